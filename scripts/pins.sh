@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Write requirements/*.txt: exact, hashed versions for every platform, from the ranges in pyproject.toml.
+# Settings of this machine (extra indexes, folders of wheels) must not decide what others install.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compile() {
+    env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null "${UV:-uv}" pip compile --no-config --quiet --upgrade \
+        --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url "$@"
+}
+
+compile --group build --output-file requirements/build.txt
+compile pyproject.toml --output-file requirements/base.txt
+compile pyproject.toml --all-extras --group test --group lint \
+    --constraint requirements/base.txt --constraint requirements/build.txt --output-file requirements/test.txt
