@@ -1,5 +1,3 @@
-SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -12,46 +10,48 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
+CODE := $(wildcard src tests examples reliability scripts)
 
 .PHONY: help venv demo test check reliability pins clean
 
 help: ## Show this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-venv: $(DEV) ## Create .venv with everything for working on the package
+venv: $(DEV) ## Create .venv with all that work on the package needs
 
 demo: $(BASE) ## Run the demo: a scripted meeting, sent to a real server
 	$(BIN)/whereby-trigger demo
 
-test: $(DEV) ## Run the tests (ARGS=... is passed on to pytest)
+test: $(DEV) ## Run the tests (ARGS="..." goes to pytest)
 	$(BIN)/pytest $(ARGS)
 
 check: $(DEV) ## Lint, format, types, layers, file sizes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/file_sizes.py
 
-reliability: $(DEV) ## Measure the rows of docs/reliability.md (ROWS=1,12 for some of them)
+reliability: $(DEV) ## Measure what docs/reliability.md reports (ROWS=1,12 for some rows)
 	PYTHONPATH=. $(BIN)/python -m reliability $(if $(ROWS),--rows $(ROWS))
 
-pins: ## Choose anew the exact versions in requirements/ (needs uv)
+pins: ## Choose the versions in requirements/ anew (needs uv)
 	UV="$(UV)" scripts/pins.sh
 
 clean: ## Remove .venv, caches and builds
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests examples reliability scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	PYTHON="$(PYTHON)" scripts/make_venv.sh .venv
+	@echo "Setting up .venv, once"
+	@scripts/make_venv.sh .venv "$(PYTHON)"
 
 $(BASE): requirements/build.txt requirements/base.txt pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) --require-hashes -r requirements/build.txt
-	$(PIP_INSTALL) --require-hashes -r requirements/base.txt
-	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(PIP_INSTALL) --require-hashes -r requirements/build.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements/base.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements/test.txt $(BASE)
-	$(PIP_INSTALL) --require-hashes -r requirements/test.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements/test.txt
 	@touch $@
