@@ -8,6 +8,7 @@ UV ?= uv
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+VENV := .venv/.created
 BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
 CODE := $(wildcard src tests examples reliability scripts)
@@ -42,11 +43,12 @@ clean: ## Remove .venv, caches and builds
 	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+$(VENV):
 	@echo "Setting up .venv, once"
 	@scripts/make_venv.sh .venv "$(PYTHON)"
+	@touch $@
 
-$(BASE): requirements/build.txt requirements/base.txt pyproject.toml | $(BIN)/python
+$(BASE): requirements/build.txt requirements/base.txt pyproject.toml | $(VENV)
 	@$(PIP_INSTALL) --require-hashes -r requirements/build.txt
 	@$(PIP_INSTALL) --require-hashes -r requirements/base.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .

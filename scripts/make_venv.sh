@@ -13,12 +13,16 @@ if "$python" -m venv --clear "$venv" >/dev/null 2>&1; then
     exit
 fi
 
-# Debian ships ensurepip apart, as python3-venv; the interpreter's own pip can fill an environment too.
+# Debian ships ensurepip apart, as python3-venv. The interpreter's own pip, however old, can fetch the pinned one,
+# and that one installs itself.
 if ! "$python" -m pip --version >/dev/null; then
     echo "$python has neither ensurepip nor pip: install one of them (on Debian: python3-venv or python3-pip)" >&2
     exit 1
 fi
+export PIP_ROOT_USER_ACTION=ignore
+borrowed=$(mktemp -d)
+trap 'rm -rf "$borrowed"' EXIT
+install=(-m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt)
+"$python" "${install[@]}" --target "$borrowed"
 "$python" -m venv --clear --without-pip "$venv"
-packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-"$python" -m pip install --quiet --disable-pip-version-check --target "$packages" \
-    --require-hashes -r requirements/build.txt
+PYTHONPATH=$borrowed "$venv/bin/python" "${install[@]}" --ignore-installed

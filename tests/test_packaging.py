@@ -1,0 +1,84 @@
+"""What is installed, what is shipped, and what it costs to import."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PIN_FILES = sorted((ROOT / "requirements").glob("*.txt"))
+PIN = re.compile(r"[a-z0-9.-]+==[\w.]+( ; [^;]+)? \\")
+HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
+
+
+def applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
+def base_install(package: str = "whereby-trigger") -> set[str]:
+    """Name all that comes with a package, itself included, where this test runs."""
+    found: set[str] = set()
+    waiting = [package]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            needs = filter(applies, map(Requirement, requires(name) or ()))
+            waiting += [canonicalize_name(need.name) for need in needs]
+    return found
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Read the versions that a pin file gives to the platform this test runs on."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line.removesuffix(" \\")) for line in lines if PIN.fullmatch(line)]
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in found if applies(pin)}
+
+
+def test_the_base_install_is_at_most_16_packages() -> None:
+    assert len(base_install()) <= 16, sorted(base_install())
+
+
+def test_the_base_pins_are_what_a_base_install_brings() -> None:
+    assert pins(ROOT / "requirements/base.txt").keys() == base_install() - {"whereby-trigger"}
+
+
+def test_the_pins_keep_to_the_declared_ranges() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["postgres"]]
+    declared += project["optional-dependencies"]["dev"]
+    pinned = pins(ROOT / "requirements/test.txt")
+    for requirement in map(Requirement, declared):
+        assert requirement.specifier.contains(pinned[requirement.name]), f"{requirement}: run make pins"
+
+
+@pytest.mark.parametrize("path", PIN_FILES, ids=lambda path: path.stem)
+def test_every_pin_is_exact_and_hashed_and_names_no_place_to_get_it_from(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    strange = [line for line in lines if not PIN.fullmatch(line) and not HASH.fullmatch(line)]
+    assert lines
+    assert not strange
+
+
+def test_the_wheel_carries_every_file_of_the_package(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    source = ROOT / "src"
+    files = (path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    assert shipped == {path.relative_to(source).as_posix() for path in files}
+    assert "whereby_trigger/py.typed" in shipped
+
+
+def test_importing_the_package_takes_under_150_ms() -> None:
+    code = "import time; t = time.perf_counter(); import whereby_trigger; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True) for _ in range(5)]
+    assert min(float(run.stdout) for run in runs) < 0.150
