@@ -30,7 +30,7 @@ check: $(DEV) ## Lint, format, types, layers, file sizes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(CODE)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/file_sizes.py
 
 reliability: $(DEV) ## Measure what docs/reliability.md reports (ROWS=1,12 for some rows)
