@@ -1,0 +1,119 @@
+"""Build realistic webhooks: complete, in Whereby's wire format, decoded as a delivery would be."""
+
+import difflib
+import secrets
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, overload
+
+import msgspec
+
+from whereby_trigger.testing.samples import sample_data
+from whereby_trigger.webhook.decode import decode
+from whereby_trigger.webhook.types import (
+    ROOM_TYPES,
+    WEBHOOK_TYPES,
+    AssistantRequested,
+    RecordingFinished,
+    RoomClientJoined,
+    RoomClientKnockCancelled,
+    RoomClientKnocked,
+    RoomClientLeft,
+    RoomSessionEnded,
+    RoomSessionStarted,
+    TranscriptionFailed,
+    TranscriptionFinished,
+    TranscriptionStarted,
+    Webhook,
+    WebhookType,
+    data_class,
+)
+
+
+@overload
+def webhook(type: Literal["room.client.joined"], /, **fields: Any) -> RoomClientJoined: ...
+@overload
+def webhook(type: Literal["room.client.left"], /, **fields: Any) -> RoomClientLeft: ...
+@overload
+def webhook(type: Literal["room.client.knocked"], /, **fields: Any) -> RoomClientKnocked: ...
+@overload
+def webhook(type: Literal["room.client.knockCancelled"], /, **fields: Any) -> RoomClientKnockCancelled: ...
+@overload
+def webhook(type: Literal["room.session.started"], /, **fields: Any) -> RoomSessionStarted: ...
+@overload
+def webhook(type: Literal["room.session.ended"], /, **fields: Any) -> RoomSessionEnded: ...
+@overload
+def webhook(type: Literal["transcription.started"], /, **fields: Any) -> TranscriptionStarted: ...
+@overload
+def webhook(type: Literal["transcription.finished"], /, **fields: Any) -> TranscriptionFinished: ...
+@overload
+def webhook(type: Literal["transcription.failed"], /, **fields: Any) -> TranscriptionFailed: ...
+@overload
+def webhook(type: Literal["recording.finished"], /, **fields: Any) -> RecordingFinished: ...
+@overload
+def webhook(type: Literal["assistant.requested"], /, **fields: Any) -> AssistantRequested: ...
+@overload
+def webhook(
+    type: str,
+    /,
+    *,
+    room: str = ...,
+    subdomain: str = ...,
+    id: str | None = ...,
+    created_at: datetime | None = ...,
+    data: Mapping[str, Any] | None = ...,
+    **fields: Any,
+) -> Webhook: ...
+def webhook(
+    type: str,
+    /,
+    *,
+    room: str = "/visit-1",
+    subdomain: str = "acme",
+    id: str | None = None,
+    created_at: datetime | None = None,
+    data: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Webhook:
+    """Build a webhook of one of Whereby's types; `.raw` is the JSON body that Whereby would post.
+
+    `fields` are fields of the webhook's `data`, by their Python or wire name. `data` takes wire names only, and
+    new ones too. By default `id` is random and `created_at` is now. A type without a subdomain ignores it.
+    Raises `ValueError` for an unknown type and `TypeError` for an unknown field, each naming the likely one.
+    """
+    if type not in WEBHOOK_TYPES:
+        hint = _did_you_mean(type, WEBHOOK_TYPES)
+        raise ValueError(f"Whereby sends no webhook of the type {type!r}. {hint}")
+    given = _wire_fields(type, fields)
+    names = {"roomName": room.lstrip("/") if type == "recording.finished" else "/" + room.lstrip("/")}
+    if type in ROOM_TYPES:
+        names["subdomain"] = subdomain
+    payload = {
+        "id": secrets.token_hex(32) if id is None else id,
+        "apiVersion": "1.0",
+        "createdAt": _wire_time(created_at or datetime.now(UTC)),
+        "type": type,
+        "data": names | sample_data(type, given) | given | dict(data or {}),
+    }
+    return decode(msgspec.json.encode(payload))
+
+
+def _wire_fields(type: WebhookType, fields: Mapping[str, Any]) -> dict[str, Any]:
+    wire_names = {field.name: field.encode_name for field in msgspec.structs.fields(data_class(type))}
+    wire_names |= {wire_name: wire_name for wire_name in wire_names.values()}
+    for name in fields:
+        if name not in wire_names:
+            raise TypeError(
+                f"The data of {type} has no field {name!r}. {_did_you_mean(name, wire_names)} "
+                "A field that Whereby has added since goes into data={…}, by its wire name."
+            )
+    return {wire_names[name]: value for name, value in fields.items()}
+
+
+def _did_you_mean(word: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+
+
+def _wire_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

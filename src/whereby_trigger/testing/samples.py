@@ -1,0 +1,71 @@
+"""The `data` of a realistic webhook of each type, without the room's name; all values are invented."""
+
+import secrets
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from whereby_trigger.webhook.types import WebhookType
+
+Fields = dict[str, Any]
+
+
+def sample_data(type: WebhookType, given: Mapping[str, Any]) -> Fields:
+    """Make up a webhook's `data`, in wire names, so that it goes with the fields that are given."""
+    family = type.partition(".")[0]
+    if family == "transcription":
+        return _transcription(type, given)
+    if family == "recording":
+        return {"filename": _filename("mp4"), "recordingId": _id(), "status": "completed"}
+    room = {"meetingId": str(secrets.randbelow(90_000_000) + 10_000_000), "roomSessionId": _id()}
+    if not type.startswith("room.client."):
+        return room
+    client = room | {
+        "displayName": "Robin Example",
+        "participantId": _id(),
+        "metadata": None,
+        "externalId": None,
+    }
+    if type in ("room.client.knocked", "room.client.knockCancelled"):
+        return client
+    return client | _counts(type, given) | {"isDialIn": False}
+
+
+def _counts(type: WebhookType, given: Mapping[str, Any]) -> Fields:
+    """Count a host beside the client; of role, total and counts, what is not given follows from the rest."""
+    role = given.get("roleName", "visitor")
+    if by_role := given.get("numClientsByRoleName"):
+        return {"roleName": role, "numClients": sum(by_role.values())}
+    present = 1 if type == "room.client.joined" else 0
+    total = given.get("numClients")
+    if total is None:
+        total = present + 1
+    by_role = {role: min(present, total)}
+    by_role["host"] = by_role.get("host", 0) + total - by_role[role]
+    counts = {name: count for name, count in by_role.items() if count}
+    return {"roleName": role, "numClients": total, "numClientsByRoleName": counts}
+
+
+def _transcription(type: WebhookType, given: Mapping[str, Any]) -> Fields:
+    data: Fields = {
+        "roomSessionId": _id(),
+        "transcriptionId": _id(),
+        "type": "LIVE_TRANSCRIPTION",
+        "status": "in_progress",
+    }
+    if type == "transcription.finished":
+        data |= {"status": "ready", "filename": _filename("md"), "storageType": "WHEREBY_HOSTED"}
+        data["durationInSeconds"] = 1260
+        if given.get("type") == "RECORDING_TRANSCRIPTION":
+            data["recordingId"] = _id()
+    if type == "transcription.failed":
+        data |= {"status": "failed", "error": "The audio could not be read"}
+    return data
+
+
+def _id() -> str:
+    return str(uuid.uuid4())
+
+
+def _filename(extension: str) -> str:
+    return f"{_id()}.{extension}"

@@ -1,0 +1,155 @@
+"""Bytes to a typed webhook: strict about the JSON, lenient about Whereby's fields.
+
+A field that is missing or odd never rejects a webhook, since real payloads are sparser than the reference.
+What is refused is what could not be stored, deduplicated or read the same way everywhere.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct, ValidationError
+
+from whereby_trigger.errors import DecodeError
+from whereby_trigger.webhook.data import RoomData, WebhookData
+from whereby_trigger.webhook.lenient import LenientReader, read_fields, read_string
+from whereby_trigger.webhook.types import WEBHOOK_CLASSES, WEBHOOK_TYPES, UnknownWebhook, Webhook, data_class
+
+MAX_DEPTH = 100
+MAX_NAME_LENGTH = 256
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LONGEST_FINITE = 308
+
+
+class _Envelope(Struct, frozen=True, kw_only=True, rename="camel"):
+    id: str = ""
+    type: str = ""
+    api_version: str = ""
+    created_at: Annotated[datetime, Meta(tz=True)] | None = None
+    data: Raw = Raw(b"{}")
+
+
+_ENVELOPE = LenientReader(_Envelope)
+_KNOWN = {type: (WEBHOOK_CLASSES[type], LenientReader(data_class(type))) for type in WEBHOOK_TYPES}
+
+
+def decode(body: bytes) -> Webhook:
+    """Decode the body of a delivery.
+
+    A field that does not fit is converted or left out, unknown fields are ignored, an unknown type gives an
+    `UnknownWebhook`. Of duplicate keys the last wins, as in JavaScript.
+    Raises `DecodeError`, and nothing else, for bytes that are not a webhook.
+    Source: Whereby docs, Tracking room events with Webhooks.
+    """
+    _check_text(body)
+    try:
+        return _decode(body)
+    except ValidationError:
+        raise DecodeError("the body is not a JSON object") from None
+    except msgspec.DecodeError:
+        raise DecodeError("the body is not valid JSON") from None
+    except RecursionError:
+        raise DecodeError("the JSON is nested too deeply") from None
+
+
+def identify(body: bytes) -> str:
+    """Give the id by which a body that cannot be decoded is known again when it is delivered again."""
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+def _check_text(body: bytes) -> None:
+    if body.startswith(_BYTE_ORDER_MARK):
+        raise DecodeError("the body starts with a byte order mark")
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise DecodeError("the body is not UTF-8") from None
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise DecodeError("the JSON is nested too deeply")
+
+
+def _depth(body: bytes) -> int:
+    """Count how deeply brackets outside strings nest; the decoder's own limit varies with the stack."""
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    structure = b"".join(unescaped.split(b'"')[::2])
+    return max(accumulate(1 if byte in b"{[" else -1 for byte in structure if byte in b"{[]}"), default=0)
+
+
+def _decode(body: bytes) -> Webhook:
+    envelope = _ENVELOPE.read(body)
+    if not envelope.id:
+        raise DecodeError("the webhook has no id, or one that is not a string")
+    if not envelope.type:
+        raise DecodeError("the webhook has no type, or one that is not a string")
+    _check_name("id", envelope.id)
+    _check_name("type", envelope.type)
+    data = bytes(envelope.data)
+    if data == b"null":
+        data = b"{}"
+    if not data.startswith(b"{"):
+        raise DecodeError("the webhook's data is not an object")
+    return _typed(envelope, data, body)
+
+
+def _typed(envelope: _Envelope, data: bytes, body: bytes) -> Webhook:
+    created_at = _in_utc(envelope.created_at)
+    if envelope.type not in _KNOWN:
+        return UnknownWebhook(
+            id=envelope.id,
+            api_version=envelope.api_version,
+            created_at=created_at,
+            type=envelope.type,  # type: ignore[arg-type]
+            data=_any_data(data),
+            raw=body,
+        )
+    webhook_class, reader = _KNOWN[envelope.type]
+    return webhook_class(
+        id=envelope.id,
+        api_version=envelope.api_version,
+        created_at=created_at,
+        data=_known_data(reader, data),  # type: ignore[arg-type]
+        raw=body,
+    )
+
+
+def _known_data(reader: LenientReader[WebhookData], json: bytes) -> WebhookData:
+    data = reader.read(json)
+    _check_name("room name", data.room_name)
+    if isinstance(data, RoomData):
+        if not data.subdomain and (misspelt := read_fields(json).get("subdoman")):
+            data = msgspec.structs.replace(data, subdomain=read_string(misspelt))
+        _check_name("subdomain", data.subdomain)
+    return data
+
+
+def _any_data(text: bytes) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(text, parse_int=_integer)
+    for name in ("roomName", "subdomain"):
+        if isinstance(value := data.get(name), str):
+            _check_name(name, value)
+    return data
+
+
+def _integer(digits: str) -> int | float:
+    """Read an integer of any length: beyond what a double holds it is infinite, as in JavaScript."""
+    return int(digits) if len(digits) <= _LONGEST_FINITE else float(digits)
+
+
+def _check_name(what: str, value: str) -> None:
+    if len(value) > MAX_NAME_LENGTH:
+        raise DecodeError(f"the {what} is longer than {MAX_NAME_LENGTH} characters")
+    if "\0" in value:
+        raise DecodeError(f"the {what} contains a NUL character")
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    if moment is None or moment.tzinfo is UTC:
+        return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return None

@@ -1,0 +1,95 @@
+"""The room a webhook names: its URL and the key by which it is the same room.
+
+The URL is `https://{subdomain}.whereby.com{room name}` and nothing else. Both parts come off the wire, so no
+value of theirs may lead outside `*.whereby.com`. Source: Whereby docs, Assistant SDK Reference.
+"""
+
+import re
+from urllib.parse import quote, unquote, urlsplit
+
+from msgspec import Struct
+
+from whereby_trigger.errors import ConfigError
+from whereby_trigger.webhook.data import RoomData
+from whereby_trigger.webhook.types import Webhook
+
+_DOMAIN = ".whereby.com"
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_EXAMPLE = "https://your-subdomain.whereby.com/your-room"
+
+
+class Room(Struct, frozen=True, kw_only=True):
+    """A room of Whereby's.
+
+    `key` is the lower-cased host and the path: one room, one key. `name` has exactly one leading slash and no
+    trailing one; `subdomain` is lower-cased.
+    """
+
+    key: str
+    url: str
+    name: str
+    subdomain: str
+
+
+def room_of(webhook: Webhook, subdomain: str | None = None) -> Room | None:
+    """Give the room a webhook names, or None where it names no valid one.
+
+    `subdomain` is the setting of that name, used only where the webhook carries none.
+    """
+    room = _resolve(webhook, subdomain)
+    return room if isinstance(room, Room) else None
+
+
+def why_no_room(webhook: Webhook, subdomain: str | None = None) -> str:
+    """Say in words why `room_of` gives None for the same arguments; `""` where it gives a room."""
+    reason = _resolve(webhook, subdomain)
+    return reason if isinstance(reason, str) else ""
+
+
+def room_from_url(url: str) -> Room:
+    """Read a room's URL as a person pastes it; query and fragment, such as a room key, are dropped.
+
+    Raises `ConfigError` where it is not the URL of a Whereby room.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.lower()
+        name = unquote(parts.path, errors="strict")
+    except ValueError:
+        raise ConfigError(f"Not a room's URL. Write it like {_EXAMPLE}") from None
+    if parts.scheme != "https" or not host.endswith(_DOMAIN):
+        raise ConfigError(f"Not the https URL of a room at {_DOMAIN[1:]}. Write it like {_EXAMPLE}")
+    room = _room(host.removesuffix(_DOMAIN), name)
+    if isinstance(room, str):
+        raise ConfigError(f"Not a room's URL: {room}. Write it like {_EXAMPLE}")
+    return room
+
+
+def _resolve(webhook: Webhook, subdomain: str | None) -> Room | str:
+    data = webhook.data
+    if not isinstance(data, RoomData):
+        return f"a {webhook.type} webhook names no room"
+    if data.subdomain:
+        return _room(data.subdomain, data.room_name, "the webhook's subdomain")
+    if subdomain:
+        return _room(subdomain, data.room_name, "the subdomain setting")
+    return "no subdomain in the webhook: set subdomain=…"
+
+
+def _room(subdomain: str, room_name: str, source: str = "its subdomain") -> Room | str:
+    if not _LABEL.fullmatch(subdomain):
+        return f"{source} is not a host label"
+    path = room_name.strip("/")
+    if not path:
+        return "no room name in the webhook"
+    if _UNPRINTABLE.search(path):
+        return "the room name has control characters"
+    # A client drops such a segment from the URL, and with it what stands before: that is another room.
+    if any(segment.strip(".") == "" for segment in path.split("/") if segment):
+        return "a part of the room name is nothing but dots"
+    host = subdomain.lower() + _DOMAIN
+    encoded = "/" + quote(path)
+    return Room(
+        key=host + encoded, url=f"https://{host}{encoded}", name="/" + path, subdomain=subdomain.lower()
+    )

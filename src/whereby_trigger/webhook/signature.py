@@ -1,0 +1,73 @@
+"""The `Whereby-Signature` header: `t=<unix seconds>,v1=<hex>`.
+
+`v1` is HMAC-SHA256(secret, `t` + `.` + body) in hex, over the raw bytes of both.
+Source: Whereby docs, Validating events.
+"""
+
+import hmac
+import re
+from collections.abc import Iterable, Sequence
+
+from whereby_trigger.errors import SignatureError
+
+SIGNATURE_HEADER = "Whereby-Signature"
+
+_MAX_HEADER_BYTES = 1024
+_MAX_SIGNATURES = 5
+
+_ITEM = rb"(?:t=[0-9]{1,12}|v1=[0-9A-Fa-f]{64}|(?!(?:t|v1)=)[A-Za-z0-9_-]+=[!-+\--~]+)"
+_HEADER = re.compile(rb"%b(?: *, *%b)*" % (_ITEM, _ITEM))
+
+
+def sign(secret: str, body: bytes, timestamp: int) -> str:
+    """Give the header value for a body, as Whereby sends it.
+
+    `timestamp` is unix seconds, not negative.
+    """
+    t = b"%d" % timestamp
+    return f"t={timestamp},v1={_digest(secret, t, body).hex()}"
+
+
+def verify(
+    header: bytes | None, body: bytes, secrets: Sequence[str], now: float, tolerance: float = 300.0
+) -> None:
+    """Check that one of the secrets signed the body, at most `tolerance` seconds from now.
+
+    `header` is the value as received, None where there was none; to refuse a delivery with two of them is the
+    caller's part. `now` is unix seconds. A blank secret never matches: anyone could sign with it.
+    Raises `SignatureError`; its `skew` is set only where the signature itself is right.
+    """
+    if not header:
+        raise SignatureError("no signature")
+    t, signatures = _parse(header)
+    if not any(_is_signed(secret, t, body, signatures) for secret in secrets):
+        raise SignatureError("wrong signature")
+    skew = int(t) - now
+    if abs(skew) > tolerance:
+        raise SignatureError("stale signature" if skew < 0 else "signature from the future", skew=skew)
+
+
+def _parse(header: bytes) -> tuple[bytes, list[bytes]]:
+    if len(header) > _MAX_HEADER_BYTES or not _HEADER.fullmatch(header):
+        raise SignatureError("malformed signature")
+    times, signatures = [], []
+    for item in header.split(b","):
+        scheme, _, value = item.strip(b" ").partition(b"=")
+        if scheme == b"t":
+            times.append(value)
+        elif scheme == b"v1":
+            signatures.append(bytes.fromhex(value.decode("ascii")))
+    if len(times) != 1 or not 1 <= len(signatures) <= _MAX_SIGNATURES:
+        raise SignatureError("malformed signature")
+    return times[0], signatures
+
+
+def _is_signed(secret: str, t: bytes, body: bytes, signatures: Iterable[bytes]) -> bool:
+    if not secret.strip():
+        return False
+    expected = _digest(secret, t, body)
+    return any(hmac.compare_digest(expected, signature) for signature in signatures)
+
+
+def _digest(secret: str, t: bytes, body: bytes) -> bytes:
+    return hmac.digest(secret.encode(), b"%b.%b" % (t, body), "sha256")

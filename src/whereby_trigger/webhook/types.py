@@ -1,0 +1,215 @@
+"""The webhooks Whereby sends, one class per type, and `UnknownWebhook` for the types it adds later.
+
+`webhook.type` narrows the union `Webhook`; so does `isinstance`. Webhooks are immutable.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from msgspec import Struct
+
+from whereby_trigger.webhook.data import (
+    BOT_ROLES,
+    ClientCountData,
+    ClientData,
+    RecordingData,
+    RoleName,
+    RoomData,
+    TranscriptionData,
+    TranscriptionFailedData,
+    TranscriptionFinishedData,
+    WebhookData,
+)
+
+__all__ = [
+    "BOT_ROLES",
+    "ROOM_TYPES",
+    "WEBHOOK_CLASSES",
+    "WEBHOOK_TYPES",
+    "AssistantRequested",
+    "KnownWebhook",
+    "RecordingFinished",
+    "RoleName",
+    "RoomClientJoined",
+    "RoomClientKnockCancelled",
+    "RoomClientKnocked",
+    "RoomClientLeft",
+    "RoomSessionEnded",
+    "RoomSessionStarted",
+    "RoomWebhook",
+    "TranscriptionFailed",
+    "TranscriptionFinished",
+    "TranscriptionStarted",
+    "UnknownWebhook",
+    "Webhook",
+    "WebhookType",
+    "data_class",
+    "is_human",
+]
+
+WebhookType = Literal[
+    "room.client.joined",
+    "room.client.left",
+    "room.client.knocked",
+    "room.client.knockCancelled",
+    "room.session.started",
+    "room.session.ended",
+    "transcription.started",
+    "transcription.finished",
+    "transcription.failed",
+    "recording.finished",
+    "assistant.requested",
+]
+
+if TYPE_CHECKING:
+    # With `str` here a type checker could not narrow the union by `webhook.type` at all.
+    _AnyOtherType = Literal["(any other type)"]
+else:
+    _AnyOtherType = str
+
+
+class _Envelope(Struct, frozen=True, kw_only=True):
+    """What surrounds the `data` of every webhook.
+
+    `created_at` is an aware datetime in UTC, None where Whereby left it out; `raw` is the body exactly as
+    received, `b""` where the webhook was built by hand. The repr leaves out what may hold personal data.
+    """
+
+    id: str
+    api_version: str = ""
+    created_at: datetime | None = None
+    data: Any
+    raw: bytes = b""
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("id", self.id), ("room_name", self.data.room_name)]
+
+
+class RoomClientJoined(_Envelope, frozen=True, kw_only=True):
+    """A user joined a room. The counts include the newcomer."""
+
+    type: Literal["room.client.joined"] = "room.client.joined"
+    data: ClientCountData = ClientCountData()
+
+
+class RoomClientLeft(_Envelope, frozen=True, kw_only=True):
+    """A user left a room, by the leave button or by closing the tab. The counts are those after it."""
+
+    type: Literal["room.client.left"] = "room.client.left"
+    data: ClientCountData = ClientCountData()
+
+
+class RoomClientKnocked(_Envelope, frozen=True, kw_only=True):
+    """A visitor knocks from the waiting room."""
+
+    type: Literal["room.client.knocked"] = "room.client.knocked"
+    data: ClientData = ClientData()
+
+
+class RoomClientKnockCancelled(_Envelope, frozen=True, kw_only=True):
+    """A visitor stopped knocking or lost the connection."""
+
+    type: Literal["room.client.knockCancelled"] = "room.client.knockCancelled"
+    data: ClientData = ClientData()
+
+
+class RoomSessionStarted(_Envelope, frozen=True, kw_only=True):
+    """At least two users are in the room."""
+
+    type: Literal["room.session.started"] = "room.session.started"
+    data: RoomData = RoomData()
+
+
+class RoomSessionEnded(_Envelope, frozen=True, kw_only=True):
+    """Fewer than two users have been in the room for some time; how long is Whereby's heuristic."""
+
+    type: Literal["room.session.ended"] = "room.session.ended"
+    data: RoomData = RoomData()
+
+
+class TranscriptionStarted(_Envelope, frozen=True, kw_only=True):
+    """A transcription is in progress."""
+
+    type: Literal["transcription.started"] = "transcription.started"
+    data: TranscriptionData = TranscriptionData()
+
+
+class TranscriptionFinished(_Envelope, frozen=True, kw_only=True):
+    """A transcription is ready."""
+
+    type: Literal["transcription.finished"] = "transcription.finished"
+    data: TranscriptionFinishedData = TranscriptionFinishedData()
+
+
+class TranscriptionFailed(_Envelope, frozen=True, kw_only=True):
+    """A transcription failed; `data.error` says why."""
+
+    type: Literal["transcription.failed"] = "transcription.failed"
+    data: TranscriptionFailedData = TranscriptionFailedData()
+
+
+class RecordingFinished(_Envelope, frozen=True, kw_only=True):
+    """A recording is complete."""
+
+    type: Literal["recording.finished"] = "recording.finished"
+    data: RecordingData = RecordingData()
+
+
+class AssistantRequested(_Envelope, frozen=True, kw_only=True):
+    """A host pressed Invite for an assistant in the room."""
+
+    type: Literal["assistant.requested"] = "assistant.requested"
+    data: RoomData = RoomData()
+
+
+class UnknownWebhook(_Envelope, frozen=True, kw_only=True):
+    """A webhook of a type that this version does not know.
+
+    `type` is any string in fact; `data` is what came, with Whereby's own names.
+    """
+
+    type: _AnyOtherType
+    data: Mapping[str, Any] = {}
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("id", self.id), ("type", self.type)]
+
+
+RoomWebhook = (
+    RoomClientJoined
+    | RoomClientLeft
+    | RoomClientKnocked
+    | RoomClientKnockCancelled
+    | RoomSessionStarted
+    | RoomSessionEnded
+    | AssistantRequested
+)
+KnownWebhook = (
+    RoomWebhook | TranscriptionStarted | TranscriptionFinished | TranscriptionFailed | RecordingFinished
+)
+Webhook = KnownWebhook | UnknownWebhook
+
+WEBHOOK_TYPES: tuple[WebhookType, ...] = get_args(WebhookType)
+WEBHOOK_CLASSES: Mapping[str, type[KnownWebhook]] = {cls(id="").type: cls for cls in get_args(KnownWebhook)}
+ROOM_TYPES: tuple[WebhookType, ...] = tuple(cls(id="").type for cls in get_args(RoomWebhook))
+
+
+def data_class(type: WebhookType) -> type[WebhookData]:
+    """Give the class of a webhook type's `data`."""
+    return WEBHOOK_CLASSES[type](id="").data.__class__
+
+
+def is_human(webhook: Webhook) -> bool:
+    """Tell whether a webhook is about a person: False exactly when it carries a bot's role.
+
+    Bots are the roles in `BOT_ROLES`; an assistant's own join is one. Source: Whereby docs, Roles.
+    """
+    return getattr(webhook.data, "role_name", "") not in BOT_ROLES
