@@ -1,6 +1,7 @@
 """What you test your triggers with."""
 
 from whereby_trigger.testing.builder import webhook
-from whereby_trigger.webhook.signature import sign
+from whereby_trigger.testing.in_process import TestingTrigger
+from whereby_trigger.webhook import sign
 
-__all__ = ["sign", "webhook"]
+__all__ = ["TestingTrigger", "sign", "webhook"]

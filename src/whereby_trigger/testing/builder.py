@@ -77,8 +77,8 @@ def webhook(
 ) -> Webhook:
     """Build a webhook of one of Whereby's types; `.raw` is the JSON body that Whereby would post.
 
-    `fields` are fields of the webhook's `data`, by their Python or wire name. `data` takes wire names only, and
-    new ones too. By default `id` is random and `created_at` is now. A type without a subdomain ignores it.
+    `fields` are fields of the webhook's `data`, by their Python or wire name; `data` takes wire names, also new
+    ones. By default `id` is random and `created_at` is now. A type without a subdomain ignores it.
     Raises `ValueError` for an unknown type and `TypeError` for an unknown field, each naming the likely one.
     """
     if type not in WEBHOOK_TYPES:

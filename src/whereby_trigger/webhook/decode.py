@@ -50,7 +50,7 @@ def decode(body: bytes) -> Webhook:
         return _decode(body)
     except ValidationError:
         raise DecodeError("the body is not a JSON object") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):
         raise DecodeError("the body is not valid JSON") from None
     except RecursionError:
         raise DecodeError("the JSON is nested too deeply") from None
@@ -128,9 +128,9 @@ def _known_data(reader: LenientReader[WebhookData], json: bytes) -> WebhookData:
 
 def _any_data(text: bytes) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(text, parse_int=_integer)
-    for name in ("roomName", "subdomain"):
+    for what, name in (("room name", "roomName"), ("subdomain", "subdomain")):
         if isinstance(value := data.get(name), str):
-            _check_name(name, value)
+            _check_name(what, value)
     return data
 
 

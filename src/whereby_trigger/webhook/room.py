@@ -15,7 +15,7 @@ from whereby_trigger.webhook.types import Webhook
 
 _DOMAIN = ".whereby.com"
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_NOT_FOR_URLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _EXAMPLE = "https://your-subdomain.whereby.com/your-room"
 
 
@@ -60,7 +60,7 @@ def room_from_url(url: str) -> Room:
         raise ConfigError(f"Not a room's URL. Write it like {_EXAMPLE}") from None
     if parts.scheme != "https" or not host.endswith(_DOMAIN):
         raise ConfigError(f"Not the https URL of a room at {_DOMAIN[1:]}. Write it like {_EXAMPLE}")
-    room = _room(host.removesuffix(_DOMAIN), name)
+    room = _room(host.removesuffix(_DOMAIN), name, "its subdomain", "the URL")
     if isinstance(room, str):
         raise ConfigError(f"Not a room's URL: {room}. Write it like {_EXAMPLE}")
     return room
@@ -71,25 +71,23 @@ def _resolve(webhook: Webhook, subdomain: str | None) -> Room | str:
     if not isinstance(data, RoomData):
         return f"a {webhook.type} webhook names no room"
     if data.subdomain:
-        return _room(data.subdomain, data.room_name, "the webhook's subdomain")
+        return _room(data.subdomain, data.room_name, "the webhook's subdomain", "the webhook")
     if subdomain:
-        return _room(subdomain, data.room_name, "the subdomain setting")
+        return _room(subdomain, data.room_name, "the subdomain setting", "the webhook")
     return "no subdomain in the webhook: set subdomain=…"
 
 
-def _room(subdomain: str, room_name: str, source: str = "its subdomain") -> Room | str:
+def _room(subdomain: str, room_name: str, which_subdomain: str, name_source: str) -> Room | str:
     if not _LABEL.fullmatch(subdomain):
-        return f"{source} is not a host label"
+        return f"{which_subdomain} is not a host label"
     path = room_name.strip("/")
     if not path:
-        return "no room name in the webhook"
-    if _UNPRINTABLE.search(path):
-        return "the room name has control characters"
+        return f"no room name in {name_source}"
+    if _NOT_FOR_URLS.search(path):
+        return "the room name has characters that no URL can carry"
     # A client drops such a segment from the URL, and with it what stands before: that is another room.
     if any(segment.strip(".") == "" for segment in path.split("/") if segment):
         return "a part of the room name is nothing but dots"
     host = subdomain.lower() + _DOMAIN
     encoded = "/" + quote(path)
-    return Room(
-        key=host + encoded, url=f"https://{host}{encoded}", name="/" + path, subdomain=subdomain.lower()
-    )
+    return Room(key=host + encoded, url=f"https://{host}{encoded}", name="/" + path, subdomain=subdomain.lower())

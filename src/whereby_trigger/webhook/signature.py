@@ -25,12 +25,10 @@ def sign(secret: str, body: bytes, timestamp: int) -> str:
     `timestamp` is unix seconds, not negative.
     """
     t = b"%d" % timestamp
-    return f"t={timestamp},v1={_digest(secret, t, body).hex()}"
+    return f"t={t.decode()},v1={_digest(secret, t, body).hex()}"
 
 
-def verify(
-    header: bytes | None, body: bytes, secrets: Sequence[str], now: float, tolerance: float = 300.0
-) -> None:
+def verify(header: bytes | None, body: bytes, secrets: Sequence[str], now: float, tolerance: float = 300.0) -> None:
     """Check that one of the secrets signed the body, at most `tolerance` seconds from now.
 
     `header` is the value as received, None where there was none; to refuse a delivery with two of them is the

@@ -173,7 +173,7 @@ class AssistantRequested(_Envelope, frozen=True, kw_only=True):
 class UnknownWebhook(_Envelope, frozen=True, kw_only=True):
     """A webhook of a type that this version does not know.
 
-    `type` is any string in fact; `data` is what came, with Whereby's own names.
+    `type` is any string in fact: compare `str(webhook.type)`. `data` is what came, with Whereby's own names.
     """
 
     type: _AnyOtherType
@@ -192,9 +192,7 @@ RoomWebhook = (
     | RoomSessionEnded
     | AssistantRequested
 )
-KnownWebhook = (
-    RoomWebhook | TranscriptionStarted | TranscriptionFinished | TranscriptionFailed | RecordingFinished
-)
+KnownWebhook = RoomWebhook | TranscriptionStarted | TranscriptionFinished | TranscriptionFailed | RecordingFinished
 Webhook = KnownWebhook | UnknownWebhook
 
 WEBHOOK_TYPES: tuple[WebhookType, ...] = get_args(WebhookType)
@@ -210,6 +208,10 @@ def data_class(type: WebhookType) -> type[WebhookData]:
 def is_human(webhook: Webhook) -> bool:
     """Tell whether a webhook is about a person: False exactly when it carries a bot's role.
 
-    Bots are the roles in `BOT_ROLES`; an assistant's own join is one. Source: Whereby docs, Roles.
+    Bots are the roles in `BOT_ROLES`: an assistant's own join carries one. Source: Whereby docs, Roles.
     """
-    return getattr(webhook.data, "role_name", "") not in BOT_ROLES
+    if isinstance(webhook, UnknownWebhook):
+        role = webhook.data.get("roleName")
+    else:
+        role = getattr(webhook.data, "role_name", None)
+    return not isinstance(role, str) or role not in BOT_ROLES
