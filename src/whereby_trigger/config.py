@@ -1,0 +1,212 @@
+"""The settings of a trigger: their names, defaults and sources. The only reader of environment variables."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from whereby_trigger.errors import ConfigError
+
+PREFIX = "WHEREBY_TRIGGER_"
+UNSET = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hold every setting of one trigger, resolved. Durations are seconds, sizes bytes."""
+
+    port: int
+    host: str | None
+    path: str
+    subdomain: str | None
+    secret: tuple[str, ...]
+    allow_unsigned: bool
+    tolerance: float
+    max_body: int
+    store: str
+    retention: float
+    max_age: float
+    predicate_timeout: float
+    drain_timeout: float
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.secret)
+
+    @property
+    def listen_host(self) -> str:
+        """The address to bind: this machine only, where nothing proves who is calling."""
+        if self.host is not None:
+            return self.host
+        return "0.0.0.0" if self.signed or self.allow_unsigned else "127.0.0.1"  # noqa: S104
+
+
+@dataclass(frozen=True)
+class Option:
+    """Describe one setting: how a value is read and which environment variables may give it."""
+
+    name: str
+    default: Any
+    read: Callable[[str, Any], Any]
+    help: str
+    variables: tuple[str, ...] = ()
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        return self.variables or (PREFIX + self.name.upper(),)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Pair the settings with where each value came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def read_text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{name} must be a text that is not blank, not {value!r}")
+    return value.strip()
+
+
+def read_integer(low: int, high: int) -> Callable[[str, Any], int]:
+    def read(name: str, value: Any) -> int:
+        try:
+            number = int(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+            raise ConfigError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        return number
+
+    return read
+
+
+def read_duration(low: float) -> Callable[[str, Any], float]:
+    def read(name: str, value: Any) -> float:
+        try:
+            seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+        except (TypeError, ValueError):
+            seconds = float("nan")
+        if isinstance(value, bool) or not low <= seconds < float("inf"):
+            raise ConfigError(f"{name} must be seconds as a number or a timedelta, at least {low:g}, not {value!r}")
+        return seconds
+
+    return read
+
+
+def read_flag(name: str, value: Any) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    flag = words.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(flag, bool):
+        raise ConfigError(f"{name} must be true or false, not {value!r}")
+    return flag
+
+
+def read_path(name: str, value: Any) -> str:
+    path = read_text(name, value)
+    if not path.startswith("/") or "?" in path or "#" in path or path in ("/livez", "/readyz"):
+        raise ConfigError(f"{name} must start with '/' and be no probe's path, not {value!r}")
+    return path
+
+
+def read_secret(name: str, value: Any) -> tuple[str, ...]:
+    """Read one secret, or several for a rotation; the environment separates them by commas."""
+    secrets: Sequence[Any] = [value] if isinstance(value, str) else value
+    if not isinstance(secrets, Sequence) or not secrets:
+        raise ConfigError(f"{name} must be a secret or a sequence of secrets; leave it out to run without one")
+    if not all(isinstance(secret, str) and secret.strip() for secret in secrets):
+        raise ConfigError(
+            f"{name} holds a blank secret, which would let nobody in or everybody: "
+            "set the webhook's secret from Whereby's dashboard, or remove the variable"
+        )
+    return tuple(secret.strip() for secret in secrets)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("port", 8080, read_integer(0, 65535), "port to listen on; 0 picks one", (PREFIX + "PORT", "PORT")),
+    Option("host", UNSET, read_text, "address to listen on"),
+    Option("path", "/", read_path, "path that takes deliveries; may hold an unguessable segment"),
+    Option("subdomain", UNSET, read_text, "your Whereby subdomain, used where a webhook names none"),
+    Option("secret", (), read_secret, "the webhook's secret; several for a rotation", ("WHEREBY_WEBHOOK_SECRET",)),
+    Option("allow_unsigned", False, read_flag, "serve other machines without a secret"),
+    Option("tolerance", 300.0, read_duration(1), "how far a signature's time may be off, in seconds"),
+    Option("max_body", 256 * 1024, read_integer(1024, 64 * 1024 * 1024), "largest body that is read, in bytes"),
+    Option("store", "sqlite:///whereby-trigger.db", read_text, "where webhooks and decisions live, as a URL"),
+    Option("retention", 7 * 86400.0, read_duration(60), "how long decided webhooks are kept, in seconds"),
+    Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
+    Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),
+    Option("drain_timeout", 3600.0, read_duration(0), "how long a drain waits for user code, in seconds"),
+)
+NAMES = tuple(option.name for option in OPTIONS)
+
+
+def resolve(
+    keywords: Mapping[str, Any],
+    command_line: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Resolve every setting: command line before keyword before environment before default.
+
+    A value of None counts as not given. Raises ConfigError on a value that cannot be used.
+    """
+    command_line = command_line or {}
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for option in OPTIONS:
+        value, source = _lookup(option, command_line, keywords, environ)
+        values[option.name] = option.default if source == "default" else option.read(_called(option, source), value)
+        sources[option.name] = source
+    settings = Settings(**values)
+    if settings.max_age <= settings.drain_timeout:
+        raise ConfigError(
+            f"max_age ({settings.max_age:g} s) must exceed drain_timeout ({settings.drain_timeout:g} s): "
+            "a drain would outlast what it hands over"
+        )
+    return Resolved(settings, sources, tuple(_warnings(settings, sources, environ)))
+
+
+def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether the environment sets PORT, as platforms do that send outside traffic to it."""
+    return bool((os.environ if environ is None else environ).get("PORT"))
+
+
+def masked(name: str, value: Any) -> str:
+    """Show a value for a person: a secret only by how many there are, a URL without its password."""
+    if name == "secret":
+        return f"{len(value)} set" if value else "none"
+    if name == "store" and "@" in str(value) and "://" in str(value):
+        scheme, _, rest = str(value).partition("://")
+        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    return "" if value is None else str(value)
+
+
+def _lookup(
+    option: Option, command_line: Mapping[str, Any], keywords: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[Any, str]:
+    if command_line.get(option.name) is not None:
+        return command_line[option.name], "command line"
+    if keywords.get(option.name) is not None:
+        return keywords[option.name], "keyword"
+    for variable in option.environment:
+        if variable in environ:
+            value = environ[variable]
+            return (value.split(",") if option.name == "secret" else value), variable
+    return None, "default"
+
+
+def _called(option: Option, source: str) -> str:
+    if source == "command line":
+        return "--" + option.name.replace("_", "-")
+    return option.name if source == "keyword" else source
+
+
+def _warnings(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
+    port = environ.get("PORT")
+    if port and sources["port"] in ("command line", "keyword") and port != str(settings.port):
+        return [f"PORT is {port} in the environment, but the {sources['port']} says {settings.port}: using that"]
+    return []

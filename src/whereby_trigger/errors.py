@@ -1,0 +1,56 @@
+"""Every exception this package raises on purpose.
+
+Two families: `UsageError` is yours (a setting, a call, the place it runs in), `DeliveryError` is the sender's.
+The message of each says what is wrong, why, and what to do.
+"""
+
+
+class TriggerError(Exception):
+    """The root of every error of this package."""
+
+
+class UsageError(TriggerError):
+    """Something on our side of the wire is wrong; the message says what to change."""
+
+
+class ConfigError(UsageError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class RegistrationError(UsageError):
+    """A predicate or listener cannot be registered as it was given."""
+
+
+class LifecycleError(UsageError):
+    """A trigger was started, mounted or stopped in a way that cannot work."""
+
+
+class AddressError(UsageError):
+    """The address to listen on cannot be had: a busy port, an unknown host, no permission."""
+
+
+class StoreError(UsageError):
+    """The store cannot be opened or used."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not take a write now; the same write may succeed later."""
+
+
+class DeliveryError(TriggerError):
+    """A delivery is not what Whereby sends."""
+
+
+class SignatureError(DeliveryError):
+    """A delivery does not carry a valid signature.
+
+    `skew` is the header's time minus ours in seconds, where only the time of a signature was wrong; else None.
+    """
+
+    def __init__(self, reason: str, *, skew: float | None = None) -> None:
+        super().__init__(reason)
+        self.skew = skew
+
+
+class DecodeError(DeliveryError):
+    """A body is no webhook that can be decoded; the message says why, in words without any of its content."""
