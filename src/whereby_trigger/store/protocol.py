@@ -1,0 +1,84 @@
+"""What every store does: the verbs that the stages speak, and what each promises."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
+
+
+class Store(Protocol):
+    """Remember webhooks and decisions, durably, for one replica among several.
+
+    A write is committed and synced to disk before it returns; until it returns it may or may not have happened.
+    Every verb raises StoreUnavailable where the store cannot do it now.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for a person: an absolute path, or a URL without its password."""
+        ...
+
+    @property
+    def replica(self) -> str:
+        """The id of this replica, under which it owns what it received; never used twice."""
+        ...
+
+    async def open(self, changed: Callable[[], None]) -> None:
+        """Open the store, migrate it, and call `changed` whenever another process has written.
+
+        Raises StoreError where it cannot be used.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed over, and let go of the store and of this replica's id."""
+        ...
+
+    def add(self, arrival: Arrival) -> Awaitable[Added]:
+        """Store a webhook as this replica's, or count one more delivery of an id that is there already."""
+        ...
+
+    def decide(self, decision: Decision) -> Awaitable[bool]:
+        """Commit a decision on a pending webhook of this replica; False where it is not that any more.
+
+        A store that is away is waited for: a decision is never given up.
+        """
+        ...
+
+    def blame(self, seq: int) -> Awaitable[int]:
+        """Count one more attempt at a pending webhook before user code sees it; return the count.
+
+        What ends the process is found out by this: a webhook that was in user code each time is not asked about again.
+        """
+        ...
+
+    def note(self, id: str, error: str) -> None:
+        """Add to a decision, without waiting for it, a listener's error that came after it."""
+        ...
+
+    def claim(self) -> Awaitable[int]:
+        """Take over every pending webhook whose replica is dead or that has none; return how many.
+
+        One from a dead replica has the takeover counted: it may have been in user code when the replica died.
+        """
+        ...
+
+    def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
+        """Read this replica's pending webhooks with a number above `after`, in order of arrival."""
+        ...
+
+    def find(self, query: Query) -> Awaitable[list[Record]]:
+        """Read stored webhooks."""
+        ...
+
+    def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
+        """Make decided webhooks pending again, without an owner and of age 0; return their ids."""
+        ...
+
+    def prune(self, before: float) -> Awaitable[int]:
+        """Forget decided webhooks received before a time, in short transactions; return how many."""
+        ...
+
+    def ping(self, now: float) -> Awaitable[None]:
+        """Write something small, to tell whether the store takes writes."""
+        ...

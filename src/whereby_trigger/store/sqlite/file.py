@@ -1,0 +1,113 @@
+"""The database file: found by its URL, opened so that a commit is on disk, and refused with the reason."""
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import unquote
+
+from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
+
+SCHEME = "sqlite:///"
+BUSY_TIMEOUT = 5.0
+OLDEST_SQLITE = (3, 35, 0)
+
+
+def path_of(url: str) -> Path:
+    """Read `sqlite:///relative.db` or `sqlite:////absolute.db` into an absolute path.
+
+    Raises ConfigError for another scheme, a store in memory, and options, which could only weaken what a 200 promises.
+    """
+    if not url.startswith(SCHEME):
+        raise ConfigError(f"store {url!r} is no SQLite URL: write sqlite:///file.db, with four slashes if absolute")
+    name = unquote(url.removeprefix(SCHEME))
+    if "?" in url:
+        raise ConfigError(f"store {url!r} has options after '?': there are none, every commit is synced to disk")
+    if not name or name == ":memory:" or "\0" in name:
+        raise ConfigError(f"store {url!r} names no file: webhooks must outlive the process, write sqlite:///file.db")
+    return Path(name).expanduser().absolute()
+
+
+def create(path: Path) -> None:
+    """Make an empty database file that only its owner can read, if there is none, and sync its folder."""
+    if path.is_dir():
+        raise StoreError(f"the store {path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise StoreError(f"the store's folder {path.parent} does not exist: create it, or set store= to another place")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be written: {error.strerror}; check who owns it") from error
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise StoreError(
+            f"the store {path} is read-only, or its folder is: both must be writable, the journal lies beside the file"
+        )
+
+
+def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
+    """Open an existing database so that a commit returns only when it is on disk.
+
+    Raises StoreError where the file cannot be used, or would not be synced.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA query_only = 1" if readonly else "PRAGMA query_only = 0")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = 1")
+        connection.execute("PRAGMA checkpoint_fullfsync = 1")
+        if not readonly:
+            connection.execute("PRAGMA journal_mode = WAL")
+        _refuse_unsafe(connection, path)
+    except sqlite3.Error as error:
+        raise opening_failed(path, error) from error
+    return connection
+
+
+def _refuse_unsafe(connection: sqlite3.Connection, path: Path) -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if synchronous < 2:
+        raise StoreError(f"the store {path} does not sync its commits (synchronous={synchronous}): not safe to use")
+    if journal != "wal":
+        raise StoreError(
+            f"the store {path} cannot use a write-ahead log (journal mode {journal}): "
+            "put it on a local disk, network file systems do not work"
+        )
+
+
+def opening_failed(path: Path, error: sqlite3.Error) -> StoreError:
+    """Say in words why a database cannot be opened."""
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return held_locked(path)
+    if "not a database" in text or "malformed" in text:
+        return StoreError(
+            f"the store {path} is damaged or is no SQLite file ({text}): move it away and start with a new one, "
+            "or restore it from a backup"
+        )
+    if "readonly" in text:
+        return StoreError(f"the store {path} is read-only: make the file and its folder writable")
+    if "unable to open" in text and not path.exists():
+        return StoreError(f"there is no store at {path}: start the trigger once, or name another with --store")
+    return StoreError(f"the store {path} cannot be used: {text}")
+
+
+def held_locked(path: Path) -> StoreError:
+    return StoreUnavailable(
+        f"the store {path} is held locked by another program for more than {BUSY_TIMEOUT:g} s: "
+        "close what has it open (a database browser, a backup), then start again"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

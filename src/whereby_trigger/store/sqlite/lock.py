@@ -1,0 +1,92 @@
+"""Locks that the operating system gives back when their holder dies: one file, one holder."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _acquire(descriptor: int, *, wait: bool) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+
+    def _release(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _acquire(descriptor: int, *, wait: bool) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+    def _release(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+class FileLock:
+    """Queue for a file among processes: `with lock:` waits for its turn."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def acquire(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for the turn; raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return _acquire(self._descriptor, wait=False)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+                time.sleep(0.01)
+
+    def release(self) -> None:
+        _release(self._descriptor)
+
+    def __enter__(self) -> None:
+        _acquire(self._descriptor, wait=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class LifeLock:
+    """Show other processes that a replica lives: the file is locked for as long as its process runs."""
+
+    def __init__(self, database: Path, replica: str) -> None:
+        self._path = life_file(database, replica)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        _acquire(self._descriptor, wait=False)
+
+    def close(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def life_file(database: Path, replica: str) -> Path:
+    return database.with_name(f"{database.name}-replica-{replica}")
+
+
+def bury_if_dead(database: Path, replica: str) -> bool:
+    """Tell whether a replica is dead, and remove what it left beside the database if so."""
+    path = life_file(database, replica)
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        _acquire(descriptor, wait=False)
+    except OSError:
+        return False
+    else:
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)

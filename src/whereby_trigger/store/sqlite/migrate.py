@@ -1,0 +1,51 @@
+"""Numbered migrations: a database is brought to this program's schema, or refused if it admits only newer ones."""
+
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from whereby_trigger.errors import StoreError
+
+
+def scripts() -> dict[int, str]:
+    """Read every migration by its number."""
+    folder = resources.files("whereby_trigger.store.sqlite") / "migrations"
+    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in files}
+
+
+SCHEMA = max(scripts())
+"""The newest schema this program knows."""
+
+
+def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Read a database's schema and the oldest program's schema that it admits; (0, 0) for an empty file."""
+    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return 0, 0
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'version' AND type = 'table'").fetchone():
+        raise StoreError("the store's file belongs to another program: name another file with store=")
+    schema, admits = connection.execute("SELECT schema, admits FROM version").fetchone()
+    return schema, admits
+
+
+def check_admitted(connection: sqlite3.Connection, path: Path) -> int:
+    """Return a database's schema; raise StoreError where it admits only newer programs than this one."""
+    schema, admits = version_of(connection)
+    if admits > SCHEMA:
+        raise StoreError(
+            f"the store {path} was written by a newer whereby-trigger and admits only programs that know its schema "
+            f"{admits}; this one knows {SCHEMA}: upgrade whereby-trigger, or use another store"
+        )
+    return schema
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> list[int]:
+    """Apply the migrations that a database lacks, each in one transaction; return their numbers.
+
+    The caller holds the writers' lock, so that no other of our processes migrates meanwhile.
+    """
+    schema = check_admitted(connection, path)
+    missing = {number: script for number, script in sorted(scripts().items()) if number > schema}
+    for number, script in missing.items():
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; UPDATE version SET schema = {number}; COMMIT;")  # noqa: S608
+    return list(missing)

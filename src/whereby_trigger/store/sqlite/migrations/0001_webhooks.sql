@@ -1,0 +1,31 @@
+CREATE TABLE version (
+    schema INTEGER NOT NULL,
+    admits INTEGER NOT NULL
+);
+INSERT INTO version (schema, admits) VALUES (0, 1);
+
+CREATE TABLE webhooks (
+    seq         INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    type        TEXT NOT NULL,
+    room        TEXT,
+    body        BLOB NOT NULL,
+    received_at REAL NOT NULL,
+    queued_at   REAL NOT NULL,
+    deliveries  INTEGER NOT NULL DEFAULT 1,
+    owner       TEXT,
+    state       TEXT NOT NULL CHECK (state IN
+        ('pending', 'fired', 'skipped', 'notified', 'unhandled', 'failed', 'quarantined')),
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    takeovers   INTEGER NOT NULL DEFAULT 0,
+    reason      TEXT NOT NULL DEFAULT '',
+    decided_at  REAL,
+    errors      TEXT NOT NULL DEFAULT '[]'
+);
+CREATE INDEX webhooks_pending ON webhooks (seq) WHERE state = 'pending';
+
+CREATE TABLE replicas (
+    id      TEXT PRIMARY KEY,
+    pid     INTEGER NOT NULL,
+    seen_at REAL NOT NULL
+);

@@ -1,0 +1,148 @@
+"""What each verb of the store says to SQLite, as plain functions of a connection inside a transaction."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
+from whereby_trigger.store.states import State
+
+INSERT = """
+INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, decided_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+"""
+COUNT_DELIVERY = "UPDATE webhooks SET deliveries = deliveries + 1 WHERE id = ? RETURNING seq, state"
+DECIDE = """
+UPDATE webhooks SET state = ?, reason = ?, attempts = ?, decided_at = ?, errors = ?
+WHERE seq = ? AND state = 'pending' AND owner = ?
+"""
+BLAME = """
+UPDATE webhooks SET attempts = attempts + 1
+WHERE seq = ? AND state = 'pending' AND owner = ? RETURNING attempts
+"""
+NOTE = "UPDATE webhooks SET errors = json_insert(errors, '$[#]', ?) WHERE id = ?"
+OTHER_OWNERS = "SELECT DISTINCT owner FROM webhooks WHERE state = 'pending' AND owner IS NOT NULL AND owner <> ?"
+CLAIM_UNOWNED = "UPDATE webhooks SET owner = ? WHERE state = 'pending' AND owner IS NULL"
+CLAIM_ORPHANED = """
+UPDATE webhooks SET owner = ?, takeovers = takeovers + 1 WHERE state = 'pending' AND owner = ?
+"""
+PENDING = """
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers FROM webhooks
+WHERE state = 'pending' AND owner = ? AND seq > ? ORDER BY seq LIMIT ?
+"""
+FIND = """
+SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body
+FROM webhooks
+"""
+REPLAY = """
+UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = ?, reason = '',
+decided_at = NULL, errors = '[]'
+"""
+OLDEST = "SELECT seq, received_at, state FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?"
+FORGET = "DELETE FROM webhooks WHERE seq = ? AND state <> 'pending'"
+ENTER = "INSERT INTO replicas (id, pid, seen_at) VALUES (?, ?, ?)"
+SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
+LEAVE = "DELETE FROM replicas WHERE id = ?"
+
+
+def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
+    decided_at = None if arrival.state is State.PENDING else arrival.received_at
+    row = (
+        *(arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, arrival.received_at),
+        *(owner, arrival.state, arrival.reason, decided_at),
+    )
+    cursor = connection.execute(INSERT, row)
+    if cursor.rowcount:
+        return Added(cursor.lastrowid or 0, False, arrival.state)
+    seq, state = connection.execute(COUNT_DELIVERY, (arrival.id,)).fetchone()
+    return Added(seq, True, State(state))
+
+
+def decide(connection: sqlite3.Connection, decision: Decision, owner: str) -> bool:
+    outcome = (decision.state, decision.reason, decision.attempts, decision.decided_at, _pack(decision.errors))
+    return connection.execute(DECIDE, (*outcome, decision.seq, owner)).rowcount == 1
+
+
+def blame(connection: sqlite3.Connection, seq: int, owner: str) -> int:
+    row = connection.execute(BLAME, (seq, owner)).fetchone()
+    return row[0] if row else 0
+
+
+def note(connection: sqlite3.Connection, id: str, error: str) -> None:
+    connection.execute(NOTE, (error, id))
+
+
+def claim(connection: sqlite3.Connection, owner: str, is_dead: Callable[[str], bool]) -> int:
+    taken = connection.execute(CLAIM_UNOWNED, (owner,)).rowcount
+    for (other,) in connection.execute(OTHER_OWNERS, (owner,)).fetchall():
+        if is_dead(other):
+            taken += connection.execute(CLAIM_ORPHANED, (owner, other)).rowcount
+            connection.execute(LEAVE, (other,))
+    return taken
+
+
+def pending(connection: sqlite3.Connection, owner: str, after: int, limit: int) -> list[Pending]:
+    return [Pending(*row) for row in connection.execute(PENDING, (owner, after, limit)).fetchall()]
+
+
+def find(connection: sqlite3.Connection, query: Query) -> list[Record]:
+    where, values = _where(query)
+    limit = "" if query.limit is None else f" LIMIT {int(query.limit)}"
+    rows = connection.execute(f"{FIND} WHERE {where} ORDER BY seq DESC{limit}", values).fetchall()
+    return [_record(row) for row in rows]
+
+
+def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str]:
+    where, values = _where(query)
+    statement = f"{REPLAY} WHERE state <> 'pending' AND {where} RETURNING id"
+    return [id for (id,) in connection.execute(statement, (now, *values)).fetchall()]
+
+
+def prune(connection: sqlite3.Connection, before: float, after: int, limit: int) -> tuple[int, int | None]:
+    """Forget what is old among the next `limit` rows; return how many, and where to go on, None at the end."""
+    rows = connection.execute(OLDEST, (after, limit)).fetchall()
+    old = [seq for seq, received_at, _ in rows if received_at < before]
+    forgotten = sum(connection.execute(FORGET, (seq,)).rowcount for seq in old)
+    more = len(rows) == limit and bool(old)
+    return forgotten, rows[-1][0] if more else None
+
+
+def _where(query: Query) -> tuple[str, list[Any]]:
+    clauses: list[str] = ["1"]
+    values: list[Any] = []
+    if query.ids is not None:
+        clauses.append(f"id IN ({', '.join('?' * len(query.ids))})")
+        values.extend(query.ids)
+    if query.state is not None:
+        clauses.append("state = ?")
+        values.append(query.state)
+    if query.type is not None:
+        clauses.append("type = ?")
+        values.append(query.type)
+    if query.room is not None:
+        clauses.append("substr(room, instr(room, '/')) = ?" if query.room.startswith("/") else "room = ?")
+        values.append(query.room)
+    return " AND ".join(clauses), values
+
+
+def _record(row: Sequence[Any]) -> Record:
+    id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body = row
+    return Record(
+        id=id,
+        type=type,
+        room=room,
+        state=State(state),
+        reason=reason,
+        attempts=attempts,
+        deliveries=deliveries,
+        received_at=received_at,
+        decided_at=decided_at,
+        owner=owner,
+        errors=tuple(json.loads(errors)),
+        body=body,
+    )
+
+
+def _pack(errors: tuple[str, ...]) -> str:
+    return json.dumps(errors) if errors else "[]"

@@ -1,0 +1,160 @@
+"""The one thread that writes: what arrived during a commit goes into the next, and callers hear after the sync."""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from whereby_trigger.errors import StoreError, StoreUnavailable
+
+Work = Callable[[sqlite3.Connection], Any]
+
+POLL = 0.1
+"""Seconds between looks for what other processes have written."""
+
+RETRY = 0.5
+"""Seconds after which work that must not be given up is tried again."""
+
+BATCH = 1000
+"""The most pieces of work in one transaction, so that none holds the file for long."""
+
+REFUSALS_OF_DATA = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+
+
+@dataclass(slots=True)
+class Job:
+    """Carry one piece of work to the thread and its outcome back; `kept` means: wait for a store that is away."""
+
+    work: Work
+    future: "asyncio.Future[Any]"
+    kept: bool
+
+
+class Writer:
+    """Run pieces of work in one thread, many to a transaction, and settle their futures after the commit."""
+
+    def __init__(self, connection: sqlite3.Connection, turn: Any, changed: Callable[[], None]) -> None:
+        self._connection = connection
+        self._turn = turn
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._seen_version = self._data_version()
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._run, name="whereby-trigger-store", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work, *, kept: bool = False) -> "asyncio.Future[Any]":
+        """Hand a piece of work over; its future has the outcome once it is committed and synced."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreUnavailable("the store is closed"))
+        else:
+            self._jobs.put(Job(work, future, kept))
+        return future
+
+    async def close(self, timeout: float) -> None:
+        """Commit what was handed over, and end the thread; at most `timeout` seconds are waited."""
+        self._closed = True
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join, timeout)
+
+    def _run(self) -> None:
+        kept: list[Job] = []
+        while True:
+            batch, closing = self._next_batch(RETRY if kept else POLL)
+            kept = self._commit(kept + batch)
+            if closing:
+                self._settle([(job, None, StoreUnavailable("the store was closed")) for job in kept])
+                self._connection.close()
+                return
+
+    def _next_batch(self, wait: float) -> tuple[list[Job], bool]:
+        batch: list[Job] = []
+        try:
+            job = self._jobs.get(timeout=wait)
+            while job is not None:
+                batch.append(job)
+                if len(batch) == BATCH:
+                    return batch, False
+                job = self._jobs.get_nowait()
+        except queue.Empty:
+            self._look_for_changes()
+            return batch, False
+        return batch, True
+
+    def _commit(self, jobs: list[Job]) -> list[Job]:
+        """Run jobs in one transaction and settle them; return those that must be tried again."""
+        if not jobs:
+            return []
+        try:
+            outcomes = self._transact(jobs)
+        except Exception as error:
+            if _is_outage(error):
+                refused = StoreUnavailable(f"the store takes no writes now: {error}")
+                self._settle([(job, None, refused) for job in jobs if not job.kept])
+                return [job for job in jobs if job.kept]
+            if len(jobs) > 1:
+                return [job for one in jobs for job in self._commit([one])]
+            self._settle([(jobs[0], None, StoreError(f"the store refused a value: {error}"))])
+        else:
+            self._settle([(job, outcome, None) for job, outcome in zip(jobs, outcomes, strict=True)])
+        return []
+
+    def _transact(self, jobs: list[Job]) -> list[Any]:
+        connection = self._connection
+        with self._turn:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                outcomes = [job.work(connection) for job in jobs]
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        return outcomes
+
+    def _settle(self, settled: list[tuple[Job, Any, Exception | None]]) -> None:
+        if settled:
+            self._call_soon(_settle, settled)
+
+    def _look_for_changes(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + POLL
+        try:
+            version = self._data_version()
+        except sqlite3.Error:
+            return
+        if version != self._seen_version:
+            self._seen_version = version
+            self._call_soon(self._changed)
+
+    def _data_version(self) -> int:
+        # SQLite counts here what other connections have committed; this connection's own commits do not show.
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def _call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _is_outage(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and not isinstance(error, REFUSALS_OF_DATA)
+
+
+def _settle(settled: list[tuple[Job, Any, Exception | None]]) -> None:
+    for job, outcome, error in settled:
+        if job.future.done():
+            continue
+        if error is None:
+            job.future.set_result(outcome)
+        else:
+            job.future.set_exception(error)
