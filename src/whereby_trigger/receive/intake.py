@@ -1,0 +1,71 @@
+"""The verdict on one delivery, from its headers and its body alone: no clock, no I/O, no logging."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from whereby_trigger.errors import DecodeError, SignatureError
+from whereby_trigger.receive.loopback import why_not_local
+from whereby_trigger.store import Arrival, State
+from whereby_trigger.webhook import Room, Webhook, decode, identify, room_of, verify
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Rules(Struct, frozen=True):
+    """Hold what a verdict depends on besides the delivery; without secrets only this machine is served."""
+
+    secrets: tuple[str, ...] = ()
+    allow_unsigned: bool = False
+    tolerance: float = 300.0
+    subdomain: str | None = None
+
+
+class Accepted(Struct, frozen=True):
+    """Say that a delivery is authentic and is to be stored; `webhook` is None where it could not be decoded."""
+
+    arrival: Arrival
+    webhook: Webhook | None
+    room: Room | None
+
+
+class Rejected(Struct, frozen=True):
+    """Say that a delivery is not let in; `skew` is how far a right signature's time was off, in seconds."""
+
+    status: int
+    reason: str
+    skew: float | None = None
+
+
+def intake(headers: Headers, body: bytes, now: float, rules: Rules) -> Accepted | Rejected:
+    """Decide whether one delivery is let in, and as what.
+
+    `headers` are pairs of lower-cased names and raw values, `now` is seconds since the epoch.
+    Source: Whereby docs, Validating events.
+    """
+    refusal = _authenticate(headers, body, now, rules)
+    if refusal is not None:
+        return refusal
+    try:
+        webhook = decode(body)
+    except DecodeError as error:
+        if not rules.secrets:
+            return Rejected(400, str(error))
+        return Accepted(Arrival(identify(body), "", None, body, now, State.QUARANTINED, str(error)), None, None)
+    room = room_of(webhook, rules.subdomain)
+    arrival = Arrival(webhook.id, webhook.type, None if room is None else room.key, body, now)
+    return Accepted(arrival, webhook, room)
+
+
+def _authenticate(headers: Headers, body: bytes, now: float, rules: Rules) -> Rejected | None:
+    if not rules.secrets:
+        reason = None if rules.allow_unsigned else why_not_local(headers)
+        return None if reason is None else Rejected(401, reason)
+    signatures = [value for name, value in headers if name == b"whereby-signature"]
+    if len(signatures) > 1:
+        return Rejected(401, "more than one signature header")
+    try:
+        verify(signatures[0] if signatures else None, body, rules.secrets, now, rules.tolerance)
+    except SignatureError as error:
+        return Rejected(401, str(error), error.skew)
+    return None

@@ -1,0 +1,136 @@
+"""The HTTP server: uvicorn, with an address that is bound before it starts and no say over signals."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from whereby_trigger.errors import AddressError
+
+BACKLOG = 2048
+MAX_HEADERS = 64 * 1024
+REQUEST_WITHIN = 10.0
+SHUTDOWN_WITHIN = 5
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open a listening socket; raises AddressError where the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise AddressError(f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressError(_why_not_bound(host, port, error)) from error
+    return listener
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use on {host}: stop what listens there, or choose another with --port or port="
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights than this process has: choose one above 1023"
+    return f"{host}:{port} cannot be listened on: {error.strerror}"
+
+
+class Protocol(HttpToolsProtocol):
+    """Speak HTTP with a bound on the time and the header bytes that one request may take."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.awaited_since: float | None = None
+        self._header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.awaited_since = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        if self.awaited_since is None:
+            self.awaited_since = self.loop.time()
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADERS:
+            raise ValueError("the headers are too large")
+        super().on_header(name, value)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.awaited_since = None
+
+    def close_if_stalled(self, now: float) -> None:
+        """Close the connection if its request has been incomplete for too long."""
+        if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN:
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """Serve an ASGI app on a socket until told to stop; signals stay with whoever runs the loop."""
+
+    def __init__(self, app: App, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=SHUTDOWN_WITHIN,
+        )
+        super().__init__(config)
+        self._listener = listener
+        self._serving: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 5 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.close_if_stalled(now)
+        return await super().on_tick(counter)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._listener.getsockname()[1])
+
+    async def open(self) -> None:
+        """Begin to answer requests."""
+        self._serving = asyncio.create_task(self.serve([self._listener]), name="whereby-trigger-server")
+
+    async def close(self) -> None:
+        """Stop listening, let running requests finish, and return when the last has."""
+        self.should_exit = True
+        if self._serving is None:
+            self._listener.close()
+        else:
+            await self._serving
