@@ -1,0 +1,27 @@
+"""The stage that decides: asks the predicate, calls the listeners, commits the decision."""
+
+from whereby_trigger.decide.backlog import Backlog
+from whereby_trigger.decide.decider import Decider
+from whereby_trigger.decide.dispatcher import Dispatcher
+from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.predicates import Predicates, did_you_mean
+from whereby_trigger.decide.queued import Queued
+from whereby_trigger.decide.registration import On, When
+from whereby_trigger.decide.signatures import WebhookTriggers
+from whereby_trigger.decide.user_code import UserCode
+
+__all__ = [
+    "TRIGGER_EVENT_SUCCESS",
+    "Backlog",
+    "Decider",
+    "Dispatcher",
+    "Emitter",
+    "On",
+    "Predicates",
+    "Queued",
+    "TriggerSuccess",
+    "UserCode",
+    "WebhookTriggers",
+    "When",
+    "did_you_mean",
+]

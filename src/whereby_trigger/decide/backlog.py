@@ -1,0 +1,72 @@
+"""The backlog: what is pending in the store and not queued here, taken over, read back and queued."""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from whereby_trigger.decide.dispatcher import Dispatcher
+from whereby_trigger.decide.queued import from_store
+from whereby_trigger.errors import DecodeError, StoreError
+from whereby_trigger.store import Decision, Pending, State, Store
+
+logger = logging.getLogger("whereby_trigger.decide")
+
+REREAD = 5.0
+"""Seconds between looks at this replica's own pending webhooks."""
+
+PAGE = 500
+
+
+class Backlog:
+    """Take over what nobody decides, and queue what is this replica's and not queued."""
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, subdomain: str | None) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._subdomain = subdomain
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look at once, when woken, and every few seconds, until cancelled."""
+        while True:
+            self._woken.clear()
+            try:
+                await self._store.claim()
+                await self._read()
+            except StoreError as error:
+                logger.warning("pending webhooks cannot be read back now: %s", error)
+            pause = 0.05 if self._dispatcher.behind else REREAD
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), pause)
+
+    async def _read(self) -> None:
+        if not self._dispatcher.has_room:
+            return
+        self._dispatcher.begin_reading()
+        complete, after = False, 0
+        try:
+            while True:
+                rows = await self._store.pending(after, PAGE)
+                if not all([await self._queue(row) for row in rows]):
+                    break
+                if len(rows) < PAGE:
+                    complete = True
+                    break
+                after = rows[-1].seq
+        finally:
+            self._dispatcher.end_reading(complete=complete)
+
+    async def _queue(self, row: Pending) -> bool:
+        if self._dispatcher.knows(row.seq):
+            return True
+        try:
+            return self._dispatcher.resubmit(from_store(row, self._subdomain))
+        except DecodeError as error:
+            reason = str(error)
+            await self._store.decide(Decision(row.seq, row.id, State.QUARANTINED, reason, 0, time.time()))
+            return True

@@ -1,0 +1,140 @@
+"""The decision on one webhook, step by step: its predicate, its listeners, the state and the reason."""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from msgspec import Struct
+
+from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.predicates import Predicates
+from whereby_trigger.decide.queued import Queued
+from whereby_trigger.decide.user_code import UserCode, describe, kind, storable
+from whereby_trigger.decide.verdict import ask
+from whereby_trigger.store import Decision, State, Store
+from whereby_trigger.webhook import why_no_room
+
+logger = logging.getLogger("whereby_trigger.decide")
+
+MAX_BLAMED: Final = 3
+"""A webhook that was in user code at this many ends of a process is not asked about again."""
+
+
+class Outcome(Struct, frozen=True):
+    """Hold a state and its reason, before they become a decision."""
+
+    state: State
+    reason: str
+    asked: int = 0
+    error: str | None = None
+
+
+class Decider:
+    """Decide webhooks one by one; `max_age` is in seconds, `subdomain` the setting, for the reasons."""
+
+    def __init__(
+        self,
+        store: Store,
+        predicates: Predicates,
+        emitter: Emitter,
+        user_code: UserCode,
+        *,
+        max_age: float,
+        subdomain: str | None = None,
+    ) -> None:
+        self._store = store
+        self._predicates = predicates
+        self._emitter = emitter
+        self._user_code = user_code
+        self._max_age = max_age
+        self._subdomain = subdomain
+        self._alone = asyncio.Lock()
+
+    async def decide(self, queued: Queued) -> Decision | None:
+        """Decide a webhook and tell its listeners; None where it is no longer this replica's.
+
+        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first.
+        """
+        if queued.attempts >= MAX_BLAMED:
+            reason = f"the process ended while it was in user code, {queued.attempts} times"
+            return self._decision(queued, Outcome(State.FAILED, reason), [])
+        if queued.takeovers == 0:
+            return await self._run(queued)
+        if queued.attempts == 0:
+            return await self._run_blamed(queued)
+        async with self._alone:
+            return await self._run_blamed(queued)
+
+    async def _run_blamed(self, queued: Queued) -> Decision | None:
+        if not await self._store.blame(queued.seq):
+            return None
+        return await self._run(queued)
+
+    async def _run(self, queued: Queued) -> Decision:
+        errors = _Errors(self._store, queued.webhook.id)
+        if time.time() - queued.queued_at > self._max_age:
+            reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
+            return self._decision(queued, Outcome(State.SKIPPED, reason), errors.close())
+        outcome = await self._ask(queued)
+        if outcome.error is not None:
+            errors.keep(outcome.error)
+        if outcome.state is State.FIRED and queued.room is not None:
+            success = TriggerSuccess(queued.room.url, queued.webhook, queued.attempt)
+            await self._emit(TRIGGER_EVENT_SUCCESS, success, errors)
+        listened = await self._emit(queued.webhook.type, queued.webhook, errors)
+        if outcome.state is State.UNHANDLED and listened:
+            outcome = Outcome(State.NOTIFIED, "no predicate for its type; its listeners were called")
+        return self._decision(queued, outcome, errors.close())
+
+    async def _ask(self, queued: Queued) -> Outcome:
+        predicate = self._predicates.get(queued.webhook.type)
+        if predicate is None:
+            return Outcome(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
+        verdict = await ask(predicate, queued.webhook, self._user_code)
+        if verdict.answer is None:
+            return Outcome(State.FAILED, verdict.reason, verdict.asked, verdict.error)
+        if not verdict.answer:
+            return Outcome(State.SKIPPED, verdict.reason, verdict.asked)
+        if queued.room is None:
+            reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
+            return Outcome(State.FAILED, reason, verdict.asked)
+        return Outcome(State.FIRED, verdict.reason, verdict.asked)
+
+    async def _emit(self, event: str, payload: Any, errors: "_Errors") -> bool:
+        return await self._emitter.emit(event, payload, self._user_code, errors.add)
+
+    def _decision(self, queued: Queued, outcome: Outcome, errors: list[str]) -> Decision:
+        return Decision(
+            seq=queued.seq,
+            id=queued.webhook.id,
+            state=outcome.state,
+            reason=storable(outcome.reason),
+            attempts=queued.takeovers + outcome.asked,
+            decided_at=time.time(),
+            errors=tuple(errors),
+        )
+
+
+class _Errors:
+    """Gather what user code raised: kept with the decision until it is made, noted to it afterwards."""
+
+    def __init__(self, store: Store, id: str) -> None:
+        self._store = store
+        self._id = id
+        self._gathered: list[str] = []
+        self._closed = False
+
+    def add(self, listener: str, error: BaseException) -> None:
+        logger.warning("listener %s %s (webhook %s)", listener, kind(error), self._id)
+        self.keep(f"listener {listener}: {describe(error)}")
+
+    def keep(self, error: str) -> None:
+        if self._closed:
+            self._store.note(self._id, storable(error))
+        else:
+            self._gathered.append(storable(error))
+
+    def close(self) -> list[str]:
+        self._closed = True
+        return self._gathered

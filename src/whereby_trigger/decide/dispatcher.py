@@ -1,0 +1,162 @@
+"""The dispatcher: each room's webhooks one at a time in order of arrival, rooms concurrently, the rest unordered."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from whereby_trigger.decide.decider import Decider
+from whereby_trigger.decide.queued import Queued
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store import Decision, Store
+
+logger = logging.getLogger("whereby_trigger.decide")
+
+MAX_QUEUED = 10_000
+MAX_BYTES = 64 * 1024 * 1024
+
+
+class Dispatcher:
+    """Queue stored webhooks and have them decided.
+
+    What does not fit in memory is left in the store: from then on nothing new is queued until the backlog has been
+    read, so that no webhook overtakes an older one of its room.
+    """
+
+    def __init__(self, store: Store, decider: Decider, settled: Callable[[Queued, Decision], None]) -> None:
+        self._store = store
+        self._decider = decider
+        self._settled = settled
+        self._rooms: dict[str, deque[Queued]] = {}
+        self._known: dict[int, int] = {}
+        self._bytes = 0
+        self._settled_while_reading: set[int] | None = None
+        self._behind = False
+        self._missed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def full(self) -> bool:
+        return len(self._known) >= MAX_QUEUED or self._bytes >= MAX_BYTES
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it pays to read the backlog: with nothing left behind at once, else when half is decided."""
+        return not self._behind or (len(self._known) <= MAX_QUEUED // 2 and self._bytes <= MAX_BYTES // 2)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are webhooks in the store for which there was no room in memory."""
+        return self._behind
+
+    def knows(self, seq: int) -> bool:
+        """Tell whether a webhook is queued or being decided here."""
+        return seq in self._known
+
+    def submit(self, queued: Queued) -> None:
+        """Queue a webhook that was just stored."""
+        if self._behind or self.full:
+            self._behind = self._missed = True
+        else:
+            self._queue(queued)
+
+    def begin_reading(self) -> None:
+        """Note that the store's backlog is about to be read, and what is decided from now on."""
+        self._settled_while_reading = set()
+        self._missed = False
+
+    def resubmit(self, queued: Queued) -> bool:
+        """Queue a webhook that was read from the backlog; False where there is no room for it."""
+        if queued.seq in self._known or queued.seq in (self._settled_while_reading or ()):
+            return True
+        if self.full:
+            self._behind = True
+            return False
+        self._queue(queued)
+        return True
+
+    def end_reading(self, *, complete: bool) -> bool:
+        """Note that the backlog was read, to its end or not; tell whether nothing is left there."""
+        self._settled_while_reading = None
+        if complete and not self._missed:
+            self._behind = False
+        return not self._behind
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until everything queued is decided and committed, at most `timeout` seconds; tell whether it is."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def cancel(self) -> None:
+        """Stop deciding now; what is undecided stays pending in the store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _queue(self, queued: Queued) -> None:
+        self._known[queued.seq] = queued.size
+        self._bytes += queued.size
+        self._idle.clear()
+        room = queued.order
+        if room is None:
+            self._spawn(self._decide(queued))
+        elif room in self._rooms:
+            self._rooms[room].append(queued)
+        else:
+            queue = self._rooms[room] = deque([queued])
+            self._spawn(self._decide_in_order(room, queue))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _decide_in_order(self, room: str, queue: deque[Queued]) -> None:
+        try:
+            while queue:
+                await self._decide(queue.popleft())
+        finally:
+            del self._rooms[room]
+
+    async def _decide(self, queued: Queued) -> None:
+        try:
+            decision = await self._decider.decide(queued)
+        except StoreError as error:
+            logger.warning("webhook %s stays pending: %s", queued.webhook.id, error)
+            self._forget(queued.seq)
+        except BaseException:
+            self._forget(queued.seq)
+            raise
+        else:
+            self._commit(queued, decision)
+
+    def _commit(self, queued: Queued, decision: Decision | None) -> None:
+        if decision is None:
+            self._forget(queued.seq)
+        else:
+            commit = asyncio.ensure_future(self._store.decide(decision))
+            commit.add_done_callback(lambda commit: self._committed(queued, decision, commit))
+
+    def _committed(self, queued: Queued, decision: Decision, commit: "asyncio.Future[bool]") -> None:
+        self._forget(queued.seq)
+        if commit.cancelled():
+            return
+        error = commit.exception()
+        if error is not None:
+            logger.warning("the decision on webhook %s was not stored: %s", decision.id, error)
+        elif commit.result():
+            self._settled(queued, decision)
+
+    def _forget(self, seq: int) -> None:
+        self._bytes -= self._known.pop(seq)
+        if self._settled_while_reading is not None:
+            self._settled_while_reading.add(seq)
+        if not self._known:
+            self._idle.set()
