@@ -1,0 +1,29 @@
+"""The signals that end a program, taken for as long as a trigger serves, and given back afterwards."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def taken(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM handled on the running loop; off the main thread nothing is taken."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(handle, signal.Signals(number))
+
+    before = {number: signal.signal(number, receive) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,88 @@
+"""A trigger in the test's own process: real deliveries, a real store on a temporary file, no port."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from whereby_trigger.decide import Queued
+from whereby_trigger.errors import DeliveryError
+from whereby_trigger.receive import Edge
+from whereby_trigger.running import Running
+from whereby_trigger.store import Decision, Query, Record, Store
+from whereby_trigger.webhook import Webhook, identify, sign
+
+SECRET = "a secret for tests"  # noqa: S105
+DRAIN = 5.0
+
+Opened = tuple[Running, Edge, Store]
+
+
+class TestingTrigger:
+    """Deliver webhooks to a trigger and see what it decides; made by `trigger.testing()`.
+
+    >>> async with trigger.testing() as t:
+    ...     decision = await t.deliver(webhook("room.client.joined", room="/visit-1"))
+    ...     assert decision.state == "fired"
+    """
+
+    __test__ = False
+
+    def __init__(self, wire: Callable[[dict[str, Any]], Opened]) -> None:
+        self._wire = wire
+        self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
+        self._decided: dict[str, asyncio.Future[Decision]] = {}
+
+    async def __aenter__(self) -> "TestingTrigger":
+        overrides = {"store": f"sqlite:///{self._folder.name}/test.db", "secret": SECRET, "path": "/"}
+        self._running, self._edge, self._store = self._wire(overrides)
+        self._running.observe(self._note)
+        await self._running.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._running.drain(DRAIN, asyncio.Event())
+        await self._running.close(DRAIN)
+        self._folder.cleanup()
+
+    async def deliver(self, webhook: Webhook | bytes) -> Decision:
+        """Deliver a webhook, signed as Whereby signs, and wait for its decision; a body of your own may be bytes.
+
+        A duplicate gives the decision on the first. Raises DeliveryError where the answer is not 200.
+        """
+        body = webhook if isinstance(webhook, bytes) else webhook.raw
+        id = identify(body) if isinstance(webhook, bytes) else webhook.id
+        decided = self._decided.setdefault(id, asyncio.get_running_loop().create_future())
+        status = await self.post(body, sign(SECRET, body, int(time.time())))
+        if status != 200:
+            raise DeliveryError(f"the delivery was answered {status}, not 200")
+        return await decided
+
+    async def post(self, body: bytes, signature: str | None = None) -> int:
+        """Post a body with a signature header of your own, or none; return the answer's status."""
+        headers = [] if signature is None else [(b"whereby-signature", signature.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+        request = {"type": "http.request", "body": body, "more_body": False}
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return request
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self._edge(scope, receive, send)
+        return int(sent[0]["status"])
+
+    async def stored(self) -> list[Record]:
+        """Read what the store holds, newest first."""
+        return await self._store.find(Query())
+
+    def _note(self, queued: Queued, decision: Decision) -> None:
+        decided = self._decided.setdefault(decision.id, asyncio.get_running_loop().create_future())
+        if not decided.done():
+            decided.set_result(decision)

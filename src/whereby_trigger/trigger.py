@@ -1,0 +1,298 @@
+"""The Trigger: what a user makes, registers functions with, and starts. Wires the stages; owns start and stop."""
+
+import asyncio
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from whereby_trigger import logs, signals
+from whereby_trigger.config import Resolved, Settings, platform_expects_traffic, resolve
+from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
+from whereby_trigger.errors import ConfigError, LifecycleError
+from whereby_trigger.mounting import Mounted
+from whereby_trigger.receive import Edge, Rules, Server, bind
+from whereby_trigger.running import Running
+from whereby_trigger.store import Store
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing.in_process import TestingTrigger
+
+logger = logging.getLogger("whereby_trigger")
+
+INTERRUPT_DRAIN = 10.0
+"""Seconds that a drain waits at the most after SIGINT: somebody sits at the terminal."""
+
+LAST_DECISIONS = 1.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Trigger:
+    """Listen for Whereby's webhooks, ask predicates about them, and tell listeners when one says True.
+
+    All arguments are keywords; what is left out comes from the environment, then from the defaults. Durations are
+    seconds or a timedelta. Raises ConfigError for a value that cannot be used, RegistrationError for a predicate.
+    Source: Whereby's Assistant SDK reference, Trigger.
+    """
+
+    def __init__(
+        self,
+        *,
+        webhook_triggers: WebhookTriggers | None = None,
+        port: int | None = None,
+        host: str | None = None,
+        path: str | None = None,
+        subdomain: str | None = None,
+        secret: str | Sequence[str] | None = None,
+        allow_unsigned: bool | None = None,
+        tolerance: float | timedelta | None = None,
+        max_body: int | None = None,
+        store: str | None = None,
+        retention: float | timedelta | None = None,
+        max_age: float | timedelta | None = None,
+        predicate_timeout: float | timedelta | None = None,
+        drain_timeout: float | timedelta | None = None,
+    ) -> None:
+        self._keywords = {name: value for name, value in locals().items() if name not in ("self", "webhook_triggers")}
+        resolve(self._keywords, environ={})
+        self._overrides: dict[str, Any] = {}
+        self.predicates = Predicates(dict(webhook_triggers or {}))
+        self.emitter = Emitter()
+        self.when = When(self.predicates)
+        self.on = On(self.emitter, once=False)
+        self.once = On(self.emitter, once=True)
+        self.asgi = Mounted(self.lifespan, lambda: self._edge)
+        self._user_code: UserCode | None = None
+        self._running: Running | None = None
+        self._edge: Edge | None = None
+        self._server: Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._drain_timeout: float | None = None
+
+    def off(self, event: str, listener: Callable[..., Any]) -> bool:
+        """Remove a listener; tell whether it was registered."""
+        return self.emitter.off(event, listener)
+
+    def listeners(self, event: str) -> list[Callable[..., Any]]:
+        """List an event's listeners, in the order of their registration."""
+        return self.emitter.listeners(event)
+
+    async def emit(self, event: str, payload: Any = None) -> bool:
+        """Call an event's listeners and tell whether there was one; what they raise is logged, not raised."""
+
+        def failed(listener: str, error: BaseException) -> None:
+            logger.warning("listener %s of %r raised %s", listener, event, type(error).__name__)
+
+        if self._user_code is None:
+            self._user_code = UserCode(self.resolve().settings.predicate_timeout)
+        return await self.emitter.emit(event, payload, self._user_code, failed)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, or will be: with `port=0` it is known once the trigger runs."""
+        return self.resolve().settings.port if self._server is None else self._server.port
+
+    def resolve(self) -> Resolved:
+        """Resolve the settings as they are now. Raises ConfigError."""
+        return resolve(self._keywords, self._overrides)
+
+    def override(self, settings: Mapping[str, Any]) -> None:
+        """Set settings that come before the keywords, as the command line does; None leaves one alone."""
+        self._overrides |= {name: value for name, value in settings.items() if value is not None}
+
+    def start(self) -> None:
+        """Serve until SIGINT or SIGTERM, then drain and return. Blocks.
+
+        Does nothing while the command line imports the program, since the command line serves. Raises LifecycleError
+        in a running event loop, ConfigError, AddressError or StoreError where it cannot start.
+        """
+        if _Importing.active:
+            return
+        if _in_event_loop():
+            raise LifecycleError(
+                "start() blocks, but an event loop is running here: write `await trigger.serve()`, "
+                "or `async with trigger:` to go on beside it"
+            )
+        logs.configure()
+        if not self.emitter.events():
+            warnings.warn(
+                "start() blocks, and nothing listens: lines after it have not run; "
+                "move @trigger.on(...) before start()",
+                stacklevel=2,
+            )
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self.serve())
+
+    async def serve(self) -> None:
+        """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
+        with signals.taken(self._signalled):
+            async with self:
+                await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Begin to drain and stop; returns at once. May be called from any thread, and more than once."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._stopping.set)
+
+    async def __aenter__(self) -> "Trigger":
+        """Open the port and the store, and begin to serve."""
+        settings = self._settings()
+        listener = bind(settings.listen_host, settings.port)
+        try:
+            edge = await self._open(settings)
+        except BaseException:
+            listener.close()
+            raise
+        self._server = Server(edge, listener)
+        await self._server.open()
+        self._say_started(settings, f"http://{settings.listen_host}:{self._server.port}{settings.path}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain, close the port, close the store."""
+        await self._drain()
+        if self._server is not None:
+            await self._server.close()
+        await self._close()
+        self._server = None
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """Run inside a host app's lifespan, without a port of our own, for `trigger.asgi`.
+
+        Raises ConfigError without a secret, unless unsigned deliveries are allowed.
+        """
+        settings = self._settings()
+        if not settings.signed and not settings.allow_unsigned:
+            raise ConfigError(
+                "trigger.asgi needs a secret, since the host app may be reached from anywhere: "
+                "set WHEREBY_WEBHOOK_SECRET, or allow_unsigned=True"
+            )
+        await self._open(settings)
+        self._say_started(settings, "mounted in a host app")
+        try:
+            yield
+        finally:
+            await self._drain()
+            await self._close()
+
+    def testing(self) -> TestingTrigger:
+        """Make this trigger deliverable to in a test: `async with trigger.testing() as t: await t.deliver(...)`."""
+
+        def wire(overrides: dict[str, Any]) -> tuple[Running, Edge, Store]:
+            return self._wire(resolve(self._keywords, self._overrides | overrides).settings)
+
+        return TestingTrigger(wire)
+
+    def _settings(self) -> Settings:
+        if self._running is not None:
+            raise LifecycleError("this trigger is running already: stop it first, or make another Trigger")
+        resolved = self.resolve()
+        for warning in resolved.warnings:
+            logger.warning("%s", warning)
+        _check_reach(resolved.settings)
+        return resolved.settings
+
+    def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
+        store = store_for(settings.store)
+        user_code = UserCode(settings.predicate_timeout)
+        running = Running(settings, store, self.predicates, self.emitter, user_code)
+        rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
+        return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store
+
+    async def _open(self, settings: Settings) -> Edge:
+        self._loop = asyncio.get_running_loop()
+        self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
+        self._drain_timeout = None
+        running, edge, _ = self._wire(settings)
+        await running.open()
+        self._running, self._edge = running, edge
+        return edge
+
+    async def _drain(self) -> None:
+        if self._running is not None:
+            timeout = self.resolve().settings.drain_timeout if self._drain_timeout is None else self._drain_timeout
+            await self._running.drain(timeout, self._hurry)
+
+    async def _close(self) -> None:
+        running, self._running, self._edge = self._running, None, None
+        if running is not None:
+            await running.close(0 if self._hurry.is_set() else LAST_DECISIONS)
+            logger.info("stopped")
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            logger.warning("%s again: ending now", number.name)
+            self._hurry.set()
+            return
+        settled = self.resolve().settings.drain_timeout
+        self._drain_timeout = min(settled, INTERRUPT_DRAIN) if number == signal.SIGINT else settled
+        logger.info("%s: draining for at most %g s", number.name, self._drain_timeout)
+        self._stopping.set()
+
+    def _say_started(self, settings: Settings, where: str) -> None:
+        types = ", ".join(self.predicates.types()) or "none"
+        signed = "signed" if settings.signed else "unsigned"
+        store = store_for(settings.store).location
+        logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
+
+
+def store_for(url: str) -> Store:
+    """Make the store that a URL names, unopened. Raises ConfigError."""
+    if url.startswith("sqlite:"):
+        return SqliteStore(url)
+    raise ConfigError(f"store {url!r} is of no known kind: write sqlite:///file.db")
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Make every `start()` return at once, while the command line imports a program that calls it."""
+    _Importing.active = True
+    try:
+        yield
+    finally:
+        _Importing.active = False
+
+
+class _Importing:
+    active = False
+
+
+def _check_reach(settings: Settings) -> None:
+    if settings.signed or settings.allow_unsigned:
+        return
+    if settings.host is not None and settings.host not in LOOPBACK:
+        raise ConfigError(
+            f"host {settings.host!r} would serve other machines, but there is no secret to tell who is calling: "
+            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, or allow_unsigned=True"
+        )
+    if platform_expects_traffic():
+        raise ConfigError(
+            "PORT is set, so outside traffic is expected here, but there is no secret to tell who is calling: "
+            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, or allow_unsigned=True"
+        )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
