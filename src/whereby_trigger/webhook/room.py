@@ -70,11 +70,20 @@ def _resolve(webhook: Webhook, subdomain: str | None) -> Room | str:
     data = webhook.data
     if not isinstance(data, RoomData):
         return f"a {webhook.type} webhook names no room"
+    name = _decoded(data.room_name)
     if data.subdomain:
-        return _room(data.subdomain, data.room_name, "the webhook's subdomain", "the webhook")
+        return _room(data.subdomain, name, "the webhook's subdomain", "the webhook")
     if subdomain:
-        return _room(subdomain, data.room_name, "the subdomain setting", "the webhook")
+        return _room(subdomain, name, "the subdomain setting", "the webhook")
     return "no subdomain in the webhook: set subdomain=…"
+
+
+def _decoded(room_name: str) -> str:
+    # Whereby puts the name into its URLs as it stands, so that an encoded name and its plain form are one room.
+    try:
+        return unquote(room_name, errors="strict")
+    except UnicodeDecodeError:
+        return room_name
 
 
 def _room(subdomain: str, room_name: str, which_subdomain: str, name_source: str) -> Room | str:
