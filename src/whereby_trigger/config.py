@@ -28,6 +28,9 @@ class Settings:
     retention: float
     max_age: float
     predicate_timeout: float
+    lease_ttl: float
+    max_rooms: int
+    stop_grace: float
     drain_timeout: float
 
     @property
@@ -139,6 +142,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("retention", 7 * 86400.0, read_duration(60), "how long decided webhooks are kept, in seconds"),
     Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
     Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),
+    Option("lease_ttl", 30.0, read_duration(1), "how long a replica is taken for alive after each renewal, in seconds"),
+    Option("max_rooms", 50, read_integer(0, 100_000), "in how many rooms at a time this replica runs an assistant"),
+    Option("stop_grace", 10.0, read_duration(0), "how long an assistant that is to end has to return, in seconds"),
     Option("drain_timeout", 3600.0, read_duration(0), "how long a drain waits for user code, in seconds"),
 )
 NAMES = tuple(option.name for option in OPTIONS)

@@ -37,6 +37,21 @@ class StoreUnavailable(StoreError):
     """The store did not take a write now; the same write may succeed later."""
 
 
+class AssistantError(UsageError):
+    """An assistant cannot be run: its program is missing, or this platform cannot run it."""
+
+
+class AssistantRefused(TriggerError):
+    """Raise it in an assistant that was not let into its room: `retry` says whether another try makes sense.
+
+    `reason` is a short word for the record, such as Whereby's "room_empty".
+    """
+
+    def __init__(self, reason: str, *, retry: bool) -> None:
+        super().__init__(reason)
+        self.reason, self.retry = reason, retry
+
+
 class DeliveryError(TriggerError):
     """A delivery is not what Whereby sends."""
 

@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from whereby_trigger.assist import Assistant, Claims, Supervisor, Tenure, Watchdog, launcher
+from whereby_trigger.boot import boot_time
 from whereby_trigger.config import Settings
-from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Predicates, Queued, UserCode
+from whereby_trigger.decide import Backlog, Claim, Decider, Dispatcher, Emitter, Predicates, Queued, UserCode
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.receive import Accepted, Delivery
@@ -17,6 +19,7 @@ logger = logging.getLogger("whereby_trigger")
 
 PRUNE_EVERY = 3600.0
 PING_WITHIN = 2.0
+DRAIN_MARGIN = 5.0
 
 Decided = Callable[[Queued, Decision], None]
 
@@ -25,30 +28,61 @@ class Running:
     """Receive, store and decide with one open store, until closed."""
 
     def __init__(
-        self, settings: Settings, store: Store, predicates: Predicates, emitter: Emitter, user_code: UserCode
+        self,
+        settings: Settings,
+        store: Store,
+        predicates: Predicates,
+        emitter: Emitter,
+        user_code: UserCode,
+        assistant: Assistant | None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._user_code = user_code
         self._log = DeliveryLog()
         self._observers: list[Decided] = [self._log.decided]
-        decider = Decider(store, predicates, emitter, user_code, max_age=settings.max_age, subdomain=settings.subdomain)
+        self.watchdog = Watchdog()
+        self._supervisor = None if assistant is None else self._supervise(assistant)
+        self._tenure = Tenure(
+            store,
+            settings.lease_ttl,
+            self._supervisor,
+            self.watchdog,
+            dropped=self._drop_queue,
+            regained=self._wake,
+        )
+        decider = Decider(
+            store,
+            predicates,
+            emitter,
+            user_code,
+            max_age=settings.max_age,
+            subdomain=settings.subdomain,
+            held=lambda: self._tenure.lease.held,
+            claim=self._claims(assistant),
+        )
         self._dispatcher = Dispatcher(store, decider, self._decided)
-        self._backlog = Backlog(store, self._dispatcher, settings.subdomain)
+        self._backlog = Backlog(store, self._dispatcher, max_age=settings.max_age, subdomain=settings.subdomain)
         self._loops: list[asyncio.Task[None]] = []
         self.draining = False
 
     async def open(self) -> None:
         """Open the store, and begin to decide what is pending in it."""
-        await self._store.open(self._backlog.wake)
-        self._loops = [
-            asyncio.create_task(self._backlog.run(), name="whereby-trigger-backlog"),
-            asyncio.create_task(self._prune(), name="whereby-trigger-prune"),
-        ]
+        sent = boot_time()
+        await self._store.open(self._wake)
+        self._tenure.lease.begin(sent)
+        loops = [self._backlog.run(), self._prune(), self._tenure.lease.keep()]
+        if self._supervisor is not None:
+            loops.append(self._supervisor.supervise())
+        self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
-        """Decide what is queued and wait for listeners, at most `timeout` seconds, or until told to hurry."""
+        """Launch nothing more; wait for what runs and is queued at most `timeout` seconds, or until told to hurry.
+
+        Assistants that run on then have `stop_grace` seconds to return.
+        """
         self.draining = True
+        self.watchdog.set("the drain", boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN)
         finish = asyncio.create_task(self._finish(timeout))
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait({finish, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -58,6 +92,8 @@ class Running:
 
     async def close(self, within: float) -> None:
         """Stop deciding after `within` seconds and close the store; what is pending there waits for the next start."""
+        if self._supervisor is not None:
+            await self._supervisor.cut_off("the replica has stopped")
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -66,6 +102,7 @@ class Running:
         await self._user_code.drain(0)
         self._user_code.close()
         await self._store.close()
+        self.watchdog.close()
 
     def observe(self, observer: Decided) -> None:
         """Have every decision told to a function, after its commit."""
@@ -92,6 +129,8 @@ class Running:
             if added.state is State.PENDING and not self._dispatcher.knows(added.seq):
                 self._backlog.wake()
             return
+        if self._supervisor is not None:
+            self._supervisor.wake(arrival.room)
         received_at = arrival.received_at
         self._dispatcher.submit(Queued(added.seq, webhook, accepted.room, received_at, received_at, started))
 
@@ -104,8 +143,29 @@ class Running:
 
     async def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        await self._dispatcher.drain(timeout)
+        if self._supervisor is not None:
+            await self._supervisor.drain(timeout)
+        await self._dispatcher.drain(max(0.0, deadline - time.monotonic()))
         await self._user_code.drain(max(0.0, deadline - time.monotonic()))
+        if self._supervisor is not None:
+            await self._supervisor.hand_over("the replica is draining")
+
+    def _supervise(self, assistant: Assistant) -> Supervisor:
+        launch = launcher(assistant, self._settings.stop_grace, lambda: self._tenure.lease.deadline)
+        return Supervisor(self._store, launch, self._settings.max_rooms)
+
+    def _claims(self, assistant: Assistant | None) -> Claim | None:
+        if assistant is None or self._supervisor is None:
+            return None
+        return Claims(self._store, self._supervisor, bots=assistant.bots).claim
+
+    def _wake(self) -> None:
+        self._backlog.wake()
+        if self._supervisor is not None:
+            self._supervisor.wake()
+
+    async def _drop_queue(self) -> None:
+        await self._dispatcher.cancel()
 
     async def _prune(self) -> None:
         while True:

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from whereby_trigger import logs, signals
+from whereby_trigger.assist import Registered, command_assistant, coroutine_assistant
 from whereby_trigger.config import Resolved, Settings, platform_expects_traffic, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
@@ -23,6 +24,8 @@ from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing.in_process import TestingTrigger
 
 logger = logging.getLogger("whereby_trigger")
+
+A = TypeVar("A", bound=Callable[..., Any])
 
 INTERRUPT_DRAIN = 10.0
 """Seconds that a drain waits at the most after SIGINT: somebody sits at the terminal."""
@@ -55,6 +58,9 @@ class Trigger:
         retention: float | timedelta | None = None,
         max_age: float | timedelta | None = None,
         predicate_timeout: float | timedelta | None = None,
+        lease_ttl: float | timedelta | None = None,
+        max_rooms: int | None = None,
+        stop_grace: float | timedelta | None = None,
         drain_timeout: float | timedelta | None = None,
     ) -> None:
         self._keywords = {name: value for name, value in locals().items() if name not in ("self", "webhook_triggers")}
@@ -65,6 +71,7 @@ class Trigger:
         self.when = When(self.predicates)
         self.on = On(self.emitter, once=False)
         self.once = On(self.emitter, once=True)
+        self._registered = Registered()
         self.asgi = Mounted(self.lifespan, lambda: self._edge)
         self._user_code: UserCode | None = None
         self._running: Running | None = None
@@ -93,6 +100,40 @@ class Trigger:
             self._user_code = UserCode(self.resolve().settings.predicate_timeout)
         return await self.emitter.emit(event, payload, self._user_code, failed)
 
+    @overload
+    def assistant(self, function: A, /) -> A: ...
+    @overload
+    def assistant(self, /, *, bots: bool = False) -> Callable[[A], A]: ...
+    def assistant(self, function: Any = None, /, *, bots: bool = False) -> Any:
+        """Register the coroutine that runs in each room that asks for one: `@trigger.assistant`.
+
+        One per room, started again when it raises, ended with the room's session. With `bots`, a bot's own join or
+        leave may start one too. Raises RegistrationError for a second assistant, or one that is not `async def`.
+        """
+
+        def register(function: A) -> A:
+            self._registered.register(coroutine_assistant(function, bots))
+            return function
+
+        return register if function is None else register(function)
+
+    def assistant_command(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        log_output: bool = False,
+        bots: bool = False,
+    ) -> None:
+        """Register the command that runs as a process in each room: `trigger.assistant_command(["node", "a.mjs"])`.
+
+        The webhook and the room come as JSON on its stdin, the room also as WHEREBY_ROOM_URL, WHEREBY_ROOM_NAME and
+        WHEREBY_WEBHOOK_ID; `env` is added to its environment. Exit code 0: it left the room, 75: worth another try,
+        anything else: a failure. Its output is logged only with `log_output`, since it may hold names.
+        Raises RegistrationError for a second assistant.
+        """
+        self._registered.register(command_assistant(argv, env, log_output, bots))
+
     @property
     def port(self) -> int:
         """The port that is listened on, or will be: with `port=0` it is known once the trigger runs."""
@@ -120,10 +161,10 @@ class Trigger:
                 "or `async with trigger:` to go on beside it"
             )
         logs.configure()
-        if not self.emitter.events():
+        if not self.emitter.events() and self._registered.assistant is None:
             warnings.warn(
                 "start() blocks, and nothing listens: lines after it have not run; "
-                "move @trigger.on(...) before start()",
+                "move @trigger.on(...) and @trigger.assistant before start()",
                 stacklevel=2,
             )
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -205,7 +246,7 @@ class Trigger:
     def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
         store = store_for(settings.store)
         user_code = UserCode(settings.predicate_timeout)
-        running = Running(settings, store, self.predicates, self.emitter, user_code)
+        running = Running(settings, store, self.predicates, self.emitter, user_code, self._registered.assistant)
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
         return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store
 

@@ -21,9 +21,10 @@ PAGE = 500
 class Backlog:
     """Take over what nobody decides, and queue what is this replica's and not queued."""
 
-    def __init__(self, store: Store, dispatcher: Dispatcher, subdomain: str | None) -> None:
+    def __init__(self, store: Store, dispatcher: Dispatcher, *, max_age: float, subdomain: str | None = None) -> None:
         self._store = store
         self._dispatcher = dispatcher
+        self._max_age = max_age
         self._subdomain = subdomain
         self._woken = asyncio.Event()
 
@@ -36,7 +37,7 @@ class Backlog:
         while True:
             self._woken.clear()
             try:
-                await self._store.claim()
+                await self._store.claim(time.time(), self._max_age)
                 await self._read()
             except StoreError as error:
                 logger.warning("pending webhooks cannot be read back now: %s", error)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from msgspec import Struct
@@ -13,12 +14,15 @@ from whereby_trigger.decide.queued import Queued
 from whereby_trigger.decide.user_code import UserCode, describe, kind, storable
 from whereby_trigger.decide.verdict import ask
 from whereby_trigger.store import Decision, State, Store
-from whereby_trigger.webhook import why_no_room
+from whereby_trigger.webhook import Room, Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
 
 MAX_BLAMED: Final = 3
 """A webhook that was in user code at this many ends of a process is not asked about again."""
+
+
+Claim = Callable[[Room, Webhook, float], Awaitable[str]]
 
 
 class Outcome(Struct, frozen=True):
@@ -31,7 +35,11 @@ class Outcome(Struct, frozen=True):
 
 
 class Decider:
-    """Decide webhooks one by one; `max_age` is in seconds, `subdomain` the setting, for the reasons."""
+    """Decide webhooks one by one.
+
+    `max_age` is in seconds, `subdomain` the setting, for the reasons; `held` tells whether the replica's lease still
+    holds, `claim` asks for an assistant in the room of a success and says in words what came of it.
+    """
 
     def __init__(
         self,
@@ -42,6 +50,8 @@ class Decider:
         *,
         max_age: float,
         subdomain: str | None = None,
+        held: Callable[[], bool] = lambda: True,
+        claim: Claim | None = None,
     ) -> None:
         self._store = store
         self._predicates = predicates
@@ -49,13 +59,17 @@ class Decider:
         self._user_code = user_code
         self._max_age = max_age
         self._subdomain = subdomain
+        self._held = held
+        self._claim = claim
         self._alone = asyncio.Lock()
 
     async def decide(self, queued: Queued) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
 
-        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first.
+        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, or a room not claimed.
         """
+        if not self._held():
+            return None
         if queued.attempts >= MAX_BLAMED:
             reason = f"the process ended while it was in user code, {queued.attempts} times"
             return self._decision(queued, Outcome(State.FAILED, reason), [])
@@ -82,6 +96,9 @@ class Decider:
         if outcome.state is State.FIRED and queued.room is not None:
             success = TriggerSuccess(queued.room.url, queued.webhook, queued.attempt)
             await self._emit(TRIGGER_EVENT_SUCCESS, success, errors)
+            if self._claim is not None:
+                claimed = await self._claim(queued.room, queued.webhook, time.time())
+                outcome = Outcome(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
         listened = await self._emit(queued.webhook.type, queued.webhook, errors)
         if outcome.state is State.UNHANDLED and listened:
             outcome = Outcome(State.NOTIFIED, "no predicate for its type; its listeners were called")

@@ -95,7 +95,7 @@ class Dispatcher:
         return True
 
     async def cancel(self) -> None:
-        """Stop deciding now; what is undecided stays pending in the store."""
+        """Stop deciding what is queued; what is undecided stays pending in the store."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -6,8 +6,17 @@ from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
 from whereby_trigger.receive.loopback import why_not_local
-from whereby_trigger.store import Arrival, State
-from whereby_trigger.webhook import Room, Webhook, decode, identify, room_of, verify
+from whereby_trigger.store import Arrival, SessionChange, State
+from whereby_trigger.webhook import (
+    Room,
+    RoomSessionEnded,
+    RoomSessionStarted,
+    Webhook,
+    decode,
+    identify,
+    room_of,
+    verify,
+)
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -53,8 +62,16 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules) -> Accepted 
             return Rejected(400, str(error))
         return Accepted(Arrival(identify(body), "", None, body, now, State.QUARANTINED, str(error)), None, None)
     room = room_of(webhook, rules.subdomain)
-    arrival = Arrival(webhook.id, webhook.type, None if room is None else room.key, body, now)
+    key = None if room is None else room.key
+    arrival = Arrival(webhook.id, webhook.type, key, body, now, change=_session_change(webhook, key))
     return Accepted(arrival, webhook, room)
+
+
+def _session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
+    if key is None or not isinstance(webhook, RoomSessionStarted | RoomSessionEnded):
+        return None
+    created_at = None if webhook.created_at is None else webhook.created_at.timestamp()
+    return SessionChange(key, isinstance(webhook, RoomSessionStarted), webhook.data.room_session_id, created_at)
 
 
 def _authenticate(headers: Headers, body: bytes, now: float, rules: Rules) -> Rejected | None:

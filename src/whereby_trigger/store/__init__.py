@@ -2,17 +2,35 @@
 
 from whereby_trigger.store.protocol import Store
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, State
+from whereby_trigger.store.rooms import (
+    Heard,
+    Room,
+    RoomClaim,
+    RoomMove,
+    RoomRequest,
+    RoomStore,
+    SessionChange,
+)
+from whereby_trigger.store.states import FIRST_STATES, ROOM_TRANSITIONS, TRANSITIONS, RoomState, State
 
 __all__ = [
     "FIRST_STATES",
+    "ROOM_TRANSITIONS",
     "TRANSITIONS",
     "Added",
     "Arrival",
     "Decision",
+    "Heard",
     "Pending",
     "Query",
     "Record",
+    "Room",
+    "RoomClaim",
+    "RoomMove",
+    "RoomRequest",
+    "RoomState",
+    "RoomStore",
+    "SessionChange",
     "State",
     "Store",
 ]

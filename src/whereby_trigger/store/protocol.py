@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
+from whereby_trigger.store.rooms import RoomStore
 
 
-class Store(Protocol):
+class Store(RoomStore, Protocol):
     """Remember webhooks and decisions, durably, for one replica among several.
 
     A write is committed and synced to disk before it returns; until it returns it may or may not have happened.
@@ -56,9 +57,10 @@ class Store(Protocol):
         """Add to a decision, without waiting for it, a listener's error that came after it."""
         ...
 
-    def claim(self) -> Awaitable[int]:
+    def claim(self, now: float, max_age: float) -> Awaitable[int]:
         """Take over every pending webhook whose replica is dead or that has none; return how many.
 
+        The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds.
         One from a dead replica has the takeover counted: it may have been in user code when the replica died.
         """
         ...

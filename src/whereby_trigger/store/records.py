@@ -2,11 +2,15 @@
 
 from msgspec import Struct
 
+from whereby_trigger.store.rooms import SessionChange
 from whereby_trigger.store.states import State
 
 
 class Arrival(Struct, frozen=True):
-    """Describe a webhook that is to be remembered: `room` is its room key, `reason` why it is quarantined."""
+    """Describe a webhook that is to be remembered: `room` is its room key, `reason` why it is quarantined.
+
+    `change` is what it says of its room's session, which takes effect with the commit that stores it.
+    """
 
     id: str
     type: str
@@ -15,6 +19,7 @@ class Arrival(Struct, frozen=True):
     received_at: float
     state: State = State.PENDING
     reason: str = ""
+    change: SessionChange | None = None
 
 
 class Added(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What can become of a webhook: every state and every way from one to another."""
+"""What can become of a webhook and of a room: every state and every way from one to another."""
 
 from enum import StrEnum
 from typing import Final
@@ -26,3 +26,36 @@ TRANSITIONS: Final = {
 
 FIRST_STATES: Final = frozenset({State.PENDING, State.QUARANTINED})
 """The states in which a webhook can be stored."""
+
+
+class RoomState(StrEnum):
+    """Name what became of a room that asked for an assistant."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    LIVE = "live"
+    ENDING = "ending"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+OVER: Final = frozenset({RoomState.ENDED, RoomState.FAILED})
+"""The states of a room that is done with; a room has at most one entry outside these."""
+
+OWNED: Final = frozenset({RoomState.STARTING, RoomState.LIVE, RoomState.ENDING})
+"""The states in which a room belongs to a replica; every change from here names it."""
+
+ROOM_TRANSITIONS: Final = {
+    RoomState.WAITING: frozenset({RoomState.STARTING, RoomState.ENDED}),
+    RoomState.STARTING: frozenset({RoomState.LIVE, RoomState.ENDING, RoomState.WAITING, *OVER}),
+    RoomState.LIVE: frozenset({RoomState.ENDING, RoomState.WAITING, *OVER}),
+    RoomState.ENDING: frozenset({RoomState.WAITING, RoomState.ENDED}),
+    RoomState.ENDED: frozenset[RoomState](),
+    RoomState.FAILED: frozenset[RoomState](),
+}
+"""From each state, the states that may follow. Back to waiting: a restart, a takeover, or a hand-over in a drain."""
+
+
+def before(state: RoomState) -> list[RoomState]:
+    """List the states from which a room may come into this one."""
+    return [other for other, following in ROOM_TRANSITIONS.items() if state in following]

@@ -2,10 +2,11 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
+from whereby_trigger.store.sqlite import rooms
 from whereby_trigger.store.states import State
 
 INSERT = """
@@ -22,8 +23,8 @@ UPDATE webhooks SET attempts = attempts + 1
 WHERE seq = ? AND state = 'pending' AND owner = ? RETURNING attempts
 """
 NOTE = "UPDATE webhooks SET errors = json_insert(errors, '$[#]', ?) WHERE id = ?"
-OTHER_OWNERS = "SELECT DISTINCT owner FROM webhooks WHERE state = 'pending' AND owner IS NOT NULL AND owner <> ?"
 CLAIM_UNOWNED = "UPDATE webhooks SET owner = ? WHERE state = 'pending' AND owner IS NULL"
+DISOWN = "UPDATE webhooks SET owner = NULL WHERE state = 'pending' AND owner = ?"
 CLAIM_ORPHANED = """
 UPDATE webhooks SET owner = ?, takeovers = takeovers + 1 WHERE state = 'pending' AND owner = ?
 """
@@ -41,9 +42,7 @@ decided_at = NULL, errors = '[]'
 """
 OLDEST = "SELECT seq, received_at, state FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?"
 FORGET = "DELETE FROM webhooks WHERE seq = ? AND state <> 'pending'"
-ENTER = "INSERT INTO replicas (id, pid, seen_at) VALUES (?, ?, ?)"
 SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
-LEAVE = "DELETE FROM replicas WHERE id = ?"
 
 
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
@@ -54,6 +53,8 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
     )
     cursor = connection.execute(INSERT, row)
     if cursor.rowcount:
+        if arrival.change is not None:
+            rooms.change_session(connection, arrival.change, arrival.received_at)
         return Added(cursor.lastrowid or 0, False, arrival.state)
     seq, state = connection.execute(COUNT_DELIVERY, (arrival.id,)).fetchone()
     return Added(seq, True, State(state))
@@ -73,13 +74,8 @@ def note(connection: sqlite3.Connection, id: str, error: str) -> None:
     connection.execute(NOTE, (error, id))
 
 
-def claim(connection: sqlite3.Connection, owner: str, is_dead: Callable[[str], bool]) -> int:
-    taken = connection.execute(CLAIM_UNOWNED, (owner,)).rowcount
-    for (other,) in connection.execute(OTHER_OWNERS, (owner,)).fetchall():
-        if is_dead(other):
-            taken += connection.execute(CLAIM_ORPHANED, (owner, other)).rowcount
-            connection.execute(LEAVE, (other,))
-    return taken
+def claim_unowned(connection: sqlite3.Connection, owner: str) -> int:
+    return connection.execute(CLAIM_UNOWNED, (owner,)).rowcount
 
 
 def pending(connection: sqlite3.Connection, owner: str, after: int, limit: int) -> list[Pending]:

@@ -13,20 +13,26 @@ from uuid import uuid4
 
 from whereby_trigger.errors import LifecycleError, StoreUnavailable
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.sqlite import file, migrate, statements
+from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
+from whereby_trigger.store.sqlite import file, lease, migrate, rooms, statements
 from whereby_trigger.store.sqlite.lock import FileLock, LifeLock, bury_if_dead
 from whereby_trigger.store.sqlite.writer import Writer
+from whereby_trigger.store.states import RoomState
 
 CLOSE_TIMEOUT = 10.0
 PRUNE_ROWS = 500
 
 
 class SqliteStore:
-    """Remember webhooks and decisions in a SQLite file that several processes of one machine may share."""
+    """Remember webhooks, decisions and rooms in a SQLite file that several processes of one machine may share.
 
-    def __init__(self, url: str) -> None:
+    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal.
+    """
+
+    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
         self.path = file.path_of(url)
         self.replica = uuid4().hex
+        self._lease_ttl = lease_ttl
         self._open: _Open | None = None
 
     @property
@@ -42,7 +48,7 @@ class SqliteStore:
         if self._open is None:
             return
         state, self._open = self._open, None
-        leaving = state.writer.submit(lambda connection: connection.execute(statements.LEAVE, (self.replica,)).rowcount)
+        leaving = state.writer.submit(partial(lease.leave, id=self.replica, now=time.time()))
         await state.writer.close(CLOSE_TIMEOUT)
         leaving.cancel()
         await state.reader.close()
@@ -61,9 +67,14 @@ class SqliteStore:
         noted = self._write(partial(statements.note, id=id, error=error), kept=True)
         noted.add_done_callback(lambda noted: noted.cancelled() or noted.exception())
 
-    def claim(self) -> Awaitable[int]:
-        is_dead = partial(bury_if_dead, self.path)
-        return self._write(partial(statements.claim, owner=self.replica, is_dead=is_dead))
+    def claim(self, now: float, max_age: float) -> Awaitable[int]:
+        replica, is_dead = self.replica, partial(bury_if_dead, self.path)
+
+        def work(connection: sqlite3.Connection) -> int:
+            unowned = statements.claim_unowned(connection, replica)
+            return unowned + lease.bury_the_dead(connection, replica, now, max_age, is_dead)
+
+        return self._write(work)
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
         return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))
@@ -80,10 +91,39 @@ class SqliteStore:
             step = partial(statements.prune, before=before, after=after, limit=PRUNE_ROWS)
             forgotten, after = await self._write(step)
             total += forgotten
+        await self._write(partial(rooms.forget, before=before))
         return total
 
     def ping(self, now: float) -> Awaitable[None]:
         return self._write(lambda connection: connection.execute(statements.SEEN, (now, self.replica)).rowcount)
+
+    def renew(self, ttl: float) -> Awaitable[bool]:
+        return self._write(partial(lease.renew, id=self.replica, now=time.time(), ttl=ttl))
+
+    async def rejoin(self, ttl: float) -> None:
+        life, self.replica = self._opened.life, uuid4().hex
+        self._opened.life = LifeLock(self.path, self.replica)
+        life.close()
+        await self._write(partial(lease.join, id=self.replica, pid=os.getpid(), now=time.time(), ttl=ttl), kept=True)
+
+    def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
+        return self._write(partial(rooms.request, request=request, now=now))
+
+    def take(self, slots: int, now: float) -> Awaitable[list[Room]]:
+        return self._write(partial(rooms.take, owner=self.replica, slots=slots, now=now))
+
+    def move(self, move: RoomMove, now: float) -> Awaitable[bool]:
+        return self._write(partial(rooms.move, move=move, owner=self.replica, now=now), kept=True)
+
+    def stop(self, key: str, reason: str, now: float) -> Awaitable[RoomState | None]:
+        return self._write(partial(rooms.stop, key=key, reason=reason, now=now))
+
+    def rooms(self, *, mine: bool = False, limit: int | None = None) -> Awaitable[list[Room]]:
+        work = partial(rooms.own, owner=self.replica) if mine else partial(rooms.read, limit=limit)
+        return self._read(work)
+
+    def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
+        return self._read(partial(rooms.heard, after=after, keys=keys))
 
     def _prepare(self) -> tuple[sqlite3.Connection, FileLock, LifeLock]:
         file.create(self.path)
@@ -93,7 +133,7 @@ class SqliteStore:
         try:
             turn.acquire(file.BUSY_TIMEOUT)
             migrate.migrate(connection, self.path)
-            connection.execute(statements.ENTER, (self.replica, os.getpid(), time.time()))
+            lease.join(connection, self.replica, os.getpid(), time.time(), self._lease_ttl)
             turn.release()
         except BaseException as error:
             life.close()

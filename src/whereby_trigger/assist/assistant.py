@@ -1,0 +1,83 @@
+"""What runs in a room: a user's coroutine, or a user's command; registered once for a trigger."""
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from whereby_trigger.assist.session import Session
+from whereby_trigger.errors import RegistrationError
+
+AssistantFunction = Callable[[Session], Coroutine[Any, Any, Any]]
+
+
+class CoroutineAssistant(Struct, frozen=True):
+    """Run a coroutine function of the user's in each room; with `bots`, a bot's own join starts one too."""
+
+    function: AssistantFunction
+    bots: bool = False
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+class CommandAssistant(Struct, frozen=True):
+    """Run a command as a process in each room; `env` is added to its environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log_output: bool = False
+    bots: bool = False
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.argv)
+
+
+Assistant = CoroutineAssistant | CommandAssistant
+
+
+def coroutine_assistant(function: Any, bots: bool) -> CoroutineAssistant:
+    """Check that a function can be an assistant; raises RegistrationError with the right form where it cannot."""
+    name = getattr(function, "__name__", repr(function))
+    call = (
+        function if inspect.isfunction(function) or inspect.ismethod(function) else getattr(function, "__call__", None)
+    )
+    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(call):
+        raise RegistrationError(
+            f"the assistant {name} must be a coroutine: write `async def {name}(session: Session) -> None`"
+        )
+    try:
+        inspect.signature(function).bind(object())
+    except TypeError:
+        raise RegistrationError(
+            f"the assistant {name} must take one argument, its session: write `async def {name}(session: Session)`"
+        ) from None
+    return CoroutineAssistant(function, bots)
+
+
+def command_assistant(
+    argv: Sequence[str], env: Mapping[str, str] | None, log_output: bool, bots: bool
+) -> CommandAssistant:
+    """Check that a command can be an assistant; raises RegistrationError with the right form where it cannot."""
+    if isinstance(argv, str) or not argv or not all(isinstance(part, str) and "\0" not in part for part in argv):
+        raise RegistrationError('an assistant\'s command is a list of texts: write ["node", "assistant.mjs"]')
+    return CommandAssistant(tuple(argv), dict(env or {}), log_output, bots)
+
+
+class Registered:
+    """Keep the one assistant of a trigger."""
+
+    def __init__(self) -> None:
+        self.assistant: Assistant | None = None
+
+    def register(self, assistant: Assistant) -> None:
+        """Make this the trigger's assistant; raises RegistrationError where it has one already."""
+        if self.assistant is not None:
+            raise RegistrationError(
+                f"a trigger has one assistant, and {self.assistant.name} is it already: "
+                f"call {assistant.name} from there, or make another Trigger"
+            )
+        self.assistant = assistant

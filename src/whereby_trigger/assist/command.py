@@ -1,0 +1,89 @@
+"""One run of a process assistant: what it is given, and what its exit means."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from whereby_trigger.assist.assistant import CommandAssistant
+from whereby_trigger.assist.environment import child_environment
+from whereby_trigger.assist.follow import End, How
+from whereby_trigger.assist.process import Exit, GuardedProcess
+from whereby_trigger.assist.runs import Run
+from whereby_trigger.assist.session import Session
+from whereby_trigger.errors import AssistantError
+
+TRY_AGAIN: Final = 75
+"""The exit code by which a process says that another try makes sense: EX_TEMPFAIL of sysexits.h."""
+
+
+async def run_command(
+    assistant: CommandAssistant, run: Run, grace: float, deadline: float, launched: Callable[[int | None], None]
+) -> End:
+    """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit."""
+    session = run.session
+    try:
+        process = await GuardedProcess.start(
+            assistant.argv,
+            env=child_environment(os.environ, _room_variables(session), assistant.env),
+            input=_input(session),
+            deadline=deadline,
+            grace=grace,
+            line=_logged(session) if assistant.log_output else None,
+        )
+    except AssistantError as error:
+        return End(How.RAISED, str(error))
+    run.extend = process.extend
+    launched(process.pid)
+    ended = asyncio.create_task(session.ended.wait())
+    exited = asyncio.create_task(process.wait())
+    try:
+        await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
+        process.stop(grace)
+        return _end(await exited)
+    except asyncio.CancelledError:
+        process.stop(0)
+        await asyncio.wait({exited})
+        raise
+    finally:
+        ended.cancel()
+
+
+def _room_variables(session: Session) -> Mapping[str, str]:
+    webhook = session.webhook
+    return {
+        "WHEREBY_ROOM_URL": session.room_url,
+        "WHEREBY_ROOM_NAME": session.room_name,
+        "WHEREBY_WEBHOOK_ID": "" if webhook is None else webhook.id,
+    }
+
+
+def _input(session: Session) -> bytes:
+    webhook = None if session.webhook is None else json.loads(session.webhook.raw)
+    room = {
+        "roomUrl": session.room_url,
+        "roomName": session.room_name,
+        "subdomain": session.subdomain,
+        "attempt": session.attempt,
+        "webhook": webhook,
+    }
+    return json.dumps(room).encode() + b"\n"
+
+
+def _logged(session: Session) -> Callable[[str, str], None]:
+    def line(stream: str, text: str) -> None:
+        session.log.info("%s: %s", stream, text)
+
+    return line
+
+
+def _end(exit: Exit) -> End:
+    errors = ("\n".join(exit.stderr),) if exit.stderr else ()
+    if exit.code == 0:
+        return End(How.RETURNED, "it left the room")
+    if exit.code == TRY_AGAIN:
+        return End(How.REFUSED, f"exited with {TRY_AGAIN}: worth another try", errors=errors)
+    if exit.code is not None:
+        return End(How.RAISED, f"exited with {exit.code}", errors=errors)
+    return End(How.RAISED, f"ended by signal {exit.signal}", errors=errors)

@@ -1,0 +1,25 @@
+"""How a trigger's assistant is launched: as a coroutine on the loop, or as a process behind its guard."""
+
+from collections.abc import Callable
+
+from whereby_trigger.assist.assistant import Assistant, CommandAssistant
+from whereby_trigger.assist.command import run_command
+from whereby_trigger.assist.follow import End
+from whereby_trigger.assist.run import run_coroutine
+from whereby_trigger.assist.runs import Run
+from whereby_trigger.assist.supervisor import Launch
+
+
+def launcher(assistant: Assistant, grace: float, deadline: Callable[[], float]) -> Launch:
+    """Make the function that runs an assistant in a room to its end.
+
+    `grace` is stop_grace in seconds; `deadline` tells, on the boot clock, by when a process must be gone.
+    """
+
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+        if isinstance(assistant, CommandAssistant):
+            return await run_command(assistant, run, grace, deadline(), launched)
+        launched(None)
+        return await run_coroutine(assistant, run.session, grace)
+
+    return launch

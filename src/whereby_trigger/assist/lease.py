@@ -1,0 +1,88 @@
+"""Keeping the lease: renewed in time, and known to be lost before anybody else may act on it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from whereby_trigger.boot import boot_time
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store import Store
+
+logger = logging.getLogger("whereby_trigger.assist")
+
+RENEWALS = 6
+"""A lease is renewed this often in the time it lasts."""
+
+
+class Lease:
+    """Keep a replica's lease, `ttl` seconds long, on the boot clock.
+
+    `extended` is told each new deadline, by which nothing of ours may run any more; `endangered` is called when it is
+    near and no renewal came through; `lost` when it has passed, or somebody else took what was ours.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ttl: float,
+        *,
+        extended: Callable[[float], None],
+        endangered: Callable[[], Awaitable[None]],
+        lost: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._ttl = ttl
+        self._extended = extended
+        self._endangered = endangered
+        self._lost = lost
+        self._margin = min(1.0, ttl / 30)
+        self._notice = min(5.0, ttl / RENEWALS)
+        self._asked: tuple[float, asyncio.Future[bool]] | None = None
+        self.deadline = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether what this replica owns is surely still its own."""
+        return boot_time() < self.deadline
+
+    def begin(self, sent: float) -> None:
+        """Count from `sent`, when the store was asked for the lease."""
+        self.deadline = sent + self._ttl - self._margin
+        self._extended(self.deadline)
+
+    async def keep(self) -> None:
+        """Renew until cancelled."""
+        renewed: bool | None = True
+        while True:
+            await asyncio.sleep(self._ttl / RENEWALS if renewed else self._margin)
+            renewed = await self._renew() if self.held else False
+            if renewed is False or not self.held:
+                await self._rejoin()
+            elif renewed is None and boot_time() > self.deadline - self._notice:
+                await self._endangered()
+
+    async def _renew(self) -> bool | None:
+        """Renew once; None where the store has not said yet."""
+        if self._asked is None:
+            self._asked = boot_time(), asyncio.ensure_future(self._store.renew(self._ttl))
+        sent, answer = self._asked
+        await asyncio.wait({answer}, timeout=self._margin)
+        if not answer.done():
+            return None
+        self._asked = None
+        try:
+            renewed = answer.result()
+        except StoreError as error:
+            logger.warning("the lease was not renewed: %s", error)
+            return None
+        if renewed:
+            self.begin(sent)
+        return renewed
+
+    async def _rejoin(self) -> None:
+        logger.warning("the lease has run out: starting anew under another id")
+        self.deadline, self._asked = 0.0, None
+        await self._lost()
+        sent = boot_time()
+        await self._store.rejoin(self._ttl)
+        self.begin(sent)

@@ -1,0 +1,97 @@
+"""The session: what an assistant is given, and what it hears until its end."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Generator
+from typing import Any
+
+from whereby_trigger.webhook import Room, RoomClientJoined, RoomClientLeft, Webhook
+
+Counted = RoomClientJoined | RoomClientLeft
+
+
+class _RoomLog(logging.LoggerAdapter[logging.Logger]):
+    def process(self, message: Any, keywords: Any) -> tuple[Any, Any]:
+        return f"[{(self.extra or {}).get('room')}] {message}", keywords
+
+
+class Ended:
+    """Tell when and why an assistant is to leave: await it, or look at it. `reason` is "" until then."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.reason = ""
+
+    def is_set(self) -> bool:
+        """Tell whether the assistant is to leave."""
+        return self._event.is_set()
+
+    async def wait(self) -> str:
+        """Wait until the assistant is to leave, and return why."""
+        await self._event.wait()
+        return self.reason
+
+    def __await__(self) -> Generator[None, None, str]:
+        return self.wait().__await__()
+
+    def set(self, reason: str) -> None:
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+
+class Session:
+    """Hold an assistant's room, the webhook that fired, and what happens in the room from there on.
+
+    `webhook` is None for an assistant that was started by hand. `attempt` is 1, and one more for each start after it.
+    `log` is a logger that names the room. `ended` is set when the assistant is to leave: the room's session has ended,
+    somebody asked, or the replica drains; it then has `stop_grace` seconds before it is cancelled.
+    """
+
+    def __init__(self, room: Room, webhook: Webhook | None, attempt: int) -> None:
+        self.room_url = room.url
+        self.room_name = room.name
+        self.subdomain = room.subdomain
+        self.webhook = webhook
+        self.attempt = attempt
+        self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), {"room": room.key})
+        self.ended = Ended()
+        self._key = room.key
+        self._heard: asyncio.Queue[Webhook] = asyncio.Queue()
+        self._counted: Counted | None = None
+        if webhook is not None:
+            self._count(webhook)
+
+    @property
+    def humans(self) -> int | None:
+        """How many people are in the room by the last counts, bots left out; None while that is unknown."""
+        return None if self._counted is None else self._counted.data.humans
+
+    async def webhooks(self) -> AsyncIterator[Webhook]:
+        """Yield the room's webhooks that came after the one that fired, as they come; end when the session has."""
+        ended = asyncio.ensure_future(self.ended.wait())
+        try:
+            while True:
+                heard = asyncio.ensure_future(self._heard.get())
+                await asyncio.wait({heard, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not heard.done():
+                    heard.cancel()
+                    return
+                yield heard.result()
+        finally:
+            ended.cancel()
+
+    def hear(self, webhook: Webhook) -> None:
+        """Take in one more webhook of the room."""
+        self._count(webhook)
+        self._heard.put_nowait(webhook)
+
+    def _count(self, webhook: Webhook) -> None:
+        if isinstance(webhook, Counted) and webhook.data.humans is not None and not self._is_older(webhook):
+            self._counted = webhook
+
+    def _is_older(self, webhook: Counted) -> bool:
+        last = self._counted
+        if last is None or last.created_at is None or webhook.created_at is None:
+            return False
+        return webhook.created_at < last.created_at

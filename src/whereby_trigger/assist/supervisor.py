@@ -1,0 +1,174 @@
+"""The supervisor: gives waiting rooms their assistant, one each, and sees every run through to its end."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from whereby_trigger.assist.follow import End, How, follow
+from whereby_trigger.assist.runs import Run
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store import RoomMove, RoomState, Store
+
+logger = logging.getLogger("whereby_trigger.assist")
+
+LOOK: Final = 1.0
+"""Seconds between looks at the store, where nothing wakes the supervisor before."""
+
+Launch = Callable[[Run, Callable[[int | None], None]], Awaitable[End]]
+"""Run an assistant to its end; the callable is told once it runs, with its process id if it has one."""
+
+
+class Supervisor:
+    """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time."""
+
+    def __init__(self, store: Store, launch: Launch, max_rooms: int) -> None:
+        self._store = store
+        self._launch = launch
+        self._max_rooms = max_rooms
+        self._runs: dict[str, Run] = {}
+        self._woken = asyncio.Event()
+        self._draining = False
+        self._handing_over = False
+
+    @property
+    def free(self) -> int:
+        """How many more rooms this replica can serve now."""
+        return 0 if self._draining or self._handing_over else self._max_rooms - len(self._runs)
+
+    @property
+    def running(self) -> bool:
+        """Whether any assistant of ours is in a room."""
+        return bool(self._runs)
+
+    def wake(self, room: str | None = None) -> None:
+        """Look at the store now; with a room's key, only if an assistant of ours is there."""
+        if room is None or room in self._runs:
+            self._woken.set()
+
+    def extended(self, deadline: float) -> None:
+        """Tell every process assistant a new deadline, on the boot clock."""
+        for run in self._runs.values():
+            if run.extend is not None:
+                run.extend(deadline)
+
+    async def supervise(self) -> None:
+        """Launch, stop and tell what there is to, until cancelled."""
+        while True:
+            self._woken.clear()
+            try:
+                await self._launch_waiting()
+                await self._heed_stops()
+                await self._tell()
+            except StoreError as error:
+                logger.warning("rooms cannot be looked after now: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), LOOK)
+
+    async def drain(self, timeout: float) -> None:
+        """Launch nothing more, and wait at most `timeout` seconds for the assistants that run."""
+        self._draining = True
+        await self._over(timeout)
+
+    async def hand_over(self, reason: str) -> None:
+        """End every assistant, so that another replica can take its room; each has `stop_grace` to return."""
+        self._handing_over = True
+        for run in self._runs.values():
+            run.session.ended.set(reason)
+        await self._over(None)
+
+    async def cut_off(self, reason: str) -> None:
+        """End every assistant now, so that another replica can take its room."""
+        self._handing_over = True
+        for run in self._runs.values():
+            run.cut_off(reason)
+        await self._over(None)
+
+    def resume(self) -> None:
+        """Launch again, after a hand-over."""
+        self._handing_over = False
+        self.wake()
+
+    async def _over(self, timeout: float | None) -> None:
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    async def _launch_waiting(self) -> None:
+        if self.free <= 0:
+            return
+        for room in await self._store.take(self.free, time.time()):
+            run = self._runs[room.key] = Run(room)
+            run.task = asyncio.create_task(self._see_through(run), name=f"room {room.key}")
+            if self._handing_over:
+                run.cut_off("the replica is stopping")
+
+    async def _see_through(self, run: Run) -> None:
+        room = run.room
+        try:
+            end = await self._launch(run, partial(self._launched, run))
+        except asyncio.CancelledError:
+            end = End(How.CUT_OFF, "cut off")
+        finally:
+            del self._runs[room.key]
+        following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=self._handing_over)
+        now = time.time()
+        level = logging.WARNING if following.state is RoomState.FAILED else logging.INFO
+        logger.log(level, "room %s %s: %s", room.key, following.state, following.reason)
+        move = RoomMove(
+            id=room.id,
+            state=following.state,
+            reason=following.reason,
+            not_before=now + following.pause,
+            restarts=following.restarts,
+            errors=end.errors,
+        )
+        self._record(move, self._concluded)
+
+    def _launched(self, run: Run, pid: int | None) -> None:
+        room = run.room
+        logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt)
+        self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._moved, run))
+
+    async def _heed_stops(self) -> None:
+        if not self._runs:
+            return
+        for room in await self._store.rooms(mine=True):
+            run = self._runs.get(room.key)
+            if run is not None and run.room.id == room.id and room.stop is not None and run.stop is None:
+                run.stop = room.stop
+                run.session.ended.set(room.stop)
+                self._record(RoomMove(room.id, RoomState.ENDING, room.stop, pid=room.pid), partial(self._moved, run))
+
+    async def _tell(self) -> None:
+        runs = dict(self._runs)
+        for after in {run.heard_to for run in runs.values()}:
+            keys = frozenset(key for key, run in runs.items() if run.heard_to == after)
+            heard = await self._store.heard(after, keys)
+            for key, body in heard.webhooks:
+                runs[key].hear(body)
+            for key in keys:
+                runs[key].heard_to = heard.upto
+            if heard.more:
+                self.wake()
+
+    def _record(self, move: RoomMove, done: Callable[[bool], None]) -> None:
+        """Hand a change to the store, which keeps the order, and go on: an outage must not hold up an end."""
+        recorded = asyncio.ensure_future(self._store.move(move, time.time()))
+        recorded.add_done_callback(partial(_settled, done))
+
+    def _moved(self, run: Run, ours: bool) -> None:
+        if not ours and run.task is not None and not run.task.done():
+            logger.warning("room %s belongs to another replica by now: ending our assistant", run.room.key)
+            run.cut_off("the room belongs to another replica by now")
+
+    def _concluded(self, ours: bool) -> None:
+        self.wake()
+
+
+def _settled(done: Callable[[bool], None], recorded: "asyncio.Future[bool]") -> None:
+    if not recorded.cancelled() and recorded.exception() is None:
+        done(recorded.result())

@@ -1,0 +1,45 @@
+"""The watchdog: a thread that ends the process when a deadline passes that the event loop should have kept."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from whereby_trigger.boot import boot_time
+
+LOOK = 0.1
+EXIT_CODE = 70
+
+
+class Watchdog:
+    """Keep deadlines, by name, in seconds of the boot clock. One that passes ends the process at once."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[str, tuple[float, Callable[[], bool]]] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def set(self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True) -> None:
+        """Have the process ended at `deadline`, if it `applies` then, unless it is moved or cleared before."""
+        self._deadlines[name] = deadline, applies
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="whereby-trigger-watchdog", daemon=True)
+            self._thread.start()
+
+    def clear(self, name: str) -> None:
+        """Forget a deadline."""
+        self._deadlines.pop(name, None)
+
+    def close(self) -> None:
+        """Forget every deadline and end the thread."""
+        self._deadlines.clear()
+        self._closed.set()
+
+    def _run(self) -> None:
+        while not self._closed.wait(LOOK):
+            now = boot_time()
+            for name, (deadline, applies) in list(self._deadlines.items()):
+                if now > deadline and applies():
+                    sys.stderr.write(f"whereby-trigger: ended, user code did not return by the deadline of {name}\n")
+                    sys.stderr.flush()
+                    os._exit(EXIT_CODE)

@@ -1,0 +1,22 @@
+"""The clock of leases on one machine: it goes on while the machine sleeps, never jumps, and starts anew at a boot."""
+
+import sys
+import time
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_time() -> float:
+    """Read the seconds since the machine started."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def boot_id() -> str:
+    """Tell which start of the machine this is; "" where the platform does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

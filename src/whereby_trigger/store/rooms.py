@@ -1,0 +1,118 @@
+"""The plain values of rooms, and a store's verbs for them and for leases. Times are seconds since the epoch."""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from msgspec import Struct
+
+from whereby_trigger.store.states import RoomState
+
+
+class RoomRequest(Struct, frozen=True):
+    """Ask for an assistant in a room: `webhook` is the id of the webhook that fired, None when asked by hand.
+
+    `session_id` and `asked_at` (its createdAt) tell which sessions' ends concern the assistant.
+    """
+
+    key: str
+    url: str
+    webhook: str | None
+    session_id: str | None
+    asked_at: float
+
+
+class RoomClaim(Struct, frozen=True):
+    """Tell what a request met: a room that waits since now (`new`), or one in `state` already, with its owner."""
+
+    new: bool
+    state: RoomState
+    owner: str | None
+
+
+class Room(Struct, frozen=True):
+    """Describe a room as it is stored; `stop` is why its assistant is asked to end.
+
+    Where `take` gave it, `seq` is the number after which the session hears webhooks, `body` the one that fired."""
+
+    id: int
+    key: str
+    url: str
+    state: RoomState
+    owner: str | None
+    webhook: str | None
+    attempt: int
+    restarts: int
+    pid: int | None
+    stop: str | None
+    reason: str
+    queued_at: float
+    since: float
+    errors: tuple[str, ...] = ()
+    seq: int = 0
+    body: bytes | None = None
+
+
+class SessionChange(Struct, frozen=True):
+    """Say that a session of a room began or ended, as its webhook tells; `created_at` is None where it does not."""
+
+    key: str
+    started: bool
+    session_id: str | None
+    created_at: float | None
+
+
+class RoomMove(Struct, frozen=True):
+    """Change a room of this replica to another state; what is None stays as it is."""
+
+    id: int
+    state: RoomState
+    reason: str
+    pid: int | None = None
+    not_before: float = 0.0
+    restarts: int | None = None
+    errors: tuple[str, ...] = ()
+
+
+class Heard(Struct, frozen=True):
+    """Hold webhooks of some rooms, as pairs of room key and body, in order; `upto` is the number read up to, `more` whether
+    there may be more above it now."""
+
+    webhooks: tuple[tuple[str, bytes], ...]
+    upto: int
+    more: bool
+
+
+class RoomStore(Protocol):
+    """Keep one open entry for each room, and the lease by which replicas own theirs."""
+
+    def renew(self, ttl: float) -> Awaitable[bool]:
+        """Extend this replica's lease to `ttl` seconds from now; False where it has run out or is gone."""
+        ...
+
+    async def rejoin(self, ttl: float) -> None:
+        """Give up this replica's id, with all that it owns, and take a new one."""
+        ...
+
+    def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
+        """Let a room wait for an assistant, unless it has an open entry; one that is ending is followed by another."""
+        ...
+
+    def take(self, slots: int, now: float) -> Awaitable[list[Room]]:
+        """Make at most `slots` waiting rooms this replica's, in order, as `starting`."""
+        ...
+
+    def move(self, move: RoomMove, now: float) -> Awaitable[bool]:
+        """Change a room of this replica; False where it is not this replica's, or not in a state before that one."""
+        ...
+
+    def stop(self, key: str, reason: str, now: float) -> Awaitable[RoomState | None]:
+        """Ask a room's assistant to end; return the state it was in, None where the room has no open entry."""
+        ...
+
+    def rooms(self, *, mine: bool = False, limit: int | None = None) -> Awaitable[list[Room]]:
+        """Read rooms: every one, newest first, or this replica's."""
+        ...
+
+    def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
+        """Read the webhooks of some rooms with a number above `after`, or the first of them."""
+        ...

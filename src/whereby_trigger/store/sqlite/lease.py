@@ -1,0 +1,41 @@
+"""What the lease says to SQLite: who lives, until when, and what becomes of what the dead leave."""
+
+import sqlite3
+from collections.abc import Callable
+
+from whereby_trigger.boot import boot_id, boot_time
+from whereby_trigger.store.sqlite import rooms, statements
+
+JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
+RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? AND expires > ?"
+LEAVE = "DELETE FROM replicas WHERE id = ?"
+OTHERS = "SELECT id, seen_at, boot, expires FROM replicas WHERE id <> ?"
+
+
+def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float) -> None:
+    connection.execute(JOIN, (id, pid, now, boot_id(), boot_time() + ttl))
+
+
+def renew(connection: sqlite3.Connection, id: str, now: float, ttl: float) -> bool:
+    clock = boot_time()
+    return connection.execute(RENEW, (clock + ttl, now, id, boot_id(), clock)).rowcount == 1
+
+
+def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
+    """Give back everything that a replica owns, and its lease."""
+    connection.execute(statements.DISOWN, (id,))
+    rooms.release(connection, id, now, too_old=False)
+    connection.execute(LEAVE, (id,))
+
+
+def bury_the_dead(
+    connection: sqlite3.Connection, id: str, now: float, max_age: float, is_dead: Callable[[str], bool]
+) -> int:
+    """Take over the webhooks of every replica that is dead or whose lease has run out, and let its rooms wait."""
+    taken = 0
+    for other, seen_at, boot, expires in connection.execute(OTHERS, (id,)).fetchall():
+        if is_dead(other) or (boot and (boot != boot_id() or expires <= boot_time())):
+            taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount
+            rooms.release(connection, other, now, too_old=now - seen_at > max_age)
+            connection.execute(LEAVE, (other,))
+    return taken
