@@ -45,6 +45,8 @@ ENTER = "INSERT INTO replicas (id, pid, seen_at) VALUES (?, ?, ?)"
 SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 LEAVE = "DELETE FROM replicas WHERE id = ?"
 
+LAST_CHARACTER = "\U0010ffff"
+
 
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
     decided_at = None if arrival.state is State.PENDING else arrival.received_at
@@ -78,8 +80,12 @@ def claim(connection: sqlite3.Connection, owner: str, is_dead: Callable[[str], b
     for (other,) in connection.execute(OTHER_OWNERS, (owner,)).fetchall():
         if is_dead(other):
             taken += connection.execute(CLAIM_ORPHANED, (owner, other)).rowcount
-            connection.execute(LEAVE, (other,))
+            leave(connection, other)
     return taken
+
+
+def leave(connection: sqlite3.Connection, replica: str) -> None:
+    connection.execute(LEAVE, (replica,))
 
 
 def pending(connection: sqlite3.Connection, owner: str, after: int, limit: int) -> list[Pending]:
@@ -114,6 +120,9 @@ def _where(query: Query) -> tuple[str, list[Any]]:
     if query.ids is not None:
         clauses.append(f"id IN ({', '.join('?' * len(query.ids))})")
         values.extend(query.ids)
+    if query.prefix is not None:
+        clauses.append("id >= ? AND id < ?")
+        values.extend((query.prefix, query.prefix + LAST_CHARACTER))
     if query.state is not None:
         clauses.append("state = ?")
         values.append(query.state)
