@@ -126,8 +126,7 @@ class Trigger:
                 "move @trigger.on(...) before start()",
                 stacklevel=2,
             )
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self.serve())
+        run(self)
 
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
@@ -199,7 +198,7 @@ class Trigger:
         resolved = self.resolve()
         for warning in resolved.warnings:
             logger.warning("%s", warning)
-        _check_reach(resolved.settings)
+        check_reach(resolved.settings)
         return resolved.settings
 
     def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
@@ -246,6 +245,12 @@ class Trigger:
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
 
 
+def run(trigger: Trigger) -> None:
+    """Serve a trigger in an event loop of its own, until a signal has drained it. Blocks."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(trigger.serve())
+
+
 def store_for(url: str) -> Store:
     """Make the store that a URL names, unopened. Raises ConfigError."""
     if url.startswith("sqlite:"):
@@ -267,10 +272,11 @@ class _Importing:
     active = False
 
 
-def _check_reach(settings: Settings) -> None:
-    if settings.signed or settings.allow_unsigned:
+def check_reach(settings: Settings) -> None:
+    """Raise ConfigError where other machines would be served, or expect to be, with nothing to tell who is calling."""
+    if settings.signed or settings.allow_unsigned or settings.host in LOOPBACK:
         return
-    if settings.host is not None and settings.host not in LOOPBACK:
+    if settings.host is not None:
         raise ConfigError(
             f"host {settings.host!r} would serve other machines, but there is no secret to tell who is calling: "
             "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, or allow_unsigned=True"
