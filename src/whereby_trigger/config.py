@@ -175,6 +175,12 @@ def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
     return bool((os.environ if environ is None else environ).get("PORT"))
 
 
+def foreign_environment() -> dict[str, str]:
+    """Give the environment without our own settings, for a process that must not inherit them."""
+    ours = {variable for option in OPTIONS for variable in option.environment}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def masked(name: str, value: Any) -> str:
     """Show a value for a person: a secret only by how many there are, a URL without its password."""
     if name == "secret":
