@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from whereby_trigger import logs, signals
 from whereby_trigger.config import Resolved, Settings, platform_expects_traffic, resolve
@@ -27,6 +27,9 @@ logger = logging.getLogger("whereby_trigger")
 INTERRUPT_DRAIN = 10.0
 """Seconds that a drain waits at the most after SIGINT: somebody sits at the terminal."""
 
+NO_PREDICATES: Final[WebhookTriggers] = {}
+"""Not None: a type checker blames the wrong entry of a dict only where nothing but a dict can be given."""
+
 LAST_DECISIONS = 1.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -42,7 +45,7 @@ class Trigger:
     def __init__(
         self,
         *,
-        webhook_triggers: WebhookTriggers | None = None,
+        webhook_triggers: WebhookTriggers = NO_PREDICATES,
         port: int | None = None,
         host: str | None = None,
         path: str | None = None,
@@ -65,7 +68,8 @@ class Trigger:
         self.when = When(self.predicates)
         self.on = On(self.emitter, once=False)
         self.once = On(self.emitter, once=True)
-        self.asgi = Mounted(self.lifespan, lambda: self._edge)
+        # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
+        self.asgi: Callable[..., Any] = Mounted(self.lifespan, lambda: self._edge)
         self._user_code: UserCode | None = None
         self._running: Running | None = None
         self._edge: Edge | None = None
@@ -84,14 +88,23 @@ class Trigger:
         return self.emitter.listeners(event)
 
     async def emit(self, event: str, payload: Any = None) -> bool:
-        """Call an event's listeners and tell whether there was one; what they raise is logged, not raised."""
+        """Call an event's listeners and tell whether there was one; what they raise is logged, not raised.
+
+        Away from the loop in which the trigger runs, async listeners are waited for as well: nobody else would.
+        """
 
         def failed(listener: str, error: BaseException) -> None:
             logger.warning("listener %s of %r raised %s", listener, event, type(error).__name__)
 
-        if self._user_code is None:
-            self._user_code = UserCode(self.resolve().settings.predicate_timeout)
-        return await self.emitter.emit(event, payload, self._user_code, failed)
+        if self._user_code is not None and self._user_code.runs_here:
+            return await self.emitter.emit(event, payload, self._user_code, failed)
+        settings = self.resolve().settings
+        user_code = UserCode(settings.predicate_timeout)
+        try:
+            return await self.emitter.emit(event, payload, user_code, failed)
+        finally:
+            await user_code.drain(settings.drain_timeout)
+            user_code.close()
 
     @property
     def port(self) -> int:
@@ -203,8 +216,8 @@ class Trigger:
 
     def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
         store = store_for(settings.store)
-        user_code = UserCode(settings.predicate_timeout)
-        running = Running(settings, store, self.predicates, self.emitter, user_code)
+        self._user_code = UserCode(settings.predicate_timeout)
+        running = Running(settings, store, self.predicates, self.emitter, self._user_code)
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
         return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store
 
