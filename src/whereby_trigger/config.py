@@ -176,9 +176,20 @@ def resolve(
     return Resolved(settings, sources, tuple(_warnings(settings, sources, environ)))
 
 
+def inherited() -> dict[str, str]:
+    """Copy the environment that this process was given, for a process that it starts."""
+    return dict(os.environ)
+
+
 def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
     """Tell whether the environment sets PORT, as platforms do that send outside traffic to it."""
     return bool((os.environ if environ is None else environ).get("PORT"))
+
+
+def foreign_environment() -> dict[str, str]:
+    """Give the environment without our own settings, for a process that must not inherit them."""
+    ours = {variable for option in OPTIONS for variable in option.environment}
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def masked(name: str, value: Any) -> str:

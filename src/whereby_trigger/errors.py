@@ -21,6 +21,10 @@ class RegistrationError(UsageError):
     """A predicate or listener cannot be registered as it was given."""
 
 
+class AppError(UsageError):
+    """The program that the command line was given cannot be found or imported, or does not have one Trigger."""
+
+
 class LifecycleError(UsageError):
     """A trigger was started, mounted or stopped in a way that cannot work."""
 

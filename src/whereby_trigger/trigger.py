@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, signals
 from whereby_trigger.assist import Registered, command_assistant, coroutine_assistant
@@ -30,6 +30,9 @@ A = TypeVar("A", bound=Callable[..., Any])
 INTERRUPT_DRAIN = 10.0
 """Seconds that a drain waits at the most after SIGINT: somebody sits at the terminal."""
 
+NO_PREDICATES: Final[WebhookTriggers] = {}
+"""Not None: a type checker blames the wrong entry of a dict only where nothing but a dict can be given."""
+
 LAST_DECISIONS = 1.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -45,7 +48,7 @@ class Trigger:
     def __init__(
         self,
         *,
-        webhook_triggers: WebhookTriggers | None = None,
+        webhook_triggers: WebhookTriggers = NO_PREDICATES,
         port: int | None = None,
         host: str | None = None,
         path: str | None = None,
@@ -72,7 +75,8 @@ class Trigger:
         self.on = On(self.emitter, once=False)
         self.once = On(self.emitter, once=True)
         self._registered = Registered()
-        self.asgi = Mounted(self.lifespan, lambda: self._edge)
+        # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
+        self.asgi: Callable[..., Any] = Mounted(self.lifespan, lambda: self._edge)
         self._user_code: UserCode | None = None
         self._running: Running | None = None
         self._edge: Edge | None = None
@@ -91,14 +95,23 @@ class Trigger:
         return self.emitter.listeners(event)
 
     async def emit(self, event: str, payload: Any = None) -> bool:
-        """Call an event's listeners and tell whether there was one; what they raise is logged, not raised."""
+        """Call an event's listeners and tell whether there was one; what they raise is logged, not raised.
+
+        Away from the loop in which the trigger runs, async listeners are waited for as well: nobody else would.
+        """
 
         def failed(listener: str, error: BaseException) -> None:
             logger.warning("listener %s of %r raised %s", listener, event, type(error).__name__)
 
-        if self._user_code is None:
-            self._user_code = UserCode(self.resolve().settings.predicate_timeout)
-        return await self.emitter.emit(event, payload, self._user_code, failed)
+        if self._user_code is not None and self._user_code.runs_here:
+            return await self.emitter.emit(event, payload, self._user_code, failed)
+        settings = self.resolve().settings
+        user_code = UserCode(settings.predicate_timeout)
+        try:
+            return await self.emitter.emit(event, payload, user_code, failed)
+        finally:
+            await user_code.drain(settings.drain_timeout)
+            user_code.close()
 
     @overload
     def assistant(self, function: A, /) -> A: ...
@@ -167,8 +180,7 @@ class Trigger:
                 "move @trigger.on(...) and @trigger.assistant before start()",
                 stacklevel=2,
             )
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self.serve())
+        run(self)
 
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
@@ -240,13 +252,13 @@ class Trigger:
         resolved = self.resolve()
         for warning in resolved.warnings:
             logger.warning("%s", warning)
-        _check_reach(resolved.settings)
+        check_reach(resolved.settings)
         return resolved.settings
 
     def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
         store = store_for(settings.store)
-        user_code = UserCode(settings.predicate_timeout)
-        running = Running(settings, store, self.predicates, self.emitter, user_code, self._registered.assistant)
+        self._user_code = UserCode(settings.predicate_timeout)
+        running = Running(settings, store, self.predicates, self.emitter, self._user_code, self._registered.assistant)
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
         return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store
 
@@ -287,6 +299,12 @@ class Trigger:
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
 
 
+def run(trigger: Trigger) -> None:
+    """Serve a trigger in an event loop of its own, until a signal has drained it. Blocks."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(trigger.serve())
+
+
 def store_for(url: str) -> Store:
     """Make the store that a URL names, unopened. Raises ConfigError."""
     if url.startswith("sqlite:"):
@@ -308,10 +326,11 @@ class _Importing:
     active = False
 
 
-def _check_reach(settings: Settings) -> None:
-    if settings.signed or settings.allow_unsigned:
+def check_reach(settings: Settings) -> None:
+    """Raise ConfigError where other machines would be served, or expect to be, with nothing to tell who is calling."""
+    if settings.signed or settings.allow_unsigned or settings.host in LOOPBACK:
         return
-    if settings.host is not None and settings.host not in LOOPBACK:
+    if settings.host is not None:
         raise ConfigError(
             f"host {settings.host!r} would serve other machines, but there is no secret to tell who is calling: "
             "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, or allow_unsigned=True"

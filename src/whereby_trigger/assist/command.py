@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,6 +11,7 @@ from whereby_trigger.assist.follow import End, How
 from whereby_trigger.assist.process import Exit, GuardedProcess
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.assist.session import Session
+from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError
 
 TRY_AGAIN: Final = 75
@@ -26,7 +26,7 @@ async def run_command(
     try:
         process = await GuardedProcess.start(
             assistant.argv,
-            env=child_environment(os.environ, _room_variables(session), assistant.env),
+            env=child_environment(inherited(), _room_variables(session), assistant.env),
             input=_input(session),
             deadline=deadline,
             grace=grace,

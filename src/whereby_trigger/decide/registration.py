@@ -1,11 +1,34 @@
 """How a user's functions are registered: `when` for predicates, `on` and `once` for listeners."""
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 from whereby_trigger.decide.emitter import Emitter, TriggerSuccess
 from whereby_trigger.decide.predicates import Predicates
-from whereby_trigger.decide.signatures import Listener, ListenerDecorator, PredicateDecorator
+from whereby_trigger.decide.signatures import (
+    AnyListener,
+    AnyPredicate,
+    AssistantRequestedListener,
+    AssistantRequestedPredicate,
+    JoinedListener,
+    JoinedPredicate,
+    KnockCancelledListener,
+    KnockCancelledPredicate,
+    KnockedListener,
+    KnockedPredicate,
+    LeftListener,
+    LeftPredicate,
+    RecordingFinishedListener,
+    RoomType,
+    SessionEndedListener,
+    SessionEndedPredicate,
+    SessionStartedListener,
+    SessionStartedPredicate,
+    SuccessListener,
+    TranscriptionFailedListener,
+    TranscriptionFinishedListener,
+    TranscriptionStartedListener,
+)
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.webhook import (
     AssistantRequested,
@@ -16,11 +39,12 @@ from whereby_trigger.webhook import (
     RoomClientLeft,
     RoomSessionEnded,
     RoomSessionStarted,
-    RoomWebhook,
     TranscriptionFailed,
     TranscriptionFinished,
     TranscriptionStarted,
 )
+
+Result = TypeVar("Result")
 
 
 class When:
@@ -34,23 +58,31 @@ class When:
         self._predicates = predicates
 
     @overload
-    def __call__(self, type: Literal["room.client.joined"], /) -> PredicateDecorator[RoomClientJoined]: ...
+    def __call__(self, type: Literal["room.client.joined"], /) -> Callable[[JoinedPredicate], JoinedPredicate]: ...
     @overload
-    def __call__(self, type: Literal["room.client.left"], /) -> PredicateDecorator[RoomClientLeft]: ...
+    def __call__(self, type: Literal["room.client.left"], /) -> Callable[[LeftPredicate], LeftPredicate]: ...
     @overload
-    def __call__(self, type: Literal["room.client.knocked"], /) -> PredicateDecorator[RoomClientKnocked]: ...
+    def __call__(self, type: Literal["room.client.knocked"], /) -> Callable[[KnockedPredicate], KnockedPredicate]: ...
     @overload
     def __call__(
         self, type: Literal["room.client.knockCancelled"], /
-    ) -> PredicateDecorator[RoomClientKnockCancelled]: ...
+    ) -> Callable[[KnockCancelledPredicate], KnockCancelledPredicate]: ...
     @overload
-    def __call__(self, type: Literal["room.session.started"], /) -> PredicateDecorator[RoomSessionStarted]: ...
+    def __call__(
+        self, type: Literal["room.session.started"], /
+    ) -> Callable[[SessionStartedPredicate], SessionStartedPredicate]: ...
     @overload
-    def __call__(self, type: Literal["room.session.ended"], /) -> PredicateDecorator[RoomSessionEnded]: ...
+    def __call__(
+        self, type: Literal["room.session.ended"], /
+    ) -> Callable[[SessionEndedPredicate], SessionEndedPredicate]: ...
     @overload
-    def __call__(self, type: Literal["assistant.requested"], /) -> PredicateDecorator[AssistantRequested]: ...
+    def __call__(
+        self, type: Literal["assistant.requested"], /
+    ) -> Callable[[AssistantRequestedPredicate], AssistantRequestedPredicate]: ...
     @overload
-    def __call__(self, type: str, second: str, /, *more: str) -> PredicateDecorator[RoomWebhook]: ...
+    def __call__(
+        self, type: RoomType, second: RoomType, /, *more: RoomType
+    ) -> Callable[[AnyPredicate], AnyPredicate]: ...
     def __call__(self, *types: str) -> Any:
         if not types or not all(isinstance(type, str) for type in types):
             raise RegistrationError('when() takes webhook types: write @trigger.when("room.client.joined")')
@@ -75,83 +107,99 @@ class On:
         self._once = once
 
     @overload
-    def __call__(self, event: Literal["trigger_event_success"], /) -> ListenerDecorator[TriggerSuccess]: ...
+    def __call__(self, event: Literal["trigger_event_success"], /) -> Callable[[SuccessListener], SuccessListener]: ...
     @overload
-    def __call__(
-        self, event: Literal["trigger_event_success"], listener: Listener[TriggerSuccess], /
-    ) -> Listener[TriggerSuccess]: ...
+    def __call__(self, event: Literal["room.client.joined"], /) -> Callable[[JoinedListener], JoinedListener]: ...
     @overload
-    def __call__(self, event: Literal["room.client.joined"], /) -> ListenerDecorator[RoomClientJoined]: ...
+    def __call__(self, event: Literal["room.client.left"], /) -> Callable[[LeftListener], LeftListener]: ...
     @overload
-    def __call__(
-        self, event: Literal["room.client.joined"], listener: Listener[RoomClientJoined], /
-    ) -> Listener[RoomClientJoined]: ...
-    @overload
-    def __call__(self, event: Literal["room.client.left"], /) -> ListenerDecorator[RoomClientLeft]: ...
-    @overload
-    def __call__(
-        self, event: Literal["room.client.left"], listener: Listener[RoomClientLeft], /
-    ) -> Listener[RoomClientLeft]: ...
-    @overload
-    def __call__(self, event: Literal["room.client.knocked"], /) -> ListenerDecorator[RoomClientKnocked]: ...
-    @overload
-    def __call__(
-        self, event: Literal["room.client.knocked"], listener: Listener[RoomClientKnocked], /
-    ) -> Listener[RoomClientKnocked]: ...
+    def __call__(self, event: Literal["room.client.knocked"], /) -> Callable[[KnockedListener], KnockedListener]: ...
     @overload
     def __call__(
         self, event: Literal["room.client.knockCancelled"], /
-    ) -> ListenerDecorator[RoomClientKnockCancelled]: ...
+    ) -> Callable[[KnockCancelledListener], KnockCancelledListener]: ...
     @overload
     def __call__(
-        self, event: Literal["room.client.knockCancelled"], listener: Listener[RoomClientKnockCancelled], /
-    ) -> Listener[RoomClientKnockCancelled]: ...
-    @overload
-    def __call__(self, event: Literal["room.session.started"], /) -> ListenerDecorator[RoomSessionStarted]: ...
+        self, event: Literal["room.session.started"], /
+    ) -> Callable[[SessionStartedListener], SessionStartedListener]: ...
     @overload
     def __call__(
-        self, event: Literal["room.session.started"], listener: Listener[RoomSessionStarted], /
-    ) -> Listener[RoomSessionStarted]: ...
-    @overload
-    def __call__(self, event: Literal["room.session.ended"], /) -> ListenerDecorator[RoomSessionEnded]: ...
+        self, event: Literal["room.session.ended"], /
+    ) -> Callable[[SessionEndedListener], SessionEndedListener]: ...
     @overload
     def __call__(
-        self, event: Literal["room.session.ended"], listener: Listener[RoomSessionEnded], /
-    ) -> Listener[RoomSessionEnded]: ...
-    @overload
-    def __call__(self, event: Literal["transcription.started"], /) -> ListenerDecorator[TranscriptionStarted]: ...
+        self, event: Literal["transcription.started"], /
+    ) -> Callable[[TranscriptionStartedListener], TranscriptionStartedListener]: ...
     @overload
     def __call__(
-        self, event: Literal["transcription.started"], listener: Listener[TranscriptionStarted], /
-    ) -> Listener[TranscriptionStarted]: ...
-    @overload
-    def __call__(self, event: Literal["transcription.finished"], /) -> ListenerDecorator[TranscriptionFinished]: ...
+        self, event: Literal["transcription.finished"], /
+    ) -> Callable[[TranscriptionFinishedListener], TranscriptionFinishedListener]: ...
     @overload
     def __call__(
-        self, event: Literal["transcription.finished"], listener: Listener[TranscriptionFinished], /
-    ) -> Listener[TranscriptionFinished]: ...
-    @overload
-    def __call__(self, event: Literal["transcription.failed"], /) -> ListenerDecorator[TranscriptionFailed]: ...
+        self, event: Literal["transcription.failed"], /
+    ) -> Callable[[TranscriptionFailedListener], TranscriptionFailedListener]: ...
     @overload
     def __call__(
-        self, event: Literal["transcription.failed"], listener: Listener[TranscriptionFailed], /
-    ) -> Listener[TranscriptionFailed]: ...
-    @overload
-    def __call__(self, event: Literal["recording.finished"], /) -> ListenerDecorator[RecordingFinished]: ...
+        self, event: Literal["recording.finished"], /
+    ) -> Callable[[RecordingFinishedListener], RecordingFinishedListener]: ...
     @overload
     def __call__(
-        self, event: Literal["recording.finished"], listener: Listener[RecordingFinished], /
-    ) -> Listener[RecordingFinished]: ...
+        self, event: Literal["assistant.requested"], /
+    ) -> Callable[[AssistantRequestedListener], AssistantRequestedListener]: ...
     @overload
-    def __call__(self, event: Literal["assistant.requested"], /) -> ListenerDecorator[AssistantRequested]: ...
+    def __call__(self, event: str, /) -> Callable[[AnyListener], AnyListener]: ...
     @overload
     def __call__(
-        self, event: Literal["assistant.requested"], listener: Listener[AssistantRequested], /
-    ) -> Listener[AssistantRequested]: ...
+        self, event: Literal["trigger_event_success"], listener: Callable[[TriggerSuccess], Result], /
+    ) -> Callable[[TriggerSuccess], Result]: ...
     @overload
-    def __call__(self, event: str, /) -> ListenerDecorator[Any]: ...
+    def __call__(
+        self, event: Literal["room.client.joined"], listener: Callable[[RoomClientJoined], Result], /
+    ) -> Callable[[RoomClientJoined], Result]: ...
     @overload
-    def __call__(self, event: str, listener: Listener[Any], /) -> Listener[Any]: ...
+    def __call__(
+        self, event: Literal["room.client.left"], listener: Callable[[RoomClientLeft], Result], /
+    ) -> Callable[[RoomClientLeft], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.client.knocked"], listener: Callable[[RoomClientKnocked], Result], /
+    ) -> Callable[[RoomClientKnocked], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.client.knockCancelled"], listener: Callable[[RoomClientKnockCancelled], Result], /
+    ) -> Callable[[RoomClientKnockCancelled], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.session.started"], listener: Callable[[RoomSessionStarted], Result], /
+    ) -> Callable[[RoomSessionStarted], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.session.ended"], listener: Callable[[RoomSessionEnded], Result], /
+    ) -> Callable[[RoomSessionEnded], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.started"], listener: Callable[[TranscriptionStarted], Result], /
+    ) -> Callable[[TranscriptionStarted], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.finished"], listener: Callable[[TranscriptionFinished], Result], /
+    ) -> Callable[[TranscriptionFinished], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.failed"], listener: Callable[[TranscriptionFailed], Result], /
+    ) -> Callable[[TranscriptionFailed], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["recording.finished"], listener: Callable[[RecordingFinished], Result], /
+    ) -> Callable[[RecordingFinished], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["assistant.requested"], listener: Callable[[AssistantRequested], Result], /
+    ) -> Callable[[AssistantRequested], Result]: ...
+    @overload
+    def __call__(self, event: str, listener: Callable[[object], Result], /) -> Callable[..., Result]: ...
+    @overload
+    def __call__(self, event: str, listener: Callable[[], Result], /) -> Callable[[], Result]: ...
     def __call__(self, event: str, listener: Callable[..., Any] | None = None, /) -> Any:
         if listener is not None:
             self._emitter.on(event, listener, once=self._once)

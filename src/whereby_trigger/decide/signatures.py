@@ -1,23 +1,41 @@
-"""The types by which a checker knows a user's functions: what each is called with, by the name it is registered for."""
+"""The types by which a checker knows a user's functions: what each is called with, by the name it is registered for.
+
+A decorator gives back the very type it was given, which only a type variable of its own can say: one for each name.
+"""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypedDict, TypeVar, overload
+from typing import Any, Literal, TypedDict, TypeVar
 
+from whereby_trigger.decide.emitter import TriggerSuccess
 from whereby_trigger.webhook import (
     AssistantRequested,
+    RecordingFinished,
     RoomClientJoined,
     RoomClientKnockCancelled,
     RoomClientKnocked,
     RoomClientLeft,
     RoomSessionEnded,
     RoomSessionStarted,
+    TranscriptionFailed,
+    TranscriptionFinished,
+    TranscriptionStarted,
 )
 
 P = TypeVar("P")
-Answer = TypeVar("Answer", bound=bool | Awaitable[bool])
-Result = TypeVar("Result")
 
-Predicate = Callable[[P], bool | Awaitable[bool]] | Callable[[], bool | Awaitable[bool]]
+Answer = bool | Awaitable[bool]
+Predicate = Callable[[P], Answer] | Callable[[], Answer]
+Listener = Callable[[P], object] | Callable[[], object]
+
+RoomType = Literal[
+    "room.client.joined",
+    "room.client.left",
+    "room.client.knocked",
+    "room.client.knockCancelled",
+    "room.session.started",
+    "room.session.ended",
+    "assistant.requested",
+]
 
 WebhookTriggers = TypedDict(
     "WebhookTriggers",
@@ -34,23 +52,25 @@ WebhookTriggers = TypedDict(
 )
 """Predicates by webhook type. Source: Whereby's Assistant SDK reference, WherebyWebhookTriggers."""
 
+JoinedPredicate = TypeVar("JoinedPredicate", bound=Predicate[RoomClientJoined])
+LeftPredicate = TypeVar("LeftPredicate", bound=Predicate[RoomClientLeft])
+KnockedPredicate = TypeVar("KnockedPredicate", bound=Predicate[RoomClientKnocked])
+KnockCancelledPredicate = TypeVar("KnockCancelledPredicate", bound=Predicate[RoomClientKnockCancelled])
+SessionStartedPredicate = TypeVar("SessionStartedPredicate", bound=Predicate[RoomSessionStarted])
+SessionEndedPredicate = TypeVar("SessionEndedPredicate", bound=Predicate[RoomSessionEnded])
+AssistantRequestedPredicate = TypeVar("AssistantRequestedPredicate", bound=Predicate[AssistantRequested])
+AnyPredicate = TypeVar("AnyPredicate", bound=Callable[..., Answer])
 
-class PredicateDecorator(Protocol[P]):
-    """Take a predicate for one webhook type, or for several, and return it unchanged."""
-
-    @overload
-    def __call__(self, predicate: Callable[[], Answer], /) -> Callable[[], Answer]: ...
-    @overload
-    def __call__(self, predicate: Callable[[P], Answer], /) -> Callable[[P], Answer]: ...
-
-
-class ListenerDecorator(Protocol[P]):
-    """Take a listener for one event and return it unchanged."""
-
-    @overload
-    def __call__(self, listener: Callable[[], Result], /) -> Callable[[], Result]: ...
-    @overload
-    def __call__(self, listener: Callable[[P], Result], /) -> Callable[[P], Result]: ...
-
-
-Listener = Callable[[P], Any] | Callable[[], Any]
+SuccessListener = TypeVar("SuccessListener", bound=Listener[TriggerSuccess])
+JoinedListener = TypeVar("JoinedListener", bound=Listener[RoomClientJoined])
+LeftListener = TypeVar("LeftListener", bound=Listener[RoomClientLeft])
+KnockedListener = TypeVar("KnockedListener", bound=Listener[RoomClientKnocked])
+KnockCancelledListener = TypeVar("KnockCancelledListener", bound=Listener[RoomClientKnockCancelled])
+SessionStartedListener = TypeVar("SessionStartedListener", bound=Listener[RoomSessionStarted])
+SessionEndedListener = TypeVar("SessionEndedListener", bound=Listener[RoomSessionEnded])
+TranscriptionStartedListener = TypeVar("TranscriptionStartedListener", bound=Listener[TranscriptionStarted])
+TranscriptionFinishedListener = TypeVar("TranscriptionFinishedListener", bound=Listener[TranscriptionFinished])
+TranscriptionFailedListener = TypeVar("TranscriptionFailedListener", bound=Listener[TranscriptionFailed])
+RecordingFinishedListener = TypeVar("RecordingFinishedListener", bound=Listener[RecordingFinished])
+AssistantRequestedListener = TypeVar("AssistantRequestedListener", bound=Listener[AssistantRequested])
+AnyListener = TypeVar("AnyListener", bound=Callable[..., Any])

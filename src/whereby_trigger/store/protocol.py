@@ -31,6 +31,20 @@ class Store(RoomStore, Protocol):
         """
         ...
 
+    async def peek(self) -> None:
+        """Open the store to read it only: nothing is created, migrated or taken over.
+
+        Raises StoreError where there is no store, or it is not at this program's schema.
+        """
+        ...
+
+    async def migrate(self) -> list[int]:
+        """Create the store where there is none, bring it to this program's schema, and close it again.
+
+        Return the numbers of the migrations applied. Raises StoreError where it cannot be used.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish what was handed over, and let go of the store and of this replica's id."""
         ...

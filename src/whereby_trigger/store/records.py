@@ -79,10 +79,11 @@ class Record(Struct, frozen=True):
 class Query(Struct, frozen=True):
     """Select stored webhooks; what is None selects everything. Newest first, at most `limit`.
 
-    `room` is a room key or a room name with its leading slash.
+    `prefix` is how an id begins; `room` is a room key or a room name with its leading slash.
     """
 
     ids: tuple[str, ...] | None = None
+    prefix: str | None = None
     state: State | None = None
     room: str | None = None
     type: str | None = None

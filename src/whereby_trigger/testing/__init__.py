@@ -1,7 +1,8 @@
 """What you test your triggers with."""
 
+from whereby_trigger.store import Decision, Record
 from whereby_trigger.testing.builder import webhook
 from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import sign
 
-__all__ = ["TestingTrigger", "sign", "webhook"]
+__all__ = ["Decision", "Record", "TestingTrigger", "sign", "webhook"]

@@ -59,7 +59,7 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
         if not readonly:
             connection.execute("PRAGMA journal_mode = WAL")
-        _refuse_unsafe(connection, path)
+            _refuse_unsafe(connection, path)
     except sqlite3.Error as error:
         raise opening_failed(path, error) from error
     return connection

@@ -44,6 +44,8 @@ OLDEST = "SELECT seq, received_at, state FROM webhooks WHERE seq > ? ORDER BY se
 FORGET = "DELETE FROM webhooks WHERE seq = ? AND state <> 'pending'"
 SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 
+LAST_CHARACTER = "\U0010ffff"
+
 
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
     decided_at = None if arrival.state is State.PENDING else arrival.received_at
@@ -110,6 +112,9 @@ def _where(query: Query) -> tuple[str, list[Any]]:
     if query.ids is not None:
         clauses.append(f"id IN ({', '.join('?' * len(query.ids))})")
         values.extend(query.ids)
+    if query.prefix is not None:
+        clauses.append("id >= ? AND id < ?")
+        values.extend((query.prefix, query.prefix + LAST_CHARACTER))
     if query.state is not None:
         clauses.append("state = ?")
         values.append(query.state)

@@ -7,15 +7,14 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from whereby_trigger.errors import LifecycleError, StoreUnavailable
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
-from whereby_trigger.store.sqlite import file, lease, migrate, rooms, statements
-from whereby_trigger.store.sqlite.lock import FileLock, LifeLock, bury_if_dead
+from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
+from whereby_trigger.store.sqlite.lock import LifeLock, bury_if_dead
 from whereby_trigger.store.sqlite.writer import Writer
 from whereby_trigger.store.states import RoomState
 
@@ -33,26 +32,35 @@ class SqliteStore:
         self.path = file.path_of(url)
         self.replica = uuid4().hex
         self._lease_ttl = lease_ttl
-        self._open: _Open | None = None
+        self._writing: _Writing | None = None
+        self._reader: _Reader | None = None
 
     @property
     def location(self) -> str:
         return str(self.path)
 
     async def open(self, changed: Callable[[], None]) -> None:
-        connection, turn, life = await asyncio.to_thread(self._prepare)
-        writer = Writer(connection, turn, changed)
-        self._open = _Open(writer, turn, life, _Reader(self.path))
+        connection, turn, life = await asyncio.to_thread(opening.enter, self.path, self.replica, self._lease_ttl)
+        self._writing = _Writing(Writer(connection, turn, changed), life)
+        self._reader = _Reader(file.connect(self.path, readonly=True))
+
+    async def peek(self) -> None:
+        self._reader = _Reader(await asyncio.to_thread(opening.look_into, self.path))
+
+    async def migrate(self) -> list[int]:
+        return await asyncio.to_thread(opening.bring_up, self.path)
 
     async def close(self) -> None:
-        if self._open is None:
-            return
-        state, self._open = self._open, None
-        leaving = state.writer.submit(partial(lease.leave, id=self.replica, now=time.time()))
-        await state.writer.close(CLOSE_TIMEOUT)
-        leaving.cancel()
-        await state.reader.close()
-        state.life.close()
+        writing, self._writing = self._writing, None
+        reader, self._reader = self._reader, None
+        if writing is not None:
+            leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=time.time()))
+            await writing.writer.close(CLOSE_TIMEOUT)
+            leaving.cancel()
+        if reader is not None:
+            await reader.close()
+        if writing is not None:
+            writing.life.close()
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
         return self._write(partial(statements.add, arrival=arrival, owner=self.replica))
@@ -101,9 +109,11 @@ class SqliteStore:
         return self._write(partial(lease.renew, id=self.replica, now=time.time(), ttl=ttl))
 
     async def rejoin(self, ttl: float) -> None:
-        life, self.replica = self._opened.life, uuid4().hex
-        self._opened.life = LifeLock(self.path, self.replica)
-        life.close()
+        if self._writing is None:
+            return
+        self.replica = uuid4().hex
+        self._writing.life.close()
+        self._writing.life = LifeLock(self.path, self.replica)
         await self._write(partial(lease.join, id=self.replica, pid=os.getpid(), now=time.time(), ttl=ttl), kept=True)
 
     def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
@@ -125,45 +135,22 @@ class SqliteStore:
     def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
         return self._read(partial(rooms.heard, after=after, keys=keys))
 
-    def _prepare(self) -> tuple[sqlite3.Connection, FileLock, LifeLock]:
-        file.create(self.path)
-        turn = FileLock(self.path.with_name(self.path.name + "-lock"))
-        connection = file.connect(self.path)
-        life = LifeLock(self.path, self.replica)
-        try:
-            turn.acquire(file.BUSY_TIMEOUT)
-            migrate.migrate(connection, self.path)
-            lease.join(connection, self.replica, os.getpid(), time.time(), self._lease_ttl)
-            turn.release()
-        except BaseException as error:
-            life.close()
-            connection.close()
-            turn.close()
-            if isinstance(error, sqlite3.Error):
-                raise file.opening_failed(self.path, error) from error
-            if isinstance(error, TimeoutError):
-                raise file.held_locked(self.path) from error
-            raise
-        return connection, turn, life
-
     def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
-        return self._opened.writer.submit(work, kept=kept)
+        if self._writing is None:
+            raise LifecycleError("the store is not open for writing: start the trigger first")
+        return self._writing.writer.submit(work, kept=kept)
 
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
-        return self._opened.reader.run(work)
-
-    @property
-    def _opened(self) -> "_Open":
-        if self._open is None:
+        if self._reader is None:
             raise LifecycleError("the store is not open: start the trigger first")
-        return self._open
+        return self._reader.run(work)
 
 
 class _Reader:
     """Read in a thread of its own, so that no reader waits for a writer."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = file.connect(path, readonly=True)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._thread = ThreadPoolExecutor(1, "whereby-trigger-reader")
 
     async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
@@ -177,8 +164,8 @@ class _Reader:
         self._connection.close()
 
 
-class _Open:
-    """Hold what an open store consists of."""
+class _Writing:
+    """Hold what writing takes: the writer, and the lock that shows this replica alive."""
 
-    def __init__(self, writer: Writer, turn: FileLock, life: LifeLock, reader: _Reader) -> None:
-        self.writer, self.turn, self.life, self.reader = writer, turn, life, reader
+    def __init__(self, writer: Writer, life: LifeLock) -> None:
+        self.writer, self.life = writer, life

@@ -72,6 +72,7 @@ class Writer:
             if closing:
                 self._settle([(job, None, StoreUnavailable("the store was closed")) for job in kept])
                 self._connection.close()
+                self._turn.close()
                 return
 
     def _next_batch(self, wait: float) -> tuple[list[Job], bool]:

@@ -1,0 +1,57 @@
+"""The demo's trigger: a program as you would write one. Secret, store and port come from the environment."""
+
+import time
+from pathlib import Path
+
+from whereby_trigger import (
+    TRIGGER_EVENT_SUCCESS,
+    RoomClientJoined,
+    RoomClientLeft,
+    RoomSessionStarted,
+    Trigger,
+    TriggerSuccess,
+    is_human,
+)
+
+CALENDAR = Path("calendar.txt")
+BUSY = Path("calendar.busy")
+NOTEBOOK = Path("notebook.txt")
+
+trigger = Trigger()
+
+
+@trigger.when("room.client.joined")
+def first_person(webhook: RoomClientJoined) -> bool:
+    return is_human(webhook) and webhook.data.humans == 1
+
+
+@trigger.when("room.session.started")
+def in_calendar(webhook: RoomSessionStarted) -> bool:
+    """Look the room up in a calendar that takes its time when it is busy."""
+    while BUSY.exists():
+        time.sleep(0.02)
+    return webhook.data.room_name in CALENDAR.read_text().split()
+
+
+@trigger.when("assistant.requested")
+def always() -> bool:
+    return True
+
+
+@trigger.on(TRIGGER_EVENT_SUCCESS)
+def send_assistant(success: TriggerSuccess) -> None:
+    write("assistant", success.trigger_webhook.id, success.attempt)
+
+
+@trigger.on("room.client.left")
+def say_goodbye(webhook: RoomClientLeft) -> None:
+    write("goodbye", webhook.id, 1)
+
+
+def write(what: str, webhook_id: str, attempt: int) -> None:
+    with NOTEBOOK.open("a") as notebook:
+        notebook.write(f"{what} {webhook_id} {attempt}\n")
+
+
+if __name__ == "__main__":
+    trigger.start()

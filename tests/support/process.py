@@ -1,0 +1,138 @@
+"""Programs run as a user runs them: real processes whose output is waited for, line by line."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+COMMAND = str(Path(sys.executable).with_name("whereby-trigger"))
+WITHIN = 20.0
+ADDRESS = re.compile(r"http://[^/ ]+:([0-9]+)/")
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give this process's environment without any setting of ours, and `extra` on top."""
+    ours = ("WHEREBY", "PORT", "NO_COLOR", "FORCE_COLOR")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | dict(extra or {})
+
+
+def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end and give its exit code and output."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=cwd,
+        env=clean_environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+
+
+class Process:
+    """Run a program in the background for as long as a `with` block; at its end the program is gone.
+
+    `program` is an argument list; the command line's is `whereby_trigger("start", "app.py", "--port", "0")`.
+    """
+
+    def __init__(self, program: list[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+        self._lines: list[str] = []
+        self._seen = 0
+        self._news = threading.Condition()
+        self._ended = False
+        self.popen = subprocess.Popen(
+            program,
+            cwd=cwd,
+            env=clean_environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=os.name != "nt",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, on both streams."""
+        with self._news:
+            return "".join(self._lines)
+
+    def line(self, text: str, within: float = WITHIN) -> str:
+        """Wait for the next line that holds a text, after the last one waited for, and give it."""
+        deadline = time.monotonic() + within
+        with self._news:
+            while True:
+                while self._seen < len(self._lines):
+                    self._seen += 1
+                    if text in self._lines[self._seen - 1]:
+                        return self._lines[self._seen - 1]
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0 or not self._news.wait(left):
+                    raise AssertionError(f"no line with {text!r} in:\n{''.join(self._lines)}")
+
+    def port(self) -> int:
+        """Wait for the next start line and give the port it names."""
+        found = ADDRESS.search(self.line("predicates for"))
+        assert found is not None
+        return int(found[1])
+
+    def kill(self) -> None:
+        """End it as a power cut would, and wait until it is gone."""
+        self.popen.kill()
+        self.popen.wait(WITHIN)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, within: float = WITHIN) -> int:
+        """Send it a signal, wait for its end, and give its exit code."""
+        self.popen.send_signal(number)
+        return self.wait(within)
+
+    def wait(self, within: float = WITHIN) -> int:
+        """Wait for its end, and for the end of its output, and give its exit code."""
+        code = self.popen.wait(within)
+        self._reader.join(within)
+        return code
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_group()
+        self.popen.wait(WITHIN)
+        self._reader.join(WITHIN)
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
+
+    def _end_group(self) -> None:
+        if os.name == "nt":
+            self.popen.kill()
+            return
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+def whereby_trigger(*arguments: str) -> list[str]:
+    """Give the argument list that runs the command line."""
+    return [COMMAND, *arguments]

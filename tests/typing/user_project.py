@@ -1,0 +1,177 @@
+"""A user's program in all the shapes that the public API takes: checked as it stands, and run."""
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+
+from whereby_trigger import (
+    TRIGGER_EVENT_SUCCESS,
+    RecordingFinished,
+    RoomClientJoined,
+    RoomClientLeft,
+    RoomSessionEnded,
+    RoomSessionStarted,
+    TranscriptionFinished,
+    Trigger,
+    TriggerSuccess,
+    Webhook,
+    WebhookTriggers,
+    is_human,
+)
+from whereby_trigger.testing import Decision, TestingTrigger, sign, webhook
+
+said: list[str] = []
+
+
+def told(prefix: str, webhook: RoomClientLeft) -> None:
+    said.append(prefix + webhook.data.room_name)
+
+
+class Visits:
+    """Predicates with state, as methods and as an object that can be called."""
+
+    def __init__(self) -> None:
+        self.open = {"/visit-1"}
+
+    def wanted(self, webhook: RoomSessionStarted) -> bool:
+        return webhook.data.room_name in self.open
+
+    def __call__(self, webhook: RoomSessionEnded) -> bool:
+        return webhook.data.room_session_id is None
+
+
+def in_room(prefix: str, webhook: RoomClientLeft) -> bool:
+    return webhook.data.room_name.startswith(prefix)
+
+
+async def first(webhook: RoomClientJoined) -> bool:
+    return is_human(webhook) and webhook.data.num_clients == 1
+
+
+visits = Visits()
+by_dict = Trigger(
+    webhook_triggers={
+        "room.client.joined": first,
+        "room.client.left": functools.partial(in_room, "/visit-"),
+        "room.client.knocked": lambda webhook: webhook.data.display_name != "",
+        "room.session.started": visits.wanted,
+        "room.session.ended": visits,
+        "assistant.requested": lambda: True,
+    },
+    port=0,
+    secret=["the new one", "the old one"],
+    tolerance=timedelta(minutes=1),
+    retention=86400,
+)
+
+made_before: WebhookTriggers = {"room.client.joined": is_human, "room.client.left": lambda webhook: is_human(webhook)}
+of_a_variable = Trigger(webhook_triggers=made_before, secret="a secret")
+by_decorator = Trigger(secret="a secret")
+
+
+@by_decorator.when("room.session.started")
+async def started(webhook: RoomSessionStarted) -> bool:
+    return webhook.data.room_name.startswith("/visit-")
+
+
+@by_decorator.when("assistant.requested")
+def always() -> bool:
+    return True
+
+
+@by_decorator.when("room.client.joined")
+@by_decorator.when("room.client.left")
+def a_host(webhook: RoomClientJoined | RoomClientLeft) -> bool:
+    return webhook.data.role_name == "host"
+
+
+@by_decorator.when("room.client.knocked", "room.client.knockCancelled")
+def anybody(webhook: Webhook) -> bool:
+    return is_human(webhook)
+
+
+by_decorator.when("room.session.ended")(visits)
+
+
+@by_decorator.on(TRIGGER_EVENT_SUCCESS)
+async def announce(success: TriggerSuccess) -> None:
+    said.append(f"{success.room_url.upper()} {success.trigger_webhook.type} {success.attempt + 1}")
+
+
+@by_decorator.once(TRIGGER_EVENT_SUCCESS)
+def first_success() -> None:
+    said.append("the first")
+
+
+@by_decorator.on("transcription.finished")
+async def fetch(webhook: TranscriptionFinished) -> str:
+    return webhook.data.filename
+
+
+@by_decorator.on("recording.finished")
+@by_decorator.on("transcription.finished")
+def file(webhook: RecordingFinished | TranscriptionFinished) -> str:
+    return webhook.data.filename
+
+
+@by_decorator.on("an event of my own")
+def mine(payload: dict[str, int]) -> None:
+    said.append(str(payload))
+
+
+by_decorator.on(TRIGGER_EVENT_SUCCESS, announce)
+by_decorator.on(TRIGGER_EVENT_SUCCESS, lambda success: said.append(success.room_url.upper()))
+by_decorator.on("room.client.left", lambda: said.append("somebody left"))
+by_decorator.on("room.client.left", functools.partial(told, "left:"))
+by_decorator.on("an event of my own", lambda payload: said.append(str(payload)))
+
+
+def name_of_file(webhook: Webhook) -> str | None:
+    if webhook.type == "recording.finished":
+        return webhook.data.filename
+    if isinstance(webhook, TranscriptionFinished):
+        return webhook.data.filename
+    return None
+
+
+def the_functions_are_what_they_were() -> str:
+    answer: bool = always()
+    name: str = file(RecordingFinished(id="1"))
+    return f"{answer} {name} {started.__name__} {mine.__name__}"
+
+
+@asynccontextmanager
+async def both(app: FastAPI) -> AsyncIterator[None]:
+    async with by_dict.lifespan(app), by_decorator.lifespan(app):
+        yield
+
+
+fastapi_app = FastAPI(lifespan=both)
+fastapi_app.add_route("/first", by_dict.asgi)
+fastapi_app.mount("/second", by_decorator.asgi)
+starlette_app = Starlette(
+    lifespan=of_a_variable.lifespan, routes=[Route("/whereby", of_a_variable.asgi), Mount("/m", of_a_variable.asgi)]
+)
+
+
+async def decided(t: TestingTrigger) -> Decision:
+    signed = sign("a secret", b"{}", 1_700_000_000)
+    assert await t.post(b"{}", signed) == 401
+    return await t.deliver(webhook("room.client.joined", room="/visit-1", role_name="host"))
+
+
+async def exercise() -> str:
+    async with by_decorator.testing() as t:
+        decision = await decided(t)
+    heard: bool = await by_decorator.emit("an event of my own", {"a": 1})
+    removed: bool = by_decorator.off(TRIGGER_EVENT_SUCCESS, announce)
+    return f"{decision.state} {decision.reason} {heard} {removed} {len(by_decorator.listeners('room.client.left'))}"
+
+
+if __name__ == "__main__":
+    by_dict.start()
