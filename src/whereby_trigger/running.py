@@ -37,17 +37,17 @@ class Running:
         assistant: Assistant | None,
     ) -> None:
         self._settings = settings
-        self._store = store
+        self.store = store
         self._user_code = user_code
         self._log = DeliveryLog()
         self._observers: list[Decided] = [self._log.decided]
-        self.watchdog = Watchdog()
+        self._watchdog = Watchdog()
         self._supervisor = None if assistant is None else self._supervise(assistant)
         self._tenure = Tenure(
             store,
             settings.lease_ttl,
             self._supervisor,
-            self.watchdog,
+            self._watchdog,
             dropped=self._drop_queue,
             regained=self._wake,
         )
@@ -69,7 +69,7 @@ class Running:
     async def open(self) -> None:
         """Open the store, and begin to decide what is pending in it."""
         sent = boot_time()
-        await self._store.open(self._wake)
+        await self.store.open(self._wake)
         self._tenure.lease.begin(sent)
         loops = [self._backlog.run(), self._prune(), self._tenure.lease.keep()]
         if self._supervisor is not None:
@@ -82,7 +82,7 @@ class Running:
         Assistants that run on then have `stop_grace` seconds to return.
         """
         self.draining = True
-        self.watchdog.set("the drain", boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN)
+        self.end_within(timeout + self._settings.stop_grace + DRAIN_MARGIN)
         finish = asyncio.create_task(self._finish(timeout))
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait({finish, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,20 +101,24 @@ class Running:
         await self._dispatcher.cancel()
         await self._user_code.drain(0)
         self._user_code.close()
-        await self._store.close()
-        self.watchdog.close()
+        await self.store.close()
+        self._watchdog.close()
+
+    def end_within(self, seconds: float) -> None:
+        """Have the process ended if user code still holds it up after so many seconds."""
+        self._watchdog.set("the drain", boot_time() + seconds)
 
     def observe(self, observer: Decided) -> None:
         """Have every decision told to a function, after its commit."""
         self._observers.append(observer)
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
-        return self._store.add(arrival)
+        return self.store.add(arrival)
 
     async def takes_writes(self) -> bool:
         try:
             async with asyncio.timeout(PING_WITHIN):
-                await self._store.ping(time.time())
+                await self.store.ping(time.time())
         except (StoreError, TimeoutError):
             return False
         return True
@@ -152,12 +156,12 @@ class Running:
 
     def _supervise(self, assistant: Assistant) -> Supervisor:
         launch = launcher(assistant, self._settings.stop_grace, lambda: self._tenure.lease.deadline)
-        return Supervisor(self._store, launch, self._settings.max_rooms)
+        return Supervisor(self.store, launch, self._settings.max_rooms)
 
     def _claims(self, assistant: Assistant | None) -> Claim | None:
         if assistant is None or self._supervisor is None:
             return None
-        return Claims(self._store, self._supervisor, bots=assistant.bots).claim
+        return Claims(self.store, self._supervisor, bots=assistant.bots).claim
 
     def _wake(self) -> None:
         self._backlog.wake()
@@ -170,7 +174,7 @@ class Running:
     async def _prune(self) -> None:
         while True:
             with contextlib.suppress(StoreError):
-                forgotten = await self._store.prune(time.time() - self._settings.retention)
+                forgotten = await self.store.prune(time.time() - self._settings.retention)
                 if forgotten:
                     logger.info("forgot %d webhooks older than the retention", forgotten)
             await asyncio.sleep(PRUNE_EVERY)

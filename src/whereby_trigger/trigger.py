@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -12,16 +13,17 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, signals
-from whereby_trigger.assist import Registered, command_assistant, coroutine_assistant
+from whereby_trigger.assist import Registered, command_assistant, coroutine_assistant, request_for
 from whereby_trigger.config import Resolved, Settings, platform_expects_traffic, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
 from whereby_trigger.receive import Edge, Rules, Server, bind
 from whereby_trigger.running import Running
-from whereby_trigger.store import Store
+from whereby_trigger.store import Room, RoomClaim, RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing.in_process import TestingTrigger
+from whereby_trigger.webhook import room_from_url
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -34,6 +36,10 @@ NO_PREDICATES: Final[WebhookTriggers] = {}
 """Not None: a type checker blames the wrong entry of a dict only where nothing but a dict can be given."""
 
 LAST_DECISIONS = 1.0
+
+END_NOW = 3.0
+"""Seconds after which a second signal ends the process, even where user code blocks it."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -85,6 +91,7 @@ class Trigger:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_timeout: float | None = None
+        self._bounded = False
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
         """Remove a listener; tell whether it was registered."""
@@ -147,6 +154,29 @@ class Trigger:
         """
         self._registered.register(command_assistant(argv, env, log_output, bots))
 
+    async def list_assistants(self) -> list[Room]:
+        """List the rooms that have asked for an assistant, newest first, whichever replica serves them."""
+        async with self._any_store() as store:
+            return await store.rooms()
+
+    async def start_assistant(self, room_url: str) -> RoomClaim:
+        """Ask for an assistant in a room by hand; tell whether it waits for one now, or has one already.
+
+        Raises ConfigError where the URL is not a Whereby room's.
+        """
+        now, room = time.time(), room_from_url(room_url)
+        async with self._any_store() as store:
+            return await store.request(request_for(room, None, now), now)
+
+    async def stop_assistant(self, room_url: str) -> RoomState | None:
+        """Ask a room's assistant to end, whichever replica runs it; return the state it was in, None without one.
+
+        Raises ConfigError where the URL is not a Whereby room's.
+        """
+        room = room_from_url(room_url)
+        async with self._any_store() as store:
+            return await store.stop(room.key, "stopped by hand", time.time())
+
     @property
     def port(self) -> int:
         """The port that is listened on, or will be: with `port=0` it is known once the trigger runs."""
@@ -184,7 +214,7 @@ class Trigger:
 
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
-        with signals.taken(self._signalled):
+        with signals.taken(self._signalled, self._bound_drain):
             async with self:
                 await self._stopping.wait()
 
@@ -256,7 +286,7 @@ class Trigger:
         return resolved.settings
 
     def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
-        store = store_for(settings.store)
+        store = store_for(settings)
         self._user_code = UserCode(settings.predicate_timeout)
         running = Running(settings, store, self.predicates, self.emitter, self._user_code, self._registered.assistant)
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
@@ -265,7 +295,7 @@ class Trigger:
     async def _open(self, settings: Settings) -> Edge:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
-        self._drain_timeout = None
+        self._drain_timeout, self._bounded = None, False
         running, edge, _ = self._wire(settings)
         await running.open()
         self._running, self._edge = running, edge
@@ -282,20 +312,42 @@ class Trigger:
             await running.close(0 if self._hurry.is_set() else LAST_DECISIONS)
             logger.info("stopped")
 
+    def _bound_drain(self, number: signal.Signals) -> None:
+        if self._running is not None:
+            again = self._bounded
+            self._bounded = True
+            settings = self.resolve().settings
+            self._running.end_within(END_NOW if again else self._drain_for(number) + settings.stop_grace + END_NOW)
+
+    def _drain_for(self, number: signal.Signals) -> float:
+        settled = self.resolve().settings.drain_timeout
+        return min(settled, INTERRUPT_DRAIN) if number == signal.SIGINT else settled
+
     def _signalled(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
             logger.warning("%s again: ending now", number.name)
             self._hurry.set()
             return
-        settled = self.resolve().settings.drain_timeout
-        self._drain_timeout = min(settled, INTERRUPT_DRAIN) if number == signal.SIGINT else settled
+        self._drain_timeout = self._drain_for(number)
         logger.info("%s: draining for at most %g s", number.name, self._drain_timeout)
         self._stopping.set()
+
+    @asynccontextmanager
+    async def _any_store(self) -> AsyncIterator[Store]:
+        if self._running is not None:
+            yield self._running.store
+            return
+        store = store_for(self.resolve().settings)
+        await store.open(lambda: None)
+        try:
+            yield store
+        finally:
+            await store.close()
 
     def _say_started(self, settings: Settings, where: str) -> None:
         types = ", ".join(self.predicates.types()) or "none"
         signed = "signed" if settings.signed else "unsigned"
-        store = store_for(settings.store).location
+        store = store_for(settings).location
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
 
 
@@ -305,10 +357,11 @@ def run(trigger: Trigger) -> None:
         runner.run(trigger.serve())
 
 
-def store_for(url: str) -> Store:
-    """Make the store that a URL names, unopened. Raises ConfigError."""
+def store_for(settings: Settings) -> Store:
+    """Make the store that the settings name, unopened. Raises ConfigError."""
+    url = settings.store
     if url.startswith("sqlite:"):
-        return SqliteStore(url)
+        return SqliteStore(url, settings.lease_ttl)
     raise ConfigError(f"store {url!r} is of no known kind: write sqlite:///file.db")
 
 
