@@ -286,7 +286,7 @@ class Trigger:
         return resolved.settings
 
     def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
-        store = store_for(settings)
+        store = store_for(settings.store, settings.lease_ttl)
         self._user_code = UserCode(settings.predicate_timeout)
         running = Running(settings, store, self.predicates, self.emitter, self._user_code, self._registered.assistant)
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
@@ -337,7 +337,8 @@ class Trigger:
         if self._running is not None:
             yield self._running.store
             return
-        store = store_for(self.resolve().settings)
+        settings = self.resolve().settings
+        store = store_for(settings.store, settings.lease_ttl)
         await store.open(lambda: None)
         try:
             yield store
@@ -347,7 +348,7 @@ class Trigger:
     def _say_started(self, settings: Settings, where: str) -> None:
         types = ", ".join(self.predicates.types()) or "none"
         signed = "signed" if settings.signed else "unsigned"
-        store = store_for(settings).location
+        store = store_for(settings.store).location
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
 
 
@@ -357,11 +358,13 @@ def run(trigger: Trigger) -> None:
         runner.run(trigger.serve())
 
 
-def store_for(settings: Settings) -> Store:
-    """Make the store that the settings name, unopened. Raises ConfigError."""
-    url = settings.store
+def store_for(url: str, lease_ttl: float = 30.0) -> Store:
+    """Make the store that a URL names, unopened, for a replica whose lease lasts `lease_ttl` seconds.
+
+    Raises ConfigError.
+    """
     if url.startswith("sqlite:"):
-        return SqliteStore(url, settings.lease_ttl)
+        return SqliteStore(url, lease_ttl)
     raise ConfigError(f"store {url!r} is of no known kind: write sqlite:///file.db")
 
 
