@@ -104,8 +104,12 @@ class Running:
 
     async def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        await self._dispatcher.drain(timeout)
-        await self._user_code.drain(max(0.0, deadline - time.monotonic()))
+        # What arrives while listeners are waited for is decided too, and its listeners get the same time.
+        while (left := deadline - time.monotonic()) > 0:
+            await self._dispatcher.drain(left)
+            await self._user_code.drain(max(0.0, deadline - time.monotonic()))
+            if self._dispatcher.idle and self._user_code.idle:
+                return
 
     async def _prune(self) -> None:
         while True:

@@ -52,7 +52,7 @@ class Backlog:
         try:
             while True:
                 rows = await self._store.pending(after, PAGE)
-                if not all([await self._queue(row) for row in rows]):
+                if not await self._queue_each(rows):
                     break
                 if len(rows) < PAGE:
                     complete = True
@@ -60,6 +60,12 @@ class Backlog:
                 after = rows[-1].seq
         finally:
             self._dispatcher.end_reading(complete=complete)
+
+    async def _queue_each(self, rows: list[Pending]) -> bool:
+        for row in rows:
+            if not await self._queue(row):
+                return False
+        return True
 
     async def _queue(self, row: Pending) -> bool:
         if self._dispatcher.knows(row.seq):

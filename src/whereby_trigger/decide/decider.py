@@ -8,12 +8,14 @@ from typing import Any, Final
 from msgspec import Struct
 
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.failure import describe, kind, storable
 from whereby_trigger.decide.predicates import Predicates
 from whereby_trigger.decide.queued import Queued
-from whereby_trigger.decide.user_code import UserCode, describe, kind, storable
+from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.verdict import ask
+from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Decision, State, Store
-from whereby_trigger.webhook import why_no_room
+from whereby_trigger.webhook import Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -54,8 +56,19 @@ class Decider:
     async def decide(self, queued: Queued) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
 
-        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first.
+        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, and nothing else: the
+        webhooks behind it in its room must get their turn, and it must not be asked about forever.
         """
+        try:
+            return await self._decide(queued)
+        except StoreError:
+            raise
+        except Exception as error:
+            reason = f"an error of the trigger itself, {type(error).__name__}"
+            logger.error("webhook %s failed: %s", queued.webhook.id, reason)
+            return self._decision(queued, Outcome(State.FAILED, reason), [storable(describe(error))])
+
+    async def _decide(self, queued: Queued) -> Decision | None:
         if queued.attempts >= MAX_BLAMED:
             reason = f"the process ended while it was in user code, {queued.attempts} times"
             return self._decision(queued, Outcome(State.FAILED, reason), [])
@@ -82,7 +95,7 @@ class Decider:
         if outcome.state is State.FIRED and queued.room is not None:
             success = TriggerSuccess(queued.room.url, queued.webhook, queued.attempt)
             await self._emit(TRIGGER_EVENT_SUCCESS, success, errors)
-        listened = await self._emit(queued.webhook.type, queued.webhook, errors)
+        listened = await self._emit_type(queued.webhook, errors)
         if outcome.state is State.UNHANDLED and listened:
             outcome = Outcome(State.NOTIFIED, "no predicate for its type; its listeners were called")
         return self._decision(queued, outcome, errors.close())
@@ -100,6 +113,11 @@ class Decider:
             reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
             return Outcome(State.FAILED, reason, verdict.asked)
         return Outcome(State.FIRED, verdict.reason, verdict.asked)
+
+    async def _emit_type(self, webhook: Webhook, errors: "_Errors") -> bool:
+        # Whereby may name a new type as it likes, but the success is told only by a predicate.
+        event: str = webhook.type
+        return event != TRIGGER_EVENT_SUCCESS and await self._emit(event, webhook, errors)
 
     async def _emit(self, event: str, payload: Any, errors: "_Errors") -> bool:
         return await self._emitter.emit(event, payload, self._user_code, errors.add)
