@@ -192,6 +192,11 @@ def foreign_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
+def wants_colour() -> bool:
+    """Tell whether a terminal may be coloured: NO_COLOR is not set, and the terminal is not a dumb one."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def masked(name: str, value: Any) -> str:
     """Show a value for a person: a secret only by how many there are, a URL without its password."""
     if name == "secret":

@@ -10,16 +10,17 @@ from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_CLASSES
 
 logger = logging.getLogger("whereby_trigger.deliveries")
 
-FORGED_IN_A_ROW = 3
+REFUSED_IN_A_ROW = 3
 
-FORGERY_HINT = (
-    "{count} deliveries in a row had a wrong signature: is WHEREBY_WEBHOOK_SECRET the secret that Whereby's dashboard "
-    "shows for this webhook (Configure, Webhooks)?"
-)
-CLOCK_HINT = (
-    "{count} deliveries in a row were signed {skew:+.0f} s from this machine's time: set its clock, or raise tolerance="
-)
+DASHBOARD = "the secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)"
+CLOCK_HINT = "signed {skew:+.0f} s from this machine's time: set its clock, or raise tolerance="
+HINTS = {
+    "wrong signature": f"signed with another secret: is WHEREBY_WEBHOOK_SECRET {DASHBOARD}?",
+    "no signature": "unsigned: either they are not Whereby's, or a proxy on the way drops the header Whereby-Signature",
+    "no secret is set": f"not from this machine: to take them, set WHEREBY_WEBHOOK_SECRET to {DASHBOARD}",
+}
 
+LINE = "%-26s %-36s %s %-11s %-46s %s ms"
 HANDLER = """\
 nothing handles {type} yet; to handle it, paste
 
@@ -33,6 +34,7 @@ class DeliveryLog:
     """Log each delivery once: when it is refused or a duplicate at its answer, else when it is decided."""
 
     def __init__(self) -> None:
+        self._refused = ""
         self._refused_in_a_row = 0
         self._shown: set[str] = set()
 
@@ -40,12 +42,13 @@ class DeliveryLog:
         """Log a delivery that no decision follows."""
         _log(delivery, "")
         if delivery.status != 401:
-            self._refused_in_a_row = 0
+            self.accepted()
             return
-        self._refused_in_a_row += 1
-        if self._refused_in_a_row % FORGED_IN_A_ROW == 0:
-            hint = FORGERY_HINT if delivery.skew is None else CLOCK_HINT
-            logger.warning("%s", hint.format(count=self._refused_in_a_row, skew=delivery.skew))
+        self._refused_in_a_row = self._refused_in_a_row + 1 if delivery.reason == self._refused else 1
+        self._refused = delivery.reason
+        hint = hint_for(delivery)
+        if hint is not None and self._refused_in_a_row % REFUSED_IN_A_ROW == 0:
+            logger.warning("%d deliveries in a row were %s", self._refused_in_a_row, hint)
 
     def accepted(self) -> None:
         """Note that a delivery was let in."""
@@ -65,6 +68,13 @@ class DeliveryLog:
         if type in WEBHOOK_CLASSES and type not in self._shown:
             self._shown.add(type)
             logger.info("%s", handler_for(type))
+
+
+def hint_for(delivery: Delivery) -> str | None:
+    """Say what a refused delivery is like, and what may be done about it, where that can be told."""
+    if delivery.skew is not None:
+        return CLOCK_HINT.format(skew=delivery.skew)
+    return next((hint for reason, hint in HINTS.items() if delivery.reason.startswith(reason)), None)
 
 
 def handler_for(type: str) -> str:
@@ -96,13 +106,16 @@ def _log(delivery: Delivery, state: str) -> None:
     }
     if delivery.skew is not None:
         fields["skew_s"] = round(delivery.skew, 1)
-    line = "%-26s %-36s %s %-11s %s  %s ms"
-    room = delivery.room or "-"
-    values = (delivery.type or "-", room, delivery.status, state or "-", _with_skew(delivery), fields["ms"])
-    logger.log(level, line, *values, extra={"delivery": fields})
+    type, room = _on_one_line(delivery.type) or "-", delivery.room or "-"
+    reason = _on_one_line(_with_skew(delivery))
+    logger.log(level, LINE, type, room, delivery.status, state or "-", reason, fields["ms"], extra={"delivery": fields})
 
 
 def _with_skew(delivery: Delivery) -> str:
     if delivery.skew is None:
         return delivery.reason
     return f"{delivery.reason}, its time is {delivery.skew:+.0f} s from ours"
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())

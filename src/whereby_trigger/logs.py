@@ -6,16 +6,30 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from whereby_trigger.config import wants_colour
+
 ROOT = "whereby_trigger"
+SERVER = "uvicorn"
+
+GREEN, YELLOW, RED, DIM = "32", "33", "31", "2"
+COLOURS = {"fired": GREEN, "notified": GREEN, "failed": RED, "quarantined": RED}
 
 
 class PlainFormatter(logging.Formatter):
-    """Format a record as a line for a person."""
+    """Format a record as a line for a person, coloured by what became of a delivery if that is wanted."""
+
+    def __init__(self, *, coloured: bool = False) -> None:
+        super().__init__()
+        self._coloured = coloured
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
-        mark = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return f"{clock} {mark}{record.getMessage()}"
+        delivery = getattr(record, "delivery", None)
+        plain = delivery is not None or record.levelno <= logging.INFO
+        mark = "" if plain else f"{record.levelname.lower()}: "
+        line = f"{clock} {mark}{_printable(record.getMessage())}"
+        colour = _colour_of(record, delivery) if self._coloured else None
+        return line if colour is None else f"\x1b[{colour}m{line}\x1b[0m"
 
 
 class JsonFormatter(logging.Formatter):
@@ -39,7 +53,19 @@ def configure(stream: TextIO | None = None) -> None:
         return
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(PlainFormatter() if stream.isatty() else JsonFormatter())
-    root.addHandler(handler)
+    handler.setFormatter(PlainFormatter(coloured=wants_colour()) if stream.isatty() else JsonFormatter())
     root.setLevel(logging.INFO)
-    root.propagate = False
+    for logger in (root, logging.getLogger(SERVER)):
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _colour_of(record: logging.LogRecord, delivery: dict[str, Any] | None) -> str | None:
+    if delivery is None:
+        return YELLOW if record.levelno > logging.INFO else None
+    return COLOURS.get(delivery["decision"], DIM if delivery["answer"] == 200 else YELLOW)
+
+
+def _printable(text: str) -> str:
+    """Show what would steer a terminal as its escape: a webhook's type may be any text."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

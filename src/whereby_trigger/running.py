@@ -62,7 +62,13 @@ class Running:
             claim=self._claims(assistant),
         )
         self._dispatcher = Dispatcher(store, decider, self._decided)
-        self._backlog = Backlog(store, self._dispatcher, max_age=settings.max_age, subdomain=settings.subdomain)
+        self._backlog = Backlog(
+            store,
+            self._dispatcher,
+            max_age=settings.max_age,
+            subdomain=settings.subdomain,
+            claimed=self._wake_supervisor,
+        )
         self._loops: list[asyncio.Task[None]] = []
         self.draining = False
 
@@ -149,10 +155,17 @@ class Running:
         deadline = time.monotonic() + timeout
         if self._supervisor is not None:
             await self._supervisor.drain(timeout)
-        await self._dispatcher.drain(max(0.0, deadline - time.monotonic()))
-        await self._user_code.drain(max(0.0, deadline - time.monotonic()))
+        await self._settle(deadline)
         if self._supervisor is not None:
             await self._supervisor.hand_over("the replica is draining")
+
+    async def _settle(self, deadline: float) -> None:
+        # What arrives while listeners are waited for is decided too, and its listeners get the same time.
+        while (left := deadline - time.monotonic()) > 0:
+            await self._dispatcher.drain(left)
+            await self._user_code.drain(max(0.0, deadline - time.monotonic()))
+            if self._dispatcher.idle and self._user_code.idle:
+                return
 
     def _supervise(self, assistant: Assistant) -> Supervisor:
         launch = launcher(assistant, self._settings.stop_grace, lambda: self._tenure.lease.deadline)
@@ -165,6 +178,9 @@ class Running:
 
     def _wake(self) -> None:
         self._backlog.wake()
+        self._wake_supervisor()
+
+    def _wake_supervisor(self) -> None:
         if self._supervisor is not None:
             self._supervisor.wake()
 

@@ -329,7 +329,8 @@ class Trigger:
             self._hurry.set()
             return
         self._drain_timeout = self._drain_for(number)
-        logger.info("%s: draining for at most %g s", number.name, self._drain_timeout)
+        doing = f"draining for at most {self._drain_timeout:g} s" if self._drain_timeout else "stopping"
+        logger.info("%s: %s", number.name, doing)
         self._stopping.set()
 
     @asynccontextmanager
@@ -389,12 +390,14 @@ def check_reach(settings: Settings) -> None:
     if settings.host is not None:
         raise ConfigError(
             f"host {settings.host!r} would serve other machines, but there is no secret to tell who is calling: "
-            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, or allow_unsigned=True"
+            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, "
+            "or take whatever comes with allow_unsigned=True (--allow-unsigned)"
         )
     if platform_expects_traffic():
         raise ConfigError(
             "PORT is set, so outside traffic is expected here, but there is no secret to tell who is calling: "
-            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, or allow_unsigned=True"
+            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, "
+            "or take whatever comes with allow_unsigned=True (--allow-unsigned)"
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.queued import from_store
@@ -11,6 +12,9 @@ from whereby_trigger.errors import DecodeError, StoreError
 from whereby_trigger.store import Decision, Pending, State, Store
 
 logger = logging.getLogger("whereby_trigger.decide")
+
+CLAIM_EVERY = 0.5
+"""Seconds between looks for replicas that have died."""
 
 REREAD = 5.0
 """Seconds between looks at this replica's own pending webhooks."""
@@ -21,11 +25,20 @@ PAGE = 500
 class Backlog:
     """Take over what nobody decides, and queue what is this replica's and not queued."""
 
-    def __init__(self, store: Store, dispatcher: Dispatcher, *, max_age: float, subdomain: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        *,
+        max_age: float,
+        subdomain: str | None = None,
+        claimed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._max_age = max_age
         self._subdomain = subdomain
+        self._claimed = claimed
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -33,15 +46,21 @@ class Backlog:
         self._woken.set()
 
     async def run(self) -> None:
-        """Look at once, when woken, and every few seconds, until cancelled."""
+        """Look at once, when woken, and every few seconds, until cancelled; look for the dead more often."""
+        read_at = 0.0
         while True:
+            woken = self._woken.is_set()
             self._woken.clear()
             try:
-                await self._store.claim(time.time(), self._max_age)
-                await self._read()
+                claimed = await self._store.claim(time.time(), self._max_age)
+                if claimed:
+                    self._claimed()
+                if woken or claimed or self._dispatcher.behind or time.monotonic() >= read_at:
+                    await self._read()
+                    read_at = time.monotonic() + REREAD
             except StoreError as error:
                 logger.warning("pending webhooks cannot be read back now: %s", error)
-            pause = 0.05 if self._dispatcher.behind else REREAD
+            pause = 0.05 if self._dispatcher.behind else CLAIM_EVERY
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), pause)
 
@@ -53,7 +72,7 @@ class Backlog:
         try:
             while True:
                 rows = await self._store.pending(after, PAGE)
-                if not all([await self._queue(row) for row in rows]):
+                if not await self._queue_each(rows):
                     break
                 if len(rows) < PAGE:
                     complete = True
@@ -61,6 +80,12 @@ class Backlog:
                 after = rows[-1].seq
         finally:
             self._dispatcher.end_reading(complete=complete)
+
+    async def _queue_each(self, rows: list[Pending]) -> bool:
+        for row in rows:
+            if not await self._queue(row):
+                return False
+        return True
 
     async def _queue(self, row: Pending) -> bool:
         if self._dispatcher.knows(row.seq):

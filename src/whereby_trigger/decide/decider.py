@@ -9,10 +9,12 @@ from typing import Any, Final
 from msgspec import Struct
 
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.failure import describe, kind, storable
 from whereby_trigger.decide.predicates import Predicates
 from whereby_trigger.decide.queued import Queued
-from whereby_trigger.decide.user_code import UserCode, describe, kind, storable
+from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.verdict import ask
+from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Decision, State, Store
 from whereby_trigger.webhook import Room, Webhook, why_no_room
 
@@ -66,10 +68,21 @@ class Decider:
     async def decide(self, queued: Queued) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
 
-        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, or a room not claimed.
+        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first or a room not be claimed,
+        and nothing else: the webhooks behind it in its room must get their turn, and it must not be asked forever.
         """
         if not self._held():
             return None
+        try:
+            return await self._decide(queued)
+        except StoreError:
+            raise
+        except Exception as error:
+            reason = f"an error of the trigger itself, {type(error).__name__}"
+            logger.error("webhook %s failed: %s", queued.webhook.id, reason)
+            return self._decision(queued, Outcome(State.FAILED, reason), [storable(describe(error))])
+
+    async def _decide(self, queued: Queued) -> Decision | None:
         if queued.attempts >= MAX_BLAMED:
             reason = f"the process ended while it was in user code, {queued.attempts} times"
             return self._decision(queued, Outcome(State.FAILED, reason), [])
@@ -99,7 +112,7 @@ class Decider:
             if self._claim is not None:
                 claimed = await self._claim(queued.room, queued.webhook, time.time())
                 outcome = Outcome(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
-        listened = await self._emit(queued.webhook.type, queued.webhook, errors)
+        listened = await self._emit_type(queued.webhook, errors)
         if outcome.state is State.UNHANDLED and listened:
             outcome = Outcome(State.NOTIFIED, "no predicate for its type; its listeners were called")
         return self._decision(queued, outcome, errors.close())
@@ -117,6 +130,11 @@ class Decider:
             reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
             return Outcome(State.FAILED, reason, verdict.asked)
         return Outcome(State.FIRED, verdict.reason, verdict.asked)
+
+    async def _emit_type(self, webhook: Webhook, errors: "_Errors") -> bool:
+        # Whereby may name a new type as it likes, but the success is told only by a predicate.
+        event: str = webhook.type
+        return event != TRIGGER_EVENT_SUCCESS and await self._emit(event, webhook, errors)
 
     async def _emit(self, event: str, payload: Any, errors: "_Errors") -> bool:
         return await self._emitter.emit(event, payload, self._user_code, errors.add)

@@ -32,7 +32,9 @@ class Dispatcher:
         self._known: dict[int, int] = {}
         self._bytes = 0
         self._settled_while_reading: set[int] | None = None
-        self._behind = False
+        self._read_back: set[int] = set()
+        # Until the backlog has been read once, an older webhook of any room may be in it.
+        self._behind = True
         self._missed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,12 +54,19 @@ class Dispatcher:
         """Whether there are webhooks in the store for which there was no room in memory."""
         return self._behind
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or being decided."""
+        return not self._known
+
     def knows(self, seq: int) -> bool:
         """Tell whether a webhook is queued or being decided here."""
         return seq in self._known
 
     def submit(self, queued: Queued) -> None:
-        """Queue a webhook that was just stored."""
+        """Queue a webhook that was just stored, unless it was read back before we were told."""
+        if queued.seq in self._known or queued.seq in self._read_back:
+            return
         if self._behind or self.full:
             self._behind = self._missed = True
         else:
@@ -66,6 +75,7 @@ class Dispatcher:
     def begin_reading(self) -> None:
         """Note that the store's backlog is about to be read, and what is decided from now on."""
         self._settled_while_reading = set()
+        self._read_back = set()
         self._missed = False
 
     def resubmit(self, queued: Queued) -> bool:
@@ -75,6 +85,7 @@ class Dispatcher:
         if self.full:
             self._behind = True
             return False
+        self._read_back.add(queued.seq)
         self._queue(queued)
         return True
 
@@ -98,7 +109,8 @@ class Dispatcher:
         """Stop deciding what is queued; what is undecided stays pending in the store."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _queue(self, queued: Queued) -> None:
         self._known[queued.seq] = queued.size
@@ -124,6 +136,8 @@ class Dispatcher:
                 await self._decide(queue.popleft())
         finally:
             del self._rooms[room]
+            for undecided in queue:
+                self._forget(undecided.seq)
 
     async def _decide(self, queued: Queued) -> None:
         try:

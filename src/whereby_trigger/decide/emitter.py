@@ -1,6 +1,7 @@
 """The emitter: listeners by event name, called in the order in which they were registered."""
 
 import difflib
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -39,25 +40,27 @@ class Listener(Struct, frozen=True, eq=False):
 
 
 class Emitter:
-    """Keep listeners by event and call them; an exception of one hinders no other."""
+    """Keep listeners by event and call them; an exception of one hinders no other.
+
+    Registering and removing may happen in any thread, also from a listener.
+    """
 
     def __init__(self) -> None:
         self._by_event: dict[str, tuple[Listener, ...]] = {}
+        self._changing = threading.Lock()
 
     def on(self, event: str, function: UserFunction, *, once: bool = False) -> None:
         """Register a listener; raises RegistrationError for an event that looks misspelt."""
         _check_event(event)
-        takes_payload = takes_argument(function, f"the listener for {event!r}")
+        takes_payload = takes_argument(function, "listener", event)
         listener = Listener(function, name_of(function), is_async(function), takes_payload, once)
-        self._by_event[event] = (*self._by_event.get(event, ()), listener)
+        with self._changing:
+            self._by_event[event] = (*self._by_event.get(event, ()), listener)
 
     def off(self, event: str, function: UserFunction) -> bool:
         """Remove the newest registration of a listener; tell whether there was one."""
-        listeners = list(self._by_event.get(event, ()))
-        for index in range(len(listeners) - 1, -1, -1):
-            if listeners[index].function == function:
-                del listeners[index]
-                self._by_event[event] = tuple(listeners)
+        for listener in reversed(self._by_event.get(event, ())):
+            if listener.function == function and self._take(event, listener):
                 return True
         return False
 
@@ -76,28 +79,26 @@ class Emitter:
 
         `failed` is told the name of each listener that raises and what: of async ones later, when they do.
         """
-        listeners = self._by_event.get(event, ())
-        for listener in listeners:
+        listened = False
+        for listener in self._by_event.get(event, ()):
             if listener.once and not self._take(event, listener):
                 continue
             arguments = (payload,) if listener.takes_payload else ()
-            named = partial(failed, listener.name)
-            error = await user_code.tell(listener.function, arguments, listener.is_async, named)
-            if error is not None:
-                named(error)
-        return bool(listeners)
+            await user_code.tell(listener.function, arguments, listener.is_async, partial(failed, listener.name))
+            listened = True
+        return listened
 
     def _take(self, event: str, listener: Listener) -> bool:
-        remaining = tuple(other for other in self._by_event[event] if other is not listener)
-        taken = len(remaining) < len(self._by_event[event])
-        self._by_event[event] = remaining
-        return taken
+        with self._changing:
+            listeners = self._by_event[event]
+            self._by_event[event] = tuple(other for other in listeners if other is not listener)
+            return len(self._by_event[event]) < len(listeners)
 
 
 def _check_event(event: str) -> None:
-    known = (*WEBHOOK_TYPES, TRIGGER_EVENT_SUCCESS)
     if not isinstance(event, str):
         raise RegistrationError(f"an event is named by a text, not by {event!r}: write @trigger.on(NAME)")
-    near = difflib.get_close_matches(event, known, 1, 0.8)
-    if event not in known and near:
-        raise RegistrationError(f"there is no event {event!r}: did you mean {near[0]!r}?")
+    known = {name.lower(): name for name in (*WEBHOOK_TYPES, TRIGGER_EVENT_SUCCESS)}
+    near = difflib.get_close_matches(event.lower(), known, 1, 0.8)
+    if event not in known.values() and near:
+        raise RegistrationError(f"there is no event {event!r}: did you mean {known[near[0]]!r}?")

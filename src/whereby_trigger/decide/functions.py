@@ -3,11 +3,13 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from whereby_trigger.errors import RegistrationError
 
 UserFunction = Callable[..., Any]
+
+ARGUMENTS: Final = {"predicate": "webhook", "listener": "payload"}
 
 
 def unwrapped(function: UserFunction) -> UserFunction:
@@ -19,7 +21,7 @@ def unwrapped(function: UserFunction) -> UserFunction:
 def is_async(function: UserFunction) -> bool:
     """Tell whether calling a function gives a coroutine."""
     inner = unwrapped(function)
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(_call_of(inner))
 
 
 def name_of(function: UserFunction) -> str:
@@ -33,17 +35,20 @@ def name_of(function: UserFunction) -> str:
 
 def place_of(function: UserFunction) -> str:
     """Say where a function was written, as file:line."""
-    code = getattr(unwrapped(function), "__code__", None)
+    inner = unwrapped(function)
+    code = getattr(inner, "__code__", getattr(_call_of(inner), "__code__", None))
     if code is None:
         return "code that is not Python"
     return f"{code.co_filename.rpartition('/')[2]}:{code.co_firstlineno}"
 
 
-def takes_argument(function: UserFunction, what: str) -> bool:
+def takes_argument(function: UserFunction, role: str, name: str) -> bool:
     """Tell whether a function takes the one argument it is offered, or none.
 
-    Raises RegistrationError where it takes neither one argument nor none; `what` names it in the message.
+    Raises RegistrationError where it takes neither one argument nor none; `role` ("predicate" or "listener") and
+    `name`, what it is registered for, say in the message which function that is.
     """
+    what = f"the {role} for {name!r}"
     if not callable(function):
         raise RegistrationError(f"{what} must be a function, not {function!r}")
     try:
@@ -56,8 +61,12 @@ def takes_argument(function: UserFunction, what: str) -> bool:
         return False
     raise RegistrationError(
         f"{what} must take one argument or none, but {name_of(function)} at {place_of(function)} takes {signature}: "
-        "write `def predicate(webhook)` or `def predicate()`"
+        f"write `def {role}({ARGUMENTS[role]})` or `def {role}()`"
     )
+
+
+def _call_of(instance: object) -> object:
+    return getattr(type(instance), "__call__", None)  # noqa: B004
 
 
 def _binds(signature: inspect.Signature, *arguments: object) -> bool:

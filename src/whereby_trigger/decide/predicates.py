@@ -37,8 +37,8 @@ class Predicates:
         Raises RegistrationError for a type that is unknown, names no room, or has a predicate already.
         """
         _check_type(type)
-        what = f"the predicate for {type!r}"
-        predicate = Predicate(function, name_of(function), is_async(function), takes_argument(function, what))
+        takes_webhook = takes_argument(function, "predicate", type)
+        predicate = Predicate(function, name_of(function), is_async(function), takes_webhook)
         other = self._by_type.get(type)
         if other is not None:
             raise RegistrationError(

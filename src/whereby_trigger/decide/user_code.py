@@ -2,114 +2,133 @@
 
 import asyncio
 import inspect
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from whereby_trigger.decide.functions import UserFunction
 from whereby_trigger.decide.user_thread import Outcome, TookTooLong, UserThread
 
-MAX_DESCRIPTION = 500
+WIND_DOWN = 1.0
+"""Seconds that async code which was cancelled is waited for, in case it ignores that."""
+
+Arguments = tuple[Any, ...]
 
 
 class UserCode:
-    """Call user code on behalf of one running trigger. `limit` bounds a predicate and any sync call, in seconds."""
+    """Call user code in one running loop. `limit` bounds a predicate and any sync call, in seconds."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
         self._thread = UserThread(limit)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def ask(self, function: UserFunction, arguments: tuple[Any, ...], is_async: bool) -> Outcome:
+    async def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Outcome:
         """Call a function within the time limit, and await what it returns where that can be awaited."""
         if is_async:
-            return await self._awaited(function(*arguments))
+            return await self._within_limit(_outcome(function, arguments))
         outcome = await self._thread.run(function, *arguments)
-        if outcome.error is None and inspect.isawaitable(outcome.value):
-            return await self._awaited(outcome.value)
+        if _is_awaitable(outcome.value):
+            return await self._within_limit(_outcome(_itself, (outcome.value,)))
         return outcome
 
     async def tell(
         self,
         function: UserFunction,
-        arguments: tuple[Any, ...],
+        arguments: Arguments,
         is_async: bool,
         failed: Callable[[BaseException], None],
-    ) -> BaseException | None:
+    ) -> None:
         """Call a listener: a sync one to its end, an async one as a task of its own, without a limit.
 
-        Return what a sync one raised; `failed` is told later what an async one raised.
+        `failed` is told what it raised: of an async one later, when it does. An async one has begun when this returns.
         """
         if is_async:
-            self._spawn(function(*arguments), failed)
-            return None
+            await self._begin(function, arguments, failed)
+            return
         outcome = await self._thread.run(function, *arguments)
-        if outcome.error is None and inspect.isawaitable(outcome.value):
-            self._spawn(_as_coroutine(outcome.value), failed)
-        return outcome.error
+        if outcome.error is not None:
+            failed(outcome.error)
+        elif _is_awaitable(outcome.value):
+            await self._begin(_itself, (outcome.value,), failed)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this is open, and the running loop its own."""
+        return not self._closed and asyncio.get_running_loop() is self._loop
+
+    @property
+    def idle(self) -> bool:
+        """Whether no async code runs."""
+        return not self._tasks
 
     async def drain(self, timeout: float) -> None:
-        """Wait for the listeners that still run, and cancel those that run on after `timeout` seconds."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)
+        """Wait for the async code that runs, and cancel what runs on after `timeout` seconds."""
+        if self.idle:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=WIND_DOWN)
 
     def close(self) -> None:
+        """End the thread; a call that hangs in it is left behind."""
+        self._closed = True
         self._thread.close()
 
-    async def _awaited(self, awaitable: Awaitable[Any]) -> Outcome:
-        current = asyncio.current_task()
-        cancelled = current.cancelling() if current else 0
-        try:
-            async with asyncio.timeout(self._limit) as limit:
-                return Outcome(await awaitable)
-        except asyncio.CancelledError as error:
-            if current is not None and current.cancelling() > cancelled:
-                raise
-            return Outcome(error=error)
-        except BaseException as error:
-            if limit.expired():
-                return Outcome(error=TookTooLong(f"took longer than {self._limit:g} s"))
-            return Outcome(error=error)
+    async def _begin(
+        self, function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]
+    ) -> None:
+        self._start(_told(function, arguments, failed))
+        # A decision may say that the listener was called only once its first step has been taken.
+        await asyncio.sleep(0)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any], failed: Callable[[BaseException], None]) -> None:
-        task = asyncio.create_task(_guarded(coroutine, failed))
+    async def _within_limit(self, coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
+        task = self._start(coroutine)
+        try:
+            if await _ended(task, self._limit):
+                return task.result()
+            task.cancel()
+            await _ended(task, WIND_DOWN)
+            return Outcome(error=TookTooLong(f"took longer than {self._limit:g} s"))
+        finally:
+            task.cancel()
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
-async def _guarded(coroutine: Coroutine[Any, Any, Any], failed: Callable[[BaseException], None]) -> None:
+async def _ended(task: asyncio.Task[Any], within: float) -> bool:
+    await asyncio.wait((task,), timeout=within)
+    return task.done()
+
+
+async def _told(function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]) -> None:
+    outcome = await _outcome(function, arguments)
+    if outcome.error is not None:
+        failed(outcome.error)
+
+
+async def _outcome(function: UserFunction, arguments: Arguments) -> Outcome:
     # SystemExit that leaves a task ends the loop, and with it the process.
     try:
-        await coroutine
+        return Outcome(await function(*arguments))
     except BaseException as error:
-        failed(error)
+        return Outcome(error=error)
 
 
-async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
+    return awaitable
 
 
-def kind(error: BaseException) -> str:
-    """Say what happened without the exception's own text, which may hold a person's name."""
-    if isinstance(error, TookTooLong):
-        return str(error)
-    if isinstance(error, RuntimeError) and "no running event loop" in str(error):
-        return "needs the event loop: make it `async def`, sync code runs in a thread"
-    return f"raised {type(error).__name__}"
-
-
-def describe(error: BaseException) -> str:
-    """Say in full, for the store alone, what was raised and where."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
-
-
-def storable(text: str) -> str:
-    """Make a text fit for every store: no lone surrogate, no NUL, of bounded length."""
-    clean = text.replace("\0", "�").encode("utf-8", "replace").decode("utf-8")
-    return clean if len(clean) <= MAX_DESCRIPTION else clean[: MAX_DESCRIPTION - 1] + "…"
+def _is_awaitable(value: object) -> bool:
+    # A proxy object may raise when it is looked at.
+    try:
+        return inspect.isawaitable(value)
+    except Exception:
+        return False

@@ -1,6 +1,7 @@
 """The one thread in which sync user code runs, in order, so that it can keep simple state and stalls nobody else."""
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,11 @@ class Outcome(Struct, frozen=True):
 
 
 class TookTooLong(Exception):
-    """A call of sync user code passed its time limit; its thread was left behind and replaced."""
+    """A call of user code passed its time limit."""
+
+
+class LeftBehind(TookTooLong):
+    """A call of sync user code passed its time limit; its thread was left to it and replaced."""
 
 
 class Call:
@@ -29,7 +34,7 @@ class Call:
         self, function: Callable[..., Any], arguments: tuple[Any, ...], future: "asyncio.Future[Outcome]"
     ) -> None:
         self.function, self.arguments, self.future = function, arguments, future
-        self.started: float | None = None
+        self.started = 0.0
 
 
 class UserThread:
@@ -43,11 +48,11 @@ class UserThread:
     def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Outcome]":
         """Call a function in the thread; its future holds the value or whatever was raised, SystemExit included.
 
-        A call that takes longer than the limit gives TookTooLong, and the calls behind it go on in a new thread.
+        A call that takes longer than the limit gives LeftBehind, and the calls behind it go on in a new thread.
         """
         loop = asyncio.get_running_loop()
-        if self._worker is None or self._worker.loop is not loop:
-            self._worker = _Worker(loop)
+        if self._worker is None:
+            self._worker = _Worker(loop, deque())
         call = Call(function, arguments, loop.create_future())
         self._worker.put(call)
         if self._check is None:
@@ -55,84 +60,96 @@ class UserThread:
         return call.future
 
     def close(self) -> None:
-        """End the thread when its calls are done; one that hangs is left behind."""
+        """Drop the calls that have not begun, and leave the thread to the one that runs."""
         if self._check is not None:
             self._check.cancel()
             self._check = None
         if self._worker is not None:
-            self._worker.end()
+            for call in self._worker.leave() or ():
+                call.future.cancel()
             self._worker = None
 
     def _look(self) -> None:
         self._check = None
         worker = self._worker
-        if worker is None:
+        if worker is None or not worker.busy:
             return
         call, now = worker.current, worker.loop.time()
-        if call is not None and call.started is not None and now - call.started >= self._limit:
-            self._worker = worker.replace()
-            if not call.future.done():
-                call.future.set_result(Outcome(error=TookTooLong(f"took longer than {self._limit:g} s")))
+        overdue = None if call is None or now < call.started + self._limit else call
+        if overdue is not None and (behind := worker.leave(overdue)) is not None:
+            self._worker = _Worker(worker.loop, behind)
             call = None
-        if self._worker is not None and self._worker.busy:
-            started = call.started if call is not None and call.started is not None else now
-            self._check = worker.loop.call_later(max(0.001, started + self._limit - now), self._look)
+            if not overdue.future.done():
+                overdue.future.set_result(Outcome(error=LeftBehind(f"took longer than {self._limit:g} s")))
+        due = (now if call is None else call.started) + self._limit
+        self._check = worker.loop.call_later(max(0.001, due - now), self._look)
 
 
 class _Worker:
-    def __init__(self, loop: asyncio.AbstractEventLoop, calls: deque[Call] | None = None) -> None:
+    """Run calls in a thread of its own, until it is left."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, calls: deque[Call]) -> None:
         self.loop = loop
         self.current: Call | None = None
-        self._calls = deque() if calls is None else calls
+        self._calls = calls
+        self._left = False
+        self._turn = threading.Lock()
         self._wake = threading.Event()
         self._done: deque[tuple[Call, Outcome]] = deque()
         self._announced = False
-        self._abandoned = False
-        self._ending = False
-        if self._calls:
-            self._wake.set()
         threading.Thread(target=self._run, name="whereby-trigger-user-code", daemon=True).start()
 
     @property
     def busy(self) -> bool:
-        return self.current is not None or bool(self._calls)
+        """Whether a call runs or waits."""
+        with self._turn:
+            return self.current is not None or bool(self._calls)
 
     def put(self, call: Call) -> None:
-        self._calls.append(call)
+        """Have a call run after those that are there."""
+        with self._turn:
+            self._calls.append(call)
         if not self._wake.is_set():
             self._wake.set()
 
-    def end(self) -> None:
-        self._ending = True
-        self._wake.set()
+    def leave(self, call: Call | None = None) -> deque[Call] | None:
+        """Leave the thread to the call that it runs, and give what waits behind.
 
-    def replace(self) -> "_Worker":
-        """Leave this thread to its hanging call, and give the calls behind it to a new one."""
-        self._abandoned = True
-        calls, self._calls = self._calls, deque()
-        return _Worker(self.loop, calls)
+        Given a call, None if the thread has gone on to another meanwhile: that one must not run unwatched.
+        """
+        with self._turn:
+            if call is not None and self.current is not call:
+                return None
+            self._left = True
+            behind, self._calls = self._calls, deque()
+        self._wake.set()
+        return behind
 
     def _run(self) -> None:
-        while not self._abandoned:
+        while not self._left:
+            while (call := self._next()) is not None:
+                self._call(call)
             self._wake.wait()
             self._wake.clear()
-            while self._calls and not self._abandoned:
-                self._call(self._calls.popleft())
-            if self._ending and not self._calls:
-                return
+
+    def _next(self) -> Call | None:
+        with self._turn:
+            self.current = self._calls.popleft() if self._calls else None
+            if self.current is not None:
+                self.current.started = self.loop.time()
+            return self.current
 
     def _call(self, call: Call) -> None:
-        call.started = self.loop.time()
-        self.current = call
         try:
             outcome = Outcome(call.function(*call.arguments))
         except BaseException as error:
             outcome = Outcome(error=error)
-        self.current = None
         self._done.append((call, outcome))
-        if not self._announced and not self.loop.is_closed():
+        if not self._announced:
             self._announced = True
-            self.loop.call_soon_threadsafe(self._settle)
+            # A call that was left behind may outlive the loop that it was for.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
         self._announced = False

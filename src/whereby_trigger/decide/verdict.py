@@ -6,9 +6,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from whereby_trigger.decide.failure import describe, kind
 from whereby_trigger.decide.predicates import Predicate
-from whereby_trigger.decide.user_code import UserCode, describe, kind
-from whereby_trigger.decide.user_thread import TookTooLong
+from whereby_trigger.decide.user_code import UserCode
+from whereby_trigger.decide.user_thread import LeftBehind
 from whereby_trigger.webhook import Webhook, is_human
 
 BACKOFF: Final = (0.5, 2.0)
@@ -46,8 +47,7 @@ async def ask(
         outcome = await user_code.ask(predicate.function, arguments, predicate.is_async)
         if outcome.error is None:
             return _judge(predicate, webhook, outcome.value, asked)
-        hangs = isinstance(outcome.error, TookTooLong) and not predicate.is_async
-        if hangs or asked == ATTEMPTS:
+        if isinstance(outcome.error, LeftBehind) or asked == ATTEMPTS:
             return _failed(predicate, outcome.error, asked)
         await pause(BACKOFF[asked - 1])
 

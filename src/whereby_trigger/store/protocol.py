@@ -72,7 +72,7 @@ class Store(RoomStore, Protocol):
         ...
 
     def claim(self, now: float, max_age: float) -> Awaitable[int]:
-        """Take over every pending webhook whose replica is dead or that has none; return how many.
+        """Take over every pending webhook whose replica is dead or that has none; return how many, and rooms too.
 
         The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds.
         One from a dead replica has the takeover counted: it may have been in user code when the replica died.

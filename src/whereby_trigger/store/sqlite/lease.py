@@ -36,6 +36,6 @@ def bury_the_dead(
     for other, seen_at, boot, expires in connection.execute(OTHERS, (id,)).fetchall():
         if is_dead(other) or (boot and (boot != boot_id() or expires <= boot_time())):
             taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount
-            rooms.release(connection, other, now, too_old=now - seen_at > max_age)
+            taken += rooms.release(connection, other, now, too_old=now - seen_at > max_age)
             connection.execute(LEAVE, (other,))
     return taken

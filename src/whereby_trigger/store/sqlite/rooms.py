@@ -107,9 +107,10 @@ def change_session(connection: sqlite3.Connection, change: SessionChange, now: f
         _ask_to_stop(connection, id, reason, now)
 
 
-def release(connection: sqlite3.Connection, owner: str, now: float, too_old: bool) -> None:
+def release(connection: sqlite3.Connection, owner: str, now: float, too_old: bool) -> int:
     """Let the rooms of a dead replica wait for another, but those whose end was asked for or that are too old."""
-    for id, state, asked in connection.execute(OWNED_BY, (owner,)).fetchall():
+    owned = connection.execute(OWNED_BY, (owner,)).fetchall()
+    for id, state, asked in owned:
         if state == RoomState.ENDING or asked is not None:
             outcome = RoomMove(id, RoomState.ENDED, asked or "its replica died while it was ending")
         elif too_old:
@@ -117,6 +118,7 @@ def release(connection: sqlite3.Connection, owner: str, now: float, too_old: boo
         else:
             outcome = RoomMove(id, RoomState.WAITING, f"its replica {owner} died")
         move(connection, outcome, owner, now)
+    return len(owned)
 
 
 def own(connection: sqlite3.Connection, owner: str) -> list[Room]:

@@ -1,0 +1,49 @@
+"""The command line: `whereby-trigger COMMAND`."""
+
+import sys
+
+import click
+
+from whereby_trigger.cli.check import check
+from whereby_trigger.cli.db import db
+from whereby_trigger.cli.dev import dev
+from whereby_trigger.cli.events import events
+from whereby_trigger.cli.output import INTERRUPTED, show_error
+from whereby_trigger.cli.send import send
+from whereby_trigger.cli.serve import start
+from whereby_trigger.cli.settings import config
+from whereby_trigger.errors import TriggerError
+
+NAME = "whereby-trigger"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name=NAME, prog_name=NAME)
+def commands() -> None:
+    """Run an assistant in each Whereby room that asks for one.
+
+    APP is file.py or module:attribute; left out, app.py, main.py and trigger.py are tried.
+    """
+
+
+@commands.command()
+def demo() -> None:
+    """Send a scripted meeting to a real server, and show what became of it."""
+    from whereby_trigger.cli.demo import run
+
+    sys.exit(run())
+
+
+for command in (dev, start, send, events, check, config, db):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; exits with 2 for a wrong call, 1 for an operation that failed."""
+    try:
+        code = commands.main(prog_name=NAME, standalone_mode=False)
+    except (click.ClickException, TriggerError) as error:
+        code = show_error(error)
+    except click.Abort:
+        code = INTERRUPTED
+    sys.exit(code)

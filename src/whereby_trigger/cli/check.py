@@ -1,0 +1,126 @@
+"""Looking a program over before it is started: its import, its functions, its secret, its store and its port."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
+
+import click
+from msgspec import Struct
+
+from whereby_trigger.cli.app import Place, app_argument, load, locate
+from whereby_trigger.cli.events import json_option
+from whereby_trigger.cli.options import settings_options
+from whereby_trigger.cli.output import FAILED, show_objects, show_table
+from whereby_trigger.config import Settings
+from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS
+from whereby_trigger.errors import AppError, ConfigError, UsageError
+from whereby_trigger.receive import bind
+from whereby_trigger.store import Store
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.trigger import Trigger, check_reach, store_for
+
+
+class Finding(Struct, frozen=True):
+    """Say about one thing that was looked at whether it is in order, in words."""
+
+    about: str
+    ok: bool
+    detail: str
+
+    @property
+    def verdict(self) -> str:
+        return "ok" if self.ok else "problem"
+
+
+@click.command()
+@app_argument
+@json_option
+@settings_options()
+def check(app: str | None, as_json: bool, settings: Mapping[str, Any]) -> None:
+    """Check that APP could be started: its functions, secret, store and port; exits with 1 if there is a problem."""
+    findings = list(_look_over(locate(app), settings))
+    if as_json:
+        show_objects({"check": found.about, "ok": found.ok, "detail": found.detail} for found in findings)
+    else:
+        show_table([(found.verdict, found.about, found.detail) for found in findings])
+    if not all(found.ok for found in findings):
+        raise click.exceptions.Exit(FAILED)
+
+
+def _look_over(place: Place, given: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        trigger = load(place)
+    except AppError as error:
+        yield Finding("app", False, " ".join(str(error).split()))
+        return
+    yield Finding("app", True, f"{place.name} imports")
+    trigger.override(given)
+    settings = trigger.resolve().settings
+    yield from _functions(trigger)
+    yield _secret(settings)
+    yield _store(settings)
+    yield _port(settings)
+
+
+def _functions(trigger: Trigger) -> Iterator[Finding]:
+    for type, name in trigger.predicates.names().items():
+        yield Finding("predicate", True, f"{name} for {type}")
+    for event in trigger.emitter.events():
+        yield Finding("listeners", True, f"{len(trigger.listeners(event))} for {event}")
+    if trigger.predicates.types() and not trigger.listeners(TRIGGER_EVENT_SUCCESS):
+        yield Finding("listeners", False, "nobody hears when the trigger fires: add @trigger.on(TRIGGER_EVENT_SUCCESS)")
+    elif trigger.listeners(TRIGGER_EVENT_SUCCESS) and not trigger.predicates.types():
+        yield Finding("predicate", False, "none, so that the trigger never fires: add @trigger.when(TYPE)")
+    elif not trigger.emitter.events():
+        yield Finding("listeners", False, "none, and no predicate: nothing would be done about any webhook")
+
+
+def _secret(settings: Settings) -> Finding:
+    try:
+        check_reach(settings)
+    except ConfigError as error:
+        return Finding("secret", False, str(error))
+    if settings.signed:
+        return Finding("secret", True, f"{len(settings.secret)} set")
+    served = "anybody is served" if settings.allow_unsigned else "only this machine is served"
+    return Finding("secret", True, f"none set: {served}, and no signature is checked")
+
+
+def _store(settings: Settings) -> Finding:
+    try:
+        return Finding("store", True, asyncio.run(_try_store(store_for(settings.store))))
+    except UsageError as error:
+        return Finding("store", False, str(error))
+
+
+async def _try_store(store: Store) -> str:
+    """Try whether a store takes writes; one that is not there yet is not created, but tried in a folder beside it."""
+    if isinstance(store, SqliteStore) and not store.path.exists():
+        try:
+            with TemporaryDirectory(prefix=f"{store.path.name}-check-", dir=store.path.parent) as folder:
+                await _write_to(SqliteStore(f"sqlite:///{quote(folder)}/check.db"))
+                return f"{store.location} is not there yet; its folder takes one"
+        except OSError:
+            pass
+    await _write_to(store)
+    return f"{store.location} opens and takes writes"
+
+
+async def _write_to(store: Store) -> None:
+    await store.open(lambda: None)
+    try:
+        await store.ping(time.time())
+    finally:
+        await store.close()
+
+
+def _port(settings: Settings) -> Finding:
+    host, port = settings.listen_host, settings.port
+    try:
+        bind(host, port).close()
+    except UsageError as error:
+        return Finding("port", False, str(error))
+    return Finding("port", True, f"{port} is free on {host}" if port else f"any that is free on {host}")

@@ -1,0 +1,66 @@
+"""The settings as options of a command, one for each that config.py knows."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from whereby_trigger.config import NAMES, OPTIONS, Option
+
+Command = Callable[..., Any]
+
+METAVARS: Mapping[type, str] = {float: "SECONDS", int: "N"}
+
+
+def settings_options(*names: str) -> Callable[[Command], Command]:
+    """Give a command an option for each setting named, or for all; it is called with `settings`, None where not given.
+
+    Values are read where every source is read, by `resolve`.
+    """
+    chosen = [option for option in OPTIONS if option.name in (names or NAMES)]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_settings(**values: Any) -> Any:
+            given = {option.name: values.pop(option.name) for option in chosen}
+            settings = {name: None if value == () else value for name, value in given.items()}
+            return command(settings=settings, **values)
+
+        decorated: Command = with_settings
+        for option in reversed(chosen):
+            decorated = _as_option(option)(decorated)
+        return decorated
+
+    return decorate
+
+
+def flag(name: str) -> str:
+    """Give the option that sets a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def as_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings that came from a command line as its arguments again."""
+    arguments: list[str] = []
+    for name, value in settings.items():
+        if value is True:
+            arguments.append(flag(name))
+        elif value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            arguments += [f"{flag(name)}={one}" for one in values]
+    return arguments
+
+
+def _as_option(option: Option) -> Callable[[Command], Command]:
+    if isinstance(option.default, bool):
+        return click.option(flag(option.name), option.name, is_flag=True, default=None, help=_help(option))
+    metavar = METAVARS.get(type(option.default), option.name.upper())
+    several = option.name == "secret"
+    return click.option(flag(option.name), option.name, metavar=metavar, multiple=several, help=_help(option))
+
+
+def _help(option: Option) -> str:
+    text = f"{option.help[0].upper()}{option.help[1:]}."
+    shown = f"{option.default:g}" if isinstance(option.default, float) else option.default
+    return text if not option.default else f"{text} [default: {shown}]"

@@ -1,0 +1,92 @@
+"""What a command prints: tables and JSON lines on standard output, errors on standard error."""
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from whereby_trigger.errors import StoreUnavailable, UsageError
+
+LAST_COLUMN = 24
+"""Characters that the last column of a table keeps, however narrow the terminal is."""
+
+FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
+
+
+class Failed(click.ClickException):
+    """An operation failed, though the call was right."""
+
+    exit_code = FAILED
+
+
+def show_error(error: Exception) -> int:
+    """Print an error to standard error, and give the exit code that goes with it."""
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    lines = [wrapped(line) for line in f"Error: {message}".splitlines()]
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        lines.append(f"Try '{error.ctx.command_path} --help'.")
+    click.echo("\n".join(lines), err=True)
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    wrong = isinstance(error, UsageError) and not isinstance(error, StoreUnavailable)
+    return WRONG_CALL if wrong else FAILED
+
+
+def note(text: str) -> None:
+    """Print a remark to standard error, where it does not mix with what a program may read."""
+    click.echo(wrapped(text), err=True)
+
+
+def wrapped(text: str) -> str:
+    """Break a line at words where standard error is a terminal that is too narrow for it."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    broken = textwrap.wrap(
+        text, width, subsequent_indent="  ", drop_whitespace=True, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(broken)
+
+
+def show_objects(objects: Iterable[Mapping[str, Any]]) -> None:
+    """Print one JSON object a line."""
+    for fields in objects:
+        click.echo(json.dumps(fields, ensure_ascii=False))
+
+
+def show_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
+    """Print rows in columns; on a terminal that is too narrow, the last column is broken at words."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    lines = cells if header is None else [list(header), *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        _show_broken(cells, header, widths)
+        return
+    for line in lines:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo(text.rstrip())
+
+
+def printable(text: str) -> str:
+    """Show the characters that would steer a terminal, or break a line, as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _show_broken(rows: Sequence[Sequence[str]], header: Sequence[str] | None, widths: Sequence[int]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=header is not None)
+    for name in header or [""] * len(widths):
+        table.add_column(name)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(*map(Text, row))
+    narrowest = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], LAST_COLUMN)
+    Console(width=max(narrowest, shutil.get_terminal_size().columns)).print(table, soft_wrap=False)

@@ -1,0 +1,33 @@
+"""Serving a program's trigger from the command line."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from whereby_trigger import logs
+from whereby_trigger.cli.app import app_argument, load, locate
+from whereby_trigger.cli.options import settings_options
+from whereby_trigger.trigger import Trigger, run
+
+logger = logging.getLogger("whereby_trigger")
+
+NOTHING_LISTENS = "nothing listens: decisions are stored, but nobody hears of them; add @trigger.on(...)"
+
+
+def serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
+    """Serve until SIGTERM or SIGINT, with settings that come before the program's own."""
+    trigger.override(settings)
+    logs.configure()
+    if not trigger.emitter.events():
+        logger.warning(NOTHING_LISTENS)
+    run(trigger)
+
+
+@click.command()
+@app_argument
+@settings_options()
+def start(app: str | None, settings: Mapping[str, Any]) -> None:
+    """Serve APP's trigger until SIGTERM or Ctrl-C, then drain and exit."""
+    serve(load(locate(app)), settings)

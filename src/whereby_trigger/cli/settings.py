@@ -1,0 +1,51 @@
+"""The settings as a program would have them, and where each value comes from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from whereby_trigger.cli.app import app_argument, resolved
+from whereby_trigger.cli.events import json_option
+from whereby_trigger.cli.options import settings_options
+from whereby_trigger.cli.output import note, show_objects, show_table
+from whereby_trigger.config import NAMES, Resolved, masked
+
+NOT_VARIABLES = ("command line", "keyword", "default")
+
+
+@click.command()
+@app_argument
+@json_option
+@settings_options()
+def config(app: str | None, as_json: bool, settings: Mapping[str, Any]) -> None:
+    """Show each setting with its value and where that comes from; secrets are masked."""
+    found = resolved(app, settings)
+    if as_json:
+        show_objects(_objects(found))
+    else:
+        rows = [(name, _shown(found, name), _source(found, name)) for name in NAMES]
+        show_table(rows, ("setting", "value", "from"))
+    for warning in found.warnings:
+        note(f"Warning: {warning}")
+
+
+def _objects(found: Resolved) -> list[dict[str, Any]]:
+    return [{"name": name, "value": _bare(found, name), "source": found.sources[name]} for name in NAMES]
+
+
+def _bare(found: Resolved, name: str) -> Any:
+    """Give a value as JSON has it, with the settings that hold secrets masked."""
+    value = getattr(found.settings, name)
+    return masked(name, value) if name in ("secret", "store") else value
+
+
+def _shown(found: Resolved, name: str) -> str:
+    value = getattr(found.settings, name)
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return masked(name, whole) or "-"
+
+
+def _source(found: Resolved, name: str) -> str:
+    source = found.sources[name]
+    return source if source in NOT_VARIABLES else f"{source} in the environment"

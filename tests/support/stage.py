@@ -1,0 +1,75 @@
+"""The receiving, storing and deciding stages of a trigger on a real store, without a port: deliver, and see."""
+
+import asyncio
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from whereby_trigger import Trigger, Webhook
+from whereby_trigger.config import Settings, resolve
+from whereby_trigger.decide import Queued, UserCode
+from whereby_trigger.receive import Accepted, Rules, intake
+from whereby_trigger.running import Running
+from whereby_trigger.store import Added, Decision, Query, Record
+from whereby_trigger.store.sqlite import SqliteStore
+
+
+class Stage:
+    """Run a trigger's stages on `stage.db` in a folder for as long as an `async with` block; settings are keywords."""
+
+    def __init__(self, trigger: Trigger, folder: Path, **settings: Any) -> None:
+        self.trigger = trigger
+        self.settings = settings_for(folder, **settings)
+        self.store = SqliteStore(self.settings.store)
+        self._decisions: dict[str, asyncio.Future[Decision]] = {}
+        self.decided: list[Decision] = []
+
+    async def __aenter__(self) -> "Stage":
+        self.user_code = UserCode(self.settings.predicate_timeout)
+        self.running = Running(self.settings, self.store, self.trigger.predicates, self.trigger.emitter, self.user_code)
+        self.running.observe(self._note)
+        await self.running.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.running.close(0)
+
+    async def deliver(self, webhook: Webhook, received_at: float | None = None) -> Added:
+        """Store a webhook and hand it on, as its delivery would."""
+        added = await self.store_only(webhook, received_at)
+        self.running.accepted(self._verdict(webhook, received_at), added, time.monotonic())
+        return added
+
+    async def store_only(self, webhook: Webhook, received_at: float | None = None) -> Added:
+        """Store a webhook without handing it on, as where the commit's answer was lost."""
+        return await self.running.add(self._verdict(webhook, received_at).arrival)
+
+    async def decision(self, webhook: Webhook) -> Decision:
+        """Wait for the decision on a webhook."""
+        return await self._future(webhook.id)
+
+    async def records(self) -> list[Record]:
+        """Read what the store holds, in order of arrival."""
+        return (await self.store.find(Query()))[::-1]
+
+    def _verdict(self, webhook: Webhook, received_at: float | None) -> Accepted:
+        now = time.time() if received_at is None else received_at
+        verdict = intake((), webhook.raw, now, Rules(allow_unsigned=True, subdomain=self.settings.subdomain))
+        assert isinstance(verdict, Accepted)
+        return verdict
+
+    def _future(self, id: str) -> "asyncio.Future[Decision]":
+        return self._decisions.setdefault(id, asyncio.get_running_loop().create_future())
+
+    def _note(self, queued: Queued, decision: Decision) -> None:
+        self.decided.append(decision)
+        if not self._future(decision.id).done():
+            self._future(decision.id).set_result(decision)
+
+
+def settings_for(folder: Path, **settings: Any) -> Settings:
+    """Resolve settings for a store in a folder, free of the environment."""
+    return resolve({"store": f"sqlite:///{folder}/stage.db", "allow_unsigned": True} | settings, environ={}).settings
