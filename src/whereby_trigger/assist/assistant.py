@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from whereby_trigger.assist.session import Session
 from whereby_trigger.errors import RegistrationError
+from whereby_trigger.functions import is_async
 
 AssistantFunction = Callable[[Session], Coroutine[Any, Any, Any]]
 
@@ -42,10 +43,7 @@ Assistant = CoroutineAssistant | CommandAssistant
 def coroutine_assistant(function: Any, bots: bool) -> CoroutineAssistant:
     """Check that a function can be an assistant; raises RegistrationError with the right form where it cannot."""
     name = getattr(function, "__name__", repr(function))
-    call = (
-        function if inspect.isfunction(function) or inspect.ismethod(function) else getattr(function, "__call__", None)
-    )
-    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(call):
+    if not is_async(function):
         raise RegistrationError(
             f"the assistant {name} must be a coroutine: write `async def {name}(session: Session) -> None`"
         )

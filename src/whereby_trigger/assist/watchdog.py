@@ -10,6 +10,9 @@ from whereby_trigger.boot import boot_time
 LOOK = 0.1
 EXIT_CODE = 70
 
+LOOKS = 5
+"""How many looks in a row must find a deadline passed: the loop of a machine that slept gets its chance first."""
+
 
 class Watchdog:
     """Keep deadlines, by name, in seconds of the boot clock. One that passes ends the process at once."""
@@ -36,10 +39,16 @@ class Watchdog:
         self._closed.set()
 
     def _run(self) -> None:
+        passed: dict[str, int] = {}
         while not self._closed.wait(LOOK):
             now = boot_time()
             for name, (deadline, applies) in list(self._deadlines.items()):
-                if now > deadline and applies():
-                    sys.stderr.write(f"whereby-trigger: ended, user code did not return by the deadline of {name}\n")
-                    sys.stderr.flush()
-                    os._exit(EXIT_CODE)
+                passed[name] = passed.get(name, 0) + 1 if now > deadline and applies() else 0
+                if passed[name] >= LOOKS:
+                    _end_process(name)
+
+
+def _end_process(name: str) -> None:
+    sys.stderr.write(f"whereby-trigger: ended, user code did not return by the deadline of {name}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_CODE)

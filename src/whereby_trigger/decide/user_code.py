@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from whereby_trigger.decide.functions import UserFunction
+from whereby_trigger.functions import UserFunction
 from whereby_trigger.decide.user_thread import Outcome, TookTooLong, UserThread
 
 WIND_DOWN = 1.0

@@ -94,7 +94,7 @@ class RoomStore(Protocol):
         ...
 
     def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
-        """Let a room wait for an assistant, unless it has an open entry; one that is ending is followed by another."""
+        """Let a room wait for an assistant, unless it has an open entry; one that is ending gets a successor."""
         ...
 
     def take(self, slots: int, now: float) -> Awaitable[list[Room]]:
