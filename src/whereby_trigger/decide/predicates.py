@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from whereby_trigger.functions import UserFunction, is_async, name_of, place_of, takes_argument
 from whereby_trigger.errors import RegistrationError
+from whereby_trigger.functions import UserFunction, is_async, name_of, place_of, takes_argument
 from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES
 
 

@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from whereby_trigger.functions import UserFunction
 from whereby_trigger.decide.user_thread import Outcome, TookTooLong, UserThread
+from whereby_trigger.functions import UserFunction
 
 WIND_DOWN = 1.0
 """Seconds that async code which was cancelled is waited for, in case it ignores that."""

@@ -74,8 +74,10 @@ class RoomMove(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """Hold webhooks of some rooms, as pairs of room key and body, in order; `upto` is the number read up to, `more` whether
-    there may be more above it now."""
+    """Hold webhooks of some rooms, as pairs of room key and body, in order.
+
+    `upto` is the number read up to, `more` whether there may be more above it now.
+    """
 
     webhooks: tuple[tuple[str, bytes], ...]
     upto: int
