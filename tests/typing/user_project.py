@@ -128,6 +128,8 @@ by_decorator.on(TRIGGER_EVENT_SUCCESS, announce)
 by_decorator.on(TRIGGER_EVENT_SUCCESS, lambda success: said.append(success.room_url.upper()))
 by_decorator.on("room.client.left", lambda: said.append("somebody left"))
 by_decorator.on("room.client.left", functools.partial(told, "left:"))
+for number in range(2):
+    by_decorator.on("room.client.knocked", lambda webhook, number=number: said.append(f"{number} {webhook.id}"))
 by_decorator.on("an event of my own", lambda payload: said.append(str(payload)))
 
 

@@ -28,6 +28,7 @@ from whereby_trigger.decide.signatures import (
     TranscriptionFailedListener,
     TranscriptionFinishedListener,
     TranscriptionStartedListener,
+    WithDefault,
 )
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.webhook import (
@@ -200,6 +201,10 @@ class On:
     def __call__(self, event: str, listener: Callable[[object], Result], /) -> Callable[..., Result]: ...
     @overload
     def __call__(self, event: str, listener: Callable[[], Result], /) -> Callable[[], Result]: ...
+    @overload
+    def __call__(  # type: ignore[overload-cannot-match]
+        self, event: str, listener: WithDefault[Result], /
+    ) -> Callable[..., Result]: ...
     def __call__(self, event: str, listener: Callable[..., Any] | None = None, /) -> Any:
         if listener is not None:
             self._emitter.on(event, listener, once=self._once)

@@ -4,7 +4,7 @@ A decorator gives back the very type it was given, which only a type variable of
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 from whereby_trigger.decide.emitter import TriggerSuccess
 from whereby_trigger.webhook import (
@@ -22,10 +22,21 @@ from whereby_trigger.webhook import (
 )
 
 P = TypeVar("P")
+Result = TypeVar("Result", covariant=True)
 
 Answer = bool | Awaitable[bool]
 Predicate = Callable[[P], Answer] | Callable[[], Answer]
 Listener = Callable[[P], object] | Callable[[], object]
+
+
+class WithDefault(Protocol[Result]):
+    """Take a lambda that binds a name of its surroundings, `lambda payload, name=name: …`, as loops need it.
+
+    mypy does not take a lambda with a default for a function of one argument, though any other function it does.
+    """
+
+    def __call__(self, payload: object, bound: Any = ..., /) -> Result: ...
+
 
 RoomType = Literal[
     "room.client.joined",

@@ -69,7 +69,7 @@ class Edge:
         self._waiting = Waiting()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
+        path = _path_below_root(scope)
         method: str = scope["method"]
         if method == "GET" and path.endswith(("/livez", "/readyz")):
             await self._probe(path, send)
@@ -151,6 +151,13 @@ class _Refused(Exception):
 
 class _Gone(Exception):
     """The sender hung up before its request was complete."""
+
+
+def _path_below_root(scope: Scope) -> str:
+    """Give the path without the prefix that a proxy has stripped and the server puts back. Source: ASGI, HTTP scope."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return (path.removeprefix(root) or "/") if f"{path}/".startswith(f"{root}/") else path
 
 
 def _declared_length(scope: Scope) -> int:

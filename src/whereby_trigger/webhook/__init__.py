@@ -13,7 +13,7 @@ from whereby_trigger.webhook.data import (
     WebhookData,
 )
 from whereby_trigger.webhook.decode import decode, identify
-from whereby_trigger.webhook.room import Room, room_from_url, room_of, why_no_room
+from whereby_trigger.webhook.room import Room, room_from_url, room_of, room_path, why_no_room
 from whereby_trigger.webhook.signature import SIGNATURE_HEADER, sign, verify
 from whereby_trigger.webhook.types import (
     ROOM_TYPES,
@@ -75,6 +75,7 @@ __all__ = [
     "is_human",
     "room_from_url",
     "room_of",
+    "room_path",
     "sign",
     "verify",
     "why_no_room",

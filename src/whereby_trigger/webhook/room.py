@@ -66,6 +66,11 @@ def room_from_url(url: str) -> Room:
     return room
 
 
+def room_path(room_name: str) -> str:
+    """Give the path that a room's name, plain or percent-encoded, has in the room's key and URL."""
+    return "/" + quote(_decoded(room_name).strip("/"))
+
+
 def _resolve(webhook: Webhook, subdomain: str | None) -> Room | str:
     data = webhook.data
     if not isinstance(data, RoomData):

@@ -24,20 +24,25 @@ def path_of(url: str) -> Path:
         raise ConfigError(f"store {url!r} has options after '?': there are none, every commit is synced to disk")
     if not name or name == ":memory:" or "\0" in name:
         raise ConfigError(f"store {url!r} names no file: webhooks must outlive the process, write sqlite:///file.db")
-    return Path(name).expanduser().absolute()
+    try:
+        return Path(name).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(f"store {url!r} begins with '~', but there is no such user with a home") from None
 
 
 def create(path: Path) -> None:
     """Make an empty database file that only its owner can read, if there is none, and sync its folder."""
-    if path.is_dir():
-        raise StoreError(f"the store {path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise StoreError(f"the store's folder {path.parent} does not exist: create it, or set store= to another place")
     try:
+        if path.is_dir():
+            raise StoreError(f"the store {path} is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise StoreError(
+                f"the store's folder {path.parent} does not exist: create it, or set store= to another place"
+            )
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         _sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"the store {path} cannot be written: {error.strerror}; check who owns it") from error
+        raise not_writable(path, error) from error
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise StoreError(
             f"the store {path} is read-only, or its folder is: both must be writable, the journal lies beside the file"
@@ -45,29 +50,25 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-    """Open an existing database so that a commit returns only when it is on disk.
-
-    Raises StoreError where the file cannot be used, or would not be synced.
-    """
+    """Open an existing database, changing nothing in it; raises StoreError where that fails."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
     try:
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA query_only = 1" if readonly else "PRAGMA query_only = 0")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA fullfsync = 1")
-        connection.execute("PRAGMA checkpoint_fullfsync = 1")
-        if not readonly:
-            connection.execute("PRAGMA journal_mode = WAL")
-            _refuse_unsafe(connection, path)
     except sqlite3.Error as error:
         raise opening_failed(path, error) from error
+    connection.execute("PRAGMA query_only = 1" if readonly else "PRAGMA query_only = 0")
     return connection
 
 
-def _refuse_unsafe(connection: sqlite3.Connection, path: Path) -> None:
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
+def make_durable(connection: sqlite3.Connection, path: Path) -> None:
+    """Have a commit return only when it is on disk; raises StoreError where the file would not be synced."""
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = 1")
+    connection.execute("PRAGMA checkpoint_fullfsync = 1")
+    connection.execute("PRAGMA journal_mode = WAL")
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
     if synchronous < 2:
@@ -91,9 +92,13 @@ def opening_failed(path: Path, error: sqlite3.Error) -> StoreError:
         )
     if "readonly" in text:
         return StoreError(f"the store {path} is read-only: make the file and its folder writable")
-    if "unable to open" in text and not path.exists():
+    if "unable to open" in text and not os.path.exists(path):
         return StoreError(f"there is no store at {path}: start the trigger once, or name another with --store")
     return StoreError(f"the store {path} cannot be used: {text}")
+
+
+def not_writable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"the store {path} cannot be written: {error.strerror}; check who owns it")
 
 
 def held_locked(path: Path) -> StoreError:

@@ -9,7 +9,11 @@ from whereby_trigger.store.sqlite import rooms, statements
 JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
 RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? AND expires > ?"
 LEAVE = "DELETE FROM replicas WHERE id = ?"
-OTHERS = "SELECT id, seen_at, boot, expires FROM replicas WHERE id <> ?"
+OTHERS = """
+SELECT id, seen_at, boot, expires FROM replicas WHERE id <> :me
+UNION SELECT owner, :now, '', 0 FROM webhooks
+WHERE state = 'pending' AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
+"""
 
 
 def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float) -> None:
@@ -33,7 +37,7 @@ def bury_the_dead(
 ) -> int:
     """Take over the webhooks of every replica that is dead or whose lease has run out, and let its rooms wait."""
     taken = 0
-    for other, seen_at, boot, expires in connection.execute(OTHERS, (id,)).fetchall():
+    for other, seen_at, boot, expires in connection.execute(OTHERS, {"me": id, "now": now}).fetchall():
         if is_dead(other) or (boot and (boot != boot_id() or expires <= boot_time())):
             taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount
             taken += rooms.release(connection, other, now, too_old=now - seen_at > max_age)

@@ -81,6 +81,8 @@ def bury_if_dead(database: Path, replica: str) -> bool:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False
     try:
         _acquire(descriptor, wait=False)
     except OSError:

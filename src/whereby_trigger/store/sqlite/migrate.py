@@ -22,10 +22,12 @@ def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
     """Read a database's schema and the oldest program's schema that it admits; (0, 0) for an empty file."""
     if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         return 0, 0
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'version' AND type = 'table'").fetchone():
+    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('version')")}
+    is_ours = columns >= {"schema", "admits"}
+    row = connection.execute("SELECT schema, admits FROM version").fetchone() if is_ours else None
+    if row is None or not all(isinstance(number, int) for number in row):
         raise StoreError("the store's file belongs to another program: name another file with store=")
-    schema, admits = connection.execute("SELECT schema, admits FROM version").fetchone()
-    return schema, admits
+    return row[0], row[1]
 
 
 def check_admitted(connection: sqlite3.Connection, path: Path) -> int:

@@ -12,63 +12,68 @@ from whereby_trigger.store.sqlite import file, lease, migrate
 from whereby_trigger.store.sqlite.lock import FileLock, LifeLock
 
 
-def enter(path: Path, replica: str, ttl: float) -> tuple[sqlite3.Connection, FileLock, LifeLock]:
-    """Create and migrate the database as needed, and enter a replica; raises StoreError where that cannot be."""
-    with ExitStack() as undo:
+def enter(path: Path, replica: str, ttl: float) -> tuple[sqlite3.Connection, sqlite3.Connection, FileLock, LifeLock]:
+    """Create and migrate the database as needed, and enter a replica; raises StoreError where that cannot be.
+
+    Give the connections to write and to read with, the lock to write in turn with, and the one that shows it alive.
+    """
+    with ExitStack() as undo, _in_words(path):
         connection, turn = _writable(path, undo)
         life = LifeLock(path, replica)
         undo.callback(life.close)
-        with _taken(turn, path):
-            migrate.migrate(connection, path)
-            lease.join(connection, replica, os.getpid(), time.time(), ttl)
+        turn.acquire(file.BUSY_TIMEOUT)
+        file.make_durable(connection, path)
+        migrate.migrate(connection, path)
+        lease.join(connection, replica, os.getpid(), time.time(), ttl)
+        turn.release()
+        reading = file.connect(path, readonly=True)
         undo.pop_all()
-        return connection, turn, life
+        return connection, reading, turn, life
 
 
 def bring_up(path: Path) -> list[int]:
     """Create the database where there is none, migrate it, and give the numbers of the migrations applied."""
-    with ExitStack() as undo:
+    with ExitStack() as undo, _in_words(path):
         connection, turn = _writable(path, undo)
-        with _taken(turn, path):
-            return migrate.migrate(connection, path)
+        turn.acquire(file.BUSY_TIMEOUT)
+        file.make_durable(connection, path)
+        return migrate.migrate(connection, path)
 
 
 def look_into(path: Path) -> sqlite3.Connection:
     """Open a database to read it only; raises StoreError where there is none, or not at this program's schema."""
-    connection = file.connect(path, readonly=True)
-    try:
+    with ExitStack() as undo, _in_words(path):
+        connection = file.connect(path, readonly=True)
+        undo.callback(connection.close)
         schema = migrate.check_admitted(connection, path)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise file.opening_failed(path, error) from error
-        raise
-    if schema < migrate.SCHEMA:
-        connection.close()
-        raise StoreError(
-            f"the store {path} is at schema {schema}, this program reads {migrate.SCHEMA}: "
-            "run `whereby-trigger db migrate`, or start the trigger once"
-        )
-    return connection
+        if schema < migrate.SCHEMA:
+            raise StoreError(
+                f"the store {path} is at schema {schema}, this program reads {migrate.SCHEMA}: "
+                "run `whereby-trigger db migrate`, or start the trigger once"
+            )
+        undo.pop_all()
+        return connection
 
 
 def _writable(path: Path, undo: ExitStack) -> tuple[sqlite3.Connection, FileLock]:
     file.create(path)
-    turn = FileLock(path.with_name(path.name + "-lock"))
-    undo.callback(turn.close)
     connection = file.connect(path)
     undo.callback(connection.close)
+    # Before anything is changed: the file may be another program's.
+    migrate.check_admitted(connection, path)
+    turn = FileLock(path.with_name(path.name + "-lock"))
+    undo.callback(turn.close)
     return connection, turn
 
 
 @contextmanager
-def _taken(turn: FileLock, path: Path) -> Iterator[None]:
-    """Hold the writers' turn, and say in words why the database cannot be used meanwhile."""
+def _in_words(path: Path) -> Iterator[None]:
+    """Say why the database cannot be used."""
     try:
-        turn.acquire(file.BUSY_TIMEOUT)
         yield
-        turn.release()
     except sqlite3.Error as error:
         raise file.opening_failed(path, error) from error
     except TimeoutError as error:
         raise file.held_locked(path) from error
+    except OSError as error:
+        raise file.not_writable(path, error) from error

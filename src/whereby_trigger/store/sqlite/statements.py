@@ -7,7 +7,8 @@ from typing import Any
 
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.sqlite import rooms
-from whereby_trigger.store.states import State
+from whereby_trigger.store.states import FIRST_STATES, State
+from whereby_trigger.webhook import room_path
 
 INSERT = """
 INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, decided_at)
@@ -16,7 +17,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
 COUNT_DELIVERY = "UPDATE webhooks SET deliveries = deliveries + 1 WHERE id = ? RETURNING seq, state"
 DECIDE = """
 UPDATE webhooks SET state = ?, reason = ?, attempts = ?, decided_at = ?, errors = ?
-WHERE seq = ? AND state = 'pending' AND owner = ?
+WHERE seq = ? AND id = ? AND state = 'pending' AND owner = ?
 """
 BLAME = """
 UPDATE webhooks SET attempts = attempts + 1
@@ -40,14 +41,18 @@ REPLAY = """
 UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = ?, reason = '',
 decided_at = NULL, errors = '[]'
 """
-OLDEST = "SELECT seq, received_at, state FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?"
-FORGET = "DELETE FROM webhooks WHERE seq = ? AND state <> 'pending'"
+FORGET = """
+DELETE FROM webhooks WHERE seq IN
+(SELECT seq FROM webhooks WHERE state <> 'pending' AND received_at < ? ORDER BY received_at LIMIT ?)
+"""
 SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 
 LAST_CHARACTER = "\U0010ffff"
 
 
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
+    if arrival.state not in FIRST_STATES:
+        raise ValueError(f"no webhook is stored as {arrival.state}")
     decided_at = None if arrival.state is State.PENDING else arrival.received_at
     row = (
         *(arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, arrival.received_at),
@@ -64,7 +69,7 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
 
 def decide(connection: sqlite3.Connection, decision: Decision, owner: str) -> bool:
     outcome = (decision.state, decision.reason, decision.attempts, decision.decided_at, _pack(decision.errors))
-    return connection.execute(DECIDE, (*outcome, decision.seq, owner)).rowcount == 1
+    return connection.execute(DECIDE, (*outcome, decision.seq, decision.id, owner)).rowcount == 1
 
 
 def blame(connection: sqlite3.Connection, seq: int, owner: str) -> int:
@@ -85,29 +90,23 @@ def pending(connection: sqlite3.Connection, owner: str, after: int, limit: int) 
 
 
 def find(connection: sqlite3.Connection, query: Query) -> list[Record]:
-    where, values = _where(query)
-    limit = "" if query.limit is None else f" LIMIT {int(query.limit)}"
-    rows = connection.execute(f"{FIND} WHERE {where} ORDER BY seq DESC{limit}", values).fetchall()
-    return [_record(row) for row in rows]
+    selected, values = _select(query)
+    return [_record(row) for row in connection.execute(f"{FIND} {selected}", values).fetchall()]
 
 
 def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str]:
-    where, values = _where(query)
-    statement = f"{REPLAY} WHERE state <> 'pending' AND {where} RETURNING id"
+    selected, values = _select(query, "state <> 'pending'")
+    statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM webhooks {selected}) RETURNING id"  # noqa: S608
     return [id for (id,) in connection.execute(statement, (now, *values)).fetchall()]
 
 
-def prune(connection: sqlite3.Connection, before: float, after: int, limit: int) -> tuple[int, int | None]:
-    """Forget what is old among the next `limit` rows; return how many, and where to go on, None at the end."""
-    rows = connection.execute(OLDEST, (after, limit)).fetchall()
-    old = [seq for seq, received_at, _ in rows if received_at < before]
-    forgotten = sum(connection.execute(FORGET, (seq,)).rowcount for seq in old)
-    more = len(rows) == limit and bool(old)
-    return forgotten, rows[-1][0] if more else None
+def prune(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Forget at most `limit` decided webhooks received before a time; return how many."""
+    return connection.execute(FORGET, (before, limit)).rowcount
 
 
-def _where(query: Query) -> tuple[str, list[Any]]:
-    clauses: list[str] = ["1"]
+def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:
+    clauses = [also]
     values: list[Any] = []
     if query.ids is not None:
         clauses.append(f"id IN ({', '.join('?' * len(query.ids))})")
@@ -122,9 +121,11 @@ def _where(query: Query) -> tuple[str, list[Any]]:
         clauses.append("type = ?")
         values.append(query.type)
     if query.room is not None:
-        clauses.append("substr(room, instr(room, '/')) = ?" if query.room.startswith("/") else "room = ?")
-        values.append(query.room)
-    return " AND ".join(clauses), values
+        by_name = query.room.startswith("/")
+        clauses.append("substr(room, instr(room, '/')) = ?" if by_name else "room = ?")
+        values.append(room_path(query.room) if by_name else query.room)
+    limit = "" if query.limit is None else f"LIMIT {int(query.limit)}"
+    return f"WHERE {' AND '.join(clauses)} ORDER BY seq DESC {limit}", values
 
 
 def _record(row: Sequence[Any]) -> Record:

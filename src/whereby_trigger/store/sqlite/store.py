@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from whereby_trigger.errors import LifecycleError, StoreUnavailable
+from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
 from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
@@ -40,9 +40,10 @@ class SqliteStore:
         return str(self.path)
 
     async def open(self, changed: Callable[[], None]) -> None:
-        connection, turn, life = await asyncio.to_thread(opening.enter, self.path, self.replica, self._lease_ttl)
+        entered = await asyncio.to_thread(opening.enter, self.path, self.replica, self._lease_ttl)
+        connection, reading, turn, life = entered
         self._writing = _Writing(Writer(connection, turn, changed), life)
-        self._reader = _Reader(file.connect(self.path, readonly=True))
+        self._reader = _Reader(reading)
 
     async def peek(self) -> None:
         self._reader = _Reader(await asyncio.to_thread(opening.look_into, self.path))
@@ -55,8 +56,8 @@ class SqliteStore:
         reader, self._reader = self._reader, None
         if writing is not None:
             leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=time.time()))
+            leaving.add_done_callback(_let_pass)
             await writing.writer.close(CLOSE_TIMEOUT)
-            leaving.cancel()
         if reader is not None:
             await reader.close()
         if writing is not None:
@@ -72,8 +73,7 @@ class SqliteStore:
         return self._write(partial(statements.blame, seq=seq, owner=self.replica))
 
     def note(self, id: str, error: str) -> None:
-        noted = self._write(partial(statements.note, id=id, error=error), kept=True)
-        noted.add_done_callback(lambda noted: noted.cancelled() or noted.exception())
+        self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(_let_pass)
 
     def claim(self, now: float, max_age: float) -> Awaitable[int]:
         replica, is_dead = self.replica, partial(bury_if_dead, self.path)
@@ -94,10 +94,9 @@ class SqliteStore:
         return self._write(partial(statements.replay, query=query, now=now))
 
     async def prune(self, before: float) -> int:
-        total, after = 0, 0
-        while after is not None:
-            step = partial(statements.prune, before=before, after=after, limit=PRUNE_ROWS)
-            forgotten, after = await self._write(step)
+        total, forgotten = 0, PRUNE_ROWS
+        while forgotten == PRUNE_ROWS:
+            forgotten = await self._write(partial(statements.prune, before=before, limit=PRUNE_ROWS))
             total += forgotten
         await self._write(partial(rooms.forget, before=before))
         return total
@@ -137,12 +136,12 @@ class SqliteStore:
 
     def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
         if self._writing is None:
-            raise LifecycleError("the store is not open for writing: start the trigger first")
+            return _refused("the store is not open for writing: start the trigger first")
         return self._writing.writer.submit(work, kept=kept)
 
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
         if self._reader is None:
-            raise LifecycleError("the store is not open: start the trigger first")
+            return _refused("the store is not open: start the trigger first")
         return self._reader.run(work)
 
 
@@ -158,6 +157,8 @@ class _Reader:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the store cannot be read now: {error}") from error
+        except UnicodeError as error:
+            raise StoreError(f"the store refused a value: {error}") from error
 
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown)
@@ -169,3 +170,15 @@ class _Writing:
 
     def __init__(self, writer: Writer, life: LifeLock) -> None:
         self.writer, self.life = writer, life
+
+
+def _refused(why: str) -> "asyncio.Future[Any]":
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_exception(StoreUnavailable(why))
+    return future
+
+
+def _let_pass(written: "asyncio.Future[Any]") -> None:
+    # What nobody waits for may fail unheard: asyncio would log it, with what it holds.
+    if not written.cancelled():
+        written.exception()

@@ -148,7 +148,7 @@ class Writer:
 
 
 def _is_outage(error: Exception) -> bool:
-    return isinstance(error, sqlite3.Error) and not isinstance(error, REFUSALS_OF_DATA)
+    return isinstance(error, sqlite3.Error | OSError) and not isinstance(error, REFUSALS_OF_DATA)
 
 
 def _settle(settled: list[tuple[Job, Any, Exception | None]]) -> None:

@@ -5,7 +5,7 @@ CREATE TABLE version (
 INSERT INTO version (schema, admits) VALUES (0, 1);
 
 CREATE TABLE webhooks (
-    seq         INTEGER PRIMARY KEY,
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
     id          TEXT NOT NULL UNIQUE,
     type        TEXT NOT NULL,
     room        TEXT,
@@ -20,9 +20,11 @@ CREATE TABLE webhooks (
     takeovers   INTEGER NOT NULL DEFAULT 0,
     reason      TEXT NOT NULL DEFAULT '',
     decided_at  REAL,
-    errors      TEXT NOT NULL DEFAULT '[]'
+    errors      TEXT NOT NULL DEFAULT '[]',
+    CHECK ((state = 'pending') = (decided_at IS NULL))
 );
 CREATE INDEX webhooks_pending ON webhooks (seq) WHERE state = 'pending';
+CREATE INDEX webhooks_decided ON webhooks (received_at) WHERE state <> 'pending';
 
 CREATE TABLE replicas (
     id      TEXT PRIMARY KEY,

@@ -1,0 +1,36 @@
+"""A store of every kind, opened by as many replicas as a test asks for."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.stores import KINDS, Place
+from whereby_trigger.store import Store
+
+Replicas = Callable[..., Awaitable[Store]]
+
+
+@pytest.fixture(params=list(KINDS))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return KINDS[request.param](tmp_path)
+
+
+@pytest.fixture
+async def replicas(place: Place) -> AsyncIterator[Replicas]:
+    """Open one more replica of the same store with every call; each is closed after the test."""
+    async with AsyncExitStack() as opened:
+
+        async def open_one(changed: Callable[[], None] = lambda: None) -> Store:
+            store = place.replica()
+            await store.open(changed)
+            opened.push_async_callback(store.close)
+            return store
+
+        yield open_one
+
+
+@pytest.fixture
+async def store(replicas: Replicas) -> Store:
+    return await replicas()

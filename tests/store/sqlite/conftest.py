@@ -1,0 +1,30 @@
+"""A SQLite file of its own for each test."""
+
+from pathlib import Path
+
+import pytest
+
+from whereby_trigger.store import Store
+from whereby_trigger.store.sqlite import SqliteStore, file
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "webhooks.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def unopened(url: str) -> Store:
+    return SqliteStore(url)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Have every store that is opened from now on wait a fifth of a second for a lock."""
+    monkeypatch.setattr(file, "BUSY_TIMEOUT", 0.2)
+    return 0.2

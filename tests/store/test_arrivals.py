@@ -1,0 +1,53 @@
+"""A property: whatever arrives, in whatever batches and over however many openings, is held once and counted."""
+
+import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.arrivals import arrival
+from tests.support.stores import KINDS
+from whereby_trigger.store import Query, Store
+
+DELIVERY = st.tuples(st.sampled_from(["a", "b", "c", "A", "ä", ""]), st.binary(max_size=8))
+BATCH = st.lists(DELIVERY, max_size=12)
+OPENING = st.lists(BATCH, max_size=4)
+
+
+async def deliver(store: Store, batch: list[tuple[str, bytes]]) -> list[bool]:
+    added = await asyncio.gather(*(store.add(arrival(id, body=body)) for id, body in batch))
+    return [one.duplicate for one in added]
+
+
+async def check(kind: str, openings: list[list[list[tuple[str, bytes]]]]) -> None:
+    first_bodies: dict[str, bytes] = {}
+    deliveries: dict[str, int] = {}
+    with TemporaryDirectory() as folder:
+        place = KINDS[kind](Path(folder))
+        for opening in openings:
+            store = place.replica()
+            await store.open(lambda: None)
+            for batch in opening:
+                expected = []
+                for id, body in batch:
+                    expected.append(id in first_bodies)
+                    first_bodies.setdefault(id, body)
+                    deliveries[id] = deliveries.get(id, 0) + 1
+                assert await deliver(store, batch) == expected
+            stored = await store.find(Query())
+            await store.close()
+            assert {found.id: found.body for found in stored} == first_bodies
+            assert {found.id: found.deliveries for found in stored} == deliveries
+            assert [found.id for found in reversed(stored)] == list(first_bodies)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60)
+@given(openings=st.lists(OPENING, max_size=3))
+def test_every_id_is_held_once_with_its_first_body_and_all_its_deliveries(
+    kind: str, openings: list[list[list[tuple[str, bytes]]]]
+) -> None:
+    asyncio.run(check(kind, openings))

@@ -1,0 +1,127 @@
+"""A replica's life: opened, told of what others write, closed with nothing lost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.store.conftest import Replicas
+from tests.support.arrivals import NOW, arrival, decided, decision
+from tests.support.stores import Place
+from tests.support.until import eventually
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import Query, State, Store
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_closing_finishes_what_was_handed_over(place: Place, replicas: Replicas) -> None:
+    store = place.replica()
+    await store.open(lambda: None)
+    adding = [store.add(arrival(str(n))) for n in range(3000)]
+    await store.close()
+    assert not any(added.duplicate for added in await asyncio.gather(*adding))
+    assert len(await (await replicas()).find(Query())) == 3000
+
+
+async def test_closing_twice_or_unopened_is_no_error(place: Place) -> None:
+    store = place.replica()
+    await store.close()
+    await store.open(lambda: None)
+    await store.close()
+    await store.close()
+
+
+Verb = Callable[[Store], Awaitable[object]]
+
+VERBS: dict[str, Verb] = {
+    "add": lambda store: store.add(arrival("a")),
+    "decide": lambda store: store.decide(decision(1, "a")),
+    "blame": lambda store: store.blame(1),
+    "claim": lambda store: store.claim(),
+    "pending": lambda store: store.pending(0, 1),
+    "find": lambda store: store.find(Query()),
+    "replay": lambda store: store.replay(Query(), NOW),
+    "prune": lambda store: store.prune(NOW),
+    "ping": lambda store: store.ping(NOW),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+async def test_a_closed_store_cannot_do_it_now_and_says_so(place: Place, verb: Verb) -> None:
+    store = place.replica()
+    await store.open(lambda: None)
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await verb(store)
+
+
+async def test_a_note_to_a_closed_store_is_lost_quietly(place: Place) -> None:
+    store = place.replica()
+    await store.open(lambda: None)
+    await store.close()
+    store.note("a", "too late")
+
+
+async def test_no_two_replicas_have_the_same_id(place: Place, replicas: Replicas) -> None:
+    opened = [await replicas() for _ in range(3)]
+    assert len({store.replica for store in [*opened, place.replica()]}) == 4
+
+
+async def test_all_replicas_say_where_the_store_is(place: Place, store: Store) -> None:
+    assert store.location == place.replica().location
+
+
+async def test_ping_succeeds_where_writes_do_and_stores_no_webhook(store: Store) -> None:
+    await store.ping(NOW)
+    assert await store.find(Query()) == []
+
+
+async def test_a_replica_is_told_when_another_has_written_and_not_of_its_own_writes(replicas: Replicas) -> None:
+    told = {"writer": 0, "other": 0}
+
+    def count(name: str) -> Callable[[], None]:
+        return lambda: told.update({name: told[name] + 1})
+
+    writer = await replicas(count("writer"))
+    await replicas(count("other"))
+    await eventually(lambda: told["writer"])
+    entered = told["writer"]
+    for n in range(3):
+        told["other"] = 0
+        await writer.add(arrival(str(n)))
+        await eventually(lambda: told["other"])
+    assert told["writer"] == entered
+
+
+async def test_a_replica_is_told_of_a_replay_by_another(replicas: Replicas) -> None:
+    told = asyncio.Event()
+    store, other = await replicas(told.set), await replicas()
+    await decided(store, "a")
+    told.clear()
+    await other.replay(Query(), NOW)
+    await asyncio.wait_for(told.wait(), 5)
+    assert await store.claim() == 1
+
+
+async def test_looking_into_a_store_reads_it_and_changes_nothing(place: Place, replicas: Replicas) -> None:
+    store = await replicas()
+    await decided(store, "a", State.FIRED)
+    await store.add(arrival("b"))
+    looking = place.replica()
+    await looking.peek()
+    try:
+        assert [found.id for found in await looking.find(Query())] == ["b", "a"]
+        assert await looking.pending(0, 10) == []
+        with pytest.raises(StoreUnavailable, match="not open for writing"):
+            await looking.add(arrival("c"))
+    finally:
+        await looking.close()
+    assert await store.claim() == 0
+
+
+async def test_a_store_is_migrated_on_its_own_once(place: Place) -> None:
+    applied = await place.replica().migrate()
+    assert applied == sorted(applied)
+    assert applied[0] == 1
+    assert await place.replica().migrate() == []

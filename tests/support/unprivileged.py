@@ -1,0 +1,58 @@
+"""Open stores, and claim what is in them, as a user whom file modes bind: in root's place nobody (65534) tries."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.process import Process
+from whereby_trigger.errors import UsageError
+from whereby_trigger.trigger import store_for
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+CANNOT = "no other user can be had here"
+
+
+def outcomes(*urls: str) -> list[str] | None:
+    """Tell for each store that it was opened, or the error's words; None where root can become nobody else."""
+    with Process([sys.executable, "-m", "tests.support.unprivileged", *urls], cwd=ROOT) as process:
+        code = process.wait()
+        if CANNOT in process.output:
+            return None
+        assert code == 0, process.output
+        found: list[str] = json.loads(process.output.splitlines()[-1])
+        return found
+
+
+async def attempt(url: str) -> str:
+    store = store_for(url)
+    try:
+        await store.open(lambda: None)
+    except UsageError as error:
+        return str(error)
+    claimed = await store.claim()
+    await store.close()
+    return f"opened, {claimed} claimed"
+
+
+def main(*urls: str) -> None:
+    with TemporaryDirectory() as folder:
+        # Whatever Python imports late, it imports now: the interpreter may lie where only root can read.
+        asyncio.run(attempt(f"sqlite:///{folder}/warm.db"))
+        asyncio.run(attempt(f"sqlite:///{folder}/missing/warm.db"))
+    if os.geteuid() == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        except OSError:
+            print(CANNOT)
+            return
+    print(json.dumps([asyncio.run(attempt(url)) for url in urls]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,35 @@
+"""Wait for something to come true, by looking again and again, with a deadline."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+WITHIN = 10.0
+BETWEEN_LOOKS = 0.01
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], within: float = WITHIN) -> T:
+    """Call a function until it returns something true, and return that."""
+    deadline = time.monotonic() + within
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not true within {within:g} s"
+        threading.Event().wait(BETWEEN_LOOKS)
+    return seen
+
+
+async def eventually(look: Callable[[], Any], within: float = WITHIN) -> Any:
+    """Do the same beside a running event loop; what is looked at may be awaited."""
+    deadline = time.monotonic() + within
+    while True:
+        seen = look()
+        seen = await seen if isinstance(seen, Awaitable) else seen
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"not true within {within:g} s"
+        later = asyncio.Event()
+        asyncio.get_running_loop().call_later(BETWEEN_LOOKS, later.set)
+        await later.wait()
