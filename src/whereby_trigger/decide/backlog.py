@@ -52,7 +52,7 @@ class Backlog:
             woken = self._woken.is_set()
             self._woken.clear()
             try:
-                claimed = await self._store.claim(time.time(), self._max_age)
+                claimed = await self._store.claim(self._max_age)
                 if claimed:
                     self._claimed()
                 if woken or claimed or self._dispatcher.behind or time.monotonic() >= read_at:

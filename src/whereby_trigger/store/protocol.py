@@ -1,5 +1,6 @@
 """What every store does: the verbs that the stages speak, and what each promises."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -71,7 +72,7 @@ class Store(RoomStore, Protocol):
         """Add to a decision, without waiting for it, a listener's error that came after it."""
         ...
 
-    def claim(self, now: float, max_age: float) -> Awaitable[int]:
+    def claim(self, max_age: float = math.inf) -> Awaitable[int]:
         """Take over every pending webhook whose replica is dead or that has none; return how many, and rooms too.
 
         The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds.

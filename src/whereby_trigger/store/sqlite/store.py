@@ -1,6 +1,7 @@
 """The store on a SQLite file: one writer thread, one reading connection, and a lock that shows this replica alive."""
 
 import asyncio
+import math
 import os
 import sqlite3
 import time
@@ -75,8 +76,8 @@ class SqliteStore:
     def note(self, id: str, error: str) -> None:
         self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(_let_pass)
 
-    def claim(self, now: float, max_age: float) -> Awaitable[int]:
-        replica, is_dead = self.replica, partial(bury_if_dead, self.path)
+    def claim(self, max_age: float = math.inf) -> Awaitable[int]:
+        replica, now, is_dead = self.replica, time.time(), partial(bury_if_dead, self.path)
 
         def work(connection: sqlite3.Connection) -> int:
             unowned = statements.claim_unowned(connection, replica)
