@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from whereby_trigger import logs, signals
-from whereby_trigger.config import Resolved, Settings, platform_expects_traffic, resolve
+from whereby_trigger.config import Resolved, Settings, check, masked, platform_expects_traffic, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
@@ -61,7 +61,7 @@ class Trigger:
         drain_timeout: float | timedelta | None = None,
     ) -> None:
         self._keywords = {name: value for name, value in locals().items() if name not in ("self", "webhook_triggers")}
-        resolve(self._keywords, environ={})
+        check(self._keywords)
         self._overrides: dict[str, Any] = {}
         self.predicates = Predicates(dict(webhook_triggers or {}))
         self.emitter = Emitter()
@@ -269,7 +269,7 @@ def store_for(url: str) -> Store:
     """Make the store that a URL names, unopened. Raises ConfigError."""
     if url.startswith("sqlite:"):
         return SqliteStore(url)
-    raise ConfigError(f"store {url!r} is of no known kind: write sqlite:///file.db")
+    raise ConfigError(f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db")
 
 
 @contextmanager
