@@ -51,6 +51,10 @@ class Stage:
         """Wait for the decision on a webhook."""
         return await self._future(webhook.id)
 
+    def forget(self, webhook: Webhook) -> None:
+        """Wait for the next decision on a webhook, not for the last."""
+        self._decisions.pop(webhook.id, None)
+
     async def records(self) -> list[Record]:
         """Read what the store holds, in order of arrival."""
         return (await self.store.find(Query()))[::-1]
