@@ -1,6 +1,7 @@
 """The settings of a trigger: their names, defaults and sources. The only reader of environment variables."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 from whereby_trigger.errors import ConfigError
 
 PREFIX = "WHEREBY_TRIGGER_"
+PASSWORDS = re.compile(r"(?<=://).*(?=@)|(?<=\?).*", re.DOTALL)
 UNSET = None
 
 
@@ -111,21 +113,25 @@ def read_flag(name: str, value: Any) -> bool:
 
 def read_path(name: str, value: Any) -> str:
     path = read_text(name, value)
-    if not path.startswith("/") or "?" in path or "#" in path or path in ("/livez", "/readyz"):
-        raise ConfigError(f"{name} must start with '/' and be no probe's path, not {value!r}")
+    if not path.startswith("/") or set("?#%") & set(path) or path in ("/livez", "/readyz"):
+        raise ConfigError(f"{name} must start with '/', hold no '?', '#' or '%' and be no probe's path, not {value!r}")
     return path
 
 
 def read_secret(name: str, value: Any) -> tuple[str, ...]:
     """Read one secret, or several for a rotation; the environment separates them by commas."""
     secrets: Sequence[Any] = [value] if isinstance(value, str) else value
-    if not isinstance(secrets, Sequence) or not secrets:
-        raise ConfigError(f"{name} must be a secret or a sequence of secrets; leave it out to run without one")
-    if not all(isinstance(secret, str) and secret.strip() for secret in secrets):
+    if not isinstance(secrets, Sequence) or not secrets or not all(isinstance(secret, str) for secret in secrets):
+        raise ConfigError(f"{name} must be a secret or a sequence of secrets, as text; leave it out to run without one")
+    if not all(secret.strip() for secret in secrets):
         raise ConfigError(
             f"{name} holds a blank secret, which would let nobody in or everybody: "
             "set the webhook's secret from Whereby's dashboard, or remove the variable"
         )
+    try:
+        "".join(secrets).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} holds a secret that is not UTF-8: copy it again from Whereby's dashboard") from None
     return tuple(secret.strip() for secret in secrets)
 
 
@@ -165,20 +171,27 @@ def resolve(
     sources: dict[str, str] = {}
     for option in OPTIONS:
         value, source = _lookup(option, command_line, keywords, environ)
-        values[option.name] = option.default if source == "default" else option.read(_called(option, source), value)
+        values[option.name] = (
+            option.default if source == "default" else option.read(_called(option.name, source), value)
+        )
         sources[option.name] = source
     settings = Settings(**values)
     if settings.max_age <= settings.drain_timeout:
-        raise ConfigError(
-            f"max_age ({settings.max_age:g} s) must exceed drain_timeout ({settings.drain_timeout:g} s): "
-            "a drain would outlast what it hands over"
-        )
+        age, drain = (_placed(name, values[name], sources[name]) for name in ("max_age", "drain_timeout"))
+        raise ConfigError(f"{age} must exceed {drain}: a drain would outlast what it hands over")
     return Resolved(settings, sources, tuple(_warnings(settings, sources, environ)))
 
 
 def inherited() -> dict[str, str]:
     """Copy the environment that this process was given, for a process that it starts."""
     return dict(os.environ)
+
+
+def check(keywords: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a keyword that cannot be used, whatever the environment and the command line say."""
+    for option in OPTIONS:
+        if keywords.get(option.name) is not None:
+            option.read(option.name, keywords[option.name])
 
 
 def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
@@ -201,9 +214,8 @@ def masked(name: str, value: Any) -> str:
     """Show a value for a person: a secret only by how many there are, a URL without its password."""
     if name == "secret":
         return f"{len(value)} set" if value else "none"
-    if name == "store" and "@" in str(value) and "://" in str(value):
-        scheme, _, rest = str(value).partition("://")
-        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    if name == "store" and not value.startswith("sqlite:"):
+        return PASSWORDS.sub("***", value)
     return "" if value is None else str(value)
 
 
@@ -221,14 +233,18 @@ def _lookup(
     return None, "default"
 
 
-def _called(option: Option, source: str) -> str:
+def _called(name: str, source: str) -> str:
     if source == "command line":
-        return "--" + option.name.replace("_", "-")
-    return option.name if source == "keyword" else source
+        return "--" + name.replace("_", "-")
+    return name if source in ("keyword", "default") else source
+
+
+def _placed(name: str, seconds: float, source: str) -> str:
+    return f"{_called(name, source)} ({seconds:g} s{', the default' if source == 'default' else ''})"
 
 
 def _warnings(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
     port = environ.get("PORT")
-    if port and sources["port"] in ("command line", "keyword") and port != str(settings.port):
+    if port and sources["port"] in ("command line", "keyword") and port.strip() != str(settings.port):
         return [f"PORT is {port} in the environment, but the {sources['port']} says {settings.port}: using that"]
     return []

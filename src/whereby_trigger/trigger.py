@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, signals
 from whereby_trigger.assist import Registered, command_assistant, coroutine_assistant, request_for
-from whereby_trigger.config import Resolved, Settings, platform_expects_traffic, resolve
+from whereby_trigger.config import Resolved, Settings, check, masked, platform_expects_traffic, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
@@ -73,7 +73,7 @@ class Trigger:
         drain_timeout: float | timedelta | None = None,
     ) -> None:
         self._keywords = {name: value for name, value in locals().items() if name not in ("self", "webhook_triggers")}
-        resolve(self._keywords, environ={})
+        check(self._keywords)
         self._overrides: dict[str, Any] = {}
         self.predicates = Predicates(dict(webhook_triggers or {}))
         self.emitter = Emitter()
@@ -366,7 +366,7 @@ def store_for(url: str, lease_ttl: float = 30.0) -> Store:
     """
     if url.startswith("sqlite:"):
         return SqliteStore(url, lease_ttl)
-    raise ConfigError(f"store {url!r} is of no known kind: write sqlite:///file.db")
+    raise ConfigError(f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db")
 
 
 @contextmanager

@@ -148,12 +148,25 @@ def test_what_is_no_function_is_refused(thing: Any) -> None:
         ("TRIGGER_EVENT_SUCCESS", "trigger_event_success"),
         ("transcription.finish", "transcription.finished"),
         ("room.client.Joined", "room.client.joined"),
+        ("room.client.join", "room.client.joined"),
+        ("rooms.session.started", "room.session.started"),
+        ("room.client.knockcancelled", "room.client.knockCancelled"),
     ],
 )
 def test_a_misspelt_event_is_refused_with_the_one_that_was_meant(typo: str, meant: str) -> None:
     with pytest.raises(RegistrationError, match="did you mean") as refused:
         Trigger().on(typo, first)
     assert repr(meant) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "new",
+    ["room.client.kicked", "room.client.renamed", "room.session.paused", "recording.failed", "transcription.deleted"],
+)
+def test_a_type_that_whereby_may_add_one_day_can_be_listened_to(new: str) -> None:
+    trigger = Trigger()
+    trigger.on(new, first)
+    assert trigger.listeners(new) == [first]
 
 
 def test_a_name_of_ones_own_is_an_event() -> None:

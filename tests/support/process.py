@@ -66,6 +66,12 @@ class Process:
         with self._news:
             return "".join(self._lines)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can print any more: it has ended, and so has every process it started."""
+        with self._news:
+            return self._ended
+
     def line(self, text: str, within: float = WITHIN) -> str:
         """Wait for the next line that holds a text, after the last one waited for, and give it."""
         deadline = time.monotonic() + within

@@ -51,15 +51,16 @@ class Stage:
         """Wait for the decision on a webhook."""
         return await self._future(webhook.id)
 
+    def forget(self, webhook: Webhook) -> None:
+        """Wait for the next decision on a webhook, not for the last."""
+        self._decisions.pop(webhook.id, None)
+
     async def records(self) -> list[Record]:
         """Read what the store holds, in order of arrival."""
         return (await self.store.find(Query()))[::-1]
 
     def _verdict(self, webhook: Webhook, received_at: float | None) -> Accepted:
-        now = time.time() if received_at is None else received_at
-        verdict = intake((), webhook.raw, now, Rules(allow_unsigned=True, subdomain=self.settings.subdomain))
-        assert isinstance(verdict, Accepted)
-        return verdict
+        return verdict_on(webhook, self.settings, received_at)
 
     def _future(self, id: str) -> "asyncio.Future[Decision]":
         return self._decisions.setdefault(id, asyncio.get_running_loop().create_future())
@@ -73,3 +74,20 @@ class Stage:
 def settings_for(folder: Path, **settings: Any) -> Settings:
     """Resolve settings for a store in a folder, free of the environment."""
     return resolve({"store": f"sqlite:///{folder}/stage.db", "allow_unsigned": True} | settings, environ={}).settings
+
+
+def verdict_on(webhook: Webhook, settings: Settings, received_at: float | None = None) -> Accepted:
+    """Judge a webhook's delivery, received now by default."""
+    now = time.time() if received_at is None else received_at
+    verdict = intake((), webhook.raw, now, Rules(allow_unsigned=True, subdomain=settings.subdomain))
+    assert isinstance(verdict, Accepted)
+    return verdict
+
+
+async def leave_pending(folder: Path, *webhooks: Webhook, received_at: float | None = None) -> None:
+    """Store webhooks as a replica that is gone before it decided any."""
+    settings = settings_for(folder)
+    store = SqliteStore(settings.store)
+    await store.open(lambda: None)
+    await asyncio.gather(*(store.add(verdict_on(webhook, settings, received_at).arrival) for webhook in webhooks))
+    await store.close()

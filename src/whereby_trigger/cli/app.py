@@ -43,7 +43,7 @@ def locate(app: str | None) -> Place:
     if app is None:
         app = _default()
     if app is None:
-        raise AppError(f"there is no {', '.join(DEFAULTS)} in {Path.cwd()}: name your program, e.g. path/to/file.py")
+        raise AppError(f"none of {', '.join(DEFAULTS)} is in {Path.cwd()}: name your program, e.g. path/to/file.py")
     target, attribute = _split(app)
     if target.endswith(".py"):
         file = Path(target).absolute()

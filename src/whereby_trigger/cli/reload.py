@@ -23,7 +23,8 @@ LOOK_EVERY = 200
 GATHER_FOR = 100
 """Milliseconds between looks at the child, and for which changes are gathered after the first."""
 
-END_WITHIN = 10.0
+END_WITHIN = 3.0
+"""Seconds that a program has to end before it is killed: nothing that was acknowledged is lost by that."""
 
 
 def keep_reloading(command: Sequence[str], folder: Path) -> int:

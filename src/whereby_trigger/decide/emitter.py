@@ -11,10 +11,13 @@ from msgspec import Struct
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.functions import UserFunction, is_async, name_of, takes_argument
-from whereby_trigger.webhook import WEBHOOK_TYPES, Webhook
+from whereby_trigger.webhook import WEBHOOK_TYPES, RoomWebhook
 
 TRIGGER_EVENT_SUCCESS: Final = "trigger_event_success"
 """The event that tells that a trigger has fired. Source: Whereby's Assistant SDK reference, Trigger."""
+
+ALIKE: Final = 0.8
+"""How alike, from 0 to 1, each part of an event's name must be to that of another to be taken for a slip."""
 
 
 class TriggerSuccess(Struct, frozen=True):
@@ -25,7 +28,7 @@ class TriggerSuccess(Struct, frozen=True):
     """
 
     room_url: str
-    trigger_webhook: Webhook
+    trigger_webhook: RoomWebhook
     attempt: int = 1
 
 
@@ -98,7 +101,14 @@ class Emitter:
 def _check_event(event: str) -> None:
     if not isinstance(event, str):
         raise RegistrationError(f"an event is named by a text, not by {event!r}: write @trigger.on(NAME)")
-    known = {name.lower(): name for name in (*WEBHOOK_TYPES, TRIGGER_EVENT_SUCCESS)}
-    near = difflib.get_close_matches(event.lower(), known, 1, 0.8)
-    if event not in known.values() and near:
-        raise RegistrationError(f"there is no event {event!r}: did you mean {known[near[0]]!r}?")
+    known = (*WEBHOOK_TYPES, TRIGGER_EVENT_SUCCESS)
+    meant = [name for name in known if _misspells(event, name)]
+    if meant and event not in known:
+        raise RegistrationError(f"there is no event {event!r}: did you mean {meant[0]!r}?")
+
+
+def _misspells(event: str, name: str) -> bool:
+    # Part by part: what Whereby adds one day is likely to differ from what there is in its last part only.
+    parts, named = event.lower().split("."), name.lower().split(".")
+    alike = (difflib.SequenceMatcher(None, *pair).ratio() >= ALIKE for pair in zip(parts, named, strict=False))
+    return len(parts) == len(named) and all(alike)

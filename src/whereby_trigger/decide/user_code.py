@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from whereby_trigger.decide.user_thread import Outcome, TookTooLong, UserThread
 from whereby_trigger.functions import UserFunction
@@ -12,6 +12,7 @@ WIND_DOWN = 1.0
 """Seconds that async code which was cancelled is waited for, in case it ignores that."""
 
 Arguments = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class UserCode:
@@ -81,7 +82,7 @@ class UserCode:
     async def _begin(
         self, function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]
     ) -> None:
-        self._start(_told(function, arguments, failed))
+        _ = self._start(_told(function, arguments, failed))
         # A decision may say that the listener was called only once its first step has been taken.
         await asyncio.sleep(0)
 
@@ -96,7 +97,7 @@ class UserCode:
         finally:
             task.cancel()
 
-    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any
 
 from whereby_trigger.decide import Queued
-from whereby_trigger.errors import DeliveryError
+from whereby_trigger.errors import DecodeError, DeliveryError
 from whereby_trigger.receive import Edge
 from whereby_trigger.running import Running
 from whereby_trigger.store import Decision, Query, Record, Store
-from whereby_trigger.webhook import Webhook, identify, sign
+from whereby_trigger.webhook import Webhook, decode, identify, sign
 
 SECRET = "a secret for tests"  # noqa: S105
 DRAIN = 5.0
@@ -55,12 +55,14 @@ class TestingTrigger:
         A duplicate gives the decision on the first. Raises DeliveryError where the answer is not 200.
         """
         body = webhook if isinstance(webhook, bytes) else webhook.raw
-        id = identify(body) if isinstance(webhook, bytes) else webhook.id
-        decided = self._decided.setdefault(id, asyncio.get_running_loop().create_future())
         status = await self.post(body, sign(SECRET, body, int(time.time())))
         if status != 200:
             raise DeliveryError(f"the delivery was answered {status}, not 200")
-        return await decided
+        try:
+            id = decode(body).id
+        except DecodeError:
+            return await self._quarantine(identify(body))
+        return await self._decision(id)
 
     async def post(self, body: bytes, signature: str | None = None) -> int:
         """Post a body with a signature header of your own, or none; return the answer's status."""
@@ -82,7 +84,14 @@ class TestingTrigger:
         """Read what the store holds, newest first."""
         return await self._store.find(Query())
 
+    async def _quarantine(self, id: str) -> Decision:
+        (record,) = await self._store.find(Query(ids=(id,)))
+        return Decision(0, id, record.state, record.reason, record.attempts, record.received_at)
+
+    def _decision(self, id: str) -> "asyncio.Future[Decision]":
+        return self._decided.setdefault(id, asyncio.get_running_loop().create_future())
+
     def _note(self, queued: Queued, decision: Decision) -> None:
-        decided = self._decided.setdefault(decision.id, asyncio.get_running_loop().create_future())
+        decided = self._decision(decision.id)
         if not decided.done():
             decided.set_result(decision)

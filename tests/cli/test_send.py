@@ -1,0 +1,154 @@
+"""`send`: a realistic webhook of each type, signed and posted as Whereby does it, and the answer shown."""
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Call
+from tests.support.process import Process, run, whereby_trigger
+from tests.support.programs import HUMANS_JOIN, free_port, write
+from tests.support.stored import stored
+from tests.support.whereby import SECRET
+from whereby_trigger.cli import post
+from whereby_trigger.store import Record
+from whereby_trigger.webhook import WEBHOOK_TYPES
+
+
+@dataclass(frozen=True)
+class Server:
+    """Say where a running trigger listens, and what it stores to."""
+
+    url: str
+    store: str
+
+    def newest(self) -> Record:
+        return stored(self.store)[-1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    write(folder, HUMANS_JOIN)
+    options = ("--port", "0", "--host", "127.0.0.1", "--path", "/hooks", "--secret", SECRET)
+    with Process(whereby_trigger("start", *options), cwd=folder) as process:
+        yield Server(f"http://127.0.0.1:{process.port()}/hooks", f"sqlite:///{folder}/whereby-trigger.db")
+
+
+def send(call: Call, server: Server, *arguments: str) -> Any:
+    return call("send", *arguments, "--url", server.url, "--secret", SECRET)
+
+
+def test_it_prints_the_answer_and_the_id_and_exits_0(server: Server, tmp_path: Path) -> None:
+    ended = run("send", "room.client.joined", "--url", server.url, "--secret", SECRET, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    status, phrase, type, id, milliseconds, unit = ended.stdout.split()
+    assert (status, phrase, type, unit) == ("200", "OK", "room.client.joined", "ms")
+    assert 0 < float(milliseconds) < 5000
+    assert server.newest().id == id
+
+
+@pytest.mark.parametrize("type", WEBHOOK_TYPES)
+def test_every_type_of_wherebys_can_be_sent(call: Call, server: Server, type: str) -> None:
+    assert send(call, server, type).returncode == 0
+    assert server.newest().type == type
+    assert server.newest().state != "quarantined"
+
+
+def test_options_override_what_the_builder_makes_up(call: Call, server: Server) -> None:
+    options = ("--room", "consult", "--subdomain", "clinic", "--id", "an id", "--data", '{"roleName": "recorder"}')
+    assert send(call, server, "room.client.joined", *options).returncode == 0
+    newest = server.newest()
+    assert (newest.id, newest.room) == ("an id", "clinic.whereby.com/consult")
+    assert json.loads(newest.body)["data"]["roleName"] == "recorder"
+
+
+def test_duplicates_are_answered_each_and_stored_once(call: Call, server: Server) -> None:
+    ended = send(call, server, "room.session.started", "--duplicate", "2")
+    assert ended.returncode == 0
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["200", "200", "200"]
+    assert len({line.split()[3] for line in ended.stdout.splitlines()}) == 1
+    assert server.newest().deliveries == 3
+
+
+@pytest.mark.parametrize("option", ["--bad-signature", "--stale"])
+def test_a_refusal_that_was_asked_for_exits_0_and_stores_nothing(call: Call, server: Server, option: str) -> None:
+    before = len(stored(server.store))
+    ended = send(call, server, "room.client.joined", option)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("401 Unauthorized")
+    assert len(stored(server.store)) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "hint"),
+    [
+        (["--secret", "another"], "401", "its secret is another one: set --secret or WHEREBY_WEBHOOK_SECRET"),
+        ([], "401", "It was sent unsigned, but that server wants a signature"),
+        (["--secret", SECRET, "--url", "{elsewhere}"], "404", "deliveries are taken at another path there"),
+        (["--secret", SECRET, "--data", '{"displayName": "{long}"}'], "413", "larger than max_body there"),
+    ],
+)
+def test_an_answer_that_should_not_be_exits_1_with_a_hint(
+    call: Call, server: Server, arguments: list[str], status: str, hint: str
+) -> None:
+    elsewhere = server.url.replace("/hooks", "/nowhere")
+    filled = [text.replace("{elsewhere}", elsewhere).replace("{long}", "x" * 300_000) for text in arguments]
+    ended = call("send", "room.client.joined", "--url", server.url, *filled)
+    assert ended.returncode == 1
+    assert ended.stdout.startswith(status)
+    assert hint in ended.stderr
+
+
+def test_a_forgery_that_is_let_in_exits_1(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    with Process(whereby_trigger("dev", "--no-reload", "--port", "0"), cwd=tmp_path) as process:
+        url = f"http://127.0.0.1:{process.port()}/"
+        ended = call("send", "room.client.joined", "--bad-signature", "--url", url)
+    assert ended.returncode == 1
+    assert "A 401 would have been right: does that server know a secret" in ended.stderr
+
+
+def test_url_and_secret_are_those_of_dev_in_the_same_folder(tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN.replace("Trigger()", f"Trigger(port={free_port()}, path='/hooks', secret='kept here')"))
+    with Process(whereby_trigger("dev", "--no-reload"), cwd=tmp_path) as process:
+        process.port()
+        sent = run("send", "room.client.joined", cwd=tmp_path)
+        assert (sent.returncode, sent.stderr) == (0, "")
+        assert run("send", "room.client.joined", "--stale", cwd=tmp_path).stdout.startswith("401")
+
+
+def test_the_environment_gives_port_and_secret_where_no_program_does(tmp_path: Path) -> None:
+    environment = {"PORT": str(free_port()), "WHEREBY_WEBHOOK_SECRET": "new,old"}
+    write(tmp_path, HUMANS_JOIN, "elsewhere/app.py")
+    program = whereby_trigger("start", "elsewhere/app.py", "--host", "127.0.0.1")
+    with Process(program, cwd=tmp_path, env=environment) as process:
+        process.port()
+        assert run("send", "assistant.requested", cwd=tmp_path, env=environment).returncode == 0
+
+
+def test_a_refused_connection_names_the_url_and_the_command_that_listens(call: Call) -> None:
+    url = f"http://127.0.0.1:{free_port()}/x"
+    ended = call("send", "room.client.joined", "--url", url)
+    assert ended.returncode == 1
+    assert f"nothing listens at {url} (connection refused): start `whereby-trigger dev` there" in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_server_that_does_not_answer_is_given_up_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = call("send", "room.client.joined", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    assert ended.returncode == 1
+    assert "no answer from http://127.0.0.1:" in ended.stderr
+
+
+def test_an_address_that_speaks_something_else_is_no_traceback(call: Call, server: Server) -> None:
+    ended = call("send", "room.client.joined", "--url", server.url.replace("http", "https"))
+    assert ended.returncode == 1
+    assert "cannot be posted to: SSLError" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

@@ -1,0 +1,73 @@
+"""Several of our own processes on one file: servers under load, and the command line beside them."""
+
+import json
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import Process
+from tests.support.replica import ROOT
+from tests.support.until import eventually
+from whereby_trigger.store import Query, State
+from whereby_trigger.store.sqlite import SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+SERVERS = 3
+LOOKS = 12
+
+
+async def look(url: str) -> int:
+    """Do what `events list` does."""
+    store = SqliteStore(url)
+    await store.peek()
+    found = await store.find(Query(limit=20))
+    await store.close()
+    return len(found)
+
+
+async def replay(url: str) -> int:
+    """Do what `events replay` does."""
+    store = SqliteStore(url)
+    await store.open(lambda: None)
+    replayed = await store.replay(Query(state=State.FIRED, limit=3), time.time())
+    await store.close()
+    return len(replayed)
+
+
+async def test_servers_and_the_command_line_share_a_file_under_load_and_nobody_starves(url: str, path: Path) -> None:
+    slowest, replayed = 0.0, 0
+    with ExitStack() as running:
+        servers = [
+            running.enter_context(
+                Process([sys.executable, "-m", "tests.store.sqlite.busy", url, f"server {n}"], cwd=ROOT)
+            )
+            for n in range(SERVERS)
+        ]
+        for server in servers:
+            server.line("busy")
+        await eventually(lambda: look(url))
+        for _ in range(LOOKS):
+            started = time.monotonic()
+            assert await look(url) == 20
+            replayed += await replay(url)
+            slowest = max(slowest, time.monotonic() - started)
+        assert [server.stop() for server in servers] == [0] * SERVERS
+        tallies = [json.loads(server.output.splitlines()[-1]) for server in servers]
+    total = sum(tally["stored"] for tally in tallies)
+    assert replayed == 3 * LOOKS
+    assert slowest < 2
+    for tally in tallies:
+        assert tally["errors"] == []
+        assert tally["slowest"] < 2
+        assert tally["stored"] > total / SERVERS / 4
+    store = SqliteStore(url)
+    await store.peek()
+    stored = await store.find(Query())
+    await store.close()
+    assert len(stored) == total
+    assert sum(found.state is State.PENDING for found in stored) == replayed
+    assert {found.name for found in path.parent.iterdir()} == {"webhooks.db", "webhooks.db-lock"}
