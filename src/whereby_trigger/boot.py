@@ -2,7 +2,11 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+BootClock = Callable[[], tuple[str, float]]
+"""Tell which start of the machine this is, and the seconds since: what lease times are compared by."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -20,3 +24,8 @@ def boot_id() -> str:
         return BOOT_ID.read_text().strip()
     except OSError:
         return ""
+
+
+def boot_clock() -> tuple[str, float]:
+    """Read this machine's clock of leases."""
+    return boot_id(), boot_time()

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 
-from whereby_trigger.boot import boot_id, boot_time
+from whereby_trigger.boot import BootClock
 from whereby_trigger.store.sqlite import rooms, statements
 
 JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
@@ -16,13 +16,14 @@ WHERE state = 'pending' AND owner <> :me AND owner NOT IN (SELECT id FROM replic
 """
 
 
-def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float) -> None:
-    connection.execute(JOIN, (id, pid, now, boot_id(), boot_time() + ttl))
+def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float, clock: BootClock) -> None:
+    boot, at = clock()
+    connection.execute(JOIN, (id, pid, now, boot, at + ttl))
 
 
-def renew(connection: sqlite3.Connection, id: str, now: float, ttl: float) -> bool:
-    clock = boot_time()
-    return connection.execute(RENEW, (clock + ttl, now, id, boot_id(), clock)).rowcount == 1
+def renew(connection: sqlite3.Connection, id: str, now: float, ttl: float, clock: BootClock) -> bool:
+    boot, at = clock()
+    return connection.execute(RENEW, (at + ttl, now, id, boot, at)).rowcount == 1
 
 
 def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
@@ -33,12 +34,18 @@ def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
 
 
 def bury_the_dead(
-    connection: sqlite3.Connection, id: str, now: float, max_age: float, is_dead: Callable[[str], bool]
+    connection: sqlite3.Connection,
+    id: str,
+    now: float,
+    max_age: float,
+    clock: BootClock,
+    is_dead: Callable[[str], bool],
 ) -> int:
     """Take over the webhooks of every replica that is dead or whose lease has run out, and let its rooms wait."""
     taken = 0
+    this_boot, at = clock()
     for other, seen_at, boot, expires in connection.execute(OTHERS, {"me": id, "now": now}).fetchall():
-        if is_dead(other) or (boot and (boot != boot_id() or expires <= boot_time())):
+        if is_dead(other) or (boot and (boot != this_boot or expires <= at)):
             taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount
             taken += rooms.release(connection, other, now, too_old=now - seen_at > max_age)
             connection.execute(LEAVE, (other,))

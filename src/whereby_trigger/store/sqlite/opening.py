@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from whereby_trigger.boot import BootClock
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.sqlite import file, lease, migrate
 from whereby_trigger.store.sqlite.lock import FileLock, LifeLock
 
 
-def enter(path: Path, replica: str, ttl: float) -> tuple[sqlite3.Connection, sqlite3.Connection, FileLock, LifeLock]:
+Entered = tuple[sqlite3.Connection, sqlite3.Connection, FileLock, LifeLock]
+
+
+def enter(path: Path, replica: str, ttl: float, clock: BootClock) -> Entered:
     """Create and migrate the database as needed, and enter a replica; raises StoreError where that cannot be.
 
     Give the connections to write and to read with, the lock to write in turn with, and the one that shows it alive.
@@ -24,7 +28,7 @@ def enter(path: Path, replica: str, ttl: float) -> tuple[sqlite3.Connection, sql
         turn.acquire(file.BUSY_TIMEOUT)
         file.make_durable(connection, path)
         migrate.migrate(connection, path)
-        lease.join(connection, replica, os.getpid(), time.time(), ttl)
+        lease.join(connection, replica, os.getpid(), time.time(), ttl, clock)
         turn.release()
         reading = file.connect(path, readonly=True)
         undo.pop_all()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from whereby_trigger.boot import BootClock, boot_clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
@@ -26,13 +27,14 @@ PRUNE_ROWS = 500
 class SqliteStore:
     """Remember webhooks, decisions and rooms in a SQLite file that several processes of one machine may share.
 
-    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal.
+    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by `clock`.
     """
 
-    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
+    def __init__(self, url: str, lease_ttl: float = 30.0, clock: BootClock = boot_clock) -> None:
         self.path = file.path_of(url)
         self.replica = uuid4().hex
         self._lease_ttl = lease_ttl
+        self._clock = clock
         self._writing: _Writing | None = None
         self._reader: _Reader | None = None
 
@@ -41,7 +43,7 @@ class SqliteStore:
         return str(self.path)
 
     async def open(self, changed: Callable[[], None]) -> None:
-        entered = await asyncio.to_thread(opening.enter, self.path, self.replica, self._lease_ttl)
+        entered = await asyncio.to_thread(opening.enter, self.path, self.replica, self._lease_ttl, self._clock)
         connection, reading, turn, life = entered
         self._writing = _Writing(Writer(connection, turn, changed), life)
         self._reader = _Reader(reading)
@@ -77,11 +79,11 @@ class SqliteStore:
         self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(_let_pass)
 
     def claim(self, max_age: float = math.inf) -> Awaitable[int]:
-        replica, now, is_dead = self.replica, time.time(), partial(bury_if_dead, self.path)
+        replica, now, clock, is_dead = self.replica, time.time(), self._clock, partial(bury_if_dead, self.path)
 
         def work(connection: sqlite3.Connection) -> int:
             unowned = statements.claim_unowned(connection, replica)
-            return unowned + lease.bury_the_dead(connection, replica, now, max_age, is_dead)
+            return unowned + lease.bury_the_dead(connection, replica, now, max_age, clock, is_dead)
 
         return self._write(work)
 
@@ -106,7 +108,7 @@ class SqliteStore:
         return self._write(lambda connection: connection.execute(statements.SEEN, (now, self.replica)).rowcount)
 
     def renew(self, ttl: float) -> Awaitable[bool]:
-        return self._write(partial(lease.renew, id=self.replica, now=time.time(), ttl=ttl))
+        return self._write(partial(lease.renew, id=self.replica, now=time.time(), ttl=ttl, clock=self._clock))
 
     async def rejoin(self, ttl: float) -> None:
         if self._writing is None:
@@ -114,7 +116,8 @@ class SqliteStore:
         self.replica = uuid4().hex
         self._writing.life.close()
         self._writing.life = LifeLock(self.path, self.replica)
-        await self._write(partial(lease.join, id=self.replica, pid=os.getpid(), now=time.time(), ttl=ttl), kept=True)
+        joining = partial(lease.join, id=self.replica, pid=os.getpid(), now=time.time(), ttl=ttl, clock=self._clock)
+        await self._write(joining, kept=True)
 
     def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
         return self._write(partial(rooms.request, request=request, now=now))

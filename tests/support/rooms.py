@@ -1,0 +1,82 @@
+"""Rooms in tests: requests with the values a test does not care about, and rooms brought into any state."""
+
+import os
+from collections.abc import Sequence
+
+from tests.support.arrivals import NOW, ROOM, arrival
+from whereby_trigger.store import Added, Room, RoomClaim, RoomMove, RoomRequest, RoomState, SessionChange, Store
+from whereby_trigger.store.sqlite import SqliteStore
+
+WAYS: dict[RoomState, Sequence[RoomState]] = {
+    RoomState.STARTING: (),
+    RoomState.LIVE: (RoomState.LIVE,),
+    RoomState.ENDING: (RoomState.LIVE, RoomState.ENDING),
+    RoomState.ENDED: (RoomState.LIVE, RoomState.ENDED),
+    RoomState.FAILED: (RoomState.LIVE, RoomState.FAILED),
+}
+"""From `starting`, the moves by which a room comes into a state."""
+
+
+def request(
+    key: str = ROOM, *, webhook: str | None = None, session_id: str | None = None, asked_at: float = NOW
+) -> RoomRequest:
+    return RoomRequest(key, f"https://{key}", webhook, session_id, asked_at)
+
+
+async def ask(store: Store, key: str = ROOM, **values: str | float | None) -> RoomClaim:
+    """Ask for an assistant in a room, now."""
+    return await store.request(request(key, **values), NOW)  # type: ignore[arg-type]
+
+
+async def take_one(store: Store) -> Room:
+    """Take the one room that waits."""
+    (room,) = await store.take(10, NOW)
+    return room
+
+
+async def bring_to(store: Store, state: RoomState, **values: str | float | None) -> Room:
+    """Ask for an assistant in a room, and have it get into a state by the usual way."""
+    await ask(store, **values)
+    if state is not RoomState.WAITING:
+        taken = await take_one(store)
+        for step in WAYS[state]:
+            assert await move(store, taken, step)
+    return await newest(store)
+
+
+async def move(store: Store, room: Room, state: RoomState, reason: str = "as the test wants it") -> bool:
+    return await store.move(RoomMove(room.id, state, reason), NOW)
+
+
+async def newest(store: Store) -> Room:
+    """Read the room that was asked for last."""
+    return (await store.rooms())[0]
+
+
+async def states(store: Store) -> list[RoomState]:
+    """Read the states of all rooms, in the order in which they were asked for."""
+    return [room.state for room in reversed(await store.rooms())]
+
+
+async def session(
+    store: Store,
+    id: str,
+    *,
+    started: bool = False,
+    session_id: str | None = None,
+    created_at: float | None = NOW,
+    key: str = ROOM,
+) -> Added:
+    """Store a webhook that says that a session of a room has begun, or else ended."""
+    change = SessionChange(key, started, session_id, created_at)
+    plain = arrival(id, type="room.session.started" if started else "room.session.ended", room=key)
+    return await store.add(type(plain)(plain.id, plain.type, plain.room, plain.body, plain.received_at, change=change))
+
+
+async def crash(store: Store) -> None:
+    """Have a replica leave what a kill would: its lock free, its file still there, nothing given back."""
+    assert isinstance(store, SqliteStore)
+    writing, store._writing = store._writing, None
+    assert writing is not None
+    os.close(writing.life._descriptor)
+    await writing.writer.close(10)
