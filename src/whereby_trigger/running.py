@@ -168,7 +168,13 @@ class Running:
                 return
 
     def _supervise(self, assistant: Assistant) -> Supervisor:
-        launch = launcher(assistant, self._settings.stop_grace, lambda: self._tenure.lease.deadline)
+        settings = self._settings
+        launch = launcher(
+            assistant,
+            grace=settings.stop_grace,
+            deadline=lambda: self._tenure.lease.deadline,
+            hidden=(*settings.secret, settings.store),
+        )
         return Supervisor(self.store, launch, self._settings.max_rooms)
 
     def _claims(self, assistant: Assistant | None) -> Claim | None:

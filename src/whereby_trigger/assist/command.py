@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from whereby_trigger.assist.assistant import CommandAssistant
@@ -19,14 +19,23 @@ TRY_AGAIN: Final = 75
 
 
 async def run_command(
-    assistant: CommandAssistant, run: Run, grace: float, deadline: float, launched: Callable[[int | None], None]
+    assistant: CommandAssistant,
+    run: Run,
+    launched: Callable[[int | None], None],
+    *,
+    grace: float,
+    deadline: float,
+    hidden: Collection[str],
 ) -> End:
-    """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit."""
+    """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit.
+
+    `hidden` are the values that its environment must not hold.
+    """
     session = run.session
     try:
         process = await GuardedProcess.start(
             assistant.argv,
-            env=child_environment(inherited(), _room_variables(session), assistant.env),
+            env=child_environment(inherited(), _room_variables(session), assistant.env, hidden=hidden),
             input=_input(session),
             deadline=deadline,
             grace=grace,

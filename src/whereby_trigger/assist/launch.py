@@ -1,6 +1,6 @@
 """How a trigger's assistant is launched: as a coroutine on the loop, or as a process behind its guard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from whereby_trigger.assist.assistant import Assistant, CommandAssistant
 from whereby_trigger.assist.command import run_command
@@ -10,15 +10,18 @@ from whereby_trigger.assist.runs import Run
 from whereby_trigger.assist.supervisor import Launch
 
 
-def launcher(assistant: Assistant, grace: float, deadline: Callable[[], float]) -> Launch:
+def launcher(
+    assistant: Assistant, *, grace: float, deadline: Callable[[], float], hidden: Collection[str] = ()
+) -> Launch:
     """Make the function that runs an assistant in a room to its end.
 
-    `grace` is stop_grace in seconds; `deadline` tells, on the boot clock, by when a process must be gone.
+    `grace` is stop_grace in seconds; `deadline` tells, on the boot clock, by when a process must be gone; `hidden` are
+    the values that no process may see.
     """
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
         if isinstance(assistant, CommandAssistant):
-            return await run_command(assistant, run, grace, deadline(), launched)
+            return await run_command(assistant, run, launched, grace=grace, deadline=deadline(), hidden=hidden)
         launched(None)
         return await run_coroutine(assistant, run.session, grace)
 
