@@ -40,7 +40,7 @@ class Running:
 
     async def open(self) -> None:
         """Open the store, and begin to decide what is pending in it."""
-        await self._store.open(self._backlog.wake)
+        await self._store.open(self._backlog.look)
         self._loops = [
             asyncio.create_task(self._backlog.run(), name="whereby-trigger-backlog"),
             asyncio.create_task(self._prune(), name="whereby-trigger-prune"),
@@ -86,11 +86,12 @@ class Running:
         self._log.accepted()
         arrival, webhook = accepted.arrival, accepted.webhook
         if added.duplicate or webhook is None:
-            reason = "a duplicate: stored already" if added.duplicate else f"quarantined: {arrival.reason}"
-            seconds = time.monotonic() - started
-            self._log.answered(Delivery(200, reason, arrival.type, arrival.room, arrival.id, seconds=seconds))
+            reason, decision = ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)
+            delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
+            delivery.seconds = time.monotonic() - started
+            self._log.answered(delivery)
             if added.state is State.PENDING and not self._dispatcher.knows(added.seq):
-                self._backlog.wake()
+                self._backlog.reread()
             return
         received_at = arrival.received_at
         self._dispatcher.submit(Queued(added.seq, webhook, accepted.room, received_at, received_at, started))

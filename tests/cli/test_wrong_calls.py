@@ -30,7 +30,7 @@ CALLS = [
     ("start --port 70000", {}, "--port must be a whole number"),
     ("start --path nowhere", {}, "--path must start with '/'"),
     ("start --retention soon", {}, "--retention must be seconds"),
-    ("start --max-age 10 --drain-timeout 20", {}, "must exceed drain_timeout"),
+    ("start --max-age 10 --drain-timeout 20", {}, "must exceed --drain-timeout"),
     ("start --secret=", {}, "blank secret"),
     ("start", {"WHEREBY_WEBHOOK_SECRET": " "}, "WHEREBY_WEBHOOK_SECRET holds a blank secret"),
     ("start", {"WHEREBY_TRIGGER_PORT": "x"}, "WHEREBY_TRIGGER_PORT must be a whole number"),
