@@ -15,6 +15,12 @@ logger = logging.getLogger("whereby_trigger.decide")
 REREAD = 5.0
 """Seconds between looks at this replica's own pending webhooks."""
 
+TAKEOVER = 1.0
+"""Seconds between looks for webhooks whose replica is dead, which no write of another process announces."""
+
+MAKE_ROOM = 0.05
+"""Seconds after which the rest of the backlog is tried again, while some of it has no room in memory."""
+
 PAGE = 500
 
 
@@ -26,23 +32,35 @@ class Backlog:
         self._dispatcher = dispatcher
         self._subdomain = subdomain
         self._woken = asyncio.Event()
+        self._reread_at = 0.0
 
-    def wake(self) -> None:
-        """Look now."""
+    def look(self) -> None:
+        """Look now whether there is something to take over."""
+        self._woken.set()
+
+    def reread(self) -> None:
+        """Read now what is pending."""
+        self._reread_at = 0.0
         self._woken.set()
 
     async def run(self) -> None:
-        """Look at once, when woken, and every few seconds, until cancelled."""
+        """Look at once, when told to, and every few seconds, until cancelled."""
         while True:
             self._woken.clear()
             try:
-                await self._store.claim()
-                await self._read()
+                await self._look()
             except StoreError as error:
                 logger.warning("pending webhooks cannot be read back now: %s", error)
-            pause = 0.05 if self._dispatcher.behind else REREAD
+            pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), pause)
+
+    async def _look(self) -> None:
+        now = time.monotonic()
+        taken_over = await self._store.claim()
+        if taken_over or self._dispatcher.behind or now >= self._reread_at:
+            self._reread_at = now + REREAD
+            await self._read()
 
     async def _read(self) -> None:
         if not self._dispatcher.has_room:
