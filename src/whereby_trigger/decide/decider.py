@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.verdict import ask
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Decision, State, Store
-from whereby_trigger.webhook import Webhook, why_no_room
+from whereby_trigger.webhook import RoomWebhook, Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -93,7 +93,8 @@ class Decider:
         if outcome.error is not None:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
-            success = TriggerSuccess(queued.room.url, queued.webhook, queued.attempt)
+            # Predicates are registered for webhooks that name a room, and for no others.
+            success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
             await self._emit(TRIGGER_EVENT_SUCCESS, success, errors)
         listened = await self._emit_type(queued.webhook, errors)
         if outcome.state is State.UNHANDLED and listened:
