@@ -206,6 +206,11 @@ class Trigger:
         return TestingTrigger(wire)
 
     def _settings(self) -> Settings:
+        if _Importing.active:
+            raise LifecycleError(
+                "the command line imports this program and serves it by itself: "
+                'put what serves under `if __name__ == "__main__":`, or call start(), which returns at once then'
+            )
         if self._running is not None:
             raise LifecycleError("this trigger is running already: stop it first, or make another Trigger")
         resolved = self.resolve()
