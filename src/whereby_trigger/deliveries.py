@@ -24,6 +24,8 @@ LINE = "%-26s %-36s %s %-11s %-46s %s ms"
 HANDLER = """\
 nothing handles {type} yet; to handle it, paste
 
+from whereby_trigger import {class_name}
+
 @trigger.{decorator}("{type}")
 {define} {name}(webhook: {class_name}) -> {returns}:
     {body}
@@ -40,7 +42,7 @@ class DeliveryLog:
 
     def answered(self, delivery: Delivery) -> None:
         """Log a delivery that no decision follows."""
-        _log(delivery, "")
+        _log(delivery)
         if delivery.status != 401:
             self.accepted()
             return
@@ -58,9 +60,9 @@ class DeliveryLog:
         """Log a delivery whose webhook is decided now."""
         if logger.isEnabledFor(logging.INFO):
             room = None if queued.room is None else queued.room.key
-            seconds = time.monotonic() - queued.started
-            delivery = Delivery(200, decision.reason, queued.webhook.type, room, decision.id, seconds=seconds)
-            _log(delivery, decision.state)
+            delivery = Delivery(200, decision.reason, queued.webhook.type, room, decision.id, decision=decision.state)
+            delivery.seconds = time.monotonic() - queued.started
+            _log(delivery)
         if decision.state is State.UNHANDLED:
             self._show_handler(queued.webhook.type)
 
@@ -91,7 +93,7 @@ def handler_for(type: str) -> str:
     ).rstrip()
 
 
-def _log(delivery: Delivery, state: str) -> None:
+def _log(delivery: Delivery) -> None:
     level = logging.INFO if delivery.status == 200 else logging.WARNING
     if not logger.isEnabledFor(level):
         return
@@ -100,15 +102,15 @@ def _log(delivery: Delivery, state: str) -> None:
         "room": delivery.room,
         "id": delivery.id,
         "answer": delivery.status,
-        "decision": state,
+        "decision": delivery.decision,
         "reason": delivery.reason,
         "ms": round(delivery.seconds * 1000, 1),
     }
     if delivery.skew is not None:
         fields["skew_s"] = round(delivery.skew, 1)
     type, room = _on_one_line(delivery.type) or "-", delivery.room or "-"
-    reason = _on_one_line(_with_skew(delivery))
-    logger.log(level, LINE, type, room, delivery.status, state or "-", reason, fields["ms"], extra={"delivery": fields})
+    decision, reason = delivery.decision or "-", _on_one_line(_with_skew(delivery))
+    logger.log(level, LINE, type, room, delivery.status, decision, reason, fields["ms"], extra={"delivery": fields})
 
 
 def _with_skew(delivery: Delivery) -> str:

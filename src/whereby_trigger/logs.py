@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
         }
         delivery = getattr(record, "delivery", None)
         fields |= {"message": record.getMessage()} if delivery is None else delivery
-        return json.dumps(fields, ensure_ascii=False)
+        return json.dumps(fields)
 
 
 def configure(stream: TextIO | None = None) -> None:

@@ -20,6 +20,7 @@ logger = logging.getLogger("whereby_trigger")
 PRUNE_EVERY = 3600.0
 PING_WITHIN = 2.0
 DRAIN_MARGIN = 5.0
+END_MARGIN = 2.0
 
 Decided = Callable[[Queued, Decision], None]
 
@@ -49,7 +50,7 @@ class Running:
             self._supervisor,
             self._watchdog,
             dropped=self._drop_queue,
-            regained=self._wake,
+            regained=self._regained,
         )
         decider = Decider(
             store,
@@ -88,7 +89,6 @@ class Running:
         Assistants that run on then have `stop_grace` seconds to return.
         """
         self.draining = True
-        self.end_within(timeout + self._settings.stop_grace + DRAIN_MARGIN)
         finish = asyncio.create_task(self._finish(timeout))
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait({finish, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,9 +110,13 @@ class Running:
         await self.store.close()
         self._watchdog.close()
 
-    def end_within(self, seconds: float) -> None:
-        """Have the process ended if user code still holds it up after so many seconds."""
-        self._watchdog.set("the drain", boot_time() + seconds)
+    def bound_drain(self, timeout: float) -> None:
+        """Have the process ended if user code holds up a drain of `timeout` seconds past its grace."""
+        self._watchdog.set("the drain", boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN)
+
+    def end_now(self) -> None:
+        """Have the process ended if user code does not let it end by itself at once."""
+        self._watchdog.set("the second signal", boot_time() + END_MARGIN)
 
     def observe(self, observer: Decided) -> None:
         """Have every decision told to a function, after its commit."""
@@ -133,11 +137,12 @@ class Running:
         self._log.accepted()
         arrival, webhook = accepted.arrival, accepted.webhook
         if added.duplicate or webhook is None:
-            reason = "a duplicate: stored already" if added.duplicate else f"quarantined: {arrival.reason}"
-            seconds = time.monotonic() - started
-            self._log.answered(Delivery(200, reason, arrival.type, arrival.room, arrival.id, seconds=seconds))
+            reason, decision = ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)
+            delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
+            delivery.seconds = time.monotonic() - started
+            self._log.answered(delivery)
             if added.state is State.PENDING and not self._dispatcher.knows(added.seq):
-                self._backlog.wake()
+                self._backlog.reread()
             return
         if self._supervisor is not None:
             self._supervisor.wake(arrival.room)
@@ -182,8 +187,12 @@ class Running:
             return None
         return Claims(self.store, self._supervisor, bots=assistant.bots).claim
 
+    def _regained(self) -> None:
+        self._backlog.reread()
+        self._wake_supervisor()
+
     def _wake(self) -> None:
-        self._backlog.wake()
+        self._backlog.look()
         self._wake_supervisor()
 
     def _wake_supervisor(self) -> None:

@@ -37,9 +37,6 @@ NO_PREDICATES: Final[WebhookTriggers] = {}
 
 LAST_DECISIONS = 1.0
 
-END_NOW = 3.0
-"""Seconds after which a second signal ends the process, even where user code blocks it."""
-
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -91,7 +88,7 @@ class Trigger:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_timeout: float | None = None
-        self._bounded = False
+        self._draining_since_signal = False
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
         """Remove a listener; tell whether it was registered."""
@@ -214,7 +211,7 @@ class Trigger:
 
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
-        with signals.taken(self._signalled, self._bound_drain):
+        with signals.taken(self._signalled, self._bound_end):
             async with self:
                 await self._stopping.wait()
 
@@ -222,6 +219,7 @@ class Trigger:
         """Begin to drain and stop; returns at once. May be called from any thread, and more than once."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
+            self._bound_drain(self.resolve().settings.drain_timeout)
             loop.call_soon_threadsafe(self._stopping.set)
 
     async def __aenter__(self) -> "Trigger":
@@ -277,6 +275,11 @@ class Trigger:
         return TestingTrigger(wire)
 
     def _settings(self) -> Settings:
+        if _Importing.active:
+            raise LifecycleError(
+                "the command line imports this program and serves it by itself: "
+                'put what serves under `if __name__ == "__main__":`, or call start(), which returns at once then'
+            )
         if self._running is not None:
             raise LifecycleError("this trigger is running already: stop it first, or make another Trigger")
         resolved = self.resolve()
@@ -295,7 +298,7 @@ class Trigger:
     async def _open(self, settings: Settings) -> Edge:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
-        self._drain_timeout, self._bounded = None, False
+        self._drain_timeout, self._draining_since_signal = None, False
         running, edge, _ = self._wire(settings)
         await running.open()
         self._running, self._edge = running, edge
@@ -312,12 +315,17 @@ class Trigger:
             await running.close(0 if self._hurry.is_set() else LAST_DECISIONS)
             logger.info("stopped")
 
-    def _bound_drain(self, number: signal.Signals) -> None:
-        if self._running is not None:
-            again = self._bounded
-            self._bounded = True
-            settings = self.resolve().settings
-            self._running.end_within(END_NOW if again else self._drain_for(number) + settings.stop_grace + END_NOW)
+    def _bound_end(self, number: signal.Signals) -> None:
+        if self._draining_since_signal and self._running is not None:
+            self._running.end_now()
+        else:
+            self._draining_since_signal = True
+            self._bound_drain(self._drain_for(number))
+
+    def _bound_drain(self, timeout: float) -> None:
+        # In a host app the process is not ours to end.
+        if self._running is not None and self._server is not None:
+            self._running.bound_drain(timeout)
 
     def _drain_for(self, number: signal.Signals) -> float:
         settled = self.resolve().settings.drain_timeout

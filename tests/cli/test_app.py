@@ -80,6 +80,10 @@ FAILURES = {
         "ConfigError: secret holds a blank secret",
         "app.py, line 2: trigger = Trigger(secret='')",
     ),
+    "import asyncio, whereby_trigger\nasyncio.run(whereby_trigger.Trigger().serve())\n": (
+        "LifecycleError: the command line imports this program and serves it by itself",
+        "app.py, line 2: asyncio.run(whereby_trigger.Trigger().serve())",
+    ),
     "from whereby_trigger import Trigger\nTrigger().when('room.client.join')(print)\n": (
         "RegistrationError: there is no webhook type 'room.client.join': did you mean 'room.client.joined'?",
         "app.py, line 2: Trigger().when('room.client.join')(print)",

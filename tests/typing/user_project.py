@@ -100,7 +100,7 @@ by_decorator.when("room.session.ended")(visits)
 
 @by_decorator.on(TRIGGER_EVENT_SUCCESS)
 async def announce(success: TriggerSuccess) -> None:
-    said.append(f"{success.room_url.upper()} {success.trigger_webhook.type} {success.attempt + 1}")
+    said.append(f"{success.room_url.upper()} {success.trigger_webhook.data.room_name} {success.attempt + 1}")
 
 
 @by_decorator.once(TRIGGER_EVENT_SUCCESS)

@@ -42,7 +42,7 @@ def main() -> None:
     """Run the command line; exits with 2 for a wrong call, 1 for an operation that failed."""
     try:
         code = commands.main(prog_name=NAME, standalone_mode=False)
-    except (click.ClickException, TriggerError) as error:
+    except (click.ClickException, TriggerError, OSError) as error:
         code = show_error(error)
     except click.Abort:
         code = INTERRUPTED

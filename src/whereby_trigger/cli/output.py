@@ -55,7 +55,7 @@ def wrapped(text: str) -> str:
 def show_objects(objects: Iterable[Mapping[str, Any]]) -> None:
     """Print one JSON object a line."""
     for fields in objects:
-        click.echo(json.dumps(fields, ensure_ascii=False))
+        click.echo(json.dumps(fields))
 
 
 def show_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:

@@ -52,7 +52,7 @@ def keep_reloading(command: Sequence[str], folder: Path) -> int:
                 elif not waiting and child.ended is not None:
                     if child.ended == 0 or (first and child.ended == WRONG_CALL):
                         return child.ended
-                    logger.warning("it ended (exit code %d): waiting for a change in %s", child.ended, folder)
+                    logger.warning("it ended with exit code %d: waiting for a change in %s", child.ended, folder)
                     waiting = True
         finally:
             child.end(END_WITHIN)

@@ -13,11 +13,14 @@ from whereby_trigger.store import Decision, Pending, State, Store
 
 logger = logging.getLogger("whereby_trigger.decide")
 
-CLAIM_EVERY = 0.5
-"""Seconds between looks for replicas that have died."""
-
 REREAD = 5.0
 """Seconds between looks at this replica's own pending webhooks."""
+
+TAKEOVER = 0.5
+"""Seconds between looks for webhooks whose replica is dead, which no write of another process announces."""
+
+MAKE_ROOM = 0.05
+"""Seconds after which the rest of the backlog is tried again, while some of it has no room in memory."""
 
 PAGE = 500
 
@@ -40,29 +43,37 @@ class Backlog:
         self._subdomain = subdomain
         self._claimed = claimed
         self._woken = asyncio.Event()
+        self._reread_at = 0.0
 
-    def wake(self) -> None:
-        """Look now."""
+    def look(self) -> None:
+        """Look now whether there is something to take over."""
+        self._woken.set()
+
+    def reread(self) -> None:
+        """Read now what is pending."""
+        self._reread_at = 0.0
         self._woken.set()
 
     async def run(self) -> None:
-        """Look at once, when woken, and every few seconds, until cancelled; look for the dead more often."""
-        read_at = 0.0
+        """Look at once, when told to, and every few seconds, until cancelled."""
         while True:
-            woken = self._woken.is_set()
             self._woken.clear()
             try:
-                claimed = await self._store.claim(self._max_age)
-                if claimed:
-                    self._claimed()
-                if woken or claimed or self._dispatcher.behind or time.monotonic() >= read_at:
-                    await self._read()
-                    read_at = time.monotonic() + REREAD
+                await self._look()
             except StoreError as error:
                 logger.warning("pending webhooks cannot be read back now: %s", error)
-            pause = 0.05 if self._dispatcher.behind else CLAIM_EVERY
+            pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), pause)
+
+    async def _look(self) -> None:
+        now = time.monotonic()
+        taken_over = await self._store.claim(self._max_age)
+        if taken_over:
+            self._claimed()
+        if taken_over or self._dispatcher.behind or now >= self._reread_at:
+            self._reread_at = now + REREAD
+            await self._read()
 
     async def _read(self) -> None:
         if not self._dispatcher.has_room:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 
@@ -16,7 +16,7 @@ from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.verdict import ask
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Decision, State, Store
-from whereby_trigger.webhook import Room, Webhook, why_no_room
+from whereby_trigger.webhook import Room, RoomWebhook, Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -107,7 +107,8 @@ class Decider:
         if outcome.error is not None:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
-            success = TriggerSuccess(queued.room.url, queued.webhook, queued.attempt)
+            # Predicates are registered for webhooks that name a room, and for no others.
+            success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
             await self._emit(TRIGGER_EVENT_SUCCESS, success, errors)
             if self._claim is not None:
                 claimed = await self._claim(queued.room, queued.webhook, time.time())

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError
-from whereby_trigger.receive.intake import Accepted, Rejected, Rules, intake
+from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
 from whereby_trigger.receive.waiting import Place, Waiting
 from whereby_trigger.store import Added, Arrival
 
@@ -22,12 +22,17 @@ ANSWER_WITHIN = 4.5
 READ_WITHIN = 10.0
 """Seconds after which a request that is still incomplete is given up."""
 
+LIVE, READY = PROBES = ("/livez", "/readyz")
+CROWDED = "too many deliveries wait for the store"
 RETRY_AFTER = (b"retry-after", b"5")
 CLOSE = (b"connection", b"close")
 
 
 class Delivery(Struct):
-    """Describe one delivery and its answer, for the log. `seconds` runs from its first byte to its answer."""
+    """Describe one delivery and its answer, for the log, and what was decided, "" where nothing was by it.
+
+    `seconds` runs from its first byte to its answer, or to the decision.
+    """
 
     status: int
     reason: str
@@ -36,7 +41,7 @@ class Delivery(Struct):
     id: str = ""
     skew: float | None = None
     seconds: float = 0.0
-    duplicate: bool = False
+    decision: str = ""
 
 
 class Host(Protocol):
@@ -70,30 +75,30 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _path_below_root(scope)
-        method: str = scope["method"]
-        if method == "GET" and path.endswith(("/livez", "/readyz")):
-            await self._probe(path, send)
-        elif path != self._path and "endpoint" not in scope:
+        probed = path in PROBES
+        reads, delivers = scope["method"] in ("GET", "HEAD"), scope["method"] == "POST"
+        if not probed and path != self._path and "endpoint" not in scope:
             await _answer(send, 404)
-        elif method == "GET":
+        elif probed and reads:
+            await _answer(send, 200 if path == LIVE or await self._ready() else 503)
+        elif reads:
             await _answer(send, 200)
-        elif method != "POST":
-            await _answer(send, 405, (b"allow", b"GET, POST"))
+        elif probed or not delivers:
+            await _answer(send, 405, (b"allow", b"GET, HEAD" if probed else b"GET, HEAD, POST"))
         else:
             await self._deliver(scope, receive, send)
 
-    async def _probe(self, path: str, send: Send) -> None:
-        alive = path.endswith("/livez")
-        ready = alive or (not self._host.draining and await self._host.takes_writes())
-        await _answer(send, 200 if ready else 503)
+    async def _ready(self) -> bool:
+        return not self._host.draining and await self._host.takes_writes()
 
     async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
+        headers = list(scope["headers"])
         try:
-            self._refuse_unread(scope)
+            self._refuse_unread(headers)
             with Place(self._waiting) as place:
                 body = await self._read(receive, place)
-                await self._take(scope, body, started)
+                await self._take(headers, body, started, place)
         except _Refused as refused:
             seconds = time.monotonic() - started
             self._host.answered(Delivery(refused.status, str(refused), skew=refused.skew, seconds=seconds))
@@ -103,11 +108,11 @@ class Edge:
         else:
             await _answer(send, 200)
 
-    def _refuse_unread(self, scope: Scope) -> None:
-        if _declared_length(scope) > self._max_body:
+    def _refuse_unread(self, headers: Headers) -> None:
+        if _declared_length(headers) > self._max_body:
             raise _Refused(413, "the body is too large", CLOSE)
         if self._waiting.full:
-            raise _Refused(503, "too many deliveries wait for the store", RETRY_AFTER)
+            raise _Refused(503, CROWDED, RETRY_AFTER)
 
     async def _read(self, receive: Receive, place: Place) -> bytes:
         body = bytearray()
@@ -122,20 +127,24 @@ class Edge:
                     place.hold(len(chunk))
                     if len(body) > self._max_body:
                         raise _Refused(413, "the body is too large", CLOSE)
+                    if self._waiting.overfull:
+                        raise _Refused(503, CROWDED, RETRY_AFTER, CLOSE)
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
             raise _Refused(408, "the request was not complete in time", CLOSE) from None
 
-    async def _take(self, scope: Scope, body: bytes, started: float) -> None:
-        verdict = intake(scope["headers"], body, time.time(), self._rules)
+    async def _take(self, headers: Headers, body: bytes, started: float, place: Place) -> None:
+        verdict = intake(headers, body, time.time(), self._rules)
         if isinstance(verdict, Rejected):
             raise _Refused(verdict.status, verdict.reason, skew=verdict.skew)
+        adding = asyncio.ensure_future(self._host.add(verdict.arrival))
+        place.keep_until(adding)
+        await asyncio.wait({adding}, timeout=ANSWER_WITHIN - (time.monotonic() - started))
+        if not adding.done():
+            raise _Refused(503, "the store did not answer in time", RETRY_AFTER)
         try:
-            async with asyncio.timeout(ANSWER_WITHIN - (time.monotonic() - started)):
-                added = await self._host.add(verdict.arrival)
-        except TimeoutError:
-            raise _Refused(503, "the store did not answer in time", RETRY_AFTER) from None
+            added = adding.result()
         except StoreError as error:
             raise _Refused(503, str(error), RETRY_AFTER) from error
         self._host.accepted(verdict, added, started)
@@ -160,8 +169,8 @@ def _path_below_root(scope: Scope) -> str:
     return (path.removeprefix(root) or "/") if f"{path}/".startswith(f"{root}/") else path
 
 
-def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
+def _declared_length(headers: Headers) -> int:
+    for name, value in headers:
         if name == b"content-length" and value.isdigit():
             return int(value[:20])
     return 0

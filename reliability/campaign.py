@@ -1,0 +1,102 @@
+"""A campaign: a sender that goes on and on, a receiver that dies again and again, and the reckoning at the end."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from reliability.checker import Evidence
+from reliability.corpus import Item, items
+from reliability.emissions import read_emissions
+from reliability.ledger import Ledger
+from reliability.process import Receiver, ReceiverFailed, Receivers
+from reliability.sender import Sender, as_whereby_delivers
+from reliability.stores import STORES, viewing
+
+SENDERS = 12
+DIED_WITHIN = 60.0
+SIGKILLED = -9
+
+
+class Campaign:
+    """Hold the sender and the receivers of one store."""
+
+    def __init__(self, folder: Path, store: str, seed: int, *, prefix: tuple[str, ...] = ()) -> None:
+        self.chance = random.Random(seed)
+        self.store = STORES[store](folder)
+        self.emissions = folder / "emissions"
+        self._ledger = Ledger(folder / "ledger")
+        self.sender = Sender(self._ledger, proxied=True)
+        self.receivers = Receivers(self.store, self.emissions, prefix=prefix)
+        self._items: dict[str, Item] = {}
+        self._deliveries = as_whereby_delivers(self._noted(items(seed)), seed)
+        self._ending = False
+        self._workers: list[asyncio.Task[None]] = []
+
+    async def start(self, *options: str) -> Receiver:
+        """Start a life of the receiver and send to it as soon as it listens."""
+        receiver = await self.receivers.start(*options)
+        self._send_to(await receiver.listening())
+        return receiver
+
+    async def live(self, acknowledged: int) -> None:
+        """Live until so many more deliveries are acknowledged, and be killed from outside within milliseconds."""
+        receiver = await self.start()
+        await self.sender.until_acknowledged(self.sender.acknowledged + acknowledged)
+        await asyncio.sleep(self.chance.uniform(0, 0.004))
+        self.sender.up.clear()
+        await receiver.kill()
+
+    async def die_starting(self, within: float) -> None:
+        """Start, and be killed at a random moment of the first seconds, listening or not."""
+        receiver = await self.receivers.start()
+        await asyncio.sleep(self.chance.uniform(0, within))
+        await receiver.kill()
+
+    async def die_at(self, boundary: str, passing: int) -> None:
+        """Live until the receiver kills itself at a boundary; raises ReceiverFailed where it never passes it."""
+        receiver = await self.receivers.start("--die", boundary, "--passing", str(passing))
+        try:
+            self._send_to(await receiver.listening())
+        except ReceiverFailed:
+            if await receiver.ended() != SIGKILLED:
+                raise
+        code = await receiver.ended()
+        self.sender.up.clear()
+        if code != SIGKILLED:
+            raise ReceiverFailed(f"the receiver ended with {code} instead of dying {boundary}:\n{receiver.last_words}")
+
+    async def reckon(self, receiver: Receiver | None = None) -> Evidence:
+        """Send no more, let a last life, or the one given, decide everything and end; return what is known then."""
+        receiver = receiver or await self.start()
+        self._ending = True
+        await asyncio.gather(*self._workers)
+        async with viewing(self.store) as view:
+            await view.until_decided()
+            if code := await receiver.stop():
+                raise ReceiverFailed(f"the receiver ended its last life with {code}:\n{receiver.last_words}")
+            records = await view.records()
+        emissions = read_emissions(self.emissions)
+        return Evidence(self._items, self.sender.sends, self._ledger.close(), records, emissions)
+
+    async def __aenter__(self) -> "Campaign":
+        self._workers = [asyncio.create_task(self.sender.work(self._deliveries)) for _ in range(SENDERS)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self.receivers.close()
+        self._ledger.close()
+
+    def _send_to(self, port: int) -> None:
+        self.sender.port = port
+        self.sender.up.set()
+
+    def _noted(self, source: Iterator[Item]) -> Iterator[Item]:
+        for item in source:
+            if self._ending:
+                return
+            self._items[item.id] = item
+            yield item

@@ -1,0 +1,46 @@
+"""What is sent: realistic webhooks of every kind, each with what must become of it."""
+
+import random
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from whereby_trigger.store import State
+from whereby_trigger.testing import webhook
+
+VISIT_ROOMS = tuple(f"/visit-{number}" for number in range(12))
+OTHER_ROOMS = ("/standup", "/lobby", "/möte 1")
+
+
+class Item(Struct, frozen=True):
+    """Describe one webhook: its body, its room, and the state it must end in; `fired` is the one that is emitted."""
+
+    id: str
+    type: str
+    room: str
+    body: bytes
+    state: State
+
+
+def items(seed: int) -> Iterator[Item]:
+    """Make up webhooks without end, the same ones for the same seed."""
+    chance = random.Random(seed)
+    while True:
+        type, state, fields = chance.choice(KINDS)
+        rooms = OTHER_ROOMS if state is State.SKIPPED and type == "room.session.started" else VISIT_ROOMS
+        id, room = chance.randbytes(32).hex(), chance.choice(rooms)
+        yield Item(id, type, room, webhook(type, room=room, id=id, data=fields).raw, state)
+
+
+KINDS = (
+    *[("room.client.joined", State.FIRED, {"roleName": role}) for role in ("host", "visitor", "granted_visitor")],
+    ("room.client.joined", State.SKIPPED, {"roleName": "assistant"}),
+    ("room.session.started", State.FIRED, {}),
+    ("room.session.started", State.SKIPPED, {}),
+    ("assistant.requested", State.FIRED, {}),
+    ("room.client.left", State.NOTIFIED, {}),
+    ("transcription.finished", State.NOTIFIED, {}),
+    ("room.client.knocked", State.UNHANDLED, {}),
+    ("recording.finished", State.UNHANDLED, {}),
+)
+"""Webhook types, the state the receiver's predicates and listeners give them, and the fields that make it so."""

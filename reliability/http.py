@@ -1,0 +1,58 @@
+"""A sender's connection: raw HTTP/1.1 on a socket that is kept alive, so that all that goes wrong can be told apart."""
+
+import asyncio
+from collections.abc import Mapping
+
+HOST = "127.0.0.1"
+
+
+class NoAnswer(Exception):
+    """The connection was refused, reset or closed before an answer came."""
+
+
+class Connection:
+    """Post bodies one after the other; connects when needed, and anew after whatever went wrong."""
+
+    def __init__(self) -> None:
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._port = 0
+
+    async def post(self, port: int, body: bytes, headers: Mapping[str, str]) -> int:
+        """Post a body and return the answer's status; raises NoAnswer."""
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        request = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
+        try:
+            reader, writer = await self._connected(port)
+            writer.write(request)
+            status, close = await read_answer(reader)
+        except (OSError, EOFError, ValueError) as error:
+            self.close()
+            raise NoAnswer(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        if close:
+            self.close()
+        return status
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+    async def _connected(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._streams is not None and (port != self._port or self._streams[0].at_eof()):
+            self.close()
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(HOST, port)
+            self._port = port
+        return self._streams
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """Read one answer; return its status, and whether the server closes the connection after it."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    fields = dict(line.split(": ", 1) for line in lines if ": " in line)
+    await reader.readexactly(int(fields.get("content-length", 0)))
+    return int(status_line.split()[1]), fields.get("connection") == "close"

@@ -1,0 +1,161 @@
+"""Mutations of our own code, each a promise left out: put into a process that the environment tells to have it.
+
+As a pytest plugin (`-p reliability.mutants`) the module mutates the test run itself; the receiver mutates itself.
+Source: the code of each mutant is what a careless edit would leave behind.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from whereby_trigger.decide import Emitter
+from whereby_trigger.store import Added, Arrival, State
+from whereby_trigger.store.sqlite import SqliteStore, file, migrate, statements, store
+
+VARIABLE = "RELIABILITY_MUTANT"
+
+
+class Mutant(Struct, frozen=True):
+    """Describe a mutation: how it is put in, and the test of this suite that must fail with it."""
+
+    put_in: Callable[[], None]
+    caught_by: str
+    complaint: str = "AssertionError"
+    """What the failing test must say, so that it fails for the right reason."""
+
+
+def apply_from_environment() -> None:
+    """Apply the mutant that the environment names, if it names one."""
+    if name := os.environ.get(VARIABLE):
+        MUTANTS[name].put_in()
+
+
+def pytest_configure() -> None:
+    apply_from_environment()
+
+
+def _without_fsync() -> None:
+    _after_connecting("PRAGMA synchronous = OFF")
+
+
+def _without_unique_index() -> None:
+    original = migrate.scripts
+    migrate.scripts = lambda: {n: sql.replace("NOT NULL UNIQUE", "NOT NULL") for n, sql in original().items()}
+    statements.INSERT = _edited(statements.INSERT, "ON CONFLICT (id) DO NOTHING", "")
+
+
+def _answer_before_commit() -> None:
+    original = SqliteStore.add
+
+    def add(self: SqliteStore, arrival: Arrival) -> Any:
+        original(self, arrival)  # type: ignore[unused-awaitable]
+        answered: asyncio.Future[Added] = asyncio.get_running_loop().create_future()
+        answered.set_result(Added(0, True, State.PENDING))
+        return answered
+
+    _replace(SqliteStore, "add", add)
+
+
+def _without_owner_check() -> None:
+    statements.DECIDE = _edited(statements.DECIDE, "AND owner = ?", "AND ? <> ''")
+
+
+def _without_life_lock() -> None:
+    _replace(store, "bury_if_dead", lambda database, replica: True)
+
+
+def _prune_pending() -> None:
+    statements.FORGET = _edited(statements.FORGET, "AND state <> 'pending'", "")
+
+
+def _replay_pending() -> None:
+    def replay(connection: sqlite3.Connection, query: Any, now: float) -> list[str]:
+        return [id for (id,) in connection.execute(f"{statements.REPLAY} RETURNING id", (now,)).fetchall()]
+
+    statements.replay = replay
+
+
+def _without_blame() -> None:
+    uncounted = _edited(statements.BLAME, "attempts + 1", "attempts")
+    statements.BLAME = _edited(uncounted, "RETURNING attempts", "RETURNING attempts + 1")
+
+
+def _without_counting_takeovers() -> None:
+    statements.CLAIM_ORPHANED = _edited(statements.CLAIM_ORPHANED, ", takeovers = takeovers + 1", "")
+
+
+def _listeners_after_the_decision() -> None:
+    original = Emitter.emit
+
+    async def emit(self: Emitter, *arguments: Any) -> bool:
+        later = asyncio.get_running_loop().call_later
+        later(0.02, lambda: asyncio.ensure_future(original(self, *arguments)))
+        return bool(self.listeners(arguments[0]))
+
+    _replace(Emitter, "emit", emit)
+
+
+def _after_connecting(statement: str) -> None:
+    original = file.connect
+
+    def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
+        connection = original(path, readonly=readonly)
+        connection.execute(statement)
+        return connection
+
+    file.connect = connect
+
+
+def _replace(owner: Any, name: str, value: Any) -> None:
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
+def _edited(statement: str, old: str, new: str) -> str:
+    if old not in statement:
+        raise ValueError(f"the mutation has nothing to change: {old!r} is not in {statement!r}")
+    return statement.replace(old, new)
+
+
+STORE_TESTS = "tests/store"
+OWN_TESTS = "tests/reliability"
+
+MUTANTS: Mapping[str, Mutant] = {
+    "without fsync": Mutant(
+        _without_fsync, f"{OWN_TESTS}/test_power_loss.py::test_no_200_leaves_before_its_webhook_is_on_disk", "200"
+    ),
+    "without the unique index": Mutant(
+        _without_unique_index, f"{OWN_TESTS}/test_undisturbed.py", "stored more than once"
+    ),
+    "200 before the commit": Mutant(
+        _answer_before_commit, f"{OWN_TESTS}/test_at_boundaries.py::test_all_holds[before commit]", "but not stored"
+    ),
+    "decide without the owner check": Mutant(
+        _without_owner_check, f"{STORE_TESTS}/test_decide.py::test_only_its_owner_decides_a_webhook"
+    ),
+    "claim from a live replica": Mutant(
+        _without_life_lock, f"{STORE_TESTS}/test_claim.py::test_nothing_of_a_live_process_is_claimed"
+    ),
+    "prune what is pending": Mutant(
+        _prune_pending, f"{STORE_TESTS}/test_prune.py::test_a_pending_webhook_is_never_forgotten_however_old"
+    ),
+    "replay what is pending": Mutant(
+        _replay_pending, f"{STORE_TESTS}/test_replay.py::test_a_replay_never_touches_what_is_pending"
+    ),
+    "without blame": Mutant(
+        _without_blame, f"{OWN_TESTS}/test_poison.py::test_a_webhook_that_kills_the_process_is_parked", "goes on"
+    ),
+    "without counting takeovers": Mutant(
+        _without_counting_takeovers,
+        f"{OWN_TESTS}/test_at_boundaries.py::test_all_holds[after emit]",
+        "without counting the attempt",
+    ),
+    "listeners called after the decision": Mutant(
+        _listeners_after_the_decision, f"{OWN_TESTS}/test_at_boundaries.py::test_all_holds[after decide]", "never heard"
+    ),
+}

@@ -1,0 +1,82 @@
+"""The program under test: a trigger as a user would write it, that notes each success in a file before it returns.
+
+Run as `python -m reliability.receiver`, so that it can be killed without taking its sender along. What it is made to
+do wrong (a death at a boundary, a mutation) is put in from here; the package knows nothing of it.
+"""
+
+import argparse
+import logging
+import os
+import time
+
+from reliability import boundaries, mutants
+from whereby_trigger import (
+    TRIGGER_EVENT_SUCCESS,
+    RoomClientJoined,
+    RoomSessionStarted,
+    Trigger,
+    TriggerSuccess,
+    is_human,
+)
+
+SECRET = "the secret of the reliability harness"
+
+POISON = "poison"
+"""A `room.client.joined` with this external id ends the process that asks the predicate about it."""
+
+
+def build(store: str, emissions: str, life: int, delay: float) -> Trigger:
+    """Make the trigger; each success is appended to `emissions` in one write, as life, id, attempt and time.
+
+    `delay` is how many seconds the predicate for `assistant.requested` takes.
+    """
+    trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, store=store)
+    notebook = os.open(emissions, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    @trigger.when("room.client.joined")
+    def people(webhook: RoomClientJoined) -> bool:
+        if webhook.data.external_id == POISON:
+            os._exit(1)
+        return is_human(webhook)
+
+    @trigger.when("room.session.started")
+    async def visits(webhook: RoomSessionStarted) -> bool:
+        return webhook.data.room_name.startswith("/visit-")
+
+    @trigger.when("assistant.requested")
+    def always() -> bool:
+        time.sleep(delay)
+        return True
+
+    @trigger.on(TRIGGER_EVENT_SUCCESS)
+    def note(success: TriggerSuccess) -> None:
+        webhook = success.trigger_webhook
+        os.write(notebook, f"{life} {webhook.id} {success.attempt} {time.time():.6f}\n".encode())
+
+    @trigger.on("room.client.left")
+    @trigger.on("transcription.finished")
+    def hear() -> None:
+        pass
+
+    return trigger
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m reliability.receiver")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--emissions", required=True)
+    parser.add_argument("--life", type=int, default=1)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--die", choices=boundaries.BOUNDARIES)
+    parser.add_argument("--passing", type=int, default=1)
+    options = parser.parse_args()
+    logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
+    mutants.apply_from_environment()
+    trigger = build(options.store, options.emissions, options.life, options.delay)
+    if options.die:
+        boundaries.die_at(options.die, options.passing)
+    trigger.start()
+
+
+if __name__ == "__main__":
+    main()

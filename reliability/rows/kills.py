@@ -1,0 +1,54 @@
+"""Row 1: kill -9 of the receiver at a random point, under load."""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from reliability.campaign import Campaign
+from reliability.checker import Evidence, Rule, check, in_words
+from reliability.result import Result
+from reliability.sender import Sender
+
+STARTING = 0.1
+"""The share of kills that come while the receiver starts, which is also while it recovers from the last one."""
+
+START_TAKES = 0.4
+TWICE = (Rule.DOUBLED, Rule.EMITTED_TWICE, Rule.DECIDED_TWICE, Rule.UNCOUNTED)
+
+
+async def run(folder: Path, store: str, *, kills: int, acknowledged_per_life: int, seed: int = 1) -> Result:
+    """Kill a receiver so often, after as many acknowledged deliveries on average, and check all of it at the end."""
+    async with Campaign(folder, store, seed) as campaign:
+        for _ in range(kills):
+            if campaign.chance.random() < STARTING:
+                await campaign.die_starting(START_TAKES)
+            else:
+                await campaign.live(campaign.chance.randint(1, 2 * acknowledged_per_life))
+        evidence = await campaign.reckon()
+    reckoning = reckoned(campaign.sender, evidence)
+    return Result({"kills": kills, **reckoning.figures}, reckoning.problems)
+
+
+class Reckoning(Struct, frozen=True):
+    """Hold what a campaign comes to, in numbers and in problems."""
+
+    figures: dict[str, int]
+    problems: list[str]
+
+
+def reckoned(sender: Sender, evidence: Evidence) -> Reckoning:
+    """Put a campaign's evidence into figures and problems; no answer of it may be a refusal or a 500."""
+    broken = check(evidence)
+    problems = in_words(broken)
+    problems += [f"{sender.answers[status]} answers were {status}" for status in sender.answers if 400 <= status <= 500]
+    heard = [emission.id for emission in evidence.emissions]
+    figures = {
+        "acknowledged": evidence.acknowledged.total(),
+        "webhooks": len(evidence.records),
+        "successes": len(set(heard)),
+        "emitted again after a death": len(heard) - len(set(heard)),
+        "parked as poison": len(evidence.parked),
+        "lost": len(broken.get(Rule.LOST, ())),
+        "decided twice": sum(len(broken.get(rule, ())) for rule in TWICE),
+    }
+    return Reckoning(figures, problems)

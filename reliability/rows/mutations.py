@@ -1,0 +1,54 @@
+"""Row 25: mutations of our own code, each of which a test of this suite must notice."""
+
+import asyncio
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from reliability.mutants import MUTANTS, VARIABLE, Mutant
+from reliability.process import ROOT
+from reliability.result import Result
+from whereby_trigger.config import foreign_environment
+
+PASSED, FAILED = 0, 1
+TEST_WITHIN = 120.0
+
+
+async def run(folder: Path, store: str, *, mutants: Mapping[str, Mutant] = MUTANTS) -> Result:
+    """Run each mutant's test without it, which must pass, and with it, which must fail for the right reason."""
+    code, said = await _test({mutant.caught_by for mutant in mutants.values()}, "")
+    problems = [] if code == PASSED else [f"without any mutation the tests do not pass:\n{said}"]
+    for name, mutant in mutants.items():
+        problems += await why_not_caught(name, mutant)
+    caught = len(mutants) - len(problems)
+    return Result({"mutations": len(mutants), "caught": caught}, problems)
+
+
+async def why_not_caught(name: str, mutant: Mutant) -> list[str]:
+    """Run a mutant's test with the mutation in; say what is wrong if it does not fail as it must."""
+    code, said = await _test({mutant.caught_by}, name)
+    if code == PASSED:
+        return [f"{name}: {mutant.caught_by} passes all the same"]
+    if code != FAILED or mutant.complaint not in said:
+        return [f"{name}: {mutant.caught_by} does not say {mutant.complaint!r} (exit code {code}):\n{said}"]
+    return []
+
+
+async def _test(tests: Iterable[str], mutant: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-p", "reliability.mutants", "-p", "no:cacheprovider", "-q", "--tb=short"),
+        *sorted(tests),
+        cwd=ROOT,
+        env=foreign_environment() | {VARIABLE: mutant},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(TEST_WITHIN):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or PASSED, said.decode(errors="replace")

@@ -1,0 +1,106 @@
+"""`check`: whether a program could be started, said line by line before it is."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Call
+from tests.support.process import run
+from tests.support.programs import HUMANS_JOIN, write
+from tests.support.stored import stored
+
+
+def findings(call: Call, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+    """Give the exit code, and of each thing that was checked the last verdict and its words."""
+    ended = call("check", "--json", *arguments, env=env)
+    rows = map(json.loads, ended.stdout.splitlines())
+    return ended.returncode, {row["check"]: (row["ok"], row["detail"]) for row in rows}
+
+
+def test_a_program_in_order_exits_0_with_a_line_for_each_thing(tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    ended = run("check", "--port", "0", "--secret", "hush", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split(maxsplit=2) for line in ended.stdout.splitlines()] == [
+        ["ok", "app", "app.py imports"],
+        ["ok", "predicate", "people for room.client.joined"],
+        ["ok", "listeners", "1 for trigger_event_success"],
+        ["ok", "secret", "1 set"],
+        ["ok", "store", f"{tmp_path}/whereby-trigger.db is not there yet; its folder takes one"],
+        ["ok", "port", "any that is free on 0.0.0.0"],
+    ]
+
+
+def test_checking_leaves_no_file_behind(call: Call, tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    assert findings(call, "--port", "0")[0] == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["app.py"]
+
+
+def test_a_store_that_is_there_is_written_to_and_left_as_it_was(call: Call, tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    assert call("db", "migrate").returncode == 0
+    code, found = findings(call, "--port", "0")
+    assert (code, found["store"]) == (0, (True, f"{tmp_path}/whereby-trigger.db opens and takes writes"))
+    assert stored(f"sqlite:///{tmp_path}/whereby-trigger.db") == []
+
+
+def test_without_a_secret_it_says_who_is_served(call: Call, tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    assert findings(call, "--port", "0")[1]["secret"] == (
+        True,
+        "none set: only this machine is served, and no signature is checked",
+    )
+    assert findings(call, "--port", "0", "--allow-unsigned")[1]["secret"][1].startswith("none set: anybody is served")
+
+
+PREDICATE_ONLY = HUMANS_JOIN.partition("@trigger.on")[0]
+LISTENER_ONLY = HUMANS_JOIN.replace('@trigger.when("room.client.joined")', "")
+NOTHING = "from whereby_trigger import Trigger\ntrigger = Trigger()\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "env", "about", "says"),
+    [
+        ("import nowhere", [], {}, "app", "app.py cannot be imported: ModuleNotFoundError"),
+        (PREDICATE_ONLY, [], {}, "listeners", "nobody hears when the trigger fires"),
+        (LISTENER_ONLY, [], {}, "predicate", "none, so that the trigger never fires"),
+        (NOTHING, [], {}, "listeners", "none, and no predicate"),
+        (HUMANS_JOIN, ["--port", "{busy}"], {}, "port", "is in use on 127.0.0.1"),
+        (HUMANS_JOIN, ["--host", "203.0.113.7", "--secret", "s"], {}, "port", "is no address of this machine"),
+        (HUMANS_JOIN, ["--host", "0.0.0.0"], {}, "secret", "would serve other machines"),
+        (HUMANS_JOIN, [], {"PORT": "3000"}, "secret", "PORT is set, so outside traffic is expected here"),
+        (HUMANS_JOIN, ["--store", "sqlite:///no/folder/a.db"], {}, "store", "does not exist: create it"),
+        (HUMANS_JOIN, ["--store", "sqlite:///app.py"], {}, "store", "is damaged or is no SQLite file"),
+        (HUMANS_JOIN, ["--store", "mysql://x"], {}, "store", "is of no known kind"),
+    ],
+)
+def test_a_problem_exits_1_and_says_what_to_do(
+    call: Call, tmp_path: Path, source: str, arguments: list[str], env: dict[str, str], about: str, says: str
+) -> None:
+    write(tmp_path, source)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        busy = str(listener.getsockname()[1])
+        code, found = findings(call, *[text.replace("{busy}", busy) for text in arguments], env=env)
+    assert code == 1
+    ok, detail = found[about]
+    assert not ok
+    assert says in detail
+
+
+def test_a_problem_is_marked_in_the_lines_for_people(call: Call, tmp_path: Path) -> None:
+    write(tmp_path, PREDICATE_ONLY)
+    ended = call("check", "--port", "0")
+    assert ended.returncode == 1
+    marked = [line for line in ended.stdout.splitlines() if line.startswith("problem  ")]
+    assert marked == ["problem  listeners  nobody hears when the trigger fires: add @trigger.on(TRIGGER_EVENT_SUCCESS)"]
+
+
+def test_listeners_of_webhook_types_alone_are_in_order(call: Call, tmp_path: Path) -> None:
+    listens = "@trigger.on('recording.finished')\ndef fetch(webhook):\n    pass\n"
+    write(tmp_path, f"{NOTHING}{listens}")
+    code, found = findings(call, "--port", "0")
+    assert (code, found["listeners"]) == (0, (True, "1 for recording.finished"))

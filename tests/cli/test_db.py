@@ -1,0 +1,67 @@
+"""`db`: the store is brought to the schema, and what is old is forgotten, by hand."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call
+from tests.support.arrivals import decision
+from tests.support.stored import stored
+from whereby_trigger.store import Arrival
+from whereby_trigger.trigger import store_for
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/whereby-trigger.db"
+
+
+def fill(url: str) -> None:
+    """Store a decided webhook of ten days, one of two days, and a pending one of ten."""
+
+    async def fill() -> None:
+        store = store_for(url)
+        await store.open(lambda: None)
+        for id, days in (("old", 10), ("pending", 10), ("young", 2)):
+            arrival = Arrival(id, "room.client.joined", None, b"{}", time.time() - days * DAY)
+            added = await store.add(arrival)
+            if id != "pending":
+                assert await store.decide(decision(added.seq, id))
+        await store.close()
+
+    asyncio.run(fill())
+
+
+def ids(url: str) -> list[str]:
+    return [record.id for record in stored(url)]
+
+
+def test_migrate_creates_the_store_and_says_what_it_applied(call: Call, tmp_path: Path, url: str) -> None:
+    path = tmp_path / "whereby-trigger.db"
+    assert call("db", "migrate").stdout == f"{path}: applied migration 1\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert ids(url) == []
+    assert call("db", "migrate").stdout == f"{path}: nothing to do, its schema is up to date\n"
+
+
+def test_prune_forgets_what_is_older_than_the_retention_and_keeps_what_is_pending(call: Call, url: str) -> None:
+    fill(url)
+    assert "forgot 1 webhook received before 20" in call("db", "prune").stdout
+    assert ids(url) == ["pending", "young"]
+
+
+def test_prune_takes_another_age(call: Call, url: str) -> None:
+    fill(url)
+    assert "forgot 0 webhooks" in call("db", "prune", "--older-than", str(11 * DAY)).stdout
+    assert "forgot 2 webhooks" in call("db", "prune", "--older-than", "0").stdout
+    assert ids(url) == ["pending"]
+
+
+def test_prune_goes_by_the_retention_that_is_set(call: Call, url: str) -> None:
+    fill(url)
+    ended = call("db", "prune", "--store", url, env={"WHEREBY_TRIGGER_RETENTION": str(DAY)})
+    assert "forgot 2 webhooks" in ended.stdout

@@ -1,0 +1,241 @@
+"""`events`: what was received and decided is listed, shown and replayed, beside a running server and without one."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Call
+from tests.support.process import Process, run, whereby_trigger
+from tests.support.programs import HUMANS_JOIN, write
+from tests.support.stored import stored
+from tests.support.terminal import run_on_terminal
+from tests.support.until import until
+from tests.support.whereby import deliver
+from whereby_trigger.testing import webhook
+
+PERSON = "Ada Lovelace"
+JOINED = webhook("room.client.joined", id="a1-joined", room="/visit-1", display_name=PERSON)
+BOT = webhook("room.client.joined", id="a2-bot", room="/Größe 1", role_name="recorder", display_name=PERSON)
+ENDED = webhook("room.session.ended", id="b1-ended", room="/visit-2")
+RECORDED = webhook("recording.finished", id="b2-recorded")
+ODD = b'{"id": "c1-odd\\u0000", "data": {"displayName": "%s"}}' % PERSON.encode()
+RETURNS_NOTHING = HUMANS_JOIN.replace("return is_human(webhook)", "is_human(webhook)")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with a program, and a store with one webhook of each kind, which nobody has open any more."""
+    folder = tmp_path_factory.mktemp("events")
+    write(folder, HUMANS_JOIN)
+    with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=folder) as process:
+        url = f"http://127.0.0.1:{process.port()}/"
+        for sent in (JOINED, BOT, ENDED, RECORDED, RECORDED, ODD):
+            assert deliver(url, sent, "s").status == 200
+        until(lambda: not [record for record in stored(store_of(folder)) if record.state == "pending"])
+        assert process.stop() == 0
+    return folder
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """Give a folder with a copy of that program and store, to change."""
+    for name in ("app.py", "whereby-trigger.db"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    return tmp_path
+
+
+@pytest.fixture
+def server(copy: Path) -> Iterator[Process]:
+    with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=copy) as process:
+        process.port()
+        yield process
+
+
+def store_of(folder: Path) -> str:
+    return f"sqlite:///{folder}/whereby-trigger.db"
+
+
+def listed(call: Call, folder: Path, *options: str) -> list[dict[str, Any]]:
+    ended = call("events", "list", "--json", "--store", store_of(folder), *options)
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def ids(call: Call, folder: Path, *options: str) -> list[str]:
+    return [fields["id"][:2] for fields in listed(call, folder, *options)]
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {record.id[:2]: str(record.state) for record in stored(store_of(folder))}
+
+
+def test_the_list_is_one_json_object_a_line_newest_first(call: Call, folder: Path) -> None:
+    newest, recorded, *_, joined = listed(call, folder)
+    assert newest["state"] == "quarantined"
+    assert joined == {
+        "id": "a1-joined",
+        "type": "room.client.joined",
+        "room": "acme.whereby.com/visit-1",
+        "state": "fired",
+        "reason": "predicate people returned True",
+        "attempts": 1,
+        "deliveries": 1,
+        "received_at": joined["received_at"],
+        "decided_at": joined["decided_at"],
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", joined["received_at"])
+    assert (recorded["room"], recorded["deliveries"]) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--state", "unhandled"], ["b2", "b1"]),
+        (["--type", "room.client.joined"], ["a2", "a1"]),
+        (["--type", "room.client.joined", "--state", "skipped"], ["a2"]),
+        (["--room", "/visit-1"], ["a1"]),
+        (["--room", "visit-1"], ["a1"]),
+        (["--room", "ACME.whereby.com/visit-1"], ["a1"]),
+        (["--room", "https://acme.whereby.com/visit-1?roomKey=x"], ["a1"]),
+        (["--room", "/Größe 1"], ["a2"]),
+        (["--room", "acme.whereby.com/Gr%C3%B6%C3%9Fe%201"], ["a2"]),
+        (["--room", "other.whereby.com/visit-1"], []),
+        (["--limit", "1", "--state", "unhandled"], ["b2"]),
+    ],
+)
+def test_the_list_is_narrowed_by_options(call: Call, folder: Path, options: list[str], found: list[str]) -> None:
+    assert ids(call, folder, *options) == found
+
+
+def test_a_type_that_is_misspelt_gets_a_suggestion(call: Call, folder: Path) -> None:
+    ended = call("events", "list", "--store", store_of(folder), "--type", "room.client.join")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "did you mean 'room.client.joined'?" in ended.stderr
+
+
+def test_the_store_is_that_of_the_program_or_of_the_environment(call: Call, folder: Path, tmp_path: Path) -> None:
+    assert call("events", "list", env={"WHEREBY_TRIGGER_STORE": store_of(folder)}).stdout.count("\n") == 6
+    write(tmp_path, f"from whereby_trigger import Trigger\nt = Trigger(store={store_of(folder)!r})", "named.py")
+    assert call("events", "list", "named.py", env={"WHEREBY_TRIGGER_STORE": "sqlite:///no.db"}).returncode == 0
+    assert call("events", "show", "a1", "--app", "named.py").returncode == 0
+
+
+def test_a_list_shows_nothing_of_a_body_and_show_shows_all_of_it(call: Call, folder: Path) -> None:
+    for option in ([], ["--json"]):
+        assert PERSON not in call("events", "list", "--store", store_of(folder), *option).stdout
+        assert PERSON in call("events", "show", "a1-joined", "--store", store_of(folder), *option).stdout
+
+
+def test_show_gives_everything_as_json(call: Call, folder: Path) -> None:
+    shown = json.loads(call("events", "show", "a1", "--json", "--store", store_of(folder)).stdout)
+    assert json.loads(shown["body"]) == json.loads(JOINED.raw)
+    assert (shown["errors"], shown["id"], shown["state"]) == ([], "a1-joined", "fired")
+    assert len(shown["replica"]) == 32
+
+
+def test_show_gives_everything_for_people(call: Call, folder: Path) -> None:
+    head, _, body = call("events", "show", "a1", "--store", store_of(folder)).stdout.partition("\n\n")
+    assert json.loads(body) == json.loads(JOINED.raw)
+    assert "state       fired\nreason      predicate people returned True\n" in head
+
+
+@pytest.mark.parametrize(
+    ("id", "says"),
+    [("z", "has an id that begins with 'z': see `events list`"), ("a", "several ids begin with 'a'")],
+)
+@pytest.mark.parametrize("verb", ["show", "replay"])
+def test_an_id_that_names_no_webhook_or_several_exits_1(
+    call: Call, folder: Path, verb: str, id: str, says: str
+) -> None:
+    ended = call("events", verb, id, "--store", store_of(folder))
+    assert ended.returncode == 1
+    assert says in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_listing_creates_no_file_and_changes_none(call: Call, folder: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    listed(call, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert call("events", "list").returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_listing_an_empty_file_says_what_creates_a_store(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "whereby-trigger.db").touch()
+    ended = call("events", "list")
+    assert ended.returncode == 2
+    assert "run `whereby-trigger db migrate`, or start the trigger once" in ended.stderr
+    assert (tmp_path / "whereby-trigger.db").read_bytes() == b""
+
+
+def test_a_running_server_decides_a_replay_at_once(copy: Path, server: Process) -> None:
+    write(copy, HUMANS_JOIN)
+    started = time.monotonic()
+    ended = run("events", "replay", "a1", cwd=copy)
+    assert (ended.returncode, ended.stdout) == (0, "a1-joined\n")
+    assert "1 to be decided anew: at once by a trigger that runs" in ended.stderr
+    server.line("joining https://acme.whereby.com/visit-1 attempt 1")
+    assert time.monotonic() - started < 3
+    assert json.loads(server.line("a1-joined"))["decision"] == "fired"
+
+
+def test_a_replay_without_a_server_is_decided_at_the_next_start(copy: Path) -> None:
+    assert run("events", "replay", "--state", "skipped", cwd=copy).stdout == "a2-bot\n"
+    assert states(copy)["a2"] == "pending"
+    assert run("events", "list", cwd=copy).returncode == 0
+    with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=copy) as process:
+        assert json.loads(process.line("a2-bot"))["decision"] == "skipped"
+
+
+def test_what_failed_is_replayed_by_its_state_once_the_program_is_mended(copy: Path) -> None:
+    write(copy, RETURNS_NOTHING)
+    run("events", "replay", "a1", cwd=copy)
+    with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=copy) as process:
+        assert (
+            json.loads(process.line("a1-joined"))["reason"] == "predicate people returned None: is a `return` missing?"
+        )
+        assert process.stop() == 0
+    write(copy, HUMANS_JOIN)
+    assert run("events", "replay", "--state", "failed", "--json", cwd=copy).stdout == '{"id": "a1-joined"}\n'
+    with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=copy) as process:
+        process.line("joining https://acme.whereby.com/visit-1")
+
+
+def test_a_replay_of_nothing_says_so(call: Call, copy: Path) -> None:
+    ended = call("events", "replay", "--state", "failed", "--store", store_of(copy))
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == "Nothing to replay: no decided webhook is among them.\n"
+
+
+def test_a_replay_narrows_the_ids_by_the_options(call: Call, copy: Path) -> None:
+    ended = call("events", "replay", "a1", "a2", "--state", "skipped", "--store", store_of(copy))
+    assert ended.stdout == "a2-bot\n"
+    assert states(copy) == {"a1": "fired", "a2": "pending", "b1": "unhandled", "b2": "unhandled"} | {
+        record.id[:2]: "quarantined" for record in stored(store_of(copy))[-1:]
+    }
+
+
+def test_on_a_terminal_ids_are_short_and_the_reason_is_broken_at_words(folder: Path) -> None:
+    shown = run_on_terminal("events", "list", "--state", "skipped", cwd=folder, columns=100)
+    _, *rows = shown.splitlines()
+    assert re.match(r"\d\d-\d\d \d\d:\d\d:\d\d  a2-bot  room\.client\.joined  ", rows[0])
+    assert len(rows) > 1
+    reason = " ".join(row[rows[0].index("predicate") :].strip() for row in rows)
+    assert reason == "predicate people returned False (a bot's own event: is_human)"
+
+
+def test_what_a_webhook_carries_steers_no_terminal(call: Call, copy: Path, server: Process) -> None:
+    port = int(re.search(r":([0-9]+)/", server.output)[1])  # type: ignore[index]
+    odd = json.dumps({"id": "d1\u001b[2J", "type": "x\u001b[2J\u009b", "data": {"n": "\u009b2J"}}).encode()
+    assert deliver(f"http://127.0.0.1:{port}/", odd, "s").status == 200
+    until(lambda: states(copy).get("d1") == "unhandled")
+    for arguments in (["list"], ["show", "d1"], ["list", "--json"]):
+        shown = call("events", *arguments, "--store", store_of(copy)).stdout
+        assert "d1" in shown
+        assert not set(shown) & {"\u001b", "\u009b"}

@@ -1,0 +1,129 @@
+"""The log as it reads on a terminal, and the hints in it."""
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call
+from tests.support.programs import write
+from whereby_trigger import logs
+from whereby_trigger.deliveries import DeliveryLog, handler_for
+from whereby_trigger.receive import Delivery
+from whereby_trigger.webhook import WEBHOOK_TYPES
+
+FORGED = Delivery(401, "wrong signature")
+STALE = Delivery(401, "stale signature", skew=-3600.4)
+UNSIGNED = Delivery(401, "no signature")
+TUNNELLED = Delivery(401, "no secret is set, and the request came through a proxy or tunnel")
+FIRED = Delivery(200, "predicate f returned True", "room.client.joined", "acme.whereby.com/a", "1", decision="fired")
+
+
+class Terminal(io.StringIO):
+    """Hold what a terminal would show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """Have the log go to a terminal, as if we were the program."""
+    root, ours, server = (logging.getLogger(name) for name in ("", logs.ROOT, logs.SERVER))
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = Terminal()
+    logs.configure(shown)
+    yield shown
+    for logger in (ours, server):
+        logger.handlers.clear()
+        logger.propagate = True
+
+
+def lines(terminal: Terminal) -> list[str]:
+    """Give the lines without their colours and times."""
+    plain = re.sub(r"\x1b\[[0-9]*m", "", terminal.getvalue())
+    return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in plain.splitlines()]
+
+
+def hints_after(terminal: Terminal, *deliveries: Delivery) -> list[str]:
+    log = DeliveryLog()
+    for delivery in deliveries:
+        log.answered(delivery)
+    return [line for line in lines(terminal) if "in a row" in line]
+
+
+@pytest.mark.parametrize(
+    ("refused", "hint"),
+    [
+        (
+            FORGED,
+            "3 deliveries in a row were signed with another secret: is WHEREBY_WEBHOOK_SECRET the secret that "
+            "Whereby's dashboard shows for this webhook (Configure, Webhooks)?",
+        ),
+        (
+            STALE,
+            "3 deliveries in a row were signed -3600 s from this machine's time: set its clock, or raise tolerance=",
+        ),
+        (
+            UNSIGNED,
+            "3 deliveries in a row were unsigned: either they are not Whereby's, or a proxy on the way drops the "
+            "header Whereby-Signature",
+        ),
+        (
+            TUNNELLED,
+            "3 deliveries in a row were not from this machine: to take them, set WHEREBY_WEBHOOK_SECRET to the "
+            "secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)",
+        ),
+    ],
+)
+def test_three_refusals_of_a_kind_in_a_row_get_a_hint(terminal: Terminal, refused: Delivery, hint: str) -> None:
+    assert hints_after(terminal, refused, refused) == []
+    assert hints_after(terminal, refused, refused, refused) == [f"warning: {hint}"]
+
+
+def test_refusals_of_different_kinds_or_with_a_good_delivery_between_get_none(terminal: Terminal) -> None:
+    assert hints_after(terminal, FORGED, FORGED, STALE, FORGED, FORGED, FIRED, FORGED, FORGED) == []
+
+
+def test_a_line_has_its_columns_under_each_other(terminal: Terminal) -> None:
+    log = DeliveryLog()
+    log.answered(FIRED)
+    log.answered(FORGED)
+    fired, forged = lines(terminal)
+    assert re.split(" {2,}", fired) == [
+        "room.client.joined",
+        "acme.whereby.com/a",
+        "200 fired",
+        "predicate f returned True",
+        "0.0 ms",
+    ]
+    for left, right in (("room.client", "- "), ("acme", "- "), ("200", "401"), ("predicate", "wrong"), ("0.0", "0.0")):
+        assert forged[fired.index(left) :].startswith(right)
+
+
+def test_colours_tell_what_became_of_a_delivery(terminal: Terminal) -> None:
+    log = DeliveryLog()
+    for delivery in (FIRED, FORGED, Delivery(200, "", decision="failed"), Delivery(200, "a duplicate")):
+        log.answered(delivery)
+    assert re.findall(r"\x1b\[([0-9]+)m\d", terminal.getvalue()) == [logs.GREEN, logs.YELLOW, logs.RED, logs.DIM]
+
+
+def test_a_type_can_neither_steer_the_terminal_nor_forge_a_line(terminal: Terminal) -> None:
+    DeliveryLog().answered(Delivery(200, "no predicate for a\nb", "a\nb\u001b[2J\u009b", decision="unhandled"))
+    (line,) = lines(terminal)
+    assert "a b\\x1b[2J\\x9b" in line
+    assert "no predicate for a b" in line
+
+
+@pytest.mark.parametrize("type", WEBHOOK_TYPES)
+def test_the_handler_to_paste_needs_nothing_else(call: Call, tmp_path: Path, type: str) -> None:
+    handler = handler_for(type).partition("paste\n\n")[2]
+    write(tmp_path, f"from whereby_trigger import Trigger\ntrigger = Trigger()\n\n{handler}\n")
+    checked = [json.loads(line) for line in call("check", "--json", "--port", "0").stdout.splitlines()]
+    assert [found["ok"] for found in checked if found["detail"].endswith(f" for {type}")] == [True]

@@ -1,0 +1,16 @@
+"""Row 2: the receiver is killed at each boundary of a webhook's way."""
+
+from pathlib import Path
+
+import pytest
+
+from reliability.boundaries import BOUNDARIES
+from reliability.rows import at_boundaries
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+async def test_all_holds(tmp_path: Path, store: str, boundary: str) -> None:
+    result = await at_boundaries.run(tmp_path, store, deaths=2, boundaries=(boundary,))
+    assert result.problems == []

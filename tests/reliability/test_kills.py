@@ -1,0 +1,15 @@
+"""Row 1: kill -9 of the receiver at a random point, under load."""
+
+from pathlib import Path
+
+import pytest
+
+from reliability.rows import kills
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nothing_acknowledged_is_lost_and_nothing_decided_twice(tmp_path: Path, store: str) -> None:
+    result = await kills.run(tmp_path, store, kills=50, acknowledged_per_life=20)
+    assert result.problems == []
+    assert int(result.figures["acknowledged"]) > 500

@@ -1,0 +1,64 @@
+"""A webhook that ends the process each time its predicate is asked takes nobody along."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from reliability.corpus import Item
+from reliability.emissions import read_emissions
+from reliability.http import Connection
+from reliability.ledger import Ledger
+from reliability.process import Receivers
+from reliability.receiver import POISON
+from reliability.sender import Sender
+from reliability.stores import STORES, viewing
+from whereby_trigger.store import State
+from whereby_trigger.testing import webhook
+
+pytestmark = pytest.mark.anyio
+
+MOST_DEATHS = 6
+
+
+def joined(id: str, room: str, external_id: str | None = None) -> Item:
+    built = webhook("room.client.joined", room=room, id=id, role_name="host", external_id=external_id)
+    return Item(id, built.type, room, built.raw, State.FIRED)
+
+
+async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, store: str) -> None:
+    url, emissions = STORES[store](tmp_path), tmp_path / "emissions"
+    receivers, ledger = Receivers(url, emissions), Ledger(tmp_path / "ledger")
+    sender, connection = Sender(ledger), Connection()
+    innocent = [joined(f"innocent-{number}", f"/visit-{number % 3}") for number in range(9)]
+    blocking = webhook("assistant.requested", room="/standup", id="blocking")
+    try:
+        busy = await receivers.start("--delay", "5")
+        sender.port = await busy.listening()
+        first = Item("blocking", blocking.type, "/standup", blocking.raw, State.FIRED)
+        for item in [first, *innocent[:5], joined("poison", "/visit-0", POISON), *innocent[5:]]:
+            assert await sender.deliver(item, connection) == 200
+        await busy.kill()
+
+        deaths = 0
+        async with viewing(url) as view:
+            while True:
+                receiver = await receivers.start()
+                decided, ended = asyncio.create_task(view.until_decided()), asyncio.create_task(receiver.ended())
+                await asyncio.wait({decided, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not ended.done():
+                    break
+                decided.cancel()
+                deaths += 1
+                assert deaths <= MOST_DEATHS, "the dying goes on"
+            await receiver.stop()
+            states = {record.id: (record.state, record.reason) for record in await view.records()}
+    finally:
+        connection.close()
+        await receivers.close()
+        ledger.close()
+
+    assert deaths == 3
+    assert states.pop("poison") == (State.FAILED, "the process ended while it was in user code, 3 times")
+    assert {state for state, _ in states.values()} == {State.FIRED}
+    assert {emission.id for emission in read_emissions(emissions)} == states.keys()

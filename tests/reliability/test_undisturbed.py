@@ -1,0 +1,15 @@
+"""What all rows rest on: without a fault, everything is stored, decided and heard of once."""
+
+from pathlib import Path
+
+import pytest
+
+from reliability.rows import undisturbed
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_all_holds_under_load(tmp_path: Path, store: str) -> None:
+    result = await undisturbed.run(tmp_path, store, acknowledged=300)
+    assert result.problems == []
+    assert result.figures["emitted again after a death"] == 0

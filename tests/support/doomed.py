@@ -1,0 +1,68 @@
+"""A trigger some of whose webhooks end its process: `python -m tests.support.doomed URL FILE`.
+
+By the display name that it carries, a webhook ends the process in its predicate (`poison`), ends it in its listener
+before its third attempt (`sly`), or is never answered (`slow`). Predicates for joins are async, for leaves sync. Every
+success goes as a line `id attempt` into FILE before anything ends.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.support.process import Process
+from tests.support.whereby import SECRET
+from whereby_trigger import RoomClientJoined, RoomClientLeft, Trigger, TriggerSuccess
+
+ROOT = Path(__file__).parents[2]
+
+
+class Doomed(Process):
+    """Run the program on the store of a folder until it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        url = f"sqlite:///{folder}/stage.db"
+        super().__init__([sys.executable, "-m", "tests.support.doomed", url, str(folder / "successes")], cwd=ROOT)
+
+
+def successes(folder: Path) -> list[tuple[str, int]]:
+    """Read for which ids listeners were called, at which attempts, in order."""
+    told = folder / "successes"
+    lines = told.read_text().splitlines() if told.exists() else []
+    return [(id, int(attempt)) for id, attempt in (line.split() for line in lines)]
+
+
+def trigger_of_doom(url: str, told: Path) -> Trigger:
+    trigger = Trigger(store=url, port=0, host="127.0.0.1", secret=SECRET)
+
+    @trigger.when("room.client.joined")
+    async def joined(webhook: RoomClientJoined) -> bool:
+        if webhook.data.display_name == "slow":
+            await asyncio.Event().wait()
+        return survived(webhook)
+
+    @trigger.when("room.client.left")
+    def left(webhook: RoomClientLeft) -> bool:
+        return survived(webhook)
+
+    @trigger.on("trigger_event_success")
+    def tell(success: TriggerSuccess) -> None:
+        webhook = success.trigger_webhook
+        assert isinstance(webhook, RoomClientJoined | RoomClientLeft)
+        with told.open("a") as file:
+            file.write(f"{webhook.id} {success.attempt}\n")
+        if webhook.data.display_name == "sly" and success.attempt < 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return trigger
+
+
+def survived(webhook: RoomClientJoined | RoomClientLeft) -> bool:
+    if webhook.data.display_name == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+if __name__ == "__main__":
+    trigger_of_doom(sys.argv[1], Path(sys.argv[2])).start()
