@@ -7,6 +7,7 @@ import pytest
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decided, decision, record
 from tests.support.replica import replica_that_stores
+from tests.support.rooms import crash
 from tests.support.stores import Place
 from tests.support.until import eventually
 from whereby_trigger.store import Query, State, Store
@@ -45,7 +46,7 @@ async def test_each_takeover_adds_to_the_count_and_keeps_the_blame(replicas: Rep
     added = await owner.add(arrival("a"))
     for takeovers in (1, 2, 3):
         await owner.blame(added.seq)
-        await owner.close()
+        await crash(owner)
         owner = await replicas()
         assert await owner.claim() == 1
         (row,) = await owner.pending(0, 10)

@@ -1,4 +1,7 @@
-"""A replica in a process of its own, to be killed: `python -m tests.support.replica URL ID...` stores and waits."""
+"""A replica in a process of its own, to be killed: `python -m tests.support.replica URL ID...` stores and waits.
+
+Without an id it takes the rooms that wait.
+"""
 
 import asyncio
 import sys
@@ -17,12 +20,18 @@ def replica_that_stores(url: str, *ids: str) -> Process:
     return Process([sys.executable, "-m", "tests.support.replica", url, *ids], cwd=ROOT)
 
 
+def replica_that_takes(url: str) -> Process:
+    """Start a replica that takes every waiting room, prints `took` and its own id, and then lives on."""
+    return Process([sys.executable, "-m", "tests.support.replica", url], cwd=ROOT)
+
+
 async def main(url: str, *ids: str) -> None:
     store = store_for(url)
     await store.open(lambda: None)
     for id in ids:
         await store.add(Arrival(id, "room.client.joined", "acme.whereby.com/visit-1", b"{}", time.time()))
-    print("stored", store.replica, flush=True)
+    taken = [] if ids else await store.take(100, time.time())
+    print("took" if taken else "stored", store.replica, flush=True)
     await asyncio.Event().wait()
 
 

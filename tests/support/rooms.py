@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from tests.support.arrivals import NOW, ROOM, arrival
 from whereby_trigger.store import Added, Room, RoomClaim, RoomMove, RoomRequest, RoomState, SessionChange, Store
@@ -23,9 +24,9 @@ def request(
     return RoomRequest(key, f"https://{key}", webhook, session_id, asked_at)
 
 
-async def ask(store: Store, key: str = ROOM, **values: str | float | None) -> RoomClaim:
+async def ask(store: Store, key: str = ROOM, **values: Any) -> RoomClaim:
     """Ask for an assistant in a room, now."""
-    return await store.request(request(key, **values), NOW)  # type: ignore[arg-type]
+    return await store.request(request(key, **values), NOW)
 
 
 async def take_one(store: Store) -> Room:
@@ -34,7 +35,7 @@ async def take_one(store: Store) -> Room:
     return room
 
 
-async def bring_to(store: Store, state: RoomState, **values: str | float | None) -> Room:
+async def bring_to(store: Store, state: RoomState, **values: Any) -> Room:
     """Ask for an assistant in a room, and have it get into a state by the usual way."""
     await ask(store, **values)
     if state is not RoomState.WAITING:

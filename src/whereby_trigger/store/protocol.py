@@ -75,7 +75,8 @@ class Store(RoomStore, Protocol):
     def claim(self, max_age: float = math.inf) -> Awaitable[int]:
         """Take over every pending webhook whose replica is dead or that has none; return how many, and rooms too.
 
-        The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds.
+        The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds;
+        rooms that have waited for longer than that end. Nothing is taken over by one whose own lease is gone.
         One from a dead replica has the takeover counted: it may have been in user code when the replica died.
         """
         ...

@@ -60,9 +60,20 @@ class SessionChange(Struct, frozen=True):
     session_id: str | None
     created_at: float | None
 
+    def ends(self, session_id: str | None, asked_at: float) -> bool:
+        """Tell whether the assistant that was asked for in a session, at a time, is to end with this."""
+        known = session_id is not None and self.session_id is not None
+        later = self.created_at is not None and self.created_at > asked_at
+        if self.started:
+            return known and session_id != self.session_id and later
+        return session_id == self.session_id if known else later
+
 
 class RoomMove(Struct, frozen=True):
-    """Change a room of this replica to another state; what is None stays as it is."""
+    """Change a room of this replica to another state; what is None stays as it is.
+
+    A room that is to wait although its end was asked for has ended.
+    """
 
     id: int
     state: RoomState
@@ -100,7 +111,7 @@ class RoomStore(Protocol):
         ...
 
     def take(self, slots: int, now: float) -> Awaitable[list[Room]]:
-        """Make at most `slots` waiting rooms this replica's, in order, as `starting`."""
+        """Make at most `slots` waiting rooms this replica's, in order, as `starting`; none where its lease is gone."""
         ...
 
     def move(self, move: RoomMove, now: float) -> Awaitable[bool]:

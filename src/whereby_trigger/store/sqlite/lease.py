@@ -13,7 +13,9 @@ OTHERS = """
 SELECT id, seen_at, boot, expires FROM replicas WHERE id <> :me
 UNION SELECT owner, :now, '', 0 FROM webhooks
 WHERE state = 'pending' AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
+UNION SELECT owner, :now, '', 0 FROM rooms WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 """
+HOLDS = "SELECT 1 FROM replicas WHERE id = ? AND boot = ? AND expires > ?"
 
 
 def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float, clock: BootClock) -> None:
@@ -26,10 +28,15 @@ def renew(connection: sqlite3.Connection, id: str, now: float, ttl: float, clock
     return connection.execute(RENEW, (at + ttl, now, id, boot, at)).rowcount == 1
 
 
+def holds(connection: sqlite3.Connection, id: str, clock: BootClock) -> bool:
+    """Tell whether a replica's lease has not run out."""
+    return connection.execute(HOLDS, (id, *clock())).fetchone() is not None
+
+
 def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
     """Give back everything that a replica owns, and its lease."""
     connection.execute(statements.DISOWN, (id,))
-    rooms.release(connection, id, now, too_old=False)
+    rooms.release(connection, id, now, "given back by a replica that stopped")
     connection.execute(LEAVE, (id,))
 
 
@@ -45,8 +52,12 @@ def bury_the_dead(
     taken = 0
     this_boot, at = clock()
     for other, seen_at, boot, expires in connection.execute(OTHERS, {"me": id, "now": now}).fetchall():
-        if is_dead(other) or (boot and (boot != this_boot or expires <= at)):
+        # A replica of an older program has no lease, only its lock.
+        if is_dead(other) or (expires and (boot != this_boot or expires <= at)):
+            too_old = now - seen_at > max_age
+            reason = f"its replica {other} died" + (" longer than max_age ago" if too_old else "")
             taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount
-            taken += rooms.release(connection, other, now, too_old=now - seen_at > max_age)
+            taken += rooms.release(connection, other, now, reason, too_old=too_old)
             connection.execute(LEAVE, (other,))
+    rooms.end_old(connection, now, max_age)
     return taken

@@ -12,7 +12,6 @@ from whereby_trigger.errors import StoreError
 from whereby_trigger.store.sqlite import file, lease, migrate
 from whereby_trigger.store.sqlite.lock import FileLock, LifeLock
 
-
 Entered = tuple[sqlite3.Connection, sqlite3.Connection, FileLock, LifeLock]
 
 

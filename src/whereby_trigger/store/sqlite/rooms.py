@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
@@ -14,7 +14,10 @@ WAIT = """
 INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since)
 VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, :now, :now)
 """
-FIND_OPEN = "SELECT id, state, owner FROM rooms WHERE key = ? AND state NOT IN ('ended', 'failed')"
+FIND_OPEN = """
+SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
+WHERE key = ? AND state NOT IN ('ended', 'failed')
+"""
 FOLLOW = "UPDATE rooms SET successor = ? WHERE id = ?"
 NEXT = "SELECT id FROM rooms WHERE state = 'waiting' AND not_before <= ? ORDER BY id LIMIT ?"
 TAKE = "UPDATE rooms SET state = 'starting', owner = ?, attempt = attempt + 1, since = ? WHERE id = ?"
@@ -29,20 +32,22 @@ FROM rooms LEFT JOIN webhooks ON webhooks.id = webhook
 WHERE rooms.id = ?
 """
 MOVE = """
-UPDATE rooms SET state = :state, owner = CASE WHEN :owned THEN owner END, pid = CASE WHEN :owned THEN :pid END,
-reason = :reason, since = :now, not_before = :not_before, restarts = COALESCE(:restarts, restarts), errors = :errors
+UPDATE rooms SET
+    state = CASE WHEN :state = 'waiting' AND stop IS NOT NULL THEN 'ended' ELSE :state END,
+    reason = CASE WHEN :state = 'waiting' AND stop IS NOT NULL THEN stop ELSE :reason END,
+    owner = CASE WHEN :owned THEN owner END,
+    pid = CASE WHEN :owned THEN COALESCE(:pid, pid) END,
+    since = :now,
+    not_before = :not_before,
+    restarts = COALESCE(:restarts, restarts),
+    errors = :errors
 WHERE id = :id AND owner = :owner AND state IN (SELECT value FROM json_each(:before))
-RETURNING successor
+RETURNING state, successor
 """
 END_WAITING = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE id = ? AND state = 'waiting'"
+END_OLD = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE state = 'waiting' AND since < ?"
 ASK_TO_STOP = "UPDATE rooms SET stop = COALESCE(stop, ?) WHERE id = ? AND state IN ('starting', 'live', 'ending')"
-CONCERNED = """
-SELECT id, state FROM rooms WHERE key = :key AND state NOT IN ('ended', 'failed') AND CASE WHEN :started
-    THEN session_id <> :session_id AND :created_at > asked_at
-    ELSE COALESCE(session_id = :session_id, :created_at > asked_at)
-END
-"""
-OWNED_BY = "SELECT id, state, stop FROM rooms WHERE owner = ?"
+OWNED_BY = "SELECT id, state FROM rooms WHERE owner = ?"
 LAST = "SELECT COALESCE(MAX(seq), 0) FROM webhooks"
 HEARD = """
 SELECT seq, room, body FROM webhooks
@@ -55,14 +60,14 @@ PAGE = 500
 
 
 def request(connection: sqlite3.Connection, request: RoomRequest, now: float) -> RoomClaim:
-    row = connection.execute(FIND_OPEN, (request.key,)).fetchone()
-    if row is None:
+    open = _find_open(connection, request.key)
+    if open is None:
         connection.execute(WAIT, structs.asdict(request) | {"now": now})
         return RoomClaim(True, RoomState.WAITING, None)
-    id, state, owner = row
-    if state == RoomState.ENDING:
-        connection.execute(FOLLOW, (json.dumps(structs.asdict(request)), id))
-    return RoomClaim(False, RoomState(state), owner)
+    if open.is_ending:
+        connection.execute(FOLLOW, (json.dumps(structs.asdict(request)), open.id))
+        return RoomClaim(False, RoomState.ENDING, open.owner)
+    return RoomClaim(False, open.state, open.owner)
 
 
 def take(connection: sqlite3.Connection, owner: str, slots: int, now: float) -> list[Room]:
@@ -87,38 +92,49 @@ def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float)
         "before": json.dumps(before(move.state)),
     }
     row = connection.execute(MOVE, values).fetchone()
-    if row is not None and move.state in OVER and row[0] is not None:
-        connection.execute(WAIT, json.loads(row[0]) | {"now": now})
-    return row is not None
+    if row is None:
+        return False
+    state, successor = row
+    if state in OVER and successor is not None:
+        connection.execute(WAIT, json.loads(successor) | {"now": now})
+    return True
 
 
 def stop(connection: sqlite3.Connection, key: str, reason: str, now: float) -> RoomState | None:
-    row = connection.execute(FIND_OPEN, (key,)).fetchone()
-    if row is None:
+    open = _find_open(connection, key)
+    if open is None:
         return None
-    _ask_to_stop(connection, row[0], reason, now)
-    return RoomState(row[1])
+    _ask_to_stop(connection, open, reason, now)
+    connection.execute(FOLLOW, (None, open.id))
+    return open.state
 
 
 def change_session(connection: sqlite3.Connection, change: SessionChange, now: float) -> None:
     """Ask the assistants of a session that is over to end."""
-    reason = "another session has started" if change.started else "the session has ended"
-    for id, _ in connection.execute(CONCERNED, structs.asdict(change)).fetchall():
-        _ask_to_stop(connection, id, reason, now)
+    open = _find_open(connection, change.key)
+    if open is None:
+        return
+    if open.successor is not None:
+        successor = json.loads(open.successor)
+        if change.ends(successor["session_id"], successor["asked_at"]):
+            connection.execute(FOLLOW, (None, open.id))
+    if change.ends(open.session_id, open.asked_at):
+        reason = "another session has started" if change.started else "the session has ended"
+        _ask_to_stop(connection, open, reason, now)
 
 
-def release(connection: sqlite3.Connection, owner: str, now: float, too_old: bool) -> int:
-    """Let the rooms of a dead replica wait for another, but those whose end was asked for or that are too old."""
+def release(connection: sqlite3.Connection, owner: str, now: float, reason: str, *, too_old: bool = False) -> int:
+    """Let the rooms of a replica that is gone wait for another, but those whose end was asked for or are too old."""
     owned = connection.execute(OWNED_BY, (owner,)).fetchall()
-    for id, state, asked in owned:
-        if state == RoomState.ENDING or asked is not None:
-            outcome = RoomMove(id, RoomState.ENDED, asked or "its replica died while it was ending")
-        elif too_old:
-            outcome = RoomMove(id, RoomState.ENDED, "its replica died longer than max_age ago")
-        else:
-            outcome = RoomMove(id, RoomState.WAITING, f"its replica {owner} died")
-        move(connection, outcome, owner, now)
+    for id, state in owned:
+        over = too_old or state == RoomState.ENDING
+        move(connection, RoomMove(id, RoomState.ENDED if over else RoomState.WAITING, reason), owner, now)
     return len(owned)
+
+
+def end_old(connection: sqlite3.Connection, now: float, max_age: float) -> None:
+    """End unstarted what has waited for longer than `max_age` seconds."""
+    connection.execute(END_OLD, ("waited longer than max_age", now, now - max_age))
 
 
 def own(connection: sqlite3.Connection, owner: str) -> list[Room]:
@@ -138,13 +154,36 @@ def heard(connection: sqlite3.Connection, after: int, keys: frozenset[str]) -> H
     return Heard(tuple((key, body) for _, key, body in rows), rows[-1][0] if more else last, more)
 
 
-def forget(connection: sqlite3.Connection, before: float) -> int:
-    return connection.execute(FORGET_ROOMS, (before, PAGE)).rowcount
+def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Forget at most `limit` rooms that were done with before a time; return how many."""
+    return connection.execute(FORGET_ROOMS, (before, limit)).rowcount
 
 
-def _ask_to_stop(connection: sqlite3.Connection, id: int, reason: str, now: float) -> None:
-    connection.execute(END_WAITING, (reason, now, id))
-    connection.execute(ASK_TO_STOP, (reason, id))
+class _Open(NamedTuple):
+    """Hold the open entry of a room, as far as requests and ends are concerned with it."""
+
+    id: int
+    state: RoomState
+    owner: str | None
+    stop: str | None
+    session_id: str | None
+    asked_at: float
+    successor: str | None
+
+    @property
+    def is_ending(self) -> bool:
+        # Its assistant may not have been told yet, but what comes now is for the next one.
+        return self.state is RoomState.ENDING or self.stop is not None
+
+
+def _find_open(connection: sqlite3.Connection, key: str) -> _Open | None:
+    row = connection.execute(FIND_OPEN, (key,)).fetchone()
+    return None if row is None else _Open(row[0], RoomState(row[1]), *row[2:])
+
+
+def _ask_to_stop(connection: sqlite3.Connection, open: _Open, reason: str, now: float) -> None:
+    connection.execute(END_WAITING, (reason, now, open.id))
+    connection.execute(ASK_TO_STOP, (reason, open.id))
 
 
 def _room(row: Sequence[Any]) -> Room:

@@ -82,6 +82,8 @@ class SqliteStore:
         replica, now, clock, is_dead = self.replica, time.time(), self._clock, partial(bury_if_dead, self.path)
 
         def work(connection: sqlite3.Connection) -> int:
+            if not lease.holds(connection, replica, clock):
+                return 0
             unowned = statements.claim_unowned(connection, replica)
             return unowned + lease.bury_the_dead(connection, replica, now, max_age, clock, is_dead)
 
@@ -97,11 +99,15 @@ class SqliteStore:
         return self._write(partial(statements.replay, query=query, now=now))
 
     async def prune(self, before: float) -> int:
+        webhooks = await self._prune_each(statements.prune, before)
+        await self._prune_each(rooms.forget, before)
+        return webhooks
+
+    async def _prune_each(self, prune: Callable[..., int], before: float) -> int:
         total, forgotten = 0, PRUNE_ROWS
         while forgotten == PRUNE_ROWS:
-            forgotten = await self._write(partial(statements.prune, before=before, limit=PRUNE_ROWS))
+            forgotten = await self._write(partial(prune, before=before, limit=PRUNE_ROWS))
             total += forgotten
-        await self._write(partial(rooms.forget, before=before))
         return total
 
     def ping(self, now: float) -> Awaitable[None]:
@@ -113,9 +119,13 @@ class SqliteStore:
     async def rejoin(self, ttl: float) -> None:
         if self._writing is None:
             return
-        self.replica = uuid4().hex
+        replica = uuid4().hex
+        try:
+            life = LifeLock(self.path, replica)
+        except OSError as error:
+            raise StoreUnavailable(f"the store takes no new replica now: {error.strerror}") from error
         self._writing.life.close()
-        self._writing.life = LifeLock(self.path, self.replica)
+        self.replica, self._writing.life = replica, life
         joining = partial(lease.join, id=self.replica, pid=os.getpid(), now=time.time(), ttl=ttl, clock=self._clock)
         await self._write(joining, kept=True)
 
@@ -123,7 +133,13 @@ class SqliteStore:
         return self._write(partial(rooms.request, request=request, now=now))
 
     def take(self, slots: int, now: float) -> Awaitable[list[Room]]:
-        return self._write(partial(rooms.take, owner=self.replica, slots=slots, now=now))
+        replica, clock = self.replica, self._clock
+
+        def work(connection: sqlite3.Connection) -> list[Room]:
+            held = lease.holds(connection, replica, clock)
+            return rooms.take(connection, replica, slots, now) if held else []
+
+        return self._write(work)
 
     def move(self, move: RoomMove, now: float) -> Awaitable[bool]:
         return self._write(partial(rooms.move, move=move, owner=self.replica, now=now), kept=True)

@@ -1,0 +1,408 @@
+"""Rooms: one open entry each, taken in order, changed by their owner alone, ended with their session."""
+
+import asyncio
+
+import pytest
+
+from tests.store.conftest import Replicas
+from tests.support.arrivals import NOW, ROOM, arrival, decision
+from tests.support.rooms import ask, bring_to, move, newest, session, states, take_one
+from whereby_trigger.store import ROOM_TRANSITIONS, RoomClaim, RoomMove, RoomState, State, Store
+from whereby_trigger.store.states import OVER, OWNED
+
+pytestmark = pytest.mark.anyio
+
+WAITING, STARTING, LIVE, ENDING, ENDED, FAILED = RoomState
+ELSEWHERE = "acme.whereby.com/elsewhere"
+WAYS = [(before, after) for before in RoomState for after in RoomState]
+BUSY = (STARTING, LIVE)
+
+
+# One open entry for each room
+
+
+async def test_the_first_request_lets_the_room_wait(store: Store) -> None:
+    assert await ask(store, webhook="a", session_id="s") == RoomClaim(True, WAITING, None)
+    room = await newest(store)
+    assert (room.key, room.url, room.state, room.owner) == (ROOM, f"https://{ROOM}", WAITING, None)
+    assert (room.webhook, room.attempt, room.queued_at, room.since) == ("a", 0, NOW, NOW)
+
+
+async def test_a_request_for_a_room_that_waits_adds_nothing(store: Store) -> None:
+    await ask(store)
+    assert await ask(store) == RoomClaim(False, WAITING, None)
+    assert await states(store) == [WAITING]
+
+
+@pytest.mark.parametrize("state", BUSY)
+async def test_a_request_for_a_room_with_an_assistant_starts_nothing_and_names_its_replica(
+    replicas: Replicas, state: RoomState
+) -> None:
+    one, two = await replicas(), await replicas()
+    room = await bring_to(one, state)
+    assert await ask(two) == RoomClaim(False, state, one.replica)
+    assert await move(one, room, ENDED)
+    assert await states(one) == [ENDED]
+
+
+@pytest.mark.parametrize("state", sorted(OVER))
+async def test_a_request_for_a_room_that_is_done_with_starts_anew(store: Store, state: RoomState) -> None:
+    await bring_to(store, state)
+    assert await ask(store) == RoomClaim(True, WAITING, None)
+    assert await states(store) == [state, WAITING]
+    assert (await take_one(store)).attempt == 1
+
+
+async def test_a_request_for_a_room_that_is_ending_waits_and_starts_next(store: Store) -> None:
+    ending = await bring_to(store, ENDING, webhook="a")
+    assert await ask(store, webhook="b", session_id="s") == RoomClaim(False, ENDING, store.replica)
+    assert await store.take(10, NOW) == []
+    await move(store, ending, ENDED)
+    assert await states(store) == [ENDED, WAITING]
+    assert (await take_one(store)).webhook == "b"
+
+
+async def test_however_many_ask_while_a_room_is_ending_one_starts_next(store: Store) -> None:
+    ending = await bring_to(store, ENDING)
+    await asyncio.gather(*(ask(store, webhook=str(n)) for n in range(10)))
+    await move(store, ending, ENDED)
+    assert await states(store) == [ENDED, WAITING]
+    await move(store, await take_one(store), ENDED)
+    assert await states(store) == [ENDED, ENDED]
+
+
+@pytest.mark.parametrize("state", BUSY)
+async def test_a_success_between_the_request_to_stop_and_the_end_starts_next(store: Store, state: RoomState) -> None:
+    old = await bring_to(store, state, session_id="old")
+    await session(store, "new", started=True, session_id="new", created_at=NOW + 5)
+    assert await ask(store, session_id="new", asked_at=NOW + 5) == RoomClaim(False, ENDING, store.replica)
+    await move(store, old, ENDED)
+    assert await states(store) == [ENDED, WAITING]
+
+
+async def test_requests_at_once_from_several_replicas_open_one_entry(replicas: Replicas) -> None:
+    stores = [await replicas() for _ in range(3)]
+    claims = await asyncio.gather(*(ask(stores[n % 3], webhook=str(n)) for n in range(10)))
+    assert sum(claim.new for claim in claims) == 1
+    assert await states(stores[0]) == [WAITING]
+
+
+async def test_requests_at_once_for_ten_rooms_open_ten_entries(store: Store) -> None:
+    claims = await asyncio.gather(*(ask(store, f"acme.whereby.com/{n}") for n in range(10)))
+    assert all(claim.new for claim in claims)
+    assert len(await store.take(20, NOW)) == 10
+
+
+# Taken in order
+
+
+async def test_rooms_are_taken_in_the_order_in_which_they_were_asked_for(store: Store) -> None:
+    for key in "cab":
+        await ask(store, f"acme.whereby.com/{key}")
+    first = await store.take(2, NOW)
+    assert [room.key[-1] for room in first] == ["c", "a"]
+    assert [(room.state, room.owner, room.attempt) for room in first] == [(STARTING, store.replica, 1)] * 2
+    assert [room.key[-1] for room in await store.take(2, NOW)] == ["b"]
+    assert await store.take(2, NOW) == []
+
+
+async def test_without_a_slot_nothing_is_taken(store: Store) -> None:
+    await ask(store)
+    assert await store.take(0, NOW) == []
+    assert await states(store) == [WAITING]
+
+
+async def test_a_room_that_pauses_is_not_taken_before_its_time_and_holds_up_nobody(store: Store) -> None:
+    await ask(store)
+    await ask(store, ELSEWHERE)
+    (failed,) = await store.take(1, NOW)
+    assert await store.move(RoomMove(failed.id, WAITING, "restart", not_before=NOW + 5, restarts=1), NOW)
+    assert [room.key for room in await store.take(10, NOW + 4.9)] == [ELSEWHERE]
+    (again,) = await store.take(10, NOW + 5)
+    assert (again.key, again.attempt, again.restarts) == (ROOM, 2, 1)
+
+
+async def test_of_several_replicas_that_take_at_once_each_room_goes_to_one(replicas: Replicas) -> None:
+    stores = [await replicas() for _ in range(3)]
+    for n in range(10):
+        await ask(stores[0], f"acme.whereby.com/{n}")
+    taken = await asyncio.gather(*(store.take(4, NOW) for store in stores * 2))
+    keys = [room.key for rooms in taken for room in rooms]
+    assert sorted(keys) == sorted(f"acme.whereby.com/{n}" for n in range(10))
+
+
+async def test_a_taken_room_brings_the_webhook_that_fired(store: Store) -> None:
+    await store.add(arrival("before"))
+    fired = await store.add(arrival("a", body=b'{"fired": 1}'))
+    await store.add(arrival("after"))
+    await ask(store, webhook="a")
+    room = await take_one(store)
+    assert (room.webhook, room.body, room.seq) == ("a", b'{"fired": 1}', fired.seq)
+
+
+async def test_a_room_asked_for_by_hand_hears_what_comes_from_here_on(store: Store) -> None:
+    await store.add(arrival("before"))
+    last = await store.add(arrival("last"))
+    await ask(store)
+    room = await take_one(store)
+    assert (room.webhook, room.body, room.seq) == (None, None, last.seq)
+
+
+# Changed along the table, by the owner alone
+
+
+def test_the_table_speaks_of_every_state() -> None:
+    assert set(ROOM_TRANSITIONS) == set(RoomState)
+    assert {state for state, following in ROOM_TRANSITIONS.items() if not following} == OVER
+    assert set(RoomState) - OVER - OWNED == {WAITING}
+
+
+@pytest.mark.parametrize(("before", "after"), WAYS, ids=lambda state: state)
+async def test_a_room_moves_where_the_table_lets_it(store: Store, before: RoomState, after: RoomState) -> None:
+    room = await bring_to(store, before)
+    # From waiting, a room goes on by being taken or asked to stop, since nobody owns it.
+    allowed = after in ROOM_TRANSITIONS[before] and before is not WAITING
+    assert await move(store, room, after) is allowed
+    moved = await newest(store)
+    assert moved.state is (after if allowed else before)
+    assert moved.owner == (store.replica if moved.state in OWNED else None)
+
+
+@pytest.mark.parametrize("state", sorted(OWNED))
+@pytest.mark.parametrize("after", RoomState)
+async def test_a_replica_that_does_not_own_a_room_changes_nothing(
+    replicas: Replicas, state: RoomState, after: RoomState
+) -> None:
+    owner, other = await replicas(), await replicas()
+    room = await bring_to(owner, state)
+    assert not await move(other, room, after)
+    assert await newest(owner) == room
+
+
+async def test_a_late_finisher_changes_nothing_of_the_room_that_follows(store: Store) -> None:
+    old = await bring_to(store, ENDED)
+    await bring_to(store, LIVE)
+    assert not await move(store, old, FAILED)
+    assert await states(store) == [ENDED, LIVE]
+
+
+async def test_a_move_keeps_what_it_does_not_name(store: Store) -> None:
+    await ask(store)
+    room = await take_one(store)
+    assert await store.move(RoomMove(room.id, LIVE, "there", pid=4711, restarts=2), NOW + 1)
+    assert await store.move(RoomMove(room.id, ENDING, "asked to"), NOW + 2)
+    ending = await newest(store)
+    assert (ending.pid, ending.restarts, ending.reason, ending.since) == (4711, 2, "asked to", NOW + 2)
+    assert await store.move(RoomMove(room.id, ENDED, "left", errors=("what it printed",)), NOW + 3)
+    ended = await newest(store)
+    assert (ended.pid, ended.owner, ended.errors) == (None, None, ("what it printed",))
+
+
+async def test_a_room_that_is_to_wait_again_but_was_asked_to_end_has_ended(store: Store) -> None:
+    room = await bring_to(store, LIVE)
+    await store.stop(ROOM, "stopped by hand", NOW)
+    assert await move(store, room, WAITING, "raised: restart 1 of 3")
+    ended = await newest(store)
+    assert (ended.state, ended.reason) == (ENDED, "stopped by hand")
+    assert await store.take(10, NOW + 60) == []
+
+
+# Stopped
+
+
+async def test_stopping_a_room_that_waits_ends_it_unstarted(store: Store) -> None:
+    await ask(store)
+    assert await store.stop(ROOM, "stopped by hand", NOW + 1) is WAITING
+    room = await newest(store)
+    assert (room.state, room.reason, room.since, room.attempt) == (ENDED, "stopped by hand", NOW + 1, 0)
+    assert await store.take(10, NOW + 1) == []
+
+
+@pytest.mark.parametrize("state", sorted(OWNED))
+async def test_a_request_to_stop_stands_with_the_room_for_its_owner_to_see(
+    replicas: Replicas, state: RoomState
+) -> None:
+    owner, other = await replicas(), await replicas()
+    await bring_to(owner, state)
+    assert await other.stop(ROOM, "stopped by hand", NOW) is state
+    (mine,) = await owner.rooms(mine=True)
+    assert (mine.state, mine.stop) == (state, "stopped by hand")
+    assert await other.rooms(mine=True) == []
+
+
+async def test_the_first_reason_to_stop_stands(store: Store) -> None:
+    await bring_to(store, LIVE)
+    await store.stop(ROOM, "first", NOW)
+    await store.stop(ROOM, "second", NOW)
+    assert (await newest(store)).stop == "first"
+
+
+@pytest.mark.parametrize("state", [None, *sorted(OVER)])
+async def test_where_nothing_is_open_there_is_nothing_to_stop(store: Store, state: RoomState | None) -> None:
+    if state is not None:
+        await bring_to(store, state)
+    before = await store.rooms()
+    assert await store.stop(ROOM, "stopped by hand", NOW) is None
+    assert await store.rooms() == before
+
+
+async def test_stopping_a_room_that_is_ending_also_forgets_what_would_start_next(store: Store) -> None:
+    ending = await bring_to(store, ENDING)
+    await ask(store)
+    await store.stop(ROOM, "stopped by hand", NOW)
+    await move(store, ending, ENDED)
+    assert await states(store) == [ENDED]
+
+
+# Sessions
+
+SESSION_ENDS = [
+    pytest.param("s", "s", NOW - 5, True, id="ids match, whenever it was"),
+    pytest.param("s", "s", None, True, id="ids match, time unknown"),
+    pytest.param("s", None, NOW + 1, True, id="its id is unknown and it is later"),
+    pytest.param(None, "s", NOW + 1, True, id="the room's id is unknown and it is later"),
+    pytest.param(None, None, NOW + 1, True, id="both ids are unknown and it is later"),
+    pytest.param("s", None, NOW - 1, False, id="its id is unknown and it is earlier"),
+    pytest.param(None, "s", NOW - 1, False, id="the room's id is unknown and it is earlier"),
+    pytest.param(None, "s", NOW, False, id="the room's id is unknown and it is no later"),
+    pytest.param(None, "s", None, False, id="neither the room's id nor its time is known"),
+    pytest.param("s", "other", NOW + 1, False, id="another id"),
+    pytest.param("s", "other", None, False, id="another id, time unknown"),
+]
+SESSION_STARTS = [
+    pytest.param("s", "other", NOW + 1, True, id="another id, later"),
+    pytest.param("s", "other", NOW - 1, False, id="another id, an old one that came late"),
+    pytest.param("s", "s", NOW + 1, False, id="the same id"),
+    pytest.param("s", None, NOW + 1, False, id="its id is unknown"),
+    pytest.param(None, "s", NOW + 1, False, id="the room's id is unknown"),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "created_at", "ends"), SESSION_ENDS)
+async def test_a_sessions_end_asks_the_assistant_of_that_session_to_end(
+    store: Store, ours: str | None, theirs: str | None, created_at: float | None, ends: bool
+) -> None:
+    await bring_to(store, LIVE, session_id=ours)
+    await session(store, "end", session_id=theirs, created_at=created_at)
+    assert (await newest(store)).stop == ("the session has ended" if ends else None)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "created_at", "ends"), SESSION_STARTS)
+async def test_another_sessions_start_asks_the_assistant_of_the_old_one_to_end(
+    store: Store, ours: str | None, theirs: str | None, created_at: float | None, ends: bool
+) -> None:
+    await bring_to(store, LIVE, session_id=ours)
+    await session(store, "start", started=True, session_id=theirs, created_at=created_at)
+    assert (await newest(store)).stop == ("another session has started" if ends else None)
+
+
+async def test_a_room_that_waits_ends_with_its_session_unstarted(store: Store) -> None:
+    await ask(store, session_id="s")
+    await session(store, "end", session_id="s")
+    assert (await newest(store)).state is ENDED
+    assert await store.take(10, NOW) == []
+
+
+async def test_a_session_that_ends_while_its_assistant_waits_for_the_old_one_starts_nothing(store: Store) -> None:
+    ending = await bring_to(store, ENDING, session_id="old")
+    await ask(store, session_id="new")
+    await session(store, "end", session_id="new")
+    await move(store, ending, ENDED)
+    assert await states(store) == [ENDED]
+
+
+async def test_the_old_sessions_end_spares_what_waits_for_the_new_one(store: Store) -> None:
+    ending = await bring_to(store, ENDING, session_id="old")
+    await ask(store, session_id="new", asked_at=NOW + 5)
+    await session(store, "end", session_id="old", created_at=NOW + 6)
+    await move(store, ending, ENDED)
+    assert await states(store) == [ENDED, WAITING]
+
+
+async def test_a_sessions_end_concerns_its_own_room_only(store: Store) -> None:
+    await bring_to(store, LIVE, session_id="s")
+    await session(store, "end", session_id="s", key=ELSEWHERE)
+    assert (await newest(store)).stop is None
+
+
+async def test_a_sessions_end_takes_effect_once_and_not_with_a_duplicate(store: Store) -> None:
+    await session(store, "end", session_id=None, created_at=NOW + 1)
+    await bring_to(store, LIVE)
+    assert (await session(store, "end", session_id=None, created_at=NOW + 1)).duplicate
+    assert (await newest(store)).stop is None
+
+
+async def test_a_sessions_end_takes_effect_on_receipt_whatever_is_decided(store: Store) -> None:
+    await bring_to(store, LIVE, session_id="s")
+    added = await session(store, "end", session_id="s")
+    assert (await newest(store)).stop == "the session has ended"
+    assert await store.decide(decision(added.seq, "end", State.SKIPPED))
+    assert (await newest(store)).stop == "the session has ended"
+
+
+async def test_a_sessions_end_received_by_another_replica_reaches_the_owner(replicas: Replicas) -> None:
+    owner, other = await replicas(), await replicas()
+    await bring_to(owner, LIVE, session_id="s")
+    await session(other, "end", session_id="s")
+    (mine,) = await owner.rooms(mine=True)
+    assert mine.stop == "the session has ended"
+
+
+# Heard
+
+
+async def test_the_webhooks_of_some_rooms_are_heard_in_order_and_no_others(store: Store) -> None:
+    for n, key in enumerate([ROOM, ELSEWHERE, ROOM, "acme.whereby.com/third", None, ROOM]):
+        last = await store.add(arrival(str(n), body=b"%d" % n, room=key))
+    heard = await store.heard(0, frozenset({ROOM}))
+    assert heard.webhooks == ((ROOM, b"0"), (ROOM, b"2"), (ROOM, b"5"))
+    assert (heard.upto, heard.more) == (last.seq, False)
+    both = await store.heard(1, frozenset({ROOM, ELSEWHERE}))
+    assert both.webhooks == ((ELSEWHERE, b"1"), (ROOM, b"2"), (ROOM, b"5"))
+    assert (await store.heard(0, frozenset())).webhooks == ()
+
+
+async def test_what_is_heard_goes_on_where_it_left_off_though_other_rooms_came_last(store: Store) -> None:
+    await store.add(arrival("a"))
+    other = await store.add(arrival("b", room=ELSEWHERE))
+    heard = await store.heard(0, frozenset({ROOM}))
+    assert heard.upto == other.seq
+    assert (await store.heard(heard.upto, frozenset({ROOM}))).webhooks == ()
+    await store.add(arrival("c", body=b"c"))
+    assert (await store.heard(heard.upto, frozenset({ROOM}))).webhooks == ((ROOM, b"c"),)
+
+
+async def test_a_great_many_webhooks_are_heard_page_by_page_each_once(store: Store) -> None:
+    await asyncio.gather(*(store.add(arrival(str(n), body=b"%d" % n)) for n in range(1234)))
+    upto, more, bodies = 0, True, []
+    while more:
+        heard = await store.heard(upto, frozenset({ROOM}))
+        bodies += [body for _, body in heard.webhooks]
+        upto, more = heard.upto, heard.more
+        assert len(heard.webhooks) <= 500
+    assert bodies == [b"%d" % n for n in range(1234)]
+
+
+async def test_a_replica_hears_what_another_received(replicas: Replicas) -> None:
+    one, two = await replicas(), await replicas()
+    await one.add(arrival("a", body=b"a"))
+    assert (await two.heard(0, frozenset({ROOM}))).webhooks == ((ROOM, b"a"),)
+
+
+# Listed and forgotten
+
+
+async def test_rooms_are_listed_newest_first(store: Store) -> None:
+    for n in range(3):
+        await ask(store, f"acme.whereby.com/{n}")
+    assert [room.key[-1] for room in await store.rooms()] == ["2", "1", "0"]
+    assert [room.key[-1] for room in await store.rooms(limit=2)] == ["2", "1"]
+
+
+async def test_pruning_forgets_rooms_that_are_done_with_and_no_others(store: Store) -> None:
+    for n, state in enumerate(reversed(RoomState)):
+        await bring_to(store, state, key=f"acme.whereby.com/{n}")
+    await store.prune(NOW)
+    assert len(await states(store)) == 6
+    await store.prune(NOW + 1)
+    assert await states(store) == [ENDING, LIVE, STARTING, WAITING]
