@@ -15,6 +15,14 @@ from whereby_trigger.errors import AddressError
 BACKLOG = 2048
 MAX_HEADERS = 64 * 1024
 REQUEST_WITHIN = 10.0
+"""Seconds that a request may take to arrive, from its first byte or the opening of its connection."""
+
+LOOK_EVERY = 5
+"""Ticks of uvicorn's clock, of a tenth of a second and a little, between looks for stalled requests."""
+
+LOOK_AHEAD = 1.0
+"""Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
+
 SHUTDOWN_WITHIN = 5
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -82,7 +90,7 @@ class Protocol(HttpToolsProtocol):
 
     def close_if_stalled(self, now: float) -> None:
         """Close the connection if its request has been incomplete for too long."""
-        if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN:
+        if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN - LOOK_AHEAD:
             self.transport.abort()
 
 
@@ -111,7 +119,7 @@ class Server(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % 5 == 0:
+        if counter % LOOK_EVERY == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Protocol):
