@@ -1,6 +1,6 @@
 """The verdict on one delivery, from its headers and its body alone: no clock, no I/O, no logging."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -9,7 +9,7 @@ from whereby_trigger.receive.loopback import why_not_local
 from whereby_trigger.store import Arrival, State
 from whereby_trigger.webhook import Room, Webhook, decode, identify, room_of, verify
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Rules(Struct, frozen=True):

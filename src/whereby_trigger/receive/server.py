@@ -64,6 +64,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **keywords)
         self.awaited_since: float | None = None
         self._header_bytes = 0
+        self._idle_bytes = 0
+        self._progress = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,11 +74,22 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.awaited_since is None:
             self.awaited_since = self.loop.time()
+        self._progress = False
         super().data_received(data)
+        # The parser keeps a header or trailer that does not end for as long as it grows.
+        self._idle_bytes = 0 if self._progress else self._idle_bytes + len(data)
+        if self._idle_bytes > MAX_HEADERS:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._header_bytes = 0
+        if self.awaited_since is None:
+            self.awaited_since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._header_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
@@ -84,8 +97,17 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("the headers are too large")
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._progress = True
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._progress = True
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._progress = True
         self.awaited_since = None
 
     def close_if_stalled(self, now: float) -> None:
