@@ -33,14 +33,14 @@ class Running:
         self._log = DeliveryLog()
         self._observers: list[Decided] = [self._log.decided]
         decider = Decider(store, predicates, emitter, user_code, max_age=settings.max_age, subdomain=settings.subdomain)
-        self._dispatcher = Dispatcher(store, decider, self._decided)
-        self._backlog = Backlog(store, self._dispatcher, settings.subdomain)
+        self.dispatcher = Dispatcher(store, decider, self._decided)
+        self._backlog = Backlog(store, self.dispatcher, settings.subdomain)
         self._loops: list[asyncio.Task[None]] = []
         self.draining = False
 
     async def open(self) -> None:
         """Open the store, and begin to decide what is pending in it."""
-        await self._store.open(self._backlog.look)
+        await self._store.open(self._backlog.claim)
         self._loops = [
             asyncio.create_task(self._backlog.run(), name="whereby-trigger-backlog"),
             asyncio.create_task(self._prune(), name="whereby-trigger-prune"),
@@ -61,8 +61,8 @@ class Running:
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await self._dispatcher.drain(within)
-        await self._dispatcher.cancel()
+        await self.dispatcher.drain(within)
+        await self.dispatcher.cancel()
         await self._user_code.drain(0)
         self._user_code.close()
         await self._store.close()
@@ -90,11 +90,13 @@ class Running:
             delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
             delivery.seconds = time.monotonic() - started
             self._log.answered(delivery)
-            if added.state is State.PENDING and not self._dispatcher.knows(added.seq):
-                self._backlog.reread()
+            if added.state is State.PENDING and not self.dispatcher.knows(added.seq):
+                self._backlog.read()
             return
         received_at = arrival.received_at
-        self._dispatcher.submit(Queued(added.seq, webhook, accepted.room, received_at, received_at, started))
+        queued = Queued(added.seq, webhook, accepted.room, received_at, received_at, started)
+        if not self.dispatcher.submit(queued):
+            self._backlog.read()
 
     def answered(self, delivery: Delivery) -> None:
         self._log.answered(delivery)
@@ -107,9 +109,9 @@ class Running:
         deadline = time.monotonic() + timeout
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
         while (left := deadline - time.monotonic()) > 0:
-            await self._dispatcher.drain(left)
+            await self.dispatcher.drain(left)
             await self._user_code.drain(max(0.0, deadline - time.monotonic()))
-            if self._dispatcher.idle and self._user_code.idle:
+            if self.dispatcher.idle and self._user_code.idle:
                 return
 
     async def _prune(self) -> None:
