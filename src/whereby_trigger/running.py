@@ -62,10 +62,10 @@ class Running:
             held=lambda: self._tenure.lease.held,
             claim=self._claims(assistant),
         )
-        self._dispatcher = Dispatcher(store, decider, self._decided)
+        self.dispatcher = Dispatcher(store, decider, self._decided)
         self._backlog = Backlog(
             store,
-            self._dispatcher,
+            self.dispatcher,
             max_age=settings.max_age,
             subdomain=settings.subdomain,
             claimed=self._wake_supervisor,
@@ -103,8 +103,8 @@ class Running:
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await self._dispatcher.drain(within)
-        await self._dispatcher.cancel()
+        await self.dispatcher.drain(within)
+        await self.dispatcher.cancel()
         await self._user_code.drain(0)
         self._user_code.close()
         await self.store.close()
@@ -141,13 +141,15 @@ class Running:
             delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
             delivery.seconds = time.monotonic() - started
             self._log.answered(delivery)
-            if added.state is State.PENDING and not self._dispatcher.knows(added.seq):
-                self._backlog.reread()
+            if added.state is State.PENDING and not self.dispatcher.knows(added.seq):
+                self._backlog.read()
             return
         if self._supervisor is not None:
             self._supervisor.wake(arrival.room)
         received_at = arrival.received_at
-        self._dispatcher.submit(Queued(added.seq, webhook, accepted.room, received_at, received_at, started))
+        queued = Queued(added.seq, webhook, accepted.room, received_at, received_at, started)
+        if not self.dispatcher.submit(queued):
+            self._backlog.read()
 
     def answered(self, delivery: Delivery) -> None:
         self._log.answered(delivery)
@@ -167,9 +169,9 @@ class Running:
     async def _settle(self, deadline: float) -> None:
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
         while (left := deadline - time.monotonic()) > 0:
-            await self._dispatcher.drain(left)
+            await self.dispatcher.drain(left)
             await self._user_code.drain(max(0.0, deadline - time.monotonic()))
-            if self._dispatcher.idle and self._user_code.idle:
+            if self.dispatcher.idle and self._user_code.idle:
                 return
 
     def _supervise(self, assistant: Assistant) -> Supervisor:
@@ -188,11 +190,11 @@ class Running:
         return Claims(self.store, self._supervisor, bots=assistant.bots).claim
 
     def _regained(self) -> None:
-        self._backlog.reread()
+        self._backlog.read()
         self._wake_supervisor()
 
     def _wake(self) -> None:
-        self._backlog.look()
+        self._backlog.claim()
         self._wake_supervisor()
 
     def _wake_supervisor(self) -> None:
@@ -200,7 +202,7 @@ class Running:
             self._supervisor.wake()
 
     async def _drop_queue(self) -> None:
-        await self._dispatcher.cancel()
+        await self.dispatcher.cancel()
 
     async def _prune(self) -> None:
         while True:

@@ -43,15 +43,17 @@ class Backlog:
         self._subdomain = subdomain
         self._claimed = claimed
         self._woken = asyncio.Event()
-        self._reread_at = 0.0
+        self._claim_at = 0.0
+        self._read_at = 0.0
 
-    def look(self) -> None:
+    def claim(self) -> None:
         """Look now whether there is something to take over."""
+        self._claim_at = 0.0
         self._woken.set()
 
-    def reread(self) -> None:
+    def read(self) -> None:
         """Read now what is pending."""
-        self._reread_at = 0.0
+        self._read_at = 0.0
         self._woken.set()
 
     async def run(self) -> None:
@@ -62,17 +64,21 @@ class Backlog:
                 await self._look()
             except StoreError as error:
                 logger.warning("pending webhooks cannot be read back now: %s", error)
-            pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
+                self._claim_at, pause = 0.0, TAKEOVER
+            else:
+                pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), pause)
 
     async def _look(self) -> None:
         now = time.monotonic()
-        taken_over = await self._store.claim(self._max_age)
-        if taken_over:
-            self._claimed()
-        if taken_over or self._dispatcher.behind or now >= self._reread_at:
-            self._reread_at = now + REREAD
+        if now >= self._claim_at:
+            self._claim_at = now + TAKEOVER
+            if await self._store.claim(self._max_age):
+                self._read_at = 0.0
+                self._claimed()
+        if self._dispatcher.behind or now >= self._read_at:
+            self._read_at = now + REREAD
             await self._read()
 
     async def _read(self) -> None:

@@ -63,14 +63,18 @@ class Dispatcher:
         """Tell whether a webhook is queued or being decided here."""
         return seq in self._known
 
-    def submit(self, queued: Queued) -> None:
-        """Queue a webhook that was just stored, unless it was read back before we were told."""
+    def submit(self, queued: Queued) -> bool:
+        """Queue a webhook that was just stored, unless it was read back before we were told.
+
+        False where it is the first for which there is no room, so that from now on the backlog must be read.
+        """
         if queued.seq in self._known or queued.seq in self._read_back:
-            return
-        if self._behind or self.full:
-            self._behind = self._missed = True
-        else:
+            return True
+        if not self._behind and not self.full:
             self._queue(queued)
+            return True
+        was_behind, self._behind, self._missed = self._behind, True, True
+        return was_behind
 
     def begin_reading(self) -> None:
         """Note that the store's backlog is about to be read, and what is decided from now on."""

@@ -1,6 +1,6 @@
 """The verdict on one delivery, from its headers and its body alone: no clock, no I/O, no logging."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ from whereby_trigger.webhook import (
     verify,
 )
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Rules(Struct, frozen=True):

@@ -1,14 +1,14 @@
 """Whether a request that carries no signature comes from this machine, told from its headers alone."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 LOCAL_HOST = re.compile(rb"(localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 PROXIES = (b"forwarded", b"cf-connecting-ip")
 PROXY_PREFIX = b"x-forwarded-"
 
 
-def why_not_local(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def why_not_local(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     """Say why a request may come from elsewhere, None where nothing tells so.
 
     A tunnel connects from this machine, so that its address proves nothing; what it adds to the request does.

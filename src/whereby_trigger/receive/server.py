@@ -15,6 +15,14 @@ from whereby_trigger.errors import AddressError
 BACKLOG = 2048
 MAX_HEADERS = 64 * 1024
 REQUEST_WITHIN = 10.0
+"""Seconds that a request may take to arrive, from its first byte or the opening of its connection."""
+
+LOOK_EVERY = 5
+"""Ticks of uvicorn's clock, of a tenth of a second and a little, between looks for stalled requests."""
+
+LOOK_AHEAD = 1.0
+"""Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
+
 SHUTDOWN_WITHIN = 5
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -56,6 +64,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **keywords)
         self.awaited_since: float | None = None
         self._header_bytes = 0
+        self._idle_bytes = 0
+        self._progress = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -64,11 +74,22 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.awaited_since is None:
             self.awaited_since = self.loop.time()
+        self._progress = False
         super().data_received(data)
+        # The parser keeps a header or trailer that does not end for as long as it grows.
+        self._idle_bytes = 0 if self._progress else self._idle_bytes + len(data)
+        if self._idle_bytes > MAX_HEADERS:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._header_bytes = 0
+        if self.awaited_since is None:
+            self.awaited_since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._header_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
@@ -76,13 +97,22 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("the headers are too large")
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._progress = True
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._progress = True
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._progress = True
         self.awaited_since = None
 
     def close_if_stalled(self, now: float) -> None:
         """Close the connection if its request has been incomplete for too long."""
-        if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN:
+        if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN - LOOK_AHEAD:
             self.transport.abort()
 
 
@@ -111,7 +141,7 @@ class Server(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % 5 == 0:
+        if counter % LOOK_EVERY == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Protocol):

@@ -1,0 +1,205 @@
+"""What has no room in memory waits in the store, in its room's order, and what was missed is found again."""
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.arrivals import arrival
+from tests.support.stage import Stage, leave_pending, settings_for
+from tests.support.until import eventually
+from whereby_trigger import RoomClientJoined, Trigger, Webhook
+from whereby_trigger.store import Query, State
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing import webhook
+
+pytestmark = pytest.mark.anyio
+
+ROOMS = 5
+
+
+def joined(number: int) -> Webhook:
+    return webhook("room.client.joined", id=f"{number:04}", room=f"/visit-{number % ROOMS}")
+
+
+class Asked:
+    """Note which webhooks a predicate was asked about, in order."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.go = asyncio.Event()
+
+    def trigger(self, *, asynchronous: bool = True) -> Trigger:
+        predicate = self.note_async if asynchronous else self.note
+        return Trigger(webhook_triggers={"room.client.joined": predicate})
+
+    def note(self, webhook: RoomClientJoined) -> bool:
+        self.ids.append(webhook.id)
+        return True
+
+    async def note_async(self, webhook: RoomClientJoined) -> bool:
+        await self.go.wait()
+        return self.note(webhook)
+
+    def in_order_of_arrival(self, total: int) -> bool:
+        """Tell whether each was asked about once, and each room's in order of arrival."""
+        rooms = [[id for id in self.ids if int(id) % ROOMS == room] for room in range(ROOMS)]
+        return sorted(self.ids) == [f"{n:04}" for n in range(total)] and all(room == sorted(room) for room in rooms)
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_QUEUED", 10)
+    monkeypatch.setattr("whereby_trigger.decide.backlog.PAGE", 7)
+    monkeypatch.setattr("whereby_trigger.decide.backlog.MAKE_ROOM", 0.001)
+
+
+async def all_decided(stage: Stage) -> bool:
+    return all(record.state is State.FIRED for record in await stage.records())
+
+
+@pytest.mark.usefixtures("small_memory")
+@pytest.mark.parametrize("asynchronous", [True, False], ids=["async", "sync"])
+async def test_more_than_memory_holds_is_decided_once_each_and_in_order(asynchronous: bool, tmp_path: Path) -> None:
+    asked = Asked()
+    total = 300
+    async with Stage(asked.trigger(asynchronous=asynchronous), tmp_path) as stage:
+        for number in range(0, total, 20):
+            await asyncio.gather(*(stage.deliver(joined(n)) for n in range(number, number + 20)))
+            asked.go.set()
+        await eventually(lambda: all_decided(stage))
+        assert len(stage.decided) == total
+    assert asked.in_order_of_arrival(total)
+
+
+@pytest.mark.usefixtures("small_memory")
+async def test_a_backlog_larger_than_memory_and_what_arrives_meanwhile_are_decided_once_each_and_in_order(
+    tmp_path: Path,
+) -> None:
+    await leave_pending(tmp_path, *(joined(number) for number in range(100)))
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        for number in range(100, 200):
+            await stage.deliver(joined(number))
+        await eventually(lambda: all_decided(stage))
+    assert asked.in_order_of_arrival(200)
+
+
+@pytest.mark.usefixtures("small_memory")
+async def test_memory_holds_no_more_than_its_bound_and_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 3600.0)
+    asked = Asked()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        asked.go.set()
+        await stage.deliver(joined(0))
+        await stage.decision(joined(0))
+        asked.go.clear()
+        added = [await stage.deliver(joined(number)) for number in range(1, 50)]
+        queued = [one.seq for one in added if stage.running.dispatcher.knows(one.seq)]
+        assert queued == [one.seq for one in added[:10]]
+        asked.go.set()
+        await eventually(lambda: all_decided(stage))
+    assert asked.in_order_of_arrival(50)
+
+
+async def test_a_webhook_whose_commit_answer_was_lost_is_found_by_the_reread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.01)
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await stage.store_only(joined(0))
+        assert (await stage.decision(joined(0))).state is State.FIRED
+    assert asked.ids == ["0000"]
+
+
+async def test_a_duplicate_of_a_pending_webhook_that_nobody_queued_queues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 3600.0)
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await stage.deliver(joined(0))
+        await stage.decision(joined(0))
+        await stage.store_only(joined(1))
+        await stage.deliver(joined(2))
+        await stage.decision(joined(2))
+        assert asked.ids == ["0000", "0002"]
+        assert (await stage.deliver(joined(1))).duplicate
+        assert (await stage.decision(joined(1))).state is State.FIRED
+    assert asked.ids == ["0000", "0002", "0001"]
+
+
+async def test_rereading_all_the_time_decides_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.0)
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        for number in range(0, 400, 8):
+            await asyncio.gather(*(stage.deliver(joined(n)) for n in range(number, number + 8)))
+        await eventually(lambda: len(stage.decided) >= 400)
+    assert Counter(asked.ids) == {f"{number:04}": 1 for number in range(400)}
+
+
+async def test_what_this_program_cannot_decode_any_more_is_quarantined_and_the_rest_decided(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    store = SqliteStore(settings.store)
+    await store.open(lambda: None)
+    await leave_pending(tmp_path, joined(0))
+    await store.add(arrival("odd", body=b"of another time"))
+    await store.close()
+    await leave_pending(tmp_path, joined(1))
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await stage.decision(joined(1))
+        states = {record.id: record.state for record in await stage.records()}
+    assert states == {"0000": State.FIRED, "odd": State.QUARANTINED, "0001": State.FIRED}
+
+
+async def test_neither_pruning_nor_replaying_touches_a_pending_webhook(tmp_path: Path) -> None:
+    asked = Asked()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await stage.deliver(joined(0), received_at=time.time() - 3600)
+        other = SqliteStore(stage.settings.store)
+        await other.open(lambda: None)
+        assert await other.prune(time.time() + 3600) == 0
+        assert await other.replay(Query(), time.time()) == []
+        await other.close()
+        asked.go.set()
+        assert (await stage.decision(joined(0))).state is State.FIRED
+    assert asked.ids == ["0000"]
+
+
+async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.3)
+    asked = Asked()
+    asked.go.set()
+    looks = 0
+    async with Stage(asked.trigger(), tmp_path) as one, Stage(asked.trigger(), tmp_path) as two:
+        await one.deliver(joined(0))
+        await two.deliver(joined(1))
+        await asyncio.gather(one.decision(joined(0)), two.decision(joined(1)))
+        claim = one.store.claim
+
+        def counted():  # type: ignore[no-untyped-def]
+            nonlocal looks
+            looks += 1
+            return claim()
+
+        one.store.claim = counted  # type: ignore[method-assign]
+        await eventually(lambda: looks >= 2)
+        begin = time.monotonic()
+        await eventually(lambda: looks >= 4)
+        assert time.monotonic() - begin > 0.3

@@ -1,0 +1,188 @@
+"""The verdict on a delivery, from its headers and its body alone."""
+
+import pytest
+
+from whereby_trigger.receive import Accepted, Rejected, Rules, intake
+from whereby_trigger.store import Arrival, State
+from whereby_trigger.testing import sign, webhook
+from whereby_trigger.webhook import RoomClientJoined, identify
+
+NOW = 1_800_000_000
+SECRET = "s3cret"
+SIGNED = Rules(secrets=(SECRET,))
+BODY = webhook("room.client.joined", room="/visit-1", id="a1").raw
+ODD = b'{"id": "a1", "type": NaN}'
+
+
+def signed(body: bytes, secret: str = SECRET, at: int = NOW) -> list[tuple[bytes, bytes]]:
+    return [(b"host", b"hooks.example"), (b"whereby-signature", sign(secret, body, at).encode())]
+
+
+def test_an_authentic_webhook_is_accepted_with_all_that_is_to_be_stored() -> None:
+    verdict = intake(signed(BODY), BODY, NOW, SIGNED)
+    assert isinstance(verdict, Accepted)
+    assert verdict.arrival == Arrival("a1", "room.client.joined", "acme.whereby.com/visit-1", BODY, NOW)
+    assert isinstance(verdict.webhook, RoomClientJoined)
+    assert verdict.room is not None
+    assert verdict.room.url == "https://acme.whereby.com/visit-1"
+
+
+@pytest.mark.parametrize("secret", ["old", "new"])
+def test_any_of_several_secrets_lets_a_webhook_in(secret: str) -> None:
+    assert isinstance(intake(signed(BODY, secret), BODY, NOW, Rules(secrets=("old", "new"))), Accepted)
+
+
+REFUSED = {
+    "no signature": [(b"host", b"localhost")],
+    "an empty one": [(b"whereby-signature", b"")],
+    "a malformed one": [(b"whereby-signature", b"v1=abc")],
+    "one that is not ASCII": [(b"whereby-signature", "t=١٢٣,v1=é".encode())],
+    "another secret's": signed(BODY, "another"),
+    "another body's": signed(BODY + b" "),
+    "two, both right": [*signed(BODY), *signed(BODY)],
+    "two, one empty": [*signed(BODY), (b"whereby-signature", b"")],
+}
+
+
+@pytest.mark.parametrize("headers", REFUSED.values(), ids=REFUSED)
+def test_without_one_right_signature_a_webhook_is_refused(headers: list[tuple[bytes, bytes]]) -> None:
+    verdict = intake(headers, BODY, NOW, SIGNED)
+    assert isinstance(verdict, Rejected)
+    assert (verdict.status, verdict.skew) == (401, None)
+    assert "signature" in verdict.reason
+
+
+@pytest.mark.parametrize(("at", "skew"), [(NOW - 301, -301), (NOW + 301, 301)])
+def test_a_right_signature_of_another_time_is_refused_and_the_difference_told(at: int, skew: int) -> None:
+    verdict = intake(signed(BODY, at=at), BODY, NOW, SIGNED)
+    assert isinstance(verdict, Rejected)
+    assert (verdict.status, verdict.skew) == (401, skew)
+
+
+@pytest.mark.parametrize("at", [NOW - 300, NOW + 300])
+def test_a_signature_within_the_tolerance_is_right(at: int) -> None:
+    assert isinstance(intake(signed(BODY, at=at), BODY, NOW, SIGNED), Accepted)
+    assert isinstance(intake(signed(BODY, at=at), BODY, NOW, Rules(secrets=(SECRET,), tolerance=299)), Rejected)
+
+
+def test_what_is_authentic_but_cannot_be_decoded_is_quarantined_by_its_bytes() -> None:
+    verdict = intake(signed(ODD), ODD, NOW, SIGNED)
+    assert isinstance(verdict, Accepted)
+    expected = Arrival(identify(ODD), "", None, ODD, NOW, State.QUARANTINED, "the body is not valid JSON")
+    assert verdict == Accepted(expected, None, None)
+
+
+def test_without_a_secret_what_cannot_be_decoded_is_refused() -> None:
+    local = [(b"host", b"localhost:8080")]
+    assert intake(local, ODD, NOW, Rules()) == Rejected(400, "the body is not valid JSON")
+    assert intake([], ODD, NOW, Rules(allow_unsigned=True)) == Rejected(400, "the body is not valid JSON")
+
+
+def test_an_unsigned_body_is_not_even_decoded() -> None:
+    verdict = intake([], ODD, NOW, SIGNED)
+    assert isinstance(verdict, Rejected)
+    assert verdict.status == 401
+
+
+def test_a_webhook_without_a_valid_room_is_accepted_without_one() -> None:
+    for odd in (
+        webhook("room.client.joined", subdomain="evil.example/x?"),
+        webhook("room.client.joined", subdomain=""),
+        webhook("recording.finished"),
+    ):
+        verdict = intake(signed(odd.raw), odd.raw, NOW, SIGNED)
+        assert isinstance(verdict, Accepted)
+        assert verdict.room is None
+        assert verdict.arrival.room is None
+
+
+def test_the_subdomain_setting_stands_in_where_a_webhook_has_none() -> None:
+    sparse = webhook("room.client.joined", room="/r", subdomain="").raw
+    verdict = intake(signed(sparse), sparse, NOW, Rules(secrets=(SECRET,), subdomain="Mine"))
+    assert isinstance(verdict, Accepted)
+    assert verdict.arrival.room == "mine.whereby.com/r"
+
+
+LOCAL = ["localhost", "LOCALHOST:8080", "localhost:0", "127.0.0.1", "127.1.2.3", "127.0.0.1:65535", "[::1]", "[::1]:80"]
+
+
+@pytest.mark.parametrize("host", LOCAL)
+def test_without_a_secret_this_machine_is_served(host: str) -> None:
+    assert isinstance(intake([(b"host", host.encode())], BODY, NOW, Rules()), Accepted)
+
+
+ELSEWHERE = [
+    "",
+    " ",
+    "hooks.example",
+    "localhost.evil.com",
+    "localhost@evil",
+    "evil@localhost",
+    "localhost:80@evil",
+    "localhost:8080:1",
+    "localhost:",
+    "localhost:http",
+    "localhost:123456",
+    "localhost/",
+    "localhost ",
+    "localhost\n",
+    "localhost,evil.com",
+    "localhost.",
+    "xlocalhost",
+    "127.0.0.1.evil.com",
+    "127.0.0",
+    "1127.0.0.1",
+    "128.0.0.1",
+    "10.0.0.1",
+    "0.0.0.0",
+    "::1",
+    "[::1",
+    "[::2]",
+    "[::1]evil",
+    "[::ffff:127.0.0.1]",
+    "2130706433",
+    "localhoſt",
+    "１２７.0.0.1",
+]
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_without_a_secret_a_host_that_is_not_this_machine_is_refused(host: str) -> None:
+    verdict = intake([(b"host", host.encode())], BODY, NOW, Rules())
+    assert isinstance(verdict, Rejected)
+    assert verdict.status == 401
+    assert verdict.reason.startswith("no secret is set")
+
+
+@pytest.mark.parametrize("hosts", [[], ["localhost", "localhost"], ["localhost", "evil.com"]])
+def test_without_a_secret_one_host_is_demanded(hosts: list[str]) -> None:
+    assert isinstance(intake([(b"host", host.encode()) for host in hosts], BODY, NOW, Rules()), Rejected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-forwarded-anything-new",
+        "cf-connecting-ip",
+    ],
+)
+def test_without_a_secret_what_came_through_a_tunnel_is_refused(name: str) -> None:
+    headers = [(b"host", b"localhost"), (name.encode(), b"127.0.0.1")]
+    verdict = intake(headers, BODY, NOW, Rules())
+    assert isinstance(verdict, Rejected)
+    assert (verdict.status, "tunnel" in verdict.reason) == (401, True)
+    assert isinstance(intake(headers, BODY, NOW, Rules(allow_unsigned=True)), Accepted)
+
+
+def test_with_a_secret_the_way_does_not_matter() -> None:
+    headers = [(b"host", b"hooks.example"), (b"x-forwarded-for", b"203.0.113.9"), *signed(BODY)]
+    assert isinstance(intake(headers, BODY, NOW, SIGNED), Accepted)
+
+
+def test_allowing_unsigned_does_not_switch_signatures_off_where_there_is_a_secret() -> None:
+    rules = Rules(secrets=(SECRET,), allow_unsigned=True)
+    assert isinstance(intake([(b"host", b"localhost")], BODY, NOW, rules), Rejected)

@@ -1,0 +1,68 @@
+"""The stages of a trigger behind a port, put together so that a test can take the place of one of them."""
+
+import asyncio
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.support.http import SECRET
+from whereby_trigger import Trigger
+from whereby_trigger.config import resolve
+from whereby_trigger.decide import UserCode
+from whereby_trigger.receive import Edge, Rules, Server, bind
+from whereby_trigger.running import Running
+from whereby_trigger.store import Added, Arrival, Query, Record
+from whereby_trigger.store.sqlite import SqliteStore
+
+
+class HeldStore(SqliteStore):
+    """Store what it is given only when it is let go, as a store that is slow."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.go = asyncio.Event()
+        self.asked = 0
+
+    async def _add(self, arrival: Arrival) -> Added:
+        self.asked += 1
+        await self.go.wait()
+        return await super().add(arrival)
+
+    def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
+        return asyncio.ensure_future(self._add(arrival))
+
+
+class Receiver:
+    """Serve a trigger on a store of a test's choice for as long as an `async with` block; settings are keywords."""
+
+    def __init__(
+        self, folder: Path, trigger: Trigger | None = None, store: type[SqliteStore] = SqliteStore, **settings: Any
+    ) -> None:
+        defaults = {"store": f"sqlite:///{folder}/webhooks.db", "secret": SECRET}
+        self.settings = resolve({**defaults, **settings}, {}, {}).settings
+        self.store = store(self.settings.store)
+        self._trigger = trigger or Trigger()
+
+    async def __aenter__(self) -> "Receiver":
+        user_code = UserCode(self.settings.predicate_timeout)
+        self.running = Running(self.settings, self.store, self._trigger.predicates, self._trigger.emitter, user_code)
+        rules = Rules(
+            self.settings.secret, self.settings.allow_unsigned, self.settings.tolerance, self.settings.subdomain
+        )
+        self.edge = Edge(self.running, rules, path=self.settings.path, max_body=self.settings.max_body)
+        await self.running.open()
+        self._server = Server(self.edge, bind("127.0.0.1", 0))
+        await self._server.open()
+        self.port = self._server.port
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.running.drain(5, asyncio.Event())
+        await self._server.close()
+        await self.running.close(1)
+
+    async def records(self) -> list[Record]:
+        """Read what is stored, oldest first."""
+        return (await self.store.find(Query()))[::-1]
