@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, signals
-from whereby_trigger.assist import Registered, command_assistant, coroutine_assistant, request_for
+from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
 from whereby_trigger.config import Resolved, Settings, check, masked, platform_expects_traffic, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
@@ -150,6 +150,11 @@ class Trigger:
         Raises RegistrationError for a second assistant.
         """
         self._registered.register(command_assistant(argv, env, log_output, bots))
+
+    @property
+    def registered_assistant(self) -> Assistant | None:
+        """The assistant that runs in each room that asks for one, where one is registered."""
+        return self._registered.assistant
 
     async def list_assistants(self) -> list[Room]:
         """List the rooms that have asked for an assistant, newest first, whichever replica serves them."""

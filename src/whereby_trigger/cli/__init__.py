@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from whereby_trigger.cli.assistants import assistants
 from whereby_trigger.cli.check import check
 from whereby_trigger.cli.db import db
 from whereby_trigger.cli.dev import dev
@@ -34,7 +35,7 @@ def demo() -> None:
     sys.exit(run())
 
 
-for command in (dev, start, send, events, check, config, db):
+for command in (dev, start, send, events, assistants, check, config, db):
     commands.add_command(command)
 
 

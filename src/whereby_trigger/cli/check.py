@@ -1,6 +1,8 @@
 """Looking a program over before it is started: its import, its functions, its secret, its store and its port."""
 
 import asyncio
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from tempfile import TemporaryDirectory
@@ -10,6 +12,7 @@ from urllib.parse import quote
 import click
 from msgspec import Struct
 
+from whereby_trigger.assist import Assistant, CoroutineAssistant
 from whereby_trigger.cli.app import Place, app_argument, load, locate
 from whereby_trigger.cli.events import json_option
 from whereby_trigger.cli.options import settings_options
@@ -70,12 +73,29 @@ def _functions(trigger: Trigger) -> Iterator[Finding]:
         yield Finding("predicate", True, f"{name} for {type}")
     for event in trigger.emitter.events():
         yield Finding("listeners", True, f"{len(trigger.listeners(event))} for {event}")
-    if trigger.predicates.types() and not trigger.listeners(TRIGGER_EVENT_SUCCESS):
+    assistant = trigger.registered_assistant
+    if assistant is not None:
+        yield _assistant(assistant)
+    heard = assistant is not None or bool(trigger.listeners(TRIGGER_EVENT_SUCCESS))
+    if trigger.predicates.types() and not heard:
         yield Finding("listeners", False, "nobody hears when the trigger fires: add @trigger.on(TRIGGER_EVENT_SUCCESS)")
-    elif trigger.listeners(TRIGGER_EVENT_SUCCESS) and not trigger.predicates.types():
+    elif heard and not trigger.predicates.types():
         yield Finding("predicate", False, "none, so that the trigger never fires: add @trigger.when(TYPE)")
-    elif not trigger.emitter.events():
+    elif not trigger.predicates.types() and not trigger.emitter.events():
         yield Finding("listeners", False, "none, and no predicate: nothing would be done about any webhook")
+
+
+def _assistant(assistant: Assistant) -> Finding:
+    if isinstance(assistant, CoroutineAssistant):
+        return Finding("assistant", True, f"{assistant.name}, a coroutine")
+    if sys.platform == "win32":
+        return Finding("assistant", False, "a command cannot be an assistant on Windows: use a coroutine")
+    program = assistant.argv[0]
+    if shutil.which(program, path=assistant.env.get("PATH")) is None:
+        return Finding(
+            "assistant", False, f"there is no program {program}: install it, check its spelling and the PATH"
+        )
+    return Finding("assistant", True, f"{assistant.name}, a command")
 
 
 def _secret(settings: Settings) -> Finding:

@@ -13,14 +13,16 @@ from whereby_trigger.trigger import Trigger, run
 
 logger = logging.getLogger("whereby_trigger")
 
-NOTHING_LISTENS = "nothing listens: decisions are stored, but nobody hears of them; add @trigger.on(...)"
+NOTHING_LISTENS = (
+    "nothing listens: decisions are stored, but nobody hears of them; add @trigger.on(...) or @trigger.assistant"
+)
 
 
 def serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
     """Serve until SIGTERM or SIGINT, with settings that come before the program's own."""
     trigger.override(settings)
     logs.configure()
-    if not trigger.emitter.events():
+    if not trigger.emitter.events() and trigger.registered_assistant is None:
         logger.warning(NOTHING_LISTENS)
     run(trigger)
 

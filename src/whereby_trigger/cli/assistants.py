@@ -1,0 +1,186 @@
+"""The rooms that asked for an assistant: listed, shown, and their assistants started and stopped by hand."""
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+import click
+
+from whereby_trigger.assist import request_for
+from whereby_trigger.cli.app import app_argument, app_option
+from whereby_trigger.cli.events import LIMIT, json_option, store_option
+from whereby_trigger.cli.output import Failed, note, printable, show_objects, show_table
+from whereby_trigger.cli.records import local, utc
+from whereby_trigger.cli.stores import changed, looked_into, settings_with_store
+from whereby_trigger.store import Room, RoomClaim, RoomState
+from whereby_trigger.webhook import room_from_url
+
+HEADER = ("since", "room", "state", "owner", "pid", "attempt", "reason")
+SHORT_OWNER = 8
+OVER = (RoomState.ENDED, RoomState.FAILED)
+
+room_argument = click.argument("room_url")
+state_option = click.option(
+    "--state", type=click.Choice([str(state) for state in RoomState]), help="Only in this state."
+)
+
+
+@click.group()
+def assistants() -> None:
+    """See which rooms have an assistant, start one, or stop one."""
+
+
+@assistants.command("list")
+@app_argument
+@store_option
+@state_option
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=LIMIT,
+    show_default=True,
+    help="How many, newest first; those that are not over are listed in any case.",
+)
+@json_option
+def list_(app: str | None, store: str | None, state: str | None, limit: int, as_json: bool) -> None:
+    """List the rooms that asked for an assistant, newest first, whichever replica serves them."""
+    rooms = _selected(asyncio.run(_read(settings_with_store(app, store).store)), state, limit)
+    if as_json:
+        show_objects(map(_as_object, rooms))
+    elif rooms:
+        show_table([_as_row(room, short=sys.stdout.isatty()) for room in rooms], HEADER)
+    if not rooms:
+        note("No such room is stored.")
+
+
+@assistants.command()
+@room_argument
+@app_option
+@store_option
+@json_option
+def show(room_url: str, app: str | None, store: str | None, as_json: bool) -> None:
+    """Show everything about a room's last assistant, what it raised or wrote to stderr included."""
+    key = room_from_url(room_url).key
+    rooms = asyncio.run(_read(settings_with_store(app, store).store))
+    room = next((room for room in rooms if room.key == key), None)
+    if room is None:
+        raise Failed(f"{key} never asked for an assistant, or it is long ago: see `assistants list`")
+    if as_json:
+        show_objects([_as_full_object(room)])
+    else:
+        click.echo(_as_text(room))
+
+
+@assistants.command()
+@room_argument
+@app_option
+@store_option
+def start(room_url: str, app: str | None, store: str | None) -> None:
+    """Ask for an assistant in a room by hand; a trigger that runs on the same store starts it."""
+    room = room_from_url(room_url)
+    click.echo(f"{room.key} {_claimed(asyncio.run(_request(settings_with_store(app, store).store, room_url)))}")
+
+
+@assistants.command()
+@room_argument
+@app_option
+@store_option
+def stop(room_url: str, app: str | None, store: str | None) -> None:
+    """Ask a room's assistant to leave, whichever replica runs it; exits with 1 where the room has none."""
+    key = room_from_url(room_url).key
+    state = asyncio.run(_stop(settings_with_store(app, store).store, key))
+    if state is None:
+        raise Failed(f"{key} has no assistant, and waits for none: see `assistants list`")
+    click.echo(f"{key} {_stopped(state)}")
+
+
+async def _read(url: str) -> list[Room]:
+    async with looked_into(url) as store:
+        return await store.rooms()
+
+
+async def _request(url: str, room_url: str) -> RoomClaim:
+    now = time.time()
+    async with changed(url) as store:
+        return await store.request(request_for(room_from_url(room_url), None, now), now)
+
+
+async def _stop(url: str, key: str) -> RoomState | None:
+    async with changed(url) as store:
+        return await store.stop(key, "stopped by hand", time.time())
+
+
+def _selected(rooms: list[Room], state: str | None, limit: int) -> list[Room]:
+    chosen = [room for room in rooms if state is None or room.state == state]
+    return [room for place, room in enumerate(chosen) if place < limit or room.state not in OVER]
+
+
+def _claimed(claim: RoomClaim) -> str:
+    if claim.new:
+        return "waits for an assistant: it starts as soon as a trigger that runs on this store has a free slot"
+    if claim.state is RoomState.WAITING:
+        return "waits for an assistant already"
+    if claim.state is RoomState.ENDING:
+        return "has an assistant that is ending: another starts next"
+    return f"has an assistant already: {claim.state}, on replica {claim.owner}"
+
+
+def _stopped(state: RoomState) -> str:
+    if state is RoomState.WAITING:
+        return "was waiting: it has ended, and no assistant starts"
+    if state is RoomState.ENDING:
+        return "was ending already: no other assistant starts next"
+    return f"was {state}: its assistant is asked to leave, and has stop_grace to do so"
+
+
+def _reason(room: Room) -> str:
+    return room.reason or room.stop or ""
+
+
+def _as_row(room: Room, *, short: bool) -> tuple[str, ...]:
+    since, owner = local(room.since), room.owner or "-"
+    return (
+        since[len("2026-") : len("2026-01-01 00:00:00")] if short else since,
+        room.key,
+        room.state,
+        owner[:SHORT_OWNER] if short else owner,
+        "-" if room.pid is None else str(room.pid),
+        str(room.attempt),
+        _reason(room),
+    )
+
+
+def _as_object(room: Room) -> dict[str, Any]:
+    """Give what a list may tell: nothing that an assistant said."""
+    return {
+        "room": room.key,
+        "state": room.state,
+        "owner": room.owner,
+        "pid": room.pid,
+        "since": utc(room.since),
+        "attempt": room.attempt,
+        "reason": _reason(room),
+        "webhook": room.webhook,
+    }
+
+
+def _as_full_object(room: Room) -> dict[str, Any]:
+    return _as_object(room) | {"url": room.url, "restarts": room.restarts, "errors": list(room.errors)}
+
+
+def _as_text(room: Room) -> str:
+    fields = [
+        ("room", room.key),
+        ("state", room.state),
+        ("reason", _reason(room) or "-"),
+        ("owner", room.owner or "-"),
+        ("pid", "-" if room.pid is None else str(room.pid)),
+        ("attempt", str(room.attempt)),
+        ("restarts", str(room.restarts)),
+        ("since", local(room.since)),
+        ("webhook", room.webhook or "by hand"),
+    ]
+    lines = [f"{name:<11} {printable(value)}" for name, value in fields]
+    errors = [printable(line) for error in room.errors for line in ("", *error.splitlines())]
+    return "\n".join(lines + errors)
