@@ -157,8 +157,11 @@ class Trigger:
         return self._registered.assistant
 
     async def list_assistants(self) -> list[Room]:
-        """List the rooms that have asked for an assistant, newest first, whichever replica serves them."""
-        async with self._any_store() as store:
+        """List the rooms that have asked for an assistant, newest first, whichever replica serves them.
+
+        Raises StoreError where there is no store yet.
+        """
+        async with self._any_store(reading=True) as store:
             return await store.rooms()
 
     async def start_assistant(self, room_url: str) -> RoomClaim:
@@ -347,13 +350,13 @@ class Trigger:
         self._stopping.set()
 
     @asynccontextmanager
-    async def _any_store(self) -> AsyncIterator[Store]:
+    async def _any_store(self, *, reading: bool = False) -> AsyncIterator[Store]:
         if self._running is not None:
             yield self._running.store
             return
         settings = self.resolve().settings
         store = store_for(settings.store, settings.lease_ttl)
-        await store.open(lambda: None)
+        await (store.peek() if reading else store.open(lambda: None))
         try:
             yield store
         finally:
