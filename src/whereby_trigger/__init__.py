@@ -1,8 +1,10 @@
-"""The Trigger API of Whereby's Assistant SDK, in Python: webhooks in, one decision each, listeners told."""
+"""The Trigger API of Whereby's Assistant SDK, in Python: webhooks in, one decision each, one assistant a room."""
 
+from whereby_trigger.assist import Session
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, TriggerSuccess, WebhookTriggers
 from whereby_trigger.errors import (
     AddressError,
+    AssistantRefused,
     ConfigError,
     DecodeError,
     DeliveryError,
@@ -14,6 +16,7 @@ from whereby_trigger.errors import (
     TriggerError,
     UsageError,
 )
+from whereby_trigger.store import Room, RoomClaim, RoomState
 from whereby_trigger.trigger import Trigger
 from whereby_trigger.webhook import (
     AssistantRequested,
@@ -37,6 +40,7 @@ from whereby_trigger.webhook import (
 __all__ = [
     "TRIGGER_EVENT_SUCCESS",
     "AddressError",
+    "AssistantRefused",
     "AssistantRequested",
     "ConfigError",
     "DecodeError",
@@ -45,12 +49,16 @@ __all__ = [
     "RecordingFinished",
     "RegistrationError",
     "RoleName",
+    "Room",
+    "RoomClaim",
     "RoomClientJoined",
     "RoomClientKnockCancelled",
     "RoomClientKnocked",
     "RoomClientLeft",
     "RoomSessionEnded",
     "RoomSessionStarted",
+    "RoomState",
+    "Session",
     "SignatureError",
     "StoreError",
     "StoreUnavailable",
