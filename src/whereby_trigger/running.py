@@ -35,7 +35,7 @@ class Running:
         predicates: Predicates,
         emitter: Emitter,
         user_code: UserCode,
-        assistant: Assistant | None,
+        assistant: Assistant | None = None,
     ) -> None:
         self._settings = settings
         self.store = store

@@ -10,6 +10,8 @@ from whereby_trigger.store import RoomState
 BACKOFF: Final = (1.0, 5.0, 15.0)
 """Seconds before an assistant that failed is started again, for the first, second and third time."""
 
+HANDED_OVER: Final = "handed over by a replica that stopped"
+
 
 class How(StrEnum):
     """Name how a run was over."""
@@ -41,12 +43,12 @@ class Following(Struct, frozen=True):
 def follow(end: End, *, restarts: int, stop: str | None, handing_over: bool) -> Following:
     """Decide what becomes of a room after a run.
 
-    `stop` is why its assistant had been asked to end, `handing_over` whether this replica gives its rooms away.
+    `stop` is why its assistant had been asked to end, `handing_over` whether it was ended for another replica's sake.
     """
     if stop is not None:
         return Following(RoomState.ENDED, stop, restarts)
     if handing_over:
-        return Following(RoomState.WAITING, "handed over by a replica that stopped", restarts)
+        return Following(RoomState.WAITING, HANDED_OVER, restarts)
     if end.how is How.RETURNED:
         return Following(RoomState.ENDED, end.reason, restarts)
     if not end.retry:

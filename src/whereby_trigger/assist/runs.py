@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from whereby_trigger.assist.follow import End
 from whereby_trigger.assist.session import Session
 from whereby_trigger.errors import DecodeError
 from whereby_trigger.store import Room
@@ -10,18 +11,21 @@ from whereby_trigger.webhook import Webhook, decode, room_from_url
 
 
 class Run:
-    """Hold a room that is this replica's, its session, and the task that sees it through.
+    """Hold a room that is this replica's, its session, and the tasks that launch it and see it through.
 
-    `stop` is why the assistant was asked to end, `extend` moves a process assistant's deadline, `heard_to` is the
-    number of the last webhook that the session was told of or could have been.
+    `stop` is why the assistant was asked to end, `handed_over` whether it was ended for another replica's sake,
+    `extend` moves a process assistant's deadline, `heard_to` is the number of the last webhook that the session was
+    told of or could have been.
     """
 
     def __init__(self, room: Room) -> None:
         self.room = room
         self.session = Session(room_from_url(room.url), _decoded(room.body), room.attempt)
         self.stop: str | None = None
+        self.handed_over = False
         self.extend: Callable[[float], None] | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.launched: asyncio.Task[End] | None = None
+        self.seen_through: asyncio.Task[None] | None = None
         self.heard_to = room.seq
 
     def hear(self, body: bytes) -> None:
@@ -30,11 +34,17 @@ class Run:
         if webhook is not None:
             self.session.hear(webhook)
 
+    def hand_over(self, reason: str) -> None:
+        """End the session, so that another replica can take the room."""
+        self.handed_over = True
+        self.session.ended.set(reason)
+
     def cut_off(self, reason: str) -> None:
         """End the run now, without waiting for the assistant to return by itself."""
-        self.session.ended.set(reason)
-        if self.task is not None:
-            self.task.cancel()
+        self.hand_over(reason)
+        # Once: cancelled again, the run would leave behind an assistant that takes no notice of it.
+        if self.launched is not None and not self.launched.cancelling():
+            self.launched.cancel()
 
 
 def _decoded(body: bytes | None) -> Webhook | None:

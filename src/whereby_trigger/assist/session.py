@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Generator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 from whereby_trigger.webhook import Room, RoomClientJoined, RoomClientLeft, Webhook
@@ -18,8 +19,9 @@ class _RoomLog(logging.LoggerAdapter[logging.Logger]):
 class Ended:
     """Tell when and why an assistant is to leave: await it, or look at it. `reason` is "" until then."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[], None]) -> None:
         self._event = asyncio.Event()
+        self._told = told
         self.reason = ""
 
     def is_set(self) -> bool:
@@ -38,6 +40,7 @@ class Ended:
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
+            self._told()
 
 
 class Session:
@@ -55,9 +58,9 @@ class Session:
         self.webhook = webhook
         self.attempt = attempt
         self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), {"room": room.key})
-        self.ended = Ended()
-        self._key = room.key
-        self._heard: asyncio.Queue[Webhook] = asyncio.Queue()
+        self._news = asyncio.Event()
+        self.ended = Ended(self._news.set)
+        self._heard: deque[Webhook] = deque()
         self._counted: Counted | None = None
         if webhook is not None:
             self._count(webhook)
@@ -69,22 +72,19 @@ class Session:
 
     async def webhooks(self) -> AsyncIterator[Webhook]:
         """Yield the room's webhooks that came after the one that fired, as they come; end when the session has."""
-        ended = asyncio.ensure_future(self.ended.wait())
-        try:
-            while True:
-                heard = asyncio.ensure_future(self._heard.get())
-                await asyncio.wait({heard, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not heard.done():
-                    heard.cancel()
-                    return
-                yield heard.result()
-        finally:
-            ended.cancel()
+        while True:
+            while self._heard:
+                yield self._heard.popleft()
+            if self.ended.is_set():
+                return
+            self._news.clear()
+            await self._news.wait()
 
     def hear(self, webhook: Webhook) -> None:
         """Take in one more webhook of the room."""
         self._count(webhook)
-        self._heard.put_nowait(webhook)
+        self._heard.append(webhook)
+        self._news.set()
 
     def _count(self, webhook: Webhook) -> None:
         if isinstance(webhook, Counted) and webhook.data.humans is not None and not self._is_older(webhook):

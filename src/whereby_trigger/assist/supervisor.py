@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from whereby_trigger.assist.follow import End, How, follow
+from whereby_trigger.assist.follow import HANDED_OVER, End, How, follow
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import RoomMove, RoomState, Store
@@ -18,7 +18,7 @@ logger = logging.getLogger("whereby_trigger.assist")
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
 
-Launch = Callable[[Run, Callable[[int | None], None]], Awaitable[End]]
+Launch = Callable[[Run, Callable[[int | None], None]], Coroutine[Any, Any, End]]
 """Run an assistant to its end; the callable is told once it runs, with its process id if it has one."""
 
 
@@ -77,7 +77,7 @@ class Supervisor:
         """End every assistant, so that another replica can take its room; each has `stop_grace` to return."""
         self._handing_over = True
         for run in self._runs.values():
-            run.session.ended.set(reason)
+            run.hand_over(reason)
         await self._over(None)
 
     async def cut_off(self, reason: str) -> None:
@@ -93,7 +93,7 @@ class Supervisor:
         self.wake()
 
     async def _over(self, timeout: float | None) -> None:
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        tasks = [run.seen_through for run in self._runs.values() if run.seen_through is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
@@ -101,20 +101,23 @@ class Supervisor:
         if self.free <= 0:
             return
         for room in await self._store.take(self.free, time.time()):
-            run = self._runs[room.key] = Run(room)
-            run.task = asyncio.create_task(self._see_through(run), name=f"room {room.key}")
-            if self._handing_over:
-                run.cut_off("the replica is stopping")
+            if self.free > 0:
+                self._begin(Run(room))
+            else:
+                self._record(RoomMove(room.id, RoomState.WAITING, HANDED_OVER), self._concluded)
 
-    async def _see_through(self, run: Run) -> None:
+    def _begin(self, run: Run) -> None:
+        key = run.room.key
+        self._runs[key] = run
+        run.launched = asyncio.create_task(self._launch(run, partial(self._launched, run)), name=f"assistant in {key}")
+        run.seen_through = asyncio.create_task(self._see_through(run, run.launched), name=f"room {key}")
+
+    async def _see_through(self, run: Run, launched: "asyncio.Task[End]") -> None:
         room = run.room
-        try:
-            end = await self._launch(run, partial(self._launched, run))
-        except asyncio.CancelledError:
-            end = End(How.CUT_OFF, "cut off")
-        finally:
-            del self._runs[room.key]
-        following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=self._handing_over)
+        await asyncio.wait({launched})
+        end = _end_of(launched)
+        del self._runs[room.key]
+        following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
         now = time.time()
         level = logging.WARNING if following.state is RoomState.FAILED else logging.INFO
         logger.log(level, "room %s %s: %s", room.key, following.state, following.reason)
@@ -122,7 +125,7 @@ class Supervisor:
             id=room.id,
             state=following.state,
             reason=following.reason,
-            not_before=now + following.pause,
+            not_before=now + following.pause if following.pause else 0.0,
             restarts=following.restarts,
             errors=end.errors,
         )
@@ -161,12 +164,21 @@ class Supervisor:
         recorded.add_done_callback(partial(_settled, done))
 
     def _moved(self, run: Run, ours: bool) -> None:
-        if not ours and run.task is not None and not run.task.done():
+        if not ours and run.launched is not None and not run.launched.done():
             logger.warning("room %s belongs to another replica by now: ending our assistant", run.room.key)
             run.cut_off("the room belongs to another replica by now")
 
     def _concluded(self, ours: bool) -> None:
         self.wake()
+
+
+def _end_of(launched: "asyncio.Task[End]") -> End:
+    if launched.cancelled():
+        return End(How.CUT_OFF, "cut off")
+    error = launched.exception()
+    if error is not None:
+        return End(How.RAISED, f"not launched: {type(error).__name__}", errors=(str(error),))
+    return launched.result()
 
 
 def _settled(done: Callable[[bool], None], recorded: "asyncio.Future[bool]") -> None:
