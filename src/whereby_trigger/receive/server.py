@@ -163,11 +163,11 @@ class Server(uvicorn.Server):
         if self._serving is None:
             self._listener.close()
             return
-        hanging_up = asyncio.get_running_loop().call_later(within, self._hang_up)
         try:
-            await self._serving
+            await asyncio.wait({self._serving}, timeout=within)
         finally:
-            hanging_up.cancel()
+            self._hang_up()
+        await self._serving
 
     def _hang_up(self) -> None:
         # uvicorn would cancel what serves them, and answer 500 with a traceback in the log.
