@@ -7,7 +7,7 @@ from reliability import memory
 from reliability.odd_requests import CASES, HUGE_CASES, LIMIT, TAKEN, Case
 from reliability.process import Receivers
 from reliability.raw import Reply, send_raw
-from reliability.result import Result
+from reliability.result import Figures, Result
 from reliability.stores import STORES, viewing
 from whereby_trigger.store import Record
 
@@ -48,7 +48,7 @@ async def run(folder: Path, store: str) -> Result:
             wrong += 1
     if grown > RSS_MAY_GROW:
         problems.append(f"the receiver's memory grew by {grown / MIB:.1f} MiB")
-    figures: dict[str, float | str] = {
+    figures: Figures = {
         "requests": len(replies),
         "answered as they must be": len(replies) - wrong,
         "RSS grew by (MiB)": round(grown / MIB, 1),

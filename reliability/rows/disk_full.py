@@ -16,7 +16,7 @@ from reliability.full_disks import FullDisk, SizeLimit, SmallDisk
 from reliability.http import Connection
 from reliability.ledger import Ledger
 from reliability.process import ReceiverFailed, Receivers
-from reliability.result import Result
+from reliability.result import Figures, Result
 from reliability.sender import Sender
 from reliability.stores import STORES, viewing
 
@@ -32,7 +32,7 @@ NONE, OK, AWAY = 0, 200, 503
 async def run(folder: Path, store: str, *, doses: int, on_a_small_disk: int = 0) -> Result:
     """Fill and free the disk of a receiver so often, by a limit and, where that can be had, on a small disk."""
     limited = await _run(_new(folder / "limit"), store, SizeLimit(), doses)
-    figures: dict[str, float | str] = {"doses": doses, **limited.figures}
+    figures: Figures = {"doses": doses, **limited.figures}
     problems = [f"with a size limit: {problem}" for problem in limited.problems]
     disk = _new(folder / "disk")
     if on_a_small_disk and not SmallDisk.available(disk):
@@ -116,7 +116,7 @@ class _Trial:
             records = await view.records()
         acknowledged, emissions = self._ledger.close(), self._heard.close()
         evidence = Evidence(self._sent, self._sender.sends, acknowledged, records, emissions)
-        figures: dict[str, float | str] = {
+        figures: Figures = {
             "refused with 503": self._refused,
             "acknowledged": acknowledged.total(),
             "slowest 503 (s)": round(self._slowest_refusal, 3),

@@ -12,7 +12,7 @@ from reliability.http import Connection
 from reliability.ledger import Ledger
 from reliability.measures import percentile
 from reliability.process import Receivers
-from reliability.result import Result
+from reliability.result import Figures, Result
 from reliability.sender import Sender
 from reliability.slow_sockets import SlowSocket, open_slow_sockets
 from reliability.stores import STORES, viewing
@@ -52,7 +52,7 @@ async def run(folder: Path, store: str, *, sockets: int) -> Result:
         problems.append(f"good deliveries were answered {dict(sender.answers)}")
     if percentile(took, 99) > P99_WITHIN:
         problems.append(f"good traffic took {percentile(took, 99):.3f} s at the 99th percentile")
-    figures: dict[str, float | str] = {
+    figures: Figures = {
         "slow sockets": sockets,
         "closed after (s), first": round(min(lasted, default=0), 2),
         "closed after (s), last": round(max(lasted, default=0), 2),
