@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 
+import msgspec
 from msgspec import Struct
 
 from whereby_trigger.store import State
@@ -30,6 +31,13 @@ def items(seed: int) -> Iterator[Item]:
         rooms = OTHER_ROOMS if state is State.SKIPPED and type == "room.session.started" else VISIT_ROOMS
         id, room = chance.randbytes(32).hex(), chance.choice(rooms)
         yield Item(id, type, room, webhook(type, room=room, id=id, data=fields).raw, state)
+
+
+def padded(item: Item, size: int) -> Item:
+    """Give a webhook's body as many bytes at least, by metadata that nobody asked for."""
+    body = msgspec.json.decode(item.body)
+    body["data"]["metadata"] = "m" * max(0, size - len(item.body))
+    return msgspec.structs.replace(item, body=msgspec.json.encode(body))
 
 
 KINDS = (

@@ -19,8 +19,15 @@ class Connection:
 
     async def post(self, port: int, body: bytes, headers: Mapping[str, str]) -> int:
         """Post a body and return the answer's status; raises NoAnswer."""
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        request = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
+        fields = {"Host": HOST, "Content-Length": len(body), **headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return await self._ask(port, f"POST / HTTP/1.1\r\n{head}\r\n".encode() + body)
+
+    async def get(self, port: int, path: str) -> int:
+        """Get a path and return the answer's status; raises NoAnswer."""
+        return await self._ask(port, f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+
+    async def _ask(self, port: int, request: bytes) -> int:
         try:
             reader, writer = await self._connected(port)
             writer.write(request)

@@ -25,7 +25,7 @@ class Mutant(Struct, frozen=True):
 
     put_in: Callable[[], None]
     caught_by: str
-    complaint: str = "AssertionError"
+    complaint: str = "assert "
     """What the failing test must say, so that it fails for the right reason."""
 
 
@@ -40,7 +40,13 @@ def pytest_configure() -> None:
 
 
 def _without_fsync() -> None:
-    _after_connecting("PRAGMA synchronous = OFF")
+    original = file.make_durable
+
+    def make_durable(connection: sqlite3.Connection, path: Path) -> None:
+        original(connection, path)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    _replace(file, "make_durable", make_durable)
 
 
 def _without_unique_index() -> None:
@@ -70,7 +76,7 @@ def _without_life_lock() -> None:
 
 
 def _prune_pending() -> None:
-    statements.FORGET = _edited(statements.FORGET, "AND state <> 'pending'", "")
+    statements.FORGET = _edited(statements.FORGET, "state <> 'pending' AND", "")
 
 
 def _replay_pending() -> None:
@@ -100,17 +106,6 @@ def _listeners_after_the_decision() -> None:
     _replace(Emitter, "emit", emit)
 
 
-def _after_connecting(statement: str) -> None:
-    original = file.connect
-
-    def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-        connection = original(path, readonly=readonly)
-        connection.execute(statement)
-        return connection
-
-    file.connect = connect
-
-
 def _replace(owner: Any, name: str, value: Any) -> None:
     getattr(owner, name)
     setattr(owner, name, value)
@@ -122,40 +117,50 @@ def _edited(statement: str, old: str, new: str) -> str:
     return statement.replace(old, new)
 
 
-STORE_TESTS = "tests/store"
-OWN_TESTS = "tests/reliability"
+POWER_LOSS = "tests/reliability/test_power_loss.py::test_no_200_leaves_before_its_webhook_is_on_disk"
+BOUNDARY = "tests/reliability/test_at_boundaries.py::test_all_holds[sqlite-{}]"
 
 MUTANTS: Mapping[str, Mutant] = {
-    "without fsync": Mutant(
-        _without_fsync, f"{OWN_TESTS}/test_power_loss.py::test_no_200_leaves_before_its_webhook_is_on_disk", "200"
-    ),
+    "without fsync": Mutant(_without_fsync, POWER_LOSS, "before their webhook was on disk"),
     "without the unique index": Mutant(
-        _without_unique_index, f"{OWN_TESTS}/test_undisturbed.py", "stored more than once"
+        _without_unique_index,
+        "tests/reliability/test_undisturbed.py",
+        "stored more than once",
     ),
     "200 before the commit": Mutant(
-        _answer_before_commit, f"{OWN_TESTS}/test_at_boundaries.py::test_all_holds[before commit]", "but not stored"
+        _answer_before_commit,
+        "tests/reliability/test_disk_full.py",
+        "while the disk is full was 200, not 503",
     ),
     "decide without the owner check": Mutant(
-        _without_owner_check, f"{STORE_TESTS}/test_decide.py::test_only_its_owner_decides_a_webhook"
+        _without_owner_check,
+        "tests/store/test_decide.py::test_only_its_owner_decides_a_webhook",
     ),
     "claim from a live replica": Mutant(
-        _without_life_lock, f"{STORE_TESTS}/test_claim.py::test_nothing_of_a_live_process_is_claimed"
+        _without_life_lock,
+        "tests/store/test_claim.py::test_nothing_of_a_live_process_is_claimed",
     ),
     "prune what is pending": Mutant(
-        _prune_pending, f"{STORE_TESTS}/test_prune.py::test_a_pending_webhook_is_never_forgotten_however_old"
+        _prune_pending,
+        "tests/store/test_prune.py::test_a_pending_webhook_is_never_forgotten_however_old",
     ),
     "replay what is pending": Mutant(
-        _replay_pending, f"{STORE_TESTS}/test_replay.py::test_a_replay_never_touches_what_is_pending"
+        _replay_pending,
+        "tests/store/test_replay.py::test_a_replay_never_touches_what_is_pending",
     ),
     "without blame": Mutant(
-        _without_blame, f"{OWN_TESTS}/test_poison.py::test_a_webhook_that_kills_the_process_is_parked", "goes on"
+        _without_blame,
+        "tests/reliability/test_poison.py::test_a_webhook_that_kills_the_process_is_parked",
+        "the dying goes on",
     ),
     "without counting takeovers": Mutant(
         _without_counting_takeovers,
-        f"{OWN_TESTS}/test_at_boundaries.py::test_all_holds[after emit]",
-        "without counting the attempt",
+        BOUNDARY.format("after emit"),
+        "emitted again without counting the attempt",
     ),
     "listeners called after the decision": Mutant(
-        _listeners_after_the_decision, f"{OWN_TESTS}/test_at_boundaries.py::test_all_holds[after decide]", "never heard"
+        _listeners_after_the_decision,
+        BOUNDARY.format("after decide"),
+        "to be emitted, but never heard of",
     ),
 }

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 
-from reliability import boundaries, mutants
+from reliability import boundaries, mutants, unsafe
 from whereby_trigger import (
     TRIGGER_EVENT_SUCCESS,
     RoomClientJoined,
@@ -69,9 +69,12 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--die", choices=boundaries.BOUNDARIES)
     parser.add_argument("--passing", type=int, default=1)
+    parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
     options = parser.parse_args()
     logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
     mutants.apply_from_environment()
+    if options.unsafe:
+        unsafe.CONDITIONS[options.unsafe]()
     trigger = build(options.store, options.emissions, options.life, options.delay)
     if options.die:
         boundaries.die_at(options.die, options.passing)

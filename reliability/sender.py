@@ -54,10 +54,10 @@ class Sender:
         finally:
             connection.close()
 
-    async def deliver(self, item: Item, connection: Connection) -> int:
+    async def deliver(self, item: Item, connection: Connection, retries: int = RETRIES) -> int:
         """Deliver a webhook, with retries; return the last answer, 0 for none."""
         answer = 0
-        for retry in range(RETRIES + 1):
+        for retry in range(retries + 1):
             if retry:
                 await asyncio.sleep(BACKOFF * 2 ** (retry - 1))
             answer = await self._post(item, connection)

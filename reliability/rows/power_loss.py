@@ -21,7 +21,7 @@ from msgspec import Struct
 from reliability.campaign import Campaign
 from reliability.disk import SYNCS, Disk
 from reliability.process import ReceiverFailed
-from reliability.result import Result
+from reliability.result import Figures, Result
 from reliability.rows.kills import reckoned
 from reliability.stores import STORE_FILE, STORES, viewing
 from reliability.strace import Call, read_trace, tracer
@@ -54,7 +54,7 @@ async def run(folder: Path, store: str, *, acknowledged: int, cuts: int, seed: i
         problems.append(f"{len(early)} answers were 200 before their webhook was on disk: {early[0]}")
     chosen = sorted(random.Random(seed).sample(range(len(answers)), min(cuts, len(answers))))
     broken = await _cut(folder, store, calls, answers, chosen)
-    figures: dict[str, float | str] = {
+    figures: Figures = {
         "200s": len(answers),
         "200s before the sync": len(early),
         "syncs": sum(call.name in SYNCS for call in calls),

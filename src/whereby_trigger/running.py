@@ -91,10 +91,12 @@ class Running:
         self.draining = True
         finish = asyncio.create_task(self._finish(timeout))
         hurried = asyncio.create_task(hurry.wait())
-        await asyncio.wait({finish, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (finish, hurried):
-            task.cancel()
-        await asyncio.gather(finish, hurried, return_exceptions=True)
+        try:
+            await asyncio.wait({finish, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (finish, hurried):
+                task.cancel()
+            await asyncio.gather(finish, hurried, return_exceptions=True)
 
     async def close(self, within: float) -> None:
         """Stop deciding after `within` seconds and close the store; what is pending there waits for the next start."""

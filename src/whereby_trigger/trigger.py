@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
@@ -18,7 +18,7 @@ from whereby_trigger.config import Resolved, Settings, check, masked, platform_e
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
-from whereby_trigger.receive import Edge, Rules, Server, bind
+from whereby_trigger.receive import SHUTDOWN_WITHIN, Edge, Rules, Server, bind
 from whereby_trigger.running import Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
@@ -226,9 +226,11 @@ class Trigger:
     def stop(self) -> None:
         """Begin to drain and stop; returns at once. May be called from any thread, and more than once."""
         loop = self._loop
-        if loop is not None and not loop.is_closed():
+        if loop is not None:
             self._bound_drain(self.resolve().settings.drain_timeout)
-            loop.call_soon_threadsafe(self._stopping.set)
+            # Where the loop is closed, all that could be stopped has stopped.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._stopping.set)
 
     async def __aenter__(self) -> "Trigger":
         """Open the port and the store, and begin to serve."""
@@ -241,17 +243,22 @@ class Trigger:
             raise
         self._server = Server(edge, listener)
         await self._server.open()
-        self._say_started(settings, f"http://{settings.listen_host}:{self._server.port}{settings.path}")
+        host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
+        self._say_started(settings, f"http://{host}:{self._server.port}{settings.path}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Drain, close the port, close the store."""
-        await self._drain()
-        if self._server is not None:
-            await self._server.close()
-        await self._close()
+        async with AsyncExitStack() as ending:
+            ending.push_async_callback(self._close)
+            if self._server is not None:
+                ending.push_async_callback(self._close_port, self._server)
+            await self._drain()
+
+    async def _close_port(self, server: Server) -> None:
+        await server.close(0 if self._hurry.is_set() else SHUTDOWN_WITHIN)
         self._server = None
 
     @asynccontextmanager
@@ -268,11 +275,10 @@ class Trigger:
             )
         await self._open(settings)
         self._say_started(settings, "mounted in a host app")
-        try:
+        async with AsyncExitStack() as ending:
+            ending.push_async_callback(self._close)
+            ending.push_async_callback(self._drain)
             yield
-        finally:
-            await self._drain()
-            await self._close()
 
     def testing(self) -> TestingTrigger:
         """Make this trigger deliverable to in a test: `async with trigger.testing() as t: await t.deliver(...)`."""
@@ -307,9 +313,13 @@ class Trigger:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
         self._drain_timeout, self._draining_since_signal = None, False
-        running, edge, _ = self._wire(settings)
-        await running.open()
-        self._running, self._edge = running, edge
+        self._running, edge, _ = self._wire(settings)
+        try:
+            await self._running.open()
+        except BaseException:
+            self._running = None
+            raise
+        self._edge = edge
         return edge
 
     async def _drain(self) -> None:
@@ -318,10 +328,14 @@ class Trigger:
             await self._running.drain(timeout, self._hurry)
 
     async def _close(self) -> None:
-        running, self._running, self._edge = self._running, None, None
-        if running is not None:
+        running, self._edge = self._running, None
+        if running is None:
+            return
+        try:
             await running.close(0 if self._hurry.is_set() else LAST_DECISIONS)
-            logger.info("stopped")
+        finally:
+            self._running = None
+        logger.info("stopped")
 
     def _bound_end(self, number: signal.Signals) -> None:
         if self._draining_since_signal and self._running is not None:

@@ -6,8 +6,6 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, free_port, write
 from tests.support.until import until
@@ -108,15 +106,28 @@ def test_a_program_that_dies_waits_for_a_save_and_then_decides_what_it_died_of(t
         assert decision(process, joined.id) == "fired"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_both_processes(tmp_path: Path, number: signal.Signals) -> None:
+def test_ctrl_c_reaches_the_whole_terminal_and_ends_both_processes_once(tmp_path: Path) -> None:
     write(tmp_path, TELLS_ITS_ID)
     with dev(tmp_path) as process:
         child = child_of(process)
         process.port()
-        assert process.stop(number) == 0
+        os.killpg(process.popen.pid, signal.SIGINT)
+        assert process.wait() == 0
         assert is_gone(child)
     assert "Traceback" not in process.output
+    assert [json.loads(line)["message"] for line in process.output.splitlines()[-2:]] == [
+        "SIGTERM: stopping",
+        "stopped",
+    ]
+
+
+def test_a_sigterm_ends_both_processes(tmp_path: Path) -> None:
+    write(tmp_path, TELLS_ITS_ID)
+    with dev(tmp_path) as process:
+        child = child_of(process)
+        process.port()
+        assert process.stop(signal.SIGTERM) == 0
+        assert is_gone(child)
     assert json.loads(process.output.splitlines()[-1])["message"] == "stopped"
 
 

@@ -183,7 +183,7 @@ INCOMPLETE = {
 
 async def test_a_request_that_stays_incomplete_is_closed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whereby_trigger.receive.edge.READ_WITHIN", 0.2)
-    monkeypatch.setattr("whereby_trigger.receive.server.REQUEST_WITHIN", 0.5)
+    monkeypatch.setattr("whereby_trigger.receive.server.REQUEST_WITHIN", 1.5)
 
     async def send(data: bytes) -> float:
         started = time.monotonic()
@@ -201,7 +201,7 @@ async def test_a_request_that_stays_incomplete_is_closed(receiver: Receiver, mon
 async def test_a_sender_of_a_byte_now_and_then_is_closed_all_the_same(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.receive.server.REQUEST_WITHIN", 0.5)
+    monkeypatch.setattr("whereby_trigger.receive.server.REQUEST_WITHIN", 1.5)
     started = time.monotonic()
     async with connected(receiver.port) as connection:
 

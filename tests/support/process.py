@@ -36,6 +36,13 @@ def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> sub
     )
 
 
+def all_pids() -> list[int]:
+    """List the processes of this machine."""
+    if Path("/proc/self").exists():
+        return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    return [int(pid) for pid in subprocess.check_output(["ps", "-A", "-o", "pid="]).split()]
+
+
 class Process:
     """Run a program in the background for as long as a `with` block; at its end the program is gone.
 
@@ -113,20 +120,23 @@ class Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_group()
+        self._end_session()
         self.popen.wait(WITHIN)
         self._reader.join(WITHIN)
         if self.popen.stdout is not None:
             self.popen.stdout.close()
 
-    def _end_group(self) -> None:
+    def _end_session(self) -> None:
+        """Kill it and all that it started, what has a process group of its own included."""
         if os.name == "nt":
             self.popen.kill()
             return
-        try:
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        for pid in all_pids():
+            try:
+                if os.getsid(pid) == self.popen.pid:
+                    os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
 
     def _read(self) -> None:
         assert self.popen.stdout is not None

@@ -51,16 +51,16 @@ class Receiver:
         )
         self.edge = Edge(self.running, rules, path=self.settings.path, max_body=self.settings.max_body)
         await self.running.open()
-        self._server = Server(self.edge, bind("127.0.0.1", 0))
-        await self._server.open()
-        self.port = self._server.port
+        self.server = Server(self.edge, bind("127.0.0.1", 0))
+        await self.server.open()
+        self.port = self.server.port
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.running.drain(5, asyncio.Event())
-        await self._server.close()
+        await self.server.close()
         await self.running.close(1)
 
     async def records(self) -> list[Record]:

@@ -27,6 +27,18 @@ def outcomes(*urls: str) -> list[str] | None:
         return found
 
 
+def become_nobody() -> bool:
+    """Give up root's rights, if we have them; tell whether we are without them."""
+    try:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+    except OSError:
+        return False
+    return True
+
+
 async def attempt(url: str) -> str:
     store = store_for(url)
     try:
@@ -43,14 +55,9 @@ def main(*urls: str) -> None:
         # Whatever Python imports late, it imports now: the interpreter may lie where only root can read.
         asyncio.run(attempt(f"sqlite:///{folder}/warm.db"))
         asyncio.run(attempt(f"sqlite:///{folder}/missing/warm.db"))
-    if os.geteuid() == 0:
-        try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        except OSError:
-            print(CANNOT)
-            return
+    if not become_nobody():
+        print(CANNOT)
+        return
     print(json.dumps([asyncio.run(attempt(url)) for url in urls]))
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-from whereby_trigger import Webhook
 from whereby_trigger.testing import sign
+from whereby_trigger.webhook import WebhookBase
 
 SECRET = "the secret of the tests"
 WITHIN = 10.0
@@ -39,7 +39,7 @@ def request(method: str, url: str, body: bytes | None = None, headers: dict[str,
         connection.close()
 
 
-def deliver(url: str, webhook: Webhook | bytes, secret: str | None = SECRET, age: float = 0) -> Answer:
+def deliver(url: str, webhook: WebhookBase | bytes, secret: str | None = SECRET, age: float = 0) -> Answer:
     """Deliver a webhook, signed `age` seconds ago, or unsigned where `secret` is None."""
     body = webhook if isinstance(webhook, bytes) else webhook.raw
     headers = {"content-type": "application/json"}

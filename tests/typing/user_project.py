@@ -164,6 +164,8 @@ starlette_app = Starlette(
 async def decided(t: TestingTrigger) -> Decision:
     signed = sign("a secret", b"{}", 1_700_000_000)
     assert await t.post(b"{}", signed) == 401
+    for sent in (webhook("room.session.ended", room_session_id=None), webhook("recording.finished")):
+        assert (await t.deliver(sent)).state in ("fired", "notified")
     return await t.deliver(webhook("room.client.joined", room="/visit-1", role_name="host"))
 
 

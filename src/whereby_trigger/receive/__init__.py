@@ -2,6 +2,6 @@
 
 from whereby_trigger.receive.edge import Delivery, Edge, Host
 from whereby_trigger.receive.intake import Accepted, Rejected, Rules, intake
-from whereby_trigger.receive.server import Server, bind
+from whereby_trigger.receive.server import SHUTDOWN_WITHIN, Server, bind
 
-__all__ = ["Accepted", "Delivery", "Edge", "Host", "Rejected", "Rules", "Server", "bind", "intake"]
+__all__ = ["SHUTDOWN_WITHIN", "Accepted", "Delivery", "Edge", "Host", "Rejected", "Rules", "Server", "bind", "intake"]

@@ -23,7 +23,8 @@ LOOK_EVERY = 5
 LOOK_AHEAD = 1.0
 """Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
 
-SHUTDOWN_WITHIN = 5
+SHUTDOWN_WITHIN = 5.0
+"""Seconds that requests get to finish at the end: more than one may wait for the store."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -130,7 +131,6 @@ class Server(uvicorn.Server):
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=SHUTDOWN_WITHIN,
         )
         super().__init__(config)
         self._listener = listener
@@ -157,10 +157,19 @@ class Server(uvicorn.Server):
         """Begin to answer requests."""
         self._serving = asyncio.create_task(self.serve([self._listener]), name="whereby-trigger-server")
 
-    async def close(self) -> None:
-        """Stop listening, let running requests finish, and return when the last has."""
+    async def close(self, within: float = SHUTDOWN_WITHIN) -> None:
+        """Stop listening, let running requests finish, and hang up on those that have not after `within` seconds."""
         self.should_exit = True
         if self._serving is None:
             self._listener.close()
-        else:
-            await self._serving
+            return
+        try:
+            await asyncio.wait({self._serving}, timeout=within)
+        finally:
+            self._hang_up()
+        await self._serving
+
+    def _hang_up(self) -> None:
+        # uvicorn would cancel what serves them, and answer 500 with a traceback in the log.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

@@ -12,7 +12,7 @@ from whereby_trigger.errors import DecodeError, DeliveryError
 from whereby_trigger.receive import Edge
 from whereby_trigger.running import Running
 from whereby_trigger.store import Decision, Query, Record, Store
-from whereby_trigger.webhook import Webhook, decode, identify, sign
+from whereby_trigger.webhook import WebhookBase, decode, identify, sign
 
 SECRET = "a secret for tests"  # noqa: S105
 DRAIN = 5.0
@@ -49,7 +49,7 @@ class TestingTrigger:
         await self._running.close(DRAIN)
         self._folder.cleanup()
 
-    async def deliver(self, webhook: Webhook | bytes) -> Decision:
+    async def deliver(self, webhook: WebhookBase | bytes) -> Decision:
         """Deliver a webhook, signed as Whereby signs, and wait for its decision; a body of your own may be bytes.
 
         A duplicate gives the decision on the first. Raises DeliveryError where the answer is not 200.

@@ -34,6 +34,7 @@ from whereby_trigger.webhook.types import (
     TranscriptionStarted,
     UnknownWebhook,
     Webhook,
+    WebhookBase,
     WebhookType,
     is_human,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "TranscriptionStarted",
     "UnknownWebhook",
     "Webhook",
+    "WebhookBase",
     "WebhookData",
     "WebhookType",
     "decode",

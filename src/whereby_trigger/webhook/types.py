@@ -43,6 +43,7 @@ __all__ = [
     "TranscriptionStarted",
     "UnknownWebhook",
     "Webhook",
+    "WebhookBase",
     "WebhookType",
     "data_class",
     "is_human",
@@ -69,8 +70,8 @@ else:
     _AnyOtherType = str
 
 
-class _Envelope(Struct, frozen=True, kw_only=True):
-    """What surrounds the `data` of every webhook.
+class WebhookBase(Struct, frozen=True, kw_only=True):
+    """What surrounds the `data` of every webhook. Source: Whereby's Assistant SDK reference, WherebyWebhookBase.
 
     `created_at` is an aware datetime in UTC, None where Whereby left it out; `raw` is the body exactly as
     received, `b""` where the webhook was built by hand. The repr leaves out what may hold personal data.
@@ -93,84 +94,84 @@ class _Envelope(Struct, frozen=True, kw_only=True):
         return [("id", self.id), ("room_name", self.data.room_name)]
 
 
-class RoomClientJoined(_Envelope, frozen=True, kw_only=True):
+class RoomClientJoined(WebhookBase, frozen=True, kw_only=True):
     """A user joined a room. The counts include the newcomer."""
 
     type: Literal["room.client.joined"] = "room.client.joined"
     data: ClientCountData = ClientCountData()
 
 
-class RoomClientLeft(_Envelope, frozen=True, kw_only=True):
+class RoomClientLeft(WebhookBase, frozen=True, kw_only=True):
     """A user left a room, by the leave button or by closing the tab. The counts are those after it."""
 
     type: Literal["room.client.left"] = "room.client.left"
     data: ClientCountData = ClientCountData()
 
 
-class RoomClientKnocked(_Envelope, frozen=True, kw_only=True):
+class RoomClientKnocked(WebhookBase, frozen=True, kw_only=True):
     """A visitor knocks from the waiting room."""
 
     type: Literal["room.client.knocked"] = "room.client.knocked"
     data: ClientData = ClientData()
 
 
-class RoomClientKnockCancelled(_Envelope, frozen=True, kw_only=True):
+class RoomClientKnockCancelled(WebhookBase, frozen=True, kw_only=True):
     """A visitor stopped knocking or lost the connection."""
 
     type: Literal["room.client.knockCancelled"] = "room.client.knockCancelled"
     data: ClientData = ClientData()
 
 
-class RoomSessionStarted(_Envelope, frozen=True, kw_only=True):
+class RoomSessionStarted(WebhookBase, frozen=True, kw_only=True):
     """At least two users are in the room."""
 
     type: Literal["room.session.started"] = "room.session.started"
     data: RoomData = RoomData()
 
 
-class RoomSessionEnded(_Envelope, frozen=True, kw_only=True):
+class RoomSessionEnded(WebhookBase, frozen=True, kw_only=True):
     """Fewer than two users have been in the room for some time; how long is Whereby's heuristic."""
 
     type: Literal["room.session.ended"] = "room.session.ended"
     data: RoomData = RoomData()
 
 
-class TranscriptionStarted(_Envelope, frozen=True, kw_only=True):
+class TranscriptionStarted(WebhookBase, frozen=True, kw_only=True):
     """A transcription is in progress."""
 
     type: Literal["transcription.started"] = "transcription.started"
     data: TranscriptionData = TranscriptionData()
 
 
-class TranscriptionFinished(_Envelope, frozen=True, kw_only=True):
+class TranscriptionFinished(WebhookBase, frozen=True, kw_only=True):
     """A transcription is ready."""
 
     type: Literal["transcription.finished"] = "transcription.finished"
     data: TranscriptionFinishedData = TranscriptionFinishedData()
 
 
-class TranscriptionFailed(_Envelope, frozen=True, kw_only=True):
+class TranscriptionFailed(WebhookBase, frozen=True, kw_only=True):
     """A transcription failed; `data.error` says why."""
 
     type: Literal["transcription.failed"] = "transcription.failed"
     data: TranscriptionFailedData = TranscriptionFailedData()
 
 
-class RecordingFinished(_Envelope, frozen=True, kw_only=True):
+class RecordingFinished(WebhookBase, frozen=True, kw_only=True):
     """A recording is complete."""
 
     type: Literal["recording.finished"] = "recording.finished"
     data: RecordingData = RecordingData()
 
 
-class AssistantRequested(_Envelope, frozen=True, kw_only=True):
+class AssistantRequested(WebhookBase, frozen=True, kw_only=True):
     """A host pressed Invite for an assistant in the room."""
 
     type: Literal["assistant.requested"] = "assistant.requested"
     data: RoomData = RoomData()
 
 
-class UnknownWebhook(_Envelope, frozen=True, kw_only=True):
+class UnknownWebhook(WebhookBase, frozen=True, kw_only=True):
     """A webhook of a type that this version does not know.
 
     `type` is any string in fact: compare `str(webhook.type)`. `data` is what came, with Whereby's own names.

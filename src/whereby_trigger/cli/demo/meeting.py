@@ -55,12 +55,12 @@ class Meeting:
         return [
             Step("a host enters /visit-7", self.host),
             Step("Whereby sends the same again", self.host, "duplicate"),
-            Step("the assistant itself enters /visit-7", self.bot, "bot's own join"),
+            Step("the assistant itself enters /visit-7", self.bot, "bot"),
             Step("the owner enters /standup", self.owner),
-            Step("a visitor leaves /standup", self.visitor_left, "overtook the next"),
-            Step("... whose joining arrives only now", self.visitor_joined, "out of order"),
+            Step("a visitor leaves /standup ...", self.visitor_left, "too early"),
+            Step("... whose joining arrives only now", self.visitor_joined, "too late"),
             Step("a stranger invites an assistant into /standup", self.forged, "forged", forged=True, answer=401),
-            Step("the session in /standup begins", self.session, "killed after the 200"),
+            Step("the session in /standup begins", self.session, "then killed"),
         ]
 
     def after_restart(self) -> list[Step]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote
 
 from whereby_trigger.config import foreign_environment
 from whereby_trigger.errors import LifecycleError
@@ -23,7 +24,7 @@ class Server:
 
     def __init__(self, folder: Path, secret: str) -> None:
         self.folder = folder
-        self.store = f"sqlite:///{folder / 'demo.db'}"
+        self.store = f"sqlite:///{quote(str(folder / 'demo.db'))}"
         self.port = 0
         self.refusals: list[str] = []
         self._environment = foreign_environment() | {

@@ -37,12 +37,12 @@ class Show:
         )
 
     def table(self, found: Found) -> None:
-        """Show each delivery with its answer, and each webhook with its decision, the reason and who heard."""
+        """Show each delivery and its answer, and of each webhook the decision, the attempt it was heard at, and why."""
         table = Table(
             title="\nWhat was received, and what became of it", title_justify="left", box=None, pad_edge=False
         )
-        for column in ("Room", "Webhook", "Delivery", "Answer", "Decision", "Why", "Listeners"):
-            table.add_column(column, no_wrap=column in ("Room", "Webhook", "Decision"))
+        for column in ("Room", "Webhook", "", "Answer", "Decision", "Attempt", "Why"):
+            table.add_column(column, no_wrap=column != "Why")
         stored = {record.id: record for record in found.records}
         refusals = iter(found.refusals)
         seen: set[str] = set()
@@ -50,9 +50,9 @@ class Show:
             id = sent.step.webhook.id
             webhook = sent.step.webhook
             refusal = next(refusals, "") if sent.answer != 200 else ""
-            decision = self._decision(stored.get(id), refusal, again=id in seen)
-            heard = "" if id in seen else ", ".join(f"attempt {one.attempt}" for one in found.heard if one.id == id)
-            row = (webhook.data.room_name, webhook.type, sent.step.oddity or "-", str(sent.answer), *decision, heard)
+            decision, why = self._decision(stored.get(id), refusal, again=id in seen)
+            heard = "" if id in seen else ", ".join(str(one.attempt) for one in found.heard if one.id == id)
+            row = (webhook.data.room_name, webhook.type, sent.step.oddity, str(sent.answer), decision, heard, why)
             table.add_row(*row, style="dim" if id in seen else "")
             seen.add(id)
         self._console.print(table)

@@ -1,0 +1,107 @@
+"""The report: each row's last figures, kept as JSON, and the page that is written from them."""
+
+import platform
+import sqlite3
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from reliability.process import ROOT
+from reliability.registry import ROWS
+from reliability.result import Figures, Result
+
+KEPT = ROOT / "docs" / "reliability.json"
+PAGE = ROOT / "docs" / "reliability.md"
+
+INTRODUCTION = """\
+# What was measured
+
+Nothing acknowledged is lost, nothing is decided twice, nothing forged gets in: each row below is a fault, given in the
+dose that stands with it to a real receiver process over real HTTP. `make reliability` runs all rows, `make reliability
+ROWS=1,3` some; this page is written by it and never by hand. A row keeps the figures of its last run, with the date and
+the commit. The ordinary tests (`make test`) give the same faults in smaller doses.
+
+"""
+
+
+class Run(Struct, frozen=True):
+    """Hold one run of a row on one store."""
+
+    date: str
+    commit: str
+    machine: str
+    seconds: float
+    figures: Figures
+    problems: list[str]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+
+Runs = dict[int, dict[str, Run]]
+
+
+def load(kept: Path = KEPT) -> Runs:
+    """Read the last run of each row, by row and store; nothing where nothing was ever run."""
+    return msgspec.json.decode(kept.read_bytes(), type=Runs) if kept.exists() else {}
+
+
+def save(runs: Runs, kept: Path = KEPT, page: Path = PAGE) -> None:
+    """Keep the runs and write the page."""
+    ordered = {number: runs[number] for number in sorted(runs)}
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n")
+    page.write_text(render(ordered), encoding="utf-8")
+
+
+def stamped(result: Result, seconds: float) -> Run:
+    """Put the date, the commit and the machine on a result."""
+    return Run(
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+        commit=_commit(),
+        machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}",
+        seconds=round(seconds, 1),
+        figures=result.figures,
+        problems=result.problems,
+    )
+
+
+def render(runs: Runs) -> str:
+    """Write the page."""
+    lines = ["| # | Fault | Store | | Date | Commit |", "|---|---|---|---|---|---|"]
+    for number, by_store in runs.items():
+        for store, run in by_store.items():
+            verdict = "passed" if run.passed else "**failed**"
+            lines.append(f"| {number} | {ROWS[number].fault} | {store} | {verdict} | {run.date} | {run.commit} |")
+    sections = [_section(number, store, run) for number, by_store in runs.items() for store, run in by_store.items()]
+    return INTRODUCTION + "\n".join(lines) + "\n" + "".join(sections)
+
+
+def _section(number: int, store: str, run: Run) -> str:
+    row = ROWS[number]
+    figures = "\n".join(f"| {name} | {_shown(value)} |" for name, value in run.figures.items())
+    problems = "".join(f"- {problem}\n" for problem in run.problems)
+    wrong = f"\nWhat was wrong:\n\n{problems}" if problems else ""
+    return (
+        f"\n## {number}. {row.fault} ({store})\n\n"
+        f"Must hold: {row.must_hold}.\n\n"
+        f"| Figure | |\n|---|---:|\n{figures}\n| took | {run.seconds:,.0f} s |\n"
+        f"\n{run.machine}.\n{wrong}"
+    )
+
+
+def _shown(value: int | float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "src", "reliability")
+    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")

@@ -1,0 +1,158 @@
+"""Row 18: the disk is full, and then it is not; nothing restarts the receiver.
+
+A limit on the size of its files makes every write of the receiver fail, in a moment and without any rights; to SQLite
+that is SQLITE_IOERR. Where this user may mount a small disk in a namespace of its own, the same is done with a disk
+that is full indeed, SQLITE_FULL; there a write may still fit into space that the file has already.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+from reliability.checker import Evidence, check, in_words
+from reliability.corpus import Item, items, padded
+from reliability.emissions import EmissionPipe
+from reliability.full_disks import FullDisk, SizeLimit, SmallDisk
+from reliability.http import Connection
+from reliability.ledger import Ledger
+from reliability.process import ReceiverFailed, Receivers
+from reliability.result import Figures, Result
+from reliability.sender import Sender
+from reliability.stores import STORES, viewing
+
+REFUSED_WITHIN = 4.8
+RECOVERS_WITHIN = 5.0
+AT_ONCE = 3
+UNTIL_FELT = 300
+"""The most webhooks that are sent until a disk that is full indeed is felt."""
+
+NONE, OK, AWAY = 0, 200, 503
+
+
+async def run(folder: Path, store: str, *, doses: int, on_a_small_disk: int = 0) -> Result:
+    """Fill and free the disk of a receiver so often, by a limit and, where that can be had, on a small disk."""
+    limited = await _run(_new(folder / "limit"), store, SizeLimit(), doses)
+    figures: Figures = {"doses": doses, **limited.figures}
+    problems = [f"with a size limit: {problem}" for problem in limited.problems]
+    disk = _new(folder / "disk")
+    if on_a_small_disk and not SmallDisk.available(disk):
+        figures["doses on a small disk"] = "none: mounting one needs unshare and user namespaces"
+    elif on_a_small_disk:
+        small = await _run(_new(folder / "small"), store, SmallDisk(disk), on_a_small_disk, disk)
+        figures["doses on a small disk"] = on_a_small_disk
+        figures |= {f"{name}, small disk": figure for name, figure in small.figures.items()}
+        problems += [f"on a small disk: {problem}" for problem in small.problems]
+    return Result(figures, problems)
+
+
+async def _run(folder: Path, store: str, full_disk: FullDisk, doses: int, disk: Path | None = None) -> Result:
+    trial = _Trial(folder, STORES[store](disk or folder), full_disk)
+    try:
+        await trial.start()
+        for _ in range(doses):
+            await trial.dose()
+        return await trial.reckon(STORES[store](folder))
+    finally:
+        await trial.close()
+
+
+class _Trial:
+    def __init__(self, folder: Path, url: str, full_disk: FullDisk) -> None:
+        self._folder = folder
+        self._full_disk = full_disk
+        self._heard = EmissionPipe(folder / "emissions")
+        self._ledger = Ledger(folder / "ledger")
+        self._sender = Sender(self._ledger)
+        self._receivers = Receivers(url, self._heard.path, prefix=full_disk.prefix)
+        self._connections = [Connection() for _ in range(AT_ONCE + 1)]
+        self._source = items(1)
+        self._sent: dict[str, Item] = {}
+        self._problems: list[str] = []
+        self._refused = 0
+        self._slowest_refusal = self._slowest_recovery = 0.0
+
+    async def start(self) -> None:
+        self._receiver = await self._receivers.start()
+        self._sender.port = await self._receiver.listening()
+        self._full_disk.mount(self._receiver.pid)
+
+    async def dose(self) -> None:
+        before = self._new()
+        self._expect(OK, await self._send(before), "before the disk is full")
+        await asyncio.to_thread(self._full_disk.fill, self._receiver.pid)
+        refused = await self._meet_full_disk(before)
+        await asyncio.to_thread(self._full_disk.free, self._receiver.pid)
+        began = time.monotonic()
+        while await self._send(refused[0]) != OK:
+            if time.monotonic() - began > RECOVERS_WITHIN:
+                raise ReceiverFailed(f"the receiver does not recover:\n{self._receiver.last_words}")
+            await asyncio.sleep(0.02)
+        self._slowest_recovery = max(self._slowest_recovery, time.monotonic() - began)
+        for item in refused[1:]:
+            self._expect(OK, await self._send(item), "with the disk free again")
+        self._heard.take()
+
+    async def _meet_full_disk(self, before: Item) -> list[Item]:
+        """Send until the disk is felt; return what was refused."""
+        if self._full_disk.body:
+            for _ in range(UNTIL_FELT):
+                item = self._new()
+                if await self._timed(item) == AWAY:
+                    return [item]
+            raise ReceiverFailed(f"{UNTIL_FELT} webhooks fit into a disk that is full")
+        new = [self._new() for _ in range(AT_ONCE)]
+        answers = await asyncio.gather(*map(self._timed, (*new, before), self._connections))
+        for answer in answers:
+            self._expect(AWAY, answer, "while the disk is full")
+        self._expect(AWAY, await self._connections[0].get(self._sender.port, "/readyz"), "of /readyz meanwhile")
+        self._expect(OK, await self._connections[0].get(self._sender.port, "/livez"), "of /livez meanwhile")
+        return new
+
+    async def reckon(self, url: str) -> Result:
+        if code := await self._receiver.stop():
+            self._problems.append(f"the receiver ended with {code}:\n{self._receiver.last_words}")
+        self._full_disk.keep(self._folder)
+        async with viewing(url) as view:
+            records = await view.records()
+        acknowledged, emissions = self._ledger.close(), self._heard.close()
+        evidence = Evidence(self._sent, self._sender.sends, acknowledged, records, emissions)
+        figures: Figures = {
+            "refused with 503": self._refused,
+            "acknowledged": acknowledged.total(),
+            "slowest 503 (s)": round(self._slowest_refusal, 3),
+            "slowest recovery (s)": round(self._slowest_recovery, 3),
+        }
+        return Result(figures, self._problems + in_words(check(evidence)))
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        await self._receivers.close()
+        self._ledger.close()
+
+    def _new(self) -> Item:
+        item = padded(next(self._source), self._full_disk.body)
+        self._sent[item.id] = item
+        return item
+
+    async def _send(self, item: Item, connection: Connection | None = None) -> int:
+        return await self._sender.deliver(item, connection or self._connections[0], retries=0)
+
+    async def _timed(self, item: Item, connection: Connection | None = None) -> int:
+        began = time.monotonic()
+        answer = await self._send(item, connection)
+        if answer == AWAY:
+            self._refused += 1
+            self._slowest_refusal = max(self._slowest_refusal, time.monotonic() - began)
+        if time.monotonic() - began > REFUSED_WITHIN:
+            self._problems.append(f"an answer took {time.monotonic() - began:.1f} s")
+        return answer
+
+    def _expect(self, expected: int, answer: int, when: str) -> None:
+        if answer != expected:
+            self._problems.append(f"an answer {when} was {answer}, not {expected}")
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -1,0 +1,28 @@
+"""Rows whose full dose is in the ordinary test run already: the tests are run, and what they say is kept."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from reliability.process import ROOT
+from reliability.result import Figures, Result
+from whereby_trigger.config import foreign_environment
+
+SUMMARY = re.compile(r"(\d+) passed.* in ([0-9.]+)s")
+
+
+async def run(folder: Path, store: str, *, tests: tuple[str, ...], dose: Figures) -> Result:
+    """Run tests of the suite, all of which must pass."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *tests),
+        cwd=ROOT,
+        env=foreign_environment(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said = (await process.communicate())[0].decode(errors="replace")
+    passed = SUMMARY.search(said)
+    problems = [] if process.returncode == 0 else [said]
+    return Result({**dose, "tests passed": int(passed[1]) if passed else 0}, problems)

@@ -1,0 +1,40 @@
+"""Slow and raising user code costs no delivery, no second decision and no process."""
+
+from pathlib import Path
+
+from tests.promise.served import Served
+from tests.support.whereby import request
+from whereby_trigger.store import State
+from whereby_trigger.testing import webhook
+
+AT_ONCE = 0.1
+"""Seconds within which a delivery is to be answered, whatever user code does."""
+
+TYPES = ("room.client.joined", "room.client.left", "room.client.knocked")
+"""What the program answers after 6 s, after 6 s in its thread, and at once with two listeners that raise."""
+
+
+def test_each_webhook_is_answered_at_once_and_decided_once_and_the_process_lives(tmp_path: Path) -> None:
+    bodies = {type: webhook(type, id=type, room=f"/{type}").raw for type in TYPES}
+    with Served("careless", tmp_path) as program:
+        for type in TYPES:
+            fastest = 60.0
+            for _ in range(3):
+                (sent,) = program.send([bodies[type]])
+                assert sent.status == 200
+                fastest = min(fastest, sent.seconds)
+            assert fastest < AT_ONCE
+        assert State.PENDING in {record.state for record in program.records()}
+        records = {record.id: record for record in program.decided(len(TYPES))}
+        assert {record.state for record in records.values()} == {State.FIRED}
+        assert {record.attempts for record in records.values()} == {1}
+        assert {record.deliveries for record in records.values()} == {3}
+        assert [error.partition(" (at ")[0] for error in sorted(records["room.client.knocked"].errors)] == [
+            "listener raises: LookupError",
+            "listener rejects: ConnectionError",
+        ]
+        assert request("GET", f"http://127.0.0.1:{program.answers_on}/livez").status == 200
+        assert sorted(line for line in program.output.splitlines() if line.startswith("told")) == [
+            f"told {type} 1" for type in sorted(TYPES)
+        ]
+        assert program.stop() == 0

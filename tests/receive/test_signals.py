@@ -1,0 +1,156 @@
+"""The signals that end a program, sent to real ones."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import Process
+from tests.support.programs import write
+from tests.support.stored import stored
+from tests.support.until import until
+from tests.support.whereby import SECRET, deliver, request
+from whereby_trigger import trigger as module
+from whereby_trigger.store import State
+from whereby_trigger.testing import webhook
+
+JOINED = webhook("room.client.joined", room="/visit-1", id="a1")
+
+MEETING = """
+import asyncio
+import sys
+from pathlib import Path
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, Trigger, trigger as module
+
+module.INTERRUPT_DRAIN = 0.5
+over = Path("over")
+trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=60)
+trigger.when("room.client.joined")(lambda: True)
+
+@trigger.on(TRIGGER_EVENT_SUCCESS)
+async def attend(success):
+    print("joined", flush=True)
+    while not over.exists():
+        await asyncio.sleep(0.01)
+    print("left", flush=True)
+
+async def main():
+    serving = asyncio.create_task(trigger.serve())
+    while not trigger.port:
+        await asyncio.sleep(0)
+    print("port", trigger.port, flush=True)
+    await serving
+
+if "serve" in sys.argv:
+    asyncio.run(main())
+else:
+    trigger.start()
+print("after", flush=True)
+"""
+
+
+def running(folder: Path, *arguments: str) -> Process:
+    program = [sys.executable, str(write(folder, MEETING)), *arguments]
+    store = f"sqlite:///{folder}/webhooks.db"
+    return Process(program, cwd=folder, env={"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_STORE": store})
+
+
+def begin_meeting(process: Process, how: str = "start") -> str:
+    """Have the program's listener called, and give the URL that it is reached at."""
+    port = process.port() if how == "start" else int(process.line("port").split()[1])
+    url = f"http://127.0.0.1:{port}/"
+    assert deliver(url, JOINED).status == 200
+    process.line("joined")
+    return url
+
+
+def is_draining(url: str) -> bool:
+    return request("GET", f"{url}readyz").status == 503
+
+
+@pytest.mark.parametrize("how", ["start", "serve"])
+def test_sigterm_lets_work_finish_and_ends_with_0(tmp_path: Path, how: str) -> None:
+    with running(tmp_path, how) as process:
+        url = begin_meeting(process, how)
+        process.popen.send_signal(signal.SIGTERM)
+        until(lambda: is_draining(url))
+        assert deliver(url, webhook("room.client.joined", room="/late", id="late")).status == 200
+        process.line("joined")
+        (tmp_path / "over").touch()
+        assert process.wait() == 0
+        assert process.output.rstrip().endswith("after")
+        assert process.output.count("left") == 2
+        assert "Traceback" not in process.output
+    assert {record.id: record.state for record in stored(f"sqlite:///{tmp_path}/webhooks.db")} == {
+        "a1": State.FIRED,
+        "late": State.FIRED,
+    }
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, second: signal.Signals) -> None:
+    with running(tmp_path) as process:
+        url = begin_meeting(process)
+        process.popen.send_signal(signal.SIGTERM)
+        until(lambda: is_draining(url))
+        started = time.monotonic()
+        assert process.stop(second) == 0
+        assert time.monotonic() - started < 2
+        assert "again: ending now" in process.output
+        assert "left" not in process.output
+        assert "Traceback" not in process.output
+
+
+def test_sigint_waits_for_a_short_while_only(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        begin_meeting(process)
+        started = time.monotonic()
+        assert process.stop(signal.SIGINT) == 0
+        assert 0.5 <= time.monotonic() - started < 3
+        assert "SIGINT: draining for at most 0.5 s" in process.output
+        assert "Traceback" not in process.output
+    assert module.INTERRUPT_DRAIN == 10
+
+
+def test_an_idle_trigger_ends_in_no_time(tmp_path: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with running(tmp_path) as process:
+            process.port()
+            started = time.monotonic()
+            assert process.stop(number) == 0
+            assert time.monotonic() - started < 2
+
+
+HANGING = """
+import threading
+from whereby_trigger import Trigger
+trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=60)
+
+@trigger.when("room.client.joined")
+def hang(webhook):
+    print("asked", flush=True)
+    threading.Event().wait()
+
+trigger.start()
+"""
+
+
+def test_a_predicate_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    program = [sys.executable, "-W", "ignore", str(write(tmp_path, HANGING))]
+    store = f"sqlite:///{tmp_path}/webhooks.db"
+    with Process(
+        program, cwd=tmp_path, env={"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_STORE": store}
+    ) as process:
+        url = f"http://127.0.0.1:{process.port()}/"
+        assert deliver(url, JOINED).status == 200
+        process.line("asked")
+        process.popen.send_signal(signal.SIGTERM)
+        until(lambda: is_draining(url))
+        started = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - started < 3
+        assert "Traceback" not in process.output
+    (record,) = stored(store)
+    assert record.state is State.PENDING

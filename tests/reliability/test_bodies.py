@@ -1,0 +1,14 @@
+"""Row 20: bodies at the limit, over it, far over it, and with a length that is not theirs."""
+
+from pathlib import Path
+
+import pytest
+
+from reliability.rows import bodies
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_too_large_is_refused_without_being_held_in_memory(tmp_path: Path, store: str) -> None:
+    result = await bodies.run(tmp_path, store)
+    assert result.problems == []
