@@ -1,0 +1,450 @@
+"""The supervisor on a real store: one assistant in each room, restarted, stopped, drained and handed over."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.arrivals import arrival
+from tests.support.clock import JumpingClock
+from tests.support.supervised import Assistants, Supervised
+from tests.support.until import eventually
+from whereby_trigger.assist import Session, follow
+from whereby_trigger.assist.follow import End, How
+from whereby_trigger.assist.runs import Run
+from whereby_trigger.errors import AssistantRefused
+from whereby_trigger.store import RoomState, Store
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing import webhook
+
+pytestmark = pytest.mark.anyio
+
+WAITING, STARTING, LIVE, ENDING, ENDED, FAILED = RoomState
+TTL = 30.0
+
+
+@pytest.fixture
+def clock() -> JumpingClock:
+    return JumpingClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: JumpingClock) -> Callable[[], SqliteStore]:
+    return lambda: SqliteStore(f"sqlite:///{tmp_path}/rooms.db", TTL, clock)
+
+
+@pytest.fixture
+def assistants() -> Assistants:
+    return Assistants()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no pause before a restart."""
+    monkeypatch.setattr(follow, "BACKOFF", (0.0, 0.0, 0.0))
+
+
+Stores = Callable[[], SqliteStore]
+
+
+# One in each room
+
+
+async def test_a_room_that_asks_gets_an_assistant_until_it_leaves(store: Stores, assistants: Assistants) -> None:
+    async with Supervised(store(), assistants.stay) as one:
+        await one.ask()
+        room = await one.reaches(LIVE)
+        assert (room.owner, room.attempt) == (one.store.replica, 1)
+        assistants.let_go("visit-1")
+        assert (await one.reaches(ENDED)).reason == "it left the room"
+    assert assistants.started == [("visit-1", 1)]
+
+
+async def test_however_often_a_room_asks_it_has_one_assistant(store: Stores, assistants: Assistants) -> None:
+    async with Supervised(store(), assistants.stay) as one, Supervised(store(), assistants.stay) as two:
+        await asyncio.gather(*((one, two)[n % 2].ask() for n in range(10)))
+        await one.reaches(LIVE)
+        await one.ask()
+        await two.ask()
+        assert assistants.started == [("visit-1", 1)]
+
+
+async def test_a_session_is_told_what_fired_and_what_came_after(store: Stores, assistants: Assistants) -> None:
+    joined = webhook("room.client.joined", num_clients=1, num_clients_by_role_name={"visitor": 1})
+    left = webhook("room.client.left", num_clients=0, num_clients_by_role_name={})
+    async with Supervised(store(), assistants.stay) as one, Supervised(store(), assistants.stay, max_rooms=0) as two:
+        await one.store.add(arrival(joined.id, body=joined.raw))
+        await one.ask(webhook=joined.id)
+        await one.reaches(LIVE)
+        session = assistants.sessions["visit-1"]
+        assert session.webhook == joined
+        assert session.humans == 1
+        await two.store.add(arrival(left.id, body=left.raw))
+        await eventually(lambda: session.humans == 0, within=1.0)
+        assert await anext(session.webhooks()) == left
+
+
+# Slots
+
+
+async def test_no_more_assistants_run_than_there_are_slots_and_rooms_wait_in_order(
+    store: Stores, assistants: Assistants
+) -> None:
+    names = ["c", "a", "d", "b"]
+    async with Supervised(store(), assistants.stay, max_rooms=2) as one:
+        for name in names:
+            await one.ask(name)
+        await one.reaches(LIVE, "a")
+        assert one.supervisor.free == 0
+        for name in names:
+            await eventually(lambda name=name: name in assistants.there)  # type: ignore[misc]
+            assistants.let_go(name)
+        await one.reaches(ENDED, "b")
+    assert [name for name, _ in assistants.started] == names
+    assert assistants.most == 2
+
+
+async def test_a_room_without_a_free_slot_goes_to_a_replica_that_has_one(store: Stores, assistants: Assistants) -> None:
+    async with Supervised(store(), assistants.stay, max_rooms=1) as full:
+        await full.ask("a")
+        await full.ask("b")
+        await full.reaches(LIVE, "a")
+        async with Supervised(store(), assistants.stay, max_rooms=1) as free:
+            assert (await full.reaches(LIVE, "b")).owner == free.store.replica
+
+
+async def test_a_replica_without_slots_takes_nothing(store: Stores, assistants: Assistants) -> None:
+    async with Supervised(store(), assistants.stay, max_rooms=0) as none:
+        await none.ask("a")
+        async with Supervised(store(), assistants.stay) as other:
+            assert (await none.reaches(LIVE, "a")).owner == other.store.replica
+
+
+# Restarts
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_one_that_raises_is_started_three_more_times_and_then_has_failed(store: Stores) -> None:
+    attempts = []
+
+    async def raises(session: Session) -> None:
+        attempts.append(session.attempt)
+        raise ValueError("what went wrong")
+
+    async with Supervised(store(), raises) as one:
+        await one.ask()
+        room = await one.reaches(FAILED)
+        assert attempts == [1, 2, 3, 4]
+        assert (room.reason, room.owner, room.restarts) == ("raised ValueError, after 3 restarts", None, 3)
+        assert "what went wrong" in room.errors[0]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_room_that_has_failed_can_be_started_by_hand(store: Stores) -> None:
+    attempts = []
+
+    async def raises(session: Session) -> None:
+        attempts.append(session.attempt)
+        raise ValueError
+
+    async with Supervised(store(), raises) as one:
+        await one.ask()
+        first = await one.reaches(FAILED)
+        await one.ask()
+
+        async def failed_again() -> bool:
+            return (await one.reaches(FAILED)).id != first.id
+
+        await eventually(failed_again)
+    assert attempts == [1, 2, 3, 4] * 2
+
+
+async def test_a_restart_waits_for_its_pause_and_the_slot_is_free_meanwhile(
+    store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "BACKOFF", (3600.0,))
+    stays = Assistants()
+
+    async def raises(session: Session) -> None:
+        if session.room_name == "/broken":
+            raise ValueError
+        await stays.stay(session)
+
+    async with Supervised(store(), raises, max_rooms=1) as one:
+        await one.ask("broken")
+        room = await one.reaches(WAITING, "broken")
+        assert (room.reason, room.restarts) == ("raised ValueError: restart 1 of 1", 1)
+        await one.ask("fine")
+        await one.reaches(LIVE, "fine")
+        stays.let_go("fine")
+        await one.reaches(ENDED, "fine")
+        await one.supervisor.drain(0)
+        now = time.time()
+        assert await one.store.take(1, now + 3590) == []
+        assert [taken.attempt for taken in await one.store.take(1, now + 3610)] == [2]
+
+
+async def test_one_that_was_refused_for_good_is_not_started_again(store: Stores) -> None:
+    attempts = []
+
+    async def refused(session: Session) -> None:
+        attempts.append(session.attempt)
+        raise AssistantRefused("room_locked", retry=False)
+
+    async with Supervised(store(), refused) as one:
+        await one.ask()
+        assert (await one.reaches(FAILED)).reason == "refused: room_locked"
+    assert attempts == [1]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_error_of_the_launch_itself_counts_like_the_assistants(store: Stores) -> None:
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+        raise OSError("no more processes")
+
+    async with Supervised(store(), launch=launch) as one:
+        await one.ask()
+        room = await one.reaches(FAILED)
+        assert one.supervisor.free == 10
+        assert "OSError" in room.reason
+
+
+# Ends
+
+
+async def test_a_request_to_stop_reaches_the_replica_that_runs_the_assistant_within_a_second(
+    store: Stores, assistants: Assistants
+) -> None:
+    async with Supervised(store(), assistants.stay) as one, Supervised(store(), assistants.stay, max_rooms=0) as two:
+        await one.ask()
+        await one.reaches(LIVE)
+        await two.stop()
+        await eventually(lambda: assistants.there == [], within=1.0)
+        room = await two.reaches(ENDED)
+        assert room.reason == "stopped by hand"
+        assert assistants.sessions["visit-1"].ended.reason == "stopped by hand"
+
+
+async def test_one_that_is_asked_to_stop_shows_as_ending_until_it_has_left(store: Stores) -> None:
+    leave = asyncio.Event()
+
+    async def lingers(session: Session) -> None:
+        await leave.wait()
+
+    async with Supervised(store(), lingers) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        await one.stop()
+        assert (await one.reaches(ENDING)).reason == "stopped by hand"
+        leave.set()
+        assert (await one.reaches(ENDED)).reason == "stopped by hand"
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_one_that_raises_before_it_heeds_the_request_to_stop_is_not_started_again(store: Stores) -> None:
+    attempts = []
+
+    async def raises(session: Session) -> None:
+        attempts.append(session.attempt)
+        await one.store.stop("acme.whereby.com/visit-1", "stopped by hand", time.time())
+        raise ValueError
+
+    async with Supervised(store(), raises) as one:
+        await one.ask()
+        assert (await one.reaches(ENDED)).reason == "stopped by hand"
+    assert attempts == [1]
+
+
+async def test_a_success_while_the_assistant_is_ending_starts_the_next_when_it_has_left(store: Stores) -> None:
+    there: list[int] = []
+    ids: list[int] = []
+    leave = asyncio.Event()
+
+    async def lingers(session: Session) -> None:
+        there.append(len(ids))
+        ids.append(len(there))
+        assert len(there) == 1
+        await leave.wait()
+        there.clear()
+
+    async with Supervised(store(), lingers) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        await one.stop()
+        await one.ask()
+        await one.reaches(ENDING)
+        assert len(ids) == 1
+        leave.set()
+        await eventually(lambda: len(ids) == 2)
+        await one.reaches(ENDED)
+
+
+# Drained and handed over
+
+
+async def test_a_drain_launches_nothing_more_and_waits_for_what_runs(store: Stores, assistants: Assistants) -> None:
+    async with Supervised(store(), assistants.stay) as one:
+        await one.ask("a")
+        await one.reaches(LIVE, "a")
+        draining = asyncio.create_task(one.supervisor.drain(60))
+        await asyncio.sleep(0)
+        await one.ask("b")
+        assert one.supervisor.free == 0
+        assistants.let_go("a")
+        await draining
+        await one.reaches(ENDED, "a")
+        assert (await one.reaches(WAITING, "b")).attempt == 0
+
+
+async def test_a_drain_waits_no_longer_than_it_is_told(store: Stores, assistants: Assistants) -> None:
+    async with Supervised(store(), assistants.stay) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        await asyncio.wait_for(one.supervisor.drain(0.01), 5)
+        assert assistants.there == ["visit-1"]
+
+
+async def test_a_hand_over_ends_every_assistant_and_another_replica_has_its_room_within_a_second(
+    store: Stores, assistants: Assistants
+) -> None:
+    async with Supervised(store(), assistants.stay) as one, Supervised(store(), assistants.stay, max_rooms=0) as two:
+        for name in "ab":
+            await one.ask(name)
+            await one.reaches(LIVE, name)
+        two.supervisor._max_rooms = 10
+        await one.supervisor.hand_over("the replica is draining")
+        assert assistants.sessions["a"].ended.reason == "the replica is draining"
+        for name in "ab":
+            room = await two.reaches(LIVE, name, attempt=2, within=1.0)
+            assert (room.owner, room.restarts) == (two.store.replica, 0)
+        assert assistants.most == 2
+
+
+async def test_a_replica_that_closes_gives_its_rooms_to_another_within_a_second(
+    store: Stores, assistants: Assistants
+) -> None:
+    async with Supervised(store(), assistants.stay, max_rooms=1) as other:
+        await other.ask("busy")
+        await other.reaches(LIVE, "busy")
+        async with Supervised(store(), assistants.stay) as leaving:
+            await leaving.ask("a")
+            await leaving.reaches(LIVE, "a")
+            assistants.let_go("busy")
+            await leaving.reaches(ENDED, "busy")
+        await other.reaches(LIVE, "a", attempt=2, within=1.0)
+
+
+async def test_one_that_leaves_after_the_hand_over_was_called_off_is_not_taken_for_done(store: Stores) -> None:
+    attempts: list[int] = []
+    leave = asyncio.Event()
+
+    async def lingers(session: Session) -> None:
+        attempts.append(session.attempt)
+        await session.ended
+        await leave.wait()
+
+    async with Supervised(store(), lingers) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        handing_over = asyncio.create_task(one.supervisor.hand_over("the lease runs out"))
+        await asyncio.sleep(0)
+        one.supervisor.resume()
+        leave.set()
+        await handing_over
+        assert (await one.reaches(LIVE, attempt=2)).restarts == 0
+        assert attempts == [1, 2]
+
+
+async def test_one_that_clings_to_its_room_however_often_it_is_cut_off_keeps_the_room(store: Stores) -> None:
+    released, cancelled = asyncio.Event(), []
+
+    async def clings(session: Session) -> None:
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+
+    async with Supervised(store(), clings) as one, Supervised(store(), clings) as two:
+        await one.ask()
+        room = await one.reaches(LIVE)
+        owner = {one.store.replica: one, two.store.replica: two}[room.owner or ""]
+        cutting = [asyncio.create_task(owner.supervisor.cut_off("the lease runs out"))]
+        await eventually(lambda: cancelled)
+        cutting.append(asyncio.create_task(owner.supervisor.cut_off("the lease has run out")))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert owner.supervisor.running
+        assert not any(task.done() for task in cutting)
+        assert (await one.reaches(LIVE)).owner == room.owner
+        released.set()
+        await asyncio.gather(*cutting)
+
+
+async def test_a_room_that_is_taken_just_as_the_rooms_are_handed_over_waits_for_another(
+    store: Stores, assistants: Assistants
+) -> None:
+    async with Supervised(store(), assistants.stay) as one:
+        taking = Taking(one.store)
+        one.supervisor._store = taking  # type: ignore[assignment]
+        await one.ask()
+        await taking.taken.wait()
+        await one.supervisor.hand_over("the lease runs out")
+        taking.go_on.set()
+        await one.reaches(WAITING, attempt=1)
+        assert one.supervisor.running is False
+        assert assistants.started == []
+        one.supervisor.resume()
+        assert (await one.reaches(LIVE, attempt=2)).restarts == 0
+
+
+class Taking:
+    """Be the store, but hold back what was taken until told to go on."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.taken, self.go_on = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def take(self, slots: int, now: float) -> object:
+        rooms = await self._store.take(slots, now)
+        if rooms:
+            self.taken.set()
+            await self.go_on.wait()
+        return rooms
+
+
+async def test_an_assistant_whose_room_was_taken_over_before_it_was_there_is_ended(
+    store: Stores, clock: JumpingClock, assistants: Assistants
+) -> None:
+    starting, go_on, cut = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+        starting.set()
+        await go_on.wait()
+        launched(None)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut.set()
+        return End(How.RETURNED, "never")
+
+    async with Supervised(store(), launch=launch) as frozen, Supervised(store(), assistants.stay) as two:
+        two.supervisor._max_rooms = 0
+        await frozen.ask()
+        await starting.wait()
+        clock.jump(TTL - 1)
+        assert await two.store.renew(TTL)
+        clock.jump(2)
+        two.supervisor._max_rooms = 10
+        assert await two.store.claim() == 1
+        two.supervisor.wake()
+        await two.reaches(LIVE)
+        go_on.set()
+        await asyncio.wait_for(cut.wait(), 5)
+        assert (await two.reaches(LIVE)).owner == two.store.replica
+        assert assistants.there == ["visit-1"]
