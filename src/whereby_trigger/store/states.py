@@ -49,7 +49,7 @@ ROOM_TRANSITIONS: Final = {
     RoomState.WAITING: frozenset({RoomState.STARTING, RoomState.ENDED}),
     RoomState.STARTING: frozenset({RoomState.LIVE, RoomState.ENDING, RoomState.WAITING, *OVER}),
     RoomState.LIVE: frozenset({RoomState.ENDING, RoomState.WAITING, *OVER}),
-    RoomState.ENDING: frozenset({RoomState.WAITING, RoomState.ENDED}),
+    RoomState.ENDING: frozenset({RoomState.ENDED}),
     RoomState.ENDED: frozenset[RoomState](),
     RoomState.FAILED: frozenset[RoomState](),
 }
