@@ -174,7 +174,7 @@ async def test_a_restart_waits_for_its_pause_and_the_slot_is_free_meanwhile(
 
     async with Supervised(store(), raises, max_rooms=1) as one:
         await one.ask("broken")
-        room = await one.reaches(WAITING, "broken")
+        room = await one.reaches(WAITING, "broken", attempt=1)
         assert (room.reason, room.restarts) == ("raised ValueError: restart 1 of 1", 1)
         await one.ask("fine")
         await one.reaches(LIVE, "fine")
@@ -398,6 +398,23 @@ async def test_a_room_that_is_taken_just_as_the_rooms_are_handed_over_waits_for_
         assert assistants.started == []
         one.supervisor.resume()
         assert (await one.reaches(LIVE, attempt=2)).restarts == 0
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_supervisor_that_is_woken_as_it_is_cancelled_ends_all_the_same(store: Stores, turns: int) -> None:
+    idle = Supervised(store(), Assistants().stay)
+    await idle.store.open(lambda: None)
+    supervising = asyncio.create_task(idle.supervisor.supervise())
+    await eventually(lambda: idle.supervisor._woken._waiters)
+    idle.supervisor.wake()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    supervising.cancel()
+    done, _ = await asyncio.wait({supervising}, timeout=5)
+    supervising.cancel()
+    await asyncio.wait({supervising})
+    await idle.store.close()
+    assert done
 
 
 class Taking:

@@ -48,7 +48,8 @@ class Lease:
     def begin(self, sent: float) -> None:
         """Count from `sent`, when the store was asked for the lease."""
         self.deadline = sent + self._ttl - self._margin
-        self._extended(self.deadline)
+        if self.held:
+            self._extended(self.deadline)
 
     async def keep(self) -> None:
         """Renew until cancelled."""
@@ -84,5 +85,9 @@ class Lease:
         self.deadline, self._asked = 0.0, None
         await self._lost()
         sent = boot_time()
-        await self._store.rejoin(self._ttl)
-        self.begin(sent)
+        try:
+            await self._store.rejoin(self._ttl)
+        except StoreError as error:
+            logger.warning("no new lease yet: %s", error)
+        else:
+            self.begin(sent)

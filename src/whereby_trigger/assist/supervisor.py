@@ -66,7 +66,8 @@ class Supervisor:
             except StoreError as error:
                 logger.warning("rooms cannot be looked after now: %s", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await self._woken.wait()
 
     async def drain(self, timeout: float) -> None:
         """Launch nothing more, and wait at most `timeout` seconds for the assistants that run."""
