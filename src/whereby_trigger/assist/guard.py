@@ -1,0 +1,251 @@
+"""The guard: the parent of one assistant's process, which ends all of it when nobody else can.
+
+Run by its path and with the standard library alone, so that it starts fast and whatever breaks the package spares it:
+
+    python -I -S guard.py CONTROL SUPERVISOR DEADLINE GRACE PROGRAM [ARGUMENT ...]
+
+Its environment, stdin, stdout and stderr are the assistant's. CONTROL is the descriptor of a stream socket that nobody
+but the supervisor holds the other end of, SUPERVISOR that process's id; DEADLINE is in seconds of the boot clock, GRACE
+in seconds. It is told `deadline SECONDS` and `stop GRACE`, a line each. It tells `started PID` or `failed ERRNO`, then
+`exited CODE` (minus the signal, where one ended it); the socket's end says that nothing of the assistant runs any more.
+
+The assistant leads a session, and so a process group, of its own. TERM, then KILL, go to the whole group:
+when told to stop; when the supervisor is gone; when it is frozen, which shows as a deadline that nobody moves; and when
+the assistant has ended but not all that it started. On Linux what has left the group is found as well, since the
+kernel gives every orphan below this process to it.
+"""
+
+import errno
+import os
+import select
+import signal
+import sys
+import time
+
+STDIN = 0
+SHORT_GRACE = 2.0
+KILL_EARLIER = 0.2
+# select's clock stands still while the machine is suspended; the deadline's does not.
+LOOK_EVERY = 0.5
+LOOK_EVERY_WHEN_ENDING = 0.02
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+CHILDREN = f"/proc/self/task/{os.getpid()}/children"
+
+# A terminal's Ctrl-C or a service manager's TERM is the supervisor's to answer.
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def prctl(option: int, value: int) -> bool:
+    """Ask Linux for something about this process; False where it cannot be had, whatever the reason."""
+    try:
+        import ctypes
+
+        return bool(ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0)
+    except Exception:
+        return False
+
+
+def launch(program: list[str]) -> int:
+    """Start the assistant as the leader of a session of its own and give its process id; raises OSError."""
+    failure, report = os.pipe()
+    guard = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        become(program, guard, report)
+    os.close(report)
+    with os.fdopen(failure, "rb") as stream:
+        number = stream.read()
+    if number:
+        os.waitpid(pid, 0)
+        raise OSError(int(number), os.strerror(int(number)))
+    return pid
+
+
+def become(program: list[str], guard: int, report: int) -> None:
+    """Turn this fork into the assistant; its error number goes to the descriptor `report`, which exec closes."""
+    number = errno.EINVAL
+    try:
+        os.setsid()
+        for ignored in signal.valid_signals():
+            if signal.getsignal(ignored) is signal.SIG_IGN:
+                signal.signal(ignored, signal.SIG_DFL)
+        # The guard has one thread, so that this fires when the guard ends and at no other time.
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == guard:
+            os.execvp(program[0], program)  # noqa: S606 - the user's program, as the user wrote it
+    except OSError as error:
+        number = error.errno or number
+    finally:
+        os.write(report, str(number).encode())
+        os._exit(127)
+
+
+class Family:
+    """The assistant and whatever it started."""
+
+    def __init__(self, leader: int, *, adopts: bool) -> None:
+        self.code: int | None = None
+        self._leader = leader
+        self._adopts = adopts
+        self._told: set[int] = set()
+
+    def reap(self) -> bool:
+        """Take note of what has ended; True while anything is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return not self._adopts and self._send(self._leader, 0)
+            if pid == 0:
+                return True
+            if pid == self._leader:
+                self.code = os.waitstatus_to_exitcode(status)
+
+    def terminate(self) -> None:
+        """Send TERM, once, to each group that has not had it."""
+        for group in self._groups() - self._told:
+            self._told.add(group)
+            self._send(group, signal.SIGTERM)
+
+    def kill(self) -> None:
+        for group in self._groups():
+            self._send(group, signal.SIGKILL)
+
+    def _groups(self) -> set[int]:
+        if not self._adopts:
+            return {self._leader}
+        # A child that was not waited for keeps its group's id from being given to somebody else.
+        with open(CHILDREN, encoding="ascii") as children:
+            return {os.getpgid(int(child)) for child in children.read().split()}
+
+    def _send(self, group: int, number: int) -> bool:
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+class Guard:
+    """Watch over the assistant, the supervisor and the deadline."""
+
+    def __init__(self, control: int, supervisor: int, deadline: float, grace: float) -> None:
+        self._control = control
+        self._supervisor = supervisor
+        self._deadline = deadline - KILL_EARLIER
+        self._grace = min(grace, SHORT_GRACE)
+        self._kill_at: float | None = None
+        self._heard = b""
+        self._connected = True
+
+    @property
+    def late(self) -> bool:
+        """True where the assistant may not run, or not any more."""
+        return clock() >= self._deadline or os.getppid() != self._supervisor
+
+    def tell(self, line: str) -> None:
+        try:
+            os.write(self._control, line.encode() + b"\n")
+        except OSError:
+            self._connected = False
+
+    def watch(self, family: Family, wake: int) -> None:
+        """Return when nothing of the assistant is left."""
+        told = False
+        while True:
+            left = family.reap()
+            if family.code is not None and not told:
+                self.tell(f"exited {family.code}")
+                told = True
+            if not left:
+                return
+            self._look(family)
+            ready, _, _ = select.select([wake, *([self._control] if self._connected else [])], [], [], self._pause())
+            if wake in ready:
+                os.read(wake, 4096)
+            if self._control in ready:
+                self._listen()
+
+    def _look(self, family: Family) -> None:
+        now = clock()
+        if not self._connected or os.getppid() != self._supervisor:
+            self._end_by(now + self._grace)
+        # What a stop's TERM reached behind `sh` or `npm` keeps its grace when those have ended.
+        if family.code is not None and self._kill_at is None:
+            self._end_by(now + self._grace)
+        if now >= self._deadline - self._grace:
+            self._end_by(self._deadline)
+        if self._kill_at is None:
+            return
+        if now >= self._kill_at:
+            family.kill()
+        else:
+            family.terminate()
+
+    def _pause(self) -> float:
+        if self._kill_at is not None:
+            return LOOK_EVERY_WHEN_ENDING
+        return max(0.0, min(LOOK_EVERY, self._deadline - self._grace - clock()))
+
+    def _end_by(self, moment: float) -> None:
+        self._kill_at = moment if self._kill_at is None else min(self._kill_at, moment)
+
+    def _listen(self) -> None:
+        try:
+            data = os.read(self._control, 4096)
+        except OSError:
+            data = b""
+        self._connected = bool(data)
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        for line in lines:
+            word, _, seconds = line.partition(b" ")
+            if word == b"deadline":
+                self._deadline = float(seconds) - KILL_EARLIER
+            elif word == b"stop":
+                self._end_by(clock() + float(seconds))
+
+
+def clock() -> float:
+    """Read the boot clock, as `whereby_trigger.boot` does."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def wakes_when_a_child_ends() -> int:
+    """Give a descriptor that becomes readable whenever a child has ended."""
+    wake, signalled = os.pipe()
+    os.set_blocking(signalled, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+    return wake
+
+
+def main(arguments: list[str]) -> None:
+    control, supervisor, deadline, grace = arguments[:4]
+    guard = Guard(int(control), int(supervisor), float(deadline), float(grace))
+    os.set_inheritable(int(control), False)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    wake = wakes_when_a_child_ends()
+    adopts = prctl(PR_SET_CHILD_SUBREAPER, 1) and os.path.exists(CHILDREN)
+    if guard.late:
+        guard.tell(f"failed {errno.ETIMEDOUT}")
+        return
+    try:
+        leader = launch(arguments[4:])
+    except OSError as error:
+        guard.tell(f"failed {error.errno}")
+        return
+    os.close(STDIN)
+    guard.tell(f"started {leader}")
+    guard.watch(Family(leader, adopts=adopts), wake)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,192 @@
+"""The supervisor's side of a process assistant: started behind its guard, told, and seen through to its end."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from whereby_trigger.assist.output import readable
+from whereby_trigger.assist.pipes import Feed, LineReader
+from whereby_trigger.assist.spawn import Spawned, spawn
+from whereby_trigger.errors import AssistantError
+
+KEPT: Final = 50
+"""Lines of stderr that are kept."""
+
+LINGER: Final = 1.0
+"""Seconds that the output of a process which left its group unseen is read on."""
+
+SLACK: Final = 5.0
+"""Seconds past a stop's grace after which a guard that does nothing is done without."""
+
+TakeLine = Callable[[str, str], None]
+
+
+class Exit(Struct, frozen=True):
+    """Describe how a process ended: its exit code, or the signal; and its last lines of stderr."""
+
+    code: int | None
+    signal: int | None
+    stderr: tuple[str, ...]
+
+
+class GuardedProcess:
+    """Run a process behind a guard, which ends it with all that it started when this process cannot.
+
+    It belongs to the event loop that it was started on.
+    """
+
+    @classmethod
+    async def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        input: bytes,
+        deadline: float,
+        grace: float,
+        line: TakeLine | None = None,
+    ) -> "GuardedProcess":
+        """Start a program, found on the PATH of `env`, and return when it runs.
+
+        `input` goes to its stdin, which then ends. By `deadline`, on the boot clock, all of it has been killed unless
+        `extend` moved that; `grace` is how many seconds it has between TERM and KILL, 2 at most, when the deadline is
+        near or this process is gone. `line` is called with "stdout" or "stderr" and each line; without it stdout is
+        dropped. Raises AssistantError where the program cannot be started.
+        """
+        if sys.platform == "win32":
+            raise AssistantError(
+                "a command cannot be an assistant on Windows: use a coroutine, or run this on Linux or macOS"
+            )
+        try:
+            spawned = spawn(argv, env, deadline, grace, stdout=line is not None)
+        except (OSError, ValueError) as error:
+            raise AssistantError(f"the assistant {argv[0]} cannot be started: {error}") from error
+        process = cls(argv[0], spawned, input, line)
+        try:
+            await asyncio.shield(process._started)
+        except AssistantError:
+            await process.wait()
+            raise
+        except asyncio.CancelledError:
+            process.stop(0)
+            raise
+        return process
+
+    def __init__(self, name: str, spawned: Spawned, input: bytes, line: TakeLine | None) -> None:
+        self.pid = 0
+        self._name = name
+        self._popen = spawned.popen
+        self._control = spawned.control
+        self._line = line
+        self._code: int | None = None
+        self._stderr: deque[bytes] = deque(maxlen=KEPT)
+        self._loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._backstop: asyncio.TimerHandle | None = None
+        self._status = LineReader(spawned.control, self._told)
+        self._feed = Feed(spawned.stdin, input)
+        self._outputs = [LineReader(spawned.stderr, self._take_stderr)]
+        if spawned.stdout is not None:
+            self._outputs.append(LineReader(spawned.stdout, self._take_stdout))
+        self._over = asyncio.create_task(self._see_out(), name=f"whereby-trigger guard of {name}")
+
+    def extend(self, deadline: float) -> None:
+        """Move the deadline, on the boot clock; too late once the process was told to end."""
+        self._tell(f"deadline {float(deadline)}")
+
+    def stop(self, grace: float) -> None:
+        """Send TERM to the process and all that it started, and KILL after `grace` seconds; 0 is KILL at once."""
+        if self._over.done():
+            return
+        self._tell(f"stop {float(grace)}")
+        if self._backstop is not None:
+            self._backstop.cancel()
+        self._backstop = self._loop.call_later(grace + SLACK, self._do_without_guard)
+
+    async def wait(self) -> Exit:
+        """Wait until the process and all that it started are gone."""
+        return await asyncio.shield(self._over)
+
+    def _tell(self, line: str) -> None:
+        # A guard that does not listen is frozen: when it goes on, it acts on the deadline it knows.
+        if self._status.open:
+            with contextlib.suppress(OSError):
+                os.write(self._control, line.encode() + b"\n")
+
+    def _told(self, line: bytes) -> None:
+        word, _, number = line.partition(b" ")
+        if word == b"started":
+            self.pid = int(number)
+            self._started.set_result(None)
+        elif word == b"failed":
+            self._started.set_exception(AssistantError(_why_not_started(self._name, int(number))))
+        elif word == b"exited":
+            self._code = int(number)
+
+    def _take_stderr(self, line: bytes) -> None:
+        self._stderr.append(line)
+        if self._line is not None:
+            self._line("stderr", readable(line))
+
+    def _take_stdout(self, line: bytes) -> None:
+        if self._line is not None:
+            self._line("stdout", readable(line))
+
+    async def _see_out(self) -> Exit:
+        try:
+            await self._status.ended
+            if self._code is None:
+                self._kill_group()
+            await asyncio.wait([output.ended for output in self._outputs], timeout=LINGER)
+            while self._popen.poll() is None:  # noqa: ASYNC110 - it is about to end, and what tells of it varies by loop
+                await asyncio.sleep(0.001)
+        finally:
+            self._close()
+        return self._exit()
+
+    def _exit(self) -> Exit:
+        stderr = tuple(map(readable, self._stderr))
+        if not self._started.done():
+            reason = stderr[-1] if stderr else "its guard was killed"
+            self._started.set_exception(AssistantError(f"the assistant {self._name} cannot be started: {reason}"))
+        if self._code is None:
+            return Exit(None, signal.SIGKILL, (*stderr, "whereby-trigger: killed, as its guard was"))
+        return Exit(self._code, None, stderr) if self._code >= 0 else Exit(None, -self._code, stderr)
+
+    def _close(self) -> None:
+        if self._backstop is not None:
+            self._backstop.cancel()
+        self._feed.close()
+        for reader in (self._status, *self._outputs):
+            reader.close()
+
+    def _do_without_guard(self) -> None:
+        if self._code is None:
+            self._kill_group()
+            self._popen.kill()
+
+    def _kill_group(self) -> None:
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def _why_not_started(name: str, number: int) -> str:
+    what = f"the assistant {name} cannot be started: "
+    if number == errno.ENOENT:
+        return what + "no such program; check its spelling, the PATH, and the interpreter that its first line names"
+    if number == errno.EACCES:
+        return what + "it may not be executed; make it executable, or name its interpreter before it"
+    if number == errno.ENOEXEC:
+        return what + "it is no program; give it a first line that names its interpreter, or name that before it"
+    if number == errno.ETIMEDOUT:
+        return what + "its deadline had passed before it ran"
+    return what + os.strerror(number)

@@ -1,0 +1,42 @@
+"""What the tests of assistants share: where they are seen, and what they run."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.presence import Presence
+from whereby_trigger.assist import spawn
+
+BY_GROUP = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("guard", {path!r})
+guard = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(guard)
+guard.prctl = lambda *_: False
+guard.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def presence(tmp_path: Path) -> Iterator[Presence]:
+    with Presence(tmp_path / "presence") as presence:
+        yield presence
+
+
+@pytest.fixture
+def guard_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the guard as it is where no orphans come to it."""
+    path = tmp_path / "guard_by_group.py"
+    path.write_text(BY_GROUP.format(path=str(spawn.GUARD)))
+    monkeypatch.setattr(spawn, "GUARD", path)
+
+
+@pytest.fixture(params=["adopting", "by group"])
+def either_guard(request: pytest.FixtureRequest) -> None:
+    """Run a test with the guard as it is on Linux, and as it is elsewhere."""
+    if request.param == "by group":
+        request.getfixturevalue("guard_by_group")
+    elif sys.platform != "linux":
+        pytest.skip("only Linux gives a guard the orphans below it")

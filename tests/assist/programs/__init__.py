@@ -1,0 +1,23 @@
+"""Programs that the tests run as assistants, and as their supervisors."""
+
+import sys
+from pathlib import Path
+
+from tests.support.presence import Presence
+
+HERE = Path(__file__).parent
+
+
+def child(presence: Presence, name: str, *options: str) -> list[str]:
+    """Give the command of a Python assistant, which is in `presence` by that name for as long as it runs."""
+    return [sys.executable, "-I", "-S", str(HERE / "child.py"), str(presence.path), name, *options]
+
+
+def node_child(presence: Presence, name: str) -> list[str]:
+    """Give the command of a Node.js assistant, which leaves politely."""
+    return ["node", str(HERE / "child.mjs"), str(presence.path), name]
+
+
+def supervisor(lease: float, grace: float, *options: str, program: list[str]) -> list[str]:
+    """Give the command of a supervisor that runs a program behind a guard."""
+    return [sys.executable, str(HERE / "supervisor.py"), *options, str(lease), str(grace), *program]
