@@ -193,10 +193,10 @@ async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
         await asyncio.gather(one.decision(joined(0)), two.decision(joined(1)))
         claim = one.store.claim
 
-        def counted():  # type: ignore[no-untyped-def]
+        def counted(max_age):  # type: ignore[no-untyped-def]
             nonlocal looks
             looks += 1
-            return claim()
+            return claim(max_age)
 
         one.store.claim = counted  # type: ignore[method-assign]
         await eventually(lambda: looks >= 2)
