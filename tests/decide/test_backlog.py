@@ -11,6 +11,7 @@ from tests.support.arrivals import arrival
 from tests.support.stage import Stage, leave_pending, settings_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
+from whereby_trigger.decide import Backlog
 from whereby_trigger.store import Query, State
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
@@ -49,9 +50,12 @@ class Asked:
         return sorted(self.ids) == [f"{n:04}" for n in range(total)] and all(room == sorted(room) for room in rooms)
 
 
-@pytest.fixture
-def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_QUEUED", 10)
+@pytest.fixture(params=["webhooks", "bytes"])
+def small_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "webhooks":
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_QUEUED", 10)
+    else:
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_BYTES", 10 * len(joined(0).raw) - 1)
     monkeypatch.setattr("whereby_trigger.decide.backlog.PAGE", 7)
     monkeypatch.setattr("whereby_trigger.decide.backlog.MAKE_ROOM", 0.001)
 
@@ -203,3 +207,29 @@ async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
         begin = time.monotonic()
         await eventually(lambda: looks >= 4)
         assert time.monotonic() - begin > 0.3
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_look_that_is_asked_for_as_the_trigger_closes_does_not_keep_it_open(steps: int, tmp_path: Path) -> None:
+    asked = Asked()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        backlog = Backlog(stage.store, stage.running.dispatcher, None)
+        looking = asyncio.create_task(backlog.run())
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        backlog.read()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        looking.cancel()
+        assert await asyncio.wait({looking}, timeout=10) == ({looking}, set())
+
+
+async def test_what_is_stored_after_the_deciding_has_ended_is_left_for_the_next_start(tmp_path: Path) -> None:
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await stage.deliver(joined(0))
+        await stage.decision(joined(0))
+        await stage.running.dispatcher.cancel()
+        await stage.deliver(joined(1))
+        assert stage.running.dispatcher.idle
+    assert asked.ids == ["0000"]

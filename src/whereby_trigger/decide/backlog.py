@@ -57,7 +57,8 @@ class Backlog:
             else:
                 pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
 
     async def _look(self) -> None:
         now = time.monotonic()

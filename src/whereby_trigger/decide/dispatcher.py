@@ -110,7 +110,8 @@ class Dispatcher:
         return True
 
     async def cancel(self) -> None:
-        """Stop deciding now; what is undecided stays pending in the store."""
+        """Stop deciding now, for good; what is undecided, and what is stored from now on, stays pending."""
+        self._behind = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
