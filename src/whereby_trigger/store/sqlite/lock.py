@@ -40,7 +40,7 @@ class FileLock:
             except OSError:
                 if time.monotonic() > deadline:
                     raise TimeoutError from None
-                time.sleep(0.01)
+                time.sleep(0.001)
 
     def release(self) -> None:
         _release(self._descriptor)
