@@ -38,7 +38,7 @@ ROWS: dict[int, Row] = {
     1: Row(
         "The receiver is killed with -9 at a random point, under load",
         "0 lost, 0 decided twice; at least 100,000 acknowledged",
-        partial(kills.run, kills=1000, acknowledged_per_life=130),
+        partial(kills.run, kills=1000, acknowledged_per_life=130, at_least=100_000),
     ),
     2: Row(
         "The receiver is killed before and after each insert, commit, answer, emit, decision, takeover and blame",

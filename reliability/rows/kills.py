@@ -16,8 +16,13 @@ START_TAKES = 0.4
 TWICE = (Rule.DOUBLED, Rule.EMITTED_TWICE, Rule.DECIDED_TWICE, Rule.UNCOUNTED)
 
 
-async def run(folder: Path, store: str, *, kills: int, acknowledged_per_life: int, seed: int = 1) -> Result:
-    """Kill a receiver so often, after as many acknowledged deliveries on average, and check all of it at the end."""
+async def run(
+    folder: Path, store: str, *, kills: int, acknowledged_per_life: int, at_least: int, seed: int = 1
+) -> Result:
+    """Kill a receiver so often, after as many acknowledged deliveries on average, and check all of it at the end.
+
+    With less than `at_least` acknowledged deliveries in all the row says nothing, and does not pass.
+    """
     async with Campaign(folder, store, seed) as campaign:
         for _ in range(kills):
             if campaign.chance.random() < STARTING:
@@ -26,7 +31,11 @@ async def run(folder: Path, store: str, *, kills: int, acknowledged_per_life: in
                 await campaign.live(campaign.chance.randint(1, 2 * acknowledged_per_life))
         evidence = await campaign.reckon()
     reckoning = reckoned(campaign.sender, evidence)
-    return Result({"kills": kills, **reckoning.figures}, reckoning.problems)
+    few = evidence.acknowledged.total() < at_least
+    problems = (
+        [f"fewer than {at_least} deliveries were acknowledged", *reckoning.problems] if few else reckoning.problems
+    )
+    return Result({"kills": kills, **reckoning.figures}, problems)
 
 
 class Reckoning(Struct, frozen=True):

@@ -277,7 +277,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(presence: Presence) -> N
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
-    await eventually(lambda: (descriptors(), children()) == before)
+    assert (descriptors(), children()) == before
 
 
 async def test_waiting_can_be_given_up_and_the_process_stays(presence: Presence) -> None:

@@ -152,15 +152,15 @@ def test_a_program_that_refuses_to_end_is_killed_at_the_restart(tmp_path: Path) 
 
 def test_only_this_machine_is_served_even_with_a_secret_or_where_port_is_set(tmp_path: Path) -> None:
     write(tmp_path, HUMANS_JOIN)
-    with dev(tmp_path, "--secret", "s") as process:
+    with dev(tmp_path, "--no-reload", "--secret", "s") as process:
         assert "http://127.0.0.1:" in process.line("predicates for")
-    with dev(tmp_path, env={"PORT": "3000"}) as process:
+    with dev(tmp_path, "--no-reload", env={"PORT": "3000"}) as process:
         assert "http://127.0.0.1:" in process.line("predicates for")
 
 
 def test_a_host_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     write(tmp_path, HUMANS_JOIN)
-    with dev(tmp_path, "--secret", "s", env={"WHEREBY_TRIGGER_HOST": "0.0.0.0"}) as process:
+    with dev(tmp_path, "--no-reload", "--secret", "s", env={"WHEREBY_TRIGGER_HOST": "0.0.0.0"}) as process:
         assert "http://0.0.0.0:" in process.line("predicates for")
 
 

@@ -11,6 +11,7 @@ from tests.support.arrivals import arrival
 from tests.support.stage import Stage, leave_pending, settings_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
+from whereby_trigger.decide import Backlog, Decider, Dispatcher, Queued
 from whereby_trigger.store import Query, State
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
@@ -49,9 +50,12 @@ class Asked:
         return sorted(self.ids) == [f"{n:04}" for n in range(total)] and all(room == sorted(room) for room in rooms)
 
 
-@pytest.fixture
-def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_QUEUED", 10)
+@pytest.fixture(params=["webhooks", "bytes"])
+def small_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "webhooks":
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_QUEUED", 10)
+    else:
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_BYTES", 10 * len(joined(0).raw) - 1)
     monkeypatch.setattr("whereby_trigger.decide.backlog.PAGE", 7)
     monkeypatch.setattr("whereby_trigger.decide.backlog.MAKE_ROOM", 0.001)
 
@@ -138,6 +142,57 @@ async def test_a_duplicate_of_a_pending_webhook_that_nobody_queued_queues_it(
     assert asked.ids == ["0000", "0002", "0001"]
 
 
+@pytest.mark.parametrize("when", ["while it is being decided", "after it was decided"])
+async def test_what_is_read_back_before_its_commit_is_answered_is_decided_once(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 3600.0)
+    asked = Asked()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        added = await stage.store_only(joined(0))
+        await stage.deliver(joined(0))
+        await eventually(lambda: stage.running.dispatcher.knows(added.seq))
+        if when == "after it was decided":
+            asked.go.set()
+            await stage.decision(joined(0))
+        stage.hand_on(joined(0), added)
+        asked.go.set()
+        await stage.running.drain(10, asyncio.Event())
+    assert asked.ids == ["0000"]
+
+
+async def test_what_arrives_while_the_backlog_is_read_makes_it_be_read_again(tmp_path: Path) -> None:
+    trigger = Trigger()
+    async with Stage(trigger, tmp_path) as stage:
+        decider = Decider(stage.store, trigger.predicates, trigger.emitter, stage.user_code, max_age=60)
+        dispatcher = Dispatcher(stage.store, decider, lambda queued, decision: None)
+        dispatcher.begin_reading()
+        dispatcher.submit(Queued(1, joined(0), None, time.time(), time.time(), time.monotonic()))
+        assert not dispatcher.end_reading(complete=True)
+        assert not dispatcher.knows(1)
+        dispatcher.begin_reading()
+        assert dispatcher.end_reading(complete=True)
+
+
+async def test_whoever_cancels_the_task_of_a_room_loses_none_of_its_webhooks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.01)
+    asked = Asked()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        for number in range(0, 5 * ROOMS, ROOMS):
+            await stage.deliver(joined(number))
+        await eventually(lambda: not stage.running.dispatcher.idle)
+        for task in asyncio.all_tasks():
+            if "_decide_in_order" in repr(task.get_coro()):
+                task.cancel()
+        asked.go.set()
+        await eventually(lambda: len(stage.decided) == 5)
+    assert asked.ids == sorted(asked.ids)
+
+
 async def test_rereading_all_the_time_decides_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.0)
     monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.0)
@@ -203,3 +258,29 @@ async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
         begin = time.monotonic()
         await eventually(lambda: looks >= 4)
         assert time.monotonic() - begin > 0.3
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_look_that_is_asked_for_as_the_trigger_closes_does_not_keep_it_open(steps: int, tmp_path: Path) -> None:
+    asked = Asked()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        backlog = Backlog(stage.store, stage.running.dispatcher, None)
+        looking = asyncio.create_task(backlog.run())
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        backlog.read()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        looking.cancel()
+        assert await asyncio.wait({looking}, timeout=10) == ({looking}, set())
+
+
+async def test_what_is_stored_after_the_deciding_has_ended_is_left_for_the_next_start(tmp_path: Path) -> None:
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await stage.deliver(joined(0))
+        await stage.decision(joined(0))
+        await stage.running.dispatcher.cancel()
+        await stage.deliver(joined(1))
+        assert stage.running.dispatcher.idle
+    assert asked.ids == ["0000"]

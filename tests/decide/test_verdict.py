@@ -180,6 +180,22 @@ async def test_a_predicate_that_ignores_its_cancellation_is_left_behind(
     ended.set()
 
 
+async def test_a_predicate_is_asked_again_only_when_it_has_tidied_up(user_code: UserCode) -> None:
+    story: list[str] = []
+
+    async def tidy() -> bool:
+        story.append("asked")
+        try:
+            return await never()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            story.append("tidied up")
+
+    await verdict_on(tidy, user_code)
+    assert story == ["asked", "tidied up"] * 3
+
+
 async def test_a_timeout_of_the_predicates_own_is_what_it_raised(user_code: UserCode) -> None:
     async def impatient() -> bool:
         async with asyncio.timeout(0):

@@ -28,6 +28,8 @@ def joined(room: str = "/one", role: str = "visitor") -> RoomClientJoined:
 
 
 def states(store: str) -> list[str]:
+    """Wait until everything stored is decided, and give the states, oldest first."""
+    until(lambda: "pending" not in [record.state for record in stored(store)])
     return [str(record.state) for record in stored(store)]
 
 
@@ -53,7 +55,6 @@ def test_four_joins_at_once_bring_one_assistant(example: str, start: Start, assi
         answers = list(senders.map(lambda sent: deliver(url, sent).status, [joined() for _ in range(4)]))
     assert answers == [200] * 4
     assert assistants.next().room_url == ONE
-    until(lambda: "pending" not in states(store))
     assert sorted(states(store)) == ["fired", "skipped", "skipped", "skipped"]
 
 
@@ -136,18 +137,26 @@ trigger.on(TRIGGER_EVENT_SUCCESS, quick_start.send_assistant)
     assert deliver(url, sent).status == 200
     process.line("asked")
     assert [deliver(url, sent).status for _ in range(2)] == [200, 200]
-    assert states(store) == ["pending"]
+    assert [record.state for record in stored(store)] == ["pending"]
     (tmp_path / "gate").write_text("open")
     assistants.next().leave()
     process.line("The assistant has left")
-    assert [(record.state, record.deliveries) for record in stored(store)] == [("fired", 3)]
+    assert states(store) == ["fired"]
+    assert [record.deliveries for record in stored(store)] == [3]
     assert process.output.count("asked") == 1
 
 
-def test_the_example_app_hands_its_key_on_and_says_who_left(run: Run, assistants: Assistants) -> None:
+def test_a_bot_that_comes_first_brings_no_assistant(start: Start, store: str) -> None:
+    _, url = start("quick_start.py")
+    assert [deliver(url, joined(role=bot)).status for bot in ("recorder", "assistant")] == [200, 200]
+    assert states(store) == ["skipped", "skipped"]
+
+
+def test_the_example_app_leaves_bots_alone_hands_its_key_on_and_says_who_left(run: Run, assistants: Assistants) -> None:
     process = run(sys.executable, str(EXAMPLES / "example_app.py"), ASSISTANT_KEY="the key", PORT="0")
     url = f"http://127.0.0.1:{process.port()}/"
-    assert [deliver(url, joined(role=role)).status for role in ("assistant", "host")] == [200, 200]
+    assert deliver(url, joined("/two", role="assistant")).status == 200
+    assert deliver(url, joined("/one")).status == 200
     visit = assistants.next()
     assert (visit.room_url, visit.key) == (ONE, "the key")
     visit.leave()

@@ -10,6 +10,5 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_nothing_acknowledged_is_lost_and_nothing_decided_twice(tmp_path: Path, store: str) -> None:
-    result = await kills.run(tmp_path, store, kills=50, acknowledged_per_life=20)
+    result = await kills.run(tmp_path, store, kills=50, acknowledged_per_life=20, at_least=500)
     assert result.problems == []
-    assert int(result.figures["acknowledged"]) > 500

@@ -6,7 +6,8 @@ import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, TYPE, arrival, decision, record
-from whereby_trigger.store import Added, Query, State, Store
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store import FIRST_STATES, Added, Query, State, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -93,10 +94,8 @@ async def test_a_forgotten_webhooks_number_goes_to_no_other(store: Store) -> Non
     assert (await record(store, "b")).state is State.PENDING
 
 
-@pytest.mark.parametrize("state", sorted(set(State) - {State.PENDING, State.QUARANTINED}))
-async def test_no_webhook_is_stored_as_decided_by_somebody(store: Store, state: State) -> None:
-    from whereby_trigger.errors import StoreError
-
-    with pytest.raises(StoreError, match=state):
-        await store.add(arrival("a", state=state))
+async def test_no_webhook_is_stored_as_decided_by_somebody(store: Store) -> None:
+    for state in set(State) - FIRST_STATES:
+        with pytest.raises(StoreError, match=state):
+            await store.add(arrival("a", state=state))
     assert await store.find(Query()) == []

@@ -29,37 +29,36 @@ async def test_everything_is_found_newest_first(filled: Store) -> None:
     assert await ids(filled, Query()) == ["other", "sha256:0", "100%_", "abd", "abc-2", "abc-1"]
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        (Query(limit=2), ["other", "sha256:0"]),
-        (Query(limit=0), []),
-        (Query(limit=100, state=State.FIRED), ["abc-1"]),
-        (Query(ids=("abd", "abc-1", "nobody")), ["abd", "abc-1"]),
-        (Query(ids=()), []),
-        (Query(prefix="abc"), ["abc-2", "abc-1"]),
-        (Query(prefix=""), ["other", "sha256:0", "100%_", "abd", "abc-2", "abc-1"]),
-        (Query(prefix="100%_"), ["100%_"]),
-        (Query(prefix="%"), []),
-        (Query(prefix="ABC"), []),
-        (Query(state=State.PENDING), ["other", "100%_", "abd"]),
-        (Query(state=State.QUARANTINED), ["sha256:0"]),
-        (Query(state=State.FAILED), []),
-        (Query(type="room.client.left"), ["abd", "abc-2"]),
-        (Query(type=""), ["sha256:0"]),
-        (Query(room=VISIT), ["abd", "abc-1"]),
-        (Query(room="/visit-1"), ["other", "abd", "abc-1"]),
-        (Query(room="/visit"), []),
-        (Query(room=VISIT, type="room.client.left"), ["abd"]),
-        (Query(room="/visit-1", state=State.FIRED, type="room.client.left"), []),
-    ],
-    ids=str,
-)
-async def test_a_query_finds_what_matches_all_of_it(filled: Store, query: Query, expected: list[str]) -> None:
-    assert await ids(filled, query) == expected
+FOUND = [
+    (Query(limit=2), ["other", "sha256:0"]),
+    (Query(limit=0), []),
+    (Query(limit=100, state=State.FIRED), ["abc-1"]),
+    (Query(ids=("abd", "abc-1", "nobody")), ["abd", "abc-1"]),
+    (Query(ids=()), []),
+    (Query(prefix="abc"), ["abc-2", "abc-1"]),
+    (Query(prefix=""), ["other", "sha256:0", "100%_", "abd", "abc-2", "abc-1"]),
+    (Query(prefix="100%_"), ["100%_"]),
+    (Query(prefix="%"), []),
+    (Query(prefix="ABC"), []),
+    (Query(state=State.PENDING), ["other", "100%_", "abd"]),
+    (Query(state=State.QUARANTINED), ["sha256:0"]),
+    (Query(state=State.FAILED), []),
+    (Query(type="room.client.left"), ["abd", "abc-2"]),
+    (Query(type=""), ["sha256:0"]),
+    (Query(room=VISIT), ["abd", "abc-1"]),
+    (Query(room="/visit-1"), ["other", "abd", "abc-1"]),
+    (Query(room="/visit"), []),
+    (Query(room=VISIT, type="room.client.left"), ["abd"]),
+    (Query(room="/visit-1", state=State.FIRED, type="room.client.left"), []),
+]
 
 
-@pytest.mark.parametrize("name", ["/café 1", "/caf%C3%A9%201", "/café%201", "/café 1/"])
-async def test_a_room_is_found_by_its_name_as_whereby_and_people_write_it(store: Store, name: str) -> None:
+async def test_a_query_finds_what_matches_all_of_it(filled: Store) -> None:
+    for query, expected in FOUND:
+        assert await ids(filled, query) == expected, query
+
+
+async def test_a_room_is_found_by_its_name_as_whereby_and_people_write_it(store: Store) -> None:
     await store.add(arrival("a", room="acme.whereby.com/caf%C3%A9%201"))
-    assert await ids(store, Query(room=name)) == ["a"]
+    for name in ("/café 1", "/caf%C3%A9%201", "/café%201", "/café 1/"):
+        assert await ids(store, Query(room=name)) == ["a"], name

@@ -47,13 +47,13 @@ VERBS: dict[str, Verb] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
-async def test_a_closed_store_cannot_do_it_now_and_says_so(place: Place, verb: Verb) -> None:
+async def test_a_closed_store_can_do_nothing_now_and_says_so(place: Place) -> None:
     store = place.replica()
     await store.open(lambda: None)
     await store.close()
-    with pytest.raises(StoreUnavailable, match="not open"):
-        await verb(store)
+    for verb in VERBS.values():
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await verb(store)
 
 
 async def test_a_note_to_a_closed_store_is_lost_quietly(place: Place) -> None:

@@ -65,5 +65,5 @@ async def test_another_writer_gets_through_while_20000_are_forgotten(replicas: R
         waits.append(time.monotonic() - started)
     assert await prune == 20_000
     assert len(waits) >= 10
-    assert max(waits) < 1
+    assert max(waits) < 2
     assert len(await ids(writing)) == 1000 + len(waits)

@@ -40,12 +40,16 @@ class Stage:
     async def deliver(self, webhook: Webhook, received_at: float | None = None) -> Added:
         """Store a webhook and hand it on, as its delivery would."""
         added = await self.store_only(webhook, received_at)
-        self.running.accepted(self._verdict(webhook, received_at), added, time.monotonic())
+        self.hand_on(webhook, added, received_at)
         return added
 
     async def store_only(self, webhook: Webhook, received_at: float | None = None) -> Added:
         """Store a webhook without handing it on, as where the commit's answer was lost."""
         return await self.running.add(self._verdict(webhook, received_at).arrival)
+
+    def hand_on(self, webhook: Webhook, added: Added, received_at: float | None = None) -> None:
+        """Hand on what was only stored."""
+        self.running.accepted(self._verdict(webhook, received_at), added, time.monotonic())
 
     async def decision(self, webhook: Webhook) -> Decision:
         """Wait for the decision on a webhook."""

@@ -24,6 +24,9 @@ class Mistake:
     message: str
 
 
+UNSEEN = 'Trigger(webhook_triggers={"room.client.joined": lambda webhook: webhook.data.typo == 1})'
+"""A mistake that mypy does not see, as docs/reference.md says: a lambda's argument in that dict has no type to it."""
+
 MISTAKES = (
     Mistake(
         "a_predicate_of_another_type",

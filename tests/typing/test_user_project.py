@@ -23,6 +23,7 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> Errors:
     shutil.copy(user_project.__file__, folder / "user_project.py")
     for mistake in MISTAKES:
         (folder / f"{mistake.name}.py").write_text(mistakes.HEAD + mistake.lines + "\n")
+    (folder / "unseen.py").write_text(mistakes.HEAD + mistakes.UNSEEN + "\n")
     files = sorted(path.name for path in folder.glob("*.py"))
     mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "cache"), *files]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
@@ -43,6 +44,10 @@ def test_a_mistake_is_reported_in_the_line_it_was_made(mistake: Mistake, errors:
     reported = errors.get(mistake.name, [])
     assert any(mistake.message in message for _, message in reported), reported
     assert all(line > mistakes.HEAD.count("\n") for line, _ in reported)
+
+
+def test_the_one_mistake_that_is_documented_as_unseen_still_is(errors: Errors) -> None:
+    assert errors.get("unseen", []) == []
 
 
 def test_a_registered_function_is_still_the_function_it_was() -> None:

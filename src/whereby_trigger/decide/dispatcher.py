@@ -110,11 +110,19 @@ class Dispatcher:
         return True
 
     async def cancel(self) -> None:
-        """Stop deciding what is queued; what is undecided stays pending in the store."""
+        """Stop deciding what is queued; what is undecided, and what is stored from now on, stays pending.
+
+        It is decided once the backlog is read again.
+        """
+        self._behind = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        # A task that is cancelled before its first step forgets nothing.
+        self._rooms.clear()
+        for seq in list(self._known):
+            self._forget(seq)
 
     def _queue(self, queued: Queued) -> None:
         self._known[queued.seq] = queued.size
@@ -173,7 +181,7 @@ class Dispatcher:
             self._settled(queued, decision)
 
     def _forget(self, seq: int) -> None:
-        self._bytes -= self._known.pop(seq)
+        self._bytes -= self._known.pop(seq, 0)
         if self._settled_while_reading is not None:
             self._settled_while_reading.add(seq)
         if not self._known:

@@ -25,11 +25,35 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+_open: set[int] = set()
+
+
+def _open_file(path: Path, flags: int = 0) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    _open.add(descriptor)
+    return descriptor
+
+
+def _close_file(descriptor: int) -> None:
+    _open.discard(descriptor)
+    os.close(descriptor)
+
+
+def _close_all() -> None:
+    # A child that lives on would keep its dead parent's locks: they go with the last copy of the descriptor.
+    for descriptor in list(_open):
+        _close_file(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)
+
+
 class FileLock:
     """Queue for a file among processes: `with lock:` waits for its turn."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._descriptor = _open_file(path)
 
     def acquire(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for the turn; raises TimeoutError."""
@@ -40,7 +64,7 @@ class FileLock:
             except OSError:
                 if time.monotonic() > deadline:
                     raise TimeoutError from None
-                time.sleep(0.01)
+                time.sleep(0.001)
 
     def release(self) -> None:
         _release(self._descriptor)
@@ -54,7 +78,7 @@ class FileLock:
         self.release()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        _close_file(self._descriptor)
 
 
 class LifeLock:
@@ -62,12 +86,12 @@ class LifeLock:
 
     def __init__(self, database: Path, replica: str) -> None:
         self._path = life_file(database, replica)
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._descriptor = _open_file(self._path, os.O_EXCL)
         _acquire(self._descriptor, wait=False)
 
     def close(self) -> None:
         self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        _close_file(self._descriptor)
 
 
 def life_file(database: Path, replica: str) -> Path:

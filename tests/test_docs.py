@@ -1,0 +1,109 @@
+"""What the docs show can be done: their programs run, their commands exist, their links lead somewhere."""
+
+import os
+import shlex
+import sqlite3
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.support.markdown import Page
+from tests.support.process import Process, whereby_trigger
+from tests.support.whereby import SECRET, deliver
+from whereby_trigger.cli import commands
+from whereby_trigger.testing import webhook
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+PAGES = [Page(path) for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *EXAMPLES.glob("*.md")])]
+ENVIRONMENT = {"ASSISTANT": "true", "PYTHONPATH": os.pathsep.join(("", str(EXAMPLES)))}
+WITHIN = 60.0
+
+
+def name(page: Page) -> str:
+    return page.path.relative_to(ROOT).as_posix()
+
+
+def file_of(code: str, number: int) -> str:
+    """Give the name that a program says it has in its first line, or one that it does not mind."""
+    first = code.partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") and first.endswith(".py") else f"program_{number}.py"
+
+
+WITH_PROGRAMS = [page for page in PAGES if page.blocks("python")]
+
+
+@pytest.mark.parametrize("page", WITH_PROGRAMS, ids=name)
+def test_every_program_of_a_page_runs(page: Page, tmp_path: Path) -> None:
+    """In their order, in one folder: one that serves takes a delivery, a test passes, another runs to its end."""
+    # The page on the store takes for granted that there is one.
+    sqlite3.connect(tmp_path / "whereby-trigger.db").close()
+    for number, block in enumerate(page.blocks("python")):
+        file = tmp_path / file_of(block.code, number)
+        file.write_text(block.code)
+        if ".start()" in block.code:
+            serve(file)
+        elif file.name.startswith("test_"):
+            run("-m", "pytest", "-q", "-p", "no:cacheprovider", file.name, cwd=tmp_path)
+        else:
+            run(file.name, cwd=tmp_path)
+
+
+def serve(program: Path) -> None:
+    command = whereby_trigger("start", program.name, "--port", "0")
+    with Process(command, cwd=program.parent, env=ENVIRONMENT | {"WHEREBY_WEBHOOK_SECRET": SECRET}) as server:
+        joined = webhook("room.client.joined")
+        assert deliver(f"http://127.0.0.1:{server.port()}/", joined).status == 200
+        assert '"fired"' in server.line(joined.id)
+        assert server.stop() == 0, server.output
+
+
+def run(*arguments: str, cwd: Path) -> None:
+    with Process([sys.executable, "-W", "error", *arguments], cwd=cwd, env=ENVIRONMENT) as program:
+        assert program.wait(WITHIN) == 0, program.output
+
+
+COMMANDS = [
+    (page, line.removeprefix("$ "))
+    for page in PAGES
+    for block in page.blocks("console")
+    for line in block.code.splitlines()
+    if line.startswith("$ ") and "whereby-trigger " in line
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
+def test_every_command_of_the_docs_is_one_of_the_command_line(page: Page, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    words = words[words.index("whereby-trigger") + 1 :]
+    command: click.Command = commands
+    context = click.Context(commands, info_name="whereby-trigger")
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"{name(page)}: there is no command {words[0]!r}"
+        command, words = found, words[1:]
+    command.make_context(command.name, list(words), parent=context)
+
+
+LINKS = [(page, link) for page in PAGES for link in page.links()]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{name(page)}: {link}" for page, link in LINKS])
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Page, link: str) -> None:
+    path, _, anchor = link.partition("#")
+    target = (page.path.parent / path).resolve() if path else page.path
+    assert target.exists()
+    assert not anchor or anchor in Page(target).anchors()
+
+
+def test_the_pages_show_the_examples_as_they_are() -> None:
+    """What a page shows under a file's name is that file, but for the docstring above it."""
+    for page in PAGES:
+        for block in page.blocks("python"):
+            shown = EXAMPLES / file_of(block.code, 0)
+            if shown.exists():
+                docstring, _, program = shown.read_text().partition('"""\n\n')
+                assert docstring.startswith('"""')
+                assert block.code.partition("\n")[2] == program, f"{name(page)}:{block.line}"

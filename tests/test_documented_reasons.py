@@ -1,0 +1,83 @@
+"""The reasons that docs/reference.md lists are those that decisions have."""
+
+import asyncio
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.markdown import Page
+from whereby_trigger import RoomClientJoined, Trigger
+from whereby_trigger.decide import Decider, Queued, UserCode
+from whereby_trigger.testing import Decision, webhook
+from whereby_trigger.trigger import store_for
+
+pytestmark = pytest.mark.anyio
+
+REFERENCE = Page(Path(__file__).parents[1] / "docs" / "reference.md")
+MAX_AGE = 7200.0
+
+trigger = Trigger(predicate_timeout=0.05)
+gate = threading.Event()
+
+
+@trigger.when("room.client.joined")
+async def by_room(webhook: RoomClientJoined) -> bool:
+    match webhook.data.room_name:
+        case "/raises":
+            raise KeyError
+        case "/none":
+            return None  # type: ignore[return-value]
+        case "/int":
+            return 1  # type: ignore[return-value]
+    return webhook.data.room_name != "/false" and webhook.data.role_name != "assistant"
+
+
+@trigger.when("room.session.started")
+def blocks() -> bool:
+    return gate.wait()
+
+
+trigger.on("recording.finished", lambda: None)
+
+DELIVERED = (
+    webhook("room.client.joined", room="/true"),
+    webhook("room.client.joined", room="/false"),
+    webhook("room.client.joined", room="/bot", role_name="assistant"),
+    webhook("room.client.joined", room="/raises"),
+    webhook("room.client.joined", room="/none"),
+    webhook("room.client.joined", room="/int"),
+    webhook("room.client.joined", room="/nowhere", subdomain=""),
+    webhook("room.session.started", room="/blocks"),
+    webhook("recording.finished"),
+    webhook("transcription.finished"),
+    b"{",
+)
+
+
+async def late_decisions(folder: Path) -> list[Decision]:
+    """Decide what a test cannot bring about in a second: a webhook of yesterday, and one that ended three processes."""
+    store = store_for(f"sqlite:///{folder}/never-opened.db")
+    decider = Decider(store, trigger.predicates, trigger.emitter, UserCode(1), max_age=MAX_AGE)
+    now = time.time()
+    joined = webhook("room.client.joined")
+    old = Queued(1, joined, None, now - MAX_AGE - 1, now - MAX_AGE - 1, 0.0)
+    deadly = Queued(2, joined, None, now, now, 0.0, attempts=3, takeovers=3)
+    return [decision for queued in (old, deadly) if (decision := await decider.decide(queued)) is not None]
+
+
+def as_documented(reason: str) -> str:
+    """Put what differs from one decision to another as the page does."""
+    named = re.sub(r"predicate (by_room|blocks)", "predicate NAME", reason)
+    return re.sub(r"longer than [0-9.]+ s", "longer than 10 s", named).replace("transcription.finished", "TYPE")
+
+
+async def test_every_documented_reason_is_given_and_in_the_documented_state(tmp_path: Path) -> None:
+    async with trigger.testing() as t:
+        decisions = await asyncio.gather(*(t.deliver(sent) for sent in DELIVERED))
+        gate.set()
+    decisions += await late_decisions(tmp_path)
+    given = {(as_documented(decision.reason), f"`{decision.state}`") for decision in decisions}
+    assert given == {(row[0], row[1]) for row in REFERENCE.table("Reason")}
