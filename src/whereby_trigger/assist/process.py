@@ -59,7 +59,7 @@ class GuardedProcess:
         `input` goes to its stdin, which then ends. By `deadline`, on the boot clock, all of it has been killed unless
         `extend` moved that; `grace` is how many seconds it has between TERM and KILL, 2 at most, when the deadline is
         near or this process is gone. `line` is called with "stdout" or "stderr" and each line; without it stdout is
-        dropped. Raises AssistantError where the program cannot be started. When it is cancelled, nothing is left running.
+        dropped. Raises AssistantError where the program cannot be started. A start that is cancelled leaves nothing.
         """
         if sys.platform == "win32":
             raise AssistantError(
