@@ -7,26 +7,17 @@ Source: the code of each mutant is what a careless edit would leave behind.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
+from reliability.mutant import Mutant, edited, replace
+from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
 from whereby_trigger.store.sqlite import SqliteStore, file, migrate, statements, store
 
 VARIABLE = "RELIABILITY_MUTANT"
-
-
-class Mutant(Struct, frozen=True):
-    """Describe a mutation: how it is put in, and the test of this suite that must fail with it."""
-
-    put_in: Callable[[], None]
-    caught_by: str
-    complaint: str = "assert "
-    """What the failing test must say, so that it fails for the right reason."""
 
 
 def apply_from_environment() -> None:
@@ -46,13 +37,13 @@ def _without_fsync() -> None:
         original(connection, path)
         connection.execute("PRAGMA synchronous = OFF")
 
-    _replace(file, "make_durable", make_durable)
+    replace(file, "make_durable", make_durable)
 
 
 def _without_unique_index() -> None:
     original = migrate.scripts
     migrate.scripts = lambda: {n: sql.replace("NOT NULL UNIQUE", "NOT NULL") for n, sql in original().items()}
-    statements.INSERT = _edited(statements.INSERT, "ON CONFLICT (id) DO NOTHING", "")
+    statements.INSERT = edited(statements.INSERT, "ON CONFLICT (id) DO NOTHING", "")
 
 
 def _answer_before_commit() -> None:
@@ -64,19 +55,19 @@ def _answer_before_commit() -> None:
         answered.set_result(Added(0, True, State.PENDING))
         return answered
 
-    _replace(SqliteStore, "add", add)
+    replace(SqliteStore, "add", add)
 
 
 def _without_owner_check() -> None:
-    statements.DECIDE = _edited(statements.DECIDE, "AND owner = ?", "AND ? <> ''")
+    statements.DECIDE = edited(statements.DECIDE, "AND owner = ?", "AND ? <> ''")
 
 
 def _without_life_lock() -> None:
-    _replace(store, "bury_if_dead", lambda database, replica: True)
+    replace(store, "bury_if_dead", lambda database, replica: True)
 
 
 def _prune_pending() -> None:
-    statements.FORGET = _edited(statements.FORGET, "state <> 'pending' AND", "")
+    statements.FORGET = edited(statements.FORGET, "state <> 'pending' AND", "")
 
 
 def _replay_pending() -> None:
@@ -87,12 +78,12 @@ def _replay_pending() -> None:
 
 
 def _without_blame() -> None:
-    uncounted = _edited(statements.BLAME, "attempts + 1", "attempts")
-    statements.BLAME = _edited(uncounted, "RETURNING attempts", "RETURNING attempts + 1")
+    uncounted = edited(statements.BLAME, "attempts + 1", "attempts")
+    statements.BLAME = edited(uncounted, "RETURNING attempts", "RETURNING attempts + 1")
 
 
 def _without_counting_takeovers() -> None:
-    statements.CLAIM_ORPHANED = _edited(statements.CLAIM_ORPHANED, ", takeovers = takeovers + 1", "")
+    statements.CLAIM_ORPHANED = edited(statements.CLAIM_ORPHANED, ", takeovers = takeovers + 1", "")
 
 
 def _listeners_after_the_decision() -> None:
@@ -103,24 +94,13 @@ def _listeners_after_the_decision() -> None:
         later(0.02, lambda: asyncio.ensure_future(original(self, *arguments)))
         return bool(self.listeners(arguments[0]))
 
-    _replace(Emitter, "emit", emit)
-
-
-def _replace(owner: Any, name: str, value: Any) -> None:
-    getattr(owner, name)
-    setattr(owner, name, value)
-
-
-def _edited(statement: str, old: str, new: str) -> str:
-    if old not in statement:
-        raise ValueError(f"the mutation has nothing to change: {old!r} is not in {statement!r}")
-    return statement.replace(old, new)
+    replace(Emitter, "emit", emit)
 
 
 POWER_LOSS = "tests/reliability/test_power_loss.py::test_no_200_leaves_before_its_webhook_is_on_disk"
 BOUNDARY = "tests/reliability/test_at_boundaries.py::test_all_holds[sqlite-{}]"
 
-MUTANTS: Mapping[str, Mutant] = {
+OF_WEBHOOKS: Mapping[str, Mutant] = {
     "without fsync": Mutant(_without_fsync, POWER_LOSS, "before their webhook was on disk"),
     "without the unique index": Mutant(
         _without_unique_index,
@@ -164,3 +144,5 @@ MUTANTS: Mapping[str, Mutant] = {
         "to be emitted, but never heard of",
     ),
 }
+
+MUTANTS: Mapping[str, Mutant] = {**OF_WEBHOOKS, **OF_ROOMS}

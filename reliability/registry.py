@@ -10,10 +10,17 @@ from reliability.result import Result
 from reliability.rows import (
     at_boundaries,
     bodies,
+    dead_replicas,
     disk_full,
+    everybody_at_once,
+    frozen_replicas,
     kills,
+    many_rooms,
     mutations,
+    orphaned_assistants,
+    poison,
     power_loss,
+    rolling_deploys,
     slowloris,
     suite,
     unsafe_settings,
@@ -52,6 +59,36 @@ ROWS: dict[int, Row] = {
         SQLITE,
     ),
     4: Row("Unsafe configuration", "refused, with the reason", unsafe_settings.run, SQLITE),
+    11: Row(
+        "Three replicas, and each event reaches all of them at once",
+        "1 row each; 1 assistant in each room",
+        partial(everybody_at_once.run, events=10_000, rooms=200),
+    ),
+    12: Row(
+        "A replica with 20 assistants is killed with -9",
+        "all restarted within 2 s on SQLite; 0 overlaps",
+        partial(dead_replicas.run, kills=200, assistants=20, bound=2.0),
+    ),
+    13: Row(
+        "A replica is frozen past its lease: the supervisor alone, and with its children",
+        "supervisor alone: 0 overlaps; all frozen: at most one tick of each",
+        partial(frozen_replicas.run, freezes=100),
+    ),
+    14: Row(
+        "The supervisor dies or freezes; its child, also behind sh and npm start, lives",
+        "the guard has ended the whole group by the deadline",
+        partial(orphaned_assistants.run, doses=100),
+    ),
+    16: Row(
+        "Rolling deploys at 20 deliveries a second; drains with user code that blocks",
+        "0 lost; hand-over within 2 s; the drain keeps its deadline",
+        partial(rolling_deploys.run, deploys=50, blocking_deploys=5),
+    ),
+    17: Row(
+        "Poison: assistants that raise, refuse, exit and hang",
+        "capped backoff, parked, others unaffected",
+        partial(poison.run, doses=1000),
+    ),
     18: Row(
         "The disk is full",
         "503, never 200; recovers unaided",
@@ -86,10 +123,26 @@ ROWS: dict[int, Row] = {
         partial(suite.run, tests=("tests/webhook/test_json_verdicts.py",), dose={}),
         ANY,
     ),
+    24: Row(
+        "A state machine over webhooks, rooms and leases: deliver, duplicate, reorder, crash, expire, freeze, drain",
+        "refines the model",
+        partial(
+            suite.run,
+            tests=("tests/store/test_model.py",),
+            dose={"runs": 2000, "steps": 50},
+            env={"MODEL_EXAMPLES": "2000", "MODEL_STEPS": "50"},
+        ),
+        ANY,
+    ),
     25: Row(
         "Mutations of our own code",
         "every one is caught by a test of the suite",
         mutations.run,
         SQLITE,
+    ),
+    26: Row(
+        "A thousand rooms begin and end in one process that serves 200 at a time (a row of our own)",
+        "no task, file descriptor or memory of them stays",
+        partial(many_rooms.run, rooms=1000),
     ),
 }

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from reliability.process import ROOT
@@ -12,12 +13,14 @@ from whereby_trigger.config import foreign_environment
 SUMMARY = re.compile(r"(\d+) passed.* in ([0-9.]+)s")
 
 
-async def run(folder: Path, store: str, *, tests: tuple[str, ...], dose: Figures) -> Result:
-    """Run tests of the suite, all of which must pass."""
+async def run(
+    folder: Path, store: str, *, tests: tuple[str, ...], dose: Figures, env: Mapping[str, str] | None = None
+) -> Result:
+    """Run tests of the suite, all of which must pass; `env` is how a test is told of a larger dose."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *tests),
         cwd=ROOT,
-        env=foreign_environment(),
+        env={**foreign_environment(), **(env or {})},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from whereby_trigger.store import RoomState
 
-BACKOFF: Final = (1.0, 5.0, 15.0)
+BACKOFF: tuple[float, ...] = (1.0, 5.0, 15.0)
 """Seconds before an assistant that failed is started again, for the first, second and third time."""
 
 HANDED_OVER: Final = "handed over by a replica that stopped"

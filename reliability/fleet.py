@@ -1,0 +1,127 @@
+"""Several replicas on one store, each a process of its own, whose assistants tick in one file."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from reliability.http import Connection, NoAnswer
+from reliability.process import PYTHON, ROOT, Receiver
+from reliability.receiver import SECRET
+from reliability.stores import STORES
+from reliability.ticks import Tick, Ticks
+from whereby_trigger.boot import boot_time
+from whereby_trigger.config import foreign_environment
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
+
+LOOK = 0.01
+
+
+class Fleet:
+    """Start, load, kill, freeze and replace replicas; an async context that leaves nothing running."""
+
+    def __init__(self, folder: Path, store: str, *options: str) -> None:
+        self.url = STORES[store](folder)
+        self.ticks = Ticks(folder / "ticks")
+        self.replicas: list[Receiver] = []
+        self._options = options
+        self._numbers = itertools.count()
+
+    async def start(self, *options: str) -> Receiver:
+        """Start one more replica and wait until it listens."""
+        program = (*PYTHON, "reliability.host", "--store", self.url, "--ticks", str(self.ticks.path))
+        process = await asyncio.create_subprocess_exec(
+            *program,
+            *self._options,
+            *options,
+            cwd=ROOT,
+            env=foreign_environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        replica = Receiver(process)
+        self.replicas.append(replica)
+        await replica.listening()
+        return replica
+
+    async def kill(self, replica: Receiver) -> None:
+        """Kill a replica with -9; its guards and assistants are left to themselves."""
+        self.replicas.remove(replica)
+        os.kill(replica.pid, signal.SIGKILL)
+        await replica.ended()
+
+    async def drain(self, replica: Receiver) -> int:
+        """Have a replica drain and end; return its exit code."""
+        self.replicas.remove(replica)
+        os.kill(replica.pid, signal.SIGTERM)
+        return await replica.ended()
+
+    async def join(self, room: str, replica: Receiver | None = None) -> int:
+        """Let a person join a room, as told to one replica; return the answer's status, 0 for none."""
+        return await self.send(webhook("room.client.joined", room=room), replica or self.replicas[0])
+
+    async def send(self, sent: Webhook, replica: Receiver) -> int:
+        """Deliver a webhook to a replica; return the answer's status, 0 for none."""
+        connection = Connection()
+        headers = {SIGNATURE_HEADER: sign(SECRET, sent.raw, int(time.time()))}
+        try:
+            return await connection.post(await replica.listening(), sent.raw, headers)
+        except NoAnswer:
+            return 0
+        finally:
+            connection.close()
+
+    def room(self) -> str:
+        """Name a room that none had before."""
+        return f"/room-{next(self._numbers)}"
+
+    async def until(self, rooms: Iterable[str], ticked: Callable[[Tick], bool], within: float) -> dict[str, float]:
+        """Wait until in each room an assistant has ticked that meets a condition; give when, by the boot clock.
+
+        A room in which none has by then is left out.
+        """
+        missing, seen, deadline = set(rooms), {}, boot_time() + within
+        for tick in self.ticks.all:
+            self._see(tick, missing, seen, ticked)
+        while missing and boot_time() < deadline:
+            for tick in self.ticks.fresh():
+                self._see(tick, missing, seen, ticked)
+            await asyncio.sleep(LOOK)
+        return seen
+
+    def _see(self, tick: Tick, missing: set[str], seen: dict[str, float], ticked: Callable[[Tick], bool]) -> None:
+        if tick.room in missing and ticked(tick):
+            missing.remove(tick.room)
+            seen[tick.room] = tick.at
+
+    def rooms_of(self, replica: Receiver) -> set[str]:
+        """List the rooms whose last tick was of an assistant of this replica."""
+        self.ticks.fresh()
+        last = {tick.room: tick.host for tick in self.ticks.all}
+        return {room for room, host in last.items() if host == replica.pid}
+
+    async def __aenter__(self) -> "Fleet":
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for replica in self.replicas:
+            for process in family(replica.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            await replica.ended()
+
+
+def family(pid: int) -> list[int]:
+    """List a process and all that descends from it, the eldest first."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        own = [int(child) for child in children.read_text(encoding="ascii").split()]
+    except FileNotFoundError:
+        return []
+    return [pid, *(descendant for child in own for descendant in family(child))]

@@ -1,0 +1,130 @@
+"""The program under test where assistants matter: a trigger whose assistants tick in a file, in one of several forms.
+
+Run as `python -m reliability.host`. Every person's join asks for an assistant; `--assistant` says of what form it is.
+"""
+
+import argparse
+import asyncio
+import itertools
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from reliability.receiver import SECRET
+from whereby_trigger.assist import follow
+from whereby_trigger import AssistantRefused, Session, Trigger, is_human
+
+TICKER = Path(__file__).with_name("ticker.py")
+EVERY = 0.05
+HANG = 3600.0
+RUNS = itertools.count(1)
+"""Numbers that tell one run of a coroutine from the next, as process ids do for processes."""
+
+
+def command(ticks: str) -> list[str]:
+    """Give the command that ticks."""
+    return [sys.executable, "-S", str(TICKER), ticks]
+
+
+def as_process(trigger: Trigger, ticks: str) -> None:
+    trigger.assistant_command(command(ticks), env={"TICK_HOST": str(os.getpid())})
+
+
+def behind_sh(trigger: Trigger, ticks: str) -> None:
+    script = f"{shlex.join(command(ticks))}; true"
+    trigger.assistant_command(["sh", "-c", script], env={"TICK_HOST": str(os.getpid())})
+
+
+def behind_npm(trigger: Trigger, ticks: str) -> None:
+    """Run the command as the start script of the package that stands beside the file of ticks."""
+    folder = str(Path(ticks).parent)
+    trigger.assistant_command(["npm", "start", "--silent", "--prefix", folder], env={"TICK_HOST": str(os.getpid())})
+
+
+def as_coroutine(trigger: Trigger, ticks: str) -> None:
+    @trigger.assistant
+    async def tick(session: Session) -> None:
+        await _tick_until_ended(session, ticks)
+
+
+def blocking(trigger: Trigger, ticks: str) -> None:
+    """Block the event loop for good once the session is to end, as bad user code does."""
+
+    @trigger.assistant
+    async def block(session: Session) -> None:
+        await _tick_until_ended(session, ticks)
+        time.sleep(HANG)  # noqa: ASYNC251 - this is what must not hold up the drain
+
+
+def poisonous(trigger: Trigger, ticks: str) -> None:
+    """Do in each room what its name says: raise, refuse, exit, hang, or tick as a good assistant does."""
+
+    @trigger.assistant
+    async def poison(session: Session) -> None:
+        name = session.room_name
+        if "raise" in name:
+            raise ValueError("poison")
+        if "refuse" in name:
+            raise AssistantRefused("room_empty", retry=False)
+        if "exit" in name:
+            raise SystemExit(3)
+        if "hang" in name:
+            await asyncio.sleep(HANG)
+        await _tick_until_ended(session, ticks)
+
+
+async def _tick_until_ended(session: Session, ticks: str) -> None:
+    notebook = os.open(ticks, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    mark = f"{next(RUNS)} {os.getpid()} {session.room_name}\n"
+    try:
+        while not session.ended.is_set():
+            os.write(notebook, f"{time.clock_gettime(time.CLOCK_BOOTTIME):.4f} {mark}".encode())
+            await asyncio.wait([asyncio.ensure_future(session.ended.wait())], timeout=EVERY)
+    finally:
+        os.close(notebook)
+
+
+FORMS: dict[str, Callable[[Trigger, str], None]] = {
+    "process": as_process,
+    "sh": behind_sh,
+    "npm": behind_npm,
+    "coroutine": as_coroutine,
+    "blocking": blocking,
+    "poison": poisonous,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m reliability.host")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--ticks", required=True)
+    parser.add_argument("--assistant", choices=FORMS, default="process")
+    parser.add_argument("--lease-ttl", type=float, default=30.0)
+    parser.add_argument("--max-rooms", type=int, default=200)
+    parser.add_argument("--stop-grace", type=float, default=2.0)
+    parser.add_argument("--drain-timeout", type=float, default=0.2)
+    parser.add_argument("--backoff", type=float, nargs=len(follow.BACKOFF), default=follow.BACKOFF)
+    options = parser.parse_args()
+    logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
+    follow.BACKOFF = tuple(options.backoff)
+    trigger = Trigger(
+        port=0,
+        host="127.0.0.1",
+        secret=SECRET,
+        store=options.store,
+        lease_ttl=options.lease_ttl,
+        max_rooms=options.max_rooms,
+        stop_grace=options.stop_grace,
+        drain_timeout=options.drain_timeout,
+        webhook_triggers={"room.client.joined": lambda webhook: is_human(webhook)},
+    )
+    FORMS[options.assistant](trigger, options.ticks)
+    trigger.start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""What a mutation is, and how code is changed by one."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+
+class Mutant(Struct, frozen=True):
+    """Describe a mutation: how it is put in, and the test of this suite that must fail with it."""
+
+    put_in: Callable[[], None]
+    caught_by: str
+    complaint: str = "AssertionError"
+    """What the failing test must say, so that it fails for the right reason."""
+
+
+def replace(owner: Any, name: str, value: Any) -> None:
+    """Put another value where there is one."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
+def edited(statement: str, old: str, new: str) -> str:
+    """Change a text that must be there."""
+    if old not in statement:
+        raise ValueError(f"the mutation has nothing to change: {old!r} is not in {statement!r}")
+    return statement.replace(old, new)

@@ -1,0 +1,87 @@
+"""Mutations of rooms and leases."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reliability.mutant import Mutant, edited, replace
+from whereby_trigger.assist import Tenure
+from whereby_trigger.assist.runs import Run
+from whereby_trigger.store import SessionChange
+from whereby_trigger.store.sqlite import lease, migrate, rooms
+
+
+def _without_unique_index() -> None:
+    original = migrate.scripts
+    unique, plain = "CREATE UNIQUE INDEX rooms_open", "CREATE INDEX rooms_open"
+    edited("".join(original().values()), unique, plain)
+    migrate.scripts = lambda: {number: sql.replace(unique, plain) for number, sql in original().items()}
+
+
+def _without_owner_check() -> None:
+    rooms.MOVE = edited(rooms.MOVE, "AND owner = :owner", "AND :owner <> ''")
+
+
+def _without_session_id_match() -> None:
+    def ends(self: SessionChange, session_id: str | None, asked_at: float) -> bool:
+        return self.created_at is None or self.created_at > asked_at
+
+    replace(SessionChange, "ends", ends)
+
+
+def _without_self_stop() -> None:
+    async def unheeded(self: Tenure) -> None:
+        return
+
+    replace(Tenure, "_endangered", unheeded)
+
+
+def _without_asking_for_the_lease() -> None:
+    replace(lease, "holds", lambda *_: True)
+
+
+def _without_the_request_to_stop() -> None:
+    rooms.MOVE = edited(rooms.MOVE, "AND stop IS NOT NULL", "AND 0")
+
+
+def _cut_off_again_and_again() -> None:
+    def cut_off(self: Run, reason: str) -> None:
+        self.hand_over(reason)
+        launched: Any = self.launched
+        launched.cancel()
+
+    replace(Run, "cut_off", cut_off)
+
+
+ROOMS = "tests/store/test_rooms.py::{}"
+
+OF_ROOMS: Mapping[str, Mutant] = {
+    "rooms without the unique index": Mutant(
+        _without_unique_index,
+        "tests/store/sqlite/test_rooms.py::test_a_room_has_one_open_entry",
+        "DID NOT RAISE",
+    ),
+    "rooms without the owner check": Mutant(
+        _without_owner_check,
+        ROOMS.format("test_a_replica_that_does_not_own_a_room_changes_nothing"),
+    ),
+    "sessions without their ids": Mutant(
+        _without_session_id_match,
+        ROOMS.format("test_a_sessions_end_asks_the_assistant_of_that_session_to_end"),
+    ),
+    "without the self-stop": Mutant(
+        _without_self_stop,
+        "tests/assist/test_tenure.py::test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it",
+    ),
+    "rooms taken without a lease": Mutant(
+        _without_asking_for_the_lease,
+        "tests/store/test_leases.py::test_a_replica_whose_lease_has_run_out_takes_no_room",
+    ),
+    "started again though asked to end": Mutant(
+        _without_the_request_to_stop,
+        ROOMS.format("test_a_room_that_is_to_wait_again_but_was_asked_to_end_has_ended"),
+    ),
+    "cut off again and again": Mutant(
+        _cut_off_again_and_again,
+        "tests/assist/test_supervisor.py::test_one_that_clings_to_its_room_however_often_it_is_cut_off_keeps_the_room",
+    ),
+}

@@ -1,0 +1,69 @@
+"""Row 13: a replica is frozen past its lease and goes on: the supervisor alone, or with its children."""
+
+import os
+import signal
+from pathlib import Path
+
+from reliability.fleet import Fleet, family
+from reliability.result import Result
+from reliability.ticks import Tick, overlaps
+from whereby_trigger.boot import boot_time
+
+TTL = 3.0
+WITHIN = TTL + 12.0
+
+
+async def run(folder: Path, store: str, *, freezes: int, rooms: int = 3) -> Result:
+    """Freeze so many supervisors alone, and so many with all their children, each with so many assistants."""
+    alone = folder / "alone"
+    family_too = folder / "family"
+    alone.mkdir()
+    family_too.mkdir()
+    first, problems = await _freeze(alone, store, freezes, rooms, children=False)
+    second, more = await _freeze(family_too, store, freezes, rooms, children=True)
+    problems += more
+    if first:
+        problems.append(f"{len(first)} overlapping ticks where the supervisor alone was frozen")
+    by_assistant: dict[tuple[int, int], int] = {}
+    for tick in second:
+        by_assistant[tick.assistant] = by_assistant.get(tick.assistant, 0) + 1
+    most = max(by_assistant.values(), default=0)
+    if most > 1:
+        problems.append(f"an assistant that was frozen ticked {most} times after another had followed it")
+    figures: dict[str, int | float | str] = {
+        "freezes, supervisor alone": freezes,
+        "overlapping ticks, supervisor alone": len(first),
+        "freezes, with children": freezes,
+        "overlapping ticks, with children": len(second),
+        "overlapping ticks of one assistant, at most": most,
+    }
+    return Result(figures, problems)
+
+
+async def _freeze(
+    folder: Path, store: str, freezes: int, rooms: int, *, children: bool
+) -> tuple[list[Tick], list[str]]:
+    problems: list[str] = []
+    async with Fleet(folder, store, "--lease-ttl", str(TTL)) as fleet:
+        for _ in range(2):
+            await fleet.start()
+        for _ in range(freezes):
+            frozen = await fleet.start()
+            asked = [fleet.room() for _ in range(rooms)]
+            for room in asked:
+                await fleet.join(room, frozen)
+            await fleet.until(asked, lambda tick: True, WITHIN)
+            left = fleet.rooms_of(frozen)
+            processes = family(frozen.pid) if children else [frozen.pid]
+            frozen_at = boot_time()
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            again = await fleet.until(left, lambda tick: tick.at > frozen_at and tick.host != frozen.pid, WITHIN)  # noqa: B023
+            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+            for process in reversed(processes):
+                os.kill(process, signal.SIGCONT)
+            went_on = boot_time()
+            await fleet.until(asked, lambda tick: tick.at > went_on + 1.0, WITHIN)  # noqa: B023
+            await fleet.drain(frozen)
+        fleet.ticks.fresh()
+        return overlaps(fleet.ticks.all), problems

@@ -1,0 +1,106 @@
+"""Row 26, of our own: a thousand rooms started and ended in one process, and what is left of them."""
+
+import asyncio
+import gc
+import itertools
+import os
+import time
+from pathlib import Path
+
+from reliability.http import Connection
+from reliability.measures import percentile
+from reliability.memory import resident
+from reliability.receiver import SECRET
+from reliability.result import Result
+from reliability.stores import STORES
+from whereby_trigger import Session, Trigger
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import SIGNATURE_HEADER, sign
+
+WITHIN = 120.0
+WARM_UP = 200
+MEMORY_BOUND = 16 * 1024 * 1024
+BEHIND = 150
+"""How many rooms are entered before the first of them ends: the replica is near its limit all the time."""
+
+
+class Rooms:
+    """Note when each room's delivery was answered and when its assistant's first line ran."""
+
+    def __init__(self) -> None:
+        self.answered: dict[str, float] = {}
+        self.began: dict[str, float] = {}
+        self.ended: asyncio.Queue[str] = asyncio.Queue()
+
+    async def assistant(self, session: Session) -> None:
+        self.began[session.room_name] = time.monotonic()
+        await session.ended
+        self.ended.put_nowait(session.room_name)
+
+
+async def run(folder: Path, store: str, *, rooms: int, max_rooms: int = 200) -> Result:
+    """Let so many rooms begin and end, some at a time; nothing of them may stay in this process."""
+    trigger = Trigger(
+        port=0,
+        host="127.0.0.1",
+        secret=SECRET,
+        store=STORES[store](folder),
+        max_rooms=max_rooms,
+        webhook_triggers={"room.client.joined": lambda: True},
+    )
+    noted = Rooms()
+    trigger.assistant(noted.assistant)
+    async with trigger:
+        names = (f"/room-{number}" for number in itertools.count())
+        await _begin_and_end(trigger, noted, list(itertools.islice(names, WARM_UP)))
+        before = _footprint()
+        measured = list(itertools.islice(names, rooms))
+        await _begin_and_end(trigger, noted, measured)
+        after = _footprint()
+    delays = [(noted.began[name] - noted.answered[name]) * 1000 for name in measured]
+    tasks, descriptors, memory = (now - then for now, then in zip(after, before, strict=True))
+    problems = [
+        *([f"{tasks} tasks more"] if tasks > 0 else []),
+        *([f"{descriptors} file descriptors more"] if descriptors > 0 else []),
+        *([f"{memory} bytes of memory more"] if memory > MEMORY_BOUND else []),
+    ]
+    figures: dict[str, int | float | str] = {
+        "rooms": rooms,
+        "at a time, at most": max_rooms,
+        "200 to the assistant's first line, p50 (ms)": round(percentile(delays, 50), 1),
+        "200 to the assistant's first line, p99 (ms)": round(percentile(delays, 99), 1),
+        "tasks more": tasks,
+        "file descriptors more": descriptors,
+        "memory more (MiB)": round(memory / 2**20, 1),
+    }
+    return Result(figures, problems)
+
+
+async def _begin_and_end(trigger: Trigger, noted: Rooms, names: list[str]) -> None:
+    connection = Connection()
+    try:
+        async with asyncio.timeout(WITHIN):
+            for number, name in enumerate(names):
+                await _send(trigger, connection, "room.client.joined", name)
+                noted.answered[name] = time.monotonic()
+                if number >= BEHIND:
+                    await _send(trigger, connection, "room.session.ended", names[number - BEHIND])
+            for name in names[-BEHIND:]:
+                await _send(trigger, connection, "room.session.ended", name)
+            for _ in names:
+                await noted.ended.get()
+            while any(room.state != "ended" for room in await trigger.list_assistants()):
+                await asyncio.sleep(0)
+    finally:
+        connection.close()
+
+
+async def _send(trigger: Trigger, connection: Connection, type: str, room: str) -> None:
+    body = webhook(type, room=room, room_session_id=f"session of {room}").raw
+    headers = {SIGNATURE_HEADER: sign(SECRET, body, int(time.time()))}
+    assert await connection.post(trigger.port, body, headers) == 200
+
+
+def _footprint() -> tuple[int, int, int]:
+    gc.collect()
+    return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), resident(os.getpid())

@@ -1,0 +1,75 @@
+"""Row 14: the supervisor dies or freezes while its child lives, also behind a shell and npm."""
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+from reliability.fleet import Fleet, family
+from reliability.host import command
+from reliability.measures import percentile
+from reliability.result import Result
+from whereby_trigger.boot import boot_time
+
+TTL = 3.0
+DEATH_GRACE = 3.0
+"""Seconds after its supervisor's death by which a group must be gone: TERM at once, KILL at most 2 s later."""
+
+WITHIN = 20.0
+LOOK = 0.02
+
+
+async def run(folder: Path, store: str, *, doses: int) -> Result:
+    """Kill so many supervisors and freeze as many, in each form of child that this machine has."""
+    forms = ["process", "sh", *(["npm"] if shutil.which("npm") else [])]
+    figures: dict[str, int | float | str] = {"doses": doses, "forms": ", ".join(forms)}
+    problems = [] if "npm" in forms else ["npm is missing: not shown behind npm start"]
+    delays: dict[str, list[float]] = {"killed": [], "frozen": []}
+    for number in range(doses):
+        form = forms[number % len(forms)]
+        for fault in delays:
+            place = folder / f"{fault}-{number}"
+            place.mkdir()
+            delay = await _orphan(place, store, form, frozen=fault == "frozen")
+            bound = TTL if fault == "frozen" else DEATH_GRACE
+            delays[fault].append(delay)
+            if delay > bound:
+                problems.append(f"{form}, supervisor {fault}: the group was there for {delay:.2f} s, not {bound:g}")
+    for fault, seconds in delays.items():
+        figures[f"supervisor {fault}: group gone after, median (s)"] = round(percentile(seconds, 50), 2)
+        figures[f"supervisor {fault}: group gone after, at most (s)"] = round(max(seconds), 2)
+    return Result(figures, problems)
+
+
+async def _orphan(folder: Path, store: str, form: str, *, frozen: bool) -> float:
+    """Take a supervisor from its assistant; give how many seconds later nothing of the group is left."""
+    async with Fleet(folder, store, "--assistant", form, "--lease-ttl", str(TTL)) as fleet:
+        if form == "npm":
+            script = shlex.join(command(str(fleet.ticks.path)))
+            package = {"name": "assistant", "version": "1.0.0", "scripts": {"start": script}}
+            (folder / "package.json").write_text(json.dumps(package), encoding="utf-8")
+        replica = await fleet.start()
+        room = fleet.room()
+        await fleet.join(room, replica)
+        if not await fleet.until([room], lambda tick: True, WITHIN):
+            return WITHIN
+        children = family(replica.pid)[1:]
+        began = boot_time()
+        os.kill(replica.pid, signal.SIGSTOP if frozen else signal.SIGKILL)
+        while any(map(_lives, children)) and boot_time() < began + WITHIN:
+            await asyncio.sleep(LOOK)
+        gone = boot_time()
+        fleet.ticks.fresh()
+        last = max(tick.at for tick in fleet.ticks.all)
+        return max(gone, last) - began
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"

@@ -1,0 +1,122 @@
+"""Row 16: replicas are replaced one by one under load, with user code that blocks."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from reliability.fleet import Fleet
+from reliability.measures import percentile
+from reliability.process import Receiver
+from reliability.result import Result
+from reliability.stores import viewing
+from reliability.ticks import overlaps
+from whereby_trigger.boot import boot_time
+from whereby_trigger.testing import webhook
+
+RATE = 20.0
+ROOMS = 10
+HAND_OVER = 2.0
+DRAIN_TIMEOUT, STOP_GRACE, MARGIN = 0.2, 2.0, 5.0
+WITHIN = 15.0
+BLOCKED_EXIT = 70
+
+
+class Load:
+    """Deliver joins to whichever replica serves, so many a second, and again where a replica has gone."""
+
+    def __init__(self, fleet: Fleet, rooms: list[str]) -> None:
+        self._fleet = fleet
+        self._rooms = rooms
+        self.acknowledged: list[str] = []
+        self.serving: list[Receiver] = []
+
+    async def go_on(self) -> None:
+        number = 0
+        while True:
+            sent = webhook("room.client.joined", room=self._rooms[number % len(self._rooms)])
+            for replica in self.serving:
+                if await self._fleet.send(sent, replica) == 200:
+                    self.acknowledged.append(sent.id)
+                    break
+            number += 1
+            await asyncio.sleep(1 / RATE)
+
+
+async def run(folder: Path, store: str, *, deploys: int, blocking_deploys: int) -> Result:
+    """Replace a replica so often; then drain so many whose assistants block the event loop."""
+    result = await _deploy(folder, store, deploys)
+    exits = [await _drain_blocked(folder / f"blocked-{number}", store) for number in range(blocking_deploys)]
+    problems = list(result.problems)
+    bound = DRAIN_TIMEOUT + STOP_GRACE + MARGIN + 1.5
+    problems += [f"blocked: ended after {seconds:.1f} s, not {bound:g}" for seconds, _ in exits if seconds > bound]
+    problems += [f"blocked: exit code {code}, not {BLOCKED_EXIT}" for _, code in exits if code != BLOCKED_EXIT]
+    blocked: dict[str, int | float | str] = {"drains with blocking user code": len(exits)}
+    if exits:
+        blocked["of these ended after, at most (s)"] = round(max(seconds for seconds, _ in exits), 1)
+    return Result({**result.figures, **blocked}, problems)
+
+
+async def _deploy(folder: Path, store: str, deploys: int) -> Result:
+    problems: list[str] = []
+    delays: list[float] = []
+    async with Fleet(folder, store) as fleet:
+        rooms = [fleet.room() for _ in range(ROOMS)]
+        load = Load(fleet, rooms)
+        load.serving = [await fleet.start() for _ in range(2)]
+        sending = asyncio.create_task(load.go_on())
+        await fleet.until(rooms, lambda tick: True, WITHIN)
+        for _ in range(deploys):
+            old, new = load.serving[0], await fleet.start()
+            left = fleet.rooms_of(old)
+            load.serving = [*load.serving[1:], new]
+            code = await fleet.drain(old)
+            ended = boot_time()
+            if code != 0:
+                problems.append(f"a drained replica exited with {code}; it said:\n{old.last_words}")
+            again = await fleet.until(left, lambda tick: tick.host != old.pid and tick.at > ended - WITHIN, WITHIN)  # noqa: B023
+            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+            lasts = {tick.room: tick.at for tick in fleet.ticks.all if tick.host == old.pid}
+            firsts = _first_after(fleet, lasts, old.pid)
+            delays += [firsts[room] - lasts[room] for room in left & firsts.keys()]
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+        async with viewing(fleet.url) as view:
+            await view.until_decided()
+            stored = {record.id for record in await view.records()}
+        doubled = overlaps(fleet.ticks.all)
+    lost = [id for id in load.acknowledged if id not in stored]
+    slow = [delay for delay in delays if delay > HAND_OVER]
+    problems += [f"{len(lost)} acknowledged are lost"] if lost else []
+    problems += [f"{len(slow)} hand-overs took longer than {HAND_OVER:g} s"] if slow else []
+    problems += [f"{len(doubled)} overlapping ticks"] if doubled else []
+    figures: dict[str, int | float | str] = {
+        "deploys": deploys,
+        "acknowledged": len(load.acknowledged),
+        "lost": len(lost),
+        "hand-overs": len(delays),
+        "hand-over, median (s)": round(percentile(delays, 50), 2) if delays else "none",
+        "hand-over, at most (s)": round(max(delays), 2) if delays else "none",
+        "overlaps": len(doubled),
+    }
+    return Result(figures, problems)
+
+
+def _first_after(fleet: Fleet, lasts: dict[str, float], old: int) -> dict[str, float]:
+    firsts: dict[str, float] = {}
+    for tick in fleet.ticks.all:
+        if tick.host != old and tick.room in lasts and tick.at > lasts[tick.room]:
+            firsts.setdefault(tick.room, tick.at)
+    return firsts
+
+
+async def _drain_blocked(folder: Path, store: str) -> tuple[float, int]:
+    folder.mkdir()
+    async with Fleet(folder, store, "--assistant", "blocking") as fleet:
+        replica = await fleet.start()
+        room = fleet.room()
+        await fleet.join(room, replica)
+        await fleet.until([room], lambda tick: True, WITHIN)
+        began = boot_time()
+        code = await fleet.drain(replica)
+        return boot_time() - began, code

@@ -1,0 +1,63 @@
+"""What fake assistants wrote: who was in which room when, and whether two were ever in one at once."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Tick(Struct, frozen=True):
+    """Say that an assistant was in a room, by the boot clock, in seconds; `host` is the replica's process."""
+
+    at: float
+    pid: int
+    host: int
+    room: str
+
+    @property
+    def assistant(self) -> tuple[int, int]:
+        return self.host, self.pid
+
+
+class Ticks:
+    """Read a file of ticks as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+        self.all: list[Tick] = []
+
+    def fresh(self) -> list[Tick]:
+        """Read the ticks that have come since the last look."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            whole, _, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + 1 if whole else 0
+        ticks = [_tick(line) for line in whole.splitlines()]
+        self.all += ticks
+        return ticks
+
+
+def overlaps(ticks: Iterable[Tick]) -> list[Tick]:
+    """List the ticks of an assistant that another had already followed in its room."""
+    followed: dict[str, set[tuple[int, int]]] = {}
+    current: dict[str, tuple[int, int]] = {}
+    found = []
+    for tick in sorted(ticks, key=lambda tick: tick.at):
+        before = followed.setdefault(tick.room, set())
+        now = current.get(tick.room)
+        if tick.assistant in before:
+            found.append(tick)
+        elif now is not None and now != tick.assistant:
+            before.add(now)
+            current[tick.room] = tick.assistant
+        else:
+            current[tick.room] = tick.assistant
+    return found
+
+
+def _tick(line: bytes) -> Tick:
+    at, pid, host, room = line.decode().split()
+    return Tick(float(at), int(pid), int(host), room)

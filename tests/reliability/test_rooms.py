@@ -1,0 +1,62 @@
+"""Rows 11 to 17 and 26, in small doses: assistants on three replicas that die, freeze, are replaced and are poisoned."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reliability.rows import (
+    dead_replicas,
+    everybody_at_once,
+    frozen_replicas,
+    many_rooms,
+    orphaned_assistants,
+    poison,
+    rolling_deploys,
+)
+from reliability.ticks import Tick, overlaps
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_event_that_reaches_every_replica_is_one_row_and_one_assistant(tmp_path: Path, store: str) -> None:
+    result = await everybody_at_once.run(tmp_path, store, events=200, rooms=20)
+    assert result.problems == []
+
+
+async def test_a_killed_replicas_assistants_are_back_within_two_seconds(tmp_path: Path, store: str) -> None:
+    result = await dead_replicas.run(tmp_path, store, kills=2, assistants=6, bound=2.0)
+    assert result.problems == []
+
+
+async def test_a_frozen_replica_never_shares_a_room_with_its_successor(tmp_path: Path, store: str) -> None:
+    result = await frozen_replicas.run(tmp_path, store, freezes=1)
+    assert result.problems == []
+
+
+async def test_nothing_of_an_assistant_outlives_its_supervisor(tmp_path: Path, store: str) -> None:
+    forms = 3 if shutil.which("npm") else 2
+    result = await orphaned_assistants.run(tmp_path, store, doses=forms)
+    assert [problem for problem in result.problems if "npm is missing" not in problem] == []
+
+
+async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: Path, store: str) -> None:
+    result = await rolling_deploys.run(tmp_path, store, deploys=2, blocking_deploys=1)
+    assert result.problems == []
+
+
+async def test_a_poisoned_room_harms_no_other(tmp_path: Path, store: str) -> None:
+    result = await poison.run(tmp_path, store, doses=12, backoff=(0.1, 0.1, 0.1))
+    assert result.problems == []
+
+
+async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, store: str) -> None:
+    result = await many_rooms.run(tmp_path, store, rooms=300)
+    assert result.problems == []
+
+
+def test_a_tick_after_a_successors_first_is_an_overlap() -> None:
+    old, new = Tick(1.0, 10, 1, "/a"), Tick(2.0, 20, 2, "/a")
+    late = Tick(3.0, 10, 1, "/a")
+    assert overlaps([old, new]) == []
+    assert overlaps([new, old, late]) == [late]
