@@ -3,21 +3,21 @@
 import asyncio
 import logging
 import signal
-import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
-from whereby_trigger import logs, signals
+from whereby_trigger import logs, program, signals
 from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
-from whereby_trigger.config import Resolved, Settings, check, masked, platform_expects_traffic, resolve
+from whereby_trigger.config import Resolved, Settings, check, masked, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
+from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import SHUTDOWN_WITHIN, Edge, Rules, Server, bind
 from whereby_trigger.running import Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
@@ -36,8 +36,6 @@ NO_PREDICATES: Final[WebhookTriggers] = {}
 """Not None: a type checker blames the wrong entry of a dict only where nothing but a dict can be given."""
 
 LAST_DECISIONS = 1.0
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Trigger:
@@ -201,9 +199,9 @@ class Trigger:
         Does nothing while the command line imports the program, since the command line serves. Raises LifecycleError
         in a running event loop, ConfigError, AddressError or StoreError where it cannot start.
         """
-        if _Importing.active:
+        if program.is_being_imported():
             return
-        if _in_event_loop():
+        if program.in_event_loop():
             raise LifecycleError(
                 "start() blocks, but an event loop is running here: write `await trigger.serve()`, "
                 "or `async with trigger:` to go on beside it"
@@ -215,7 +213,7 @@ class Trigger:
                 "move @trigger.on(...) and @trigger.assistant before start()",
                 stacklevel=2,
             )
-        run(self)
+        program.run(self.serve())
 
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
@@ -289,7 +287,7 @@ class Trigger:
         return TestingTrigger(wire)
 
     def _settings(self) -> Settings:
-        if _Importing.active:
+        if program.is_being_imported():
             raise LifecycleError(
                 "the command line imports this program and serves it by itself: "
                 'put what serves under `if __name__ == "__main__":`, or call start(), which returns at once then'
@@ -383,12 +381,6 @@ class Trigger:
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
 
 
-def run(trigger: Trigger) -> None:
-    """Serve a trigger in an event loop of its own, until a signal has drained it. Blocks."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(trigger.serve())
-
-
 def store_for(url: str, lease_ttl: float = 30.0) -> Store:
     """Make the store that a URL names, unopened, for a replica whose lease lasts `lease_ttl` seconds.
 
@@ -397,51 +389,3 @@ def store_for(url: str, lease_ttl: float = 30.0) -> Store:
     if url.startswith("sqlite:"):
         return SqliteStore(url, lease_ttl)
     raise ConfigError(f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db")
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Make every `start()` return at once, while the command line imports a program that calls it."""
-    _Importing.active = True
-    try:
-        yield
-    finally:
-        _Importing.active = False
-
-
-class _Importing:
-    active = False
-
-
-def check_reach(settings: Settings) -> None:
-    """Raise ConfigError where other machines would be served, or expect to be, with nothing to tell who is calling."""
-    if settings.signed or settings.allow_unsigned or settings.host in LOOPBACK:
-        return
-    if settings.host is not None:
-        raise ConfigError(
-            f"host {settings.host!r} would serve other machines, but there is no secret to tell who is calling: "
-            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, "
-            "or take whatever comes with allow_unsigned=True (--allow-unsigned)"
-        )
-    if platform_expects_traffic():
-        raise ConfigError(
-            "PORT is set, so outside traffic is expected here, but there is no secret to tell who is calling: "
-            "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard, "
-            "or take whatever comes with allow_unsigned=True (--allow-unsigned)"
-        )
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop

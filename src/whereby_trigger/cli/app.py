@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from whereby_trigger.config import NAMES, Resolved, resolve
 from whereby_trigger.errors import AppError
-from whereby_trigger.trigger import Trigger, importing
+from whereby_trigger.program import importing
+from whereby_trigger.trigger import Trigger
 
 DEFAULTS = ("app.py", "main.py", "trigger.py")
 OURS = Path(__file__).parent.parent

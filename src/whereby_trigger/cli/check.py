@@ -20,10 +20,11 @@ from whereby_trigger.cli.output import FAILED, show_objects, show_table
 from whereby_trigger.config import Settings
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS
 from whereby_trigger.errors import AppError, ConfigError, UsageError
+from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import bind
 from whereby_trigger.store import Store
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.trigger import Trigger, check_reach, store_for
+from whereby_trigger.trigger import Trigger, store_for
 
 
 class Finding(Struct, frozen=True):

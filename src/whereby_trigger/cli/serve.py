@@ -9,7 +9,8 @@ import click
 from whereby_trigger import logs
 from whereby_trigger.cli.app import app_argument, load, locate
 from whereby_trigger.cli.options import settings_options
-from whereby_trigger.trigger import Trigger, run
+from whereby_trigger.program import run
+from whereby_trigger.trigger import Trigger
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -24,7 +25,7 @@ def serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
     logs.configure()
     if not trigger.emitter.events() and trigger.registered_assistant is None:
         logger.warning(NOTHING_LISTENS)
-    run(trigger)
+    run(trigger.serve())
 
 
 @click.command()
