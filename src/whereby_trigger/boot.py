@@ -15,7 +15,8 @@ def boot_time() -> float:
     """Read the seconds since the machine started."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    # Python's monotonic clock stands still while a Mac sleeps.
+    return time.clock_gettime(time.CLOCK_MONOTONIC) if sys.platform == "darwin" else time.monotonic()
 
 
 def boot_id() -> str:

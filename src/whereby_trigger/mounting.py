@@ -4,10 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from starlette.routing import Router
-from starlette.types import Receive, Scope, Send
-
-from whereby_trigger.receive import Edge
+from whereby_trigger.receive.edge import Edge, Receive, Scope, Send
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -23,17 +20,23 @@ class Mounted:
     """Answer ASGI requests with the running edge; with 503, and a hint in the log, while there is none."""
 
     def __init__(self, lifespan: Callable[[Any], Any], edge: Callable[[], Edge | None]) -> None:
-        self._lifespan = Router(lifespan=lifespan)
+        self._lifespan = lifespan
         self._edge = edge
         self._hinted = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
+            await self._run_lifespan(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
             await self._answer(scope, receive, send)
+
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Imported here, since only a server that runs `trigger.asgi` as it is needs it.
+        from starlette.routing import Router
+
+        await Router(lifespan=self._lifespan)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         edge = self._edge()

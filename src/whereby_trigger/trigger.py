@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, program, signals
 from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
@@ -18,12 +18,15 @@ from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTri
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
 from whereby_trigger.reach import check_reach
-from whereby_trigger.receive import SHUTDOWN_WITHIN, Edge, Rules, Server, bind
+from whereby_trigger.receive import Edge, Rules, bind
 from whereby_trigger.running import Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import room_from_url
+
+if TYPE_CHECKING:
+    from whereby_trigger.receive.server import Server
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -239,6 +242,9 @@ class Trigger:
         except BaseException:
             listener.close()
             raise
+        # uvicorn is a third of what the import of this package would take, and a mounted trigger needs none.
+        from whereby_trigger.receive.server import Server
+
         self._server = Server(edge, listener)
         await self._server.open()
         host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
@@ -255,8 +261,11 @@ class Trigger:
                 ending.push_async_callback(self._close_port, self._server)
             await self._drain()
 
-    async def _close_port(self, server: Server) -> None:
-        await server.close(0 if self._hurry.is_set() else SHUTDOWN_WITHIN)
+    async def _close_port(self, server: "Server") -> None:
+        if self._hurry.is_set():
+            await server.close(0)
+        else:
+            await server.close()
         self._server = None
 
     @asynccontextmanager

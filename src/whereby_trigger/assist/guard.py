@@ -213,7 +213,7 @@ def clock() -> float:
     """Read the boot clock, as `whereby_trigger.boot` does."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def wakes_when_a_child_ends() -> int:

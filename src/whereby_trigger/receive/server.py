@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -10,9 +9,6 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from whereby_trigger.errors import AddressError
-
-BACKLOG = 2048
 MAX_HEADERS = 64 * 1024
 REQUEST_WITHIN = 10.0
 """Seconds that a request may take to arrive, from its first byte or the opening of its connection."""
@@ -27,35 +23,6 @@ SHUTDOWN_WITHIN = 5.0
 """Seconds that requests get to finish at the end: more than one may wait for the store."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Open a listening socket; raises AddressError where the address cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, UnicodeError) as error:
-        raise AddressError(f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise AddressError(_why_not_bound(host, port, error)) from error
-    return listener
-
-
-def _why_not_bound(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} is in use on {host}: stop what listens there, or choose another with --port or port="
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs more rights than this process has: choose one above 1023"
-    return f"{host}:{port} cannot be listened on: {error.strerror}"
 
 
 class Protocol(HttpToolsProtocol):

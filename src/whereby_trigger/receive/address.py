@@ -1,0 +1,37 @@
+"""The address that is listened on, or the reason why it cannot be had."""
+
+import errno
+import socket
+
+from whereby_trigger.errors import AddressError
+
+BACKLOG = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open a listening socket; raises AddressError where the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise AddressError(f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressError(_why_not_bound(host, port, error)) from error
+    return listener
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use on {host}: stop what listens there, or choose another with --port or port="
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights than this process has: choose one above 1023"
+    return f"{host}:{port} cannot be listened on: {error.strerror}"
