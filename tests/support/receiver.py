@@ -9,7 +9,8 @@ from tests.support.http import SECRET
 from whereby_trigger import Trigger
 from whereby_trigger.config import resolve
 from whereby_trigger.decide import UserCode
-from whereby_trigger.receive import Edge, Rules, Server, bind
+from whereby_trigger.receive import Edge, Rules, bind
+from whereby_trigger.receive.server import Server
 from whereby_trigger.running import Running
 from whereby_trigger.store import Added, Arrival, Query, Record
 from whereby_trigger.store.sqlite import SqliteStore
