@@ -109,6 +109,7 @@ class Running:
 
     async def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
+        await self._backlog.looked(timeout)
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
         while (left := deadline - time.monotonic()) > 0:
             await self.dispatcher.drain(left)
