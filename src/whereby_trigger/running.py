@@ -169,6 +169,7 @@ class Running:
             await self._supervisor.hand_over("the replica is draining")
 
     async def _settle(self, deadline: float) -> None:
+        await self._backlog.looked(max(0.0, deadline - time.monotonic()))
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
         while (left := deadline - time.monotonic()) > 0:
             await self.dispatcher.drain(left)

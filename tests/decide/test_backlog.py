@@ -74,7 +74,7 @@ async def test_more_than_memory_holds_is_decided_once_each_and_in_order(asynchro
             await asyncio.gather(*(stage.deliver(joined(n)) for n in range(number, number + 20)))
             asked.go.set()
         await eventually(lambda: all_decided(stage))
-        assert len(stage.decided) == total
+        await eventually(lambda: len(stage.decided) == total)
     assert asked.in_order_of_arrival(total)
 
 

@@ -43,6 +43,7 @@ class Backlog:
         self._subdomain = subdomain
         self._claimed = claimed
         self._woken = asyncio.Event()
+        self._looked = asyncio.Event()
         self._claim_at = 0.0
         self._read_at = 0.0
 
@@ -56,6 +57,12 @@ class Backlog:
         self._read_at = 0.0
         self._woken.set()
 
+    async def looked(self, within: float) -> None:
+        """Wait for the first look, at most `within` seconds: until then nothing that is stored is queued."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._looked.wait()
+
     async def run(self) -> None:
         """Look at once, when told to, and every few seconds, until cancelled."""
         while True:
@@ -67,6 +74,7 @@ class Backlog:
                 self._claim_at, pause = 0.0, TAKEOVER
             else:
                 pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
+            self._looked.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
