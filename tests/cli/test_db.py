@@ -42,7 +42,7 @@ def ids(url: str) -> list[str]:
 
 def test_migrate_creates_the_store_and_says_what_it_applied(call: Call, tmp_path: Path, url: str) -> None:
     path = tmp_path / "whereby-trigger.db"
-    assert call("db", "migrate").stdout == f"{path}: applied migration 1\n"
+    assert call("db", "migrate").stdout == f"{path}: applied migrations 1, 2\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert ids(url) == []
     assert call("db", "migrate").stdout == f"{path}: nothing to do, its schema is up to date\n"

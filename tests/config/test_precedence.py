@@ -21,6 +21,9 @@ VALUES: dict[str, tuple[Any, Any, str]] = {
     "retention": (61, 62, "63"),
     "max_age": (9001, 9002, "9003"),
     "predicate_timeout": (1, 2, "3"),
+    "lease_ttl": (1, 2, "3"),
+    "max_rooms": (1, 2, "3"),
+    "stop_grace": (1, 2, "3"),
     "drain_timeout": (1, 2, "3"),
 }
 

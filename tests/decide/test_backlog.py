@@ -264,7 +264,7 @@ async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
 async def test_a_look_that_is_asked_for_as_the_trigger_closes_does_not_keep_it_open(steps: int, tmp_path: Path) -> None:
     asked = Asked()
     async with Stage(asked.trigger(), tmp_path) as stage:
-        backlog = Backlog(stage.store, stage.running.dispatcher, None)
+        backlog = Backlog(stage.store, stage.running.dispatcher, max_age=60)
         looking = asyncio.create_task(backlog.run())
         await eventually(lambda: not stage.running.dispatcher.behind)
         backlog.read()

@@ -24,7 +24,8 @@ def migrate(app: str | None, store: str | None) -> None:
     """Create the store where there is none, and bring it to this program's schema."""
     opened = store_for(settings_with_store(app, store).store)
     applied = asyncio.run(opened.migrate())
-    did = f"applied migration {', '.join(map(str, applied))}" if applied else "nothing to do, its schema is up to date"
+    numbers = ", ".join(map(str, applied))
+    did = f"applied migrations {numbers}" if applied else "nothing to do, its schema is up to date"
     click.echo(f"{opened.location}: {did}")
 
 
