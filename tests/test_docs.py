@@ -18,7 +18,12 @@ from whereby_trigger.testing import webhook
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PAGES = [Page(path) for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *EXAMPLES.glob("*.md")])]
-ENVIRONMENT = {"ASSISTANT": "true", "PYTHONPATH": os.pathsep.join(("", str(EXAMPLES)))}
+# An assistant may stay for as long as a drain lasts.
+ENVIRONMENT = {
+    "ASSISTANT": "true",
+    "PYTHONPATH": os.pathsep.join(("", str(EXAMPLES))),
+    "WHEREBY_TRIGGER_DRAIN_TIMEOUT": "0",
+}
 WITHIN = 60.0
 
 

@@ -1,0 +1,46 @@
+"""What docs/reference.md lists as a success's claim on its room is what claims say."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.markdown import Page
+from whereby_trigger import RoomClientJoined
+from whereby_trigger.assist import Claims, Supervisor
+from whereby_trigger.testing import webhook
+from whereby_trigger.trigger import store_for
+from whereby_trigger.webhook import room_of
+
+pytestmark = pytest.mark.anyio
+
+REFERENCE = Page(Path(__file__).parents[2] / "docs" / "reference.md")
+
+
+async def test_every_documented_claim_is_said_and_no_other(tmp_path: Path) -> None:
+    store = store_for(f"sqlite:///{tmp_path}/rooms.db")
+    await store.open(lambda: None)
+    said: list[str] = []
+
+    async def claim(by: RoomClientJoined, *, slots: int = 1) -> str:
+        room = room_of(by)
+        assert room is not None
+        claims = Claims(store, Supervisor(store, None, slots), bots=False)  # type: ignore[arg-type]
+        said.append(await claims.claim(room, by, time.time()))
+        return room.key
+
+    joined: RoomClientJoined = webhook("room.client.joined")
+    try:
+        await claim(webhook("room.client.joined", role_name="assistant"))
+        await claim(webhook("room.client.joined", room="/no-slot"), slots=0)
+        key = await claim(joined)
+        await claim(joined)
+        await store.take(2, time.time())
+        await claim(joined)
+        await store.stop(key, "by hand", time.time())
+        await claim(joined)
+    finally:
+        await store.close()
+    documented = [row[0] for row in REFERENCE.table("predicate NAME returned True; …")]
+    assert sorted(re.sub("replica .+", "replica ID", words) for words in said) == sorted(documented)
