@@ -1,0 +1,48 @@
+"""The watchdog: it ends the process whose loop is held up past a deadline, and no other."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import threading
+from whereby_trigger.assist.watchdog import Watchdog
+from whereby_trigger.boot import boot_time
+
+watchdog = Watchdog()
+{setting}
+threading.Event().wait({seconds})
+print("went on")
+"""
+
+
+def run(setting: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a program that sets deadlines and is then held up for so many seconds."""
+    program = PROGRAM.format(setting=setting, seconds=seconds)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_a_deadline_that_passes_ends_the_process_and_says_whose_it_was() -> None:
+    ended = run('watchdog.set("the lease", boot_time() + 0.1)', 20)
+    assert (ended.returncode, ended.stdout) == (70, "")
+    assert "the deadline of the lease" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param('watchdog.set("the lease", boot_time() + 60)', id="not reached"),
+        pytest.param('watchdog.set("the lease", boot_time() - 1, lambda: False)', id="nothing runs"),
+        pytest.param('watchdog.set("a", boot_time() - 1); watchdog.set("a", boot_time() + 60)', id="moved"),
+        pytest.param('watchdog.set("a", boot_time() - 1); watchdog.clear("a")', id="cleared"),
+        pytest.param('watchdog.set("a", boot_time() - 1); watchdog.close()', id="closed"),
+    ],
+)
+def test_a_deadline_that_does_not_pass_ends_nothing(setting: str) -> None:
+    went_on = run(setting, 1)
+    assert (went_on.returncode, went_on.stdout, went_on.stderr) == (0, "went on\n", "")
+
+
+def test_a_deadline_of_another_name_still_holds() -> None:
+    assert run('watchdog.set("a", boot_time() + 60); watchdog.set("b", boot_time() + 0.1)', 20).returncode == 70

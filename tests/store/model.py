@@ -1,0 +1,165 @@
+"""A store in a page of plain Python, without disk, threads or other processes: what every store must amount to."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from whereby_trigger.store import ROOM_TRANSITIONS, RoomRequest, RoomState, SessionChange
+from whereby_trigger.store.states import OVER, OWNED
+
+WAITING, STARTING, ENDING, ENDED = RoomState.WAITING, RoomState.STARTING, RoomState.ENDING, RoomState.ENDED
+
+
+def ends(change: SessionChange, request: RoomRequest) -> bool:
+    later = change.created_at is not None and change.created_at > request.asked_at
+    if None in (change.session_id, request.session_id):
+        return later and not change.started
+    same = change.session_id == request.session_id
+    return later and not same if change.started else same
+
+
+@dataclass
+class Webhook:
+    owner: str | None
+    received_at: float
+    pending: bool = True
+    deliveries: int = 1
+    takeovers: int = 0
+
+
+@dataclass
+class Entry:
+    request: RoomRequest
+    since: float
+    state: RoomState = WAITING
+    owner: str | None = None
+    stop: str | None = None
+    attempt: int = 0
+    successor: RoomRequest | None = None
+    id: float = inf
+    """The store's number, which decides the order; the test fills it in."""
+
+
+@dataclass
+class Model:
+    ttl: float
+    clock: float = 0.0
+    leases: dict[str, float] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    rooms: list[Entry] = field(default_factory=list)
+
+    def holds(self, replica: str) -> bool:
+        return self.leases.get(replica, 0.0) > self.clock
+
+    def open_entry(self, key: str) -> Entry | None:
+        return next((room for room in self.rooms if room.request.key == key and room.state not in OVER), None)
+
+    def join(self, replica: str) -> None:
+        self.leases[replica] = self.clock + self.ttl
+
+    def renew(self, replica: str) -> bool:
+        held = self.holds(replica)
+        if held:
+            self.join(replica)
+        return held
+
+    def add(self, id: str, owner: str, now: float, change: SessionChange | None) -> bool:
+        if id in self.webhooks:
+            self.webhooks[id].deliveries += 1
+            return False
+        self.webhooks[id] = Webhook(owner, now)
+        room = self.open_entry(change.key) if change else None
+        if room is not None and change is not None:
+            if room.successor is not None and ends(change, room.successor):
+                room.successor = None
+            if ends(change, room.request):
+                self._ask_to_stop(room, "session", now)
+        return True
+
+    def decide(self, id: str, owner: str) -> bool:
+        webhook = self.webhooks[id]
+        decided = webhook.pending and webhook.owner == owner
+        webhook.pending = webhook.pending and not decided
+        return decided
+
+    def replay(self) -> None:
+        for webhook in self.webhooks.values():
+            if not webhook.pending:
+                webhook.pending, webhook.owner, webhook.takeovers = True, None, 0
+
+    def request(self, request: RoomRequest, now: float) -> bool:
+        room = self.open_entry(request.key)
+        if room is None:
+            self.rooms.append(Entry(request, now))
+        elif room.state is ENDING or room.stop is not None:
+            room.successor = request
+        return room is None
+
+    def take(self, owner: str, slots: int, now: float) -> list[Entry]:
+        waiting = sorted((room for room in self.rooms if room.state is WAITING), key=lambda room: room.id)
+        taken = waiting[:slots] if self.holds(owner) else []
+        for room in taken:
+            room.state, room.owner, room.attempt, room.since = STARTING, owner, room.attempt + 1, now
+        return taken
+
+    def move(self, room: Entry, state: RoomState, owner: str, now: float) -> bool:
+        if room.owner != owner or state not in ROOM_TRANSITIONS[room.state]:
+            return False
+        room.state = ENDED if state is WAITING and room.stop else state
+        room.owner, room.since = owner if room.state in OWNED else None, now
+        if room.state in OVER and room.successor is not None:
+            self.rooms.append(Entry(room.successor, now))
+            room.successor = None
+        return True
+
+    def stop(self, key: str, now: float) -> None:
+        room = self.open_entry(key)
+        if room is not None:
+            self._ask_to_stop(room, "hand", now)
+            room.successor = None
+
+    def _ask_to_stop(self, room: Entry, reason: str, now: float) -> None:
+        if room.state is WAITING:
+            room.state, room.since = ENDED, now
+        else:
+            room.stop = room.stop or reason
+
+    def gone(self) -> set[str]:
+        """Name the replicas that are dead or whose lease has run out, and who own something without one."""
+        owners = {webhook.owner for webhook in self.webhooks.values() if webhook.pending}
+        owners |= {room.owner for room in self.rooms}
+        known = {replica for replica in (*self.leases, *owners) if replica is not None}
+        return {one for one in known if one in self.dead or (one in self.leases and not self.holds(one))}
+
+    def claim(self, owner: str, now: float) -> int:
+        if not self.holds(owner):
+            return 0
+        taken = self._pass_on(None, owner)
+        for other in self.gone() - {owner}:
+            taken += self._pass_on(other, owner) + self._release(other, now)
+            self.leases.pop(other, None)
+        return taken
+
+    def leave(self, replica: str, now: float) -> None:
+        self._pass_on(replica, None)
+        self._release(replica, now)
+        self.leases.pop(replica, None)
+        self.dead.add(replica)
+
+    def _pass_on(self, owner: str | None, heir: str | None) -> int:
+        passed = [webhook for webhook in self.webhooks.values() if webhook.pending and webhook.owner == owner]
+        for webhook in passed:
+            webhook.owner = heir
+            webhook.takeovers += owner is not None and heir is not None
+        return len(passed)
+
+    def _release(self, owner: str, now: float) -> int:
+        owned = [room for room in self.rooms if room.owner == owner]
+        for room in owned:
+            self.move(room, ENDED if room.state is ENDING else WAITING, owner, now)
+        return len(owned)
+
+    def prune(self, before: float) -> None:
+        for id in [id for id, one in self.webhooks.items() if not one.pending and one.received_at < before]:
+            del self.webhooks[id]
+        self.rooms = [room for room in self.rooms if room.state not in OVER or room.since >= before]
