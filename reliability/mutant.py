@@ -11,7 +11,7 @@ class Mutant(Struct, frozen=True):
 
     put_in: Callable[[], None]
     caught_by: str
-    complaint: str = "AssertionError"
+    complaint: str = "assert "
     """What the failing test must say, so that it fails for the right reason."""
 
 

@@ -74,12 +74,17 @@ def stamped(result: Result, seconds: float) -> Run:
 def render(runs: Runs) -> str:
     """Write the page."""
     lines = ["| # | Fault | Store | | Date | Commit |", "|---|---|---|---|---|---|"]
-    for number, by_store in runs.items():
-        for store, run in by_store.items():
-            verdict = "passed" if run.passed else "**failed**"
-            lines.append(f"| {number} | {ROWS[number].fault} | {store} | {verdict} | {run.date} | {run.commit} |")
+    for number, row in ROWS.items():
+        for store in row.stores:
+            lines.append(f"| {number} | {row.fault} | {store} | {_verdict(runs.get(number, {}).get(store))} |")
     sections = [_section(number, store, run) for number, by_store in runs.items() for store, run in by_store.items()]
     return INTRODUCTION + "\n".join(lines) + "\n" + "".join(sections)
+
+
+def _verdict(run: Run | None) -> str:
+    if run is None:
+        return "not run yet | |"
+    return f"{'passed' if run.passed else '**failed**'} | {run.date} | {run.commit}"
 
 
 def _section(number: int, store: str, run: Run) -> str:
