@@ -1,4 +1,4 @@
-"""The demo: a real server, a scripted meeting sent to it, a kill in the worst moment, and the proof that all held."""
+"""The demo: real servers, scripted meetings sent to them, kills in the worst moment, and the proof that all held."""
 
 
 def run() -> int:

@@ -1,8 +1,7 @@
-"""The demo's course: start, send, kill, restart, look, check."""
+"""The demo's course: start, send, kill, restart, look, check; and then the second act."""
 
 import asyncio
 import contextlib
-import http.client
 import secrets
 import tempfile
 import time
@@ -10,26 +9,39 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from whereby_trigger.cli.demo import replicas
+from whereby_trigger.cli.demo.crowd import Crowd
 from whereby_trigger.cli.demo.findings import Found, Heard, Sent, checks
 from whereby_trigger.cli.demo.meeting import STANDUP, Meeting, Step
+from whereby_trigger.cli.demo.post import post
 from whereby_trigger.cli.demo.server import Server
 from whereby_trigger.cli.demo.show import Show
 from whereby_trigger.store import Query, Record, State
 from whereby_trigger.trigger import store_for
-from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 
-ANSWER_WITHIN = 5.0
 DECIDED_WITHIN = 10.0
 
 
 async def play(show: Show | None = None) -> int:
-    """Play the demo; return 0 if everything came out as it must, else 1."""
-    began = time.monotonic()
+    """Play both acts of the demo; return 0 if everything came out as it must, else 1."""
     show = show or Show()
+    return max(await _play_first(show), await _play_second(show))
+
+
+async def _play_first(show: Show) -> int:
+    began = time.monotonic()
     meeting = Meeting(datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
         found = await Stage(Path(folder), show).perform(meeting)
     return conclude(show, meeting, found, time.monotonic() - began)
+
+
+async def _play_second(show: Show) -> int:
+    began = time.monotonic()
+    crowd = Crowd(datetime.now(UTC))
+    with tempfile.TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
+        observed = await replicas.Replicas(Path(folder), show).perform(crowd)
+    return replicas.conclude(show, crowd, observed, time.monotonic() - began)
 
 
 def conclude(show: Show, meeting: Meeting, found: Found, seconds: float) -> int:
@@ -47,7 +59,7 @@ class Stage:
         self._folder = folder
         self._show = show
         self._secret = secrets.token_hex(16)
-        self._server = Server(folder, self._secret)
+        self._server = Server(folder, self._secret, "example.py")
         self._store = store_for(self._server.store)
         self._sent: list[Sent] = []
         self._changed = asyncio.Event()
@@ -88,7 +100,7 @@ class Stage:
         for step in steps:
             secret = "not the secret" if step.forged else self._secret
             began = time.perf_counter()
-            answer = await asyncio.to_thread(_post, self._server.port, step.webhook.raw, secret)
+            answer = await post(self._server.port, step.webhook.raw, secret)
             self._sent.append(Sent(step, answer))
             self._show.sent(self._sent[-1], (time.perf_counter() - began) * 1000)
 
@@ -108,13 +120,3 @@ class Stage:
         notebook = self._folder / "notebook.txt"
         lines = notebook.read_text(encoding="utf-8").splitlines() if notebook.exists() else []
         return [Heard(id, int(attempt)) for _, id, attempt in map(str.split, lines)]
-
-
-def _post(port: int, body: bytes, secret: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_WITHIN)
-    headers = {"Content-Type": "application/json", SIGNATURE_HEADER: sign(secret, body, int(time.time()))}
-    try:
-        connection.request("POST", "/", body, headers)
-        return connection.getresponse().status
-    finally:
-        connection.close()

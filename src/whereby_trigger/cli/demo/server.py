@@ -1,4 +1,4 @@
-"""The server of the demo: the example as a process of its own, started, killed and stopped from outside."""
+"""A server of the demo: one of its programs as a process of its own, started, killed and stopped from outside."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,11 @@ STOP_WITHIN = 10.0
 
 
 class Server:
-    """Run the example in a folder, on a port of its own choice."""
+    """Run one of the demo's programs in a folder, on a port of its own choice."""
 
-    def __init__(self, folder: Path, secret: str) -> None:
+    def __init__(self, folder: Path, secret: str, program: str) -> None:
         self.folder = folder
+        self._program = program
         self.store = f"sqlite:///{quote(str(folder / 'demo.db'))}"
         self.port = 0
         self.refusals: list[str] = []
@@ -40,12 +41,17 @@ class Server:
     def pid(self) -> int:
         return 0 if self._process is None else self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """What the process ended with; None while it runs."""
+        return None if self._process is None else self._process.returncode
+
     async def start(self) -> None:
         """Start the process and wait until it listens; raises LifecycleError, with its last words, if it does not."""
-        program = self.folder / "example.py"
+        program = self.folder / self._program
         if not program.exists():
-            with resources.as_file(resources.files("whereby_trigger.cli.demo") / "example.py") as example:
-                shutil.copy(example, program)
+            with resources.as_file(resources.files("whereby_trigger.cli.demo") / self._program) as packaged:
+                shutil.copy(packaged, program)
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, str(program)),
             cwd=self.folder,

@@ -1,0 +1,141 @@
+"""The second act's course: two replicas on one store, one killed, the other drained while a third is up."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+
+from whereby_trigger.cli.demo.crowd import Call, Crowd
+from whereby_trigger.cli.demo.findings import Sent
+from whereby_trigger.cli.demo.post import post
+from whereby_trigger.cli.demo.presence import Observed, Stay, checks
+from whereby_trigger.cli.demo.server import Server
+from whereby_trigger.cli.demo.show import Show
+from whereby_trigger.store import Query, RoomState, State
+from whereby_trigger.trigger import store_for
+
+LOOK = 0.02
+HAPPENS_WITHIN = 10.0
+REPLICAS = 3
+
+
+def conclude(show: Show, crowd: Crowd, observed: Observed, seconds: float) -> int:
+    """Show what was observed and whether it is as it must be; return the exit code."""
+    results = checks(crowd, observed)
+    show.stays(observed)
+    show.checks(results, [], seconds)
+    return 0 if all(check.passed for check in results) else 1
+
+
+class Replicas:
+    """Perform the second act in a folder: what its replicas share lives there."""
+
+    def __init__(self, folder: Path, show: Show) -> None:
+        self._notebook = folder / "notebook.txt"
+        self._show = show
+        self._secret = secrets.token_hex(16)
+        self._servers = [Server(folder, self._secret, "managed.py") for _ in range(REPLICAS)]
+        self._pids: dict[int, int] = {}
+        self._store = store_for(self._servers[0].store)
+        self._sent: list[Sent] = []
+
+    async def perform(self, crowd: Crowd) -> Observed:
+        """Start two replicas, have people join, kill one, drain the other; return what was observed."""
+        try:
+            await asyncio.gather(self._start(1), self._start(2))
+            self._show.server("\nSecond act: two replicas on one new store, each ready to run assistants")
+            await self._store.peek()
+            return await self._act(crowd)
+        finally:
+            await asyncio.gather(*(server.kill() for server in self._servers))
+            await self._store.close()
+
+    async def _act(self, crowd: Crowd) -> Observed:
+        rooms = crowd.rooms()
+        await self._deliver(crowd.joins)
+        await self._until(self._decided)
+        await self._until_in(rooms, {1, 2})
+        before = self._stays()
+        killed = before[0].replica if before else 1
+        drained, heir = 3 - killed, 3
+        killed_at = await self._kill(killed, [stay.room for stay in before if stay.replica == killed])
+        await self._until_in(rooms, {drained})
+        self._tell_since(killed_at)
+        await self._start(heir)
+        told_at = time.time()
+        self._show.server(f"Replica {heir} is up, and replica {drained} is told to stop, by SIGTERM")
+        await self._servers[drained - 1].stop()
+        await self._until_in(rooms, {heir})
+        self._tell_since(told_at)
+        await self._deliver(crowd.ends)
+        await self._until(self._over)
+        await self._servers[heir - 1].stop()
+        return Observed(
+            sent=self._sent,
+            records=list(reversed(await self._store.find(Query()))),
+            stays_before=before,
+            stays=self._stays(),
+            killed=killed,
+            killed_at=killed_at,
+            drained=drained,
+            exit_code=self._servers[drained - 1].exit_code,
+            heir=heir,
+            rooms=await self._store.rooms(),
+        )
+
+    async def _start(self, replica: int) -> None:
+        await self._servers[replica - 1].start()
+        self._pids[self._servers[replica - 1].pid] = replica
+
+    async def _kill(self, replica: int, rooms: Iterable[str]) -> float:
+        killed_at = time.time()
+        await self._servers[replica - 1].kill()
+        self._show.server(f"kill -9 of replica {replica}, which had an assistant in {' and '.join(rooms)}")
+        return killed_at
+
+    async def _deliver(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            began = time.perf_counter()
+            answer = await post(self._servers[call.replica - 1].port, call.step.webhook.raw, self._secret)
+            self._sent.append(Sent(call.step, answer))
+            self._show.sent(self._sent[-1], (time.perf_counter() - began) * 1000)
+
+    async def _until(self, happened: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until something has happened, but not for ever: the checks tell what has not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAPPENS_WITHIN):
+                while not await happened():  # noqa: ASYNC110 - it happens in other processes
+                    await asyncio.sleep(LOOK)
+
+    async def _until_in(self, rooms: Iterable[str], replicas: set[int]) -> None:
+        async def there() -> bool:
+            present = {stay.room for stay in self._stays() if stay.left is None and stay.replica in replicas}
+            return present.issuperset(rooms)
+
+        await self._until(there)
+
+    async def _decided(self) -> bool:
+        return not await self._store.find(Query(state=State.PENDING, limit=1))
+
+    async def _over(self) -> bool:
+        return all(room.state is RoomState.ENDED for room in await self._store.rooms())
+
+    def _tell_since(self, moment: float) -> None:
+        for stay in self._stays():
+            if stay.came > moment:
+                self._show.came(stay, stay.came - moment)
+
+    def _stays(self) -> list[Stay]:
+        """Read what the assistants wrote, as stays in the order of their coming."""
+        lines = self._notebook.read_text(encoding="utf-8").splitlines() if self._notebook.exists() else []
+        stays: dict[tuple[str, str], Stay] = {}
+        for what, pid, room, attempt, at, why in (line.split(" ", 5) for line in lines):
+            replica = self._pids.get(int(pid), 0)
+            if what == "comes":
+                stays[room, attempt] = Stay(room, replica, int(attempt), float(at))
+            else:
+                came = stays[room, attempt].came
+                stays[room, attempt] = Stay(room, replica, int(attempt), came, float(at), why)
+        return list(stays.values())
