@@ -10,7 +10,7 @@ from typing import Any
 
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Emitter
 from whereby_trigger.receive import edge
-from whereby_trigger.store.sqlite import statements
+from whereby_trigger.store.sqlite import lease, statements
 
 STEPS = ("insert", "commit", "answer", "emit", "decide", "claim", "blame")
 BOUNDARIES = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))
@@ -32,6 +32,8 @@ def die_at(boundary: str, passing: int) -> None:
         _wrap(edge, "_answer", before, after, lambda send, status, *headers: status == 200)
     elif step == "emit":
         _wrap(Emitter, "emit", before, after, lambda self, event, *rest: event == TRIGGER_EVENT_SUCCESS)
+    elif step == "claim":
+        _wrap(lease, "bury_the_dead", before, after)
     else:
         _wrap(statements, step, before, after)
 
