@@ -1,6 +1,7 @@
 """A drain that begins before the trigger has had its first look at what is pending."""
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,12 @@ class BusyStore(SqliteStore):
         super().__init__(url)
         self.go = asyncio.Event()
 
-    async def _claim(self) -> int:
+    async def _claim(self, max_age: float) -> int:
         await self.go.wait()
-        return await super().claim()
+        return await super().claim(max_age)
 
-    def claim(self) -> "asyncio.Future[int]":
-        return asyncio.ensure_future(self._claim())
+    def claim(self, max_age: float = math.inf) -> "asyncio.Future[int]":
+        return asyncio.ensure_future(self._claim(max_age))
 
 
 async def test_what_is_acknowledged_before_the_first_look_at_the_backlog_is_decided_by_the_drain(

@@ -34,7 +34,7 @@ def holds(connection: sqlite3.Connection, id: str, clock: BootClock) -> bool:
 
 
 def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
-    """Give back everything that a replica owns, and its lease."""
+    """Give back everything that a replica owns, and its lease; no webhook is to blame for an end like this."""
     connection.execute(statements.DISOWN, (id,))
     rooms.release(connection, id, now, "given back by a replica that stopped")
     connection.execute(LEAVE, (id,))

@@ -25,7 +25,9 @@ WHERE seq = ? AND state = 'pending' AND owner = ? RETURNING attempts
 """
 NOTE = "UPDATE webhooks SET errors = json_insert(errors, '$[#]', ?) WHERE id = ?"
 CLAIM_UNOWNED = "UPDATE webhooks SET owner = ? WHERE state = 'pending' AND owner IS NULL"
-DISOWN = "UPDATE webhooks SET owner = NULL WHERE state = 'pending' AND owner = ?"
+DISOWN = """
+UPDATE webhooks SET owner = NULL, takeovers = takeovers + 1, attempts = 0 WHERE state = 'pending' AND owner = ?
+"""
 CLAIM_ORPHANED = """
 UPDATE webhooks SET owner = ?, takeovers = takeovers + 1 WHERE state = 'pending' AND owner = ?
 """
