@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reliability.mutants import MUTANTS, VARIABLE, Mutant
+from reliability.mutant import Mutant
+from reliability.mutants import MUTANTS, VARIABLE
 from reliability.process import ROOT
 from reliability.result import Result
 from whereby_trigger.config import foreign_environment

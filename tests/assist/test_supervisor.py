@@ -371,15 +371,17 @@ async def test_one_that_clings_to_its_room_however_often_it_is_cut_off_keeps_the
         await one.ask()
         room = await one.reaches(LIVE)
         owner = {one.store.replica: one, two.store.replica: two}[room.owner or ""]
-        cutting = [asyncio.create_task(owner.supervisor.cut_off("the lease runs out"))]
-        await eventually(lambda: cancelled)
-        cutting.append(asyncio.create_task(owner.supervisor.cut_off("the lease has run out")))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert owner.supervisor.running
-        assert not any(task.done() for task in cutting)
-        assert (await one.reaches(LIVE)).owner == room.owner
-        released.set()
+        try:
+            cutting = [asyncio.create_task(owner.supervisor.cut_off("the lease runs out"))]
+            await eventually(lambda: cancelled)
+            cutting.append(asyncio.create_task(owner.supervisor.cut_off("the lease has run out")))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert owner.supervisor.running, "the room was given up with the assistant still in it"
+            assert not any(task.done() for task in cutting)
+            assert (await one.reaches(LIVE)).owner == room.owner
+        finally:
+            released.set()
         await asyncio.gather(*cutting)
 
 
