@@ -24,7 +24,7 @@ demo: $(BASE) ## Run the demo: a scripted meeting, sent to a real server
 	$(BIN)/whereby-trigger demo
 
 test: $(DEV) ## Run the tests (ARGS="..." goes to pytest)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 check: $(DEV) ## Lint, format, types, layers, file sizes
 	$(BIN)/ruff check .

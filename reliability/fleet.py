@@ -86,7 +86,8 @@ class Fleet:
 
         A room in which none has by then is left out.
         """
-        missing, seen, deadline = set(rooms), {}, boot_time() + within
+        missing, deadline = set(rooms), boot_time() + within
+        seen: dict[str, float] = {}
         for tick in self.ticks.all:
             self._see(tick, missing, seen, ticked)
         while missing and boot_time() < deadline:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reliability.receiver import SECRET
-from whereby_trigger.assist import follow
 from whereby_trigger import AssistantRefused, Session, Trigger, is_human
+from whereby_trigger.assist import follow
 
 TICKER = Path(__file__).with_name("ticker.py")
 EVERY = 0.05

@@ -63,14 +63,16 @@ OF_ROOMS: Mapping[str, Mutant] = {
     "rooms without the owner check": Mutant(
         _without_owner_check,
         ROOMS.format("test_a_replica_that_does_not_own_a_room_changes_nothing"),
+        "assert not True",
     ),
     "sessions without their ids": Mutant(
         _without_session_id_match,
-        ROOMS.format("test_a_sessions_end_asks_the_assistant_of_that_session_to_end"),
+        "tests/store/test_sessions.py::test_a_sessions_end_asks_the_assistant_of_that_session_to_end",
     ),
     "without the self-stop": Mutant(
         _without_self_stop,
         "tests/assist/test_tenure.py::test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it",
+        "it left after the deadline",
     ),
     "rooms taken without a lease": Mutant(
         _without_asking_for_the_lease,
@@ -82,6 +84,7 @@ OF_ROOMS: Mapping[str, Mutant] = {
     ),
     "cut off again and again": Mutant(
         _cut_off_again_and_again,
-        "tests/assist/test_supervisor.py::test_one_that_clings_to_its_room_however_often_it_is_cut_off_keeps_the_room",
+        "tests/assist/test_hand_over.py::test_one_that_clings_to_its_room_however_often_it_is_cut_off_keeps_the_room",
+        "given up with the assistant still in it",
     ),
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -33,12 +34,15 @@ def assistants() -> Assistants:
     return Assistants()
 
 
-@pytest.fixture
-def turn(path: Path) -> Iterator[FileLock]:
-    """The lock in whose turn is written: held, it keeps the store away from every replica."""
+@contextmanager
+def away(path: Path) -> Iterator[None]:
+    """Keep the store away from every replica: hold the lock in whose turn they write."""
     lock = FileLock(path.with_name(path.name + "-lock"))
-    yield lock
-    lock.close()
+    lock.acquire(5)
+    try:
+        yield
+    finally:
+        lock.close()
 
 
 class Noted(Watchdog):
@@ -121,14 +125,13 @@ async def test_the_deadline_counts_from_when_the_renewal_was_sent_and_leaves_a_m
 
 
 async def test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it(
-    path: Path, assistants: Assistants, turn: FileLock
+    path: Path, assistants: Assistants
 ) -> None:
     async with Replica(path, assistants.stay) as replica:
         await replica.serve()
-        turn.acquire(5)
-        await eventually(lambda: not assistants.there)
-        assert boot_time() < replica.tenure.lease.deadline
-        turn.release()
+        with away(path):
+            await eventually(lambda: not assistants.there)
+            assert boot_time() < replica.tenure.lease.deadline, "it left after the deadline"
         assert "lease" in assistants.sessions["visit-1"].ended.reason
         await eventually(lambda: assistants.there)
         room = await newest(replica.store)
@@ -136,7 +139,7 @@ async def test_while_the_store_is_away_assistants_leave_before_the_deadline_and_
         assert [attempt for _, attempt in assistants.started] == [1, 2]
 
 
-async def test_an_assistant_that_does_not_leave_is_cancelled_before_the_deadline(path: Path, turn: FileLock) -> None:
+async def test_an_assistant_that_does_not_leave_is_cancelled_before_the_deadline(path: Path) -> None:
     cancelled: list[float] = []
 
     async def stays(session: Session) -> None:
@@ -147,26 +150,24 @@ async def test_an_assistant_that_does_not_leave_is_cancelled_before_the_deadline
 
     async with Replica(path, stays) as replica:
         await replica.serve()
-        turn.acquire(5)
-        await eventually(lambda: cancelled)
-        turn.release()
+        with away(path):
+            await eventually(lambda: cancelled)
         assert cancelled[0] < replica.tenure.lease.deadline
         await eventually(replica.is_live)
         assert (await newest(replica.store)).restarts == 0
 
 
 async def test_a_lease_that_ran_out_is_had_again_under_a_new_id_with_the_queue_dropped(
-    path: Path, assistants: Assistants, turn: FileLock
+    path: Path, assistants: Assistants
 ) -> None:
     async with Replica(path, assistants.stay) as replica:
         await replica.serve()
         old, lease = replica.store.replica, replica.tenure.lease
-        turn.acquire(5)
-        await eventually(lambda: replica.store.replica != old)
-        assert not lease.held
-        assert assistants.there == []
-        assert replica.dropped == 1
-        turn.release()
+        with away(path):
+            await eventually(lambda: replica.store.replica != old)
+            assert not lease.held
+            assert assistants.there == []
+            assert replica.dropped == 1
         await eventually(lambda: replica.held_when_regained)
         await replica.store.claim()
         await eventually(lambda: assistants.there)
@@ -174,17 +175,14 @@ async def test_a_lease_that_ran_out_is_had_again_under_a_new_id_with_the_queue_d
         assert (room.owner, room.attempt, room.restarts) == (replica.store.replica, 2, 0)
 
 
-async def test_a_new_id_whose_lease_has_run_out_meanwhile_is_not_used(
-    path: Path, assistants: Assistants, turn: FileLock
-) -> None:
+async def test_a_new_id_whose_lease_has_run_out_meanwhile_is_not_used(path: Path, assistants: Assistants) -> None:
     async with Replica(path, assistants.stay) as replica:
         await replica.serve()
         old, lease = replica.store.replica, replica.tenure.lease
-        turn.acquire(5)
-        await eventually(lambda: replica.store.replica != old)
-        since = boot_time()
-        await eventually(lambda: boot_time() > since + TTL)
-        turn.release()
+        with away(path):
+            await eventually(lambda: replica.store.replica != old)
+            since = boot_time()
+            await eventually(lambda: boot_time() > since + TTL)
         await eventually(lambda: lease.held)
         assert replica.held_when_regained == [True]
         assert min(replica.watchdog.ahead) > 0
@@ -221,14 +219,11 @@ async def test_a_replica_that_cannot_rejoin_tries_again(tmp_path: Path) -> None:
         assert replica.store.replica != old
 
 
-async def test_a_replica_without_an_assistant_keeps_its_lease_and_drops_its_queue_too(
-    path: Path, turn: FileLock
-) -> None:
+async def test_a_replica_without_an_assistant_keeps_its_lease_and_drops_its_queue_too(path: Path) -> None:
     async with Replica(path, None) as replica:
         old = replica.store.replica
-        turn.acquire(5)
-        await eventually(lambda: replica.store.replica != old)
-        turn.release()
+        with away(path):
+            await eventually(lambda: replica.store.replica != old)
         await eventually(lambda: replica.tenure.lease.held)
         assert replica.dropped == 1
         assert replica.watchdog.ahead == []

@@ -7,7 +7,7 @@ import pytest
 
 from whereby_trigger import ConfigError, LifecycleError, Trigger
 from whereby_trigger.config import Settings, resolve
-from whereby_trigger.trigger import check_reach
+from whereby_trigger.reach import check_reach
 
 
 def settings(**keywords: Any) -> Settings:

@@ -253,7 +253,7 @@ async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
             looks += 1
             return claim(max_age)
 
-        one.store.claim = counted  # type: ignore[method-assign]
+        one.store.claim = counted  # type: ignore[assignment, method-assign]
         await eventually(lambda: looks >= 2)
         begin = time.monotonic()
         await eventually(lambda: looks >= 4)

@@ -1,4 +1,4 @@
-"""Rows 11 to 17 and 26, in small doses: assistants on three replicas that die, freeze, are replaced and are poisoned."""
+"""Rows 11 to 17 and 26, in small doses: assistants on replicas that die, freeze, are replaced and are poisoned."""
 
 import shutil
 from pathlib import Path

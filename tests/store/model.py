@@ -150,7 +150,7 @@ class Model:
         passed = [webhook for webhook in self.webhooks.values() if webhook.pending and webhook.owner == owner]
         for webhook in passed:
             webhook.owner = heir
-            webhook.takeovers += owner is not None and heir is not None
+            webhook.takeovers += owner is not None
         return len(passed)
 
     def _release(self, owner: str, now: float) -> int:

@@ -301,14 +301,15 @@ async def test_a_replica_that_closes_gives_its_rooms_back_at_once(
     assert "died" not in room.reason
 
 
-async def test_a_replica_that_closes_gives_its_pending_webhooks_back_without_a_takeover(replicas: Replicas) -> None:
+async def test_a_replica_that_closes_gives_its_pending_webhooks_back_as_not_to_blame(replicas: Replicas) -> None:
     leaving, other = await replicas(), await replicas()
-    await leaving.add(arrival("a"))
+    added = await leaving.add(arrival("a"))
+    await leaving.blame(added.seq)
     await leaving.close()
     assert (await record(other, "a")).owner is None
     assert await other.claim() == 1
     (row,) = await other.pending(0, 10)
-    assert row.takeovers == 0
+    assert (row.takeovers, row.attempts) == (1, 0)
 
 
 async def test_others_hear_at_once_that_a_replica_has_left(replicas: Replicas) -> None:

@@ -25,6 +25,8 @@ class Claims:
     def _words(self, claim: RoomClaim) -> str:
         if claim.new:
             return "an assistant starts" if self._supervisor.free > 0 else "no free slot: the room waits"
+        if claim.state is RoomState.ENDED:
+            return "no assistant: its session has ended already"
         if claim.state is RoomState.WAITING:
             return "the room waits for an assistant already"
         if claim.state is RoomState.ENDING:

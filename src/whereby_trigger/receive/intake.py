@@ -6,11 +6,9 @@ from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
 from whereby_trigger.receive.loopback import why_not_local
-from whereby_trigger.store import Arrival, SessionChange, State
+from whereby_trigger.store import Arrival, State, session_change
 from whereby_trigger.webhook import (
     Room,
-    RoomSessionEnded,
-    RoomSessionStarted,
     Webhook,
     decode,
     identify,
@@ -63,15 +61,8 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules) -> Accepted 
         return Accepted(Arrival(identify(body), "", None, body, now, State.QUARANTINED, str(error)), None, None)
     room = room_of(webhook, rules.subdomain)
     key = None if room is None else room.key
-    arrival = Arrival(webhook.id, webhook.type, key, body, now, change=_session_change(webhook, key))
+    arrival = Arrival(webhook.id, webhook.type, key, body, now, change=session_change(webhook, key))
     return Accepted(arrival, webhook, room)
-
-
-def _session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
-    if key is None or not isinstance(webhook, RoomSessionStarted | RoomSessionEnded):
-        return None
-    created_at = None if webhook.created_at is None else webhook.created_at.timestamp()
-    return SessionChange(key, isinstance(webhook, RoomSessionStarted), webhook.data.room_session_id, created_at)
 
 
 def _authenticate(headers: Headers, body: bytes, now: float, rules: Rules) -> Rejected | None:

@@ -10,6 +10,7 @@ from whereby_trigger.store.rooms import (
     RoomRequest,
     RoomStore,
     SessionChange,
+    session_change,
 )
 from whereby_trigger.store.states import FIRST_STATES, ROOM_TRANSITIONS, TRANSITIONS, RoomState, State
 
@@ -33,4 +34,5 @@ __all__ = [
     "SessionChange",
     "State",
     "Store",
+    "session_change",
 ]

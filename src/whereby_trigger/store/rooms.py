@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from whereby_trigger.store.states import RoomState
+from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, Webhook
 
 
 class RoomRequest(Struct, frozen=True):
@@ -22,7 +23,10 @@ class RoomRequest(Struct, frozen=True):
 
 
 class RoomClaim(Struct, frozen=True):
-    """Tell what a request met: a room that waits since now (`new`), or one in `state` already, with its owner."""
+    """Tell what a request met: a room that waits since now (`new`), or one in `state` already, with its owner.
+
+    `ended` and not new: the session of the webhook that fired was over before the request.
+    """
 
     new: bool
     state: RoomState
@@ -67,6 +71,14 @@ class SessionChange(Struct, frozen=True):
         if self.started:
             return known and session_id != self.session_id and later
         return session_id == self.session_id if known else later
+
+
+def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
+    """Read from a webhook what it says of the session in its room; None where it says nothing."""
+    if key is None or not isinstance(webhook, RoomSessionStarted | RoomSessionEnded):
+        return None
+    created_at = None if webhook.created_at is None else webhook.created_at.timestamp()
+    return SessionChange(key, isinstance(webhook, RoomSessionStarted), webhook.data.room_session_id, created_at)
 
 
 class RoomMove(Struct, frozen=True):

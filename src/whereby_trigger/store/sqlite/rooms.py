@@ -7,12 +7,17 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange
+from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange, session_change
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
+from whereby_trigger.webhook import decode
 
 WAIT = """
 INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since)
 VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, :now, :now)
+"""
+LATER_CHANGES = """
+SELECT body FROM webhooks WHERE seq > (SELECT seq FROM webhooks WHERE id = ?) AND room = ?
+AND type IN ('room.session.started', 'room.session.ended')
 """
 FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
@@ -61,6 +66,8 @@ PAGE = 500
 
 def request(connection: sqlite3.Connection, request: RoomRequest, now: float) -> RoomClaim:
     open = _find_open(connection, request.key)
+    if open is None and _is_over(connection, request):
+        return RoomClaim(False, RoomState.ENDED, None)
     if open is None:
         connection.execute(WAIT, structs.asdict(request) | {"now": now})
         return RoomClaim(True, RoomState.WAITING, None)
@@ -68,6 +75,13 @@ def request(connection: sqlite3.Connection, request: RoomRequest, now: float) ->
         connection.execute(FOLLOW, (json.dumps(structs.asdict(request)), open.id))
         return RoomClaim(False, RoomState.ENDING, open.owner)
     return RoomClaim(False, open.state, open.owner)
+
+
+def _is_over(connection: sqlite3.Connection, request: RoomRequest) -> bool:
+    """Tell whether what came after the webhook that fired has ended its session."""
+    later = connection.execute(LATER_CHANGES, (request.webhook, request.key)).fetchall()
+    changes = (session_change(decode(body), request.key) for (body,) in later)
+    return any(change is not None and change.ends(request.session_id, request.asked_at) for change in changes)
 
 
 def take(connection: sqlite3.Connection, owner: str, slots: int, now: float) -> list[Room]:
