@@ -8,15 +8,21 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from whereby_trigger.assist import process
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Emitter
 from whereby_trigger.receive import edge
-from whereby_trigger.store.sqlite import lease, statements
+from whereby_trigger.store.sqlite import lease, rooms, statements
 
 STEPS = ("insert", "commit", "answer", "emit", "decide", "claim", "blame")
 BOUNDARIES = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))
 
 RECOVERY_STEPS = ("claim", "blame")
 """Steps that a replica takes only for what a dead one left behind."""
+
+
+ROOM_STEPS = ("request", "take", "spawn", "move")
+ROOM_BOUNDARIES = tuple(f"{side} {step}" for step in ROOM_STEPS for side in ("before", "after"))
+"""Those of a room's way: it is claimed, taken, its process is started, and its state recorded."""
 
 
 def die_at(boundary: str, passing: int) -> None:
@@ -32,6 +38,10 @@ def die_at(boundary: str, passing: int) -> None:
         _wrap(edge, "_answer", before, after, lambda send, status, *headers: status == 200)
     elif step == "emit":
         _wrap(Emitter, "emit", before, after, lambda self, event, *rest: event == TRIGGER_EVENT_SUCCESS)
+    elif step == "spawn":
+        _wrap(process, "spawn", before, after)
+    elif step in ROOM_STEPS:
+        _wrap(rooms, step, before, after)
     elif step == "claim":
         _wrap(lease, "bury_the_dead", before, after)
     else:

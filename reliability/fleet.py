@@ -16,7 +16,9 @@ from reliability.stores import STORES
 from reliability.ticks import Tick, Ticks
 from whereby_trigger.boot import boot_time
 from whereby_trigger.config import foreign_environment
+from whereby_trigger.store import RoomState
 from whereby_trigger.testing import webhook
+from whereby_trigger.trigger import store_for
 from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
 
 LOOK = 0.01
@@ -95,6 +97,19 @@ class Fleet:
                 self._see(tick, missing, seen, ticked)
             await asyncio.sleep(LOOK)
         return seen
+
+    async def until_live(self, rooms: Iterable[str], within: float) -> None:
+        """Wait until the store says that an assistant is live in each room, and no replica has that to write."""
+        missing, deadline = set(rooms), boot_time() + within
+        store = store_for(self.url)
+        await store.peek()
+        try:
+            while missing and boot_time() < deadline:
+                live = [room.url for room in await store.rooms() if room.state is RoomState.LIVE]
+                missing = {room for room in missing if not any(url.endswith(room) for url in live)}
+                await asyncio.sleep(LOOK)
+        finally:
+            await store.close()
 
     def _see(self, tick: Tick, missing: set[str], seen: dict[str, float], ticked: Callable[[Tick], bool]) -> None:
         if tick.room in missing and ticked(tick):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from reliability import boundaries
 from reliability.receiver import SECRET
 from whereby_trigger import AssistantRefused, Session, Trigger, is_human
 from whereby_trigger.assist import follow
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--stop-grace", type=float, default=2.0)
     parser.add_argument("--drain-timeout", type=float, default=0.2)
     parser.add_argument("--backoff", type=float, nargs=len(follow.BACKOFF), default=follow.BACKOFF)
+    parser.add_argument("--die", choices=boundaries.ROOM_BOUNDARIES)
     options = parser.parse_args()
     logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
     follow.BACKOFF = tuple(options.backoff)
@@ -123,6 +125,8 @@ def main() -> None:
         webhook_triggers={"room.client.joined": lambda webhook: is_human(webhook)},
     )
     FORMS[options.assistant](trigger, options.ticks)
+    if options.die:
+        boundaries.die_at(options.die, 1)
     trigger.start()
 
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from reliability.result import Result
 from reliability.rows import (
     at_boundaries,
+    at_room_boundaries,
     bodies,
     dead_replicas,
     disk_full,
@@ -144,5 +145,10 @@ ROWS: dict[int, Row] = {
         "A thousand rooms begin and end in one process that serves 200 at a time (a row of our own)",
         "no task, file descriptor or memory of them stays",
         partial(many_rooms.run, rooms=1000),
+    ),
+    27: Row(
+        "A replica is killed before and after each claim, take, spawn and record of a room (row 2 for rooms)",
+        "0 lost, 0 overlaps, every room served",
+        partial(at_room_boundaries.run, deaths=50),
     ),
 }

@@ -53,6 +53,8 @@ async def _freeze(
             for room in asked:
                 await fleet.join(room, frozen)
             await fleet.until(asked, lambda tick: True, WITHIN)
+            # One that is frozen in the middle of a commit holds the file, and with it everybody.
+            await fleet.until_live(asked, WITHIN)
             left = fleet.rooms_of(frozen)
             processes = family(frozen.pid) if children else [frozen.pid]
             frozen_at = boot_time()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from reliability.rows import (
+    at_room_boundaries,
     dead_replicas,
     everybody_at_once,
     frozen_replicas,
@@ -26,6 +27,13 @@ async def test_an_event_that_reaches_every_replica_is_one_row_and_one_assistant(
 
 async def test_a_killed_replicas_assistants_are_back_within_two_seconds(tmp_path: Path, store: str) -> None:
     result = await dead_replicas.run(tmp_path, store, kills=2, assistants=6, bound=2.0)
+    assert result.problems == []
+
+
+async def test_a_replica_that_dies_at_any_boundary_of_a_rooms_way_leaves_it_to_another(
+    tmp_path: Path, store: str
+) -> None:
+    result = await at_room_boundaries.run(tmp_path, store, deaths=1)
     assert result.problems == []
 
 

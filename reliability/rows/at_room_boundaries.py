@@ -1,0 +1,58 @@
+"""Row 27, of our own: row 2 for rooms. A replica is killed before and after each claim, take, spawn and record."""
+
+from pathlib import Path
+
+from reliability.boundaries import ROOM_BOUNDARIES
+from reliability.fleet import Fleet
+from reliability.process import Receiver
+from reliability.result import Result
+from reliability.stores import viewing
+from reliability.ticks import overlaps
+from whereby_trigger.testing import webhook
+
+WITHIN = 20.0
+
+
+async def run(folder: Path, store: str, *, deaths: int) -> Result:
+    """Have a replica die so often at each boundary while another lives; each room must get its one assistant."""
+    problems: list[str] = []
+    doubled = served = 0
+    async with Fleet(folder, store) as fleet:
+        survivor = await fleet.start()
+        acknowledged: list[str] = []
+        for boundary in ROOM_BOUNDARIES:
+            for _ in range(deaths):
+                doomed = await fleet.start("--die", boundary)
+                room = fleet.room()
+                acknowledged.append(await _join(fleet, room, doomed, survivor))
+                if await fleet.until([room], lambda tick: tick.host == survivor.pid, WITHIN):
+                    served += 1
+                else:
+                    problems.append(f"{boundary}: no assistant of the survivor came to {room}")
+                fleet.replicas.remove(doomed)
+                if await doomed.ended() != -9:
+                    problems.append(f"{boundary}: the replica did not die there")
+        fleet.ticks.fresh()
+        doubled = len(overlaps(fleet.ticks.all))
+        async with viewing(fleet.url) as view:
+            await view.until_decided()
+            decided = {record.id: record.state for record in await view.records()}
+    lost = [id for id in acknowledged if decided.get(id) != "fired"]
+    problems += [f"{len(lost)} acknowledged did not fire"] if lost else []
+    problems += [f"{doubled} overlapping ticks"] if doubled else []
+    figures: dict[str, int | float | str] = {
+        "boundaries": len(ROOM_BOUNDARIES),
+        "deaths at each": deaths,
+        "rooms served": served,
+        "acknowledged lost": len(lost),
+        "overlaps": doubled,
+    }
+    return Result(figures, problems)
+
+
+async def _join(fleet: Fleet, room: str, doomed: Receiver, survivor: Receiver) -> str:
+    """Deliver a join to the doomed replica, and again to the other where no answer came; give its id."""
+    sent = webhook("room.client.joined", room=room)
+    if await fleet.send(sent, doomed) != 200:
+        await fleet.send(sent, survivor)
+    return sent.id
