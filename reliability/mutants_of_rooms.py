@@ -1,10 +1,12 @@
 """Mutations of rooms and leases."""
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
-from whereby_trigger.assist import Tenure
+from whereby_trigger.assist import Tenure, spawn
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.store import SessionChange
 from whereby_trigger.store.sqlite import lease, migrate, rooms
@@ -52,6 +54,14 @@ def _cut_off_again_and_again() -> None:
     replace(Run, "cut_off", cut_off)
 
 
+def _without_the_guards_deadline() -> None:
+    """Let the guard keep an assistant whose supervisor has not been heard of by the deadline."""
+    kept = Path(tempfile.mkdtemp(prefix="whereby-trigger-mutant-")) / "guard.py"
+    source = spawn.GUARD.read_text(encoding="utf-8")
+    kept.write_text(edited(source, "if now >= self._deadline - self._grace:", "if False:"), encoding="utf-8")
+    spawn.GUARD = kept
+
+
 ROOMS = "tests/store/test_rooms.py::{}"
 
 OF_ROOMS: Mapping[str, Mutant] = {
@@ -73,6 +83,10 @@ OF_ROOMS: Mapping[str, Mutant] = {
         _without_self_stop,
         "tests/assist/test_tenure.py::test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it",
         "it left after the deadline",
+    ),
+    "without the guard": Mutant(
+        _without_the_guards_deadline,
+        "tests/assist/test_guard.py::test_a_stops_grace_does_not_outlast_the_deadline",
     ),
     "rooms taken without a lease": Mutant(
         _without_asking_for_the_lease,
