@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 
 from reliability.fleet import Fleet
@@ -9,7 +10,7 @@ from reliability.measures import percentile
 from reliability.process import Receiver
 from reliability.result import Result
 from reliability.stores import viewing
-from reliability.ticks import overlaps
+from reliability.ticks import Tick, overlaps
 from whereby_trigger.boot import boot_time
 from whereby_trigger.testing import webhook
 
@@ -70,14 +71,13 @@ async def _deploy(folder: Path, store: str, deploys: int) -> Result:
             left = fleet.rooms_of(old)
             load.serving = [*load.serving[1:], new]
             code = await fleet.drain(old)
-            ended = boot_time()
             if code != 0:
                 problems.append(f"a drained replica exited with {code}; it said:\n{old.last_words}")
-            again = await fleet.until(left, lambda tick: tick.host != old.pid and tick.at > ended - WITHIN, WITHIN)  # noqa: B023
-            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+            fleet.ticks.fresh()
             lasts = {tick.room: tick.at for tick in fleet.ticks.all if tick.host == old.pid}
-            firsts = _first_after(fleet, lasts, old.pid)
-            delays += [firsts[room] - lasts[room] for room in left & firsts.keys()]
+            again = await fleet.until(left, partial(_came_after, lasts, old.pid), WITHIN)
+            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+            delays += [at - lasts[room] for room, at in again.items()]
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending
@@ -102,12 +102,8 @@ async def _deploy(folder: Path, store: str, deploys: int) -> Result:
     return Result(figures, problems)
 
 
-def _first_after(fleet: Fleet, lasts: dict[str, float], old: int) -> dict[str, float]:
-    firsts: dict[str, float] = {}
-    for tick in fleet.ticks.all:
-        if tick.host != old and tick.room in lasts and tick.at > lasts[tick.room]:
-            firsts.setdefault(tick.room, tick.at)
-    return firsts
+def _came_after(lasts: dict[str, float], old: int, tick: Tick) -> bool:
+    return tick.host != old and tick.at > lasts[tick.room]
 
 
 async def _drain_blocked(folder: Path, store: str) -> tuple[float, int]:
