@@ -9,6 +9,7 @@ import pytest
 from tests.support.markdown import Page
 from whereby_trigger import RoomClientJoined
 from whereby_trigger.assist import Claims, Supervisor
+from whereby_trigger.store import Arrival
 from whereby_trigger.testing import webhook
 from whereby_trigger.trigger import store_for
 from whereby_trigger.webhook import room_of
@@ -40,6 +41,12 @@ async def test_every_documented_claim_is_said_and_no_other(tmp_path: Path) -> No
         await claim(joined)
         await store.stop(key, "by hand", time.time())
         await claim(joined)
+        late = webhook("room.client.joined", room="/over", room_session_id="s")
+        for each in (late, webhook("room.session.ended", room="/over", room_session_id="s")):
+            room = room_of(each)
+            assert room is not None
+            await store.add(Arrival(each.id, each.type, room.key, each.raw, time.time()))
+        await claim(late)
     finally:
         await store.close()
     documented = [row[0] for row in REFERENCE.table("predicate NAME returned True; …")]
