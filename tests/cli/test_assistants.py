@@ -36,10 +36,10 @@ async def scribe(session):
     print("scribe leaves:", await session.ended, flush=True)
 """
 COMMAND = f"""{PEOPLE}
-trigger.assistant_command([sys.executable, "-c", "import time; time.sleep(600)"])
+trigger.assistant_command([sys.executable, "-c", "import signal; signal.pause()"])
 """
 DEAF = f"""{PEOPLE}
-STAY = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+STAY = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
 trigger.assistant_command([sys.executable, "-c", STAY], log_output=True)
 """
 RAISES = f"""{PEOPLE}
@@ -284,7 +284,7 @@ def test_check_shows_a_coroutine_and_needs_no_listener_beside_it(tmp_path: Path)
 @pytest.mark.parametrize(
     ("source", "about", "ok", "says"),
     [
-        (COMMAND, "assistant", True, f"{sys.executable} -c import time; time.sleep(600), a command"),
+        (COMMAND, "assistant", True, f"{sys.executable} -c import signal; signal.pause(), a command"),
         (COMMAND.replace("sys.executable", "'no-such-program'"), "assistant", False, "there is no program no-such-pr"),
         (NO_ASSISTANT + COROUTINE.partition("stop_grace=1)")[2], "predicate", False, "so that the trigger never fires"),
     ],
