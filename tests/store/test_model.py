@@ -55,7 +55,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = JumpingClock(standing=True)
         made = KINDS[self.kind](Path(self.folder.name))
-        self.place = Place(made.url, made.takeover_within, self.clock)
+        self.place = Place(made.url, made.takeover_within, self.clock, lambda: self.now)
         self.model = Model(TTL)
         self.stores: list[Store] = []
         self.left: list[Store] = []

@@ -1,5 +1,6 @@
 """The kinds of store there are, each with a place of its own: what a conformance test is run on."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,10 @@ class Place:
     takeover_within: float
     """Seconds after which a killed replica's webhooks can be claimed."""
     clock: JumpingClock = field(default_factory=JumpingClock)
+    wall: Callable[[], float] = time.time
 
     def replica(self) -> Store:
-        return SqliteStore(self.url, TTL, self.clock)
+        return SqliteStore(self.url, TTL, self.clock, self.wall)
 
 
 def sqlite(folder: Path) -> Place:

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from whereby_trigger.store.sqlite.lock import FileLock, LifeLock
 Entered = tuple[sqlite3.Connection, sqlite3.Connection, FileLock, LifeLock]
 
 
-def enter(path: Path, replica: str, ttl: float, clock: BootClock) -> Entered:
+def enter(path: Path, replica: str, ttl: float, clock: BootClock, now: float) -> Entered:
     """Create and migrate the database as needed, and enter a replica; raises StoreError where that cannot be.
 
     Give the connections to write and to read with, the lock to write in turn with, and the one that shows it alive.
@@ -27,7 +26,7 @@ def enter(path: Path, replica: str, ttl: float, clock: BootClock) -> Entered:
         turn.acquire(file.BUSY_TIMEOUT)
         file.make_durable(connection, path)
         migrate.migrate(connection, path)
-        lease.join(connection, replica, os.getpid(), time.time(), ttl, clock)
+        lease.join(connection, replica, os.getpid(), now, ttl, clock)
         turn.release()
         reading = file.connect(path, readonly=True)
         undo.pop_all()

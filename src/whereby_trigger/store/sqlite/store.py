@@ -27,14 +27,22 @@ PRUNE_ROWS = 500
 class SqliteStore:
     """Remember webhooks, decisions and rooms in a SQLite file that several processes of one machine may share.
 
-    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by `clock`.
+    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by `clock`;
+    `wall` tells the time that rows are stamped with, in seconds since the epoch.
     """
 
-    def __init__(self, url: str, lease_ttl: float = 30.0, clock: BootClock = boot_clock) -> None:
+    def __init__(
+        self,
+        url: str,
+        lease_ttl: float = 30.0,
+        clock: BootClock = boot_clock,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.path = file.path_of(url)
         self.replica = uuid4().hex
         self._lease_ttl = lease_ttl
         self._clock = clock
+        self._wall = wall
         self._writing: _Writing | None = None
         self._reader: _Reader | None = None
 
@@ -43,7 +51,9 @@ class SqliteStore:
         return str(self.path)
 
     async def open(self, changed: Callable[[], None]) -> None:
-        entered = await asyncio.to_thread(opening.enter, self.path, self.replica, self._lease_ttl, self._clock)
+        entered = await asyncio.to_thread(
+            opening.enter, self.path, self.replica, self._lease_ttl, self._clock, self._wall()
+        )
         connection, reading, turn, life = entered
         self._writing = _Writing(Writer(connection, turn, changed), life)
         self._reader = _Reader(reading)
@@ -58,7 +68,7 @@ class SqliteStore:
         writing, self._writing = self._writing, None
         reader, self._reader = self._reader, None
         if writing is not None:
-            leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=time.time()))
+            leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=self._wall()))
             leaving.add_done_callback(_let_pass)
             await writing.writer.close(CLOSE_TIMEOUT)
         if reader is not None:
@@ -79,7 +89,7 @@ class SqliteStore:
         self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(_let_pass)
 
     def claim(self, max_age: float = math.inf) -> Awaitable[int]:
-        replica, now, clock, is_dead = self.replica, time.time(), self._clock, partial(bury_if_dead, self.path)
+        replica, now, clock, is_dead = self.replica, self._wall(), self._clock, partial(bury_if_dead, self.path)
 
         def work(connection: sqlite3.Connection) -> int:
             if not lease.holds(connection, replica, clock):
@@ -114,7 +124,7 @@ class SqliteStore:
         return self._write(lambda connection: connection.execute(statements.SEEN, (now, self.replica)).rowcount)
 
     def renew(self, ttl: float) -> Awaitable[bool]:
-        return self._write(partial(lease.renew, id=self.replica, now=time.time(), ttl=ttl, clock=self._clock))
+        return self._write(partial(lease.renew, id=self.replica, now=self._wall(), ttl=ttl, clock=self._clock))
 
     async def rejoin(self, ttl: float) -> None:
         if self._writing is None:
@@ -126,7 +136,7 @@ class SqliteStore:
             raise StoreUnavailable(f"the store takes no new replica now: {error.strerror}") from error
         self._writing.life.close()
         self.replica, self._writing.life = replica, life
-        joining = partial(lease.join, id=self.replica, pid=os.getpid(), now=time.time(), ttl=ttl, clock=self._clock)
+        joining = partial(lease.join, id=self.replica, pid=os.getpid(), now=self._wall(), ttl=ttl, clock=self._clock)
         await self._write(joining, kept=True)
 
     def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
