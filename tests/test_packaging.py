@@ -1,5 +1,6 @@
 """What is installed, what is shipped, and what it costs to import."""
 
+import os
 import re
 import subprocess
 import sys
@@ -78,7 +79,16 @@ def test_the_wheel_carries_every_file_of_the_package(tmp_path: Path) -> None:
     assert "whereby_trigger/py.typed" in shipped
 
 
-def test_importing_the_package_takes_under_150_ms() -> None:
+def test_importing_the_package_takes_under_150_ms(tmp_path: Path) -> None:
+    """Of CPU time, and with the compiled files that an installed package has."""
     code = "import time; t = time.process_time(); import whereby_trigger; print(time.process_time() - t)"
-    runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True) for _ in range(5)]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(tmp_path)
+    runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=env) for _ in range(10)]
     assert min(float(run.stdout) for run in runs) < 0.150
+
+
+def test_importing_the_package_imports_no_server_and_no_terminal() -> None:
+    code = "import sys, whereby_trigger; print(*{name.partition('.')[0] for name in sys.modules})"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert {"uvicorn", "starlette", "httptools", "uvloop", "click", "rich"}.isdisjoint(imported)
