@@ -50,7 +50,7 @@ ROWS: dict[int, Row] = {
     ),
     2: Row(
         "The receiver is killed before and after each insert, commit, answer, emit, decision, takeover and blame",
-        "0 lost, 0 decided twice",
+        "0 lost, 0 decided twice; parked is what three deaths were blamed on: stored as failed, with that reason",
         partial(at_boundaries.run, deaths=50),
     ),
     3: Row(
