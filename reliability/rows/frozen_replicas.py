@@ -9,8 +9,8 @@ from reliability.result import Result
 from reliability.ticks import Tick, overlaps
 from whereby_trigger.boot import boot_time
 
-TTL = 3.0
-WITHIN = TTL + 12.0
+TTL = 6.0
+WITHIN = TTL + 40.0
 
 
 async def run(folder: Path, store: str, *, freezes: int, rooms: int = 3) -> Result:
