@@ -1,9 +1,12 @@
 """What every test shares."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.support.postgres import Server
 
 # A busy machine is no bug: a property is judged by what it finds, not by how long an example took.
 settings.register_profile("whereby-trigger", deadline=None, print_blob=True)
@@ -21,3 +24,17 @@ def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("WHEREBY") or name == "PORT":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """Run one PostgreSQL for all tests of this process."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: Server) -> Server:
+    """Give the server, running, whatever the test before did to it."""
+    postgres_server.revive()
+    return postgres_server

@@ -43,6 +43,16 @@ def all_pids() -> list[int]:
     return [int(pid) for pid in subprocess.check_output(["ps", "-A", "-o", "pid="]).split()]
 
 
+def descendants(pid: int) -> list[int]:
+    """List a process and all that descends from it, elders first; nothing where it has ended."""
+    listed = subprocess.check_output(["ps", "-A", "-o", "pid=", "-o", "ppid="], text=True)
+    parents = [(int(child), int(parent)) for child, parent in map(str.split, listed.splitlines())]
+    family = [child for child, _ in parents if child == pid]
+    for elder in family:
+        family += [child for child, parent in parents if parent == elder]
+    return family
+
+
 class Process:
     """Run a program in the background for as long as a `with` block; at its end the program is gone.
 

