@@ -102,10 +102,10 @@ class Running:
         """Stop deciding after `within` seconds and close the store; what is pending there waits for the next start."""
         if self._supervisor is not None:
             await self._supervisor.cut_off("the replica has stopped")
+        await self.dispatcher.drain(within)
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await self.dispatcher.drain(within)
         await self.dispatcher.cancel()
         await self._user_code.drain(0)
         self._user_code.close()
@@ -169,7 +169,6 @@ class Running:
             await self._supervisor.hand_over("the replica is draining")
 
     async def _settle(self, deadline: float) -> None:
-        await self._backlog.looked(max(0.0, deadline - time.monotonic()))
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
         while (left := deadline - time.monotonic()) > 0:
             await self.dispatcher.drain(left)

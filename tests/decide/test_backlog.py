@@ -274,13 +274,16 @@ async def test_a_look_that_is_asked_for_as_the_trigger_closes_does_not_keep_it_o
         assert await asyncio.wait({looking}, timeout=10) == ({looking}, set())
 
 
-async def test_what_is_stored_after_the_deciding_has_ended_is_left_for_the_next_start(tmp_path: Path) -> None:
+async def test_what_is_stored_after_the_deciding_has_ended_is_left_for_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 3600.0)
     asked = Asked()
     asked.go.set()
     async with Stage(asked.trigger(), tmp_path) as stage:
         await stage.deliver(joined(0))
         await stage.decision(joined(0))
         await stage.running.dispatcher.cancel()
-        await stage.deliver(joined(1))
-        assert stage.running.dispatcher.idle
+        added = await stage.deliver(joined(1))
+        assert not stage.running.dispatcher.knows(added.seq)
     assert asked.ids == ["0000"]

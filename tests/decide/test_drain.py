@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.stage import Stage
+from tests.support.stage import Stage, leave_pending
 from tests.support.until import eventually
 from whereby_trigger import Trigger, Webhook
-from whereby_trigger.store import State
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import Pending, State
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +42,65 @@ async def test_what_is_queued_is_decided(tmp_path: Path) -> None:
             await stage.deliver(joined(number % 7))
         assert await drain(stage, AMPLE) < AMPLE
         assert {record.state for record in await stage.records()} == {State.FIRED}
+
+
+class SlowReading:
+    """Hold the pending webhooks that a stage reads from its store until it is let go."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.begun, self.go = asyncio.Event(), asyncio.Event()
+        self._pending = stage.store.pending
+        stage.store.pending = self._read  # type: ignore[method-assign]
+
+    async def _read(self, after: int, limit: int) -> list[Pending]:
+        rows = await self._pending(after, limit)
+        self.begun.set()
+        await self.go.wait()
+        return rows
+
+
+async def test_what_arrived_while_the_backlog_was_read_is_decided_before_the_drain_is_over(tmp_path: Path) -> None:
+    stage = Stage(firing(), tmp_path)
+    reading = SlowReading(stage)
+    async with stage:
+        await reading.begun.wait()
+        await stage.deliver(joined())
+        draining = asyncio.create_task(drain(stage, AMPLE))
+        await eventually(lambda: stage.running.draining)
+        reading.go.set()
+        assert await draining < AMPLE
+        assert [record.state for record in await stage.records()] == [State.FIRED]
+
+
+async def test_what_was_just_taken_over_is_decided_before_the_drain_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 3600.0)
+    async with Stage(firing(), tmp_path) as stage:
+        await eventually(lambda: stage.running.dispatcher.idle)
+        reading = SlowReading(stage)
+        await leave_pending(tmp_path, joined())
+        await reading.begun.wait()
+        draining = asyncio.create_task(drain(stage, AMPLE))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not draining.done()
+        reading.go.set()
+        assert await draining < AMPLE
+        assert [record.state for record in await stage.records()] == [State.FIRED]
+
+
+async def test_a_store_that_cannot_be_read_does_not_hold_the_drain(tmp_path: Path) -> None:
+    stage = Stage(firing(), tmp_path)
+
+    async def away(after: int, limit: int) -> list[Pending]:
+        raise StoreUnavailable("away")
+
+    stage.store.pending = away  # type: ignore[method-assign]
+    async with stage:
+        await stage.deliver(joined())
+        assert await drain(stage, AMPLE) < AMPLE
+        assert [record.state for record in await stage.records()] == [State.PENDING]
 
 
 async def test_async_listeners_get_the_drains_time(tmp_path: Path) -> None:

@@ -43,7 +43,6 @@ class Backlog:
         self._subdomain = subdomain
         self._claimed = claimed
         self._woken = asyncio.Event()
-        self._looked = asyncio.Event()
         self._claim_at = 0.0
         self._read_at = 0.0
 
@@ -57,12 +56,6 @@ class Backlog:
         self._read_at = 0.0
         self._woken.set()
 
-    async def looked(self, within: float) -> None:
-        """Wait for the first look, at most `within` seconds: until then nothing that is stored is queued."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._looked.wait()
-
     async def run(self) -> None:
         """Look at once, when told to, and every few seconds, until cancelled."""
         while True:
@@ -71,10 +64,10 @@ class Backlog:
                 await self._look()
             except StoreError as error:
                 logger.warning("pending webhooks cannot be read back now: %s", error)
+                self._dispatcher.cannot_read()
                 self._claim_at, pause = 0.0, TAKEOVER
             else:
                 pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
-            self._looked.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
@@ -84,7 +77,7 @@ class Backlog:
         if now >= self._claim_at:
             self._claim_at = now + TAKEOVER
             if await self._store.claim(self._max_age):
-                self._read_at = 0.0
+                self._dispatcher.fall_behind()
                 self._claimed()
         if self._dispatcher.behind or now >= self._read_at:
             self._read_at = now + REREAD

@@ -37,7 +37,6 @@ class Dispatcher:
         self._behind = True
         self._missed = False
         self._idle = asyncio.Event()
-        self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -56,8 +55,8 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is queued or being decided."""
-        return not self._known
+        """Whether nothing is queued or being decided, nor left in the store as far as it can be read."""
+        return self._idle.is_set()
 
     def knows(self, seq: int) -> bool:
         """Tell whether a webhook is queued or being decided here."""
@@ -73,8 +72,14 @@ class Dispatcher:
         if not self._behind and not self.full:
             self._queue(queued)
             return True
-        was_behind, self._behind, self._missed = self._behind, True, True
+        was_behind, self._missed = self._behind, True
+        self.fall_behind()
         return was_behind
+
+    def fall_behind(self) -> None:
+        """Note that there are webhooks in the store that are not queued, older maybe than what arrives."""
+        self._behind = True
+        self._idle.clear()
 
     def begin_reading(self) -> None:
         """Note that the store's backlog is about to be read, and what is decided from now on."""
@@ -87,7 +92,7 @@ class Dispatcher:
         if queued.seq in self._known or queued.seq in (self._settled_while_reading or ()):
             return True
         if self.full:
-            self._behind = True
+            self.fall_behind()
             return False
         self._read_back.add(queued.seq)
         self._queue(queued)
@@ -98,10 +103,19 @@ class Dispatcher:
         self._settled_while_reading = None
         if complete and not self._missed:
             self._behind = False
+            self._note_idleness()
         return not self._behind
 
+    def cannot_read(self) -> None:
+        """Note that the store does not give the backlog now: a drain leaves it to the next start."""
+        if not self._known:
+            self._idle.set()
+
     async def drain(self, timeout: float) -> bool:
-        """Wait until everything queued is decided and committed, at most `timeout` seconds; tell whether it is."""
+        """Wait until all is decided and committed that is queued, or left in a store that can be read.
+
+        At most `timeout` seconds; tell whether it is.
+        """
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
@@ -114,7 +128,7 @@ class Dispatcher:
 
         It is decided once the backlog is read again.
         """
-        self._behind = True
+        self.fall_behind()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -184,5 +198,8 @@ class Dispatcher:
         self._bytes -= self._known.pop(seq, 0)
         if self._settled_while_reading is not None:
             self._settled_while_reading.add(seq)
-        if not self._known:
+        self._note_idleness()
+
+    def _note_idleness(self) -> None:
+        if not self._known and not self._behind:
             self._idle.set()
