@@ -17,8 +17,8 @@ from reliability.ticks import Tick, Ticks
 from whereby_trigger.boot import boot_time
 from whereby_trigger.config import foreign_environment
 from whereby_trigger.store import RoomState
+from whereby_trigger.stores import store_for
 from whereby_trigger.testing import webhook
-from whereby_trigger.trigger import store_for
 from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
 
 LOOK = 0.01

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from whereby_trigger.store import Query, Record, State, Store
-from whereby_trigger.trigger import store_for
+from whereby_trigger.stores import store_for
 
 DECIDED_WITHIN = 60.0
 

@@ -11,8 +11,8 @@ import pytest
 from tests.support.markdown import Page
 from whereby_trigger import RoomClientJoined, Trigger
 from whereby_trigger.decide import Decider, Queued, UserCode
+from whereby_trigger.stores import store_for
 from whereby_trigger.testing import Decision, webhook
-from whereby_trigger.trigger import store_for
 
 pytestmark = pytest.mark.anyio
 

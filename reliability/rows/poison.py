@@ -8,7 +8,7 @@ from reliability.result import Result
 from whereby_trigger.assist.follow import BACKOFF
 from whereby_trigger.boot import boot_time
 from whereby_trigger.store import Room, RoomState
-from whereby_trigger.trigger import store_for
+from whereby_trigger.stores import store_for
 
 POISONS = ("raise", "refuse", "exit", "hang")
 OVER_WITHIN = 120.0

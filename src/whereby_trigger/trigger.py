@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, program, signals
 from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
-from whereby_trigger.config import Resolved, Settings, check, masked, resolve
+from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
@@ -21,7 +21,7 @@ from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import Edge, Rules, bind
 from whereby_trigger.running import Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
-from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.stores import store_for
 from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import room_from_url
 
@@ -388,13 +388,3 @@ class Trigger:
         signed = "signed" if settings.signed else "unsigned"
         store = store_for(settings.store).location
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
-
-
-def store_for(url: str, lease_ttl: float = 30.0) -> Store:
-    """Make the store that a URL names, unopened, for a replica whose lease lasts `lease_ttl` seconds.
-
-    Raises ConfigError.
-    """
-    if url.startswith("sqlite:"):
-        return SqliteStore(url, lease_ttl)
-    raise ConfigError(f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db")

@@ -10,8 +10,8 @@ from tests.support.markdown import Page
 from whereby_trigger import RoomClientJoined
 from whereby_trigger.assist import Claims, Supervisor
 from whereby_trigger.store import Arrival
+from whereby_trigger.stores import store_for
 from whereby_trigger.testing import webhook
-from whereby_trigger.trigger import store_for
 from whereby_trigger.webhook import room_of
 
 pytestmark = pytest.mark.anyio

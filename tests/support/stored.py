@@ -3,7 +3,7 @@
 import asyncio
 
 from whereby_trigger.store import Query, Record
-from whereby_trigger.trigger import store_for
+from whereby_trigger.stores import store_for
 
 
 def stored(url: str) -> list[Record]:

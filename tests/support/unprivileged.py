@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.process import Process
 from whereby_trigger.errors import UsageError
-from whereby_trigger.trigger import store_for
+from whereby_trigger.stores import store_for
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534

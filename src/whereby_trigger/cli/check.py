@@ -24,7 +24,8 @@ from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import bind
 from whereby_trigger.store import Store
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.trigger import Trigger, store_for
+from whereby_trigger.stores import store_for
+from whereby_trigger.trigger import Trigger
 
 
 class Finding(Struct, frozen=True):

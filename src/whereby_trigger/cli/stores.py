@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from whereby_trigger.cli.app import resolved
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Store
-from whereby_trigger.trigger import store_for
+from whereby_trigger.stores import store_for
 
 
 def settings_with_store(app: str | None, store: str | None) -> Settings:

@@ -17,7 +17,7 @@ from whereby_trigger.cli.demo.post import post
 from whereby_trigger.cli.demo.server import Server
 from whereby_trigger.cli.demo.show import Show
 from whereby_trigger.store import Query, Record, State
-from whereby_trigger.trigger import store_for
+from whereby_trigger.stores import store_for
 
 DECIDED_WITHIN = 10.0
 

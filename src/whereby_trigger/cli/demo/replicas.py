@@ -14,7 +14,7 @@ from whereby_trigger.cli.demo.presence import Observed, Stay, checks
 from whereby_trigger.cli.demo.server import Server
 from whereby_trigger.cli.demo.show import Show
 from whereby_trigger.store import Query, RoomState, State
-from whereby_trigger.trigger import store_for
+from whereby_trigger.stores import store_for
 
 LOOK = 0.02
 HAPPENS_WITHIN = 10.0
