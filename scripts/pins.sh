@@ -14,5 +14,6 @@ compile() {
 
 compile --group build --output-file requirements/build.txt
 compile pyproject.toml --output-file requirements/base.txt
+compile pyproject.toml --extra postgres --constraint requirements/base.txt --output-file requirements/postgres.txt
 compile pyproject.toml --all-extras --group test --group lint \
-    --constraint requirements/base.txt --constraint requirements/build.txt --output-file requirements/test.txt
+    --constraint requirements/postgres.txt --constraint requirements/build.txt --output-file requirements/test.txt

@@ -51,6 +51,12 @@ def test_the_base_pins_are_what_a_base_install_brings() -> None:
     assert pins(ROOT / "requirements/base.txt").keys() == base_install() - {"whereby-trigger"}
 
 
+def test_the_postgres_pins_are_the_base_pins_and_what_its_extra_brings() -> None:
+    base, postgres = (pins(ROOT / f"requirements/{name}.txt") for name in ("base", "postgres"))
+    assert base.items() <= postgres.items()
+    assert postgres.keys() == base.keys() | base_install("asyncpg")
+
+
 def test_the_pins_keep_to_the_declared_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = [*project["dependencies"], *project["optional-dependencies"]["postgres"]]
