@@ -34,7 +34,9 @@ def postgres_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def postgres(postgres_server: Server) -> Server:
-    """Give the server, running, whatever the test before did to it."""
+def postgres(postgres_server: Server) -> Iterator[Server]:
+    """Give the server, running, whatever the test before did to it; the databases of this test go with it."""
     postgres_server.revive()
-    return postgres_server
+    yield postgres_server
+    postgres_server.revive()
+    postgres_server.drop_databases()

@@ -63,6 +63,7 @@ class Server:
         self.password = secrets.token_hex(8)
         self._settings = SETTINGS | settings
         self._numbers = itertools.count(1)
+        self._databases: list[str] = []
         self._folder = Path(tempfile.mkdtemp(prefix="whereby-trigger-postgres-"))
         self._data = self._folder / "data"
         self._as_whom: dict[str, Any] = {}
@@ -94,7 +95,13 @@ class Server:
         """Make an empty database and give its URL."""
         name = f"test_{next(self._numbers)}"
         self.run(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY wal_log")
+        self._databases.append(name)
         return self.url(name)
+
+    def drop_databases(self) -> None:
+        """Remove all databases that were made here, whoever is connected."""
+        while self._databases:
+            self.run(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
 
     def run(self, sql: str, database: str = "postgres") -> str:
         """Run a statement as the superuser; give the rows it returns, a line each, with | between the values."""
