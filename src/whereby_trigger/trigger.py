@@ -170,9 +170,9 @@ class Trigger:
 
         Raises ConfigError where the URL is not a Whereby room's.
         """
-        now, room = time.time(), room_from_url(room_url)
+        request = request_for(room_from_url(room_url), None, time.time())
         async with self._any_store() as store:
-            return await store.request(request_for(room, None, now), now)
+            return await store.request(request)
 
     async def stop_assistant(self, room_url: str) -> RoomState | None:
         """Ask a room's assistant to end, whichever replica runs it; return the state it was in, None without one.
@@ -181,7 +181,7 @@ class Trigger:
         """
         room = room_from_url(room_url)
         async with self._any_store() as store:
-            return await store.stop(room.key, "stopped by hand", time.time())
+            return await store.stop(room.key, "stopped by hand")
 
     @property
     def port(self) -> int:

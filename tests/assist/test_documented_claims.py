@@ -37,9 +37,9 @@ async def test_every_documented_claim_is_said_and_no_other(tmp_path: Path) -> No
         await claim(webhook("room.client.joined", room="/no-slot"), slots=0)
         key = await claim(joined)
         await claim(joined)
-        await store.take(2, time.time())
+        await store.take(2)
         await claim(joined)
-        await store.stop(key, "by hand", time.time())
+        await store.stop(key, "by hand")
         await claim(joined)
         late = webhook("room.client.joined", room="/over", room_session_id="s")
         for each in (late, webhook("room.session.ended", room="/over", room_session_id="s")):

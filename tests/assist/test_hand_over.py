@@ -183,8 +183,8 @@ class Taking:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    async def take(self, slots: int, now: float) -> object:
-        rooms = await self._store.take(slots, now)
+    async def take(self, slots: int) -> object:
+        rooms = await self._store.take(slots)
         if rooms:
             self.taken.set()
             await self.go_on.wait()

@@ -1,7 +1,6 @@
 """The supervisor on a real store: one assistant in each room, restarted, stopped, drained and handed over."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from whereby_trigger.testing import webhook
 pytestmark = pytest.mark.anyio
 
 WAITING, STARTING, LIVE, ENDING, ENDED, FAILED = RoomState
-TTL = 30.0
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def clock() -> JumpingClock:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: JumpingClock) -> Callable[[], SqliteStore]:
-    return lambda: SqliteStore(f"sqlite:///{tmp_path}/rooms.db", TTL, clock)
+    return lambda: SqliteStore(f"sqlite:///{tmp_path}/rooms.db", wall=clock.now)
 
 
 @pytest.fixture
@@ -162,7 +160,7 @@ async def test_a_room_that_has_failed_can_be_started_by_hand(store: Stores) -> N
 
 
 async def test_a_restart_waits_for_its_pause_and_the_slot_is_free_meanwhile(
-    store: Stores, monkeypatch: pytest.MonkeyPatch
+    store: Stores, clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "BACKOFF", (3600.0,))
     stays = Assistants()
@@ -181,9 +179,10 @@ async def test_a_restart_waits_for_its_pause_and_the_slot_is_free_meanwhile(
         stays.let_go("fine")
         await one.reaches(ENDED, "fine")
         await one.supervisor.drain(0)
-        now = time.time()
-        assert await one.store.take(1, now + 3590) == []
-        assert [taken.attempt for taken in await one.store.take(1, now + 3610)] == [2]
+        clock.jump(3000)
+        assert await one.store.take(1) == []
+        clock.jump(600)
+        assert [taken.attempt for taken in await one.store.take(1)] == [2]
 
 
 async def test_one_that_was_refused_for_good_is_not_started_again(store: Stores) -> None:
@@ -248,7 +247,7 @@ async def test_one_that_raises_before_it_heeds_the_request_to_stop_is_not_starte
 
     async def raises(session: Session) -> None:
         attempts.append(session.attempt)
-        await one.store.stop("acme.whereby.com/visit-1", "stopped by hand", time.time())
+        await one.store.stop("acme.whereby.com/visit-1", "stopped by hand")
         raise ValueError
 
     async with Supervised(store(), raises) as one:

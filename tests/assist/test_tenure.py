@@ -197,7 +197,7 @@ async def test_a_replica_whose_lease_another_took_for_dead_starts_anew(path: Pat
         other = SqliteStore(f"sqlite:///{path}", TTL, ahead)
         await other.open(lambda: None)
         assert await other.claim() == 1
-        (taken,) = await other.take(1, 2e9)
+        (taken,) = await other.take(1)
         await eventually(lambda: replica.store.replica != old)
         await eventually(lambda: not assistants.there)
         assert (await newest(other)).owner == taken.owner == other.replica

@@ -1,20 +1,22 @@
 """A store of every kind, opened by as many replicas as a test asks for."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.stores import KINDS, Place
+from tests.support.place import Place
+from tests.support.stores import KINDS
 from whereby_trigger.store import Store
 
 Replicas = Callable[..., Awaitable[Store]]
 
 
 @pytest.fixture(params=list(KINDS))
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return KINDS[request.param](tmp_path)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    with KINDS[request.param](tmp_path) as place:
+        yield place
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A store in a page of plain Python, without disk, threads or other processes: what every store must amount to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -41,21 +42,24 @@ class Entry:
 
 @dataclass
 class Model:
+    """Do what a store does, by its clock; where it `sees_death`, a replica that lost its lease lives until it dies."""
+
     ttl: float
-    clock: float = 0.0
+    clock: Callable[[], float]
+    sees_death: bool
     leases: dict[str, float] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     rooms: list[Entry] = field(default_factory=list)
 
     def holds(self, replica: str) -> bool:
-        return self.leases.get(replica, 0.0) > self.clock
+        return self.leases.get(replica, 0.0) > self.clock()
 
     def open_entry(self, key: str) -> Entry | None:
         return next((room for room in self.rooms if room.request.key == key and room.state not in OVER), None)
 
     def join(self, replica: str) -> None:
-        self.leases[replica] = self.clock + self.ttl
+        self.leases[replica] = self.clock() + self.ttl
 
     def renew(self, replica: str) -> bool:
         held = self.holds(replica)
@@ -63,17 +67,17 @@ class Model:
             self.join(replica)
         return held
 
-    def add(self, id: str, owner: str, now: float, change: SessionChange | None) -> bool:
+    def add(self, id: str, owner: str, change: SessionChange | None) -> bool:
         if id in self.webhooks:
             self.webhooks[id].deliveries += 1
             return False
-        self.webhooks[id] = Webhook(owner, now)
+        self.webhooks[id] = Webhook(owner, self.clock())
         room = self.open_entry(change.key) if change else None
         if room is not None and change is not None:
             if room.successor is not None and ends(change, room.successor):
                 room.successor = None
             if ends(change, room.request):
-                self._ask_to_stop(room, "session", now)
+                self._ask_to_stop(room, "session")
         return True
 
     def decide(self, id: str, owner: str) -> bool:
@@ -87,40 +91,40 @@ class Model:
             if not webhook.pending:
                 webhook.pending, webhook.owner, webhook.takeovers = True, None, 0
 
-    def request(self, request: RoomRequest, now: float) -> bool:
+    def request(self, request: RoomRequest) -> bool:
         room = self.open_entry(request.key)
         if room is None:
-            self.rooms.append(Entry(request, now))
+            self.rooms.append(Entry(request, self.clock()))
         elif room.state is ENDING or room.stop is not None:
             room.successor = request
         return room is None
 
-    def take(self, owner: str, slots: int, now: float) -> list[Entry]:
+    def take(self, owner: str, slots: int) -> list[Entry]:
         waiting = sorted((room for room in self.rooms if room.state is WAITING), key=lambda room: room.id)
         taken = waiting[:slots] if self.holds(owner) else []
         for room in taken:
-            room.state, room.owner, room.attempt, room.since = STARTING, owner, room.attempt + 1, now
+            room.state, room.owner, room.attempt, room.since = STARTING, owner, room.attempt + 1, self.clock()
         return taken
 
-    def move(self, room: Entry, state: RoomState, owner: str, now: float) -> bool:
+    def move(self, room: Entry, state: RoomState, owner: str) -> bool:
         if room.owner != owner or state not in ROOM_TRANSITIONS[room.state]:
             return False
         room.state = ENDED if state is WAITING and room.stop else state
-        room.owner, room.since = owner if room.state in OWNED else None, now
+        room.owner, room.since = owner if room.state in OWNED else None, self.clock()
         if room.state in OVER and room.successor is not None:
-            self.rooms.append(Entry(room.successor, now))
+            self.rooms.append(Entry(room.successor, self.clock()))
             room.successor = None
         return True
 
-    def stop(self, key: str, now: float) -> None:
+    def stop(self, key: str) -> None:
         room = self.open_entry(key)
         if room is not None:
-            self._ask_to_stop(room, "hand", now)
+            self._ask_to_stop(room, "hand")
             room.successor = None
 
-    def _ask_to_stop(self, room: Entry, reason: str, now: float) -> None:
+    def _ask_to_stop(self, room: Entry, reason: str) -> None:
         if room.state is WAITING:
-            room.state, room.since = ENDED, now
+            room.state, room.since = ENDED, self.clock()
         else:
             room.stop = room.stop or reason
 
@@ -129,20 +133,31 @@ class Model:
         owners = {webhook.owner for webhook in self.webhooks.values() if webhook.pending}
         owners |= {room.owner for room in self.rooms}
         known = {replica for replica in (*self.leases, *owners) if replica is not None}
-        return {one for one in known if one in self.dead or (one in self.leases and not self.holds(one))}
+        return {one for one in known if one in self.dead or not (self.holds(one) or self._lives_without_lease(one))}
 
-    def claim(self, owner: str, now: float) -> int:
+    def _lives_without_lease(self, replica: str) -> bool:
+        return self.sees_death and replica not in self.leases
+
+    def die(self, replica: str) -> None:
+        if self.sees_death:
+            self.dead.add(replica)
+
+    def rejoin(self, old: str, new: str) -> None:
+        self.dead.add(old)
+        self.join(new)
+
+    def claim(self, owner: str) -> int:
         if not self.holds(owner):
             return 0
         taken = self._pass_on(None, owner)
         for other in self.gone() - {owner}:
-            taken += self._pass_on(other, owner) + self._release(other, now)
+            taken += self._pass_on(other, owner) + self._release(other)
             self.leases.pop(other, None)
         return taken
 
-    def leave(self, replica: str, now: float) -> None:
+    def leave(self, replica: str) -> None:
         self._pass_on(replica, None)
-        self._release(replica, now)
+        self._release(replica)
         self.leases.pop(replica, None)
         self.dead.add(replica)
 
@@ -153,10 +168,10 @@ class Model:
             webhook.takeovers += owner is not None
         return len(passed)
 
-    def _release(self, owner: str, now: float) -> int:
+    def _release(self, owner: str) -> int:
         owned = [room for room in self.rooms if room.owner == owner]
         for room in owned:
-            self.move(room, ENDED if room.state is ENDING else WAITING, owner, now)
+            self.move(room, ENDED if room.state is ENDING else WAITING, owner)
         return len(owned)
 
     def prune(self, before: float) -> None:

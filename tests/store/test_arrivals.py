@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.arrivals import arrival
+from tests.support.place import Place
 from tests.support.stores import KINDS
 from whereby_trigger.store import Query, Store
 
@@ -22,26 +23,24 @@ async def deliver(store: Store, batch: list[tuple[str, bytes]]) -> list[bool]:
     return [one.duplicate for one in added]
 
 
-async def check(kind: str, openings: list[list[list[tuple[str, bytes]]]]) -> None:
+async def check(place: Place, openings: list[list[list[tuple[str, bytes]]]]) -> None:
     first_bodies: dict[str, bytes] = {}
     deliveries: dict[str, int] = {}
-    with TemporaryDirectory() as folder:
-        place = KINDS[kind](Path(folder))
-        for opening in openings:
-            store = place.replica()
-            await store.open(lambda: None)
-            for batch in opening:
-                expected = []
-                for id, body in batch:
-                    expected.append(id in first_bodies)
-                    first_bodies.setdefault(id, body)
-                    deliveries[id] = deliveries.get(id, 0) + 1
-                assert await deliver(store, batch) == expected
-            stored = await store.find(Query())
-            await store.close()
-            assert {found.id: found.body for found in stored} == first_bodies
-            assert {found.id: found.deliveries for found in stored} == deliveries
-            assert [found.id for found in reversed(stored)] == list(first_bodies)
+    for opening in openings:
+        store = place.replica()
+        await store.open(lambda: None)
+        for batch in opening:
+            expected = []
+            for id, body in batch:
+                expected.append(id in first_bodies)
+                first_bodies.setdefault(id, body)
+                deliveries[id] = deliveries.get(id, 0) + 1
+            assert await deliver(store, batch) == expected
+        stored = await store.find(Query())
+        await store.close()
+        assert {found.id: found.body for found in stored} == first_bodies
+        assert {found.id: found.deliveries for found in stored} == deliveries
+        assert [found.id for found in reversed(stored)] == list(first_bodies)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,4 +49,5 @@ async def check(kind: str, openings: list[list[list[tuple[str, bytes]]]]) -> Non
 def test_every_id_is_held_once_with_its_first_body_and_all_its_deliveries(
     kind: str, openings: list[list[list[tuple[str, bytes]]]]
 ) -> None:
-    asyncio.run(check(kind, openings))
+    with TemporaryDirectory() as folder, KINDS[kind](Path(folder)) as place:
+        asyncio.run(check(place, openings))

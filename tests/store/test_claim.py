@@ -6,9 +6,8 @@ import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decided, decision, record
+from tests.support.place import Place
 from tests.support.replica import replica_that_stores
-from tests.support.rooms import crash
-from tests.support.stores import Place
 from tests.support.until import eventually
 from whereby_trigger.store import Query, State, Store
 
@@ -34,19 +33,20 @@ async def test_a_killed_replicas_webhooks_are_taken_over_with_the_takeover_count
     with replica_that_stores(place.url, "a", "b", "c") as dead:
         dead.line("stored")
         dead.kill()
-    await eventually(store.claim, within=place.takeover_within + 2)
+    await place.outlast_the_dead(store)
+    await eventually(store.claim)
     rows = await store.pending(0, 10)
     assert [(row.id, row.takeovers, row.attempts) for row in rows] == [("a", 1, 0), ("b", 1, 0), ("c", 1, 0)]
     assert {stored.owner for stored in await store.find(Query())} == {store.replica}
     assert await store.claim() == 0
 
 
-async def test_each_takeover_adds_to_the_count_and_keeps_the_blame(replicas: Replicas) -> None:
+async def test_each_takeover_adds_to_the_count_and_keeps_the_blame(place: Place, replicas: Replicas) -> None:
     owner = await replicas()
     added = await owner.add(arrival("a"))
     for takeovers in (1, 2, 3):
         await owner.blame(added.seq)
-        await crash(owner)
+        await place.bury(owner)
         owner = await replicas()
         assert await owner.claim() == 1
         (row,) = await owner.pending(0, 10)

@@ -2,18 +2,15 @@
 
 import asyncio
 import signal
-import time
-from pathlib import Path
 
 import pytest
 
 from tests.store.conftest import Replicas
-from tests.support.arrivals import NOW, ROOM, arrival, decision, record
+from tests.support.arrivals import ROOM, arrival, decision, record
+from tests.support.place import TTL, Place
 from tests.support.replica import replica_that_takes
-from tests.support.rooms import ask, bring_to, crash, move, newest, request, session, states, take_one
-from tests.support.stores import TTL, Place
+from tests.support.rooms import ask, bring_to, move, newest, owned, session, states, take_one
 from tests.support.until import eventually
-from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import RoomState, Store
 from whereby_trigger.store.states import OWNED
 
@@ -50,16 +47,11 @@ async def test_a_lease_that_has_run_out_is_not_renewed(place: Place, store: Stor
     assert not await store.renew(TTL)
 
 
-async def test_a_lease_of_another_start_of_the_machine_is_not_renewed(place: Place, store: Store) -> None:
-    place.clock.reboot()
-    assert not await store.renew(TTL)
-
-
 async def test_a_replica_whose_lease_has_run_out_takes_nothing_over(place: Place, replicas: Replicas) -> None:
     dead, store = await replicas(), await replicas()
     await dead.add(arrival("a"))
     await bring_to(dead, LIVE)
-    await crash(dead)
+    await place.crash(dead)
     place.clock.jump(TTL + 1)
     assert await store.claim() == 0
     await store.rejoin(TTL)
@@ -69,7 +61,7 @@ async def test_a_replica_whose_lease_has_run_out_takes_nothing_over(place: Place
 async def test_a_replica_whose_lease_has_run_out_takes_no_room(place: Place, store: Store) -> None:
     await ask(store)
     place.clock.jump(TTL + 1)
-    assert await store.take(10, NOW) == []
+    assert await store.take(10) == []
     await store.rejoin(TTL)
     assert (await take_one(store)).owner == store.replica
 
@@ -79,94 +71,102 @@ async def test_a_replica_whose_lease_has_run_out_takes_no_room(place: Place, sto
 
 @LEFT
 async def test_a_dead_replicas_rooms_wait_and_its_ending_ones_end(
-    replicas: Replicas, state: RoomState, then: RoomState
+    place: Place, replicas: Replicas, state: RoomState, then: RoomState
 ) -> None:
     dead, other = await replicas(), await replicas()
     await bring_to(dead, state)
-    await crash(dead)
+    await place.bury(dead, other)
     assert await other.claim() == 1
     room = await newest(other)
     assert (room.state, room.owner, room.pid) == (then, None, None)
     assert dead.replica in room.reason
 
 
-async def test_a_dead_replicas_room_is_taken_with_the_next_attempt_and_no_restart_used_up(replicas: Replicas) -> None:
+async def test_a_dead_replicas_room_is_taken_with_the_next_attempt_and_no_restart_used_up(
+    place: Place, replicas: Replicas
+) -> None:
     dead, other = await replicas(), await replicas()
     await bring_to(dead, LIVE)
-    await crash(dead)
+    await place.bury(dead, other)
     await other.claim()
     taken = await take_one(other)
     assert (taken.owner, taken.attempt, taken.restarts) == (other.replica, 2, 0)
 
 
 @pytest.mark.parametrize("state", sorted(OWNED))
-async def test_a_dead_replicas_room_that_was_asked_to_end_has_ended(replicas: Replicas, state: RoomState) -> None:
+async def test_a_dead_replicas_room_that_was_asked_to_end_has_ended(
+    place: Place, replicas: Replicas, state: RoomState
+) -> None:
     dead, other = await replicas(), await replicas()
     await bring_to(dead, state, session_id="s")
     await session(other, "end", session_id="s")
-    await crash(dead)
+    await place.bury(dead, other)
     await other.claim()
     assert await states(other) == [ENDED]
-    assert await other.take(10, NOW) == []
+    assert await other.take(10) == []
 
 
-async def test_what_was_to_start_after_a_dead_replicas_room_starts(replicas: Replicas) -> None:
+async def test_what_was_to_start_after_a_dead_replicas_room_starts(place: Place, replicas: Replicas) -> None:
     dead, other = await replicas(), await replicas()
     await bring_to(dead, ENDING)
     await ask(other, webhook="next")
-    await crash(dead)
+    await place.bury(dead, other)
     await other.claim()
     assert await states(other) == [ENDED, WAITING]
     assert (await take_one(other)).webhook == "next"
 
 
-async def test_the_rooms_of_a_replica_dead_for_longer_than_max_age_end_unstarted(replicas: Replicas) -> None:
+async def test_the_rooms_of_a_replica_dead_for_longer_than_max_age_end_unstarted(
+    place: Place, replicas: Replicas
+) -> None:
     dead, other = await replicas(), await replicas()
     await bring_to(dead, LIVE)
-    await crash(dead)
-    await other.claim(max_age=0)
+    await place.bury(dead, other)
+    await place.pass_time(100, other)
+    await other.claim(max_age=99)
     room = await newest(other)
     assert (room.state, room.attempt) == (ENDED, 1)
     assert "max_age" in room.reason
 
 
-async def test_however_old_a_room_is_it_waits_when_its_replica_died_just_now(replicas: Replicas) -> None:
+async def test_however_old_a_room_is_it_waits_when_its_replica_died_just_now(place: Place, replicas: Replicas) -> None:
     dead, other = await replicas(), await replicas()
-    await ask(dead)
-    await dead.take(1, time.time() - 10_000)
-    await crash(dead)
+    await bring_to(dead, LIVE)
+    await place.pass_time(1100, dead, other)
+    await place.bury(dead, other)
     await other.claim(max_age=1000)
     assert await states(other) == [WAITING]
 
 
-async def test_a_room_that_has_waited_for_longer_than_max_age_ends_unstarted(store: Store) -> None:
-    now = time.time()
-    for age, key in ((110, "old"), (90, "young")):
-        await store.request(request(f"acme.whereby.com/{key}"), now - age)
+async def test_a_room_that_has_waited_for_longer_than_max_age_ends_unstarted(place: Place, store: Store) -> None:
+    for key, seconds in (("old", 20), ("young", 90)):
+        await ask(store, f"acme.whereby.com/{key}")
+        await place.pass_time(seconds, store)
     await store.claim(max_age=100)
     assert await states(store) == [ENDED, WAITING]
     assert "max_age" in (await store.rooms())[1].reason
 
 
-async def test_a_dead_replicas_rooms_are_taken_over_once(replicas: Replicas) -> None:
+async def test_a_dead_replicas_rooms_are_taken_over_once(place: Place, replicas: Replicas) -> None:
     dead, *heirs = [await replicas() for _ in range(4)]
     for n in range(20):
         await ask(dead, f"acme.whereby.com/{n}")
-    await dead.take(20, NOW)
-    await crash(dead)
+    await dead.take(20)
+    await place.bury(dead, *heirs)
     assert sum(await asyncio.gather(*(heir.claim() for heir in heirs))) == 20
-    taken = await asyncio.gather(*(heir.take(20, NOW) for heir in heirs))
+    taken = await asyncio.gather(*(heir.take(20) for heir in heirs))
     assert sorted(room.key for rooms in taken for room in rooms) == sorted(f"acme.whereby.com/{n}" for n in range(20))
 
 
-async def test_a_killed_process_leaves_its_room_at_once(place: Place, store: Store) -> None:
+async def test_a_killed_process_leaves_its_room_to_others(place: Place, store: Store) -> None:
     await ask(store)
     with replica_that_takes(place.url) as other:
         owner = other.line("took").split()[1]
         assert await store.claim() == 0
         assert (await newest(store)).owner == owner
         other.kill()
-    await eventually(store.claim, within=place.takeover_within + 2)
+    await place.outlast_the_dead(store)
+    await eventually(store.claim)
     assert (await take_one(store)).attempt == 2
 
 
@@ -176,7 +176,7 @@ async def test_a_frozen_process_keeps_its_room_until_its_lease_has_run_out(place
         frozen.line("took")
         frozen.popen.send_signal(signal.SIGSTOP)
         assert await store.claim() == 0
-        await outlast_a_lease(place, store)
+        await place.outlast_leases(store)
         assert await store.claim() == 1
     assert (await take_one(store)).attempt == 2
 
@@ -202,34 +202,25 @@ async def test_a_replica_that_thaws_can_change_nothing_of_what_was_taken_over(pl
     frozen, other = await replicas(), await replicas()
     added = await frozen.add(arrival("a"))
     room = await bring_to(frozen, LIVE)
-    await outlast_a_lease(place, other)
+    await place.outlast_leases(other)
     await other.claim()
     for state in RoomState:
         assert not await move(frozen, room, state)
     assert not await frozen.decide(decision(added.seq, "a"))
     assert not await frozen.renew(TTL)
-    assert await frozen.rooms(mine=True) == []
+    assert await owned(frozen) == []
     assert await frozen.pending(0, 10) == []
 
 
 async def test_what_a_thawed_replica_stores_under_its_old_id_is_taken_over(place: Place, replicas: Replicas) -> None:
     frozen, other = await replicas(), await replicas()
     await bring_to(frozen, LIVE)
-    await outlast_a_lease(place, other)
+    await place.outlast_leases(other)
     await other.claim()
     await frozen.add(arrival("late"))
-    await crash(frozen)
+    await place.bury(frozen, other)
     await other.claim()
     assert (await record(other, "late")).owner == other.replica
-
-
-async def test_the_lease_of_another_start_of_the_machine_is_void(place: Place, replicas: Replicas) -> None:
-    before = await replicas()
-    await bring_to(before, LIVE)
-    place.clock.reboot()
-    after = await replicas()
-    assert await after.claim() == 1
-    assert await states(after) == [WAITING]
 
 
 # A new id
@@ -242,7 +233,7 @@ async def test_a_replica_that_rejoins_has_a_new_id_and_owns_nothing(replicas: Re
     old = store.replica
     await store.rejoin(TTL)
     assert store.replica not in (old, other.replica)
-    assert await store.rooms(mine=True) == []
+    assert await owned(store) == []
     assert await store.pending(0, 10) == []
     assert await store.renew(TTL)
 
@@ -270,20 +261,6 @@ async def test_no_id_is_used_twice(store: Store) -> None:
         await store.rejoin(TTL)
         ids.add(store.replica)
         assert len(ids) == n + 2
-
-
-async def test_a_rejoin_that_fails_can_be_tried_again(tmp_path: Path, place: Place, replicas: Replicas) -> None:
-    store, other = await replicas(), await replicas()
-    room = await bring_to(store, LIVE)
-    away = tmp_path.rename(tmp_path.with_name("away"))
-    with pytest.raises(StoreUnavailable, match="no new replica"):
-        await store.rejoin(TTL)
-    away.rename(tmp_path)
-    assert await other.claim() == 0
-    assert await newest(other) == room
-    await store.rejoin(TTL)
-    assert await store.renew(TTL)
-    assert await other.claim() == 1
 
 
 # Leaving
@@ -320,11 +297,3 @@ async def test_others_hear_at_once_that_a_replica_has_left(replicas: Replicas) -
     await leaving.close()
     await asyncio.wait_for(told.wait(), 5)
     assert (await take_one(other)).key == ROOM
-
-
-async def outlast_a_lease(place: Place, *alive: Store) -> None:
-    """Let so much time pass that every lease runs out, but those of the replicas that are alive."""
-    place.clock.jump(TTL - 1)
-    for store in alive:
-        assert await store.renew(TTL)
-    place.clock.jump(2)

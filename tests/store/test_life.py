@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.store.conftest import Replicas
-from tests.support.arrivals import NOW, arrival, decided, decision
-from tests.support.stores import Place
+from tests.support.arrivals import NOW, ROOM, arrival, decided, decision
+from tests.support.place import TTL, Place
+from tests.support.rooms import request
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import Query, State, Store
+from whereby_trigger.store import Query, RoomMove, RoomState, State, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +45,14 @@ VERBS: dict[str, Verb] = {
     "replay": lambda store: store.replay(Query(), NOW),
     "prune": lambda store: store.prune(NOW),
     "ping": lambda store: store.ping(NOW),
+    "renew": lambda store: store.renew(TTL),
+    "request": lambda store: store.request(request()),
+    "take": lambda store: store.take(1),
+    "move": lambda store: store.move(RoomMove(1, RoomState.LIVE, "")),
+    "stop": lambda store: store.stop(ROOM, "stopped by hand"),
+    "rooms": lambda store: store.rooms(),
+    "stopping": lambda store: store.stopping(),
+    "heard": lambda store: store.heard(0, frozenset({ROOM})),
 }
 
 

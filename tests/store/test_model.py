@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +25,10 @@ from hypothesis.stateful import (
 )
 
 from tests.store.model import Entry, Model
-from tests.support.arrivals import NOW, decision
-from tests.support.clock import JumpingClock
-from tests.support.rooms import crash, request
-from tests.support.stores import KINDS, TTL, Place
+from tests.support.arrivals import decision
+from tests.support.place import TTL
+from tests.support.rooms import request
+from tests.support.stores import KINDS
 from whereby_trigger.store import ROOM_TRANSITIONS, Arrival, Query, RoomMove, RoomState, SessionChange, State, Store
 from whereby_trigger.store.states import OVER, OWNED
 
@@ -51,18 +52,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.entered = ExitStack()
+        folder = self.entered.enter_context(tempfile.TemporaryDirectory())
+        self.place = self.entered.enter_context(KINDS[self.kind](Path(folder)))
         self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
-        self.clock = JumpingClock(standing=True)
-        made = KINDS[self.kind](Path(self.folder.name))
-        self.place = Place(made.url, made.takeover_within, self.clock, lambda: self.now)
-        self.model = Model(TTL)
+        self.clock = self.place.clock
+        self.model = Model(TTL, self.clock.now, sees_death=not self.place.takeover_within)
         self.stores: list[Store] = []
         self.left: list[Store] = []
         self.seqs: dict[str, int] = {}
         self.decided: Counter[str] = Counter()
         self.may_decide: Counter[str] = Counter()
-        self.now = NOW
 
     def run(self, awaitable: Awaitable[T]) -> T:
         async def wait() -> T:
@@ -101,23 +101,23 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def rejoin(self, which: int) -> None:
         store = self.one(which)
-        self.model.dead.add(store.replica)
+        old = store.replica
         self.run(store.rejoin(TTL))
-        self.model.join(store.replica)
+        self.model.rejoin(old, store.replica)
 
     @PRESENT
     @rule(which=WHICH, key=KEYS, session=SESSIONS, asked_at=TIMES)
     def ask(self, which: int, key: str, session: str | None, asked_at: float) -> None:
         store, asked = self.one(which), request(key, session_id=session, asked_at=asked_at)
-        claim = self.run(self.later(lambda: store.request(asked, self.now)))
-        assert claim.new == self.model.request(asked, self.now)
+        claim = self.run(self.later(lambda: store.request(asked)))
+        assert claim.new == self.model.request(asked)
 
     @PRESENT
     @rule(which=WHICH, slots=st.integers(0, 3))
     def take(self, which: int, slots: int) -> None:
         store = self.one(which)
-        taken = self.run(self.later(lambda: store.take(slots, self.now)))
-        expected = self.model.take(store.replica, slots, self.now)
+        taken = self.run(self.later(lambda: store.take(slots)))
+        expected = self.model.take(store.replica, slots)
         assert [(room.id, room.attempt) for room in taken] == [(entry.id, entry.attempt) for entry in expected]
 
     @precondition(lambda self: self.stores and self.model.rooms)
@@ -139,22 +139,22 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _move(self, store: Store, entry: Entry, state: RoomState) -> None:
         change = RoomMove(int(entry.id), state, "moved")
-        moved = self.run(self.later(lambda: store.move(change, self.now)))
-        assert moved == self.model.move(entry, state, store.replica, self.now)
+        moved = self.run(self.later(lambda: store.move(change)))
+        assert moved == self.model.move(entry, state, store.replica)
 
     @PRESENT
     @rule(which=WHICH, key=KEYS)
     def stop(self, which: int, key: str) -> None:
         store, open_entry = self.one(which), self.model.open_entry(key)
         was = None if open_entry is None else open_entry.state
-        assert self.run(self.later(lambda: store.stop(key, "hand", self.now))) == was
-        self.model.stop(key, self.now)
+        assert self.run(self.later(lambda: store.stop(key, "hand"))) == was
+        self.model.stop(key)
 
     @PRESENT
     @rule(which=WHICH)
     def claim(self, which: int) -> None:
         store = self.one(which)
-        assert self.run(self.later(store.claim)) == self.model.claim(store.replica, self.now)
+        assert self.run(self.later(store.claim)) == self.model.claim(store.replica)
 
     @PRESENT
     @rule(which=WHICH, n=st.integers(0, 9))
@@ -184,8 +184,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _deliver(self, which: int, id: str, key: str, change: SessionChange | None) -> None:
         store = self.one(which)
-        added = self.run(self.later(lambda: store.add(Arrival(id, "t", key, b"{}", self.now, change=change))))
-        new = self.model.add(id, store.replica, self.now, change)
+        arrival = Arrival(id, "t", key, b"{}", self.clock.now(), change=change)
+        added = self.run(self.later(lambda: store.add(arrival)))
+        new = self.model.add(id, store.replica, change)
         assert added.duplicate is not new
         if new:
             self.seqs[id] = added.seq
@@ -197,44 +198,43 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def replay(self, which: int) -> None:
         store = self.one(which)
-        replayed = self.run(self.later(lambda: store.replay(Query(), self.now)))
+        replayed = self.run(self.later(lambda: store.replay(Query(), self.clock.now())))
         self.may_decide.update(replayed)
         self.model.replay()
 
     @PRESENT
     @rule(which=WHICH, age=st.integers(0, 10))
     def prune(self, which: int, age: int) -> None:
-        self.run(self.one(which).prune(self.now - age))
-        self.model.prune(self.now - age)
+        self.run(self.one(which).prune(self.clock.now() - age))
+        self.model.prune(self.clock.now() - age)
 
     # What befalls them
 
     @rule(seconds=st.sampled_from([TTL / 3, TTL / 2, TTL + 1]))
     def freeze(self, seconds: float) -> None:
         self.clock.jump(seconds)
-        self.model.clock += seconds
 
     @PRESENT
     @rule(which=WHICH)
     def die(self, which: int) -> None:
         store = self.stores.pop(which % len(self.stores))
         self.left.append(store)
-        self.run(crash(store))
-        self.model.dead.add(store.replica)
+        self.run(self.place.crash(store))
+        self.model.die(store.replica)
 
     @PRESENT
     @rule(which=WHICH)
     def drain(self, which: int) -> None:
         store = self.stores.pop(which % len(self.stores))
         self.run(store.close())
-        self.model.leave(store.replica, self.now)
+        self.model.leave(store.replica)
 
     # What must hold
 
     @PRESENT
     @invariant()
     def amounts_to_its_model(self) -> None:
-        self.now += 1
+        self.clock.jump(1)
         stored = self.run(self.stores[0].rooms())
         newest = {room.key: room.id for room in reversed(stored)}
         for entry in self.model.rooms:
@@ -262,8 +262,8 @@ class StoreMachine(RuleBasedStateMachine):
         ids = [webhook.id for webhook in self.run(self.stores[0].find(Query()))]
         assert len(ids) == len(set(ids))
         assert all(self.decided[id] <= self.may_decide[id] for id in ids)
-        present = {store.replica for store in self.stores}
-        assert {room.owner for room in rooms if room.state in OWNED} <= present | self.model.gone()
+        known = {store.replica for store in (*self.stores, *self.left)} | self.model.gone()
+        assert {room.owner for room in rooms if room.state in OWNED} <= known
 
     def teardown(self) -> None:
         try:
@@ -273,10 +273,11 @@ class StoreMachine(RuleBasedStateMachine):
                 self.run(store.close())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
-            self.folder.cleanup()
+            self.entered.close()
 
     def _all_is_there_for_an_heir(self) -> None:
-        # Those who thaw start anew, and what they leave is seen to as well.
+        # No lease outlives this; those who thaw start anew, and what they leave is seen to as well.
+        self.clock.jump(TTL + 1)
         for store in self.stores:
             self.run(store.rejoin(TTL))
         self.enter()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, arrival
+from tests.support.place import Place
 from tests.support.rooms import ask, bring_to, move, newest, session, states, take_one
 from whereby_trigger.store import ROOM_TRANSITIONS, RoomClaim, RoomMove, RoomState, Store
 from whereby_trigger.store.states import OVER, OWNED
@@ -21,11 +22,11 @@ BUSY = (STARTING, LIVE)
 # One open entry for each room
 
 
-async def test_the_first_request_lets_the_room_wait(store: Store) -> None:
+async def test_the_first_request_lets_the_room_wait(place: Place, store: Store) -> None:
     assert await ask(store, webhook="a", session_id="s") == RoomClaim(True, WAITING, None)
     room = await newest(store)
     assert (room.key, room.url, room.state, room.owner) == (ROOM, f"https://{ROOM}", WAITING, None)
-    assert (room.webhook, room.attempt, room.queued_at, room.since) == ("a", 0, NOW, NOW)
+    assert (room.webhook, room.attempt, room.queued_at, room.since) == ("a", 0, place.clock.now(), place.clock.now())
 
 
 async def test_a_request_for_a_room_that_waits_adds_nothing(store: Store) -> None:
@@ -56,7 +57,7 @@ async def test_a_request_for_a_room_that_is_done_with_starts_anew(store: Store, 
 async def test_a_request_for_a_room_that_is_ending_waits_and_starts_next(store: Store) -> None:
     ending = await bring_to(store, ENDING, webhook="a")
     assert await ask(store, webhook="b", session_id="s") == RoomClaim(False, ENDING, store.replica)
-    assert await store.take(10, NOW) == []
+    assert await store.take(10) == []
     await move(store, ending, ENDED)
     assert await states(store) == [ENDED, WAITING]
     assert (await take_one(store)).webhook == "b"
@@ -90,7 +91,7 @@ async def test_requests_at_once_from_several_replicas_open_one_entry(replicas: R
 async def test_requests_at_once_for_ten_rooms_open_ten_entries(store: Store) -> None:
     claims = await asyncio.gather(*(ask(store, f"acme.whereby.com/{n}") for n in range(10)))
     assert all(claim.new for claim in claims)
-    assert len(await store.take(20, NOW)) == 10
+    assert len(await store.take(20)) == 10
 
 
 # Taken in order
@@ -99,26 +100,28 @@ async def test_requests_at_once_for_ten_rooms_open_ten_entries(store: Store) -> 
 async def test_rooms_are_taken_in_the_order_in_which_they_were_asked_for(store: Store) -> None:
     for key in "cab":
         await ask(store, f"acme.whereby.com/{key}")
-    first = await store.take(2, NOW)
+    first = await store.take(2)
     assert [room.key[-1] for room in first] == ["c", "a"]
     assert [(room.state, room.owner, room.attempt) for room in first] == [(STARTING, store.replica, 1)] * 2
-    assert [room.key[-1] for room in await store.take(2, NOW)] == ["b"]
-    assert await store.take(2, NOW) == []
+    assert [room.key[-1] for room in await store.take(2)] == ["b"]
+    assert await store.take(2) == []
 
 
 async def test_without_a_slot_nothing_is_taken(store: Store) -> None:
     await ask(store)
-    assert await store.take(0, NOW) == []
+    assert await store.take(0) == []
     assert await states(store) == [WAITING]
 
 
-async def test_a_room_that_pauses_is_not_taken_before_its_time_and_holds_up_nobody(store: Store) -> None:
+async def test_a_room_that_pauses_is_not_taken_before_its_time_and_holds_up_nobody(place: Place, store: Store) -> None:
     await ask(store)
     await ask(store, ELSEWHERE)
-    (failed,) = await store.take(1, NOW)
-    assert await store.move(RoomMove(failed.id, WAITING, "restart", not_before=NOW + 5, restarts=1), NOW)
-    assert [room.key for room in await store.take(10, NOW + 4.9)] == [ELSEWHERE]
-    (again,) = await store.take(10, NOW + 5)
+    (failed,) = await store.take(1)
+    assert await store.move(RoomMove(failed.id, WAITING, "restart", delay=5, restarts=1))
+    place.clock.jump(4)
+    assert [room.key for room in await store.take(10)] == [ELSEWHERE]
+    place.clock.jump(1)
+    (again,) = await store.take(10)
     assert (again.key, again.attempt, again.restarts) == (ROOM, 2, 1)
 
 
@@ -126,7 +129,7 @@ async def test_of_several_replicas_that_take_at_once_each_room_goes_to_one(repli
     stores = [await replicas() for _ in range(3)]
     for n in range(10):
         await ask(stores[0], f"acme.whereby.com/{n}")
-    taken = await asyncio.gather(*(store.take(4, NOW) for store in stores * 2))
+    taken = await asyncio.gather(*(store.take(4) for store in stores * 2))
     keys = [room.key for rooms in taken for room in rooms]
     assert sorted(keys) == sorted(f"acme.whereby.com/{n}" for n in range(10))
 
@@ -186,36 +189,39 @@ async def test_a_late_finisher_changes_nothing_of_the_room_that_follows(store: S
     assert await states(store) == [ENDED, LIVE]
 
 
-async def test_a_move_keeps_what_it_does_not_name(store: Store) -> None:
+async def test_a_move_keeps_what_it_does_not_name(place: Place, store: Store) -> None:
     await ask(store)
     room = await take_one(store)
-    assert await store.move(RoomMove(room.id, LIVE, "there", pid=4711, restarts=2), NOW + 1)
-    assert await store.move(RoomMove(room.id, ENDING, "asked to"), NOW + 2)
+    assert await store.move(RoomMove(room.id, LIVE, "there", pid=4711, restarts=2))
+    place.clock.jump(2)
+    assert await store.move(RoomMove(room.id, ENDING, "asked to"))
     ending = await newest(store)
-    assert (ending.pid, ending.restarts, ending.reason, ending.since) == (4711, 2, "asked to", NOW + 2)
-    assert await store.move(RoomMove(room.id, ENDED, "left", errors=("what it printed",)), NOW + 3)
+    assert (ending.pid, ending.restarts, ending.reason, ending.since) == (4711, 2, "asked to", place.clock.now())
+    assert await store.move(RoomMove(room.id, ENDED, "left", errors=("what it printed",)))
     ended = await newest(store)
     assert (ended.pid, ended.owner, ended.errors) == (None, None, ("what it printed",))
 
 
-async def test_a_room_that_is_to_wait_again_but_was_asked_to_end_has_ended(store: Store) -> None:
+async def test_a_room_that_is_to_wait_again_but_was_asked_to_end_has_ended(place: Place, store: Store) -> None:
     room = await bring_to(store, LIVE)
-    await store.stop(ROOM, "stopped by hand", NOW)
+    await store.stop(ROOM, "stopped by hand")
     assert await move(store, room, WAITING, "raised: restart 1 of 3")
     ended = await newest(store)
     assert (ended.state, ended.reason) == (ENDED, "stopped by hand")
-    assert await store.take(10, NOW + 60) == []
+    place.clock.jump(20)
+    assert await store.take(10) == []
 
 
 # Stopped
 
 
-async def test_stopping_a_room_that_waits_ends_it_unstarted(store: Store) -> None:
+async def test_stopping_a_room_that_waits_ends_it_unstarted(place: Place, store: Store) -> None:
     await ask(store)
-    assert await store.stop(ROOM, "stopped by hand", NOW + 1) is WAITING
+    place.clock.jump(1)
+    assert await store.stop(ROOM, "stopped by hand") is WAITING
     room = await newest(store)
-    assert (room.state, room.reason, room.since, room.attempt) == (ENDED, "stopped by hand", NOW + 1, 0)
-    assert await store.take(10, NOW + 1) == []
+    assert (room.state, room.reason, room.since, room.attempt) == (ENDED, "stopped by hand", place.clock.now(), 0)
+    assert await store.take(10) == []
 
 
 @pytest.mark.parametrize("state", sorted(OWNED))
@@ -224,16 +230,17 @@ async def test_a_request_to_stop_stands_with_the_room_for_its_owner_to_see(
 ) -> None:
     owner, other = await replicas(), await replicas()
     await bring_to(owner, state)
-    assert await other.stop(ROOM, "stopped by hand", NOW) is state
-    (mine,) = await owner.rooms(mine=True)
+    assert await owner.stopping() == []
+    assert await other.stop(ROOM, "stopped by hand") is state
+    (mine,) = await owner.stopping()
     assert (mine.state, mine.stop) == (state, "stopped by hand")
-    assert await other.rooms(mine=True) == []
+    assert await other.stopping() == []
 
 
 async def test_the_first_reason_to_stop_stands(store: Store) -> None:
     await bring_to(store, LIVE)
-    await store.stop(ROOM, "first", NOW)
-    await store.stop(ROOM, "second", NOW)
+    await store.stop(ROOM, "first")
+    await store.stop(ROOM, "second")
     assert (await newest(store)).stop == "first"
 
 
@@ -242,14 +249,14 @@ async def test_where_nothing_is_open_there_is_nothing_to_stop(store: Store, stat
     if state is not None:
         await bring_to(store, state)
     before = await store.rooms()
-    assert await store.stop(ROOM, "stopped by hand", NOW) is None
+    assert await store.stop(ROOM, "stopped by hand") is None
     assert await store.rooms() == before
 
 
 async def test_stopping_a_room_that_is_ending_also_forgets_what_would_start_next(store: Store) -> None:
     ending = await bring_to(store, ENDING)
     await ask(store)
-    await store.stop(ROOM, "stopped by hand", NOW)
+    await store.stop(ROOM, "stopped by hand")
     await move(store, ending, ENDED)
     assert await states(store) == [ENDED]
 
@@ -264,10 +271,10 @@ async def test_rooms_are_listed_newest_first(store: Store) -> None:
     assert [room.key[-1] for room in await store.rooms(limit=2)] == ["2", "1"]
 
 
-async def test_pruning_forgets_rooms_that_are_done_with_and_no_others(store: Store) -> None:
+async def test_pruning_forgets_rooms_that_are_done_with_and_no_others(place: Place, store: Store) -> None:
     for n, state in enumerate(reversed(RoomState)):
         await bring_to(store, state, key=f"acme.whereby.com/{n}")
-    await store.prune(NOW)
+    await store.prune(place.clock.now())
     assert len(await states(store)) == 6
-    await store.prune(NOW + 1)
+    await store.prune(place.clock.now() + 1)
     assert await states(store) == [ENDING, LIVE, STARTING, WAITING]

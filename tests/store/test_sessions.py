@@ -4,6 +4,7 @@ import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, decision
+from tests.support.place import Place
 from tests.support.rooms import ask, bring_to, move, newest, session, states
 from whereby_trigger.store import RoomState, State, Store
 
@@ -52,11 +53,13 @@ async def test_another_sessions_start_asks_the_assistant_of_the_old_one_to_end(
     assert (await newest(store)).stop == ("another session has started" if ends else None)
 
 
-async def test_a_room_that_waits_ends_with_its_session_unstarted(store: Store) -> None:
+async def test_a_room_that_waits_ends_with_its_session_unstarted(place: Place, store: Store) -> None:
     await ask(store, session_id="s")
+    place.clock.jump(1)
     await session(store, "end", session_id="s")
-    assert (await newest(store)).state is ENDED
-    assert await store.take(10, NOW) == []
+    room = await newest(store)
+    assert (room.state, room.since) == (ENDED, place.clock.now())
+    assert await store.take(10) == []
 
 
 async def test_a_session_that_ends_while_its_assistant_waits_for_the_old_one_starts_nothing(store: Store) -> None:
@@ -100,5 +103,5 @@ async def test_a_sessions_end_received_by_another_replica_reaches_the_owner(repl
     owner, other = await replicas(), await replicas()
     await bring_to(owner, LIVE, session_id="s")
     await session(other, "end", session_id="s")
-    (mine,) = await owner.rooms(mine=True)
+    (mine,) = await owner.stopping()
     assert mine.stop == "the session has ended"

@@ -1,25 +1,46 @@
-"""The clock of leases, which a test may put forward or start anew, as if the machine had slept or been booted."""
+"""The clock of a store in tests: it tells the time of leases and of rooms alike, and a test may put it forward."""
+
+import math
+import time
+from collections.abc import Callable
 
 from whereby_trigger.boot import boot_clock
 
 
 class JumpingClock:
-    """Read this machine's clock of leases, plus what it was put forward by; `standing`, it goes by that alone."""
+    """Go with this machine's clocks, plus what it was put forward by; `standing`, at whole seconds, by that alone.
+
+    Called, it is a clock of leases; `now` is the time that rows are stamped with, in seconds since the epoch.
+    """
 
     def __init__(self, *, standing: bool = False) -> None:
-        self._standing = standing
+        self._stands_at = _whole_seconds(math.floor) if standing else None
         self._ahead = 0.0
         self._boots = 0
 
     def __call__(self) -> tuple[str, float]:
-        boot, at = ("a boot", 1e6) if self._standing else boot_clock()
-        return (f"{boot}+{self._boots}" if self._boots else boot), at + self._ahead
+        boot, at = boot_clock()
+        since_boot = at if self._stands_at is None else self._stands_at[0]
+        return (f"{boot}+{self._boots}" if self._boots else boot), since_boot + self._ahead
+
+    def now(self) -> float:
+        """Read the time of day."""
+        return (time.time() if self._stands_at is None else self._stands_at[1]) + self._ahead
 
     def jump(self, seconds: float) -> None:
         """Put it forward."""
         self._ahead += seconds
 
+    def catch_up(self) -> None:
+        """Have one that stands go on to the machine's time, by which other processes live."""
+        if self._stands_at is not None:
+            self._stands_at = _whole_seconds(math.ceil)
+
     def reboot(self) -> None:
         """Have it be another start of the machine from now on, with less time since."""
         self._boots += 1
         self._ahead -= boot_clock()[1] / 2
+
+
+def _whole_seconds(whole: Callable[[float], int]) -> tuple[int, int]:
+    return whole(boot_clock()[1]), whole(time.time())

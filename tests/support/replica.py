@@ -30,7 +30,7 @@ async def main(url: str, *ids: str) -> None:
     await store.open(lambda: None)
     for id in ids:
         await store.add(Arrival(id, "room.client.joined", "acme.whereby.com/visit-1", b"{}", time.time()))
-    taken = [] if ids else await store.take(100, time.time())
+    taken = [] if ids else await store.take(100)
     print("took" if taken else "stored", store.replica, flush=True)
     await asyncio.Event().wait()
 

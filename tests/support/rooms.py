@@ -1,12 +1,10 @@
 """Rooms in tests: requests with the values a test does not care about, and rooms brought into any state."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from tests.support.arrivals import NOW, ROOM, arrival
 from whereby_trigger.store import Added, Room, RoomClaim, RoomMove, RoomRequest, RoomState, SessionChange, Store
-from whereby_trigger.store.sqlite import SqliteStore
 
 WAYS: dict[RoomState, Sequence[RoomState]] = {
     RoomState.STARTING: (),
@@ -26,12 +24,12 @@ def request(
 
 async def ask(store: Store, key: str = ROOM, **values: Any) -> RoomClaim:
     """Ask for an assistant in a room, now."""
-    return await store.request(request(key, **values), NOW)
+    return await store.request(request(key, **values))
 
 
 async def take_one(store: Store) -> Room:
     """Take the one room that waits."""
-    (room,) = await store.take(10, NOW)
+    (room,) = await store.take(10)
     return room
 
 
@@ -46,12 +44,17 @@ async def bring_to(store: Store, state: RoomState, **values: Any) -> Room:
 
 
 async def move(store: Store, room: Room, state: RoomState, reason: str = "as the test wants it") -> bool:
-    return await store.move(RoomMove(room.id, state, reason), NOW)
+    return await store.move(RoomMove(room.id, state, reason))
 
 
 async def newest(store: Store) -> Room:
     """Read the room that was asked for last."""
     return (await store.rooms())[0]
+
+
+async def owned(store: Store) -> list[Room]:
+    """Read the rooms of this replica."""
+    return [room for room in await store.rooms() if room.owner == store.replica]
 
 
 async def states(store: Store) -> list[RoomState]:
@@ -72,12 +75,3 @@ async def session(
     change = SessionChange(key, started, session_id, created_at)
     plain = arrival(id, type="room.session.started" if started else "room.session.ended", room=key)
     return await store.add(type(plain)(plain.id, plain.type, plain.room, plain.body, plain.received_at, change=change))
-
-
-async def crash(store: Store) -> None:
-    """Have a replica leave what a kill would: its lock free, its file still there, nothing given back."""
-    assert isinstance(store, SqliteStore)
-    writing, store._writing = store._writing, None
-    assert writing is not None
-    os.close(writing.life._descriptor)
-    await writing.writer.close(10)

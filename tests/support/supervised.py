@@ -48,13 +48,13 @@ class Supervised:
 
     async def ask(self, name: str = "visit-1", **values: object) -> None:
         """Ask for an assistant in a room, now."""
-        now = time.time()
-        await self.store.request(request(f"acme.whereby.com/{name}", **({"asked_at": now} | values)), now)  # type: ignore[arg-type]
+        values = {"asked_at": time.time()} | values
+        await self.store.request(request(f"acme.whereby.com/{name}", **values))  # type: ignore[arg-type]
         self.supervisor.wake()
 
     async def stop(self, name: str = "visit-1") -> None:
         """Ask a room's assistant to end, now."""
-        await self.store.stop(f"acme.whereby.com/{name}", "stopped by hand", time.time())
+        await self.store.stop(f"acme.whereby.com/{name}", "stopped by hand")
         self.supervisor.wake()
 
     async def reaches(

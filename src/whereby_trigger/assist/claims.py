@@ -17,7 +17,7 @@ class Claims:
         """Claim the room of a webhook that fired; return what came of it. Raises StoreUnavailable."""
         if not self._bots and isinstance(webhook, RoomClientJoined | RoomClientLeft) and not is_human(webhook):
             return "no assistant for a bot's own event: is_human"
-        claim = await self._store.request(request_for(room, webhook, now), now)
+        claim = await self._store.request(request_for(room, webhook, now))
         if claim.new:
             self._supervisor.wake()
         return self._words(claim)

@@ -14,8 +14,8 @@ class Run:
     """Hold a room that is this replica's, its session, and the tasks that launch it and see it through.
 
     `stop` is why the assistant was asked to end, `handed_over` whether it was ended for another replica's sake,
-    `extend` moves a process assistant's deadline, `heard_to` is the number of the last webhook that the session was
-    told of or could have been.
+    `extend` moves a process assistant's deadline, `heard_to` is the number up to which the session has been told
+    of all that concerns it.
     """
 
     def __init__(self, room: Room) -> None:
@@ -27,12 +27,21 @@ class Run:
         self.launched: asyncio.Task[End] | None = None
         self.seen_through: asyncio.Task[None] | None = None
         self.heard_to = room.seq
+        self._heard: set[int] = set()
 
-    def hear(self, body: bytes) -> None:
-        """Pass a webhook of the room on to the session."""
+    def hear(self, seq: int, body: bytes) -> None:
+        """Pass a webhook of the room on to the session, unless it came before the session or is known to it."""
+        if seq <= self.heard_to or seq in self._heard:
+            return
+        self._heard.add(seq)
         webhook = _decoded(body)
         if webhook is not None:
             self.session.hear(webhook)
+
+    def heard_all_to(self, upto: int) -> None:
+        """Take note that nothing with a number up to this one is still to come."""
+        self.heard_to = max(self.heard_to, upto)
+        self._heard = {seq for seq in self._heard if seq > self.heard_to}
 
     def hand_over(self, reason: str) -> None:
         """End the session, so that another replica can take the room."""

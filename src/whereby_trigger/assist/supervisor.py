@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -101,7 +100,7 @@ class Supervisor:
     async def _launch_waiting(self) -> None:
         if self.free <= 0:
             return
-        for room in await self._store.take(self.free, time.time()):
+        for room in await self._store.take(self.free):
             if self.free > 0:
                 self._begin(Run(room))
             else:
@@ -119,14 +118,13 @@ class Supervisor:
         end = _end_of(launched)
         del self._runs[room.key]
         following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
-        now = time.time()
         level = logging.WARNING if following.state is RoomState.FAILED else logging.INFO
         logger.log(level, "room %s %s: %s", room.key, following.state, following.reason)
         move = RoomMove(
             id=room.id,
             state=following.state,
             reason=following.reason,
-            not_before=now + following.pause if following.pause else 0.0,
+            delay=following.pause,
             restarts=following.restarts,
             errors=end.errors,
         )
@@ -140,7 +138,7 @@ class Supervisor:
     async def _heed_stops(self) -> None:
         if not self._runs:
             return
-        for room in await self._store.rooms(mine=True):
+        for room in await self._store.stopping():
             run = self._runs.get(room.key)
             if run is not None and run.room.id == room.id and room.stop is not None and run.stop is None:
                 run.stop = room.stop
@@ -152,16 +150,16 @@ class Supervisor:
         for after in {run.heard_to for run in runs.values()}:
             keys = frozenset(key for key, run in runs.items() if run.heard_to == after)
             heard = await self._store.heard(after, keys)
-            for key, body in heard.webhooks:
-                runs[key].hear(body)
+            for key, seq, body in heard.webhooks:
+                runs[key].hear(seq, body)
             for key in keys:
-                runs[key].heard_to = heard.upto
+                runs[key].heard_all_to(heard.upto)
             if heard.more:
                 self.wake()
 
     def _record(self, move: RoomMove, done: Callable[[bool], None]) -> None:
         """Hand a change to the store, which keeps the order, and go on: an outage must not hold up an end."""
-        recorded = asyncio.ensure_future(self._store.move(move, time.time()))
+        recorded = asyncio.ensure_future(self._store.move(move))
         recorded.add_done_callback(partial(_settled, done))
 
     def _moved(self, run: Run, ours: bool) -> None:

@@ -101,14 +101,14 @@ async def _read(url: str) -> list[Room]:
 
 
 async def _request(url: str, room_url: str) -> RoomClaim:
-    now = time.time()
+    request = request_for(room_from_url(room_url), None, time.time())
     async with changed(url) as store:
-        return await store.request(request_for(room_from_url(room_url), None, now), now)
+        return await store.request(request)
 
 
 async def _stop(url: str, key: str) -> RoomState | None:
     async with changed(url) as store:
-        return await store.stop(key, "stopped by hand", time.time())
+        return await store.stop(key, "stopped by hand")
 
 
 def _selected(rooms: list[Room], state: str | None, limit: int) -> list[Room]:

@@ -1,4 +1,7 @@
-"""The plain values of rooms, and a store's verbs for them and for leases. Times are seconds since the epoch."""
+"""The plain values of rooms, and a store's verbs for them and for leases.
+
+Times are seconds since the epoch; those of rooms are by the store's own clock.
+"""
 
 from collections.abc import Awaitable
 from typing import Protocol
@@ -84,25 +87,26 @@ def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
 class RoomMove(Struct, frozen=True):
     """Change a room of this replica to another state; what is None stays as it is.
 
-    A room that is to wait although its end was asked for has ended.
+    One that is to wait is not taken for `delay` seconds. One that is to wait although its end was asked for has ended.
     """
 
     id: int
     state: RoomState
     reason: str
     pid: int | None = None
-    not_before: float = 0.0
+    delay: float = 0.0
     restarts: int | None = None
     errors: tuple[str, ...] = ()
 
 
 class Heard(Struct, frozen=True):
-    """Hold webhooks of some rooms, as pairs of room key and body, in order.
+    """Hold webhooks of some rooms, as room key, number and body, in the order of their numbers.
 
-    `upto` is the number read up to, `more` whether there may be more above it now.
+    `upto` is the number to read on from, `more` whether there may be more above it now. Nothing at or below `upto` is
+    still to come; where a lower number may be committed after a higher one, it lies below numbers that are here.
     """
 
-    webhooks: tuple[tuple[str, bytes], ...]
+    webhooks: tuple[tuple[str, int, bytes], ...]
     upto: int
     more: bool
 
@@ -118,24 +122,28 @@ class RoomStore(Protocol):
         """Give up this replica's id, with all that it owns, and take a new one."""
         ...
 
-    def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
+    def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
         """Let a room wait for an assistant, unless it has an open entry; one that is ending gets a successor."""
         ...
 
-    def take(self, slots: int, now: float) -> Awaitable[list[Room]]:
+    def take(self, slots: int) -> Awaitable[list[Room]]:
         """Make at most `slots` waiting rooms this replica's, in order, as `starting`; none where its lease is gone."""
         ...
 
-    def move(self, move: RoomMove, now: float) -> Awaitable[bool]:
+    def move(self, move: RoomMove) -> Awaitable[bool]:
         """Change a room of this replica; False where it is not this replica's, or not in a state before that one."""
         ...
 
-    def stop(self, key: str, reason: str, now: float) -> Awaitable[RoomState | None]:
+    def stop(self, key: str, reason: str) -> Awaitable[RoomState | None]:
         """Ask a room's assistant to end; return the state it was in, None where the room has no open entry."""
         ...
 
-    def rooms(self, *, mine: bool = False, limit: int | None = None) -> Awaitable[list[Room]]:
-        """Read rooms: every one, newest first, or this replica's."""
+    def rooms(self, *, limit: int | None = None) -> Awaitable[list[Room]]:
+        """Read rooms, newest first: every one, or at most `limit`."""
+        ...
+
+    def stopping(self) -> Awaitable[list[Room]]:
+        """Read this replica's rooms whose assistants are asked to end."""
         ...
 
     def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:

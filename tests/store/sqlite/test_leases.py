@@ -1,17 +1,73 @@
-"""Leases on platforms that tell less, and beside programs that knew none."""
+"""Leases over another start of the machine, on platforms that tell less, and beside programs that knew none."""
 
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.rooms import bring_to, states
-from whereby_trigger.store import RoomState
+from tests.support.clock import JumpingClock
+from tests.support.rooms import bring_to, newest, states
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
 TTL = 30.0
+
+
+@pytest.fixture
+def clock() -> JumpingClock:
+    return JumpingClock(standing=True)
+
+
+@pytest.fixture
+async def store(url: str, clock: JumpingClock) -> AsyncIterator[Store]:
+    store = SqliteStore(url, TTL, clock)
+    await store.open(lambda: None)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(url: str, clock: JumpingClock) -> AsyncIterator[Store]:
+    other = SqliteStore(url, TTL, clock)
+    await other.open(lambda: None)
+    yield other
+    await other.close()
+
+
+async def test_a_lease_of_another_start_of_the_machine_is_not_renewed(clock: JumpingClock, store: Store) -> None:
+    clock.reboot()
+    assert not await store.renew(TTL)
+
+
+async def test_the_lease_of_another_start_of_the_machine_is_void(url: str, clock: JumpingClock, store: Store) -> None:
+    await bring_to(store, RoomState.LIVE)
+    clock.reboot()
+    after = SqliteStore(url, TTL, clock)
+    await after.open(lambda: None)
+    try:
+        assert await after.claim() == 1
+        assert await states(after) == [RoomState.WAITING]
+    finally:
+        await after.close()
+
+
+async def test_a_rejoin_that_fails_can_be_tried_again(tmp_path: Path, store: Store, other: Store) -> None:
+    room = await bring_to(store, RoomState.LIVE)
+    away = tmp_path.rename(tmp_path.with_name("away"))
+    try:
+        with pytest.raises(StoreUnavailable, match="no new replica"):
+            await store.rejoin(TTL)
+    finally:
+        away.rename(tmp_path)
+    assert await other.claim() == 0
+    assert await newest(other) == room
+    await store.rejoin(TTL)
+    assert await store.renew(TTL)
+    assert await other.claim() == 1
 
 
 async def test_a_frozen_replica_is_found_where_the_platform_tells_no_start_of_the_machine(url: str) -> None:

@@ -55,7 +55,7 @@ ASK_TO_STOP = "UPDATE rooms SET stop = COALESCE(stop, ?) WHERE id = ? AND state 
 OWNED_BY = "SELECT id, state FROM rooms WHERE owner = ?"
 LAST = "SELECT COALESCE(MAX(seq), 0) FROM webhooks"
 HEARD = """
-SELECT seq, room, body FROM webhooks
+SELECT room, seq, body FROM webhooks
 WHERE seq > ? AND seq <= ? AND room IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?
 """
 FORGET_ROOMS = """
@@ -97,7 +97,7 @@ def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float)
         "state": move.state,
         "reason": move.reason,
         "pid": move.pid,
-        "not_before": move.not_before,
+        "not_before": now + move.delay,
         "restarts": move.restarts,
         "errors": json.dumps(move.errors),
         "owner": owner,
@@ -151,8 +151,9 @@ def end_old(connection: sqlite3.Connection, now: float, max_age: float) -> None:
     connection.execute(END_OLD, ("waited longer than max_age", now, now - max_age))
 
 
-def own(connection: sqlite3.Connection, owner: str) -> list[Room]:
-    return [_room(row) for row in connection.execute(f"{LIST} WHERE owner = ?", (owner,)).fetchall()]
+def stopping(connection: sqlite3.Connection, owner: str) -> list[Room]:
+    rows = connection.execute(f"{LIST} WHERE owner = ? AND stop IS NOT NULL", (owner,)).fetchall()
+    return [_room(row) for row in rows]
 
 
 def read(connection: sqlite3.Connection, limit: int | None) -> list[Room]:
@@ -165,7 +166,7 @@ def heard(connection: sqlite3.Connection, after: int, keys: frozenset[str]) -> H
     (last,) = connection.execute(LAST).fetchone()
     rows = connection.execute(HEARD, (after, last, json.dumps(sorted(keys)), PAGE)).fetchall()
     more = len(rows) == PAGE
-    return Heard(tuple((key, body) for _, key, body in rows), rows[-1][0] if more else last, more)
+    return Heard(tuple(rows), rows[-1][1] if more else last, more)
 
 
 def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:

@@ -52,7 +52,7 @@ SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 LAST_CHARACTER = "\U0010ffff"
 
 
-def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
+def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float) -> Added:
     if arrival.state not in FIRST_STATES:
         raise ValueError(f"no webhook is stored as {arrival.state}")
     decided_at = None if arrival.state is State.PENDING else arrival.received_at
@@ -63,7 +63,7 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str) -> Added:
     cursor = connection.execute(INSERT, row)
     if cursor.rowcount:
         if arrival.change is not None:
-            rooms.change_session(connection, arrival.change, arrival.received_at)
+            rooms.change_session(connection, arrival.change, now)
         return Added(cursor.lastrowid or 0, False, arrival.state)
     seq, state = connection.execute(COUNT_DELIVERY, (arrival.id,)).fetchone()
     return Added(seq, True, State(state))

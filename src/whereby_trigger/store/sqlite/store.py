@@ -77,7 +77,7 @@ class SqliteStore:
             writing.life.close()
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
-        return self._write(partial(statements.add, arrival=arrival, owner=self.replica))
+        return self._write(partial(statements.add, arrival=arrival, owner=self.replica, now=self._wall()))
 
     def decide(self, decision: Decision) -> Awaitable[bool]:
         return self._write(partial(statements.decide, decision=decision, owner=self.replica), kept=True)
@@ -139,11 +139,11 @@ class SqliteStore:
         joining = partial(lease.join, id=self.replica, pid=os.getpid(), now=self._wall(), ttl=ttl, clock=self._clock)
         await self._write(joining, kept=True)
 
-    def request(self, request: RoomRequest, now: float) -> Awaitable[RoomClaim]:
-        return self._write(partial(rooms.request, request=request, now=now))
+    def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
+        return self._write(partial(rooms.request, request=request, now=self._wall()))
 
-    def take(self, slots: int, now: float) -> Awaitable[list[Room]]:
-        replica, clock = self.replica, self._clock
+    def take(self, slots: int) -> Awaitable[list[Room]]:
+        replica, now, clock = self.replica, self._wall(), self._clock
 
         def work(connection: sqlite3.Connection) -> list[Room]:
             held = lease.holds(connection, replica, clock)
@@ -151,15 +151,17 @@ class SqliteStore:
 
         return self._write(work)
 
-    def move(self, move: RoomMove, now: float) -> Awaitable[bool]:
-        return self._write(partial(rooms.move, move=move, owner=self.replica, now=now), kept=True)
+    def move(self, move: RoomMove) -> Awaitable[bool]:
+        return self._write(partial(rooms.move, move=move, owner=self.replica, now=self._wall()), kept=True)
 
-    def stop(self, key: str, reason: str, now: float) -> Awaitable[RoomState | None]:
-        return self._write(partial(rooms.stop, key=key, reason=reason, now=now))
+    def stop(self, key: str, reason: str) -> Awaitable[RoomState | None]:
+        return self._write(partial(rooms.stop, key=key, reason=reason, now=self._wall()))
 
-    def rooms(self, *, mine: bool = False, limit: int | None = None) -> Awaitable[list[Room]]:
-        work = partial(rooms.own, owner=self.replica) if mine else partial(rooms.read, limit=limit)
-        return self._read(work)
+    def rooms(self, *, limit: int | None = None) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.read, limit=limit))
+
+    def stopping(self) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.stopping, owner=self.replica))
 
     def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
         return self._read(partial(rooms.heard, after=after, keys=keys))

@@ -1,0 +1,34 @@
+"""A SQLite file as the place of a store."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.clock import JumpingClock
+from tests.support.place import TTL, Place
+from whereby_trigger.store import Store
+from whereby_trigger.store.sqlite import SqliteStore
+
+
+class SqlitePlace(Place):
+    takeover_within = 0.0
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite:///{folder}/webhooks.db"
+        self.clock = JumpingClock(standing=True)
+
+    def replica(self) -> Store:
+        return SqliteStore(self.url, TTL, self.clock, self.clock.now)
+
+    async def crash(self, store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        writing, store._writing = store._writing, None
+        assert writing is not None
+        os.close(writing.life._descriptor)
+        await writing.writer.close(10)
+
+
+@contextmanager
+def sqlite_place(folder: Path) -> Iterator[Place]:
+    yield SqlitePlace(folder)
