@@ -10,8 +10,10 @@ import uvloop
 
 from reliability import report
 from reliability.process import ReceiverFailed
-from reliability.registry import ROWS, Row
+from reliability.registry import ROWS
 from reliability.result import Result
+from reliability.row import Row
+from reliability.stores import stores_of
 from reliability.strace import StraceMissing
 
 
@@ -20,7 +22,7 @@ async def measure(numbers: list[int], stores: list[str] | None) -> bool:
     all_passed = True
     for number in numbers:
         row = ROWS[number]
-        for store in row.stores:
+        for store in row.kinds:
             if stores and store not in stores:
                 continue
             print(f"row {number} ({store}): {row.fault}", flush=True)
@@ -46,7 +48,8 @@ async def measure(numbers: list[int], stores: list[str] | None) -> bool:
 async def _run(row: Row, store: str) -> Result:
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-") as folder:
         try:
-            return await row.run(Path(folder), store)
+            with stores_of(store) as stores:
+                return await row.run(Path(folder), stores, **row.doses[store])
         except ReceiverFailed as failure:
             return Result({}, [str(failure)])
 
@@ -55,7 +58,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
     parser.add_argument("--rows", help="numbers with commas between them; all of them if left out")
     parser.add_argument("--stores", help="stores with commas between them; all that a row knows if left out")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing: write the page from the figures that are kept"
+    )
     options = parser.parse_args()
+    if options.page:
+        report.save(report.load())
+        return 0
     try:
         numbers = [int(number) for number in options.rows.split(",")] if options.rows else list(ROWS)
     except ValueError:

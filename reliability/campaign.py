@@ -11,7 +11,7 @@ from reliability.emissions import read_emissions
 from reliability.ledger import Ledger
 from reliability.process import Receiver, ReceiverFailed, Receivers
 from reliability.sender import Sender, as_whereby_delivers
-from reliability.stores import STORES, viewing
+from reliability.stores import Stores, viewing
 
 SENDERS = 12
 DIED_WITHIN = 60.0
@@ -21,13 +21,13 @@ SIGKILLED = -9
 class Campaign:
     """Hold the sender and the receivers of one store."""
 
-    def __init__(self, folder: Path, store: str, seed: int, *, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, stores: Stores, seed: int, *, prefix: tuple[str, ...] = ()) -> None:
         self.chance = random.Random(seed)
-        self.store = STORES[store](folder)
+        self.store = stores.new(folder)
         self.emissions = folder / "emissions"
         self._ledger = Ledger(folder / "ledger")
         self.sender = Sender(self._ledger, proxied=True)
-        self.receivers = Receivers(self.store, self.emissions, prefix=prefix)
+        self.receivers = Receivers(self.store, self.emissions, prefix=prefix, options=stores.quick_lease)
         self._items: dict[str, Item] = {}
         self._deliveries = as_whereby_delivers(self._noted(items(seed)), seed)
         self._ending = False

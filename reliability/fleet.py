@@ -12,7 +12,7 @@ from pathlib import Path
 from reliability.http import Connection, NoAnswer
 from reliability.process import PYTHON, ROOT, Receiver
 from reliability.receiver import SECRET
-from reliability.stores import STORES
+from reliability.stores import Stores
 from reliability.ticks import Tick, Ticks
 from whereby_trigger.boot import boot_time
 from whereby_trigger.config import foreign_environment
@@ -27,8 +27,8 @@ LOOK = 0.01
 class Fleet:
     """Start, load, kill, freeze and replace replicas; an async context that leaves nothing running."""
 
-    def __init__(self, folder: Path, store: str, *options: str) -> None:
-        self.url = STORES[store](folder)
+    def __init__(self, folder: Path, stores: Stores, *options: str) -> None:
+        self.url = stores.new(folder)
         self.ticks = Ticks(folder / "ticks")
         self.replicas: list[Receiver] = []
         self._options = options

@@ -126,7 +126,7 @@ def main() -> None:
     )
     FORMS[options.assistant](trigger, options.ticks)
     if options.die:
-        boundaries.die_at(options.die, 1)
+        boundaries.die_at(options.die, 1, options.store)
     trigger.start()
 
 

@@ -104,7 +104,7 @@ OF_WEBHOOKS: Mapping[str, Mutant] = {
     "without fsync": Mutant(_without_fsync, POWER_LOSS, "before their webhook was on disk"),
     "without the unique index": Mutant(
         _without_unique_index,
-        "tests/reliability/test_undisturbed.py",
+        "tests/reliability/test_undisturbed.py::test_all_holds_under_load[sqlite]",
         "stored more than once",
     ),
     "200 before the commit": Mutant(
@@ -130,7 +130,7 @@ OF_WEBHOOKS: Mapping[str, Mutant] = {
     ),
     "without blame": Mutant(
         _without_blame,
-        "tests/reliability/test_poison.py::test_a_webhook_that_kills_the_process_is_parked",
+        "tests/reliability/test_poison.py::test_a_webhook_that_kills_the_process_is_parked[sqlite]",
         "the dying goes on",
     ),
     "without counting takeovers": Mutant(

@@ -91,11 +91,14 @@ class Receiver:
 class Receivers:
     """Start receivers on one store, one life after the other or several at once.
 
-    `prefix` is a command to run each of them under.
+    `prefix` is a command to run each of them under, `options` are given to each.
     """
 
-    def __init__(self, store: str, emissions: Path, *, prefix: tuple[str, ...] = ()) -> None:
-        self._program = (*prefix, *PYTHON, "reliability.receiver", "--store", store, "--emissions", str(emissions))
+    def __init__(
+        self, store: str, emissions: Path, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()
+    ) -> None:
+        program = (*PYTHON, "reliability.receiver", "--store", store, "--emissions", str(emissions))
+        self._program = (*prefix, *program, *options)
         self._all: list[Receiver] = []
         self.lives = 0
 

@@ -25,12 +25,12 @@ POISON = "poison"
 """A `room.client.joined` with this external id ends the process that asks the predicate about it."""
 
 
-def build(store: str, emissions: str, life: int, delay: float) -> Trigger:
+def build(store: str, emissions: str, life: int, delay: float, lease_ttl: float) -> Trigger:
     """Make the trigger; each success is appended to `emissions` in one write, as life, id, attempt and time.
 
     `delay` is how many seconds the predicate for `assistant.requested` takes.
     """
-    trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, store=store)
+    trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, store=store, lease_ttl=lease_ttl)
     notebook = os.open(emissions, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     @trigger.when("room.client.joined")
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--emissions", required=True)
     parser.add_argument("--life", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--lease-ttl", type=float, default=30.0)
     parser.add_argument("--die", choices=boundaries.BOUNDARIES)
     parser.add_argument("--passing", type=int, default=1)
     parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
@@ -75,9 +76,9 @@ def main() -> None:
     mutants.apply_from_environment()
     if options.unsafe:
         unsafe.CONDITIONS[options.unsafe]()
-    trigger = build(options.store, options.emissions, options.life, options.delay)
+    trigger = build(options.store, options.emissions, options.life, options.delay, options.lease_ttl)
     if options.die:
-        boundaries.die_at(options.die, options.passing)
+        boundaries.die_at(options.die, options.passing, options.store)
     trigger.start()
 
 

@@ -51,8 +51,11 @@ def load(kept: Path = KEPT) -> Runs:
 
 
 def save(runs: Runs, kept: Path = KEPT, page: Path = PAGE) -> None:
-    """Keep the runs and write the page."""
-    ordered = {number: runs[number] for number in sorted(runs)}
+    """Keep the runs of the rows that there are, and write the page."""
+    ordered = {
+        number: {kind: run for kind, run in runs[number].items() if kind in ROWS[number].kinds}
+        for number in sorted(runs.keys() & ROWS.keys())
+    }
     kept.parent.mkdir(exist_ok=True)
     kept.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n")
     page.write_text(render(ordered), encoding="utf-8")
@@ -75,7 +78,7 @@ def render(runs: Runs) -> str:
     """Write the page."""
     lines = ["| # | Fault | Store | | Date | Commit |", "|---|---|---|---|---|---|"]
     for number, row in ROWS.items():
-        for store in row.stores:
+        for store in row.kinds:
             lines.append(f"| {number} | {row.fault} | {store} | {_verdict(runs.get(number, {}).get(store))} |")
     sections = [_section(number, store, run) for number, by_store in runs.items() for store, run in by_store.items()]
     return INTRODUCTION + "\n".join(lines) + "\n" + "".join(sections)

@@ -1,18 +1,60 @@
 """The stores that the rows run on, and how the harness looks into one: through the Store's own verbs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+from tests.support.postgres import Server
 from whereby_trigger.store import Query, Record, State, Store
 from whereby_trigger.stores import store_for
 
-DECIDED_WITHIN = 60.0
+DECIDED_WITHIN = 90.0
+LOOK_AGAIN = 0.5
 
 STORE_FILE = "store.db"
-STORES: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite:///{folder / STORE_FILE}"}
-"""By name, how the URL of a new store is made from an empty folder."""
+LEASE = 3.0
+"""Seconds for which a quick lease lasts on PostgreSQL, where nothing but its end tells that a replica is dead."""
+
+
+class SqliteStores:
+    """Make stores that are files."""
+
+    name = "sqlite"
+    quick_lease: tuple[str, ...] = ()
+    """What a replica is told so that its death is known soon."""
+
+    def new(self, folder: Path) -> str:
+        """Give the URL of the store in a folder, which is new where the folder is empty."""
+        return f"sqlite:///{folder / STORE_FILE}"
+
+
+class PostgresStores:
+    """Make stores that are databases of one server, which a row may do to as it likes."""
+
+    name = "postgresql"
+    quick_lease: tuple[str, ...] = ("--lease-ttl", f"{LEASE:g}")
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def new(self, folder: Path) -> str:
+        """Give the URL of a new, empty database; nothing of it is in the folder."""
+        return self.server.create_database()
+
+
+Stores = SqliteStores | PostgresStores
+KINDS = (SqliteStores.name, PostgresStores.name)
+
+
+@contextmanager
+def stores_of(kind: str) -> Iterator[Stores]:
+    """Make stores of a kind for as long as a `with` block; PostgreSQL has a server of its own for it."""
+    if kind == PostgresStores.name:
+        with Server() as server:
+            yield PostgresStores(server)
+    else:
+        yield SqliteStores()
 
 
 class View:
@@ -31,7 +73,9 @@ class View:
         async with asyncio.timeout(DECIDED_WITHIN):
             while await self._store.find(Query(state=State.PENDING, limit=1)):
                 self._changed.clear()
-                await self._changed.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        await self._changed.wait()
 
 
 @asynccontextmanager

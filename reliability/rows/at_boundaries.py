@@ -9,28 +9,29 @@ from reliability.checker import Evidence
 from reliability.result import Result
 from reliability.rows.kills import reckoned
 from reliability.sender import Sender
+from reliability.stores import Stores
 
 MAX_PASSINGS = 60
 
 
-async def run(folder: Path, store: str, *, deaths: int, boundaries: tuple[str, ...] = BOUNDARIES) -> Result:
+async def run(folder: Path, stores: Stores, *, deaths: int, boundaries: tuple[str, ...] = BOUNDARIES) -> Result:
     """Have a receiver die so often at each boundary; each boundary has a store of its own."""
     figures: Counter[str] = Counter()
     problems: list[str] = []
     for number, boundary in enumerate(boundaries):
         place = folder / boundary.replace(" ", "-")
         place.mkdir()
-        sender, evidence = await die_often(place, store, boundary, deaths, seed=number)
+        sender, evidence = await die_often(place, stores, boundary, deaths, seed=number)
         one = reckoned(sender, evidence)
         figures.update(one.figures)
         problems += [f"{boundary}: {problem}" for problem in one.problems]
     return Result({"boundaries": len(boundaries), "deaths at each": deaths, **figures}, problems)
 
 
-async def die_often(folder: Path, store: str, boundary: str, deaths: int, seed: int) -> tuple[Sender, Evidence]:
+async def die_often(folder: Path, stores: Stores, boundary: str, deaths: int, seed: int) -> tuple[Sender, Evidence]:
     """Die at one boundary again and again, each time at another passing of it."""
     recovers = boundary.split()[1] in RECOVERY_STEPS
-    async with Campaign(folder, store, seed) as campaign:
+    async with Campaign(folder, stores, seed) as campaign:
         for _ in range(deaths):
             if recovers:
                 await campaign.die_at("before emit", campaign.chance.randint(1, MAX_PASSINGS))

@@ -6,18 +6,18 @@ from reliability.boundaries import ROOM_BOUNDARIES
 from reliability.fleet import Fleet
 from reliability.process import Receiver
 from reliability.result import Result
-from reliability.stores import viewing
+from reliability.stores import Stores, viewing
 from reliability.ticks import overlaps
 from whereby_trigger.testing import webhook
 
 WITHIN = 20.0
 
 
-async def run(folder: Path, store: str, *, deaths: int) -> Result:
+async def run(folder: Path, stores: Stores, *, deaths: int) -> Result:
     """Have a replica die so often at each boundary while another lives; each room must get its one assistant."""
     problems: list[str] = []
     doubled = served = 0
-    async with Fleet(folder, store) as fleet:
+    async with Fleet(folder, stores, *stores.quick_lease) as fleet:
         survivor = await fleet.start()
         acknowledged: list[str] = []
         for boundary in ROOM_BOUNDARIES:

@@ -8,7 +8,7 @@ from reliability.odd_requests import CASES, HUGE_CASES, LIMIT, TAKEN, Case
 from reliability.process import Receivers
 from reliability.raw import Reply, send_raw
 from reliability.result import Figures, Result
-from reliability.stores import STORES, viewing
+from reliability.stores import Stores, viewing
 from whereby_trigger.store import Record
 
 WARM_UP = 20
@@ -17,9 +17,9 @@ RSS_MAY_GROW = 8 * 1024 * 1024
 MIB = 1024 * 1024
 
 
-async def run(folder: Path, store: str) -> Result:
+async def run(folder: Path, stores: Stores) -> Result:
     """Send each request once, and the huge ones several at once, while the receiver's memory is watched."""
-    url = STORES[store](folder)
+    url = stores.new(folder)
     receivers, problems = Receivers(url, folder / "emissions"), list[str]()
     replies: dict[str, Reply] = {}
     try:

@@ -6,15 +6,16 @@ from reliability.fleet import Fleet
 from reliability.measures import percentile
 from reliability.process import Receiver
 from reliability.result import Result
+from reliability.stores import Stores
 from reliability.ticks import overlaps
 from whereby_trigger.boot import boot_time
 
 WITHIN = 15.0
 
 
-async def run(folder: Path, store: str, *, kills: int, assistants: int, bound: float) -> Result:
+async def run(folder: Path, stores: Stores, *, kills: int, assistants: int, bound: float) -> Result:
     """Kill so many replicas, each with so many assistants; each must tick elsewhere within `bound` seconds."""
-    async with Fleet(folder, store) as fleet:
+    async with Fleet(folder, stores) as fleet:
         for _ in range(3):
             await fleet.start()
         rooms: set[str] = set()

@@ -18,7 +18,7 @@ from reliability.ledger import Ledger
 from reliability.process import ReceiverFailed, Receivers
 from reliability.result import Figures, Result
 from reliability.sender import Sender
-from reliability.stores import STORES, viewing
+from reliability.stores import SqliteStores, viewing
 
 REFUSED_WITHIN = 4.8
 RECOVERS_WITHIN = 5.0
@@ -29,29 +29,29 @@ UNTIL_FELT = 300
 NONE, OK, AWAY = 0, 200, 503
 
 
-async def run(folder: Path, store: str, *, doses: int, on_a_small_disk: int = 0) -> Result:
+async def run(folder: Path, stores: SqliteStores, *, doses: int, on_a_small_disk: int = 0) -> Result:
     """Fill and free the disk of a receiver so often, by a limit and, where that can be had, on a small disk."""
-    limited = await _run(_new(folder / "limit"), store, SizeLimit(), doses)
+    limited = await _run(_new(folder / "limit"), stores, SizeLimit(), doses)
     figures: Figures = {"doses": doses, **limited.figures}
     problems = [f"with a size limit: {problem}" for problem in limited.problems]
     disk = _new(folder / "disk")
     if on_a_small_disk and not SmallDisk.available(disk):
         figures["doses on a small disk"] = "none: mounting one needs unshare and user namespaces"
     elif on_a_small_disk:
-        small = await _run(_new(folder / "small"), store, SmallDisk(disk), on_a_small_disk, disk)
+        small = await _run(_new(folder / "small"), stores, SmallDisk(disk), on_a_small_disk, disk)
         figures["doses on a small disk"] = on_a_small_disk
         figures |= {f"{name}, small disk": figure for name, figure in small.figures.items()}
         problems += [f"on a small disk: {problem}" for problem in small.problems]
     return Result(figures, problems)
 
 
-async def _run(folder: Path, store: str, full_disk: FullDisk, doses: int, disk: Path | None = None) -> Result:
-    trial = _Trial(folder, STORES[store](disk or folder), full_disk)
+async def _run(folder: Path, stores: SqliteStores, full_disk: FullDisk, doses: int, disk: Path | None = None) -> Result:
+    trial = _Trial(folder, stores.new(disk or folder), full_disk)
     try:
         await trial.start()
         for _ in range(doses):
             await trial.dose()
-        return await trial.reckon(STORES[store](folder))
+        return await trial.reckon(stores.new(folder))
     finally:
         await trial.close()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reliability.fleet import Fleet
 from reliability.result import Result
-from reliability.stores import viewing
+from reliability.stores import Stores, viewing
 from reliability.ticks import overlaps
 from whereby_trigger.testing import webhook
 
@@ -14,9 +14,9 @@ WITHIN = 30.0
 AT_ONCE = 20
 
 
-async def run(folder: Path, store: str, *, events: int, rooms: int) -> Result:
+async def run(folder: Path, stores: Stores, *, events: int, rooms: int) -> Result:
     """Deliver so many joins in so many rooms, each to three replicas at the same moment."""
-    async with Fleet(folder, store, "--assistant", "coroutine") as fleet:
+    async with Fleet(folder, stores, "--assistant", "coroutine") as fleet:
         replicas = [await fleet.start() for _ in range(REPLICAS)]
         names = [fleet.room() for _ in range(rooms)]
         joins = [webhook("room.client.joined", room=names[number % rooms]) for number in range(events)]

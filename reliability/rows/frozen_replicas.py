@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reliability.fleet import Fleet, family
 from reliability.result import Result
+from reliability.stores import Stores
 from reliability.ticks import Tick, overlaps
 from whereby_trigger.boot import boot_time
 
@@ -13,14 +14,14 @@ TTL = 6.0
 WITHIN = TTL + 40.0
 
 
-async def run(folder: Path, store: str, *, freezes: int, rooms: int = 3) -> Result:
+async def run(folder: Path, stores: Stores, *, freezes: int, rooms: int = 3) -> Result:
     """Freeze so many supervisors alone, and so many with all their children, each with so many assistants."""
     alone = folder / "alone"
     family_too = folder / "family"
     alone.mkdir()
     family_too.mkdir()
-    first, problems = await _freeze(alone, store, freezes, rooms, children=False)
-    second, more = await _freeze(family_too, store, freezes, rooms, children=True)
+    first, problems = await _freeze(alone, stores, freezes, rooms, children=False)
+    second, more = await _freeze(family_too, stores, freezes, rooms, children=True)
     problems += more
     if first:
         problems.append(f"{len(first)} overlapping ticks where the supervisor alone was frozen")
@@ -41,10 +42,10 @@ async def run(folder: Path, store: str, *, freezes: int, rooms: int = 3) -> Resu
 
 
 async def _freeze(
-    folder: Path, store: str, freezes: int, rooms: int, *, children: bool
+    folder: Path, stores: Stores, freezes: int, rooms: int, *, children: bool
 ) -> tuple[list[Tick], list[str]]:
     problems: list[str] = []
-    async with Fleet(folder, store, "--lease-ttl", str(TTL)) as fleet:
+    async with Fleet(folder, stores, "--lease-ttl", str(TTL)) as fleet:
         for _ in range(2):
             await fleet.start()
         for _ in range(freezes):

@@ -8,6 +8,7 @@ from reliability.campaign import Campaign
 from reliability.checker import Evidence, Rule, check, in_words
 from reliability.result import Result
 from reliability.sender import Sender
+from reliability.stores import Stores
 
 STARTING = 0.1
 """The share of kills that come while the receiver starts, which is also while it recovers from the last one."""
@@ -17,13 +18,13 @@ TWICE = (Rule.DOUBLED, Rule.EMITTED_TWICE, Rule.DECIDED_TWICE, Rule.UNCOUNTED)
 
 
 async def run(
-    folder: Path, store: str, *, kills: int, acknowledged_per_life: int, at_least: int, seed: int = 1
+    folder: Path, stores: Stores, *, kills: int, acknowledged_per_life: int, at_least: int, seed: int = 1
 ) -> Result:
     """Kill a receiver so often, after as many acknowledged deliveries on average, and check all of it at the end.
 
     With less than `at_least` acknowledged deliveries in all the row says nothing, and does not pass.
     """
-    async with Campaign(folder, store, seed) as campaign:
+    async with Campaign(folder, stores, seed) as campaign:
         for _ in range(kills):
             if campaign.chance.random() < STARTING:
                 await campaign.die_starting(START_TAKES)

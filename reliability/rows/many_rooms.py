@@ -12,7 +12,7 @@ from reliability.measures import percentile
 from reliability.memory import resident
 from reliability.receiver import SECRET
 from reliability.result import Result
-from reliability.stores import STORES
+from reliability.stores import Stores
 from whereby_trigger import Session, Trigger
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import SIGNATURE_HEADER, sign
@@ -38,13 +38,13 @@ class Rooms:
         self.ended.put_nowait(session.room_name)
 
 
-async def run(folder: Path, store: str, *, rooms: int, max_rooms: int = 200) -> Result:
+async def run(folder: Path, stores: Stores, *, rooms: int, max_rooms: int = 200) -> Result:
     """Let so many rooms begin and end, some at a time; nothing of them may stay in this process."""
     trigger = Trigger(
         port=0,
         host="127.0.0.1",
         secret=SECRET,
-        store=STORES[store](folder),
+        store=stores.new(folder),
         max_rooms=max_rooms,
         webhook_triggers={"room.client.joined": lambda: True},
     )

@@ -9,13 +9,14 @@ from reliability.mutant import Mutant
 from reliability.mutants import MUTANTS, VARIABLE
 from reliability.process import ROOT
 from reliability.result import Result
+from reliability.stores import Stores
 from whereby_trigger.config import foreign_environment
 
 PASSED, FAILED = 0, 1
 TEST_WITHIN = 120.0
 
 
-async def run(folder: Path, store: str, *, mutants: Mapping[str, Mutant] = MUTANTS) -> Result:
+async def run(folder: Path, stores: Stores, *, mutants: Mapping[str, Mutant] = MUTANTS) -> Result:
     """Run each mutant's test without it, which must pass, and with it, which must fail for the right reason."""
     code, said = await _test({mutant.caught_by for mutant in mutants.values()}, "")
     problems = [] if code == PASSED else [f"without any mutation the tests do not pass:\n{said}"]

@@ -12,6 +12,7 @@ from reliability.fleet import Fleet, family
 from reliability.host import command
 from reliability.measures import percentile
 from reliability.result import Result
+from reliability.stores import Stores
 from whereby_trigger.boot import boot_time
 
 TTL = 3.0
@@ -22,7 +23,7 @@ WITHIN = 20.0
 LOOK = 0.02
 
 
-async def run(folder: Path, store: str, *, doses: int) -> Result:
+async def run(folder: Path, stores: Stores, *, doses: int) -> Result:
     """Kill so many supervisors and freeze as many, in each form of child that this machine has."""
     forms = ["process", "sh", *(["npm"] if shutil.which("npm") else [])]
     figures: dict[str, int | float | str] = {"doses": doses, "forms": ", ".join(forms)}
@@ -33,7 +34,7 @@ async def run(folder: Path, store: str, *, doses: int) -> Result:
         for fault in delays:
             place = folder / f"{fault}-{number}"
             place.mkdir()
-            delay = await _orphan(place, store, form, frozen=fault == "frozen")
+            delay = await _orphan(place, stores, form, frozen=fault == "frozen")
             bound = TTL if fault == "frozen" else DEATH_GRACE
             delays[fault].append(delay)
             if delay > bound:
@@ -44,9 +45,9 @@ async def run(folder: Path, store: str, *, doses: int) -> Result:
     return Result(figures, problems)
 
 
-async def _orphan(folder: Path, store: str, form: str, *, frozen: bool) -> float:
+async def _orphan(folder: Path, stores: Stores, form: str, *, frozen: bool) -> float:
     """Take a supervisor from its assistant; give how many seconds later nothing of the group is left."""
-    async with Fleet(folder, store, "--assistant", form, "--lease-ttl", str(TTL)) as fleet:
+    async with Fleet(folder, stores, "--assistant", form, "--lease-ttl", str(TTL)) as fleet:
         if form == "npm":
             script = shlex.join(command(str(fleet.ticks.path)))
             package = {"name": "assistant", "version": "1.0.0", "scripts": {"start": script}}

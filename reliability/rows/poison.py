@@ -5,6 +5,7 @@ from pathlib import Path
 
 from reliability.fleet import Fleet
 from reliability.result import Result
+from reliability.stores import Stores
 from whereby_trigger.assist.follow import BACKOFF
 from whereby_trigger.boot import boot_time
 from whereby_trigger.store import Room, RoomState
@@ -17,10 +18,10 @@ AT_ONCE = 50
 GOOD = 5
 
 
-async def run(folder: Path, store: str, *, doses: int, backoff: tuple[float, ...] = BACKOFF) -> Result:
+async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float, ...] = BACKOFF) -> Result:
     """Let so many rooms poison a replica; each must be parked or stay its own, and the good rooms must go on."""
     options = ("--assistant", "poison", "--max-rooms", "5000", "--backoff", *map(str, backoff))
-    async with Fleet(folder, store, *options) as fleet:
+    async with Fleet(folder, stores, *options) as fleet:
         replica = await fleet.start()
         good = [f"/good-{number}" for number in range(GOOD)]
         bad = [f"/{POISONS[number % len(POISONS)]}-{number}" for number in range(doses)]

@@ -23,7 +23,7 @@ from reliability.disk import SYNCS, Disk
 from reliability.process import ReceiverFailed
 from reliability.result import Figures, Result
 from reliability.rows.kills import reckoned
-from reliability.stores import STORE_FILE, STORES, viewing
+from reliability.stores import STORE_FILE, SqliteStores, viewing
 from reliability.strace import Call, read_trace, tracer
 
 REQUEST_ID = re.compile(rb'"id": ?"([0-9a-f]{64})"')
@@ -40,10 +40,10 @@ class Answer(Struct, frozen=True):
     synced: bool
 
 
-async def run(folder: Path, store: str, *, acknowledged: int, cuts: int, seed: int = 1) -> Result:
+async def run(folder: Path, stores: SqliteStores, *, acknowledged: int, cuts: int, seed: int = 1) -> Result:
     """Trace two lives of a receiver, the first killed, and cut the power at so many of its 200s."""
     trace = folder / "trace"
-    problems = await _record(folder, store, trace, acknowledged, seed)
+    problems = await _record(folder, stores, trace, acknowledged, seed)
     with trace.open(encoding="ascii") as lines:
         calls = list(read_trace(lines))
     answers = answers_in(calls, STORE_FILE + "-wal")
@@ -53,7 +53,7 @@ async def run(folder: Path, store: str, *, acknowledged: int, cuts: int, seed: i
     if early:
         problems.append(f"{len(early)} answers were 200 before their webhook was on disk: {early[0]}")
     chosen = sorted(random.Random(seed).sample(range(len(answers)), min(cuts, len(answers))))
-    broken = await _cut(folder, store, calls, answers, chosen)
+    broken = await _cut(folder, stores, calls, answers, chosen)
     figures: Figures = {
         "200s": len(answers),
         "200s before the sync": len(early),
@@ -88,8 +88,8 @@ def answers_in(calls: Sequence[Call], journal: str) -> list[Answer]:
     return answers
 
 
-async def _record(folder: Path, store: str, trace: Path, acknowledged: int, seed: int) -> list[str]:
-    async with Campaign(folder, store, seed, prefix=tracer(trace)) as campaign:
+async def _record(folder: Path, stores: SqliteStores, trace: Path, acknowledged: int, seed: int) -> list[str]:
+    async with Campaign(folder, stores, seed, prefix=tracer(trace)) as campaign:
         traced = await campaign.start()
         await campaign.sender.until_acknowledged(acknowledged // 2)
         campaign.sender.up.clear()
@@ -100,7 +100,7 @@ async def _record(folder: Path, store: str, trace: Path, acknowledged: int, seed
 
 
 async def _cut(
-    folder: Path, store: str, calls: Sequence[Call], answers: Sequence[Answer], chosen: Sequence[int]
+    folder: Path, stores: SqliteStores, calls: Sequence[Call], answers: Sequence[Answer], chosen: Sequence[int]
 ) -> list[str]:
     disk, chance, following = Disk(folder, STORE_FILE), random.Random(len(calls)), iter(calls)
     problems = []
@@ -113,14 +113,14 @@ async def _cut(
         for partly in (None, chance):
             with tempfile.TemporaryDirectory(dir=folder) as left:
                 disk.cut(Path(left), partly)
-                wrong = await _wrong(left, store, acknowledged)
+                wrong = await _wrong(left, stores, acknowledged)
                 problems += [f"power cut at 200 number {number}: {one}" for one in wrong]
     return problems
 
 
-async def _wrong(left: str, store: str, acknowledged: set[str]) -> list[str]:
+async def _wrong(left: str, stores: SqliteStores, acknowledged: set[str]) -> list[str]:
     """Open what a power cut left, and say what is wrong with it."""
-    async with viewing(STORES[store](Path(left))) as view:
+    async with viewing(stores.new(Path(left))) as view:
         missing = acknowledged - {record.id for record in await view.records()}
     with contextlib.closing(sqlite3.connect(Path(left) / STORE_FILE)) as connection:
         (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()

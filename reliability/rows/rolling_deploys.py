@@ -9,7 +9,7 @@ from reliability.fleet import Fleet
 from reliability.measures import percentile
 from reliability.process import Receiver
 from reliability.result import Result
-from reliability.stores import viewing
+from reliability.stores import Stores, viewing
 from reliability.ticks import Tick, overlaps
 from whereby_trigger.boot import boot_time
 from whereby_trigger.testing import webhook
@@ -43,10 +43,10 @@ class Load:
             await asyncio.sleep(1 / RATE)
 
 
-async def run(folder: Path, store: str, *, deploys: int, blocking_deploys: int) -> Result:
+async def run(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: int) -> Result:
     """Replace a replica so often; then drain so many whose assistants block the event loop."""
-    result = await _deploy(folder, store, deploys)
-    exits = [await _drain_blocked(folder / f"blocked-{number}", store) for number in range(blocking_deploys)]
+    result = await _deploy(folder, stores, deploys)
+    exits = [await _drain_blocked(folder / f"blocked-{number}", stores) for number in range(blocking_deploys)]
     problems = list(result.problems)
     bound = DRAIN_TIMEOUT + STOP_GRACE + MARGIN + 1.5
     problems += [f"blocked: ended after {seconds:.1f} s, not {bound:g}" for seconds, _ in exits if seconds > bound]
@@ -57,10 +57,10 @@ async def run(folder: Path, store: str, *, deploys: int, blocking_deploys: int) 
     return Result({**result.figures, **blocked}, problems)
 
 
-async def _deploy(folder: Path, store: str, deploys: int) -> Result:
+async def _deploy(folder: Path, stores: Stores, deploys: int) -> Result:
     problems: list[str] = []
     delays: list[float] = []
-    async with Fleet(folder, store) as fleet:
+    async with Fleet(folder, stores) as fleet:
         rooms = [fleet.room() for _ in range(ROOMS)]
         load = Load(fleet, rooms)
         load.serving = [await fleet.start() for _ in range(2)]
@@ -106,9 +106,9 @@ def _came_after(lasts: dict[str, float], old: int, tick: Tick) -> bool:
     return tick.host != old and tick.at > lasts[tick.room]
 
 
-async def _drain_blocked(folder: Path, store: str) -> tuple[float, int]:
+async def _drain_blocked(folder: Path, stores: Stores) -> tuple[float, int]:
     folder.mkdir()
-    async with Fleet(folder, store, "--assistant", "blocking") as fleet:
+    async with Fleet(folder, stores, "--assistant", "blocking") as fleet:
         replica = await fleet.start()
         room = fleet.room()
         await fleet.join(room, replica)

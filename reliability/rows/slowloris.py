@@ -15,7 +15,7 @@ from reliability.process import Receivers
 from reliability.result import Figures, Result
 from reliability.sender import Sender
 from reliability.slow_sockets import SlowSocket, open_slow_sockets
-from reliability.stores import STORES, viewing
+from reliability.stores import Stores, viewing
 
 CLOSED_WITHIN = 10.0
 P99_WITHIN = 0.5
@@ -23,9 +23,9 @@ PER_SECOND = 50
 GIVE_UP_AFTER = 15.0
 
 
-async def run(folder: Path, store: str, *, sockets: int) -> Result:
+async def run(folder: Path, stores: Stores, *, sockets: int) -> Result:
     """Open so many slow sockets, and send good deliveries until the server has closed them all."""
-    url, emissions = STORES[store](folder), folder / "emissions"
+    url, emissions = stores.new(folder), folder / "emissions"
     receivers, ledger = Receivers(url, emissions), Ledger(folder / "ledger")
     sender, sent, slow = Sender(ledger), dict[str, Item](), list[SlowSocket]()
     try:

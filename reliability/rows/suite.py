@@ -8,13 +8,14 @@ from pathlib import Path
 
 from reliability.process import ROOT
 from reliability.result import Figures, Result
+from reliability.stores import Stores
 from whereby_trigger.config import foreign_environment
 
 SUMMARY = re.compile(r"(\d+) passed.* in ([0-9.]+)s")
 
 
 async def run(
-    folder: Path, store: str, *, tests: tuple[str, ...], dose: Figures, env: Mapping[str, str] | None = None
+    folder: Path, stores: Stores, *, tests: tuple[str, ...], dose: Figures, env: Mapping[str, str] | None = None
 ) -> Result:
     """Run tests of the suite, all of which must pass; `env` is how a test is told of a larger dose."""
     process = await asyncio.create_subprocess_exec(

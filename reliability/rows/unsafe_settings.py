@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from reliability.process import Receiver, ReceiverFailed, Receivers
 from reliability.result import Result
-from reliability.stores import STORE_FILE
+from reliability.stores import STORE_FILE, Stores
 
 
 class Case(Struct, frozen=True):
@@ -32,7 +32,7 @@ CASES: Mapping[str, Case] = {
 }
 
 
-async def run(folder: Path, store: str) -> Result:
+async def run(folder: Path, stores: Stores) -> Result:
     """Start a receiver with each unsafe configuration, which must end and say why; and repair one that can be."""
     problems = []
     for name, case in CASES.items():

@@ -2,9 +2,11 @@
 
 import pytest
 
-from reliability.stores import STORES
+from reliability.stores import KINDS, PostgresStores, SqliteStores, Stores
 
 
-@pytest.fixture(params=list(STORES))
-def store(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=KINDS)
+def stores(request: pytest.FixtureRequest) -> Stores:
+    if request.param == PostgresStores.name:
+        return PostgresStores(request.getfixturevalue("postgres"))
+    return SqliteStores()

@@ -6,11 +6,12 @@ import pytest
 
 from reliability.boundaries import BOUNDARIES
 from reliability.rows import at_boundaries
+from reliability.stores import Stores
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-async def test_all_holds(tmp_path: Path, store: str, boundary: str) -> None:
-    result = await at_boundaries.run(tmp_path, store, deaths=2, boundaries=(boundary,))
+async def test_all_holds(tmp_path: Path, stores: Stores, boundary: str) -> None:
+    result = await at_boundaries.run(tmp_path, stores, deaths=2, boundaries=(boundary,))
     assert result.problems == []

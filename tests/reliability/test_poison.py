@@ -12,7 +12,7 @@ from reliability.ledger import Ledger
 from reliability.process import Receivers
 from reliability.receiver import POISON
 from reliability.sender import Sender
-from reliability.stores import STORES, viewing
+from reliability.stores import Stores, viewing
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
 
@@ -26,8 +26,8 @@ def joined(id: str, room: str, external_id: str | None = None) -> Item:
     return Item(id, built.type, room, built.raw, State.FIRED)
 
 
-async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, store: str) -> None:
-    url, emissions = STORES[store](tmp_path), tmp_path / "emissions"
+async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores: Stores) -> None:
+    url, emissions = stores.new(tmp_path), tmp_path / "emissions"
     receivers, ledger = Receivers(url, emissions), Ledger(tmp_path / "ledger")
     sender, connection = Sender(ledger), Connection()
     innocent = [joined(f"innocent-{number}", f"/visit-{number % 3}") for number in range(9)]

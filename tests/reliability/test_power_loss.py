@@ -8,6 +8,7 @@ import pytest
 from reliability.disk import Disk
 from reliability.rows import power_loss
 from reliability.rows.power_loss import answers_in
+from reliability.stores import SqliteStores
 from reliability.strace import Call, StraceMissing, read_trace
 
 pytestmark = pytest.mark.anyio
@@ -16,9 +17,9 @@ ID = "ab" * 32
 FOLDER = Path("/data")
 
 
-async def test_no_200_leaves_before_its_webhook_is_on_disk(tmp_path: Path, store: str) -> None:
+async def test_no_200_leaves_before_its_webhook_is_on_disk(tmp_path: Path) -> None:
     try:
-        result = await power_loss.run(tmp_path, store, acknowledged=150, cuts=15)
+        result = await power_loss.run(tmp_path, SqliteStores(), acknowledged=150, cuts=15)
     except StraceMissing as missing:
         pytest.skip(str(missing))
     assert result.problems == []

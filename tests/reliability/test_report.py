@@ -20,7 +20,7 @@ def test_the_page_names_every_row_and_says_which_was_not_run() -> None:
     page = report.render({1: {"sqlite": run()}})
     assert f"| 1 | {ROWS[1].fault} | sqlite | passed | 2026-01-02 | abc1234 |" in page
     for number, row in ROWS.items():
-        assert number == 1 or f"| {number} | {row.fault} | {row.stores[0]} | not run yet | | |" in page
+        assert number == 1 or f"| {number} | {row.fault} | {row.kinds[0]} | not run yet | | |" in page
 
 
 def test_a_row_keeps_its_last_figures_when_another_is_run(tmp_path: Path) -> None:

@@ -15,51 +15,52 @@ from reliability.rows import (
     poison,
     rolling_deploys,
 )
+from reliability.stores import Stores
 from reliability.ticks import Tick, overlaps
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_event_that_reaches_every_replica_is_one_row_and_one_assistant(tmp_path: Path, store: str) -> None:
-    result = await everybody_at_once.run(tmp_path, store, events=200, rooms=20)
+async def test_an_event_that_reaches_every_replica_is_one_row_and_one_assistant(tmp_path: Path, stores: Stores) -> None:
+    result = await everybody_at_once.run(tmp_path, stores, events=200, rooms=20)
     assert result.problems == []
 
 
-async def test_a_killed_replicas_assistants_are_back_within_two_seconds(tmp_path: Path, store: str) -> None:
-    result = await dead_replicas.run(tmp_path, store, kills=2, assistants=6, bound=2.0)
+async def test_a_killed_replicas_assistants_are_back_within_two_seconds(tmp_path: Path, stores: Stores) -> None:
+    result = await dead_replicas.run(tmp_path, stores, kills=2, assistants=6, bound=2.0)
     assert result.problems == []
 
 
 async def test_a_replica_that_dies_at_any_boundary_of_a_rooms_way_leaves_it_to_another(
-    tmp_path: Path, store: str
+    tmp_path: Path, stores: Stores
 ) -> None:
-    result = await at_room_boundaries.run(tmp_path, store, deaths=1)
+    result = await at_room_boundaries.run(tmp_path, stores, deaths=1)
     assert result.problems == []
 
 
-async def test_a_frozen_replica_never_shares_a_room_with_its_successor(tmp_path: Path, store: str) -> None:
-    result = await frozen_replicas.run(tmp_path, store, freezes=1)
+async def test_a_frozen_replica_never_shares_a_room_with_its_successor(tmp_path: Path, stores: Stores) -> None:
+    result = await frozen_replicas.run(tmp_path, stores, freezes=1)
     assert result.problems == []
 
 
-async def test_nothing_of_an_assistant_outlives_its_supervisor(tmp_path: Path, store: str) -> None:
+async def test_nothing_of_an_assistant_outlives_its_supervisor(tmp_path: Path, stores: Stores) -> None:
     forms = 3 if shutil.which("npm") else 2
-    result = await orphaned_assistants.run(tmp_path, store, doses=forms)
+    result = await orphaned_assistants.run(tmp_path, stores, doses=forms)
     assert [problem for problem in result.problems if "npm is missing" not in problem] == []
 
 
-async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: Path, store: str) -> None:
-    result = await rolling_deploys.run(tmp_path, store, deploys=2, blocking_deploys=1)
+async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: Path, stores: Stores) -> None:
+    result = await rolling_deploys.run(tmp_path, stores, deploys=2, blocking_deploys=1)
     assert result.problems == []
 
 
-async def test_a_poisoned_room_harms_no_other(tmp_path: Path, store: str) -> None:
-    result = await poison.run(tmp_path, store, doses=12, backoff=(0.1, 0.1, 0.1))
+async def test_a_poisoned_room_harms_no_other(tmp_path: Path, stores: Stores) -> None:
+    result = await poison.run(tmp_path, stores, doses=12, backoff=(0.1, 0.1, 0.1))
     assert result.problems == []
 
 
-async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, store: str) -> None:
-    result = await many_rooms.run(tmp_path, store, rooms=300)
+async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, stores: Stores) -> None:
+    result = await many_rooms.run(tmp_path, stores, rooms=300)
     assert result.problems == []
 
 

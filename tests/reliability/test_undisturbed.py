@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from reliability.rows import undisturbed
+from reliability.stores import Stores
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_all_holds_under_load(tmp_path: Path, store: str) -> None:
-    result = await undisturbed.run(tmp_path, store, acknowledged=300)
+async def test_all_holds_under_load(tmp_path: Path, stores: Stores) -> None:
+    result = await undisturbed.run(tmp_path, stores, acknowledged=300)
     assert result.problems == []
     assert result.figures["emitted again after a death"] == 0

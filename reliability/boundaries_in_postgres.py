@@ -1,0 +1,54 @@
+"""The boundaries that lie in the PostgreSQL store's own code: before a statement is sent, and once it was answered."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from reliability.wrapping import Act, wrap
+from whereby_trigger.store.postgres import lease, rooms, statements
+
+STATEMENTS = {
+    "insert": statements.ADD,
+    "decide": statements.DECIDE,
+    "blame": statements.BLAME,
+    "claim": lease.CLAIM_ORPHANED,
+    "request": rooms.WAIT,
+    "take": rooms.TAKE,
+    "move": rooms.MOVE,
+}
+COMMIT = "COMMIT"
+
+
+def put_around(step: str, before: Act, after: Act) -> None:
+    """Have something happen at a step of the store."""
+    if step == "commit":
+        _around(COMMIT, before, after)
+        _around_insert_in_flight(before, after)
+    else:
+        _around(STATEMENTS[step], before, after)
+
+
+def _around(statement: str, before: Act, after: Act) -> None:
+    def is_it(connection: Any, query: str, *arguments: Any, **keywords: Any) -> bool:
+        return query == statement
+
+    for name in ("execute", "fetch", "fetchrow", "fetchval"):
+        wrap(asyncpg.Connection, name, before, after, is_it)
+
+
+def _around_insert_in_flight(before: Act, after: Act) -> None:
+    """Most inserts are transactions of their own: what comes before their commit comes while they are on their way."""
+    original = asyncpg.Connection.fetch
+
+    async def fetch(connection: Any, query: str, *arguments: Any, **keywords: Any) -> Any:
+        if query != statements.ADD or connection.is_in_transaction():
+            return await original(connection, query, *arguments, **keywords)
+        coming = asyncio.ensure_future(original(connection, query, *arguments, **keywords))
+        await asyncio.sleep(0)
+        before()
+        rows = await coming
+        after()
+        return rows
+
+    asyncpg.Connection.fetch = fetch

@@ -1,0 +1,44 @@
+"""What a row is: a fault, what must hold under it, and the dose that each store gets of it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from reliability.result import Result
+from reliability.stores import KINDS, PostgresStores, SqliteStores
+
+ANY = "any"
+"""What stands in a store's place where a row comes before every store, or has each of them in itself."""
+
+Doses = Mapping[str, Mapping[str, Any]]
+
+
+class Row(Struct, frozen=True):
+    """Describe a row; `run` is given a folder of its own, the stores of one kind, and that kind's dose as keywords."""
+
+    fault: str
+    must_hold: str
+    run: Callable[..., Awaitable[Result]]
+    doses: Doses
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of store that it is run on."""
+        return tuple(self.doses)
+
+
+def on_both(**dose: Any) -> Doses:
+    return dict.fromkeys(KINDS, dose)
+
+
+def on_sqlite(**dose: Any) -> dict[str, Mapping[str, Any]]:
+    return {SqliteStores.name: dose}
+
+
+def on_postgresql(**dose: Any) -> dict[str, Mapping[str, Any]]:
+    return {PostgresStores.name: dose}
+
+
+def once(**dose: Any) -> Doses:
+    return {ANY: dose}
