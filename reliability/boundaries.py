@@ -12,9 +12,11 @@ from whereby_trigger.receive import edge
 STEPS = ("insert", "commit", "answer", "emit", "decide", "claim", "blame")
 BOUNDARIES = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))
 
-RECOVERY_STEPS = ("claim", "blame")
-"""Steps that a replica takes only for what a dead one left behind."""
+BEFORE_AGAIN = "before emit again"
+"""Before the success of a webhook is emitted that a dead replica left behind."""
 
+LEADING_TO = {"claim": ("before emit",), "blame": ("before emit", BEFORE_AGAIN)}
+"""Steps that a replica takes only for what was pending at a death, or at two, and the deaths that come first."""
 
 ROOM_STEPS = ("request", "take", "spawn", "move")
 ROOM_BOUNDARIES = tuple(f"{side} {step}" for step in ROOM_STEPS for side in ("before", "after"))
@@ -30,6 +32,8 @@ def die_at(boundary: str, passing: int, store: str) -> None:
         wrap(edge, "_answer", before, after, lambda send, status, *headers: status == 200)
     elif step == "emit":
         wrap(Emitter, "emit", before, after, lambda self, event, *rest: event == TRIGGER_EVENT_SUCCESS)
+    elif step == "emit again":
+        wrap(Emitter, "emit", before, after, lambda self, event, success, *rest: getattr(success, "attempt", 1) > 1)
     elif step == "spawn":
         wrap(process, "spawn", before, after)
     else:

@@ -24,6 +24,7 @@ class Campaign:
     def __init__(self, folder: Path, stores: Stores, seed: int, *, prefix: tuple[str, ...] = ()) -> None:
         self.chance = random.Random(seed)
         self.store = stores.new(folder)
+        self._late_takeovers = stores.late_takeovers
         self.emissions = folder / "emissions"
         self._ledger = Ledger(folder / "ledger")
         self.sender = Sender(self._ledger, proxied=True)
@@ -77,7 +78,8 @@ class Campaign:
                 raise ReceiverFailed(f"the receiver ended its last life with {code}:\n{receiver.last_words}")
             records = await view.records()
         emissions = read_emissions(self.emissions)
-        return Evidence(self._items, self.sender.sends, self._ledger.close(), records, emissions)
+        acknowledged = self._ledger.close()
+        return Evidence(self._items, self.sender.sends, acknowledged, records, emissions, self._late_takeovers)
 
     async def __aenter__(self) -> "Campaign":
         self._workers = [asyncio.create_task(self.sender.work(self._deliveries)) for _ in range(SENDERS)]

@@ -15,13 +15,17 @@ SHOWN = 3
 
 
 class Evidence(Struct, frozen=True):
-    """Hold what is known at the end: what was sent and how often, the ledger, the store by arrival, what was heard."""
+    """Hold what is known at the end: what was sent and how often, the ledger, the store by arrival, what was heard.
+
+    `late_takeovers`: what a dead replica left may come after newer webhooks of its room that others received.
+    """
 
     items: Mapping[str, Item]
     sends: Counter[str]
     acknowledged: Counter[str]
     records: Sequence[Record]
     emissions: Sequence[Emission]
+    late_takeovers: bool = False
 
     @property
     def parked(self) -> list[str]:
@@ -126,7 +130,7 @@ def _overtaken(evidence: Evidence) -> list[str]:
     overtaken = []
     for emission in evidence.emissions:
         item = evidence.items.get(emission.id)
-        if item is None or emission.id not in arrival:
+        if item is None or emission.id not in arrival or (evidence.late_takeovers and emission.attempt > 1):
             continue
         place = emission.life, item.room
         if arrival[emission.id] < newest.get(place, -1):

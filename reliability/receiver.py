@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--life", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--lease-ttl", type=float, default=30.0)
-    parser.add_argument("--die", choices=boundaries.BOUNDARIES)
+    parser.add_argument("--die", choices=(*boundaries.BOUNDARIES, boundaries.BEFORE_AGAIN))
     parser.add_argument("--passing", type=int, default=1)
     parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
     options = parser.parse_args()

@@ -24,6 +24,9 @@ class SqliteStores:
     quick_lease: tuple[str, ...] = ()
     """What a replica is told so that its death is known soon."""
 
+    late_takeovers = False
+    """Whether what a dead replica left comes after newer webhooks of its room."""
+
     def new(self, folder: Path) -> str:
         """Give the URL of the store in a folder, which is new where the folder is empty."""
         return f"sqlite:///{folder / STORE_FILE}"
@@ -34,6 +37,7 @@ class PostgresStores:
 
     name = "postgresql"
     quick_lease: tuple[str, ...] = ("--lease-ttl", f"{LEASE:g}")
+    late_takeovers = True
 
     def __init__(self, server: Server) -> None:
         self.server = server

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from reliability.boundaries import BOUNDARIES, RECOVERY_STEPS
+from reliability.boundaries import BEFORE_AGAIN, BOUNDARIES, LEADING_TO
 from reliability.campaign import Campaign
 from reliability.checker import Evidence
 from reliability.result import Result
@@ -30,10 +30,14 @@ async def run(folder: Path, stores: Stores, *, deaths: int, boundaries: tuple[st
 
 async def die_often(folder: Path, stores: Stores, boundary: str, deaths: int, seed: int) -> tuple[Sender, Evidence]:
     """Die at one boundary again and again, each time at another passing of it."""
-    recovers = boundary.split()[1] in RECOVERY_STEPS
+    leading = LEADING_TO.get(boundary.split()[1], ())
     async with Campaign(folder, stores, seed) as campaign:
         for _ in range(deaths):
-            if recovers:
-                await campaign.die_at("before emit", campaign.chance.randint(1, MAX_PASSINGS))
-            await campaign.die_at(boundary, 1 if recovers else campaign.chance.randint(1, MAX_PASSINGS))
+            for earlier in leading:
+                await campaign.die_at(earlier, 1 if earlier == BEFORE_AGAIN else _any_passing(campaign))
+            await campaign.die_at(boundary, 1 if leading else _any_passing(campaign))
         return campaign.sender, await campaign.reckon()
+
+
+def _any_passing(campaign: Campaign) -> int:
+    return campaign.chance.randint(1, MAX_PASSINGS)

@@ -79,6 +79,13 @@ def test_a_broken_rule_is_found_and_no_other(rule: Rule) -> None:
     assert str(rule) in in_words(check(evidence))[0]
 
 
+def test_a_takeover_that_comes_late_overtakes_nothing_where_it_may() -> None:
+    late = [Emission(2, "b", 1, 3.0), Emission(2, "a", 2, 4.0)]
+    evidence = msgspec.structs.replace(GOOD, emissions=late)
+    assert check(evidence).keys() == {Rule.OVERTAKEN}
+    assert check(msgspec.structs.replace(evidence, late_takeovers=True)) == {}
+
+
 def test_a_webhook_parked_as_poison_is_counted_apart() -> None:
     reason = "the process ended while it was in user code, 3 times"
     parked = msgspec.structs.replace(GOOD, records=with_record("a", state=State.FAILED, reason=reason))
