@@ -11,9 +11,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VENV := .venv/.created
 BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
-CODE := $(wildcard src tests examples reliability scripts)
+CODE := $(wildcard src tests examples reliability bench scripts)
 
-.PHONY: help venv demo test check reliability pins clean
+.PHONY: help venv demo test check reliability bench pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,11 +36,14 @@ check: $(DEV) ## Lint, format, types, layers, file sizes
 reliability: $(DEV) ## Measure what docs/reliability.md reports (ROWS=1,12 for some rows)
 	PYTHONPATH=. $(BIN)/python -m reliability $(if $(ROWS),--rows $(ROWS))
 
+bench: $(DEV) ## Measure what docs/performance.md reports (TABLES=1,2 for some, DOSE="rounds=1" for less)
+	PYTHONPATH=. $(BIN)/python -m bench $(if $(TABLES),--tables $(TABLES)) $(if $(DOSE),--dose $(DOSE))
+
 pins: ## Choose the versions in requirements/ anew (needs uv)
 	UV="$(UV)" scripts/pins.sh
 
 clean: ## Remove .venv, caches and builds
-	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv bench/peer/node_modules build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 LIMIT = 400
-FOLDERS = ("src", "tests", "examples", "reliability", "scripts")
+FOLDERS = ("src", "tests", "examples", "reliability", "bench", "scripts")
 SHOWN = 5
 
 

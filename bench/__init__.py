@@ -1,0 +1,1 @@
+"""Measure how fast the package is, side by side with what it replaces."""

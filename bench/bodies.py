@@ -1,0 +1,84 @@
+"""What is sent: distinct webhooks of one size, as bodies, and as signed requests that lie ready in a file."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from reliability.receiver import SECRET
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import SIGNATURE_HEADER, sign
+
+SIZE = 550
+"""Bytes of a body: what a `room.client.joined` comes to, with a little metadata."""
+
+ROOMS = 1000
+ID_BYTES = 32
+REQUEST = (
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s: %s\r\n\r\n%s"
+)
+
+
+class Body(Struct, frozen=True):
+    """Hold a webhook's id and its body."""
+
+    id: str
+    body: bytes
+
+
+class Requests(Struct, frozen=True):
+    """Point to a file of so many requests, each of so many bytes, one after the other."""
+
+    path: Path
+    count: int
+    size: int
+
+    def read(self) -> list[bytes]:
+        """Read them."""
+        data = self.path.read_bytes()
+        return [data[start : start + self.size] for start in range(0, len(data), self.size)]
+
+
+def bodies(rooms: int = ROOMS) -> Iterator[Body]:
+    """Make up webhooks without end, room after room, each with an id that no other run will have either."""
+    before_id, between, after_room = _template()
+    chance = random.SystemRandom()
+    seeded = random.Random(chance.getrandbits(128))
+    number = 0
+    while True:
+        id = seeded.randbytes(ID_BYTES).hex()
+        room = b"/room-%06d" % (number % rooms)
+        yield Body(id, before_id + id.encode() + between + room + after_room)
+        number += 1
+
+
+def room_of(number: int, rooms: int = ROOMS) -> str:
+    """Name the room of the webhook that `bodies` gives at a place, counted from 0."""
+    return f"/room-{number % rooms:06d}"
+
+
+def request(body: bytes, now: float) -> bytes:
+    """Write the HTTP request that delivers a body, signed at a time."""
+    signature = sign(SECRET, body, int(now)).encode()
+    return REQUEST % (len(body), SIGNATURE_HEADER.encode(), signature, body)
+
+
+def write_requests(path: Path, source: Iterator[Body], count: int, now: float) -> Requests:
+    """Write so many signed requests to a file; each is of the same size, so that a reader needs no index."""
+    size = 0
+    with path.open("wb") as file:
+        for _ in range(count):
+            size = file.write(request(next(source).body, now))
+    return Requests(path, count, size)
+
+
+def _template() -> tuple[bytes, bytes, bytes]:
+    id, room = "0" * 2 * ID_BYTES, "/room-000000"
+    built = msgspec.json.decode(webhook("room.client.joined", room=room, id=id).raw)
+    built["data"]["metadata"] = ""
+    built["data"]["metadata"] = "m" * (SIZE - len(msgspec.json.encode(built)))
+    before_id, _, rest = msgspec.json.encode(built).partition(id.encode())
+    between, _, after_room = rest.partition(room.encode())
+    return before_id, between, after_room

@@ -1,0 +1,100 @@
+"""What a store holds, asked by SQL of our own: the benchmark does not take the program's word for it."""
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from msgspec import Struct
+
+from whereby_trigger.store.sqlite.file import path_of
+
+LOOK = 0.005
+
+
+class Count(Struct, frozen=True):
+    """Say how many webhooks are stored, and how many of them fired."""
+
+    stored: int
+    fired: int
+
+
+class Books(ABC):
+    """Look into a store; `table` is what its webhooks are in."""
+
+    table = "webhooks"
+
+    async def last(self) -> int:
+        """Give the number of the newest webhook, 0 without one."""
+        (last,) = await self.ask(f"SELECT coalesce(max(seq), 0) FROM {self.table}")
+        return int(last)
+
+    async def counted(self, after: int) -> Count:
+        """Count the webhooks with a number above `after`."""
+        fired = "coalesce(sum(CASE WHEN state = 'fired' THEN 1 ELSE 0 END), 0)"
+        return Count(*await self.ask(f"SELECT count(*), {fired} FROM {self.table} WHERE seq > {after}"))
+
+    async def until_decided(self, within: float) -> float:
+        """Wait until nothing is pending, and tell when that was seen, by time.monotonic(); raises TimeoutError."""
+        async with asyncio.timeout(within):
+            while await self.ask(f"SELECT 1 FROM {self.table} WHERE state = 'pending' LIMIT 1"):
+                await asyncio.sleep(LOOK)
+        return time.monotonic()
+
+    @abstractmethod
+    async def ask(self, question: str) -> tuple[Any, ...]:
+        """Give the first row of an answer; empty where there is none."""
+
+    @abstractmethod
+    async def size(self) -> int:
+        """Give the bytes that the store takes on disk."""
+
+
+class SqliteBooks(Books):
+    """Look into a SQLite file."""
+
+    def __init__(self, url: str) -> None:
+        self._path = path_of(url)
+
+    async def ask(self, question: str) -> tuple[Any, ...]:
+        with contextlib.closing(sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=5)) as connection:
+            return tuple(connection.execute(question).fetchone() or ())
+
+    async def size(self) -> int:
+        files = [self._path, *(Path(f"{self._path}{end}") for end in ("-wal", "-shm"))]
+        return sum(file.stat().st_size for file in files if file.exists())
+
+
+class PostgresBooks(Books):
+    """Look into a database."""
+
+    table = "whereby_trigger.webhooks"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def ask(self, question: str) -> tuple[Any, ...]:
+        return tuple(await self._connection.fetchrow(question) or ())
+
+    async def size(self) -> int:
+        (size,) = await self.ask(f"SELECT pg_total_relation_size('{self.table}')")
+        return int(size)
+
+
+@asynccontextmanager
+async def looking_into(url: str) -> AsyncIterator[Books]:
+    """Open a store's books for as long as an `async with` block."""
+    if url.startswith("sqlite:"):
+        yield SqliteBooks(url)
+        return
+    connection = await asyncpg.connect(url)
+    try:
+        yield PostgresBooks(connection)
+    finally:
+        await connection.close()

@@ -1,0 +1,45 @@
+"""Which core serves and which one loads, so that neither takes time from the other."""
+
+import os
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+PINNED = Path(__file__).with_name("pinned.py")
+
+
+class Cores(Struct, frozen=True):
+    """Say which cores the servers under test, the database and the load generator have to themselves, if they can."""
+
+    servers: tuple[int, ...]
+    database: int
+    load: int
+
+    def server(self, number: int = 0) -> int:
+        """Give the core of a server; where there are more servers than cores for them, they share."""
+        return self.servers[number % len(self.servers)]
+
+    @property
+    def in_words(self) -> str:
+        """Say it for the page."""
+        servers = "core " + ", ".join(map(str, self.servers))
+        shared = " too" if self.database == self.load else ""
+        return f"servers on {servers}; load on core {self.load}; PostgreSQL on core {self.database}{shared}"
+
+
+def share(available: Collection[int] | None = None) -> Cores:
+    """Share out cores, those of this process if none are given: the last one loads, and the one before it is the
+    database's where three or more are left for the rest."""
+    cores = sorted(os.sched_getaffinity(0) if available is None else available)
+    if len(cores) == 1:
+        return Cores((cores[0],), cores[0], cores[0])
+    if len(cores) < 4:
+        return Cores(tuple(cores[:-1]), cores[-1], cores[-1])
+    return Cores(tuple(cores[:-2]), cores[-2], cores[-1])
+
+
+def pinned(core: int, command: Sequence[str]) -> list[str]:
+    """Give the command that runs another on one core."""
+    return [sys.executable, "-I", "-S", str(PINNED), str(core), *command]

@@ -1,0 +1,39 @@
+"""What a load comes to, whichever generator made it."""
+
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from bench.bodies import Requests
+
+
+class LoadFailed(Exception):
+    """A load was not answered, or not followed up, as it should have been, so that its figures say nothing."""
+
+
+class Load(Struct, frozen=True):
+    """Hold a load of so many requests, all answered 200: its time by CLOCK_MONOTONIC in seconds, latencies in ms.
+
+    `cpu` is how many seconds of CPU time the generator took.
+    """
+
+    requests: int
+    began: float
+    ended: float
+    p50: float
+    p99: float
+    slowest: float
+    cpu: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def generator_busy(self) -> float:
+        """The share of its core that the generator used: near 1 it, and not the server, sets the pace."""
+        return self.cpu / self.seconds
+
+
+Generator = Callable[[int, Requests, int, int], Awaitable[Load]]
+"""Send a file's requests to a port over so many connections, from a core; raises LoadFailed."""

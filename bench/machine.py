@@ -1,0 +1,85 @@
+"""What was measured on, and with what: the machine without its name, and the versions of all that took part."""
+
+import os
+import platform
+import re
+import sqlite3
+import subprocess
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+from bench.node import FOLDER
+from bench.tools import ToolMissing, find
+
+PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "asyncpg")
+SYNCS = 100
+PAGE = b"\0" * 4096
+
+
+def machine() -> list[str]:
+    """Describe this machine, a line for each thing; host names are left out."""
+    return [
+        f"{os.cpu_count()} cores, {_cpu_model()}; {_memory():.0f} GiB of memory",
+        f"{platform.system()} {platform.release()} {platform.machine()}; load average {os.getloadavg()[0]:.1f} before",
+        f"files on {_file_system(tempfile.gettempdir())}; a synced write of 4 KiB takes {_sync():.2f} ms (median)",
+    ]
+
+
+def versions() -> str:
+    """List the versions of what took part."""
+    found = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
+    found += [f"{package} {known}" for package in PACKAGES if (known := _version(package))]
+    found += [text for text in (_tool("node", "Node.js"), _tool("wrk", "wrk")) if text]
+    found += [f"Express {express}" for express in _express()]
+    return ", ".join(found)
+
+
+def _cpu_model() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _memory() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def _file_system(folder: str) -> str:
+    """Name the kind of file system that a folder is on."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    inside = [(where, kind) for where, kind in mounts if Path(folder).resolve().is_relative_to(where)]
+    return max(inside, key=lambda mount: len(mount[0]), default=("", "an unknown file system"))[1]
+
+
+def _sync() -> float:
+    """Measure what it takes to have a page on disk, in milliseconds."""
+    took = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(SYNCS):
+            began = time.perf_counter()
+            os.write(file.fileno(), PAGE)
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - began) * 1000)
+    return median(took)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _tool(name: str, called: str) -> str | None:
+    try:
+        said = subprocess.run([find(name), "-v"], capture_output=True, text=True, check=False).stdout
+    except ToolMissing:
+        return None
+    found = re.search(r"[0-9]+(\.[0-9]+)+", said)
+    return f"{called} {found[0]}" if found else called
+
+
+def _express() -> list[str]:
+    return re.findall(r'"express": "([^"]+)"', (FOLDER / "package.json").read_text(encoding="utf-8"))

@@ -1,0 +1,42 @@
+"""What a table comes to: grids of figures, targets met or not, and what went wrong."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+Cell = str | int | float | None
+"""A figure or a word; None where there is nothing to say."""
+
+
+class Grid(Struct, frozen=True):
+    """Hold figures by row and column; the first cell of a row is its name."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+
+
+class Verdict(Struct, frozen=True):
+    """Say what was measured where there is a target, and whether it is met."""
+
+    target: str
+    measured: str
+    met: bool
+
+
+class Outcome(Struct, frozen=True):
+    """Hold a table's figures and its verdicts.
+
+    `problems` is what could not be measured, or does not count; `doubts` is why figures may say less than they seem to.
+    """
+
+    grids: list[Grid]
+    verdicts: list[Verdict]
+    problems: list[str]
+    doubts: list[str] = []
+
+
+def in_short(error: Exception) -> str:
+    """Give the first and the last line of an error's text: between them may be a program's whole log."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

@@ -1,0 +1,82 @@
+"""The program under test: a trigger as a user would write it, whose listener counts, or notes when it was called.
+
+Run as `python -m bench.programs.receiver`. What the listener noted is written to a file at the end.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from bench.notes import Notes
+from reliability.receiver import SECRET
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, RoomClientJoined, Trigger, TriggerSuccess, is_human
+from whereby_trigger.logs import JsonFormatter
+
+DELIVERIES = logging.getLogger("whereby_trigger.deliveries")
+
+
+def write_asynchronously(trigger: Trigger, note: Callable[[str], None]) -> None:
+    """Register a predicate and a listener that are coroutines, so that they run on the event loop."""
+
+    @trigger.when("room.client.joined")
+    async def people(webhook: RoomClientJoined) -> bool:
+        return is_human(webhook)
+
+    @trigger.on(TRIGGER_EVENT_SUCCESS)
+    async def announce(success: TriggerSuccess) -> None:
+        note(success.trigger_webhook.id)
+
+
+def write_synchronously(trigger: Trigger, note: Callable[[str], None]) -> None:
+    """Register a predicate and a listener that are plain functions, so that they run in a thread of their own."""
+    trigger.when("room.client.joined")(lambda webhook: is_human(webhook))
+
+    @trigger.on(TRIGGER_EVENT_SUCCESS)
+    def announce(success: TriggerSuccess) -> None:
+        note(success.trigger_webhook.id)
+
+
+FORMS: dict[str, Callable[[Trigger, Callable[[str], None]], None]] = {
+    "async": write_asynchronously,
+    "sync": write_synchronously,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.programs.receiver")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--notes", required=True, type=Path)
+    parser.add_argument("--form", choices=FORMS, default="async")
+    parser.add_argument("--times", action="store_true")
+    parser.add_argument("--log")
+    options = parser.parse_args()
+    if options.log:
+        handler = logging.FileHandler(options.log)
+        handler.setFormatter(JsonFormatter())
+        DELIVERIES.addHandler(handler)
+        DELIVERIES.propagate = False
+    else:
+        DELIVERIES.setLevel(logging.ERROR)
+    heard, times = 0, dict[str, int]()
+
+    def count(id: str) -> None:
+        nonlocal heard
+        heard += 1
+
+    def note_time(id: str) -> None:
+        nonlocal heard
+        heard += 1
+        times[id] = time.monotonic_ns()
+
+    trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, store=options.store)
+    FORMS[options.form](trigger, note_time if options.times else count)
+    trigger.start()
+    options.notes.write_bytes(msgspec.json.encode(Notes(heard, times)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Rounds of the same kind, and what stands for all of them."""
+
+from collections.abc import Callable
+from statistics import median
+
+from bench.outcome import Cell
+from bench.rounds import Round
+
+SPEED = "webhooks/s", "lowest to highest"
+LATENCIES = "p50 (ms)", "p99 (ms)", "slowest (ms)"
+CHECKS = (
+    "backlog at the end (s), at most",
+    "server's CPU per webhook (µs)",
+    "database's (µs)",
+    "load's core busy, at most",
+    "server's core taken by others, at most",
+)
+CHECKS_TITLE = "How far these figures can be trusted: all but the CPU times are the worst of the rounds"
+
+
+class Series:
+    """Gather the rounds of one kind."""
+
+    def __init__(self) -> None:
+        self._rounds: list[Round] = []
+
+    def add(self, round: Round) -> None:
+        self._rounds.append(round)
+
+    def median(self, figure: Callable[[Round], float]) -> float:
+        return median(map(figure, self._rounds))
+
+    def most(self, figure: Callable[[Round], float]) -> float:
+        return max(map(figure, self._rounds))
+
+    @property
+    def speed(self) -> float:
+        """The median of webhooks per second."""
+        return self.median(lambda round: round.per_second)
+
+    def speeds(self) -> list[Cell]:
+        """Give the cells under `SPEED`."""
+        speeds = [round.per_second for round in self._rounds]
+        return [round(self.speed), f"{min(speeds):,.0f} to {max(speeds):,.0f}"]
+
+    def ratio_to(self, other: "Series | None") -> Cell:
+        """Give the ratio of the speeds, as a cell."""
+        return None if other is None else f"{self.speed / other.speed:.2f}"
+
+    def latencies(self) -> list[Cell]:
+        """Give the cells under `LATENCIES`."""
+        p50, p99 = self.median(lambda round: round.p50), self.median(lambda round: round.p99)
+        return [round(p50, 1), round(p99, 1), round(self.most(lambda round: round.slowest), 1)]
+
+    def checks(self) -> list[Cell]:
+        """Give the cells under `CHECKS`."""
+        database = self.median(lambda round: round.database_cpu)
+        return [
+            f"{self.most(lambda round: round.backlog):.2f}",
+            round(self.median(lambda round: round.server_cpu)),
+            round(database) or None,
+            f"{self.most(lambda round: round.generator_busy):.0%}",
+            f"{self.most(lambda round: round.others):.0%}",
+        ]

@@ -1,0 +1,59 @@
+"""Who is measured against whom: the peer, our receiver on each store, and the ceiling."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+from msgspec import Struct
+
+from bench import node
+from bench.books import Books, looking_into
+from bench.notes import Notes, read_notes
+from bench.serving import module, serving
+from bench.stores import Stores
+from reliability.process import Receiver, ReceiverFailed
+
+Side = Literal["peer", "sqlite", "postgresql", "ceiling"]
+PEER, SQLITE, POSTGRES, CEILING = SIDES = get_args(Side)
+NOTES = "notes"
+
+
+class Server(Struct, frozen=True):
+    """Hold a side that is up: its process, its port, a folder, and its store's books where it has a store."""
+
+    side: str
+    process: Receiver
+    port: int
+    books: Books | None
+    folder: Path
+
+    async def stop(self) -> Notes:
+        """Have it drain and end; give what its listener noted. Raises ReceiverFailed where it did not end well."""
+        code = await self.process.stop()
+        if code:
+            raise ReceiverFailed(f"a server ended with {code}; it said:\n{self.process.last_words}")
+        notes = self.folder / NOTES
+        return read_notes(notes) if notes.exists() else Notes(0)
+
+
+@asynccontextmanager
+async def up(
+    side: str, stores: Stores, folder: Path, core: int, *, url: str | None = None, options: Sequence[str] = ()
+) -> AsyncIterator[Server]:
+    """Run a side on a core, on the store with this URL or a new one, with options of `programs.receiver`."""
+    notes = folder / NOTES
+    async with AsyncExitStack() as stack:
+        books = None
+        if side == PEER:
+            command = node.command(notes, times="--times" in options)
+        elif side == CEILING:
+            command = module("bench.programs.ceiling")
+        else:
+            url = url or stores.new(side, folder)
+            command = module("bench.programs.receiver", "--store", url, "--notes", str(notes), *options)
+        process = await stack.enter_async_context(serving(command, core, {"NODE_ENV": "production"}))
+        port = await process.listening()
+        if url is not None:
+            books = await stack.enter_async_context(looking_into(url))
+        yield Server(side, process, port, books, folder)

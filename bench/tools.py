@@ -1,0 +1,21 @@
+"""The programs that the benchmark needs and does not bring."""
+
+import shutil
+
+HOW_TO_GET = {
+    "wrk": "the load generator; on Debian: apt-get install wrk",
+    "node": "Node.js 18 or later, on which the peer runs; on Debian: apt-get install nodejs npm",
+    "npm": "Node.js's package manager, which installs the peer; on Debian: apt-get install nodejs npm",
+}
+
+
+class ToolMissing(Exception):
+    """A program that a measurement needs is not installed."""
+
+
+def find(name: str) -> str:
+    """Give the path of a program; raises ToolMissing, which says how it can be had."""
+    path = shutil.which(name)
+    if path is None:
+        raise ToolMissing(f"{name} is missing: {HOW_TO_GET[name]}")
+    return path

@@ -1,0 +1,32 @@
+"""How much CPU time processes took, and how much of a core went to others, as the kernel counts it."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+IDLE, WAITING = 3, 4
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Give the CPU time that processes have taken so far, all their threads together; one that is gone counts 0."""
+    return sum(_of_process(pid) for pid in pids)
+
+
+def busy_seconds(core: int) -> float:
+    """Give for how long a core has been busy since the machine was started, with whatever."""
+    for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            return sum(int(spent) for place, spent in enumerate(ticks[:8]) if place not in (IDLE, WAITING)) / TICKS
+    raise ValueError(f"the kernel tells nothing of core {core}")
+
+
+def _of_process(pid: int) -> float:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    # The name in the second field may hold spaces and brackets.
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS

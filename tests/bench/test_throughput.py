@@ -1,0 +1,122 @@
+"""Table 1 in a tiny dose: every side is measured, and a round that lost something does not count."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from bench import closed_loop, wrk
+from bench.bodies import Body, Requests, bodies, write_requests
+from bench.load import Generator, Load, LoadFailed
+from bench.outcome import Outcome
+from bench.rounds import Ring
+from bench.setting import Setting
+from bench.sides import CEILING, PEER, SQLITE
+from bench.tables import throughput
+from bench.tables.throughput import NAMES, Dose
+from bench.tools import ToolMissing, find
+
+pytestmark = pytest.mark.anyio
+
+TINY = Dose(webhooks=60, rounds=1, connections=4)
+
+
+def speeds(outcome: Outcome) -> dict[str, float]:
+    """Give the webhooks per second of each side that was measured."""
+    assert outcome.problems == []
+    return {str(row[0]): float(str(row[1])) for row in outcome.grids[0].rows}
+
+
+@pytest.mark.parametrize("store", [SQLITE])
+async def test_a_store_and_the_ceiling_are_measured_with_nothing_but_python(setting: Setting, store: str) -> None:
+    dose = msgspec.structs.replace(TINY, sides=(store, CEILING), forms=("async", "sync"))
+    measured = speeds(await throughput.run(setting, dose))
+    assert measured.keys() == {NAMES[store], NAMES[CEILING], f"{NAMES[store]}, sync"}
+    assert all(speed > 0 for speed in measured.values())
+
+
+async def test_the_log_of_deliveries_is_measured(setting: Setting) -> None:
+    dose = msgspec.structs.replace(TINY, sides=(SQLITE,), forms=("logged",))
+    assert speeds(await throughput.run(setting, dose)).keys() == {f"{NAMES[SQLITE]}, logged"}
+
+
+async def test_the_peer_is_measured(setting: Setting) -> None:
+    skip_without("node", "npm")
+    dose = msgspec.structs.replace(TINY, sides=(PEER, SQLITE), forms=("async",))
+    outcome = await throughput.run(setting, dose)
+    assert speeds(outcome).keys() == {NAMES[PEER], NAMES[SQLITE]}
+    assert {verdict.target for verdict in outcome.verdicts} == {throughput.SQLITE_TARGET, throughput.P99_TARGET}
+
+
+async def test_wrk_sends_each_request_once_and_the_store_has_as_many(setting: Setting) -> None:
+    skip_without("wrk")
+    ring = Ring(wrk.send, bodies(), setting.cores, setting.stores)
+    async with setting.up(SQLITE) as server:
+        assert (await ring.round(server, 300, connections=7)).per_second > 0
+
+
+async def test_a_side_that_cannot_be_had_is_named_and_the_others_are_measured(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.tools.shutil.which", lambda name: None)
+    outcome = await throughput.run(setting, msgspec.structs.replace(TINY, sides=(PEER, CEILING), forms=("async",)))
+    assert [row[0] for row in outcome.grids[0].rows] == [NAMES[CEILING]]
+    (problem,) = outcome.problems
+    assert "node is missing" in problem
+    assert "apt-get install" in problem
+
+
+@dataclass
+class Careless:
+    """A generator that says of some requests that they were answered although it never sent them."""
+
+    kept_back: int
+
+    async def __call__(self, port: int, requests: Requests, connections: int, core: int) -> Load:
+        sent = msgspec.structs.replace(requests, count=requests.count - self.kept_back)
+        sent.path.write_bytes(b"".join(requests.read()[: sent.count]))
+        return await closed_loop.send(port, sent, connections, core)
+
+
+def repeated() -> Iterator[Body]:
+    """Give each webhook twice."""
+    for body in bodies():
+        yield from (body, body)
+
+
+@pytest.mark.parametrize(
+    ("generator", "source", "reason"),
+    [
+        (Careless(1), bodies(), "the listener was called 118 times"),
+        (closed_loop.send, repeated(), "the listener was called 60 times"),
+    ],
+    ids=["never sent", "duplicates"],
+)
+async def test_a_round_with_fewer_webhooks_than_answers_does_not_count(
+    setting: Setting, generator: Generator, source: Iterator[Body], reason: str
+) -> None:
+    ring = Ring(generator, source, setting.cores, setting.stores)
+    async with setting.up(SQLITE) as server:
+        with pytest.raises(LoadFailed, match=reason):
+            await ring.round(server, 60, connections=4)
+
+
+@pytest.mark.parametrize("generator", [closed_loop.send, wrk.send], ids=["Python", "wrk"])
+async def test_a_load_that_is_refused_does_not_count(setting: Setting, generator: Generator) -> None:
+    if generator is wrk.send:
+        skip_without("wrk")
+    async with setting.up(SQLITE) as server:
+        stale = write_requests(server.folder / "requests", bodies(), 20, time.time() - 3600)
+        with pytest.raises(LoadFailed):
+            await generator(server.port, stale, 4, setting.cores.load)
+
+
+def skip_without(*tools: str) -> None:
+    """Skip where a program is missing, by its name."""
+    for tool in tools:
+        try:
+            find(tool)
+        except ToolMissing as missing:
+            pytest.skip(str(missing))
