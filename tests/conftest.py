@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.support.postgres import Server
+from tests.support.postgres import Server, shared_server
 
 # A busy machine is no bug: a property is judged by what it finds, not by how long an example took.
 settings.register_profile("whereby-trigger", deadline=None, print_blob=True)
@@ -26,17 +26,11 @@ def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Server]:
-    """Run one PostgreSQL for all tests of this process."""
-    with Server() as server:
-        yield server
-
-
 @pytest.fixture
-def postgres(postgres_server: Server) -> Iterator[Server]:
+def postgres() -> Iterator[Server]:
     """Give the server, running, whatever the test before did to it; the databases of this test go with it."""
-    postgres_server.revive()
-    yield postgres_server
-    postgres_server.revive()
-    postgres_server.drop_databases()
+    server = shared_server()
+    server.revive()
+    yield server
+    server.revive()
+    server.drop_databases()

@@ -25,6 +25,10 @@ class Place(ABC):
         """Make one more replica, unopened."""
 
     @abstractmethod
+    def before_the_first(self) -> Store:
+        """Make a replica where there never was one."""
+
+    @abstractmethod
     async def crash(self, store: Store) -> None:
         """Have a replica of this process leave what a kill would: nothing finished, nothing given back."""
 

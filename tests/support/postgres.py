@@ -4,6 +4,7 @@ Everything it writes lies in a temporary folder of its own. It needs no rights, 
 nobody's, since PostgreSQL refuses to be root's.
 """
 
+import atexit
 import itertools
 import os
 import pwd
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -91,10 +93,15 @@ class Server:
         """Give the URL of a database, with the password of the superuser."""
         return f"postgresql://{user}:{self.password}@{HOST}:{self.port}/{database}"
 
-    def create_database(self) -> str:
-        """Make an empty database and give its URL."""
+    @property
+    def folder(self) -> Path:
+        """A folder whose files the server can read."""
+        return self._folder
+
+    def create_database(self, template: str = "template0") -> str:
+        """Make a database, empty or as another is, and give its URL."""
         name = f"test_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY wal_log")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
         self._databases.append(name)
         return self.url(name)
 
@@ -253,6 +260,15 @@ class Server:
             self._watch.kill()
             self._watch.communicate(timeout=WITHIN)
             self._watch = None
+
+
+@cache
+def shared_server() -> Server:
+    """Give the server that all tests of this process share; it ends with the process."""
+    server = Server()
+    atexit.register(server.close)
+    server.start()
+    return server
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -21,6 +21,9 @@ class SqlitePlace(Place):
     def replica(self) -> Store:
         return SqliteStore(self.url, TTL, self.clock, self.clock.now)
 
+    def before_the_first(self) -> Store:
+        return self.replica()
+
     async def crash(self, store: Store) -> None:
         assert isinstance(store, SqliteStore)
         writing, store._writing = store._writing, None

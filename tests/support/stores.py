@@ -5,6 +5,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.support.place import Place
+from tests.support.postgres_place import postgres_place
 from tests.support.sqlite_place import sqlite_place
 
-KINDS: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {"sqlite": sqlite_place}
+KINDS: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
+    "sqlite": sqlite_place,
+    "postgresql": postgres_place,
+}

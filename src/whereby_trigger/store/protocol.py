@@ -26,7 +26,7 @@ class Store(RoomStore, Protocol):
         ...
 
     async def open(self, changed: Callable[[], None]) -> None:
-        """Open the store, migrate it, and call `changed` whenever another process has written.
+        """Open the store, migrate it, and call `changed` soon after another process has written.
 
         Raises StoreError where it cannot be used.
         """

@@ -3,11 +3,13 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.support.arrivals import arrival
 from tests.support.process import Process
 from tests.support.replica import ROOT
 from tests.support.until import eventually
@@ -71,3 +73,23 @@ async def test_servers_and_the_command_line_share_a_file_under_load_and_nobody_s
     assert len(stored) == total
     assert sum(found.state is State.PENDING for found in stored) == replayed
     assert {found.name for found in path.parent.iterdir()} == {"webhooks.db", "webhooks.db-lock"}
+
+
+async def test_a_replica_is_told_of_what_others_write_and_not_of_its_own_writes(url: str) -> None:
+    told = {"writer": 0, "other": 0}
+
+    def count(name: str) -> Callable[[], None]:
+        return lambda: told.update({name: told[name] + 1})
+
+    writer, other = SqliteStore(url), SqliteStore(url)
+    await writer.open(count("writer"))
+    await other.open(count("other"))
+    await eventually(lambda: told["writer"])
+    entered = told["writer"]
+    for n in range(3):
+        told["other"] = 0
+        await writer.add(arrival(str(n)))
+        await eventually(lambda: told["other"])
+    assert told["writer"] == entered
+    await other.close()
+    await writer.close()

@@ -1,0 +1,54 @@
+"""The open entry of a room, and what a request, a stop and a session's change do to it."""
+
+import json
+from typing import NamedTuple
+
+from msgspec import structs
+
+from whereby_trigger.store.rooms import RoomClaim, RoomRequest, SessionChange
+from whereby_trigger.store.states import RoomState
+
+
+class OpenRoom(NamedTuple):
+    """Hold the open entry of a room, as far as requests and ends are concerned with it."""
+
+    id: int
+    state: RoomState
+    owner: str | None
+    stop: str | None
+    session_id: str | None
+    asked_at: float
+    successor: str | None
+
+    @property
+    def is_ending(self) -> bool:
+        # Its assistant may not have been told yet, but what comes now is for the next one.
+        return self.state is RoomState.ENDING or self.stop is not None
+
+    @property
+    def met(self) -> RoomClaim:
+        """What a request for the room is told."""
+        return RoomClaim(False, RoomState.ENDING if self.is_ending else self.state, self.owner)
+
+    def loses_successor(self, change: SessionChange) -> bool:
+        """Tell whether the session of the assistant that was to start next is over with this."""
+        if self.successor is None:
+            return False
+        successor = unpack(self.successor)
+        return change.ends(successor.session_id, successor.asked_at)
+
+    def why_to_stop(self, change: SessionChange) -> str | None:
+        """Say why the assistant is to end with this; None where it is not."""
+        if not change.ends(self.session_id, self.asked_at):
+            return None
+        return "another session has started" if change.started else "the session has ended"
+
+
+def pack(request: RoomRequest) -> str:
+    """Write the request that is to be served next, as it is stored with the one that is ending."""
+    return json.dumps(structs.asdict(request))
+
+
+def unpack(successor: str) -> RoomRequest:
+    """Read a request that was stored to be served next."""
+    return RoomRequest(**json.loads(successor))

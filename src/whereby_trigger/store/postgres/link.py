@@ -1,0 +1,120 @@
+"""One connection to the database: opened when it is needed, opened anew when it was lost, given up when it hangs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+
+from whereby_trigger.store.postgres.address import Address
+
+Connection = Any
+"""An asyncpg connection, which brings no types."""
+
+T = TypeVar("T")
+
+CONNECT_WITHIN = 4.0
+CLOSE_WITHIN = 1.0
+
+BEGIN = """
+BEGIN;
+SET LOCAL lock_timeout = '3s';
+SET LOCAL statement_timeout = '60s';
+SET LOCAL idle_in_transaction_session_timeout = '15s';
+"""
+"""A replica that vanishes in a transaction must not hold its locks for as long as TCP believes in it."""
+
+
+class Link:
+    """Keep one connection, for one piece of work at a time.
+
+    Work that takes longer than `within` seconds is given up together with the connection: it may be done or not.
+    """
+
+    def __init__(self, address: Address, within: float) -> None:
+        self._address = address
+        self._within = within
+        self._connection: Connection | None = None
+        self._pooled = address.pooler is True
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do work; raises what the database, the driver or the network raise, and TimeoutError."""
+        connection = await self.connected()
+        working = asyncio.ensure_future(self._wrapped(connection, work))
+        try:
+            await asyncio.wait({working}, timeout=self._within)
+        finally:
+            # Cancelling would have the driver ask the server to cancel, over a network that may be what hangs.
+            late = not working.done()
+            if late:
+                connection.terminate()
+                await asyncio.wait({working})
+        if late and working.exception() is not None:
+            raise TimeoutError(f"no answer within {self._within:g} s")
+        return working.result()
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        connection, self._connection = self._connection, None
+        if connection is None or connection.is_closed():
+            return
+        closing = asyncio.ensure_future(connection.close())
+        await asyncio.wait({closing}, timeout=CLOSE_WITHIN)
+        if not closing.done():
+            connection.terminate()
+            await asyncio.wait({closing})
+        closing.exception()
+
+    async def connected(self) -> Connection:
+        """Give the connection, opened if need be; raises what connecting raises, and TimeoutError."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect(self._address.pooler is True)
+            if self._address.pooler is None and await _is_pooled(self._connection):
+                await self.close()
+                self._connection = await self._connect(True)
+        return self._connection
+
+    async def _connect(self, pooled: bool) -> Connection:
+        self._pooled = pooled
+        # A pooler may give each transaction to another server process, which knows no statement prepared before.
+        statements = {"statement_cache_size": 0} if pooled else {}
+        settings = {"application_name": "whereby-trigger"}
+        return await asyncpg.connect(self._address.dsn, timeout=CONNECT_WITHIN, server_settings=settings, **statements)
+
+    async def _wrapped(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
+        if not self._pooled:
+            return await work(connection)
+        async with transaction(connection):
+            return await work(connection)
+
+
+@asynccontextmanager
+async def transaction(connection: Connection) -> AsyncIterator[None]:
+    """Do what is in the block in one transaction: the one that is on, or a new one."""
+    if connection.is_in_transaction():
+        yield
+        return
+    await connection.execute(BEGIN)
+    try:
+        yield
+        await connection.execute("COMMIT")
+    except BaseException:
+        if not connection.is_closed() and connection.is_in_transaction():
+            await connection.execute("ROLLBACK")
+        raise
+
+
+def affected(tag: str) -> int:
+    """Read from a command's tag, such as `DELETE 3`, how many rows it was about."""
+    return int(tag.rpartition(" ")[2])
+
+
+async def _is_pooled(connection: Connection) -> bool:
+    """Tell whether the process that answers is another than the one that greeted: a pooler greets for itself.
+
+    Source: PgBouncer makes up the process id and key for cancelling that it sends at the start.
+    """
+    async with transaction(connection):
+        answering = await connection.fetchval("SELECT pg_backend_pid()")
+    return bool(answering != connection.get_server_pid())

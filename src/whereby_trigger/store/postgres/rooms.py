@@ -1,0 +1,263 @@
+"""What each verb on rooms says to PostgreSQL, inside a transaction that holds the locks of the rooms it changes."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import structs
+
+from whereby_trigger.store.open_room import OpenRoom, pack, unpack
+from whereby_trigger.store.postgres.link import Connection, affected, transaction
+from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange, session_change
+from whereby_trigger.store.states import OVER, OWNED, RoomState, before
+from whereby_trigger.webhook import decode
+
+LOCK = """
+SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
+FROM unnest($1::text[]) AS given (key)
+"""
+WAIT = """
+INSERT INTO whereby_trigger.rooms (key, url, state, webhook, session_id, asked_at)
+VALUES ($1, $2, 'waiting', $3, $4, $5)
+"""
+SESSION_CHANGES = """
+SELECT body FROM whereby_trigger.webhooks
+WHERE room = $1 AND type IN ('room.session.started', 'room.session.ended')
+"""
+FIND_OPEN = """
+SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
+WHERE key = $1 AND state NOT IN ('ended', 'failed') FOR UPDATE
+"""
+FOLLOW = "UPDATE whereby_trigger.rooms SET successor = $2 WHERE id = $1"
+COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
+TAKE = """
+WITH next AS MATERIALIZED (
+    SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting' AND not_before <= whereby_trigger.clock()
+    AND EXISTS (SELECT FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock())
+    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE whereby_trigger.rooms AS rooms SET
+    state = 'starting', owner = $1, attempt = attempt + 1, since = whereby_trigger.clock(), ticket = $3
+FROM next WHERE rooms.id = next.id
+"""
+TAKEN = f"""
+SELECT {", ".join(f"rooms.{column}" for column in COLUMNS.split(", "))}, webhooks.body,
+    COALESCE(webhooks.seq, (SELECT max(seq) FROM whereby_trigger.webhooks), 0) AS seq
+FROM whereby_trigger.rooms AS rooms LEFT JOIN whereby_trigger.webhooks AS webhooks ON webhooks.id = rooms.webhook
+WHERE rooms.owner = $1 AND rooms.state = 'starting' AND rooms.ticket = ANY($2::text[]) ORDER BY rooms.id
+"""  # noqa: S608
+KEYS = "SELECT key FROM whereby_trigger.rooms WHERE id = $1"
+MOVE = """
+UPDATE whereby_trigger.rooms SET
+    state = CASE WHEN $3 = 'waiting' AND stop IS NOT NULL THEN 'ended' ELSE $3 END,
+    reason = CASE WHEN $3 = 'waiting' AND stop IS NOT NULL THEN stop ELSE $4 END,
+    owner = CASE WHEN $5 THEN owner END,
+    pid = CASE WHEN $5 THEN COALESCE($6, pid) END,
+    since = whereby_trigger.clock(),
+    not_before = CASE WHEN $7::float8 > 0 THEN whereby_trigger.clock() + $7 ELSE 0 END,
+    restarts = COALESCE($8, restarts),
+    errors = $9,
+    ticket = $10
+WHERE id = $1 AND owner = $2 AND state = ANY($11::text[])
+RETURNING state, successor
+"""
+MOVED_SO = "SELECT true FROM whereby_trigger.rooms WHERE id = $1 AND ticket = $2"
+END_WAITING = """
+UPDATE whereby_trigger.rooms SET state = 'ended', reason = $2, since = whereby_trigger.clock()
+WHERE id = $1 AND state = 'waiting'
+"""
+ASK_TO_STOP = """
+UPDATE whereby_trigger.rooms SET stop = COALESCE(stop, $2)
+WHERE id = $1 AND state IN ('starting', 'live', 'ending')
+"""
+OWNED_KEYS = "SELECT key FROM whereby_trigger.rooms WHERE owner = ANY($1::text[])"
+RELEASE = """
+UPDATE whereby_trigger.rooms SET
+    state = CASE WHEN $2 OR stop IS NOT NULL OR state = 'ending' THEN 'ended' ELSE 'waiting' END,
+    reason = CASE WHEN stop IS NOT NULL AND state <> 'ending' AND NOT $2 THEN stop ELSE $3 END,
+    owner = NULL, pid = NULL, since = whereby_trigger.clock(), not_before = 0, errors = '{}', ticket = NULL
+WHERE owner = $1
+RETURNING state, successor
+"""
+END_OLD = """
+UPDATE whereby_trigger.rooms
+SET state = 'ended', reason = 'waited longer than max_age', since = whereby_trigger.clock()
+WHERE state = 'waiting' AND since < whereby_trigger.clock() - $1::float8
+"""
+SETTLED = """
+SELECT seq FROM whereby_trigger.webhooks
+WHERE stored_at < whereby_trigger.clock() - $1::float8 ORDER BY seq DESC LIMIT 1
+"""
+HEARD = """
+SELECT room, seq, body FROM whereby_trigger.webhooks WHERE seq > $1 AND room = ANY($2::text[]) ORDER BY seq LIMIT $3
+"""
+FORGET = """
+DELETE FROM whereby_trigger.rooms WHERE id IN (
+    SELECT id FROM whereby_trigger.rooms WHERE state IN ('ended', 'failed') AND since < $1
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+"""
+
+SETTLES_IN = 10.0
+"""Seconds after which no lower number comes to light any more: numbers are given out before they are committed."""
+
+PAGE = 5000
+
+
+class Move(NamedTuple):
+    """Ask for a change of a room, under a ticket by which a repeated call knows its own."""
+
+    move: RoomMove
+    owner: str
+    ticket: str
+
+
+async def lock(connection: Connection, keys: Iterable[str]) -> None:
+    """Keep everybody else from changing some rooms until the transaction ends, always in the same order."""
+    await connection.execute(LOCK, sorted(set(keys)))
+
+
+async def request(connection: Connection, pieces: Sequence[RoomRequest], *, again: bool) -> list[RoomClaim]:
+    return [await _request(connection, piece) for piece in pieces]
+
+
+async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
+    async with transaction(connection):
+        await lock(connection, [request.key])
+        open = await _find_open(connection, request.key)
+        if (open is None or open.is_ending) and await _is_over(connection, request):
+            return RoomClaim(False, RoomState.ENDED, None)
+        if open is None:
+            await _wait(connection, [request])
+            return RoomClaim(True, RoomState.WAITING, None)
+        if open.is_ending:
+            await connection.execute(FOLLOW, open.id, pack(request))
+        return open.met
+
+
+async def _is_over(connection: Connection, request: RoomRequest) -> bool:
+    """Tell whether the session of the webhook that fired has ended already, as far as is known by now."""
+    if request.webhook is None:
+        return False
+    rows = await connection.fetch(SESSION_CHANGES, request.key)
+    changes = (session_change(decode(row["body"]), request.key) for row in rows)
+    return any(change is not None and change.ends(request.session_id, request.asked_at) for change in changes)
+
+
+async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...]) -> list[Room]:
+    """Take rooms under the last ticket, and find those of the others again, whose answers were lost."""
+    if slots > 0:
+        await connection.execute(TAKE, owner, slots, tickets[-1])
+    return [_room(row) for row in await connection.fetch(TAKEN, owner, tickets)]
+
+
+async def move(connection: Connection, pieces: Sequence[Move], *, again: bool) -> list[bool]:
+    return [await _move(connection, piece, again) for piece in pieces]
+
+
+async def _move(connection: Connection, piece: Move, again: bool) -> bool:
+    move = piece.move
+    async with transaction(connection):
+        key = await connection.fetchval(KEYS, move.id)
+        if key is None:
+            return False
+        await lock(connection, [key])
+        row = await connection.fetchrow(
+            MOVE,
+            *(move.id, piece.owner, move.state, move.reason, move.state in OWNED, move.pid, move.delay),
+            *(move.restarts, list(move.errors), piece.ticket, before(move.state)),
+        )
+        if row is None:
+            return again and bool(await connection.fetchval(MOVED_SO, move.id, piece.ticket))
+        await _let_follow(connection, [row])
+        return True
+
+
+async def stop(connection: Connection, pieces: Sequence[tuple[str, str]], *, again: bool) -> list[RoomState | None]:
+    return [await _stop(connection, key, reason) for key, reason in pieces]
+
+
+async def _stop(connection: Connection, key: str, reason: str) -> RoomState | None:
+    async with transaction(connection):
+        await lock(connection, [key])
+        open = await _find_open(connection, key)
+        if open is None:
+            return None
+        await _ask_to_stop(connection, open, reason)
+        await connection.execute(FOLLOW, open.id, None)
+        return open.state
+
+
+async def change_session(connection: Connection, change: SessionChange) -> None:
+    """Ask the assistants of a session that is over to end; the room's lock is held."""
+    open = await _find_open(connection, change.key)
+    if open is None:
+        return
+    if open.loses_successor(change):
+        await connection.execute(FOLLOW, open.id, None)
+    reason = open.why_to_stop(change)
+    if reason is not None:
+        await _ask_to_stop(connection, open, reason)
+
+
+async def lock_owned(connection: Connection, owners: Sequence[str]) -> None:
+    """Lock every room of some replicas."""
+    await lock(connection, [row["key"] for row in await connection.fetch(OWNED_KEYS, owners)])
+
+
+async def release(connection: Connection, owner: str, reason: str, *, too_old: bool = False) -> int:
+    """Let the rooms of a replica that is gone wait for another, but those whose end was asked for or are too old."""
+    rows = await connection.fetch(RELEASE, owner, too_old, reason)
+    await _let_follow(connection, rows)
+    return len(rows)
+
+
+async def end_old(connection: Connection, max_age: float) -> None:
+    """End unstarted what has waited for longer than `max_age` seconds."""
+    await connection.execute(END_OLD, max_age)
+
+
+async def stopping(connection: Connection, owner: str) -> list[Room]:
+    statement = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE owner = $1 AND stop IS NOT NULL"  # noqa: S608
+    return [_room(row) for row in await connection.fetch(statement, owner)]
+
+
+async def read(connection: Connection, limit: int | None) -> list[Room]:
+    statement = f"SELECT {COLUMNS} FROM whereby_trigger.rooms ORDER BY id DESC LIMIT $1"  # noqa: S608
+    return [_room(row) for row in await connection.fetch(statement, limit)]
+
+
+async def heard(connection: Connection, after: int, keys: frozenset[str]) -> Heard:
+    settled = await connection.fetchval(SETTLED, SETTLES_IN) or 0
+    rows = await connection.fetch(HEARD, after, sorted(keys), PAGE)
+    more = len(rows) == PAGE
+    return Heard(tuple(tuple(row) for row in rows), rows[-1]["seq"] if more else settled, more)
+
+
+async def forget(connection: Connection, before: float, limit: int) -> int:
+    """Forget at most `limit` rooms that were done with before a time; return how many."""
+    return affected(await connection.execute(FORGET, before, limit))
+
+
+async def _find_open(connection: Connection, key: str) -> OpenRoom | None:
+    row = await connection.fetchrow(FIND_OPEN, key)
+    return None if row is None else OpenRoom(**{**row, "state": RoomState(row["state"])})
+
+
+async def _ask_to_stop(connection: Connection, open: OpenRoom, reason: str) -> None:
+    await connection.execute(END_WAITING, open.id, reason)
+    await connection.execute(ASK_TO_STOP, open.id, reason)
+
+
+async def _let_follow(connection: Connection, moved: Sequence[Any]) -> None:
+    """Let the successors of rooms that are over by now wait."""
+    over = [row for row in moved if RoomState(row["state"]) in OVER and row["successor"] is not None]
+    await _wait(connection, [unpack(row["successor"]) for row in over])
+
+
+async def _wait(connection: Connection, requests: Sequence[RoomRequest]) -> None:
+    for request in requests:
+        await connection.execute(WAIT, *structs.astuple(request))
+
+
+def _room(row: Any) -> Room:
+    return Room(**{**row, "state": RoomState(row["state"]), "errors": tuple(row["errors"])})

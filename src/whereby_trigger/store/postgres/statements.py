@@ -1,0 +1,202 @@
+"""What each verb on webhooks says to PostgreSQL: each takes the pieces of work of a batch, and gives their outcomes."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store.postgres import rooms
+from whereby_trigger.store.postgres.link import Connection, affected, transaction
+from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
+from whereby_trigger.store.states import FIRST_STATES, State
+from whereby_trigger.webhook import room_path
+
+ADD = """
+WITH arrived AS MATERIALIZED (
+    SELECT nextval('whereby_trigger.webhooks_seq') AS seq, given.* FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::text[], $9::float8[],
+        $10::integer[]
+    ) AS given (id, type, room, body, received_at, owner, state, reason, decided_at, deliveries)
+)
+INSERT INTO whereby_trigger.webhooks AS webhooks
+    (seq, id, type, room, body, received_at, queued_at, owner, state, reason, decided_at, deliveries)
+SELECT seq, id, type, room, body, received_at, received_at, owner, state, reason, decided_at, deliveries
+FROM arrived ORDER BY id
+ON CONFLICT (id) DO UPDATE SET deliveries = webhooks.deliveries + excluded.deliveries
+RETURNING id, seq, state, xmax = 0 AS new
+"""
+STORED_SO = """
+SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new FROM whereby_trigger.webhooks AS webhooks
+JOIN unnest($1::text[], $2::float8[], $3::text[]) AS arrived (id, received_at, owner) USING (id, received_at, owner)
+"""
+DECIDE = """
+UPDATE whereby_trigger.webhooks AS webhooks SET
+    state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at,
+    errors = ARRAY(SELECT json_array_elements_text(decided.errors::json))
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[])
+    AS decided (seq, id, state, reason, attempts, decided_at, errors, owner)
+WHERE webhooks.seq = decided.seq AND webhooks.id = decided.id AND webhooks.owner = decided.owner
+    AND webhooks.state = 'pending'
+RETURNING webhooks.seq
+"""
+DECIDED_SO = """
+SELECT webhooks.seq FROM whereby_trigger.webhooks AS webhooks
+JOIN unnest($1::bigint[], $2::text[], $3::float8[], $4::text[]) AS decided (seq, state, decided_at, owner)
+USING (seq, state, decided_at, owner)
+"""
+BLAME = """
+UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
+WHERE seq = $1 AND state = 'pending' AND owner = $2 RETURNING attempts
+"""
+NOTE = "UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1"
+PENDING = """
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers FROM whereby_trigger.webhooks
+WHERE state = 'pending' AND owner = $1 AND seq > $2 ORDER BY seq LIMIT $3
+"""
+FIND = """
+SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body
+FROM whereby_trigger.webhooks
+"""
+REPLAY = """
+UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = $1,
+reason = '', decided_at = NULL, errors = '{}'
+"""
+PRUNE = """
+DELETE FROM whereby_trigger.webhooks WHERE seq IN (
+    SELECT seq FROM whereby_trigger.webhooks WHERE state <> 'pending' AND received_at < $1
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+"""
+
+LAST_CHARACTER = "\U0010ffff"
+
+
+class Owned(NamedTuple):
+    """Hold what is to be done to a webhook, and the replica as which it is done."""
+
+    what: Any
+    owner: str
+
+
+async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[Added]:
+    first: dict[str, Owned] = {}
+    deliveries = Counter(piece.what.id for piece in pieces)
+    for piece in pieces:
+        if piece.what.state not in FIRST_STATES:
+            raise StoreError(f"no webhook is stored as {piece.what.state}")
+        first.setdefault(piece.what.id, piece)
+    stored = await _stored_before(connection, first) if again else {}
+    rows = [_row(piece.what, piece.owner, deliveries[id]) for id, piece in first.items() if id not in stored]
+    changes = {id: piece.what.change for id, piece in first.items() if piece.what.change and id not in stored}
+    if changes:
+        async with transaction(connection):
+            await rooms.lock(connection, [change.key for change in changes.values()])
+            stored |= await _insert(connection, rows)
+            for id, change in changes.items():
+                if stored[id]["new"]:
+                    await rooms.change_session(connection, change)
+    else:
+        stored |= await _insert(connection, rows)
+    return [_added(stored[piece.what.id], is_first=first[piece.what.id] is piece) for piece in pieces]
+
+
+async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
+    return {row["id"]: row for row in await connection.fetch(ADD, *zip(*rows, strict=True))} if rows else {}
+
+
+async def _stored_before(connection: Connection, first: dict[str, Owned]) -> dict[str, Any]:
+    tried = [(piece.what.id, piece.what.received_at, piece.owner) for piece in first.values()]
+    return {row["id"]: row for row in await connection.fetch(STORED_SO, *zip(*tried, strict=True))}
+
+
+def _row(arrival: Arrival, owner: str, deliveries: int) -> tuple[Any, ...]:
+    decided_at = None if arrival.state is State.PENDING else arrival.received_at
+    return (
+        *(arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner),
+        *(arrival.state, arrival.reason, decided_at, deliveries),
+    )
+
+
+def _added(row: Any, *, is_first: bool) -> Added:
+    return Added(row["seq"], not (row["new"] and is_first), State(row["state"]))
+
+
+async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:
+    first: dict[int, Owned] = {}
+    for piece in pieces:
+        if piece.what.state is State.PENDING:
+            raise StoreError("pending is no decision")
+        first.setdefault(piece.what.seq, piece)
+    # In the order in which arrivals lock rows, so that no two batches wait for each other.
+    rows = [_decided(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
+    decided = {row["seq"] for row in await connection.fetch(DECIDE, *zip(*rows, strict=True))}
+    if again:
+        tried = [(piece.what.seq, piece.what.state, piece.what.decided_at, piece.owner) for piece in first.values()]
+        decided |= {row["seq"] for row in await connection.fetch(DECIDED_SO, *zip(*tried, strict=True))}
+    return [piece.what.seq in decided and first[piece.what.seq] is piece for piece in pieces]
+
+
+def _decided(decision: Decision, owner: str) -> tuple[Any, ...]:
+    return (
+        *(decision.seq, decision.id, decision.state, decision.reason, decision.attempts, decision.decided_at),
+        *(json.dumps(decision.errors), owner),
+    )
+
+
+async def blame(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[int]:
+    return [await connection.fetchval(BLAME, piece.what, piece.owner) or 0 for piece in pieces]
+
+
+async def note(connection: Connection, pieces: Sequence[tuple[str, str]], *, again: bool) -> list[None]:
+    await connection.executemany(NOTE, pieces)
+    return [None] * len(pieces)
+
+
+async def pending(connection: Connection, owner: str, after: int, limit: int) -> list[Pending]:
+    return [Pending(*row) for row in await connection.fetch(PENDING, owner, after, limit)]
+
+
+async def find(connection: Connection, query: Query) -> list[Record]:
+    selected, values = _select(query)
+    return [_record(row) for row in await connection.fetch(f"{FIND} {selected}", *values)]
+
+
+async def replay(connection: Connection, query: Query, now: float) -> list[str]:
+    selected, values = _select(query, now, also="state <> 'pending'")
+    statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
+    return [row["id"] for row in await connection.fetch(statement, *values)]
+
+
+async def prune(connection: Connection, before: float, limit: int) -> int:
+    """Forget at most `limit` decided webhooks received before a time; return how many."""
+    return affected(await connection.execute(PRUNE, before, limit))
+
+
+def _select(query: Query, *first: Any, also: str = "true") -> tuple[str, list[Any]]:
+    clauses = [also]
+    values = [*first]
+
+    def where(clause: str, *given: Any) -> None:
+        numbers = range(len(values) + 1, len(values) + 1 + len(given))
+        clauses.append(clause.format(*(f"${number}" for number in numbers)))
+        values.extend(given)
+
+    if query.ids is not None:
+        where("id = ANY({})", list(query.ids))
+    if query.prefix is not None:
+        where("id >= {} AND id < {}", query.prefix, query.prefix + LAST_CHARACTER)
+    if query.state is not None:
+        where("state = {}", query.state)
+    if query.type is not None:
+        where("type = {}", query.type)
+    if query.room is not None and query.room.startswith("/"):
+        where("substr(room, strpos(room, '/')) = {}", room_path(query.room))
+    elif query.room is not None:
+        where("room = {}", query.room)
+    limit = "" if query.limit is None else f"LIMIT {int(query.limit)}"
+    return f"WHERE {' AND '.join(clauses)} ORDER BY seq DESC {limit}", values
+
+
+def _record(row: Any) -> Record:
+    return Record(**{**row, "state": State(row["state"]), "errors": tuple(row["errors"])})

@@ -1,0 +1,243 @@
+"""The store on a PostgreSQL database: a few connections, each with work in order, and time that is the database's."""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.store.postgres import checks, lease, migrate, rooms, statements
+from whereby_trigger.store.postgres.address import Address, address_of
+from whereby_trigger.store.postgres.failure import unusable
+from whereby_trigger.store.postgres.lane import KEPT, Lane, Verb
+from whereby_trigger.store.postgres.link import Connection, Link
+from whereby_trigger.store.postgres.statements import Owned
+from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
+from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
+from whereby_trigger.store.states import RoomState
+
+logger = logging.getLogger("whereby_trigger.store")
+
+Work = Callable[[Connection], Awaitable[Any]]
+
+CLOSE_TIMEOUT = 10.0
+PRUNE_ROWS = 500
+READ_WITHIN = 30.0
+UPKEEP_WITHIN = 90.0
+
+LANES = {"arrivals": 3.0, "decisions": 5.0, "rooms": 5.0, "lease": 3.0, "upkeep": UPKEEP_WITHIN}
+"""The connections that write, and the seconds after which each takes an answer for lost."""
+
+POLL = 0.5
+"""Seconds between looks for what other replicas have written, give or take a fifth."""
+
+PATIENCE = 4.5
+"""Seconds for which a delivery waits for a database that is away; then it is answered 503."""
+
+ADD = Verb(statements.add, limit=500, patience=PATIENCE)
+DECIDE = Verb(statements.decide, limit=500, patience=KEPT)
+NOTE = Verb(statements.note, limit=500, patience=KEPT)
+BLAME = Verb(statements.blame)
+REQUEST = Verb(rooms.request, patience=PATIENCE)
+STOP = Verb(rooms.stop, patience=PATIENCE)
+MOVE = Verb(rooms.move, patience=KEPT)
+
+
+class PostgresStore:
+    """Remember webhooks, decisions and rooms in a PostgreSQL database that replicas on many machines may share.
+
+    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by the database's clock.
+    Raises ConfigError where the URL cannot be read.
+    """
+
+    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
+        self._address = address_of(url)
+        self.replica = uuid4().hex
+        self._lease_ttl = lease_ttl
+        self._writing: _Writing | None = None
+        self._reading: Lane | None = None
+        self._unanswered: tuple[str, ...] = ()
+
+    @property
+    def location(self) -> str:
+        return self._address.location
+
+    async def open(self, changed: Callable[[], None]) -> None:
+        async with self._connection() as connection:
+            for warning in await checks.check(connection, self.location):
+                logger.warning("%s", warning)
+            if await migrate.migrate(connection, self.location):
+                await checks.check(connection, self.location)
+            await lease.join(connection, self.replica, self._lease_ttl)
+        self._reading = Lane(Link(self._address, READ_WITHIN))
+        self._writing = _Writing(self._address, changed)
+
+    async def peek(self) -> None:
+        async with self._connection() as connection:
+            schema = await migrate.check_admitted(connection, self.location)
+        if schema == 0:
+            raise StoreError(f"there is no store at {self.location}: start the trigger once, or name another")
+        if schema < migrate.SCHEMA:
+            raise StoreError(
+                f"the store {self.location} is at schema {schema}, this program reads {migrate.SCHEMA}: "
+                "run `whereby-trigger db migrate`, or start the trigger once"
+            )
+        self._reading = Lane(Link(self._address, READ_WITHIN))
+
+    async def migrate(self) -> list[int]:
+        async with self._connection() as connection:
+            await checks.check(connection, self.location)
+            return await migrate.migrate(connection, self.location)
+
+    async def close(self) -> None:
+        writing, self._writing = self._writing, None
+        reading, self._reading = self._reading, None
+        if writing is not None:
+            await writing.close(partial(lease.leave, id=self.replica))
+        if reading is not None:
+            await reading.close(0)
+
+    def add(self, arrival: Arrival) -> Awaitable[Added]:
+        return self._write("arrivals", ADD, Owned(arrival, self.replica))
+
+    def decide(self, decision: Decision) -> Awaitable[bool]:
+        return self._write("decisions", DECIDE, Owned(decision, self.replica))
+
+    def blame(self, seq: int) -> Awaitable[int]:
+        return self._write("decisions", BLAME, Owned(seq, self.replica))
+
+    def note(self, id: str, error: str) -> None:
+        self._write("decisions", NOTE, (id, error)).add_done_callback(_let_pass)
+
+    def claim(self, max_age: float = math.inf) -> Awaitable[int]:
+        return self._call("upkeep", partial(lease.claim, replica=self.replica, max_age=max_age))
+
+    def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
+        return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))
+
+    def find(self, query: Query) -> Awaitable[list[Record]]:
+        return self._read(partial(statements.find, query=query))
+
+    def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
+        return self._call("upkeep", partial(statements.replay, query=query, now=now))
+
+    async def prune(self, before: float) -> int:
+        webhooks = await self._prune_each(statements.prune, before)
+        await self._prune_each(rooms.forget, before)
+        return webhooks
+
+    async def _prune_each(self, prune: Callable[..., Any], before: float) -> int:
+        total, forgotten = 0, PRUNE_ROWS
+        while forgotten == PRUNE_ROWS:
+            forgotten = await self._call("upkeep", partial(prune, before=before, limit=PRUNE_ROWS))
+            total += forgotten
+        return total
+
+    def ping(self, now: float) -> Awaitable[None]:
+        return self._call("lease", partial(lease.ping, id=self.replica))
+
+    def renew(self, ttl: float) -> Awaitable[bool]:
+        return self._call("lease", partial(lease.renew, id=self.replica, ttl=ttl))
+
+    async def rejoin(self, ttl: float) -> None:
+        new = uuid4().hex
+        await self._call("lease", partial(lease.rejoin, old=self.replica, new=new, ttl=ttl))
+        self.replica = new
+
+    def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
+        return self._write("rooms", REQUEST, request)
+
+    async def take(self, slots: int) -> list[Room]:
+        tickets, self._unanswered = (*self._unanswered, uuid4().hex), ()
+        try:
+            take = partial(rooms.take, owner=self.replica, slots=slots, tickets=tickets)
+            return list(await self._call("rooms", take))
+        except StoreUnavailable:
+            self._unanswered = tickets
+            raise
+
+    def move(self, move: RoomMove) -> Awaitable[bool]:
+        return self._write("rooms", MOVE, rooms.Move(move, self.replica, uuid4().hex))
+
+    def stop(self, key: str, reason: str) -> Awaitable[RoomState | None]:
+        return self._write("rooms", STOP, (key, reason))
+
+    def stopping(self) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.stopping, owner=self.replica))
+
+    def rooms(self, limit: int | None = None) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.read, limit=limit))
+
+    def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
+        return self._read(partial(rooms.heard, after=after, keys=keys))
+
+    def _write(self, lane: str, verb: Verb, piece: Any) -> "asyncio.Future[Any]":
+        if self._writing is None:
+            return _refused("the store is not open for writing: start the trigger first")
+        return self._writing.lanes[lane].submit(verb, piece)
+
+    def _call(self, lane: str, work: Work) -> "asyncio.Future[Any]":
+        return self._write(lane, CALL, work)
+
+    def _read(self, work: Work) -> "asyncio.Future[Any]":
+        if self._reading is None:
+            return _refused("the store is not open: start the trigger first")
+        return self._reading.submit(CALL, work)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        link = Link(self._address, UPKEEP_WITHIN)
+        try:
+            yield await link.connected()
+        except Exception as error:
+            raise unusable(self.location, error) from error
+        finally:
+            await link.close()
+
+
+class _Writing:
+    """Hold what writing takes: a lane for each kind of work that must not wait for another, and the poll."""
+
+    def __init__(self, address: Address, changed: Callable[[], None]) -> None:
+        self._address = address
+        self.lanes = {name: Lane(Link(address, within)) for name, within in LANES.items()}
+        self._polling = asyncio.create_task(_poll(changed), name="whereby-trigger poll")
+
+    async def close(self, leave: Work) -> None:
+        """Finish what was handed over, and then leave."""
+        self._polling.cancel()
+        await asyncio.wait({self._polling})
+        await asyncio.gather(*(lane.close(CLOSE_TIMEOUT) for name, lane in self.lanes.items() if name != "lease"))
+        self.lanes["lease"].submit(CALL, leave).add_done_callback(_let_pass)
+        await self.lanes["lease"].close(CLOSE_TIMEOUT)
+
+
+async def _call(connection: Connection, pieces: Sequence[Work], *, again: bool) -> list[Any]:
+    return [await piece(connection) for piece in pieces]
+
+
+CALL = Verb(_call)
+
+
+async def _poll(changed: Callable[[], None]) -> None:
+    # No notification: a pooler of transactions would lose them. Each at its own time, so that not all look at once.
+    while True:
+        await asyncio.sleep(POLL * random.uniform(0.8, 1.2))  # noqa: S311
+        changed()
+
+
+def _refused(why: str) -> "asyncio.Future[Any]":
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_exception(StoreUnavailable(why))
+    return future
+
+
+def _let_pass(written: "asyncio.Future[Any]") -> None:
+    # What nobody waits for may fail unheard: asyncio would log it, with what it holds.
+    if not written.cancelled():
+        written.exception()

@@ -1,0 +1,85 @@
+"""A PostgreSQL database as the place of a store; what its clock shows lies in a file, for tests to write."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from tests.support.clock import JumpingClock
+from tests.support.place import TTL, Place
+from tests.support.postgres import Server, shared_server
+from whereby_trigger.store import Store
+from whereby_trigger.store.postgres import PostgresStore
+
+
+class DatabaseClock(JumpingClock):
+    """Show the time to a database, in a file that its server reads."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(standing=True)
+        self._file = file
+        self._show()
+
+    def jump(self, seconds: float) -> None:
+        super().jump(seconds)
+        self._show()
+
+    def catch_up(self) -> None:
+        super().catch_up()
+        self._show()
+
+    def _show(self) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(repr(self.now()), encoding="ascii")
+        os.replace(new, self._file)
+
+
+class PostgresPlace(Place):
+    takeover_within = TTL
+
+    def __init__(self, url: str, clock: JumpingClock) -> None:
+        self.url = url
+        self.clock = clock
+
+    def replica(self) -> Store:
+        return PostgresStore(self.url, TTL)
+
+    def before_the_first(self) -> Store:
+        return PostgresStore(shared_server().create_database(), TTL)
+
+    async def crash(self, store: Store) -> None:
+        assert isinstance(store, PostgresStore)
+        writing, store._writing = store._writing, None
+        assert writing is not None
+        writing._polling.cancel()
+        for lane in writing.lanes.values():
+            await lane.close(0)
+
+
+@contextmanager
+def postgres_place(_: Path) -> Iterator[Place]:
+    server = shared_server()
+    server.revive()
+    url = server.create_database(template=_template(server))
+    clock = server.folder / url.rpartition("/")[2]
+    try:
+        yield PostgresPlace(url, DatabaseClock(clock))
+    finally:
+        clock.unlink()
+        server.drop_databases()
+
+
+@cache
+def _template(server: Server) -> str:
+    """Make a database with the schema whose clock is a file with the database's name."""
+    name = "place"
+    server.run(f"CREATE DATABASE {name} TEMPLATE template0")
+    asyncio.run(PostgresStore(server.url(name)).migrate())
+    server.run(
+        "CREATE OR REPLACE FUNCTION whereby_trigger.clock() RETURNS double precision LANGUAGE sql VOLATILE "
+        f"AS $$ SELECT pg_read_file('{server.folder}/' || current_database())::double precision $$",
+        name,
+    )
+    return name
