@@ -14,6 +14,7 @@ from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.receive import Accepted, Delivery
 from whereby_trigger.store import Added, Arrival, Decision, State, Store
+from whereby_trigger.store.spill import Spill, Spool
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -36,6 +37,7 @@ class Running:
         emitter: Emitter,
         user_code: UserCode,
         assistant: Assistant | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self._settings = settings
         self.store = store
@@ -70,14 +72,26 @@ class Running:
             subdomain=settings.subdomain,
             claimed=self._wake_supervisor,
         )
+        self._spill = None if spool is None else self._spilling(spool)
         self._loops: list[asyncio.Task[None]] = []
         self.draining = False
 
     async def open(self) -> None:
-        """Open the store, and begin to decide what is pending in it."""
+        """Open the store, and begin to decide what is pending in it; with a spill, a store that is away is waited for.
+
+        Raises StoreError where the store, or the spill, cannot be used.
+        """
+        if self._spill is None:
+            await self._join()
+        else:
+            self.dispatcher.cannot_read()
+            await self._spill.open()
+
+    async def _join(self) -> None:
         sent = boot_time()
         await self.store.open(self._wake)
         self._tenure.lease.begin(sent)
+        self.dispatcher.fall_behind()
         loops = [self._backlog.run(), self._prune(), self._tenure.lease.keep()]
         if self._supervisor is not None:
             loops.append(self._supervisor.supervise())
@@ -100,6 +114,8 @@ class Running:
 
     async def close(self, within: float) -> None:
         """Stop deciding after `within` seconds and close the store; what is pending there waits for the next start."""
+        if self._spill is not None:
+            await self._spill.close()
         if self._supervisor is not None:
             await self._supervisor.cut_off("the replica has stopped")
         await self.dispatcher.drain(within)
@@ -124,13 +140,18 @@ class Running:
         """Have every decision told to a function, after its commit."""
         self._observers.append(observer)
 
+    @property
+    def spilled(self) -> int | None:
+        return None if self._spill is None else self._spill.length
+
     def add(self, arrival: Arrival) -> Awaitable[Added]:
-        return self.store.add(arrival)
+        return self.store.add(arrival) if self._spill is None else self._spill.add(arrival)
 
     async def takes_writes(self) -> bool:
+        taking = self.store if self._spill is None else self._spill
         try:
             async with asyncio.timeout(PING_WITHIN):
-                await self.store.ping(time.time())
+                await taking.ping(time.time())
         except (StoreError, TimeoutError):
             return False
         return True
@@ -138,12 +159,12 @@ class Running:
     def accepted(self, accepted: Accepted, added: Added, started: float) -> None:
         self._log.accepted()
         arrival, webhook = accepted.arrival, accepted.webhook
-        if added.duplicate or webhook is None:
-            reason, decision = ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)
+        if added.spilled or added.duplicate or webhook is None:
+            reason, decision = _stored(arrival, added)
             delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
             delivery.seconds = time.monotonic() - started
             self._log.answered(delivery)
-            if added.state is State.PENDING and not self.dispatcher.knows(added.seq):
+            if added.state is State.PENDING and not added.spilled and not self.dispatcher.knows(added.seq):
                 self._backlog.read()
             return
         if self._supervisor is not None:
@@ -171,10 +192,21 @@ class Running:
     async def _settle(self, deadline: float) -> None:
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
         while (left := deadline - time.monotonic()) > 0:
-            await self.dispatcher.drain(left)
+            if self._spill is not None:
+                await self._spill.settle(left)
+            await self.dispatcher.drain(max(0.0, deadline - time.monotonic()))
             await self._user_code.drain(max(0.0, deadline - time.monotonic()))
-            if self.dispatcher.idle and self._user_code.idle:
+            settled = self._spill is None or self._spill.settled
+            if settled and self.dispatcher.idle and self._user_code.idle:
                 return
+
+    def _spilling(self, spool: Spool) -> Spill:
+        return Spill(self.store, spool, join=self._join, held=lambda: self._tenure.lease.held, moved=self._moved)
+
+    def _moved(self) -> None:
+        self.dispatcher.fall_behind()
+        self._backlog.read()
+        self._wake_supervisor()
 
     def _supervise(self, assistant: Assistant) -> Supervisor:
         settings = self._settings
@@ -192,6 +224,8 @@ class Running:
         return Claims(self.store, self._supervisor, bots=assistant.bots).claim
 
     def _regained(self) -> None:
+        if self._spill is not None:
+            self._spill.wake()
         self._backlog.read()
         self._wake_supervisor()
 
@@ -213,3 +247,10 @@ class Running:
                 if forgotten:
                     logger.info("forgot %d webhooks older than the retention", forgotten)
             await asyncio.sleep(PRUNE_EVERY)
+
+
+def _stored(arrival: Arrival, added: Added) -> tuple[str, str]:
+    """Say how a delivery was stored that no decision follows now, and in which state."""
+    if added.spilled:
+        return "spilled: waits for the database", added.state
+    return ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)

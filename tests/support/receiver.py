@@ -13,6 +13,7 @@ from whereby_trigger.receive import Edge, Rules, bind
 from whereby_trigger.receive.server import Server
 from whereby_trigger.running import Running
 from whereby_trigger.store import Added, Arrival, Query, Record
+from whereby_trigger.store.spill import Spool
 from whereby_trigger.store.sqlite import SqliteStore
 
 
@@ -37,16 +38,23 @@ class Receiver:
     """Serve a trigger on a store of a test's choice for as long as an `async with` block; settings are keywords."""
 
     def __init__(
-        self, folder: Path, trigger: Trigger | None = None, store: type[SqliteStore] = SqliteStore, **settings: Any
+        self,
+        folder: Path,
+        trigger: Trigger | None = None,
+        store: type[SqliteStore] = SqliteStore,
+        spool: Spool | None = None,
+        **settings: Any,
     ) -> None:
         defaults = {"store": f"sqlite:///{folder}/webhooks.db", "secret": SECRET}
         self.settings = resolve({**defaults, **settings}, {}, {}).settings
         self.store = store(self.settings.store)
+        self._spool = spool
         self._trigger = trigger or Trigger()
 
     async def __aenter__(self) -> "Receiver":
         user_code = UserCode(self.settings.predicate_timeout)
-        self.running = Running(self.settings, self.store, self._trigger.predicates, self._trigger.emitter, user_code)
+        predicates, emitter, assistant = self._trigger.predicates, self._trigger.emitter, None
+        self.running = Running(self.settings, self.store, predicates, emitter, user_code, assistant, self._spool)
         rules = Rules(
             self.settings.secret, self.settings.allow_unsigned, self.settings.tolerance, self.settings.subdomain
         )

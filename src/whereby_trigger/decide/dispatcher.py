@@ -72,13 +72,13 @@ class Dispatcher:
         if not self._behind and not self.full:
             self._queue(queued)
             return True
-        was_behind, self._missed = self._behind, True
+        was_behind = self._behind
         self.fall_behind()
         return was_behind
 
     def fall_behind(self) -> None:
         """Note that there are webhooks in the store that are not queued, older maybe than what arrives."""
-        self._behind = True
+        self._behind = self._missed = True
         self._idle.clear()
 
     def begin_reading(self) -> None:

@@ -26,6 +26,7 @@ LIVE, READY = PROBES = ("/livez", "/readyz")
 CROWDED = "too many deliveries wait for the store"
 RETRY_AFTER = (b"retry-after", b"5")
 CLOSE = (b"connection", b"close")
+JSON = (b"content-type", b"application/json")
 
 
 class Delivery(Struct):
@@ -51,6 +52,11 @@ class Host(Protocol):
     def draining(self) -> bool: ...
 
     def add(self, arrival: Arrival) -> Awaitable[Added]: ...
+
+    @property
+    def spilled(self) -> int | None:
+        """How many deliveries wait for the database; None where there is no place for them to wait."""
+        ...
 
     async def takes_writes(self) -> bool: ...
 
@@ -80,7 +86,7 @@ class Edge:
         if not probed and path != self._path and "endpoint" not in scope:
             await _answer(send, 404)
         elif probed and reads:
-            await _answer(send, 200 if path == LIVE or await self._ready() else 503)
+            await self._probe(path, send, bodiless=scope["method"] == "HEAD")
         elif reads:
             await _answer(send, 200)
         elif probed or not delivers:
@@ -88,8 +94,14 @@ class Edge:
         else:
             await self._deliver(scope, receive, send)
 
-    async def _ready(self) -> bool:
-        return not self._host.draining and await self._host.takes_writes()
+    async def _probe(self, path: str, send: Send, *, bodiless: bool) -> None:
+        if path == LIVE:
+            await _answer(send, 200)
+            return
+        ready = not self._host.draining and await self._host.takes_writes()
+        spilled = self._host.spilled
+        body = b"" if bodiless or spilled is None else b'{"spilled": %d}\n' % spilled
+        await _answer(send, 200 if ready else 503, *((JSON,) if body else ()), body=body)
 
     async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
@@ -176,6 +188,7 @@ def _declared_length(headers: Headers) -> int:
     return 0
 
 
-async def _answer(send: Send, status: int, *headers: tuple[bytes, bytes]) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0"), *headers]})
-    await send({"type": "http.response.body", "body": b""})
+async def _answer(send: Send, status: int, *headers: tuple[bytes, bytes], body: bytes = b"") -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+    await send({"type": "http.response.body", "body": body})

@@ -23,11 +23,15 @@ class Arrival(Struct, frozen=True):
 
 
 class Added(Struct, frozen=True):
-    """Tell what `add` did: the row's number in order of arrival, and whether the id was there already."""
+    """Tell what `add` did: the row's number in order of arrival, and whether the id was there already.
+
+    What is `spilled` has no number yet: it is safe on a disk, and waits for the database.
+    """
 
     seq: int
     duplicate: bool
     state: State
+    spilled: bool = False
 
 
 class Pending(Struct, frozen=True):

@@ -12,44 +12,45 @@ BUSY_TIMEOUT = 5.0
 OLDEST_SQLITE = (3, 35, 0)
 
 
-def path_of(url: str) -> Path:
-    """Read `sqlite:///relative.db` or `sqlite:////absolute.db` into an absolute path.
+def path_of(url: str, called: str = "store") -> Path:
+    """Read `sqlite:///relative.db` or `sqlite:////absolute.db` into an absolute path; `called` is what it is, in words.
 
     Raises ConfigError for another scheme, a store in memory, and options, which could only weaken what a 200 promises.
     """
     if not url.startswith(SCHEME):
-        raise ConfigError(f"store {url!r} is no SQLite URL: write sqlite:///file.db, with four slashes if absolute")
+        raise ConfigError(f"{called} {url!r} is no SQLite URL: write sqlite:///file.db, with four slashes if absolute")
     name = unquote(url.removeprefix(SCHEME))
     if "?" in url:
-        raise ConfigError(f"store {url!r} has options after '?': there are none, every commit is synced to disk")
+        raise ConfigError(f"{called} {url!r} has options after '?': there are none, every commit is synced to disk")
     if not name or name == ":memory:" or "\0" in name:
-        raise ConfigError(f"store {url!r} names no file: webhooks must outlive the process, write sqlite:///file.db")
+        raise ConfigError(f"{called} {url!r} names no file: webhooks must outlive the process, write sqlite:///file.db")
     try:
         return Path(name).expanduser().absolute()
     except RuntimeError:
-        raise ConfigError(f"store {url!r} begins with '~', but there is no such user with a home") from None
+        raise ConfigError(f"{called} {url!r} begins with '~', but there is no such user with a home") from None
 
 
-def create(path: Path) -> None:
+def create(path: Path, called: str = "store") -> None:
     """Make an empty database file that only its owner can read, if there is none, and sync its folder."""
     try:
         if path.is_dir():
-            raise StoreError(f"the store {path} is a folder: name a file in it")
+            raise StoreError(f"the {called} {path} is a folder: name a file in it")
         if not path.parent.is_dir():
             raise StoreError(
-                f"the store's folder {path.parent} does not exist: create it, or set store= to another place"
+                f"the {called}'s folder {path.parent} does not exist: create it, or set {called}= to another place"
             )
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         _sync_folder(path.parent)
     except OSError as error:
-        raise not_writable(path, error) from error
+        raise not_writable(path, error, called) from error
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise StoreError(
-            f"the store {path} is read-only, or its folder is: both must be writable, the journal lies beside the file"
+            f"the {called} {path} is read-only, or its folder is: both must be writable, "
+            "the journal lies beside the file"
         )
 
 
-def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, readonly: bool = False, called: str = "store") -> sqlite3.Connection:
     """Open an existing database, changing nothing in it; raises StoreError where that fails."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
@@ -58,12 +59,12 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
             f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
     except sqlite3.Error as error:
-        raise opening_failed(path, error) from error
+        raise opening_failed(path, error, called) from error
     connection.execute("PRAGMA query_only = 1" if readonly else "PRAGMA query_only = 0")
     return connection
 
 
-def make_durable(connection: sqlite3.Connection, path: Path) -> None:
+def make_durable(connection: sqlite3.Connection, path: Path, called: str = "store") -> None:
     """Have a commit return only when it is on disk; raises StoreError where the file would not be synced."""
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = 1")
@@ -72,38 +73,38 @@ def make_durable(connection: sqlite3.Connection, path: Path) -> None:
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
     if synchronous < 2:
-        raise StoreError(f"the store {path} does not sync its commits (synchronous={synchronous}): not safe to use")
+        raise StoreError(f"the {called} {path} does not sync its commits (synchronous={synchronous}): not safe to use")
     if journal != "wal":
         raise StoreError(
-            f"the store {path} cannot use a write-ahead log (journal mode {journal}): "
+            f"the {called} {path} cannot use a write-ahead log (journal mode {journal}): "
             "put it on a local disk, network file systems do not work"
         )
 
 
-def opening_failed(path: Path, error: sqlite3.Error) -> StoreError:
+def opening_failed(path: Path, error: sqlite3.Error, called: str = "store") -> StoreError:
     """Say in words why a database cannot be opened."""
     text = str(error)
     if "locked" in text or "busy" in text:
-        return held_locked(path)
+        return held_locked(path, called)
     if "not a database" in text or "malformed" in text:
         return StoreError(
-            f"the store {path} is damaged or is no SQLite file ({text}): move it away and start with a new one, "
+            f"the {called} {path} is damaged or is no SQLite file ({text}): move it away and start with a new one, "
             "or restore it from a backup"
         )
     if "readonly" in text:
-        return StoreError(f"the store {path} is read-only: make the file and its folder writable")
+        return StoreError(f"the {called} {path} is read-only: make the file and its folder writable")
     if "unable to open" in text and not os.path.exists(path):
-        return StoreError(f"there is no store at {path}: start the trigger once, or name another with --store")
-    return StoreError(f"the store {path} cannot be used: {text}")
+        return StoreError(f"there is no {called} at {path}: start the trigger once, or name another with --{called}")
+    return StoreError(f"the {called} {path} cannot be used: {text}")
 
 
-def not_writable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"the store {path} cannot be written: {error.strerror}; check who owns it")
+def not_writable(path: Path, error: OSError, called: str = "store") -> StoreError:
+    return StoreError(f"the {called} {path} cannot be written: {error.strerror}; check who owns it")
 
 
-def held_locked(path: Path) -> StoreError:
+def held_locked(path: Path, called: str = "store") -> StoreError:
     return StoreUnavailable(
-        f"the store {path} is held locked by another program for more than {BUSY_TIMEOUT:g} s: "
+        f"the {called} {path} is held locked by another program for more than {BUSY_TIMEOUT:g} s: "
         "close what has it open (a database browser, a backup), then start again"
     )
 

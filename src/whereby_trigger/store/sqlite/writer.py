@@ -35,9 +35,15 @@ class Job:
 
 
 class Writer:
-    """Run pieces of work in one thread, many to a transaction, and settle their futures after the commit."""
+    """Run pieces of work in one thread, many to a transaction, and settle their futures after the commit.
 
-    def __init__(self, connection: sqlite3.Connection, turn: Any, changed: Callable[[], None]) -> None:
+    `called` is what the file is to a person, in what the errors say.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, turn: Any, changed: Callable[[], None], called: str = "store"
+    ) -> None:
+        self._called = called
         self._connection = connection
         self._turn = turn
         self._changed = changed
@@ -53,7 +59,7 @@ class Writer:
         """Hand a piece of work over; its future has the outcome once it is committed and synced."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
-            future.set_exception(StoreUnavailable("the store is closed"))
+            future.set_exception(StoreUnavailable(f"the {self._called} is closed"))
         else:
             self._jobs.put(Job(work, future, kept))
         return future
@@ -70,7 +76,7 @@ class Writer:
             batch, closing = self._next_batch(RETRY if kept else POLL)
             kept = self._commit(kept + batch)
             if closing:
-                self._settle([(job, None, StoreUnavailable("the store was closed")) for job in kept])
+                self._settle([(job, None, StoreUnavailable(f"the {self._called} was closed")) for job in kept])
                 self._connection.close()
                 self._turn.close()
                 return
@@ -97,12 +103,12 @@ class Writer:
             outcomes = self._transact(jobs)
         except Exception as error:
             if _is_outage(error):
-                refused = StoreUnavailable(f"the store takes no writes now: {error}")
+                refused = StoreUnavailable(f"the {self._called} takes no writes now: {error}")
                 self._settle([(job, None, refused) for job in jobs if not job.kept])
                 return [job for job in jobs if job.kept]
             if len(jobs) > 1:
                 return [job for one in jobs for job in self._commit([one])]
-            self._settle([(jobs[0], None, StoreError(f"the store refused a value: {error}"))])
+            self._settle([(jobs[0], None, StoreError(f"the {self._called} refused a value: {error}"))])
         else:
             self._settle([(job, outcome, None) for job, outcome in zip(jobs, outcomes, strict=True)])
         return []

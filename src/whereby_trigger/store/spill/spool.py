@@ -1,0 +1,115 @@
+"""The spool: a file in which deliveries wait for the database, in the order in which they came, each synced to disk."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Sequence
+from typing import Final
+
+from msgspec import MsgspecError, Struct, msgpack
+
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store.records import Arrival
+from whereby_trigger.store.spill import opening
+from whereby_trigger.store.sqlite import file
+from whereby_trigger.store.sqlite.writer import Writer
+
+APPEND = "INSERT INTO deliveries (arrival) VALUES (?)"
+HEAD = "SELECT seq, arrival FROM deliveries WHERE refused IS NULL ORDER BY seq LIMIT ?"
+REMOVE = "DELETE FROM deliveries WHERE seq = ?"
+REFUSE = "UPDATE deliveries SET refused = ? WHERE seq = ?"
+PING = f"PRAGMA user_version = {opening.FORMAT}"
+
+BATCH: Final = 500
+BATCH_BYTES: Final = 4 * 1024 * 1024
+CLOSE_TIMEOUT: Final = 10.0
+
+
+class Spooled(Struct, frozen=True):
+    """Hold a delivery that waits; `arrival` is None where this program cannot read it."""
+
+    seq: int
+    arrival: Arrival | None
+
+
+class Spool:
+    """Keep deliveries in a SQLite file that one process at a time has open; `length` is how many wait in it.
+
+    Raises ConfigError for a URL that names no file. Every verb raises StoreUnavailable where the disk does not take it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.path = file.path_of(url, opening.CALLED)
+        self.length = 0
+        self._writer: Writer | None = None
+
+    async def open(self) -> None:
+        """Open the file, created where there is none; what the database refused waits again.
+
+        Raises StoreError where the file cannot be used, or another process has it open.
+        """
+        connection, turn, self.length = await asyncio.to_thread(opening.enter, self.path)
+        self._writer = Writer(connection, turn, lambda: None, opening.CALLED)
+
+    async def close(self) -> None:
+        """Finish what was handed over, and let go of the file."""
+        if self._writer is not None:
+            await self._writer.close(CLOSE_TIMEOUT)
+
+    def append(self, arrival: Arrival) -> "asyncio.Future[None]":
+        """Add a delivery at the end."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(APPEND, (msgpack.encode(arrival),))
+
+        # Counted from now on: nobody may overtake what is on its way into the file.
+        self.length += 1
+        appended = self._opened.submit(work)
+        appended.add_done_callback(self._appended)
+        return appended
+
+    def head(self) -> Awaitable[list[Spooled]]:
+        """Read the oldest, once all that was handed over before is there: at most BATCH of them, or BATCH_BYTES."""
+        return self._opened.submit(_head)
+
+    async def remove(self, seqs: Sequence[int]) -> None:
+        """Forget deliveries that the database has."""
+        rows = [(seq,) for seq in seqs]
+        await self._opened.submit(lambda connection: connection.executemany(REMOVE, rows).rowcount)
+        self.length -= len(rows)
+
+    async def set_aside(self, seq: int, reason: str) -> None:
+        """Keep a delivery, but have it wait no more until the file is opened again."""
+        await self._opened.submit(lambda connection: connection.execute(REFUSE, (reason, seq)).rowcount)
+        self.length -= 1
+
+    def ping(self) -> Awaitable[None]:
+        """Write something small, to tell whether the disk takes it."""
+        return self._opened.submit(lambda connection: connection.execute(PING).close())
+
+    @property
+    def _opened(self) -> Writer:
+        if self._writer is None:
+            raise StoreUnavailable("the spill is not open: start the trigger first")
+        return self._writer
+
+    def _appended(self, appended: "asyncio.Future[None]") -> None:
+        if appended.cancelled() or appended.exception() is not None:
+            self.length -= 1
+
+
+def _head(connection: sqlite3.Connection) -> list[Spooled]:
+    found: list[Spooled] = []
+    size = 0
+    for seq, packed in connection.execute(HEAD, (BATCH,)):
+        size += len(packed)
+        if found and size > BATCH_BYTES:
+            break
+        found.append(Spooled(seq, _unpack(packed)))
+    return found
+
+
+def _unpack(packed: bytes) -> Arrival | None:
+    try:
+        return msgpack.decode(packed, type=Arrival)
+    except MsgspecError:
+        return None

@@ -1,0 +1,92 @@
+"""A spill before a store that can be away, without a trigger around it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from tests.support.outage import AwayStore
+from tests.support.until import eventually
+from whereby_trigger.store import Query, Record
+from whereby_trigger.store.spill import Spill, Spool
+from whereby_trigger.store.sqlite import SqliteStore
+
+
+class Spilling:
+    """Spill what is added while the store is away, for as long as an `async with` block.
+
+    `leased` says whether the replica has its lease, `moves` counts how often deliveries came out of the spool.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite:///{folder}/webhooks.db"
+        self.path = folder / "spill.db"
+        self.store = AwayStore(self.url)
+        self.spool = Spool(f"sqlite:///{self.path}")
+        self.leased = True
+        self.moves = 0
+        self.spill = Spill(self.store, self.spool, join=self._join, held=lambda: self.leased, moved=self._moved)
+
+    async def __aenter__(self) -> "Spilling":
+        await self.spill.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.spill.close()
+        await self.store.close()
+
+    async def records(self) -> list[Record]:
+        """Read what the store holds, in order of arrival there, whether the replica reaches it or not."""
+        store = SqliteStore(self.url)
+        await store.peek()
+        try:
+            return (await store.find(Query()))[::-1]
+        finally:
+            await store.close()
+
+    async def ids(self) -> list[str]:
+        return [record.id for record in await self.records()]
+
+    async def drained(self) -> None:
+        """Wait until nothing waits for the store."""
+        await eventually(lambda: not self.spill.length)
+
+    async def _join(self) -> None:
+        await self.store.open(lambda: None)
+
+    def _moved(self) -> None:
+        self.moves += 1
+
+
+Open = Callable[..., Awaitable[Spilling]]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody wait for seconds."""
+    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", 0.3)
+    monkeypatch.setattr("whereby_trigger.store.spill.spill.JOIN_WITHIN", 0.3)
+    monkeypatch.setattr("whereby_trigger.store.spill.spill.SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr("whereby_trigger.store.spill.spill.LONGEST_PAUSE", 0.1)
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Open]:
+    """Open one more spill on the same files with every call, once `before` has seen it; each is closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(before: Callable[[Spilling], None] = lambda one: None) -> Spilling:
+            one = Spilling(tmp_path)
+            before(one)
+            return await stack.enter_async_context(one)
+
+        yield open_one
+
+
+@pytest.fixture
+async def one(opened: Open) -> Spilling:
+    return await opened()
