@@ -27,6 +27,7 @@ class Settings:
     tolerance: float
     max_body: int
     store: str
+    spill: str | None
     retention: float
     max_age: float
     predicate_timeout: float
@@ -118,6 +119,16 @@ def read_path(name: str, value: Any) -> str:
     return path
 
 
+def read_spill(name: str, value: Any) -> str | None:
+    url = read_text(name, value)
+    if url.lower() == "off":
+        return None
+    if not url.startswith("sqlite:"):
+        shown = PASSWORDS.sub("***", url)
+        raise ConfigError(f"{name} must be the URL of a file on this machine, sqlite:///file.db, or off, not {shown!r}")
+    return url
+
+
 def read_secret(name: str, value: Any) -> tuple[str, ...]:
     """Read one secret, or several for a rotation; the environment separates them by commas."""
     secrets: Sequence[Any] = [value] if isinstance(value, str) else value
@@ -145,6 +156,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("tolerance", 300.0, read_duration(1), "how far a signature's time may be off, in seconds"),
     Option("max_body", 256 * 1024, read_integer(1024, 64 * 1024 * 1024), "largest body that is read, in bytes"),
     Option("store", "sqlite:///whereby-trigger.db", read_text, "where webhooks and decisions live, as a URL"),
+    Option("spill", UNSET, read_spill, "where deliveries wait while a PostgreSQL store is away, as sqlite:///file.db"),
     Option("retention", 7 * 86400.0, read_duration(60), "how long decided webhooks are kept, in seconds"),
     Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
     Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),

@@ -41,6 +41,10 @@ class StoreUnavailable(StoreError):
     """The store did not take a write now; the same write may succeed later."""
 
 
+class SpillInUse(StoreUnavailable):
+    """Another process has the spill open."""
+
+
 class AssistantError(UsageError):
     """An assistant cannot be run: its program is missing, or this platform cannot run it."""
 

@@ -1,8 +1,9 @@
-"""The stores there are: which one a URL names."""
+"""The stores there are: which one a URL names, and the spool before it."""
 
 from whereby_trigger.config import masked
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import Store
+from whereby_trigger.store.spill import Spool
 from whereby_trigger.store.sqlite import SqliteStore
 
 
@@ -14,4 +15,36 @@ def store_for(url: str, lease_ttl: float = 30.0) -> Store:
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return SqliteStore(url, lease_ttl)
-    raise ConfigError(f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db")
+    if scheme in ("postgresql", "postgres"):
+        return _postgres(url, lease_ttl)
+    raise ConfigError(
+        f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db or postgresql://user@host/database"
+    )
+
+
+def spool_for(spill: str | None, store: str) -> Spool | None:
+    """Make the spool, unopened, in which deliveries wait while the store that a URL names is away; None without one.
+
+    Raises ConfigError.
+    """
+    if spill is None:
+        return None
+    if store.startswith("sqlite:"):
+        raise ConfigError(
+            f"spill {spill!r} is for a database that may be away, but store {store!r} is a file on this machine too: "
+            "leave spill out, or set it to off"
+        )
+    return Spool(spill)
+
+
+def _postgres(url: str, lease_ttl: float) -> Store:
+    # Its driver is an extra, and nobody on SQLite should wait for its import.
+    try:
+        from whereby_trigger.store.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise ConfigError(
+            "a store on PostgreSQL needs its driver: pip install 'whereby-trigger[postgres]'"
+        ) from None
+    return PostgresStore(url, lease_ttl)

@@ -21,7 +21,7 @@ from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import Edge, Rules, bind
 from whereby_trigger.running import Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
-from whereby_trigger.stores import store_for
+from whereby_trigger.stores import spool_for, store_for
 from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import room_from_url
 
@@ -62,6 +62,7 @@ class Trigger:
         tolerance: float | timedelta | None = None,
         max_body: int | None = None,
         store: str | None = None,
+        spill: str | None = None,
         retention: float | timedelta | None = None,
         max_age: float | timedelta | None = None,
         predicate_timeout: float | timedelta | None = None,
@@ -310,9 +311,9 @@ class Trigger:
         return resolved.settings
 
     def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
-        store = store_for(settings.store, settings.lease_ttl)
-        self._user_code = UserCode(settings.predicate_timeout)
-        running = Running(settings, store, self.predicates, self.emitter, self._user_code, self._registered.assistant)
+        store, spool = store_for(settings.store, settings.lease_ttl), spool_for(settings.spill, settings.store)
+        self._user_code, assistant = UserCode(settings.predicate_timeout), self._registered.assistant
+        running = Running(settings, store, self.predicates, self.emitter, self._user_code, assistant, spool)
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
         return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store
 
@@ -386,5 +387,6 @@ class Trigger:
     def _say_started(self, settings: Settings, where: str) -> None:
         types = ", ".join(self.predicates.types()) or "none"
         signed = "signed" if settings.signed else "unsigned"
-        store = store_for(settings.store).location
+        store, spool = store_for(settings.store).location, spool_for(settings.spill, settings.store)
+        store = store if spool is None else f"{store}, spill {spool.path}"
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)

@@ -17,6 +17,7 @@ WRONG: dict[str, list[Any]] = {
     "tolerance": ["", "soon", "0", "nan", "inf", "-5", 0, True, float("nan"), float("inf"), timedelta(0), [1]],
     "max_body": ["", "256k", "1023", 1023, 65 * 1024 * 1024, 2048.0, True],
     "store": ["", " ", 1],
+    "spill": ["", " ", 1, "spill.db", "on", "postgresql://db/spill"],
     "retention": ["", "59", 59, timedelta(seconds=59)],
     "max_age": ["", "0", 0, timedelta(days=-1)],
     "predicate_timeout": ["", "0", 0, "forever"],

@@ -4,7 +4,8 @@ import asyncio
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +20,13 @@ from whereby_trigger.cli.options import settings_options
 from whereby_trigger.cli.output import FAILED, show_objects, show_table
 from whereby_trigger.config import Settings
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS
-from whereby_trigger.errors import AppError, ConfigError, UsageError
+from whereby_trigger.errors import AppError, ConfigError, SpillInUse, UsageError
 from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import bind
 from whereby_trigger.store import Store
+from whereby_trigger.store.spill import Content, Spool, look_into
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.stores import store_for
+from whereby_trigger.stores import spool_for, store_for
 from whereby_trigger.trigger import Trigger
 
 
@@ -67,6 +69,7 @@ def _look_over(place: Place, given: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _functions(trigger)
     yield _secret(settings)
     yield _store(settings)
+    yield from _spill(settings)
     yield _port(settings)
 
 
@@ -113,22 +116,29 @@ def _secret(settings: Settings) -> Finding:
 
 def _store(settings: Settings) -> Finding:
     try:
-        return Finding("store", True, asyncio.run(_try_store(store_for(settings.store))))
+        return Finding("store", True, _try_store(store_for(settings.store)))
     except UsageError as error:
         return Finding("store", False, str(error))
 
 
-async def _try_store(store: Store) -> str:
+def _try_store(store: Store) -> str:
     """Try whether a store takes writes; one that is not there yet is not created, but tried in a folder beside it."""
-    if isinstance(store, SqliteStore) and not store.path.exists():
-        try:
-            with TemporaryDirectory(prefix=f"{store.path.name}-check-", dir=store.path.parent) as folder:
-                await _write_to(SqliteStore(f"sqlite:///{quote(folder)}/check.db"))
-                return f"{store.location} is not there yet; its folder takes one"
-        except OSError:
-            pass
-    await _write_to(store)
+    if isinstance(store, SqliteStore) and _fits(store.path, lambda url: _write_to(SqliteStore(url))):
+        return f"{store.location} is not there yet; its folder takes one"
+    asyncio.run(_write_to(store))
     return f"{store.location} opens and takes writes"
+
+
+def _fits(path: Path, write_to: Callable[[str], Coroutine[Any, Any, None]]) -> bool:
+    """Tell whether a file is not there yet, and its folder takes one like it."""
+    if path.exists():
+        return False
+    try:
+        with TemporaryDirectory(prefix=f"{path.name}-check-", dir=path.parent) as folder:
+            asyncio.run(write_to(f"sqlite:///{quote(folder)}/check.db"))
+    except OSError:
+        return False
+    return True
 
 
 async def _write_to(store: Store) -> None:
@@ -137,6 +147,39 @@ async def _write_to(store: Store) -> None:
         await store.ping(time.time())
     finally:
         await store.close()
+
+
+def _spill(settings: Settings) -> Iterator[Finding]:
+    try:
+        spool = spool_for(settings.spill, settings.store)
+        if spool is not None:
+            yield _try_spool(spool)
+    except UsageError as error:
+        yield Finding("spill", False, str(error))
+
+
+def _try_spool(spool: Spool) -> Finding:
+    """Try whether a spool takes writes, as with a store, and tell what waits in it."""
+    if _fits(spool.path, lambda url: _spool_to(Spool(url))):
+        return Finding("spill", True, f"{spool.path} is not there yet; its folder takes one")
+    # Looked into before it is opened for writing, which lets what was refused wait again.
+    content = look_into(spool.path) if spool.path.exists() else Content(0, 0)
+    try:
+        asyncio.run(_spool_to(spool))
+        taken = "takes writes"
+    except SpillInUse:
+        taken = "is in use by a running trigger"
+    refused = f", {content.refused} that the database refused are kept aside" if content.refused else ""
+    detail = f"{spool.path} {taken}; {content.waiting} deliveries wait in it{refused}"
+    return Finding("spill", not content.refused, detail)
+
+
+async def _spool_to(spool: Spool) -> None:
+    await spool.open()
+    try:
+        await spool.ping()
+    finally:
+        await spool.close()
 
 
 def _port(settings: Settings) -> Finding:

@@ -36,7 +36,8 @@ class TestingTrigger:
         self._decided: dict[str, asyncio.Future[Decision]] = {}
 
     async def __aenter__(self) -> "TestingTrigger":
-        overrides = {"store": f"sqlite:///{self._folder.name}/test.db", "secret": SECRET, "path": "/"}
+        store = f"sqlite:///{self._folder.name}/test.db"
+        overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
         self._running, self._edge, self._store = self._wire(overrides)
         self._running.observe(self._note)
         await self._running.open()

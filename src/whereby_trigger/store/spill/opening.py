@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.errors import StoreError
+from whereby_trigger.errors import SpillInUse, StoreError
 from whereby_trigger.store.sqlite import file
 from whereby_trigger.store.sqlite.lock import FileLock
 
@@ -59,7 +59,7 @@ class Held:
 def enter(path: Path) -> tuple[sqlite3.Connection, Held, int]:
     """Open a spool, created where there is none; give what it is written with, and how many deliveries wait in it.
 
-    Raises StoreError where the file cannot be used, or another process has it open.
+    Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
     """
     with ExitStack() as undo, _in_words(path):
         file.create(path, CALLED)
@@ -96,7 +96,7 @@ def _acquire(lock: FileLock, path: Path) -> None:
     try:
         lock.acquire(LOCK_WITHIN)
     except TimeoutError:
-        raise StoreError(
+        raise SpillInUse(
             f"the spill {path} is in use by another replica, and each needs one of its own: "
             "name another file with spill=, or stop the process that has this one"
         ) from None

@@ -45,7 +45,7 @@ class Spool:
     async def open(self) -> None:
         """Open the file, created where there is none; what the database refused waits again.
 
-        Raises StoreError where the file cannot be used, or another process has it open.
+        Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
         """
         connection, turn, self.length = await asyncio.to_thread(opening.enter, self.path)
         self._writer = Writer(connection, turn, lambda: None, opening.CALLED)
