@@ -184,10 +184,10 @@ class PostgresStore:
     def _call(self, lane: str, work: Work) -> "asyncio.Future[Any]":
         return self._write(lane, CALL, work)
 
-    def _read(self, work: Work) -> "asyncio.Future[Any]":
+    async def _read(self, work: Work) -> Any:
         if self._reading is None:
-            return _refused("the store is not open: start the trigger first")
-        return self._reading.submit(CALL, work)
+            raise StoreUnavailable("the store is not open: start the trigger first")
+        return await self._reading.submit(CALL, work)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

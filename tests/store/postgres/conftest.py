@@ -1,0 +1,30 @@
+"""A database of its own for each test, and stores on it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.store.conftest import Replicas
+from tests.support.postgres import Server
+from whereby_trigger.store import Store
+from whereby_trigger.store.postgres import PostgresStore
+
+
+@pytest.fixture
+def url(postgres: Server) -> str:
+    return postgres.create_database()
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Replicas]:
+    """Open a replica of the store at a URL with every call; each is closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(url: str) -> Store:
+            store = PostgresStore(url)
+            await store.open(lambda: None)
+            stack.push_async_callback(store.close)
+            return store
+
+        yield open_one

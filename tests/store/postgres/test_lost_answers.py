@@ -1,0 +1,119 @@
+"""A commit whose answer is lost is found again, and is neither done twice nor taken for somebody else's."""
+
+import asyncio
+
+import pytest
+
+from reliability.link import Link
+from tests.store.conftest import Replicas
+from tests.support.arrivals import NOW, arrival, decision, record
+from tests.support.postgres import Server
+from tests.support.rooms import request
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import RoomMove, RoomState, State
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_arrival_is_no_duplicate_of_itself(postgres: Server, url: str, opened: Replicas) -> None:
+    async with Link(postgres.port) as link:
+        store = await opened(link.through(url))
+        await store.add(arrival("before"))
+        link.tear(b"lost")
+        added = await store.add(arrival("lost"))
+        assert link.torn == 1
+        assert not added.duplicate
+        assert (await record(store, "lost")).deliveries == 1
+
+
+async def test_an_arrival_at_another_replica_meanwhile_is_a_duplicate(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    async with Link(postgres.port) as link:
+        store, other = await opened(link.through(url)), await opened(url)
+        await other.add(arrival("same", received_at=NOW + 1))
+        await store.add(arrival("before"))
+        link.tear(b"same")
+        assert (await store.add(arrival("same"))).duplicate
+        assert link.torn == 1
+
+
+async def test_a_decision_holds_and_is_known_to_be_ours(postgres: Server, url: str, opened: Replicas) -> None:
+    async with Link(postgres.port) as link:
+        store = await opened(link.through(url))
+        first, second = await store.add(arrival("first")), await store.add(arrival("second"))
+        assert await store.decide(decision(first.seq, "first"))
+        link.tear(b"second")
+        assert await store.decide(decision(second.seq, "second", State.SKIPPED, reason="no"))
+        assert link.torn == 1
+        assert (await record(store, "second")).state is State.SKIPPED
+
+
+async def test_a_room_that_was_moved_is_known_to_be_ours(postgres: Server, url: str, opened: Replicas) -> None:
+    async with Link(postgres.port) as link:
+        store = await opened(link.through(url))
+        await store.request(request())
+        (room,) = await store.take(1)
+        link.tear(b"COMMIT")
+        assert await store.move(RoomMove(room.id, RoomState.LIVE, "there"))
+        assert link.torn == 1
+        (moved,) = await store.rooms()
+        assert (moved.state, moved.owner) == (RoomState.LIVE, store.replica)
+
+
+async def test_a_room_that_was_taken_is_given_again_and_to_nobody_else(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    async with Link(postgres.port) as link:
+        store, other = await opened(link.through(url)), await opened(url)
+        assert await store.take(1) == []
+        await other.request(request())
+        link.tear(store.replica.encode())
+        with pytest.raises(StoreUnavailable):
+            await store.take(1)
+        assert link.torn == 1
+        assert await other.take(1) == []
+        (taken,) = await store.take(1)
+        assert (taken.owner, taken.attempt) == (store.replica, 1)
+        assert await store.take(1) == []
+
+
+async def test_what_waits_for_a_database_that_was_killed_is_done_when_it_is_back(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    store = await opened(url)
+    first = await store.add(arrival("first"))
+    postgres.kill()
+    adding, deciding = store.add(arrival("second")), store.decide(decision(first.seq, "first"))
+    with pytest.raises(StoreUnavailable, match="takes no part now"):
+        await store.claim()
+    assert not asyncio.ensure_future(deciding).done()
+    postgres.start()
+    assert not (await adding).duplicate
+    assert await deciding
+    assert (await record(store, "first")).state is State.FIRED
+
+
+async def test_a_delivery_waits_for_a_database_that_is_away_only_as_long_as_whereby_does(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    store = await opened(url)
+    postgres.kill()
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreUnavailable):
+            await store.add(arrival("first"))
+
+
+async def test_a_database_that_falls_silent_is_left_and_asked_anew(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    async with Link(postgres.port) as link:
+        store = await opened(link.through(url))
+        first = await store.add(arrival("first"))
+        link.silence()
+        deciding = asyncio.ensure_future(store.decide(decision(first.seq, "first")))
+        with pytest.raises(StoreUnavailable):
+            await store.renew(30.0)
+        link.heal()
+        assert await deciding
+        assert await store.renew(30.0)
