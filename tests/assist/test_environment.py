@@ -34,6 +34,18 @@ def test_our_secret_and_our_store_are_left_out_by_name(option: Option, from_user
     assert child_environment({} if from_user else ours, ROOM, ours if from_user else {}) == ROOM
 
 
+def test_what_opens_a_postgresql_without_a_password_in_its_url_is_left_out() -> None:
+    base = {"PGPASSWORD": "s@fe", "PGPASSFILE": "/etc/pgpass", "PGSERVICE": "hooks", "PGHOST": "db.internal"}
+    assert child_environment(base, ROOM, {}, hidden=("postgresql:///hooks",)) == {"PGHOST": "db.internal", **ROOM}
+    assert child_environment(base, ROOM, {}, hidden=("sqlite:///hooks.db",)) == {**base, **ROOM}
+
+
+def test_a_password_among_a_urls_options_is_left_out() -> None:
+    base = {"MY_PASSWORD": "s@fe-and-long-enough"}
+    dsn = "postgresql:///hooks?user=trigger&password=s%40fe-and-long-enough"
+    assert child_environment(base, ROOM, {}, hidden=(dsn,)) == ROOM
+
+
 def test_every_setting_of_ours_is_left_out_by_name() -> None:
     assert child_environment({"WHEREBY_TRIGGER_PORT": "1", "WHEREBY_TRIGGER_NEW": "1"}, ROOM, {}) == ROOM
 
