@@ -1,9 +1,13 @@
 """A sender's connection: raw HTTP/1.1 on a socket that is kept alive, so that all that goes wrong can be told apart."""
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Mapping
 
 HOST = "127.0.0.1"
+IDLE = 2.0
+"""Seconds for which a connection is kept for another request; servers close idle ones later than that."""
 
 
 class NoAnswer(Exception):
@@ -54,6 +58,33 @@ class Connection:
             self._streams = await asyncio.open_connection(HOST, port)
             self._port = port
         return self._streams
+
+
+class Connections:
+    """Post bodies at the same time, each over a connection of its own that is used again."""
+
+    def __init__(self) -> None:
+        self._idle: defaultdict[int, list[tuple[float, Connection]]] = defaultdict(list)
+
+    async def post(self, port: int, body: bytes, headers: Mapping[str, str]) -> int:
+        """Post a body and return the answer's status; raises NoAnswer."""
+        idle = self._idle[port]
+        since, connection = idle.pop() if idle else (0.0, Connection())
+        if time.monotonic() - since > IDLE:
+            connection.close()
+        try:
+            status = await connection.post(port, body, headers)
+        except BaseException:
+            connection.close()
+            raise
+        idle.append((time.monotonic(), connection))
+        return status
+
+    def close(self) -> None:
+        for idle in self._idle.values():
+            for _, connection in idle:
+                connection.close()
+        self._idle.clear()
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool]:

@@ -7,11 +7,13 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from msgspec import Struct
+
 from reliability.corpus import Item
-from reliability.http import Connection, NoAnswer
+from reliability.http import Connection, Connections, NoAnswer
 from reliability.ledger import Ledger
 from reliability.receiver import SECRET
 from whereby_trigger.webhook import SIGNATURE_HEADER, sign
@@ -26,8 +28,19 @@ REORDER_WITHIN = 8
 REPEAT_AMONG = 200
 
 
+class Answer(Struct, frozen=True):
+    """Hold one answer: when its request was sent, by the monotonic clock, how many seconds it took, and its status.
+
+    The status is 504 where none came in time, 502 or 0 where the connection was lost.
+    """
+
+    sent_at: float
+    seconds: float
+    status: int
+
+
 class Sender:
-    """Deliver webhooks to a port that may change, and keep the ledger of what was acknowledged.
+    """Deliver webhooks to a port that may change, or to one of several, and keep the ledger of what was acknowledged.
 
     `proxied` means: a proxy stands between, which answers 502 where nobody listens or the connection is lost, so that
     this is retried too. Without it nothing that got no answer is.
@@ -36,13 +49,22 @@ class Sender:
     def __init__(self, ledger: Ledger, *, proxied: bool = False) -> None:
         self._ledger = ledger
         self._proxied = proxied
-        self.port = 0
+        self.ports: Sequence[int] = ()
+        self._chance = random.Random(0)
         self.up = asyncio.Event()
         self.sends: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
-        self.slowest = 0.0
+        self.each: list[Answer] = []
         self.acknowledged = 0
         self._goal: tuple[int, asyncio.Future[None]] | None = None
+
+    @property
+    def port(self) -> int:
+        return self._chance.choice(self.ports) if self.ports else 0
+
+    @port.setter
+    def port(self, port: int) -> None:
+        self.ports = (port,)
 
     async def work(self, deliveries: Iterator[Item]) -> None:
         """Deliver one after the other over one connection, while the receiver is up, until there is nothing more."""
@@ -54,7 +76,7 @@ class Sender:
         finally:
             connection.close()
 
-    async def deliver(self, item: Item, connection: Connection, retries: int = RETRIES) -> int:
+    async def deliver(self, item: Item, connection: Connection | Connections, retries: int = RETRIES) -> int:
         """Deliver a webhook, with retries; return the last answer, 0 for none."""
         answer = 0
         for retry in range(retries + 1):
@@ -73,7 +95,7 @@ class Sender:
             self._goal = total, asyncio.get_running_loop().create_future()
             await self._goal[1]
 
-    async def _post(self, item: Item, connection: Connection) -> int:
+    async def _post(self, item: Item, connection: Connection | Connections) -> int:
         headers = {SIGNATURE_HEADER: sign(SECRET, item.body, int(time.time()))}
         began = time.monotonic()
         self.sends[item.id] += 1
@@ -85,8 +107,7 @@ class Sender:
         except TimeoutError:
             answer = 504
         self.answers[answer] += 1
-        if answer < 500 and answer:
-            self.slowest = max(self.slowest, time.monotonic() - began)
+        self.each.append(Answer(began, time.monotonic() - began, answer))
         return answer
 
     def _acknowledge(self, item: Item) -> None:

@@ -1,8 +1,9 @@
 """The stores that the rows run on, and how the harness looks into one: through the Store's own verbs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from tests.support.postgres import Server
@@ -11,6 +12,7 @@ from whereby_trigger.stores import store_for
 
 DECIDED_WITHIN = 90.0
 LOOK_AGAIN = 0.5
+PART = 500
 
 STORE_FILE = "store.db"
 LEASE = 3.0
@@ -71,6 +73,14 @@ class View:
     async def records(self) -> list[Record]:
         """Read every stored webhook, in order of arrival."""
         return list(reversed(await self._store.find(Query())))
+
+    async def of(self, ids: Iterable[str]) -> list[Record]:
+        """Read the webhooks of some ids, in parts, where there are too many others to read them all."""
+        found: list[Record] = []
+        remaining = iter(ids)
+        while part := tuple(islice(remaining, PART)):
+            found += await self._store.find(Query(ids=part))
+        return found
 
     async def until_decided(self) -> None:
         """Wait until nothing is pending; raises TimeoutError."""

@@ -58,7 +58,7 @@ async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores
         await receivers.close()
         ledger.close()
 
-    assert deaths == 3
+    assert deaths == 4
     assert states.pop("poison") == (State.FAILED, "the process ended while it was in user code, 3 times")
     assert {state for state, _ in states.values()} == {State.FIRED}
     assert {emission.id for emission in read_emissions(emissions)} == states.keys()

@@ -1,0 +1,111 @@
+"""Row 9: the network to the database is half-open, slow, or loses a connection in the middle of an answer."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from reliability.checker import Evidence, check, in_words
+from reliability.corpus import Item
+from reliability.emissions import read_emissions
+from reliability.link import Link
+from reliability.load import Load
+from reliability.process import Receivers
+from reliability.result import Figures, Result
+from reliability.stores import PostgresStores, viewing
+from whereby_trigger.boot import boot_time
+
+ANSWER_WITHIN = 4.8
+RECOVERS_WITHIN = 15.0
+LOOK = 0.05
+LATENCY = 2.0
+
+FAULTS: dict[str, Callable[[Link, Item], None]] = {
+    "half-open": lambda link, item: link.silence(),
+    "2 s latency": lambda link, item: link.delay(LATENCY),
+    "reset in mid-answer": lambda link, item: link.tear(item.id.encode()),
+}
+
+
+class Cell:
+    """Hold a receiver, its database, and the link between them."""
+
+    def __init__(self, folder: Path, stores: PostgresStores, seed: int) -> None:
+        folder.mkdir()
+        self._url, self._emissions = stores.new(folder), folder / "emissions"
+        self._load = Load(folder, seed)
+        self._stack = AsyncExitStack()
+        self._link = Link(stores.server.port)
+        self.problems: list[str] = []
+        self.answered: defaultdict[str, list[float]] = defaultdict(list)
+        self.recovered: defaultdict[str, list[float]] = defaultdict(list)
+
+    async def start(self) -> None:
+        await self._stack.enter_async_context(self._link)
+        receivers = Receivers(self._link.through(self._url), self._emissions)
+        self._stack.push_async_callback(receivers.close)
+        self._receiver = await receivers.start()
+        self._load.sender.port = await self._receiver.listening()
+
+    async def dose(self, fault: str) -> None:
+        """Put the fault on the link, deliver, take it away, and wait until a delivery is answered 200 again."""
+        item, torn = self._load.next(), self._link.torn
+        FAULTS[fault](self._link, item)
+        await self._load.deliver(item, retries=0)
+        answer = self._load.sender.each[-1]
+        self.answered[fault].append(answer.seconds)
+        if answer.seconds > ANSWER_WITHIN or answer.status not in (200, 503):
+            self.problems.append(f"{fault}: answered {answer.status} after {answer.seconds:.2f} s")
+        if fault == "reset in mid-answer" and self._link.torn == torn:
+            self.problems.append(f"{fault}: no answer was torn")
+        self._link.heal()
+        healed, again = boot_time(), self._load.next()
+        while await self._load.deliver(again, retries=0) != 200:
+            if boot_time() > healed + RECOVERS_WITHIN:
+                self.problems.append(f"{fault}: not recovered {RECOVERS_WITHIN:g} s after the link was healed")
+                return
+            await asyncio.sleep(LOOK)
+        self.recovered[fault].append(boot_time() - healed)
+
+    async def reckon(self) -> Evidence:
+        async with viewing(self._url) as view:
+            await view.until_decided()
+            await self._receiver.stop()
+            return self._load.evidence(await view.records(), read_emissions(self._emissions))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        self._load.close()
+
+
+async def run(
+    folder: Path,
+    stores: PostgresStores,
+    *,
+    doses: int,
+    side_by_side: int,
+    faults: tuple[str, ...] = tuple(FAULTS),
+) -> Result:
+    """Give each fault so often, to so many receivers side by side, and time the answers."""
+    cells = [Cell(folder / str(number), stores, number) for number in range(side_by_side)]
+    try:
+        await asyncio.gather(*(cell.start() for cell in cells))
+        for fault in faults:
+            given = 0
+            while given < doses:
+                some = cells[: doses - given]
+                await asyncio.gather(*(cell.dose(fault) for cell in some))
+                given += len(some)
+        evidence = [await cell.reckon() for cell in cells]
+    finally:
+        await asyncio.gather(*(cell.close() for cell in cells))
+    problems = [problem for cell in cells for problem in cell.problems]
+    problems += [problem for one in evidence for problem in in_words(check(one))]
+    figures: Figures = {"doses of each": doses, "acknowledged": sum(one.acknowledged.total() for one in evidence)}
+    for fault in faults:
+        answered = [seconds for cell in cells for seconds in cell.answered[fault]]
+        recovered = [seconds for cell in cells for seconds in cell.recovered[fault]]
+        figures[f"{fault}: answered after, at most (s)"] = round(max(answered), 2)
+        figures[f"{fault}: 200 again after, at most (s)"] = round(max(recovered, default=0), 2)
+    return Result(figures, problems)

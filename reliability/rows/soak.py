@@ -1,0 +1,101 @@
+"""Row 6: half an hour and more on a store that is full already: does it slow down, does it grow?"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from reliability.corpus import items
+from reliability.load import Load
+from reliability.measures import percentile
+from reliability.memory import resident
+from reliability.process import Receivers
+from reliability.result import Figures, Result
+from reliability.sender import Answer
+from reliability.stores import Stores, viewing
+from whereby_trigger.store import Arrival, State
+from whereby_trigger.stores import store_for
+
+DRIFT_UNDER = 0.20
+GROWTH_UNDER = 0.10
+WINDOWS = 24
+"""Into how many windows the time is divided; each has a p99 of its own."""
+
+WARM_UP = 0.1
+"""The share of the time that is not measured: caches and pools fill."""
+
+AT_ONCE = 2000
+SEED, SEED_OF_INBOX = 6, 60
+
+
+async def run(folder: Path, stores: Stores, *, inbox: int, rate: float, seconds: float) -> Result:
+    """Deliver at a rate for so many seconds to a store that holds so many webhooks already."""
+    url = stores.new(folder)
+    await _fill(url, inbox)
+    receivers, load = Receivers(url, folder / "emissions"), Load(folder, SEED)
+    try:
+        receiver = await receivers.start()
+        load.sender.port = await receiver.listening()
+        async with load.going(rate):
+            await asyncio.sleep(seconds * WARM_UP)
+            began, before = time.monotonic(), resident(receiver.pid)
+            await asyncio.sleep(seconds * (1 - WARM_UP))
+            ended, after = time.monotonic(), resident(receiver.pid)
+        async with viewing(url) as view:
+            await view.until_decided()
+            await receiver.stop()
+            stored = {record.id for record in await view.of(load.items)}
+    finally:
+        await receivers.close()
+        load.close()
+    p99s = list(_p99s(load.sender.each, began, ended))
+    third = len(p99s) // 3
+    first, last = median(p99s[:third]), median(p99s[-third:])
+    drift, growth = last / first - 1, after / before - 1
+    lost = load.acknowledged() - stored
+    others = sum(answer.status != 200 for answer in load.sender.each)
+    problems = [
+        *([f"{len(lost)} acknowledged are lost"] if lost else []),
+        *([f"{others} answers were not 200"] if others else []),
+        *([f"the p99 drifted by {drift:.0%}"] if drift > DRIFT_UNDER else []),
+        *([f"the receiver's memory grew by {growth:.0%}"] if growth > GROWTH_UNDER else []),
+    ]
+    figures: Figures = {
+        "webhooks stored before": inbox,
+        "deliveries a second": rate,
+        "deliveries": len(load.sender.each),
+        "p99, first third (ms)": round(first * 1000, 1),
+        "p99, last third (ms)": round(last * 1000, 1),
+        "drift (%)": round(drift * 100, 1),
+        "RSS at first (MiB)": round(before / 2**20, 1),
+        "RSS at last (MiB)": round(after / 2**20, 1),
+        "growth (%)": round(growth * 100, 1),
+        "lost": len(lost),
+    }
+    return Result(figures, problems)
+
+
+async def _fill(url: str, webhooks: int) -> None:
+    """Put webhooks into a new store, decided already."""
+    store, source = store_for(url), items(SEED_OF_INBOX)
+    await store.open(lambda: None)
+    try:
+        for begun in range(0, webhooks, AT_ONCE):
+            some = islice(source, min(AT_ONCE, webhooks - begun))
+            now = time.time()
+            arrivals = [Arrival(i.id, i.type, i.room, i.body, now, State.QUARANTINED, "put there before") for i in some]
+            await asyncio.gather(*map(store.add, arrivals))
+    finally:
+        await store.close()
+
+
+def _p99s(answers: Sequence[Answer], began: float, ended: float) -> Iterator[float]:
+    """Give each window's p99, in order."""
+    length = (ended - began) / WINDOWS
+    for number in range(WINDOWS):
+        since = began + number * length
+        took = [answer.seconds for answer in answers if since <= answer.sent_at < since + length]
+        if took:
+            yield percentile(took, 99)
