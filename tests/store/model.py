@@ -22,6 +22,7 @@ def ends(change: SessionChange, request: RoomRequest) -> bool:
 class Webhook:
     owner: str | None
     received_at: float
+    change: SessionChange | None
     pending: bool = True
     deliveries: int = 1
     takeovers: int = 0
@@ -71,7 +72,7 @@ class Model:
         if id in self.webhooks:
             self.webhooks[id].deliveries += 1
             return False
-        self.webhooks[id] = Webhook(owner, self.clock())
+        self.webhooks[id] = Webhook(owner, self.clock(), change)
         room = self.open_entry(change.key) if change else None
         if room is not None and change is not None:
             if room.successor is not None and ends(change, room.successor):
@@ -93,11 +94,18 @@ class Model:
 
     def request(self, request: RoomRequest) -> bool:
         room = self.open_entry(request.key)
+        if self._is_over(request) or (room is not None and room.state is not ENDING and room.stop is None):
+            return False
         if room is None:
             self.rooms.append(Entry(request, self.clock()))
-        elif room.state is ENDING or room.stop is not None:
+        else:
             room.successor = request
         return room is None
+
+    def _is_over(self, request: RoomRequest) -> bool:
+        changes = [webhook.change for webhook in self.webhooks.values() if webhook.change is not None]
+        by_hand = request.webhook is None
+        return not by_hand and any(change.key == request.key and ends(change, request) for change in changes)
 
     def take(self, owner: str, slots: int) -> list[Entry]:
         waiting = sorted((room for room in self.rooms if room.state is WAITING), key=lambda room: room.id)

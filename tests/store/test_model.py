@@ -27,9 +27,9 @@ from hypothesis.stateful import (
 from tests.store.model import Entry, Model
 from tests.support.arrivals import decision
 from tests.support.place import TTL
-from tests.support.rooms import request
+from tests.support.rooms import request, session_arrival
 from tests.support.stores import KINDS
-from whereby_trigger.store import ROOM_TRANSITIONS, Arrival, Query, RoomMove, RoomState, SessionChange, State, Store
+from whereby_trigger.store import ROOM_TRANSITIONS, Arrival, Query, RoomMove, RoomState, State, Store
 from whereby_trigger.store.states import OVER, OWNED
 
 T = TypeVar("T")
@@ -106,9 +106,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.rejoin(old, store.replica)
 
     @PRESENT
-    @rule(which=WHICH, key=KEYS, session=SESSIONS, asked_at=TIMES)
-    def ask(self, which: int, key: str, session: str | None, asked_at: float) -> None:
-        store, asked = self.one(which), request(key, session_id=session, asked_at=asked_at)
+    @rule(which=WHICH, key=KEYS, webhook=st.sampled_from([None, "a"]), session=SESSIONS, asked_at=TIMES)
+    def ask(self, which: int, key: str, webhook: str | None, session: str | None, asked_at: float) -> None:
+        store, asked = self.one(which), request(key, webhook=webhook, session_id=session, asked_at=asked_at)
         claim = self.run(self.later(lambda: store.request(asked)))
         assert claim.new == self.model.request(asked)
 
@@ -173,20 +173,20 @@ class StoreMachine(RuleBasedStateMachine):
     @PRESENT
     @rule(which=WHICH, id=st.sampled_from("abcdef"), key=KEYS)
     def deliver(self, which: int, id: str, key: str) -> None:
-        self._deliver(which, id, key, None)
+        self._deliver(which, Arrival(id, "t", key, b"{}", self.clock.now()))
 
     @PRESENT
     @rule(which=WHICH, n=st.integers(0, 3), key=KEYS, started=st.booleans(), session=SESSIONS, created_at=TIMES)
     def deliver_session(
         self, which: int, n: int, key: str, started: bool, session: str | None, created_at: float
     ) -> None:
-        self._deliver(which, f"session {n}", key, SessionChange(key, started, session, created_at))
+        values = {"started": started, "session_id": session, "created_at": created_at, "key": key}
+        self._deliver(which, session_arrival(f"session {n}", received_at=self.clock.now(), **values))  # type: ignore[arg-type]
 
-    def _deliver(self, which: int, id: str, key: str, change: SessionChange | None) -> None:
-        store = self.one(which)
-        arrival = Arrival(id, "t", key, b"{}", self.clock.now(), change=change)
+    def _deliver(self, which: int, arrival: Arrival) -> None:
+        store, id = self.one(which), arrival.id
         added = self.run(self.later(lambda: store.add(arrival)))
-        new = self.model.add(id, store.replica, change)
+        new = self.model.add(id, store.replica, arrival.change)
         assert added.duplicate is not new
         if new:
             self.seqs[id] = added.seq

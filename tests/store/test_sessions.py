@@ -1,12 +1,14 @@
 """Sessions: their ends and starts, as webhooks tell of them, end the assistants they concern and no others."""
 
+from typing import Any
+
 import pytest
 
 from tests.store.conftest import Replicas
-from tests.support.arrivals import NOW, decision
+from tests.support.arrivals import NOW, arrival, decision
 from tests.support.place import Place
-from tests.support.rooms import ask, bring_to, move, newest, session, states
-from whereby_trigger.store import RoomState, State, Store
+from tests.support.rooms import ask, bring_to, move, newest, session, session_arrival, states
+from whereby_trigger.store import RoomClaim, RoomState, State, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -105,3 +107,65 @@ async def test_a_sessions_end_received_by_another_replica_reaches_the_owner(repl
     await session(other, "end", session_id="s")
     (mine,) = await owner.stopping()
     assert mine.stop == "the session has ended"
+
+
+# Successes that come after the end
+
+
+OVER = RoomClaim(False, ENDED, None)
+SUCCESSES_TOO_LATE = [
+    pytest.param({"session_id": "s"}, "s", id="of the session that has ended"),
+    pytest.param({"session_id": None, "asked_at": NOW - 1}, "s", id="of an unknown session, before that end"),
+]
+
+
+@pytest.mark.parametrize(("success", "ended"), SUCCESSES_TOO_LATE)
+@pytest.mark.parametrize("first", ["end", "success"])
+async def test_a_success_whose_session_has_ended_starts_nothing_whichever_arrived_first(
+    store: Store, success: dict[str, Any], ended: str, first: str
+) -> None:
+    arrivals = [arrival("fired"), session_arrival("end", session_id=ended)]
+    for one in arrivals if first == "success" else reversed(arrivals):
+        await store.add(one)
+    assert await ask(store, webhook="fired", **success) == OVER
+    assert await states(store) == []
+
+
+async def test_a_success_of_a_session_that_another_has_followed_starts_nothing(store: Store) -> None:
+    await session(store, "start", started=True, session_id="new", created_at=NOW + 5)
+    assert await ask(store, webhook="fired", session_id="old") == OVER
+    assert await ask(store, webhook="fired", session_id="new", asked_at=NOW + 6) == RoomClaim(True, WAITING, None)
+
+
+async def test_a_success_whose_session_has_ended_does_not_follow_an_assistant_that_is_ending(store: Store) -> None:
+    ending = await bring_to(store, ENDING, session_id="old")
+    await session(store, "end", session_id="new")
+    assert await ask(store, webhook="fired", session_id="new") == OVER
+    await move(store, ending, ENDED)
+    assert await states(store) == [ENDED]
+
+
+async def test_a_success_too_late_leaves_what_was_to_follow(store: Store) -> None:
+    ending = await bring_to(store, ENDING, session_id="old")
+    await session(store, "end", session_id="over")
+    await ask(store, webhook="next", session_id="new")
+    assert await ask(store, webhook="late", session_id="over") == OVER
+    await move(store, ending, ENDED)
+    assert await states(store) == [ENDED, WAITING]
+    assert (await newest(store)).webhook == "next"
+
+
+@pytest.mark.parametrize("ended", ["another session", None])
+async def test_a_success_after_the_end_of_an_earlier_session_starts(store: Store, ended: str | None) -> None:
+    await session(store, "end", session_id=ended, created_at=NOW - 1)
+    assert await ask(store, webhook="fired", session_id="s") == RoomClaim(True, WAITING, None)
+
+
+async def test_a_success_is_not_refused_for_another_rooms_session(store: Store) -> None:
+    await session(store, "end", session_id="s", key=ELSEWHERE)
+    assert (await ask(store, webhook="fired", session_id="s")).new
+
+
+async def test_a_request_by_hand_is_not_refused_whatever_has_ended(store: Store) -> None:
+    await session(store, "end", session_id=None, created_at=NOW + 60)
+    assert await ask(store) == RoomClaim(True, WAITING, None)

@@ -1,10 +1,23 @@
 """Rooms in tests: requests with the values a test does not care about, and rooms brought into any state."""
 
+import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from tests.support.arrivals import NOW, ROOM, arrival
-from whereby_trigger.store import Added, Room, RoomClaim, RoomMove, RoomRequest, RoomState, SessionChange, Store
+from tests.support.arrivals import NOW, ROOM
+from whereby_trigger.store import (
+    Added,
+    Arrival,
+    Room,
+    RoomClaim,
+    RoomMove,
+    RoomRequest,
+    RoomState,
+    Store,
+    session_change,
+)
+from whereby_trigger.webhook import decode
 
 WAYS: dict[RoomState, Sequence[RoomState]] = {
     RoomState.STARTING: (),
@@ -62,16 +75,23 @@ async def states(store: Store) -> list[RoomState]:
     return [room.state for room in reversed(await store.rooms())]
 
 
-async def session(
-    store: Store,
+async def session(store: Store, id: str, **values: Any) -> Added:
+    """Store a webhook that says that a session of a room has begun, or else ended."""
+    return await store.add(session_arrival(id, **values))
+
+
+def session_arrival(
     id: str,
     *,
     started: bool = False,
     session_id: str | None = None,
     created_at: float | None = NOW,
     key: str = ROOM,
-) -> Added:
-    """Store a webhook that says that a session of a room has begun, or else ended."""
-    change = SessionChange(key, started, session_id, created_at)
-    plain = arrival(id, type="room.session.started" if started else "room.session.ended", room=key)
-    return await store.add(type(plain)(plain.id, plain.type, plain.room, plain.body, plain.received_at, change=change))
+    received_at: float = NOW,
+) -> Arrival:
+    type = "room.session.started" if started else "room.session.ended"
+    subdomain, _, name = key.partition(".whereby.com/")
+    created = None if created_at is None else datetime.fromtimestamp(created_at, UTC).isoformat()
+    data = {"roomName": f"/{name}", "subdomain": subdomain, "roomSessionId": session_id}
+    body = json.dumps({"id": id, "type": type, "createdAt": created, "data": data}).encode()
+    return Arrival(id, type, key, body, received_at, change=session_change(decode(body), key))

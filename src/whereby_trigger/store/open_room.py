@@ -1,12 +1,14 @@
 """The open entry of a room, and what a request, a stop and a session's change do to it."""
 
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store.rooms import RoomClaim, RoomRequest, SessionChange
+from whereby_trigger.store.rooms import RoomClaim, RoomRequest, SessionChange, session_change
 from whereby_trigger.store.states import RoomState
+from whereby_trigger.webhook import decode
 
 
 class OpenRoom(NamedTuple):
@@ -42,6 +44,12 @@ class OpenRoom(NamedTuple):
         if not change.ends(self.session_id, self.asked_at):
             return None
         return "another session has started" if change.started else "the session has ended"
+
+
+def is_over(request: RoomRequest, bodies: Iterable[bytes]) -> bool:
+    """Tell whether the session of the webhook that fired is over by what the room's other webhooks say of sessions."""
+    changes = (session_change(decode(body), request.key) for body in bodies)
+    return any(change is not None and change.ends(request.session_id, request.asked_at) for change in changes)
 
 
 def pack(request: RoomRequest) -> str:

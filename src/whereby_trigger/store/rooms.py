@@ -28,7 +28,7 @@ class RoomRequest(Struct, frozen=True):
 class RoomClaim(Struct, frozen=True):
     """Tell what a request met: a room that waits since now (`new`), or one in `state` already, with its owner.
 
-    `ended` and not new: the session of the webhook that fired was over before the request.
+    `ended` and not new: the session of the webhook that fired is over, as far as this store knows.
     """
 
     new: bool

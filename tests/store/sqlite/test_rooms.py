@@ -1,14 +1,16 @@
 """Rooms in the SQLite file itself: what its own checks hold, past every verb."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.arrivals import NOW, ROOM
-from whereby_trigger.store import RoomState, Store
-from whereby_trigger.store.sqlite import opening
+from tests.support.arrivals import NOW, ROOM, arrival
+from tests.support.rooms import ask, take_one
+from whereby_trigger.store import RoomMove, RoomState, Store
+from whereby_trigger.store.sqlite import SqliteStore, opening, rooms
 from whereby_trigger.store.states import OVER, OWNED
 
 ELSEWHERE = "acme.whereby.com/elsewhere"
@@ -59,6 +61,41 @@ async def test_pruning_forgets_however_many_rooms_there_are(connection: sqlite3.
         assert await unopened.rooms() == []
     finally:
         await unopened.close()
+
+
+@pytest.mark.anyio
+async def test_a_wall_clock_that_is_set_back_holds_no_failed_room_any_longer(url: str) -> None:
+    wall = NOW
+    store = SqliteStore(url, wall=lambda: wall)
+    await store.open(lambda: None)
+    try:
+        await ask(store)
+        room = await take_one(store)
+        assert await store.move(RoomMove(room.id, RoomState.WAITING, "restart 1 of 3", delay=5))
+        assert await store.take(1) == []
+        wall -= 24 * 3600
+        assert [taken.attempt for taken in await store.take(1)] == [2]
+    finally:
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_page_of_what_was_heard_is_never_longer_than_it_takes_to_read_in_a_moment(unopened: Store) -> None:
+    await unopened.open(lambda: None)
+    try:
+        await asyncio.gather(*(unopened.add(arrival(str(n))) for n in range(501)))
+        heard = await unopened.heard(0, frozenset({ROOM}))
+        assert (len(heard.webhooks), heard.more) == (500, True)
+        assert len((await unopened.heard(heard.upto, frozenset({ROOM}))).webhooks) == 1
+    finally:
+        await unopened.close()
+
+
+def test_what_ended_a_rooms_sessions_is_found_without_reading_its_other_webhooks(
+    connection: sqlite3.Connection,
+) -> None:
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {rooms.SESSION_CHANGES}", (ROOM,)).fetchall()
+    assert ["webhooks_sessions" in step[-1] for step in plan] == [True]
 
 
 def insert(connection: sqlite3.Connection, state: str | None, *, owned: bool | None = None, key: str = ROOM) -> None:

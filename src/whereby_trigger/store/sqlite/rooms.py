@@ -3,28 +3,30 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import structs
 
-from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange, session_change
+from whereby_trigger.store.open_room import OpenRoom, is_over, pack, unpack
+from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
-from whereby_trigger.webhook import decode
 
 WAIT = """
 INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since)
 VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, :now, :now)
 """
-LATER_CHANGES = """
-SELECT body FROM webhooks WHERE seq > (SELECT seq FROM webhooks WHERE id = ?) AND room = ?
-AND type IN ('room.session.started', 'room.session.ended')
+SESSION_CHANGES = """
+SELECT body FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
 """
 FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
 WHERE key = ? AND state NOT IN ('ended', 'failed')
 """
 FOLLOW = "UPDATE rooms SET successor = ? WHERE id = ?"
-NEXT = "SELECT id FROM rooms WHERE state = 'waiting' AND not_before <= ? ORDER BY id LIMIT ?"
+# Before `since`, the clock was set back: by how much nobody knows, so nothing is held any longer.
+NEXT = """
+SELECT id FROM rooms WHERE state = 'waiting' AND NOT (since <= :now AND :now < not_before) ORDER BY id LIMIT :slots
+"""
 TAKE = "UPDATE rooms SET state = 'starting', owner = ?, attempt = attempt + 1, since = ? WHERE id = ?"
 LIST = """
 SELECT id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors FROM rooms
@@ -66,26 +68,30 @@ PAGE = 500
 
 def request(connection: sqlite3.Connection, request: RoomRequest, now: float) -> RoomClaim:
     open = _find_open(connection, request.key)
-    if open is None and _is_over(connection, request):
+    if open is not None and not open.is_ending:
+        return open.met
+    if _is_over(connection, request):
         return RoomClaim(False, RoomState.ENDED, None)
-    if open is None:
-        connection.execute(WAIT, structs.asdict(request) | {"now": now})
-        return RoomClaim(True, RoomState.WAITING, None)
-    if open.is_ending:
-        connection.execute(FOLLOW, (json.dumps(structs.asdict(request)), open.id))
-        return RoomClaim(False, RoomState.ENDING, open.owner)
-    return RoomClaim(False, open.state, open.owner)
+    if open is not None:
+        connection.execute(FOLLOW, (pack(request), open.id))
+        return open.met
+    _wait(connection, request, now)
+    return RoomClaim(True, RoomState.WAITING, None)
 
 
 def _is_over(connection: sqlite3.Connection, request: RoomRequest) -> bool:
-    """Tell whether what came after the webhook that fired has ended its session."""
-    later = connection.execute(LATER_CHANGES, (request.webhook, request.key)).fetchall()
-    changes = (session_change(decode(body), request.key) for (body,) in later)
-    return any(change is not None and change.ends(request.session_id, request.asked_at) for change in changes)
+    # Who asks by hand means now, whatever has ended.
+    if request.webhook is None:
+        return False
+    return is_over(request, [body for (body,) in connection.execute(SESSION_CHANGES, (request.key,)).fetchall()])
+
+
+def _wait(connection: sqlite3.Connection, request: RoomRequest, now: float) -> None:
+    connection.execute(WAIT, structs.asdict(request) | {"now": now})
 
 
 def take(connection: sqlite3.Connection, owner: str, slots: int, now: float) -> list[Room]:
-    taken = [id for (id,) in connection.execute(NEXT, (now, slots)).fetchall()]
+    taken = [id for (id,) in connection.execute(NEXT, {"now": now, "slots": slots}).fetchall()]
     for id in taken:
         connection.execute(TAKE, (owner, now, id))
     return [_room(connection.execute(TAKEN, (id,)).fetchone()) for id in taken]
@@ -110,7 +116,7 @@ def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float)
         return False
     state, successor = row
     if state in OVER and successor is not None:
-        connection.execute(WAIT, json.loads(successor) | {"now": now})
+        _wait(connection, unpack(successor), now)
     return True
 
 
@@ -128,12 +134,10 @@ def change_session(connection: sqlite3.Connection, change: SessionChange, now: f
     open = _find_open(connection, change.key)
     if open is None:
         return
-    if open.successor is not None:
-        successor = json.loads(open.successor)
-        if change.ends(successor["session_id"], successor["asked_at"]):
-            connection.execute(FOLLOW, (None, open.id))
-    if change.ends(open.session_id, open.asked_at):
-        reason = "another session has started" if change.started else "the session has ended"
+    if open.loses_successor(change):
+        connection.execute(FOLLOW, (None, open.id))
+    reason = open.why_to_stop(change)
+    if reason is not None:
         _ask_to_stop(connection, open, reason, now)
 
 
@@ -174,29 +178,12 @@ def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:
     return connection.execute(FORGET_ROOMS, (before, limit)).rowcount
 
 
-class _Open(NamedTuple):
-    """Hold the open entry of a room, as far as requests and ends are concerned with it."""
-
-    id: int
-    state: RoomState
-    owner: str | None
-    stop: str | None
-    session_id: str | None
-    asked_at: float
-    successor: str | None
-
-    @property
-    def is_ending(self) -> bool:
-        # Its assistant may not have been told yet, but what comes now is for the next one.
-        return self.state is RoomState.ENDING or self.stop is not None
-
-
-def _find_open(connection: sqlite3.Connection, key: str) -> _Open | None:
+def _find_open(connection: sqlite3.Connection, key: str) -> OpenRoom | None:
     row = connection.execute(FIND_OPEN, (key,)).fetchone()
-    return None if row is None else _Open(row[0], RoomState(row[1]), *row[2:])
+    return None if row is None else OpenRoom(row[0], RoomState(row[1]), *row[2:])
 
 
-def _ask_to_stop(connection: sqlite3.Connection, open: _Open, reason: str, now: float) -> None:
+def _ask_to_stop(connection: sqlite3.Connection, open: OpenRoom, reason: str, now: float) -> None:
     connection.execute(END_WAITING, (reason, now, open.id))
     connection.execute(ASK_TO_STOP, (reason, open.id))
 

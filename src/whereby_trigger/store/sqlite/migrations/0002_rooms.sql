@@ -24,3 +24,5 @@ CREATE TABLE rooms (
 );
 CREATE UNIQUE INDEX rooms_open ON rooms (key) WHERE state NOT IN ('ended', 'failed');
 CREATE INDEX rooms_ended ON rooms (since) WHERE state IN ('ended', 'failed');
+
+CREATE INDEX webhooks_sessions ON webhooks (room) WHERE type IN ('room.session.started', 'room.session.ended');
