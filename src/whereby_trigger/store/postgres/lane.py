@@ -49,9 +49,10 @@ class Job:
     future: "asyncio.Future[Any]"
     begun: float = field(default_factory=time.monotonic)
     again: bool = False
+    alone: bool = False
 
     def goes_with(self, other: "Job") -> bool:
-        return self.verb is other.verb and self.again is other.again
+        return self.verb is other.verb and self.again is other.again and not (self.alone or self.future.cancelled())
 
     @property
     def waits(self) -> bool:
@@ -94,16 +95,18 @@ class Lane:
 
     async def _run(self) -> None:
         while self._jobs or not self._closing:
-            if self._jobs:
+            if self._jobs and self._jobs[0].future.cancelled():
+                self._jobs.popleft()
+            elif self._jobs:
                 await self._perform(self._next())
             else:
                 self._woken.clear()
                 await self._woken.wait()
 
     def _next(self) -> list[Job]:
-        first = self._jobs[0]
-        batch: list[Job] = []
-        while self._jobs and self._jobs[0].goes_with(first) and len(batch) < first.verb.limit:
+        first = self._jobs.popleft()
+        batch = [first]
+        while not first.alone and self._jobs and self._jobs[0].goes_with(first) and len(batch) < first.verb.limit:
             batch.append(self._jobs.popleft())
         return batch
 
@@ -129,7 +132,8 @@ class Lane:
             await self._sit_out(in_words(error))
         elif len(batch) > 1:
             for job in batch:
-                await self._perform([job])
+                job.alone = True
+            self._jobs.extendleft(reversed(batch))
         else:
             _fail(batch[0], in_words(error))
 
