@@ -19,7 +19,7 @@ async def send(port: int, requests: Requests, connections: int, core: int) -> Lo
     cpu, began = time.process_time(), time.monotonic()
     try:
         await asyncio.gather(*(_send_each(port, waiting, latencies) for _ in range(connections)))
-    except (NotAnswered, OSError) as error:
+    except NotAnswered as error:
         raise LoadFailed(f"a delivery was not answered 200: {error}") from error
     ended = time.monotonic()
     p50, p99 = percentile(latencies, 50) * 1000, percentile(latencies, 99) * 1000

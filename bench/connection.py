@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import cast
 
 HOST = "127.0.0.1"
 ANSWERED = b"HTTP/1.1 200 "
@@ -15,6 +16,7 @@ class Connection(asyncio.Protocol):
     """Send one request after the other; an answer is taken to be short, and to come in one piece."""
 
     def __init__(self) -> None:
+        self.lost = asyncio.Event()
         self._transport: asyncio.WriteTransport | None = None
         self._answer: asyncio.Future[float] | None = None
 
@@ -32,8 +34,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # uvloop's transports are none by their class.
+        self._transport = cast(asyncio.WriteTransport, transport)
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
@@ -46,11 +48,15 @@ class Connection(asyncio.Protocol):
             answer.set_exception(NotAnswered(data.partition(b"\r\n")[0].decode(errors="replace")))
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(NotAnswered("the connection was closed before the answer"))
 
 
 async def connect(port: int) -> Connection:
-    """Open a connection."""
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, HOST, port)
+    """Open a connection; raises NotAnswered where nobody takes it."""
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(Connection, HOST, port)
+    except OSError as error:
+        raise NotAnswered(f"no connection to port {port}: {error.strerror}") from error
     return connection

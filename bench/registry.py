@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from bench.outcome import Outcome
 from bench.setting import Setting
-from bench.tables import throughput
+from bench.tables import bursts, latency, throughput
 
 
 class Table(Struct, frozen=True):
@@ -34,5 +34,26 @@ for each delivery is on by default and off here, but for the row that says so.""
         throughput.Dose,
         throughput.run,
         throughput.TARGETS,
+    ),
+    2: Table(
+        "Latency",
+        """\
+Deliveries at an even pace, far below what any side can take, by a sender that keeps its pace whatever the answers take.
+A delivery's time runs from the moment before it is written to the socket; the listener notes the time when it is
+called, by the same clock. The peer calls its listener before it answers, ours answers first: what is answered is on
+disk, and is decided even if the process ends.""",
+        latency.Dose,
+        latency.run,
+        latency.TARGETS,
+    ),
+    3: Table(
+        "Load and bursts",
+        """\
+A load that lasts, by the same sender, a tenth of it duplicates of what was delivered shortly before. After it bursts:
+everything is written at once, over connections that are open already. All are answered when the last 200 has come, all
+are decided when nothing is pending in the store.""",
+        bursts.Dose,
+        bursts.run,
+        bursts.TARGETS,
     ),
 }

@@ -8,7 +8,7 @@ from msgspec import Struct
 from bench.bodies import Body, write_requests
 from bench.cores import Cores
 from bench.load import Generator, Load, LoadFailed
-from bench.sides import CEILING, Server
+from bench.sides import CEILING, POSTGRES, Server
 from bench.stores import Stores
 from bench.usage import busy_seconds, cpu_seconds
 
@@ -58,7 +58,8 @@ class Ring:
         await self._load(server, warm_up, connections)
         await _decided(server)
 
-        server_core, database = self._cores.server(), self._stores.server_pids
+        server_core = self._cores.server()
+        database = self._stores.server_pids if server.side == POSTGRES else []
         before = busy_seconds(server_core), cpu_seconds([server.process.pid]), cpu_seconds(database)
         load = await self._load(server, webhooks, connections)
         decided = await _decided(server) or load.ended

@@ -16,6 +16,7 @@ from reliability.process import Receiver, ReceiverFailed
 
 Side = Literal["peer", "sqlite", "postgresql", "ceiling"]
 PEER, SQLITE, POSTGRES, CEILING = SIDES = get_args(Side)
+NAMES = {PEER: "peer (Express)", SQLITE: "SQLite", POSTGRES: "PostgreSQL", CEILING: "ceiling (bare ASGI app)"}
 NOTES = "notes"
 
 

@@ -6,17 +6,12 @@ from typing import Literal, get_args
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.load import LoadFailed
-from bench.node import PeerFailed
-from bench.outcome import Grid, Outcome, Verdict, in_short
+from bench.outcome import Grid, Outcome, Verdict
+from bench.problems import Problems
 from bench.rounds import Ring
 from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series
 from bench.setting import Setting
-from bench.sides import CEILING, PEER, SIDES, Side
-from bench.stores import POSTGRES, SQLITE
-from bench.tools import ToolMissing
-from reliability.process import ReceiverFailed
-from tests.support.postgres import ServerFailed
+from bench.sides import CEILING, NAMES, PEER, POSTGRES, SIDES, SQLITE, Side
 
 SQLITE_TARGET = "End to end on SQLite at least 2.5 times the peer's webhooks per second"
 POSTGRES_TARGET = "End to end on PostgreSQL at least 1.5 times the peer's webhooks per second"
@@ -34,8 +29,6 @@ OPTIONS = {ASYNC: (), SYNC: ("--form", "sync"), LOGGED: ("--log", "/dev/null")}
 GENERATOR_AT_MOST = 0.9
 ABOVE = 1.5
 """How many times the fastest side the ceiling must be, so that the server is not all that is measured."""
-
-NAMES = {PEER: "peer (Express)", SQLITE: "SQLite", POSTGRES: "PostgreSQL", CEILING: "ceiling (bare ASGI app)"}
 
 
 class Dose(Struct, frozen=True):
@@ -55,17 +48,15 @@ Entry = tuple[str, str]
 async def run(setting: Setting, dose: Dose) -> Outcome:
     """Measure every side in turn, as many times over as there are rounds."""
     series: dict[Entry, Series] = {}
-    problems: dict[str, None] = {}
+    problems = Problems()
     ring = Ring(setting.generator, bodies(), setting.cores, setting.stores)
     for _ in range(dose.rounds):
         for side, form in entries(dose):
-            try:
+            with problems.of(f"{NAMES[side]}, {form}"):
                 async with setting.up(side, options=OPTIONS[form]) as server:
                     measured = await ring.round(server, dose.webhooks, dose.connections)
                 series.setdefault((side, form), Series()).add(measured)
-            except (ToolMissing, PeerFailed, ServerFailed, ReceiverFailed, LoadFailed, TimeoutError) as error:
-                problems[f"{NAMES[side]}, {form}: {in_short(error)}"] = None
-    return Outcome(_grids(series), list(_verdicts(series)), list(problems), list(_doubts(series)))
+    return Outcome(_grids(series), list(_verdicts(series)), problems.all, list(_doubts(series)))
 
 
 def entries(dose: Dose) -> Iterator[Entry]:

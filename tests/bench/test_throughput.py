@@ -13,10 +13,10 @@ from bench.load import Generator, Load, LoadFailed
 from bench.outcome import Outcome
 from bench.rounds import Ring
 from bench.setting import Setting
-from bench.sides import CEILING, PEER, SQLITE
+from bench.sides import CEILING, NAMES, PEER, POSTGRES, SQLITE
 from bench.tables import throughput
-from bench.tables.throughput import NAMES, Dose
-from bench.tools import ToolMissing, find
+from bench.tables.throughput import Dose
+from tests.support.tools import skip_without
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ def speeds(outcome: Outcome) -> dict[str, float]:
     return {str(row[0]): float(str(row[1])) for row in outcome.grids[0].rows}
 
 
-@pytest.mark.parametrize("store", [SQLITE])
+@pytest.mark.parametrize("store", [SQLITE, POSTGRES])
 async def test_a_store_and_the_ceiling_are_measured_with_nothing_but_python(setting: Setting, store: str) -> None:
     dose = msgspec.structs.replace(TINY, sides=(store, CEILING), forms=("async", "sync"))
     measured = speeds(await throughput.run(setting, dose))
@@ -111,12 +111,3 @@ async def test_a_load_that_is_refused_does_not_count(setting: Setting, generator
         stale = write_requests(server.folder / "requests", bodies(), 20, time.time() - 3600)
         with pytest.raises(LoadFailed):
             await generator(server.port, stale, 4, setting.cores.load)
-
-
-def skip_without(*tools: str) -> None:
-    """Skip where a program is missing, by its name."""
-    for tool in tools:
-        try:
-            find(tool)
-        except ToolMissing as missing:
-            pytest.skip(str(missing))
