@@ -60,7 +60,7 @@ def test_a_webhook_that_ends_the_process_fails_and_what_was_acknowledged_with_it
         assert [deliver(url, joined(f"before-{number}")).status for number in range(5)] == [200] * 5
         assert deliver(url, joined("poison", display_name="poison")).status == 200
         assert program.wait() < 0
-    assert run_until_all_is_decided(tmp_path) == 3
+    assert run_until_all_is_decided(tmp_path) == 4
     assert fates(tmp_path) == {f"before-{number}": State.FIRED for number in range(5)} | {"poison": State.FAILED}
     assert records(tmp_path)[-1].reason == FAILED_AT_LAST
 
@@ -69,7 +69,7 @@ def test_a_webhook_that_ends_the_process_fails_and_what_was_acknowledged_with_it
 def test_innocent_webhooks_before_and_behind_it_in_its_room_and_in_others_fire(poison, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     innocent = [joined(f"{number:02}", room=f"/visit-{number % 5}") for number in range(30)]
     leave(tmp_path, *innocent[:15], poison("poison", "/visit-1", "poison"), *innocent[15:])
-    assert run_until_all_is_decided(tmp_path) == 3
+    assert run_until_all_is_decided(tmp_path) == 4
     assert fates(tmp_path) == {sent.id: State.FIRED for sent in innocent} | {"poison": State.FAILED}
 
 

@@ -29,6 +29,25 @@ async def test_calls_run_one_at_a_time_in_the_order_they_were_made_in() -> None:
     assert threading.get_ident() not in threads
 
 
+async def test_a_call_that_is_to_be_next_goes_before_those_that_wait() -> None:
+    thread = UserThread(limit=30)
+    begun, go = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def hold() -> None:
+        begun.set()
+        go.wait()
+
+    running = thread.run(hold)
+    await eventually(begun.is_set)
+    waiting = [thread.run(order.append, name) for name in ("first", "second")]
+    next = thread.run_next(order.append, "next")
+    go.set()
+    await asyncio.gather(running, next, *waiting)
+    thread.close()
+    assert order == ["next", "first", "second"]
+
+
 async def test_a_call_made_by_the_outcome_of_another_runs_too() -> None:
     thread = UserThread(limit=30)
     for number in range(300):

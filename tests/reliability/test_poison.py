@@ -28,7 +28,7 @@ def joined(id: str, room: str, external_id: str | None = None) -> Item:
 
 async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores: Stores) -> None:
     url, emissions = stores.new(tmp_path), tmp_path / "emissions"
-    receivers, ledger = Receivers(url, emissions), Ledger(tmp_path / "ledger")
+    receivers, ledger = Receivers(url, emissions, options=stores.quick_lease), Ledger(tmp_path / "ledger")
     sender, connection = Sender(ledger), Connection()
     innocent = [joined(f"innocent-{number}", f"/visit-{number % 3}") for number in range(9)]
     blocking = webhook("assistant.requested", room="/standup", id="blocking")

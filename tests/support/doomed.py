@@ -1,14 +1,15 @@
 """A trigger some of whose webhooks end its process: `python -m tests.support.doomed URL FILE`.
 
 By the display name that it carries, a webhook ends the process in its predicate (`poison`), ends it in its listener
-before its third attempt (`sly`), or is never answered (`slow`). Predicates for joins are async, for leaves sync. Every
-success goes as a line `id attempt` into FILE before anything ends.
+before its third attempt (`sly`), or is never answered (`slow`), of which a line `asked id` tells. Predicates for joins
+are async, for leaves sync. Every success goes as a line `id attempt` into FILE before anything ends.
 """
 
 import asyncio
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from tests.support.process import Process
@@ -38,12 +39,14 @@ def trigger_of_doom(url: str, told: Path) -> Trigger:
 
     @trigger.when("room.client.joined")
     async def joined(webhook: RoomClientJoined) -> bool:
-        if webhook.data.display_name == "slow":
+        if is_slow(webhook):
             await asyncio.Event().wait()
         return survived(webhook)
 
     @trigger.when("room.client.left")
     def left(webhook: RoomClientLeft) -> bool:
+        if is_slow(webhook):
+            threading.Event().wait()
         return survived(webhook)
 
     @trigger.on("trigger_event_success")
@@ -56,6 +59,13 @@ def trigger_of_doom(url: str, told: Path) -> Trigger:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return trigger
+
+
+def is_slow(webhook: RoomClientJoined | RoomClientLeft) -> bool:
+    slow = webhook.data.display_name == "slow"
+    if slow:
+        print(f"asked {webhook.id}", flush=True)
+    return slow
 
 
 def survived(webhook: RoomClientJoined | RoomClientLeft) -> bool:

@@ -1,6 +1,10 @@
-"""The decision on one webhook, step by step: its predicate, its listeners, the state and the reason."""
+"""The decision on one webhook, step by step: its predicate, its listeners, the state and the reason.
 
-import asyncio
+What was pending when a replica died is decided again with all the rest; what was pending at a second death too is
+suspected of it, and is let into user code alone and ahead of others, with its blame on disk before. So every death
+from then on is blamed on one webhook, and the one that was blamed for three is failed without being asked about again.
+"""
+
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +16,7 @@ from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, Trigg
 from whereby_trigger.decide.failure import describe, kind, storable
 from whereby_trigger.decide.predicates import Predicates
 from whereby_trigger.decide.queued import Queued
+from whereby_trigger.decide.suspects import Suspects
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.verdict import ask
 from whereby_trigger.errors import StoreError
@@ -19,6 +24,9 @@ from whereby_trigger.store import Decision, State, Store
 from whereby_trigger.webhook import Room, RoomWebhook, Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
+
+SUSPECT: Final = 2
+"""A webhook that was pending at this many ends of a process may be what ends it."""
 
 MAX_BLAMED: Final = 3
 """A webhook that was in user code at this many ends of a process is not asked about again."""
@@ -63,7 +71,7 @@ class Decider:
         self._subdomain = subdomain
         self._held = held
         self._claim = claim
-        self._alone = asyncio.Lock()
+        self._suspects = Suspects()
 
     async def decide(self, queued: Queued) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
@@ -86,43 +94,38 @@ class Decider:
         if queued.attempts >= MAX_BLAMED:
             reason = f"the process ended while it was in user code, {queued.attempts} times"
             return self._decision(queued, Outcome(State.FAILED, reason), [])
-        if queued.takeovers == 0:
-            return await self._run(queued)
-        if queued.attempts == 0:
-            return await self._run_blamed(queued)
-        async with self._alone:
-            return await self._run_blamed(queued)
+        if queued.takeovers < SUSPECT:
+            return await self._run(queued, self._user_code)
+        async with self._suspects.alone(queued):
+            if not await self._store.blame(queued.seq):
+                return None
+            return await self._run(queued, self._user_code.ahead())
 
-    async def _run_blamed(self, queued: Queued) -> Decision | None:
-        if not await self._store.blame(queued.seq):
-            return None
-        return await self._run(queued)
-
-    async def _run(self, queued: Queued) -> Decision:
+    async def _run(self, queued: Queued, user_code: UserCode) -> Decision:
         errors = _Errors(self._store, queued.webhook.id)
         if time.time() - queued.queued_at > self._max_age:
             reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
             return self._decision(queued, Outcome(State.SKIPPED, reason), errors.close())
-        outcome = await self._ask(queued)
+        outcome = await self._ask(queued, user_code)
         if outcome.error is not None:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
             # Predicates are registered for webhooks that name a room, and for no others.
             success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
-            await self._emit(TRIGGER_EVENT_SUCCESS, success, errors)
+            await self._emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors)
             if self._claim is not None:
                 claimed = await self._claim(queued.room, queued.webhook, time.time())
                 outcome = Outcome(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
-        listened = await self._emit_type(queued.webhook, errors)
+        listened = await self._emit_type(queued.webhook, user_code, errors)
         if outcome.state is State.UNHANDLED and listened:
             outcome = Outcome(State.NOTIFIED, "no predicate for its type; its listeners were called")
         return self._decision(queued, outcome, errors.close())
 
-    async def _ask(self, queued: Queued) -> Outcome:
+    async def _ask(self, queued: Queued, user_code: UserCode) -> Outcome:
         predicate = self._predicates.get(queued.webhook.type)
         if predicate is None:
             return Outcome(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
-        verdict = await ask(predicate, queued.webhook, self._user_code)
+        verdict = await ask(predicate, queued.webhook, user_code)
         if verdict.answer is None:
             return Outcome(State.FAILED, verdict.reason, verdict.asked, verdict.error)
         if not verdict.answer:
@@ -132,13 +135,13 @@ class Decider:
             return Outcome(State.FAILED, reason, verdict.asked)
         return Outcome(State.FIRED, verdict.reason, verdict.asked)
 
-    async def _emit_type(self, webhook: Webhook, errors: "_Errors") -> bool:
+    async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
         # Whereby may name a new type as it likes, but the success is told only by a predicate.
         event: str = webhook.type
-        return event != TRIGGER_EVENT_SUCCESS and await self._emit(event, webhook, errors)
+        return event != TRIGGER_EVENT_SUCCESS and await self._emit(event, webhook, user_code, errors)
 
-    async def _emit(self, event: str, payload: Any, errors: "_Errors") -> bool:
-        return await self._emitter.emit(event, payload, self._user_code, errors.add)
+    async def _emit(self, event: str, payload: Any, user_code: UserCode, errors: "_Errors") -> bool:
+        return await self._emitter.emit(event, payload, user_code, errors.add)
 
     def _decision(self, queued: Queued, outcome: Outcome, errors: list[str]) -> Decision:
         return Decision(

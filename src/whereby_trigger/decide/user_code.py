@@ -1,6 +1,7 @@
 """How user code is called: sync code in its thread, async code on the loop, and no exception of either gets further."""
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -23,13 +24,20 @@ class UserCode:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._thread = UserThread(limit)
+        self._run_sync = self._thread.run
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def ahead(self) -> "UserCode":
+        """Give the same user code, with its sync calls before all that wait for the thread."""
+        twin = copy.copy(self)
+        twin._run_sync = self._thread.run_next
+        return twin
 
     async def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Outcome:
         """Call a function within the time limit, and await what it returns where that can be awaited."""
         if is_async:
             return await self._within_limit(_outcome(function, arguments))
-        outcome = await self._thread.run(function, *arguments)
+        outcome = await self._run_sync(function, *arguments)
         if _is_awaitable(outcome.value):
             return await self._within_limit(_outcome(_itself, (outcome.value,)))
         return outcome
@@ -48,7 +56,7 @@ class UserCode:
         if is_async:
             await self._begin(function, arguments, failed)
             return
-        outcome = await self._thread.run(function, *arguments)
+        outcome = await self._run_sync(function, *arguments)
         if outcome.error is not None:
             failed(outcome.error)
         elif _is_awaitable(outcome.value):

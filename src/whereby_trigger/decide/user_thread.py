@@ -50,11 +50,20 @@ class UserThread:
 
         A call that takes longer than the limit gives LeftBehind, and the calls behind it go on in a new thread.
         """
+        return self._put(function, arguments, next=False)
+
+    def run_next(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Outcome]":
+        """Do the same, before all the calls that wait."""
+        return self._put(function, arguments, next=True)
+
+    def _put(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], *, next: bool
+    ) -> "asyncio.Future[Outcome]":
         loop = asyncio.get_running_loop()
         if self._worker is None:
             self._worker = _Worker(loop, deque())
         call = Call(function, arguments, loop.create_future())
-        self._worker.put(call)
+        self._worker.put(call, next=next)
         if self._check is None:
             self._check = loop.call_later(self._limit, self._look)
         return call.future
@@ -105,10 +114,13 @@ class _Worker:
         with self._turn:
             return self.current is not None or bool(self._calls)
 
-    def put(self, call: Call) -> None:
-        """Have a call run after those that are there."""
+    def put(self, call: Call, *, next: bool) -> None:
+        """Have a call run after those that are there, or next."""
         with self._turn:
-            self._calls.append(call)
+            if next:
+                self._calls.appendleft(call)
+            else:
+                self._calls.append(call)
         if not self._wake.is_set():
             self._wake.set()
 
