@@ -8,10 +8,10 @@ from types import TracebackType
 import pytest
 
 from tests.support.outage import AwayStore
+from tests.support.stored import records_in
 from tests.support.until import eventually
-from whereby_trigger.store import Query, Record
+from whereby_trigger.store import Record
 from whereby_trigger.store.spill import Spill, Spool
-from whereby_trigger.store.sqlite import SqliteStore
 
 
 class Spilling:
@@ -41,12 +41,7 @@ class Spilling:
 
     async def records(self) -> list[Record]:
         """Read what the store holds, in order of arrival there, whether the replica reaches it or not."""
-        store = SqliteStore(self.url)
-        await store.peek()
-        try:
-            return (await store.find(Query()))[::-1]
-        finally:
-            await store.close()
+        return await records_in(self.url)
 
     async def ids(self) -> list[str]:
         return [record.id for record in await self.records()]

@@ -7,9 +7,10 @@ import pytest
 
 from tests.spill.conftest import Open, Spilling
 from tests.support.arrivals import NOW, arrival
+from tests.support.rooms import bring_to
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store import Added, Arrival, SessionChange, State
+from whereby_trigger.store import Added, Arrival, RoomState, SessionChange, State
 from whereby_trigger.store.spill import look_into
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +26,11 @@ async def test_a_database_that_is_there_gets_each_delivery_itself(one: Spilling)
     assert (await add(one, "a"))[0].duplicate
     assert await one.ids() == ["a"]
     assert one.spill.length == 0
+
+
+async def test_what_is_added_at_once_after_the_start_is_sent_once(one: Spilling) -> None:
+    await add(one, "a", "b")
+    assert one.store.asked == ["a", "b"]
 
 
 async def test_what_a_database_that_is_down_refuses_is_on_the_disk_when_it_is_answered(one: Spilling) -> None:
@@ -142,6 +148,17 @@ async def test_everything_of_a_delivery_is_kept(one: Spilling) -> None:
     assert [spooled.arrival for spooled in read] == [odd, ended]
 
 
+async def test_what_it_says_of_a_session_takes_effect_when_it_is_in_the_database(one: Spilling) -> None:
+    room = await bring_to(one.store, RoomState.LIVE, session_id="s")
+    one.store.go_down()
+    change = SessionChange(room.key, False, "s", None)
+    await one.spill.add(Arrival("a", "room.session.ended", room.key, b"{}", NOW, change=change))
+    one.store.come_back()
+    await one.drained()
+    (stopping,) = await one.store.stopping()
+    assert stopping.id == room.id
+
+
 async def test_a_replica_without_its_lease_hands_nothing_over_until_it_has_one(one: Spilling) -> None:
     one.leased = False
     one.store.go_down()
@@ -169,7 +186,7 @@ async def test_what_is_left_at_the_close_is_handed_over_after_the_next_start(
     assert f"2 deliveries from before wait in the spill {one.path}" in caplog.text
     await other.drained()
     assert await other.ids() == ["a", "b"]
-    assert "the database takes deliveries again, and has 2 from the spill" in caplog.text
+    await eventually(lambda: "the database takes deliveries again, and has 2 from the spill" in caplog.text)
 
 
 async def test_after_a_restart_nothing_overtakes_what_was_left(opened: Open) -> None:

@@ -8,13 +8,14 @@ from whereby_trigger.stores import store_for
 
 def stored(url: str) -> list[Record]:
     """Read every stored webhook, oldest first, without creating or taking over anything."""
+    return asyncio.run(records_in(url))
 
-    async def read() -> list[Record]:
-        store = store_for(url)
-        await store.peek()
-        try:
-            return await store.find(Query())
-        finally:
-            await store.close()
 
-    return asyncio.run(read())[::-1]
+async def records_in(url: str) -> list[Record]:
+    """Do the same in an event loop."""
+    store = store_for(url)
+    await store.peek()
+    try:
+        return (await store.find(Query()))[::-1]
+    finally:
+        await store.close()

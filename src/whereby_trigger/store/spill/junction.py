@@ -87,7 +87,8 @@ class Junction:
         self._way = Way.DATABASE
         self.diverted.clear()
         for passing in self._passing:
-            self._send(passing)
+            if passing.sent is None:
+                self._send(passing)
 
     def _send(self, passing: Passing) -> None:
         passing.sent = asyncio.ensure_future(self._store.add(passing.arrival))

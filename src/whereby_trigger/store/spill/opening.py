@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -20,7 +20,7 @@ OURS: Final = 0x77745350
 FORMAT: Final = 1
 CREATE = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE deliveries (seq INTEGER PRIMARY KEY, arrival BLOB NOT NULL, refused TEXT);
+CREATE TABLE deliveries (seq INTEGER PRIMARY KEY AUTOINCREMENT, arrival BLOB NOT NULL, refused TEXT);
 PRAGMA application_id = {OURS};
 PRAGMA user_version = {FORMAT};
 COMMIT;
@@ -76,7 +76,9 @@ def enter(path: Path) -> tuple[sqlite3.Connection, Held, int]:
         connection.execute(TRY_AGAIN)
         waiting = _count(connection).waiting
         if not waiting:
-            connection.execute("VACUUM")
+            # It gives back space, and on a full disk cannot.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("VACUUM")
         undo.pop_all()
         return connection, Held(lock), waiting
 

@@ -1,8 +1,10 @@
 """The spool: a file in which deliveries wait for the database, in the order in which they came, each synced to disk."""
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Sequence, Set
+from functools import partial
 from typing import Final
 
 from msgspec import MsgspecError, Struct, msgpack
@@ -14,7 +16,7 @@ from whereby_trigger.store.sqlite import file
 from whereby_trigger.store.sqlite.writer import Writer
 
 APPEND = "INSERT INTO deliveries (arrival) VALUES (?)"
-HEAD = "SELECT seq, arrival FROM deliveries WHERE refused IS NULL ORDER BY seq LIMIT ?"
+HEAD = "SELECT seq, arrival FROM deliveries WHERE refused IS NULL ORDER BY seq"
 REMOVE = "DELETE FROM deliveries WHERE seq = ?"
 REFUSE = "UPDATE deliveries SET refused = ? WHERE seq = ?"
 PING = f"PRAGMA user_version = {opening.FORMAT}"
@@ -34,12 +36,13 @@ class Spooled(Struct, frozen=True):
 class Spool:
     """Keep deliveries in a SQLite file that one process at a time has open; `length` is how many wait in it.
 
-    Raises ConfigError for a URL that names no file. Every verb raises StoreUnavailable where the disk does not take it.
+    Raises ConfigError for a URL that names no file. Verbs raise StoreUnavailable where the disk does not take it.
     """
 
     def __init__(self, url: str) -> None:
         self.path = file.path_of(url, opening.CALLED)
         self.length = 0
+        self._gone: set[int] = set()
         self._writer: Writer | None = None
 
     async def open(self) -> None:
@@ -53,6 +56,7 @@ class Spool:
     async def close(self) -> None:
         """Finish what was handed over, and let go of the file."""
         if self._writer is not None:
+            await self.remove(())
             await self._writer.close(CLOSE_TIMEOUT)
 
     def append(self, arrival: Arrival) -> "asyncio.Future[None]":
@@ -69,13 +73,21 @@ class Spool:
 
     def head(self) -> Awaitable[list[Spooled]]:
         """Read the oldest, once all that was handed over before is there: at most BATCH of them, or BATCH_BYTES."""
-        return self._opened.submit(_head)
+        return self._opened.submit(partial(_head, gone=frozenset(self._gone)))
 
     async def remove(self, seqs: Sequence[int]) -> None:
-        """Forget deliveries that the database has."""
-        rows = [(seq,) for seq in seqs]
-        await self._opened.submit(lambda connection: connection.executemany(REMOVE, rows).rowcount)
-        self.length -= len(rows)
+        """Forget deliveries that the database has; on a disk that is full, at first in memory only.
+
+        A full disk takes no deletion either, and must not keep deliveries from a database that is back. What a crash
+        brings up again then is a duplicate.
+        """
+        self._gone.update(seqs)
+        self.length -= len(seqs)
+        rows = [(seq,) for seq in self._gone]
+        with contextlib.suppress(StoreUnavailable):
+            if rows:
+                await self._opened.submit(lambda connection: connection.executemany(REMOVE, rows).rowcount)
+            self._gone.difference_update(seq for (seq,) in rows)
 
     async def set_aside(self, seq: int, reason: str) -> None:
         """Keep a delivery, but have it wait no more until the file is opened again."""
@@ -97,12 +109,14 @@ class Spool:
             self.length -= 1
 
 
-def _head(connection: sqlite3.Connection) -> list[Spooled]:
+def _head(connection: sqlite3.Connection, gone: Set[int]) -> list[Spooled]:
     found: list[Spooled] = []
     size = 0
-    for seq, packed in connection.execute(HEAD, (BATCH,)):
+    for seq, packed in connection.execute(HEAD):
+        if seq in gone:
+            continue
         size += len(packed)
-        if found and size > BATCH_BYTES:
+        if found and (len(found) == BATCH or size > BATCH_BYTES):
             break
         found.append(Spooled(seq, _unpack(packed)))
     return found

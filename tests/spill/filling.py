@@ -1,0 +1,43 @@
+"""A spool on a disk that fills up and is cleared again; a limit on the size of files stands in for the disk."""
+
+import asyncio
+import os
+import resource
+import sys
+
+from tests.store.sqlite.filling import ROOM_LEFT, limit_files
+from tests.support.arrivals import arrival
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store.spill import Spool, look_into
+
+
+async def main(url: str) -> None:
+    spool = Spool(url)
+    await spool.open()
+    taken, refused, reason = 0, 0, ""
+    limit_files(ROOM_LEFT)
+    for n in range(100):
+        try:
+            await spool.append(arrival(f"{n}", body=os.urandom(50_000)))
+            taken += 1
+        except StoreUnavailable as error:
+            refused, reason = refused + 1, str(error)
+    full = await emptied(spool)
+    limit_files(resource.RLIM_INFINITY)
+    await spool.append(arrival("after"))
+    after = await emptied(spool)
+    await spool.close()
+    left = look_into(spool.path).waiting
+    print(taken, refused, reason, full, after, left, sep="\n")
+
+
+async def emptied(spool: Spool) -> int:
+    removed = 0
+    while rows := await spool.head():
+        removed += len(rows)
+        await spool.remove([row.seq for row in rows])
+    return removed
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
