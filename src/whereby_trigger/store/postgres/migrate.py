@@ -7,7 +7,12 @@ from whereby_trigger.store.postgres.link import Connection, transaction
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger migrates', 0))"
 WAIT_FOR_OTHERS = "SET LOCAL lock_timeout = '60s'"
-THERE = "SELECT to_regclass('whereby_trigger.version') IS NOT NULL"
+# Not to_regclass, which goes by what the server process remembers: having waited for the lock it would still say no.
+THERE = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS classes
+JOIN pg_catalog.pg_namespace AS spaces ON spaces.oid = classes.relnamespace
+WHERE spaces.nspname = 'whereby_trigger' AND classes.relname = 'version')
+"""
 VERSION = "SELECT schema, admits FROM whereby_trigger.version"
 
 
