@@ -15,7 +15,7 @@ class Run:
 
     `stop` is why the assistant was asked to end, `handed_over` whether it was ended for another replica's sake,
     `extend` moves a process assistant's deadline, `heard_to` is the number up to which the session has been told
-    of all that concerns it.
+    of all that concerns it, which is what came after the number of its room.
     """
 
     def __init__(self, room: Room) -> None:
@@ -31,7 +31,7 @@ class Run:
 
     def hear(self, seq: int, body: bytes) -> None:
         """Pass a webhook of the room on to the session, unless it came before the session or is known to it."""
-        if seq <= self.heard_to or seq in self._heard:
+        if seq <= max(self.heard_to, self.room.seq) or seq in self._heard:
             return
         self._heard.add(seq)
         webhook = _decoded(body)
@@ -39,8 +39,13 @@ class Run:
             self.session.hear(webhook)
 
     def heard_all_to(self, upto: int) -> None:
-        """Take note that nothing with a number up to this one is still to come."""
-        self.heard_to = max(self.heard_to, upto)
+        """Take note that nothing with a number up to this one is still to come.
+
+        A store that cannot say so yet of a number as young as the session's beginning names a lower one: from there
+        on the session hears with the others, instead of by itself.
+        """
+        fresh = self.heard_to == self.room.seq
+        self.heard_to = upto if fresh else max(self.heard_to, upto)
         self._heard = {seq for seq in self._heard if seq > self.heard_to}
 
     def hand_over(self, reason: str) -> None:

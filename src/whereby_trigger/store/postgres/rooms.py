@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store.open_room import OpenRoom, pack, unpack
+from whereby_trigger.store.open_room import OpenRoom, is_over, pack, unpack
 from whereby_trigger.store.postgres.link import Connection, affected, transaction
-from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange, session_change
+from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
-from whereby_trigger.webhook import decode
 
 LOCK = """
 SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
@@ -31,7 +30,8 @@ FOLLOW = "UPDATE whereby_trigger.rooms SET successor = $2 WHERE id = $1"
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
 TAKE = """
 WITH next AS MATERIALIZED (
-    SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting' AND not_before <= whereby_trigger.clock()
+    SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting'
+    AND NOT (since <= whereby_trigger.clock() AND whereby_trigger.clock() < not_before)
     AND EXISTS (SELECT FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock())
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
@@ -88,7 +88,8 @@ SELECT seq FROM whereby_trigger.webhooks
 WHERE stored_at < whereby_trigger.clock() - $1::float8 ORDER BY seq DESC LIMIT 1
 """
 HEARD = """
-SELECT room, seq, body FROM whereby_trigger.webhooks WHERE seq > $1 AND room = ANY($2::text[]) ORDER BY seq LIMIT $3
+SELECT room, seq, body FROM whereby_trigger.webhooks
+WHERE seq > $1 AND seq <= $2 AND room = ANY($3::text[]) ORDER BY seq LIMIT $4
 """
 FORGET = """
 DELETE FROM whereby_trigger.rooms WHERE id IN (
@@ -100,7 +101,8 @@ DELETE FROM whereby_trigger.rooms WHERE id IN (
 SETTLES_IN = 10.0
 """Seconds after which no lower number comes to light any more: numbers are given out before they are committed."""
 
-PAGE = 5000
+PAGE = 500
+LAST = 2**63 - 1
 
 
 class Move(NamedTuple):
@@ -135,12 +137,10 @@ async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
 
 
 async def _is_over(connection: Connection, request: RoomRequest) -> bool:
-    """Tell whether the session of the webhook that fired has ended already, as far as is known by now."""
+    """Tell whether the session of the webhook that fired is over already."""
     if request.webhook is None:
         return False
-    rows = await connection.fetch(SESSION_CHANGES, request.key)
-    changes = (session_change(decode(row["body"]), request.key) for row in rows)
-    return any(change is not None and change.ends(request.session_id, request.asked_at) for change in changes)
+    return is_over(request, [row["body"] for row in await connection.fetch(SESSION_CHANGES, request.key)])
 
 
 async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...]) -> list[Room]:
@@ -228,8 +228,10 @@ async def read(connection: Connection, limit: int | None) -> list[Room]:
 
 async def heard(connection: Connection, after: int, keys: frozenset[str]) -> Heard:
     settled = await connection.fetchval(SETTLED, SETTLES_IN) or 0
-    rows = await connection.fetch(HEARD, after, sorted(keys), PAGE)
+    rows = await connection.fetch(HEARD, after, settled, sorted(keys), PAGE)
     more = len(rows) == PAGE
+    if not more:
+        rows += await connection.fetch(HEARD, max(after, settled), LAST, sorted(keys), None)
     return Heard(tuple(tuple(row) for row in rows), rows[-1]["seq"] if more else settled, more)
 
 
