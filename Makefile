@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VENV := .venv/.created
 BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
-CODE := $(wildcard src tests examples reliability bench scripts)
+CODE := $(wildcard src tests examples reliability bench deploy scripts)
 
 .PHONY: help venv demo test check reliability bench pins clean
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 LIMIT = 400
-FOLDERS = ("src", "tests", "examples", "reliability", "bench", "scripts")
+FOLDERS = ("src", "tests", "examples", "reliability", "bench", "deploy", "scripts")
 SHOWN = 5
 
 

@@ -17,7 +17,8 @@ from whereby_trigger.testing import webhook
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-PAGES = [Page(path) for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *EXAMPLES.glob("*.md")])]
+FOLDERS = (ROOT, ROOT / "deploy", ROOT / "docs", EXAMPLES)
+PAGES = [Page(path) for folder in FOLDERS for path in sorted(folder.glob("*.md"))]
 # An assistant may stay for as long as a drain lasts.
 ENVIRONMENT = {
     "ASSISTANT": "true",
