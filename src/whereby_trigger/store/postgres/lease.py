@@ -7,7 +7,8 @@ from whereby_trigger.store.postgres.link import Connection, affected, transactio
 
 JOIN = """
 INSERT INTO whereby_trigger.replicas (id, pid, seen_at, expires)
-VALUES ($1, $2, whereby_trigger.clock(), whereby_trigger.clock() + $3::float8) ON CONFLICT (id) DO NOTHING
+VALUES ($1, $2, whereby_trigger.clock(), whereby_trigger.clock() + $3::float8)
+ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, seen_at = excluded.seen_at
 """
 RENEW = """
 UPDATE whereby_trigger.replicas
