@@ -32,6 +32,7 @@ async def run(folder: Path, stores: Stores, *, deaths: int) -> Result:
                 fleet.replicas.remove(doomed)
                 if await doomed.ended() != -9:
                     problems.append(f"{boundary}: the replica did not die there")
+                await fleet.send(webhook("room.session.ended", room=room, room_session_id=room), survivor)
         fleet.ticks.fresh()
         doubled = len(overlaps(fleet.ticks.all))
         async with viewing(fleet.url) as view:
@@ -52,7 +53,7 @@ async def run(folder: Path, stores: Stores, *, deaths: int) -> Result:
 
 async def _join(fleet: Fleet, room: str, doomed: Receiver, survivor: Receiver) -> str:
     """Deliver a join to the doomed replica, and again to the other where no answer came; give its id."""
-    sent = webhook("room.client.joined", room=room)
+    sent = webhook("room.client.joined", room=room, room_session_id=room)
     if await fleet.send(sent, doomed) != 200:
         await fleet.send(sent, survivor)
     return sent.id
