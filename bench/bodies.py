@@ -43,7 +43,7 @@ class Requests(Struct, frozen=True):
 
 def bodies(rooms: int = ROOMS) -> Iterator[Body]:
     """Make up webhooks without end, room after room, each with an id that no other run will have either."""
-    before_id, between, after_room = _template()
+    before_id, between, after_room = template()
     chance = random.SystemRandom()
     seeded = random.Random(chance.getrandbits(128))
     number = 0
@@ -74,7 +74,8 @@ def write_requests(path: Path, source: Iterator[Body], count: int, now: float) -
     return Requests(path, count, size)
 
 
-def _template() -> tuple[bytes, bytes, bytes]:
+def template() -> tuple[bytes, bytes, bytes]:
+    """Give what of a body stands before its id, between that and the room's six digits with their name, and after."""
     id, room = "0" * 2 * ID_BYTES, "/room-000000"
     built = msgspec.json.decode(webhook("room.client.joined", room=room, id=id).raw)
     built["data"]["metadata"] = ""

@@ -47,9 +47,21 @@ class Books(ABC):
                 await asyncio.sleep(LOOK)
         return time.monotonic()
 
+    async def leave_pending(self, webhooks: int, now: float) -> None:
+        """Make the newest webhooks what a replica that was stopped has left undecided; nobody may write meanwhile."""
+        newest = f"(SELECT seq FROM {self.table} ORDER BY seq DESC LIMIT {webhooks})"
+        await self.tell(
+            f"UPDATE {self.table} SET state = 'pending', owner = NULL, takeovers = 1, attempts = 0, reason = '', "
+            f"decided_at = NULL, received_at = {now}, queued_at = {now} WHERE seq IN {newest}"
+        )
+
     @abstractmethod
     async def ask(self, question: str) -> tuple[Any, ...]:
         """Give the first row of an answer; empty where there is none."""
+
+    @abstractmethod
+    async def tell(self, statement: str) -> None:
+        """Have a statement done."""
 
     @abstractmethod
     async def size(self) -> int:
@@ -63,12 +75,20 @@ class SqliteBooks(Books):
         self._path = path_of(url)
 
     async def ask(self, question: str) -> tuple[Any, ...]:
-        with contextlib.closing(sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=5)) as connection:
+        with self._connected() as connection:
             return tuple(connection.execute(question).fetchone() or ())
+
+    async def tell(self, statement: str) -> None:
+        with self._connected() as connection:
+            connection.execute(statement)
 
     async def size(self) -> int:
         files = [self._path, *(Path(f"{self._path}{end}") for end in ("-wal", "-shm"))]
         return sum(file.stat().st_size for file in files if file.exists())
+
+    def _connected(self) -> "contextlib.closing[sqlite3.Connection]":
+        place = f"{self._path.as_uri()}?mode=rw"
+        return contextlib.closing(sqlite3.connect(place, uri=True, timeout=5, isolation_level=None))
 
 
 class PostgresBooks(Books):
@@ -81,6 +101,9 @@ class PostgresBooks(Books):
 
     async def ask(self, question: str) -> tuple[Any, ...]:
         return tuple(await self._connection.fetchrow(question) or ())
+
+    async def tell(self, statement: str) -> None:
+        await self._connection.execute(statement)
 
     async def size(self) -> int:
         (size,) = await self.ask(f"SELECT pg_total_relation_size('{self.table}')")

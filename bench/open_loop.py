@@ -75,16 +75,18 @@ class OpenLoop:
         await self._answers()
         return deliveries
 
-    async def close(self) -> None:
-        """Hang up."""
+    def hang_up(self) -> None:
+        """Close every connection; what is sent later is sent over new ones."""
         for connection in self.connections:
             connection.close()
+        self.connections.clear()
+        self._idle.clear()
 
     async def __aenter__(self) -> "OpenLoop":
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        await self.close()
+        self.hang_up()
 
     def _send(self, body: Body, written: bytes, due: float, connection: Connection, first: bool) -> Delivery:
         delivery = Delivery(body.id, due, time.monotonic(), first)

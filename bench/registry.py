@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from bench.outcome import Outcome
 from bench.setting import Setting
-from bench.tables import bursts, latency, throughput
+from bench.tables import bursts, growth, latency, throughput
 
 
 class Table(Struct, frozen=True):
@@ -55,5 +55,16 @@ are decided when nothing is pending in the store.""",
         bursts.Dose,
         bursts.run,
         bursts.TARGETS,
+    ),
+    4: Table(
+        "Growth",
+        """\
+The load of table 1, on stores that hold decided webhooks already, put there by SQL: ids in no order, 550 bytes each,
+spread over 1,000 rooms and six days. A start counts from before Python is started, on a store in which the newest
+webhooks were left pending by a replica that was stopped. Memory is what the process has in RAM: idle is after its first
+hundred deliveries; after a burst, and after a load, it has five seconds to give back what it can.""",
+        growth.Dose,
+        growth.run,
+        growth.TARGETS,
     ),
 }
