@@ -181,12 +181,12 @@ async def test_what_is_left_at_the_close_is_handed_over_after_the_next_start(
     one.store.go_down()
     await add(one, "a", "b")
     await one.spill.close()
-    assert f"2 deliveries stay in the spill {one.path} until the next start" in caplog.text
+    assert f"deliveries that stay in the spill {one.path} until the next start: 2" in caplog.text
     other = await opened()
-    assert f"2 deliveries from before wait in the spill {one.path}" in caplog.text
+    assert f"deliveries from before that wait in the spill {one.path}: 2" in caplog.text
     await other.drained()
     assert await other.ids() == ["a", "b"]
-    await eventually(lambda: "the database takes deliveries again, and has 2 from the spill" in caplog.text)
+    await eventually(lambda: "the database takes deliveries again, and has those from the spill: 2" in caplog.text)
 
 
 async def test_after_a_restart_nothing_overtakes_what_was_left(opened: Open) -> None:
@@ -239,7 +239,7 @@ async def test_an_outage_is_said_once_with_its_reason_and_its_end_once(
     await eventually(lambda: len(caplog.messages) == 2)
     assert caplog.messages == [
         f"deliveries go into the spill {one.path}: the database takes no part now: it is down",
-        "the database takes deliveries again, and has 3 from the spill",
+        "the database takes deliveries again, and has those from the spill: 3",
     ]
 
 

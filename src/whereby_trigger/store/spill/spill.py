@@ -70,7 +70,7 @@ class Spill:
         """
         await self._spool.open()
         if self.length:
-            logger.info("%d deliveries from before wait in the spill %s", self.length, self._spool.path)
+            logger.info("deliveries from before that wait in the spill %s: %d", self._spool.path, self.length)
         joining = asyncio.ensure_future(self._join())
         try:
             await asyncio.wait({joining}, timeout=JOIN_WITHIN)
@@ -118,7 +118,7 @@ class Spill:
         self._junction.divert("the trigger stops")
         await self._spool.close()
         if self.length:
-            logger.warning("%d deliveries stay in the spill %s until the next start", self.length, self._spool.path)
+            logger.warning("deliveries that stay in the spill %s until the next start: %d", self._spool.path, self.length)
 
     async def _run(self, joining: "asyncio.Future[None]") -> None:
         await self._joined(joining)
@@ -153,7 +153,7 @@ class Spill:
             else:
                 pause, answers = SHORTEST_PAUSE, True
         if moved:
-            logger.info("the database takes deliveries again, and has %d from the spill", moved)
+            logger.info("the database takes deliveries again, and has those from the spill: %d", moved)
 
     async def _move(self) -> int:
         if not self._held():
