@@ -1,7 +1,7 @@
 """The checker: what was acknowledged, stored, decided and heard, set against each other. Pure."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import StrEnum
 from itertools import pairwise
 
@@ -18,6 +18,7 @@ class Evidence(Struct, frozen=True):
     """Hold what is known at the end: what was sent and how often, the ledger, the store by arrival, what was heard.
 
     `late_takeovers`: what a dead replica left may come after newer webhooks of its room that others received.
+    `refused` are those that were refused once: they may be stored all the same, but to the sender they come later.
     """
 
     items: Mapping[str, Item]
@@ -26,6 +27,7 @@ class Evidence(Struct, frozen=True):
     records: Sequence[Record]
     emissions: Sequence[Emission]
     late_takeovers: bool = False
+    refused: Set[str] = frozenset()
 
     @property
     def parked(self) -> list[str]:
@@ -130,7 +132,8 @@ def _overtaken(evidence: Evidence) -> list[str]:
     overtaken = []
     for emission in evidence.emissions:
         item = evidence.items.get(emission.id)
-        if item is None or emission.id not in arrival or (evidence.late_takeovers and emission.attempt > 1):
+        late = emission.id in evidence.refused or (evidence.late_takeovers and emission.attempt > 1)
+        if item is None or emission.id not in arrival or late:
             continue
         place = emission.life, item.room
         if arrival[emission.id] < newest.get(place, -1):

@@ -126,6 +126,10 @@ class Fleet:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Kill every replica and all that it started."""
         for replica in self.replicas:
             for process in family(replica.pid):
                 with contextlib.suppress(ProcessLookupError):

@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--ticks", required=True)
     parser.add_argument("--assistant", choices=FORMS, default="process")
     parser.add_argument("--lease-ttl", type=float, default=30.0)
+    parser.add_argument("--spill")
     parser.add_argument("--max-rooms", type=int, default=200)
     parser.add_argument("--stop-grace", type=float, default=2.0)
     parser.add_argument("--drain-timeout", type=float, default=0.2)
@@ -118,6 +119,7 @@ def main() -> None:
         host="127.0.0.1",
         secret=SECRET,
         store=options.store,
+        spill=options.spill,
         lease_ttl=options.lease_ttl,
         max_rooms=options.max_rooms,
         stop_grace=options.stop_grace,

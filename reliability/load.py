@@ -57,7 +57,8 @@ class Load:
         self, records: Sequence[Record], emissions: Sequence[Emission], *, late_takeovers: bool = False
     ) -> Evidence:
         acknowledged = self._ledger.close()
-        return Evidence(self.items, self.sender.sends, acknowledged, records, emissions, late_takeovers)
+        sender = self.sender
+        return Evidence(self.items, sender.sends, acknowledged, records, emissions, late_takeovers, sender.refused)
 
     def close(self) -> None:
         self._connections.close()

@@ -53,6 +53,7 @@ class Sender:
         self._chance = random.Random(0)
         self.up = asyncio.Event()
         self.sends: Counter[str] = Counter()
+        self.refused: set[str] = set()
         self.answers: Counter[int] = Counter()
         self.each: list[Answer] = []
         self.acknowledged = 0
@@ -107,6 +108,8 @@ class Sender:
         except TimeoutError:
             answer = 504
         self.answers[answer] += 1
+        if answer != 200:
+            self.refused.add(item.id)
         self.each.append(Answer(began, time.monotonic() - began, answer))
         return answer
 

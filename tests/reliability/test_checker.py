@@ -86,6 +86,11 @@ def test_a_takeover_that_comes_late_overtakes_nothing_where_it_may() -> None:
     assert check(msgspec.structs.replace(evidence, late_takeovers=True)) == {}
 
 
+def test_what_was_refused_once_overtakes_nothing() -> None:
+    evidence = msgspec.structs.replace(GOOD, **BROKEN[Rule.OVERTAKEN]())
+    assert check(msgspec.structs.replace(evidence, refused={"a"})) == {}
+
+
 def test_a_webhook_parked_as_poison_is_counted_apart() -> None:
     reason = "the process ended while it was in user code, 3 times"
     parked = msgspec.structs.replace(GOOD, records=with_record("a", state=State.FAILED, reason=reason))
