@@ -13,6 +13,8 @@ from tests.support.until import eventually
 from whereby_trigger.store import Record
 from whereby_trigger.store.spill import Spill, Spool
 
+LONG = 1000.0
+
 
 class Spilling:
     """Spill what is added while the store is away, for as long as an `async with` block.
@@ -62,11 +64,18 @@ Open = Callable[..., Awaitable[Spilling]]
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nobody wait for seconds."""
-    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", 0.3)
-    monkeypatch.setattr("whereby_trigger.store.spill.spill.JOIN_WITHIN", 0.3)
+    """Have no busy machine pass for a database that is away, and one that is away be tried again soon."""
+    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.spill.JOIN_WITHIN", LONG)
     monkeypatch.setattr("whereby_trigger.store.spill.spill.SHORTEST_PAUSE", 0.05)
     monkeypatch.setattr("whereby_trigger.store.spill.spill.LONGEST_PAUSE", 0.1)
+
+
+@pytest.fixture
+def impatience(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait not long for a database that is silent."""
+    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", 0.2)
+    monkeypatch.setattr("whereby_trigger.store.spill.spill.JOIN_WITHIN", 0.2)
 
 
 @pytest.fixture

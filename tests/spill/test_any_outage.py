@@ -44,6 +44,8 @@ async def live_through(folder: Path, steps: list[str]) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(STEPS), max_size=60))
-def test_all_that_was_answered_arrives_once_and_in_order_whatever_the_outages(patience: None, steps: list[str]) -> None:
+def test_all_that_was_answered_arrives_once_and_in_order_whatever_the_outages(
+    impatience: None, steps: list[str]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(live_through(Path(folder), steps))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.spill.conftest import LONG
 from tests.support.asgi import Upload, call, post
 from tests.support.http import Answer, ask, request
 from tests.support.outage import AwayStore
@@ -20,8 +21,6 @@ from whereby_trigger.store.spill import Spool
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
-
-LONG = 1000.0
 
 
 class Outage:

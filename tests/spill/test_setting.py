@@ -6,8 +6,10 @@ import pytest
 
 from tests.support.process import run
 from tests.support.programs import HUMANS_JOIN, write
+from tests.support.replica import ROOT
 from whereby_trigger import ConfigError, Trigger
 from whereby_trigger.config import resolve
+from whereby_trigger.store.spill.junction import SPILL_AFTER
 from whereby_trigger.stores import spool_for
 from whereby_trigger.testing import webhook
 
@@ -20,6 +22,10 @@ def test_it_is_off_by_default_and_by_its_name() -> None:
     assert resolve({}, {}, environ).settings.spill == "sqlite:///spill.db"
     assert resolve({"spill": "off"}, {}, environ).settings.spill is None
     assert spool_for(None, DATABASE) is None
+
+
+def test_the_documented_wait_is_the_real_one() -> None:
+    assert f"does not answer within {SPILL_AFTER:g} s" in (ROOT / "docs" / "operating.md").read_text()
 
 
 def test_a_password_given_as_a_spill_is_not_shown() -> None:

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from tests.spill.conftest import Open, Spilling
+from tests.spill.conftest import LONG, Open, Spilling
 from tests.support.arrivals import NOW, arrival
 from tests.support.rooms import bring_to
 from tests.support.until import eventually
@@ -41,18 +41,20 @@ async def test_what_a_database_that_is_down_refuses_is_on_the_disk_when_it_is_an
     assert await one.ids() == []
 
 
+@pytest.mark.usefixtures("impatience")
 async def test_what_a_silent_database_does_not_answer_in_time_is_spilled(one: Spilling) -> None:
     one.store.fall_silent()
     assert [added.spilled for added in await add(one, "a", "b", "c")] == [True] * 3
     assert one.spill.length == 3
 
 
+@pytest.mark.usefixtures("impatience")
 async def test_once_one_was_spilled_the_next_ask_a_silent_database_no_more(
     one: Spilling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.store.fall_silent()
     await add(one, "a")
-    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", 1000)
+    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", LONG)
     assert [added.spilled for added in await add(one, "b", "c")] == [True] * 2
     assert not {"b", "c"} & set(one.store.asked)
 
@@ -108,9 +110,8 @@ async def test_a_drain_comes_to_its_end_under_a_load_that_never_ends(one: Spilli
 
 
 async def test_those_before_the_one_that_is_refused_go_before_it_into_the_spill(
-    one: Spilling, monkeypatch: pytest.MonkeyPatch
+    one: Spilling,
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", 1000)
     one.store.fall_silent()
     unanswered = asyncio.gather(*(one.spill.add(arrival(id)) for id in "ab"))
     refused = one.spill.add(arrival("c"))
@@ -121,6 +122,7 @@ async def test_those_before_the_one_that_is_refused_go_before_it_into_the_spill(
     assert await one.ids() == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("impatience")
 async def test_what_the_database_stored_although_it_did_not_answer_in_time_is_there_once(one: Spilling) -> None:
     await one.store.add(arrival("a"))
     one.store.fall_silent()
@@ -209,6 +211,7 @@ async def test_a_start_with_the_database_down_takes_deliveries_and_joins_it_when
     assert await one.ids() == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("impatience")
 async def test_a_start_waits_for_a_silent_database_only_for_so_long(opened: Open) -> None:
     one = await opened(lambda one: one.store.fall_silent())
     assert (await add(one, "a"))[0].spilled

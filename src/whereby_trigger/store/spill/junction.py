@@ -74,6 +74,7 @@ class Junction:
         for one in passing:
             one.late.cancel()
             if one.sent is not None:
+                # What the store has not begun it leaves out then, so that it comes in behind those before it.
                 one.sent.cancel()
             self._append(one.arrival, one.answer)
         self.diverted.set()

@@ -118,7 +118,9 @@ class Spill:
         self._junction.divert("the trigger stops")
         await self._spool.close()
         if self.length:
-            logger.warning("deliveries that stay in the spill %s until the next start: %d", self._spool.path, self.length)
+            logger.warning(
+                "deliveries that stay in the spill %s until the next start: %d", self._spool.path, self.length
+            )
 
     async def _run(self, joining: "asyncio.Future[None]") -> None:
         await self._joined(joining)
@@ -132,8 +134,8 @@ class Spill:
         while True:
             try:
                 return await joining
-            except StoreError as error:
-                self._say_away(str(error))
+            except Exception as error:
+                self._say_away(_in_words(error))
             pause = await self._rest(pause)
             joining = asyncio.ensure_future(self._join())
 
@@ -146,9 +148,9 @@ class Spill:
                 self._junction.hold()
             try:
                 moved += await self._move()
-            except StoreError as error:
-                self._junction.divert(str(error))
-                self._say_away(str(error))
+            except Exception as error:
+                self._junction.divert(_in_words(error))
+                self._say_away(_in_words(error))
                 pause, answers = await self._rest(pause), False
             else:
                 pause, answers = SHORTEST_PAUSE, True
@@ -182,3 +184,7 @@ class Spill:
         if why != self._told:
             self._told = why
             logger.warning("deliveries go into the spill %s: %s", self._spool.path, why)
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, StoreError) else type(error).__name__
