@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no test depend on what whoever runs it has set for a trigger of theirs."""
     for name in list(os.environ):
-        if name.startswith("WHEREBY") or name == "PORT":
+        if name.startswith(("WHEREBY", "PG")) or name == "PORT":
             monkeypatch.delenv(name)
 
 

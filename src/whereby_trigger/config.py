@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from whereby_trigger.errors import ConfigError
 
 PREFIX = "WHEREBY_TRIGGER_"
-PASSWORDS = re.compile(r"(?<=://).*(?=@)|(?<=\?).*", re.DOTALL)
+PASSWORDS = re.compile(r"(?<=://).*(?=@)|(?<=:)(?!//).*(?=@)|(?<=\?).*", re.DOTALL)
 UNSET = None
 
 
@@ -209,6 +210,15 @@ def check(keywords: Mapping[str, Any]) -> None:
 def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
     """Tell whether the environment sets PORT, as platforms do that send outside traffic to it."""
     return bool((os.environ if environ is None else environ).get("PORT"))
+
+
+def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | None, Path]:
+    """Tell which of PostgreSQL's services the environment names, and the file that describes them.
+
+    Source: PostgreSQL docs, libpq, Environment Variables (PGSERVICE, PGSERVICEFILE).
+    """
+    environ = os.environ if environ is None else environ
+    return environ.get("PGSERVICE"), Path(environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf"))
 
 
 def foreign_environment() -> dict[str, str]:

@@ -1,13 +1,17 @@
 """The stores there are: which one a URL names, and the spool before it."""
 
-from whereby_trigger.config import masked
+from typing import TYPE_CHECKING
+
+from whereby_trigger.config import masked, postgres_services
 from whereby_trigger.errors import ConfigError
-from whereby_trigger.store import Store
 from whereby_trigger.store.spill import Spool
 from whereby_trigger.store.sqlite import SqliteStore
 
+if TYPE_CHECKING:
+    from whereby_trigger.store.postgres import PostgresStore
 
-def store_for(url: str, lease_ttl: float = 30.0) -> Store:
+
+def store_for(url: str, lease_ttl: float = 30.0) -> "SqliteStore | PostgresStore":
     """Make the store that a URL names, unopened, for a replica whose lease lasts `lease_ttl` seconds.
 
     Raises ConfigError.
@@ -37,14 +41,12 @@ def spool_for(spill: str | None, store: str) -> Spool | None:
     return Spool(spill)
 
 
-def _postgres(url: str, lease_ttl: float) -> Store:
+def _postgres(url: str, lease_ttl: float) -> "PostgresStore":
     # Its driver is an extra, and nobody on SQLite should wait for its import.
     try:
-        from whereby_trigger.store.postgres import PostgresStore
+        from whereby_trigger.store.postgres import PostgresStore, Services
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
-        raise ConfigError(
-            "a store on PostgreSQL needs its driver: pip install 'whereby-trigger[postgres]'"
-        ) from None
-    return PostgresStore(url, lease_ttl)
+        raise ConfigError("a store on PostgreSQL needs its driver: pip install 'whereby-trigger[postgres]'") from None
+    return PostgresStore(url, lease_ttl, Services(*postgres_services()))

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.support.process import descendants
+from tests.support.process import clean_environment, descendants
 
 HOST = "127.0.0.1"
 SUPERUSER = "postgres"
@@ -123,6 +123,11 @@ class Server:
                 raise ServerFailed(f"PostgreSQL does not start; it says:\n{self.log}")
             (self._folder / "log").unlink()
 
+    def start_as_standby(self, **settings: str) -> None:
+        """Start it, for good, as the standby of a primary that never comes: it can be read, and takes no writes."""
+        (self._data / "standby.signal").touch()
+        self.start(**settings)
+
     def stop(self) -> None:
         """Shut the server down: connections are ended, what was committed is checkpointed."""
         self._end(signal.SIGINT)
@@ -201,6 +206,7 @@ class Server:
             [self._programs / name, *arguments],
             **self._as_whom,
             cwd=self._folder,
+            env=clean_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -269,6 +275,11 @@ def shared_server() -> Server:
     atexit.register(server.close)
     server.start()
     return server
+
+
+def database_of(url: str) -> str:
+    """Give the name of the database in a URL of `Server`'s."""
+    return url.rpartition("/")[2]
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -1,12 +1,13 @@
 """A database of its own for each test, and stores on it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.postgres import Server
+from tests.support.postgres_roles import Roles
 from whereby_trigger.store import Store
 from whereby_trigger.store.postgres import PostgresStore
 
@@ -28,3 +29,11 @@ async def opened() -> AsyncIterator[Replicas]:
             return store
 
         yield open_one
+
+
+@pytest.fixture
+def roles(postgres: Server) -> Iterator[Roles]:
+    """Make roles that may little; they go after the test."""
+    roles = Roles(postgres)
+    yield roles
+    roles.drop()

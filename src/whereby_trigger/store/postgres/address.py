@@ -1,17 +1,28 @@
 """Where the database is: the URL as the user wrote it, what of it is ours, and how it is shown to a person."""
 
+import re
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from whereby_trigger.errors import ConfigError
+from whereby_trigger.store.postgres.services import Services
 
 SCHEMES = ("postgresql", "postgres")
 EXAMPLE = "postgresql://user:password@host/database"
 SHOWN = ("service", "host", "port", "dbname", "database", "user", "sslmode", "target_session_attrs")
 """The options of a URL that tell where the database is and are no secret."""
 
+LIBPQ_ONLY = (
+    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    *("tcp_user_timeout", "gssencmode", "fallback_application_name"),
+)
+"""How libpq is to connect; the driver would take them for settings of the server, and link.py has its own ways."""
+
 POOLER = "pooler"
 ANSWERS = {"yes": True, "no": False}
+NOT_PASSED = {*LIBPQ_ONLY, "service"}
+HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
+"""One of the hosts in a URL, with a port or without."""
 
 
 class Address(NamedTuple):
@@ -22,27 +33,46 @@ class Address(NamedTuple):
     pooler: bool | None
 
 
-def address_of(url: str) -> Address:
+NO_SERVICES = Services()
+
+
+def address_of(url: str, services: Services = NO_SERVICES) -> Address:
     """Read `postgresql://user:password@host:port/database?options`; the environment has what is left out.
 
     `pooler=yes` and `pooler=no` are ours: whether a pooler such as PgBouncer lends connections for a transaction only.
-    Raises ConfigError for another scheme, or a URL that cannot be read.
-    Source: PostgreSQL docs, libpq, Connection URIs and Environment Variables.
+    Raises ConfigError for another scheme, a URL that cannot be read, or a service that is not described.
+    Source: PostgreSQL docs, libpq, Connection URIs, Environment Variables and The Connection Service File.
     """
+    parts, options = _read(url)
+    told = options.pop(POOLER, None)
+    if told is not None and told not in ANSWERS:
+        raise ConfigError(f"the store's URL says {POOLER}={told}: write {POOLER}=yes or {POOLER}=no, or leave it out")
+    options = {**services.options(options.get("service")), **options}
+    user, at, hosts = parts.netloc.rpartition("@")
+    shown = urlencode({name: value for name, value in options.items() if name in SHOWN}, safe="/")
+    where = user.partition(":")[0] + at + hosts + parts.path + ("?" + shown if shown else "")
+    passed = urlencode({name: value for name, value in options.items() if name not in NOT_PASSED})
+    # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
+    dsn = f"postgresql://{parts.netloc}{parts.path.rstrip('/')}" + ("?" + passed if passed else "")
+    return Address(dsn, f"postgresql://{where}", None if told is None else ANSWERS[told])
+
+
+def _read(url: str) -> tuple[SplitResult, dict[str, str]]:
+    """Take a URL apart; one in which a password may have got elsewhere is refused, and not repeated."""
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
-        raise ConfigError(f"the store's URL cannot be read: write {EXAMPLE}, with reserved characters as %XX") from None
+        raise _unreadable() from None
     if parts.scheme not in SCHEMES:
         raise ConfigError(f"the store's URL begins with {parts.scheme!r}: write {EXAMPLE}")
-    told = options.pop(POOLER, None)
-    if told is not None and told not in ANSWERS:
-        raise ConfigError(f"the store's URL says {POOLER}={told}: write {POOLER}=yes or {POOLER}=no, or leave it out")
     user, at, hosts = parts.netloc.rpartition("@")
-    shown = urlencode({name: value for name, value in options.items() if name in SHOWN}, safe="/")
-    where = user.partition(":")[0] + at + hosts + parts.path + ("?" + shown if shown else "")
-    dsn = parts._replace(query=urlencode(options)).geturl()
-    # An empty host would be lost with its slashes.
-    dsn = dsn if "//" in dsn else dsn.replace(":", "://", 1)
-    return Address(dsn, f"postgresql://{where}", None if told is None else ANSWERS[told])
+    later = parts.path if at else parts.path + parts.query
+    misplaced = "@" in user + later or parts.fragment or not url.startswith(f"{parts.scheme}://")
+    if misplaced or not all(map(HOST.fullmatch, hosts.split(","))):
+        raise _unreadable()
+    return parts, options
+
+
+def _unreadable() -> ConfigError:
+    return ConfigError(f"the store's URL cannot be read: write {EXAMPLE}, with reserved characters as %XX")

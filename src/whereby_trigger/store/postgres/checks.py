@@ -1,7 +1,8 @@
 """What a database is looked at for before webhooks are entrusted to it: each finding in a sentence."""
 
 import time
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.postgres.link import Connection, transaction
@@ -10,28 +11,75 @@ OLDEST = 140_000
 """PostgreSQL 14, as the server counts its versions."""
 
 CLOCKS_APART = 10.0
-"""Seconds by which this machine's clock may differ from the database's without a word."""
+"""Seconds by which this machine's clock may differ from the database's without a warning."""
 
-ABOUT = """
+FACTS = """
 SELECT current_setting('server_version_num')::integer AS number, current_setting('server_version') AS version,
     current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
     current_setting('full_page_writes') AS full_page_writes, current_setting('server_encoding') AS encoding,
     pg_is_in_recovery() AS standby, current_setting('default_transaction_read_only') AS read_only,
-    current_user AS role, current_database() AS database, extract(epoch FROM clock_timestamp())::float8 AS now,
+    quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
+    extract(epoch FROM clock_timestamp())::float8 AS now,
     has_database_privilege(current_database(), 'CREATE') AS creates,
     to_regnamespace('whereby_trigger') IS NOT NULL AS there,
     CASE WHEN to_regnamespace('whereby_trigger') IS NOT NULL
          THEN has_schema_privilege('whereby_trigger', 'USAGE') END AS uses
 """
 LACKING = """
-SELECT wanted.privilege, classes.relname AS name
+SELECT string_agg(privilege, ', ' ORDER BY privilege) || ' on ' || classes.relname AS what
 FROM pg_class AS classes JOIN pg_namespace AS spaces ON spaces.oid = classes.relnamespace
-JOIN (VALUES ('r', 'SELECT'), ('r', 'INSERT'), ('r', 'UPDATE'), ('r', 'DELETE')) AS wanted (kind, privilege)
-    ON wanted.kind = classes.relkind::text
-WHERE spaces.nspname = 'whereby_trigger' AND classes.relname <> 'version'
-AND NOT has_table_privilege(classes.oid, wanted.privilege)
-ORDER BY name, privilege
+JOIN (VALUES ('r', 'SELECT'), ('r', 'INSERT'), ('r', 'UPDATE'), ('r', 'DELETE'), ('S', 'USAGE'))
+    AS wanted (kind, privilege) ON wanted.kind = classes.relkind::text
+WHERE spaces.nspname = 'whereby_trigger' AND (classes.relname <> 'version' OR privilege = 'SELECT')
+AND NOT CASE kind WHEN 'S' THEN has_sequence_privilege(classes.oid, privilege)
+                  ELSE has_table_privilege(classes.oid, privilege) END
+AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = classes.oid AND deptype = 'i')
+GROUP BY classes.relname ORDER BY classes.relname
 """
+"""What a role may not do that a replica does. The sequence of an identity column, an internal part, is left out."""
+
+
+class Remark(NamedTuple):
+    """Say about one side of a database, in words, how it is.
+
+    `warns` where a person should know, though it works; `problem` is why it cannot be a store.
+    """
+
+    about: str
+    words: str
+    warns: bool = False
+    problem: StoreError | None = None
+
+
+async def look(connection: Connection, location: str) -> list[Remark]:
+    """Look at a database from all sides."""
+    async with transaction(connection):
+        sent = time.time()
+        facts = await connection.fetchrow(FACTS)
+        received = time.time()
+        lacking = await connection.fetch(LACKING) if facts["uses"] else []
+    return judge(facts, [row["what"] for row in lacking], sent, received, location)
+
+
+def judge(
+    facts: Mapping[str, Any], lacking: Sequence[str], sent: float, received: float, location: str
+) -> list[Remark]:
+    """Say of what was found how it is; `sent` and `received` are when the facts were asked for, by our clock."""
+    return [
+        *_problems("version", _version_problems(facts, location), f"PostgreSQL {facts['version']}"),
+        *_problems(
+            "durability",
+            _durability_problems(facts, location),
+            "fsync={fsync}, full_page_writes={full_page_writes}, synchronous_commit={synchronous_commit}".format(
+                **facts
+            ),
+        ),
+        *_problems("writes", _writing_problems(facts, location), "it is no standby, and not read-only"),
+        *_problems(
+            "privileges", _privilege_problems(facts, lacking, location), f"the role {facts['role']} has what is needed"
+        ),
+        _clocks(facts["now"], sent, received),
+    ]
 
 
 async def check(connection: Connection, location: str) -> list[str]:
@@ -39,68 +87,84 @@ async def check(connection: Connection, location: str) -> list[str]:
 
     Raises StoreError with what must be changed, StoreUnavailable where it cannot be written for now.
     """
-    async with transaction(connection):
-        sent = time.time()
-        about = await connection.fetchrow(ABOUT)
-        received = time.time()
-        _check_durable(about, location)
-        _check_writable(about, location)
-        if about["there"]:
-            lacking = await connection.fetch(LACKING)
-            _check_allowed(about, lacking, location)
-    return _apart(about["now"], sent, received)
+    remarks = await look(connection, location)
+    for remark in remarks:
+        if remark.problem is not None:
+            raise remark.problem
+    return [remark.words for remark in remarks if remark.warns]
 
 
-def _check_durable(about: Any, location: str) -> None:
-    if about["number"] < OLDEST:
-        raise StoreError(f"the store {location} is PostgreSQL {about['version']}: 14 or later is needed")
-    if about["encoding"] != "UTF8":
-        raise StoreError(f"the store {location} has the encoding {about['encoding']}: create the database with UTF8")
+def _problems(about: str, problems: Iterator[StoreError], words: str) -> list[Remark]:
+    return [Remark(about, str(problem), problem=problem) for problem in problems] or [Remark(about, words)]
+
+
+def _version_problems(facts: Mapping[str, Any], location: str) -> Iterator[StoreError]:
+    if facts["number"] < OLDEST:
+        yield StoreError(
+            f"the store {location} is PostgreSQL {facts['version']}, and 14 or later is needed: "
+            "upgrade the server, or name another"
+        )
+    if facts["encoding"] != "UTF8":
+        yield StoreError(
+            f"the store {location} has the encoding {facts['encoding']}, which cannot hold every name: "
+            "create the database with ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _durability_problems(facts: Mapping[str, Any], location: str) -> Iterator[StoreError]:
     for setting in ("fsync", "full_page_writes"):
-        if about[setting] == "off":
-            raise StoreError(
+        if facts[setting] == "off":
+            yield StoreError(
                 f"the store {location} runs with {setting}=off: what is acknowledged would not survive a power loss; "
                 f"set {setting}=on in the server's configuration"
             )
-    if about["synchronous_commit"] == "off":
-        raise StoreError(
+    if facts["synchronous_commit"] == "off":
+        yield StoreError(
             f"the store {location} runs with synchronous_commit=off: what is acknowledged would not survive a crash; "
-            f"ALTER ROLE {about['role']} SET synchronous_commit = on, and see that no URL option sets it"
+            f"ALTER ROLE {facts['role']} SET synchronous_commit = on, and see that no URL option sets it"
         )
 
 
-def _check_writable(about: Any, location: str) -> None:
-    if about["standby"] or about["read_only"] == "on":
-        kind = "a standby" if about["standby"] else "read-only (default_transaction_read_only)"
-        raise StoreUnavailable(f"the store {location} is {kind}: name the endpoint that takes writes")
-    if not about["there"] and not about["creates"]:
-        raise StoreError(
-            f"the store {location} has no schema whereby_trigger, and the role {about['role']} may not create it: "
-            f"GRANT CREATE ON DATABASE {about['database']} TO {about['role']}, or run "
+def _writing_problems(facts: Mapping[str, Any], location: str) -> Iterator[StoreError]:
+    if facts["standby"]:
+        yield StoreUnavailable(f"the store {location} is a standby, which takes no writes: name the primary's endpoint")
+    elif facts["read_only"] == "on":
+        yield StoreUnavailable(
+            f"the store {location} is read-only (default_transaction_read_only=on): name an endpoint that takes "
+            f"writes, or ALTER ROLE {facts['role']} SET default_transaction_read_only = off"
+        )
+
+
+def _privilege_problems(facts: Mapping[str, Any], lacking: Sequence[str], location: str) -> Iterator[StoreError]:
+    role, database = facts["role"], facts["database"]
+    if not facts["there"] and not facts["creates"]:
+        yield StoreError(
+            f"the store {location} has no schema whereby_trigger, and the role {role} may not create it: "
+            f"GRANT CREATE ON DATABASE {database} TO {role}, or run "
             "`whereby-trigger db migrate` once as a role that may"
         )
-    if about["uses"] is False:
-        raise StoreError(
-            f"the role {about['role']} may not use the schema whereby_trigger of the store {location}: "
-            f"GRANT USAGE ON SCHEMA whereby_trigger TO {about['role']}"
+    elif facts["uses"] is False:
+        yield StoreError(
+            f"the role {role} may not use the schema whereby_trigger of the store {location}: "
+            f"GRANT USAGE ON SCHEMA whereby_trigger TO {role}"
+        )
+    elif lacking:
+        yield StoreError(
+            f"the role {role} lacks {'; '.join(lacking)} in the store {location}: "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA whereby_trigger TO {role}; "
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA whereby_trigger TO {role}"
         )
 
 
-def _check_allowed(about: Any, lacking: list[Any], location: str) -> None:
-    if lacking:
-        missing = ", ".join(f"{row['privilege']} on {row['name']}" for row in lacking)
-        raise StoreError(
-            f"the role {about['role']} lacks {missing} in the store {location}: "
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA whereby_trigger TO {about['role']}"
-        )
-
-
-def _apart(now: float, sent: float, received: float) -> list[str]:
+def _clocks(now: float, sent: float, received: float) -> Remark:
     apart = max(sent - now, now - received, 0.0)
     if apart <= CLOCKS_APART:
-        return []
+        at_most = max(abs(now - sent), abs(received - now))
+        return Remark("clock", f"this machine's and the database's are at most {at_most:.2f} s apart")
     which = "behind" if now > received else "ahead of"
-    return [
+    return Remark(
+        "clock",
         f"this machine's clock is {apart:.0f} s {which} the database's: leases go by the database's, but signatures "
-        "are judged by this machine's; have both set by NTP"
-    ]
+        "are judged by this machine's; have both set by NTP",
+        warns=True,
+    )

@@ -1,5 +1,7 @@
 """What PostgreSQL and the way to it can answer instead of an outcome: an outage, or a refusal of what was given."""
 
+import ssl
+
 import asyncpg
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
@@ -10,8 +12,18 @@ DATA = ("22", "23")
 Source: PostgreSQL docs, Appendix A, PostgreSQL Error Codes.
 """
 
-DENIED = ("28", "3D", "42")
-"""The classes about who we are, which database we want and what we may do there."""
+ADVICE = {
+    "28": "check user and password, and that the server's pg_hba.conf lets this machine in",
+    "3D": "create the database, or name another",
+    "42501": "grant it, or run `whereby-trigger db migrate` as the role that owns the schema whereby_trigger",
+    "42704": "leave that option out of the URL",
+    "53300": "allow it more connections (max_connections; each replica takes up to 6), or put a pooler before it",
+    "57P03": "try again when it has started",
+}
+"""What to do where a database does not let us in, by SQLSTATE or its class."""
+
+REFUSALS = ("28", "3D", "42")
+"""The classes about who we are, which database we want and what we may do there: another try changes nothing."""
 
 
 def is_outage(error: BaseException) -> bool:
@@ -35,13 +47,29 @@ def unusable(location: str, error: Exception) -> StoreError:
     """Say why a database cannot be opened, and what to do."""
     if isinstance(error, StoreError):
         return error
-    if isinstance(error, asyncpg.ClientConfigurationError):
-        return StoreError(f"the store {location} cannot be found by its URL: {describe(error)}")
-    if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in DENIED:
-        return StoreError(f"the store {location} refuses us: {describe(error)}; check user, password and database")
-    return StoreUnavailable(
-        f"the store {location} cannot be reached: {describe(error)}; see that it runs and that host and port are right"
-    )
+    if isinstance(error, asyncpg.PostgresError):
+        return _refusal(location, error)
+    if isinstance(error, asyncpg.ClientConfigurationError | ValueError | LookupError | OverflowError):
+        return StoreError(
+            f"the store {location} cannot be found: {describe(error)}; correct its URL, or the PG variables and the "
+            "service file, from which comes what the URL leaves out"
+        )
+    return StoreUnavailable(f"the store {location} cannot be reached: {describe(error)}; {_way_to_it(error)}")
+
+
+def _refusal(location: str, error: asyncpg.PostgresError) -> StoreError:
+    state = error.sqlstate or ""
+    advice = ADVICE.get(state) or ADVICE.get(state[:2]) or "see the server's log"
+    kind = StoreError if state[:2] in REFUSALS else StoreUnavailable
+    return kind(f"the store {location} refuses us: {describe(error)}; {advice}")
+
+
+def _way_to_it(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) or "SSL" in str(error):
+        return "see that sslmode and sslrootcert fit the server"
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return "see that it runs, and that the socket or certificate that its URL names is there for us"
+    return "see that it runs, and that host and port are right"
 
 
 def describe(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """One connection to the database: opened when it is needed, opened anew when it was lost, given up when it hangs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -40,19 +40,8 @@ class Link:
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do work; raises what the database, the driver or the network raise, and TimeoutError."""
-        connection = await self.connected()
-        working = asyncio.ensure_future(self._wrapped(connection, work))
-        try:
-            await asyncio.wait({working}, timeout=self._within)
-        finally:
-            # Cancelling would have the driver ask the server to cancel, over a network that may be what hangs.
-            late = not working.done()
-            if late:
-                connection.terminate()
-                await asyncio.wait({working})
-        if late and working.exception() is not None:
-            raise TimeoutError(f"no answer within {self._within:g} s")
-        return working.result()
+        connection = await self._connected()
+        return await _bounded(connection, self._wrapped(connection, work), self._within)
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -66,8 +55,7 @@ class Link:
             await asyncio.wait({closing})
         closing.exception()
 
-    async def connected(self) -> Connection:
-        """Give the connection, opened if need be; raises what connecting raises, and TimeoutError."""
+    async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect(self._address.pooler is True)
             if self._address.pooler is None and await _is_pooled(self._connection):
@@ -80,13 +68,33 @@ class Link:
         # A pooler may give each transaction to another server process, which knows no statement prepared before.
         statements = {"statement_cache_size": 0} if pooled else {}
         settings = {"application_name": "whereby-trigger"}
-        return await asyncpg.connect(self._address.dsn, timeout=CONNECT_WITHIN, server_settings=settings, **statements)
+        connecting = asyncpg.connect(self._address.dsn, timeout=CONNECT_WITHIN, server_settings=settings, **statements)
+        try:
+            return await connecting
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {CONNECT_WITHIN:g} s") from None
 
     async def _wrapped(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
         if not self._pooled:
             return await work(connection)
         async with transaction(connection):
             return await work(connection)
+
+
+async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within: float) -> T:
+    """Wait for work, at most `within` seconds; then it is given up together with the connection."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({working}, timeout=within)
+    finally:
+        # Cancelling would have the driver ask the server to cancel, over a network that may be what hangs.
+        late = not working.done()
+        if late:
+            connection.terminate()
+            await asyncio.wait({working})
+    if late and working.exception() is not None:
+        raise TimeoutError(f"no answer within {within:g} s")
+    return working.result()
 
 
 @asynccontextmanager
@@ -105,6 +113,15 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
         raise
 
 
+@asynccontextmanager
+async def rolled_back(connection: Connection) -> AsyncIterator[None]:
+    """Try what is in the block, and take it back."""
+    async with transaction(connection):
+        await connection.execute("SAVEPOINT trial")
+        yield
+        await connection.execute("ROLLBACK TO SAVEPOINT trial")
+
+
 def affected(tag: str) -> int:
     """Read from a command's tag, such as `DELETE 3`, how many rows it was about."""
     return int(tag.rpartition(" ")[2])
@@ -115,6 +132,15 @@ async def _is_pooled(connection: Connection) -> bool:
 
     Source: PgBouncer makes up the process id and key for cancelling that it sends at the start.
     """
-    async with transaction(connection):
-        answering = await connection.fetchval("SELECT pg_backend_pid()")
+    try:
+        answering = await _bounded(connection, _answering(connection), CONNECT_WITHIN)
+    except BaseException:
+        # A connection of which this is not known must not be used.
+        connection.terminate()
+        raise
     return bool(answering != connection.get_server_pid())
+
+
+async def _answering(connection: Connection) -> int:
+    async with transaction(connection):
+        return int(await connection.fetchval("SELECT pg_backend_pid()"))

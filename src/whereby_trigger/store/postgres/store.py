@@ -4,18 +4,19 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.postgres import checks, lease, migrate, rooms, statements
-from whereby_trigger.store.postgres.address import Address, address_of
+from whereby_trigger.store.postgres.address import NO_SERVICES, Address, address_of
+from whereby_trigger.store.postgres.checks import Remark
 from whereby_trigger.store.postgres.failure import unusable
 from whereby_trigger.store.postgres.lane import KEPT, Lane, Verb
-from whereby_trigger.store.postgres.link import Connection, Link
+from whereby_trigger.store.postgres.link import Connection, Link, rolled_back
+from whereby_trigger.store.postgres.services import Services
 from whereby_trigger.store.postgres.statements import Owned
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
@@ -23,6 +24,7 @@ from whereby_trigger.store.states import RoomState
 
 logger = logging.getLogger("whereby_trigger.store")
 
+T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[Any]]
 
 CLOSE_TIMEOUT = 10.0
@@ -52,11 +54,11 @@ class PostgresStore:
     """Remember webhooks, decisions and rooms in a PostgreSQL database that replicas on many machines may share.
 
     `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by the database's clock.
-    Raises ConfigError where the URL cannot be read.
+    `services` are what the environment says of PostgreSQL's services. Raises ConfigError where the URL cannot be read.
     """
 
-    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
-        self._address = address_of(url)
+    def __init__(self, url: str, lease_ttl: float = 30.0, services: Services = NO_SERVICES) -> None:
+        self._address = address_of(url, services)
         self.replica = uuid4().hex
         self._lease_ttl = lease_ttl
         self._writing: _Writing | None = None
@@ -68,18 +70,13 @@ class PostgresStore:
         return self._address.location
 
     async def open(self, changed: Callable[[], None]) -> None:
-        async with self._connection() as connection:
-            for warning in await checks.check(connection, self.location):
-                logger.warning("%s", warning)
-            if await migrate.migrate(connection, self.location):
-                await checks.check(connection, self.location)
-            await lease.join(connection, self.replica, self._lease_ttl)
+        for warning in await self._once(self._enter, UPKEEP_WITHIN):
+            logger.warning("%s", warning)
         self._reading = Lane(Link(self._address, READ_WITHIN))
         self._writing = _Writing(self._address, changed)
 
     async def peek(self) -> None:
-        async with self._connection() as connection:
-            schema = await migrate.check_admitted(connection, self.location)
+        schema = await self._once(partial(migrate.check_admitted, location=self.location), READ_WITHIN)
         if schema == 0:
             raise StoreError(f"there is no store at {self.location}: start the trigger once, or name another")
         if schema < migrate.SCHEMA:
@@ -90,9 +87,14 @@ class PostgresStore:
         self._reading = Lane(Link(self._address, READ_WITHIN))
 
     async def migrate(self) -> list[int]:
-        async with self._connection() as connection:
-            await checks.check(connection, self.location)
-            return await migrate.migrate(connection, self.location)
+        return await self._once(self._migrate, UPKEEP_WITHIN)
+
+    async def look(self) -> list[Remark]:
+        """Look at the database from all sides, and try to write, without leaving anything there.
+
+        Raises StoreError where it cannot be reached, or refuses us.
+        """
+        return await self._once(self._look, READ_WITHIN)
 
     async def close(self) -> None:
         writing, self._writing = self._writing, None
@@ -189,11 +191,44 @@ class PostgresStore:
             raise StoreUnavailable("the store is not open: start the trigger first")
         return await self._reading.submit(CALL, work)
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        link = Link(self._address, UPKEEP_WITHIN)
+    async def _enter(self, connection: Connection) -> list[str]:
+        warnings = await checks.check(connection, self.location)
+        if await migrate.migrate(connection, self.location):
+            await checks.check(connection, self.location)
+        await lease.join(connection, self.replica, self._lease_ttl)
+        return warnings
+
+    async def _migrate(self, connection: Connection) -> list[int]:
+        await checks.check(connection, self.location)
+        return await migrate.migrate(connection, self.location)
+
+    async def _look(self, connection: Connection) -> list[Remark]:
+        remarks = await checks.look(connection, self.location)
+        if all(remark.problem is None for remark in remarks):
+            remarks.append(await self._try(connection))
+        return remarks
+
+    async def _try(self, connection: Connection) -> Remark:
         try:
-            yield await link.connected()
+            return Remark("schema", await self._try_to_enter(connection))
+        except Exception as error:
+            problem = unusable(self.location, error)
+            return Remark("schema", str(problem), problem=problem)
+
+    async def _try_to_enter(self, connection: Connection) -> str:
+        schema = await migrate.check_admitted(connection, self.location)
+        if 0 < schema < migrate.SCHEMA:
+            return f"{schema}, which the next start brings to {migrate.SCHEMA}"
+        async with rolled_back(connection):
+            await migrate.migrate(connection, self.location)
+            await lease.join(connection, self.replica, self._lease_ttl)
+        return f"{schema}, and takes writes" if schema else "none yet, and the first start may make it"
+
+    async def _once(self, work: Callable[[Connection], Awaitable[T]], within: float) -> T:
+        """Do work over a connection of its own; raises StoreError that says why the database cannot be used."""
+        link = Link(self._address, within)
+        try:
+            return await link.run(work)
         except Exception as error:
             raise unusable(self.location, error) from error
         finally:
