@@ -289,7 +289,7 @@ async def test_a_stops_grace_does_not_outlast_the_deadline(presence: Presence) -
 
 @pytest.mark.anyio
 async def test_a_deadline_moved_after_term_was_sent_saves_nobody(presence: Presence) -> None:
-    async with started(child(presence, "A", "--ignore-term"), lease=1.5, grace=1) as assistant:
+    async with started(child(presence, "A", "--ignore-term"), lease=4, grace=1) as assistant:
         is_here(presence, "A")
         presence.line("A was told to leave")
         assistant.extend(boot_time() + 60)

@@ -24,7 +24,7 @@ async def run_command(
     launched: Callable[[int | None], None],
     *,
     grace: float,
-    deadline: float,
+    deadline: Callable[[], float],
     hidden: Collection[str],
 ) -> End:
     """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit.
@@ -37,12 +37,14 @@ async def run_command(
             assistant.argv,
             env=child_environment(inherited(), _room_variables(session), assistant.env, hidden=hidden),
             input=_input(session),
-            deadline=deadline,
+            deadline=deadline(),
             grace=grace,
             line=_logged(session) if assistant.log_output else None,
         )
     except AssistantError as error:
         return End(How.RAISED, str(error))
+    # While it started, a renewal may have moved the deadline.
+    process.extend(deadline())
     run.extend = process.extend
     launched(process.pid)
     ended = asyncio.create_task(session.ended.wait())
@@ -50,7 +52,9 @@ async def run_command(
     try:
         await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
         process.stop(grace)
-        return _end(await exited)
+        exit = await exited
+        run.handed_over = run.handed_over or exit.late
+        return _end(exit)
     except asyncio.CancelledError:
         process.stop(0)
         await asyncio.wait({exited})

@@ -6,8 +6,9 @@ Run by its path and with the standard library alone, so that it starts fast and 
 
 Its environment, stdin, stdout and stderr are the assistant's. CONTROL is the descriptor of a stream socket that nobody
 but the supervisor holds the other end of, SUPERVISOR that process's id; DEADLINE is in seconds of the boot clock, GRACE
-in seconds. It is told `deadline SECONDS` and `stop GRACE`, a line each. It tells `started PID` or `failed ERRNO`, then
-`exited CODE` (minus the signal, where one ended it); the socket's end says that nothing of the assistant runs any more.
+in seconds. It is told `deadline SECONDS` and `stop GRACE`, a line each. It tells `started PID` or `failed ERRNO`; then
+`late` if it ends the assistant since the deadline is near; and `exited CODE` (minus the signal, where one ended it).
+The end of the socket says that nothing of the assistant runs any more.
 
 The assistant leads a session, and so a process group, of its own. TERM, then KILL, go to the whole group:
 when told to stop; when the supervisor is gone; when it is frozen, which shows as a deadline that nobody moves; and when
@@ -178,6 +179,7 @@ class Guard:
         if family.code is not None and self._kill_at is None:
             self._end_by(now + self._grace)
         if now >= self._deadline - self._grace:
+            self._tell_late()
             self._end_by(self._deadline)
         if self._kill_at is None:
             return
@@ -185,6 +187,10 @@ class Guard:
             family.kill()
         else:
             family.terminate()
+
+    def _tell_late(self) -> None:
+        if self._kill_at is None:
+            self.tell("late")
 
     def _pause(self) -> float:
         if self._kill_at is not None:

@@ -21,7 +21,7 @@ def launcher(
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
         if isinstance(assistant, CommandAssistant):
-            return await run_command(assistant, run, launched, grace=grace, deadline=deadline(), hidden=hidden)
+            return await run_command(assistant, run, launched, grace=grace, deadline=deadline, hidden=hidden)
         launched(None)
         return await run_coroutine(assistant, run.session, grace)
 

@@ -30,11 +30,15 @@ TakeLine = Callable[[str, str], None]
 
 
 class Exit(Struct, frozen=True):
-    """Describe how a process ended: its exit code, or the signal; and its last lines of stderr."""
+    """Describe how a process ended: its exit code, or the signal; and its last lines of stderr.
+
+    `late`: its guard had to end it, since its deadline was near and nobody had moved that.
+    """
 
     code: int | None
     signal: int | None
     stderr: tuple[str, ...]
+    late: bool = False
 
 
 class GuardedProcess:
@@ -88,6 +92,7 @@ class GuardedProcess:
         self._control = spawned.control
         self._line = line
         self._code: int | None = None
+        self._late = False
         self._stderr: deque[bytes] = deque(maxlen=KEPT)
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
@@ -129,6 +134,8 @@ class GuardedProcess:
             self._started.set_result(None)
         elif word == b"failed":
             self._started.set_exception(AssistantError(_why_not_started(self._name, int(number))))
+        elif word == b"late":
+            self._late = True
         elif word == b"exited":
             self._code = int(number)
 
@@ -160,7 +167,8 @@ class GuardedProcess:
             self._started.set_exception(AssistantError(f"the assistant {self._name} cannot be started: {reason}"))
         if self._code is None:
             return Exit(None, signal.SIGKILL, (*stderr, "whereby-trigger: killed, as its guard was"))
-        return Exit(self._code, None, stderr) if self._code >= 0 else Exit(None, -self._code, stderr)
+        code, number = (self._code, None) if self._code >= 0 else (None, -self._code)
+        return Exit(code, number, stderr, self._late)
 
     def _close(self) -> None:
         if self._backstop is not None:

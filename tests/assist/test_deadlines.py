@@ -1,0 +1,49 @@
+"""A process assistant's deadline, which moves with the lease: also while the process starts, and what comes of it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.supervised import Supervised
+from tests.support.until import eventually
+from whereby_trigger.assist import command_assistant, launcher
+from whereby_trigger.assist.supervisor import Launch
+from whereby_trigger.boot import boot_time
+from whereby_trigger.store import RoomState
+from whereby_trigger.store.sqlite import SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+POLITE = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
+"""Leaves with exit code 0 as soon as it gets TERM."""
+
+SOON, LATER, GRACE = 4.0, 60.0, 0.5
+
+
+def polite(deadline: Callable[[], float]) -> Launch:
+    assistant = command_assistant([sys.executable, "-I", "-S", "-c", POLITE], None, False, False)
+    return launcher(assistant, grace=GRACE, deadline=deadline)
+
+
+async def test_a_deadline_that_moves_while_the_process_starts_is_not_missed(tmp_path: Path) -> None:
+    began = boot_time()
+    moved: Iterator[float] = iter((began + SOON,))
+    launch = polite(lambda: next(moved, began + LATER))
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path / 'rooms.db'}"), launch=launch) as supervised:
+        await supervised.ask()
+        await supervised.reaches(RoomState.LIVE)
+        await eventually(lambda: boot_time() > began + SOON)
+        assert (await supervised.reaches(RoomState.LIVE)).attempt == 1
+
+
+async def test_a_process_that_left_because_its_deadline_was_near_is_started_again(tmp_path: Path) -> None:
+    began = boot_time()
+    launch = polite(lambda: began + SOON if boot_time() < began + SOON else began + LATER)
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path / 'rooms.db'}"), launch=launch) as supervised:
+        await supervised.ask()
+        room = await supervised.reaches(RoomState.LIVE, attempt=1)
+        again = await supervised.reaches(RoomState.LIVE, attempt=2)
+    assert again.id == room.id
+    assert again.restarts == 0
