@@ -26,12 +26,12 @@ class Sent:
 
 
 class Served(Process):
-    """Run a program of this folder on a store of its own, for as long as a `with` block."""
+    """Run a program of this folder on a store, for as long as a `with` block."""
 
-    def __init__(self, program: str, folder: Path, **settings: str) -> None:
-        self.store = f"sqlite:///{folder}/served.db"
+    def __init__(self, program: str, store: str, **settings: str) -> None:
+        self.store = store
         env = {
-            "WHEREBY_TRIGGER_STORE": self.store,
+            "WHEREBY_TRIGGER_STORE": store,
             "WHEREBY_TRIGGER_HOST": "127.0.0.1",
             "WHEREBY_TRIGGER_PORT": "0",
             "WHEREBY_WEBHOOK_SECRET": SECRET,

@@ -1,7 +1,6 @@
 """Slow and raising user code costs no delivery, no second decision and no process."""
 
-from pathlib import Path
-
+from tests.promise.conftest import NewStore
 from tests.promise.served import Served
 from tests.support.whereby import request
 from whereby_trigger.store import State
@@ -14,9 +13,9 @@ TYPES = ("room.client.joined", "room.client.left", "room.client.knocked")
 """What the program answers after 6 s, after 6 s in its thread, and at once with two listeners that raise."""
 
 
-def test_each_webhook_is_answered_at_once_and_decided_once_and_the_process_lives(tmp_path: Path) -> None:
+def test_each_webhook_is_answered_at_once_and_decided_once_and_the_process_lives(new_store: NewStore) -> None:
     bodies = {type: webhook(type, id=type, room=f"/{type}").raw for type in TYPES}
-    with Served("careless", tmp_path) as program:
+    with Served("careless", new_store()) as program:
         for type in TYPES:
             fastest = 60.0
             for _ in range(3):

@@ -1,10 +1,10 @@
 """A stop waits for user code as long as it was told to, and no longer."""
 
 import signal
-from pathlib import Path
 
 import pytest
 
+from tests.promise.conftest import NewStore
 from tests.promise.served import Served
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
@@ -13,8 +13,8 @@ JOINED = webhook("room.client.joined", id="joined", room="/visit-1").raw
 LEFT = webhook("room.client.left", id="left", room="/visit-2").raw
 
 
-def test_neither_a_hanging_predicate_nor_an_endless_listener_outlasts_the_drain(tmp_path: Path) -> None:
-    with Served("endless", tmp_path, WHEREBY_TRIGGER_DRAIN_TIMEOUT="0.2") as program:
+def test_neither_a_hanging_predicate_nor_an_endless_listener_outlasts_the_drain(new_store: NewStore) -> None:
+    with Served("endless", new_store(), WHEREBY_TRIGGER_DRAIN_TIMEOUT="0.2") as program:
         program.send([JOINED, LEFT])
         program.line("hanging")
         assert program.stop() == 0
@@ -25,8 +25,8 @@ def test_neither_a_hanging_predicate_nor_an_endless_listener_outlasts_the_drain(
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_now(tmp_path: Path, second: signal.Signals) -> None:
-    with Served("endless", tmp_path, WHEREBY_TRIGGER_PREDICATE_TIMEOUT="3600") as program:
+def test_a_second_signal_ends_it_now(new_store: NewStore, second: signal.Signals) -> None:
+    with Served("endless", new_store(), WHEREBY_TRIGGER_PREDICATE_TIMEOUT="3600") as program:
         program.send([JOINED, LEFT])
         program.line("hanging")
         program.popen.send_signal(signal.SIGTERM)
@@ -35,9 +35,9 @@ def test_a_second_signal_ends_it_now(tmp_path: Path, second: signal.Signals) -> 
         assert "leaving" in program.output
 
 
-def test_what_arrives_while_it_drains_is_acknowledged_and_decided(tmp_path: Path) -> None:
+def test_what_arrives_while_it_drains_is_acknowledged_and_decided(new_store: NewStore) -> None:
     late = webhook("room.session.started", id="late", room="/visit-3").raw
-    with Served("endless", tmp_path) as program:
+    with Served("endless", new_store()) as program:
         program.send([JOINED])
         program.line("assisting")
         program.popen.send_signal(signal.SIGTERM)
