@@ -9,12 +9,12 @@ from pathlib import Path
 import uvloop
 
 from reliability import report
+from reliability.missing import ToolMissing
 from reliability.process import ReceiverFailed
 from reliability.registry import ROWS
 from reliability.result import Result
 from reliability.row import Row
 from reliability.stores import stores_of
-from reliability.strace import StraceMissing
 
 
 async def measure(numbers: list[int], stores: list[str] | None) -> bool:
@@ -29,7 +29,7 @@ async def measure(numbers: list[int], stores: list[str] | None) -> bool:
             began = time.monotonic()
             try:
                 result = await _run(row, store)
-            except StraceMissing as missing:
+            except ToolMissing as missing:
                 print(f"  not run: {missing}", flush=True)
                 all_passed = False
                 continue

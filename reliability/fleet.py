@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from reliability.http import Connection, NoAnswer
@@ -34,15 +34,15 @@ class Fleet:
         self._options = options
         self._numbers = itertools.count()
 
-    async def start(self, *options: str) -> Receiver:
-        """Start one more replica and wait until it listens."""
+    async def start(self, *options: str, env: Mapping[str, str] | None = None) -> Receiver:
+        """Start one more replica, with `env` on top of our environment, and wait until it listens."""
         program = (*PYTHON, "reliability.host", "--store", self.url, "--ticks", str(self.ticks.path))
         process = await asyncio.create_subprocess_exec(
             *program,
             *self._options,
             *options,
             cwd=ROOT,
-            env=foreign_environment(),
+            env=foreign_environment() | dict(env or {}),
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -64,14 +64,17 @@ class Fleet:
         os.kill(replica.pid, signal.SIGTERM)
         return await replica.ended()
 
-    async def join(self, room: str, replica: Receiver | None = None) -> int:
+    async def join(self, room: str, replica: Receiver | None = None, *, ahead: float = 0.0) -> int:
         """Let a person join a room, as told to one replica; return the answer's status, 0 for none."""
-        return await self.send(webhook("room.client.joined", room=room), replica or self.replicas[0])
+        return await self.send(webhook("room.client.joined", room=room), replica or self.replicas[0], ahead=ahead)
 
-    async def send(self, sent: Webhook, replica: Receiver) -> int:
-        """Deliver a webhook to a replica; return the answer's status, 0 for none."""
+    async def send(self, sent: Webhook, replica: Receiver, *, ahead: float = 0.0) -> int:
+        """Deliver a webhook to a replica; return the answer's status, 0 for none.
+
+        `ahead` is by how many seconds the clock is before ours that it is signed by.
+        """
         connection = Connection()
-        headers = {SIGNATURE_HEADER: sign(SECRET, sent.raw, int(time.time()))}
+        headers = {SIGNATURE_HEADER: sign(SECRET, sent.raw, int(time.time() + ahead))}
         try:
             return await connection.post(await replica.listening(), sent.raw, headers)
         except NoAnswer:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reliability import boundaries
+from reliability import boundaries, skew
 from reliability.receiver import SECRET
 from whereby_trigger import AssistantRefused, Session, Trigger, is_human
 from whereby_trigger.assist import follow
@@ -32,7 +32,7 @@ def command(ticks: str) -> list[str]:
 
 
 def as_process(trigger: Trigger, ticks: str) -> None:
-    trigger.assistant_command(command(ticks), env={"TICK_HOST": str(os.getpid())})
+    trigger.assistant_command(command(ticks), env={"TICK_HOST": str(os.getpid()), "LD_PRELOAD": ""})
 
 
 def behind_sh(trigger: Trigger, ticks: str) -> None:
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--backoff", type=float, nargs=len(follow.BACKOFF), default=follow.BACKOFF)
     parser.add_argument("--die", choices=boundaries.ROOM_BOUNDARIES)
     options = parser.parse_args()
+    skew.bear_it()
     logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
     follow.BACKOFF = tuple(options.backoff)
     trigger = Trigger(

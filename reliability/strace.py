@@ -7,6 +7,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from reliability.missing import ToolMissing
+
 TRACED = (
     *("openat", "unlink", "rename", "ftruncate", "pwrite64", "pwritev", "fsync", "fdatasync"),
     *("read", "recvfrom", "recvmsg", "write", "writev", "sendto", "sendmsg"),
@@ -22,7 +24,7 @@ STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 DESCRIPTOR = re.compile(r"\d+<((?:\\x[0-9a-f]{2})+)>")
 
 
-class StraceMissing(Exception):
+class StraceMissing(ToolMissing):
     """The machine has no strace."""
 
 
