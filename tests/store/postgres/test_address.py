@@ -94,3 +94,18 @@ def test_a_service_file_that_is_missing_is_named(tmp_path: Path) -> None:
     missing = Services(file=tmp_path / "none.conf")
     with pytest.raises(ConfigError, match=r"none\.conf is not there, or may not be read"):
         address_of("postgresql://?service=prod", missing)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://u:p@a.example:5433,b.example/x", ("a.example", "b.example")),
+        ("postgresql://[::1]:5433/x", ("::1",)),
+        ("postgresql:///x?host=a.example,b.example", ("a.example", "b.example")),
+        ("postgresql:///x?host=/run/postgresql", ()),
+        ("postgresql://%2Frun%2Fpostgresql:5433/x", ()),
+        ("postgresql://", ()),
+    ],
+)
+def test_the_names_to_look_up_are_those_of_its_hosts(url: str, hosts: tuple[str, ...]) -> None:
+    assert address_of(url).hosts == hosts

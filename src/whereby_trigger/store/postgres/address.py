@@ -1,8 +1,9 @@
 """Where the database is: the URL as the user wrote it, what of it is ours, and how it is shown to a person."""
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store.postgres.services import Services
@@ -26,11 +27,15 @@ HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 
 
 class Address(NamedTuple):
-    """Hold the URL for the driver, the one for a person, and whether a pooler is between; None: to be found out."""
+    """Hold the URL for the driver, and the one for a person.
+
+    `pooler` tells whether a pooler is between, None: to be found out; `hosts` are the names in the URL, if any.
+    """
 
     dsn: str
     location: str
     pooler: bool | None
+    hosts: tuple[str, ...] = ()
 
 
 NO_SERVICES = Services()
@@ -54,7 +59,16 @@ def address_of(url: str, services: Services = NO_SERVICES) -> Address:
     passed = urlencode({name: value for name, value in options.items() if name not in NOT_PASSED})
     # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
     dsn = f"postgresql://{parts.netloc}{parts.path.rstrip('/')}" + ("?" + passed if passed else "")
-    return Address(dsn, f"postgresql://{where}", None if told is None else ANSWERS[told])
+    names = tuple(_names(unquote(hosts) or options.get("host", "")))
+    return Address(dsn, f"postgresql://{where}", None if told is None else ANSWERS[told], names)
+
+
+def _names(hosts: str) -> Iterator[str]:
+    """Take the names, or numbers, out of a list of hosts; a folder with a socket in it is none."""
+    for host in hosts.split(","):
+        found = HOST.fullmatch(host)
+        if found is not None and found[1] and not host.startswith("/"):
+            yield found[1].strip("[]")
 
 
 def _read(url: str) -> tuple[SplitResult, dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from whereby_trigger.store.postgres.address import Address
+from whereby_trigger.store.postgres.look_up import look_up
 
 Connection = Any
 """An asyncpg connection, which brings no types."""
@@ -68,9 +69,10 @@ class Link:
         # A pooler may give each transaction to another server process, which knows no statement prepared before.
         statements = {"statement_cache_size": 0} if pooled else {}
         settings = {"application_name": "whereby-trigger"}
-        connecting = asyncpg.connect(self._address.dsn, timeout=CONNECT_WITHIN, server_settings=settings, **statements)
         try:
-            return await connecting
+            async with asyncio.timeout(CONNECT_WITHIN):
+                await look_up(self._address.hosts)
+                return await asyncpg.connect(self._address.dsn, server_settings=settings, **statements)
         except TimeoutError:
             raise TimeoutError(f"no answer within {CONNECT_WITHIN:g} s") from None
 
