@@ -15,7 +15,7 @@ from bench import report, wrk
 from bench.cores import share
 from bench.registry import TABLES
 from bench.setting import Setting
-from bench.stores import Stores
+from bench.stores import stores
 from bench.tools import ToolMissing, find
 
 DISK = "/var/tmp"  # noqa: S108 - where /tmp is in memory, a sync would cost nothing
@@ -33,8 +33,8 @@ async def measure(numbers: list[int], given: dict[str, str], *, keep: bool) -> b
         print(f"table {number}: {table.title}, {msgspec.to_builtins(dose)}", flush=True)
         run = report.begun(cores.in_words, dose)
         began = time.monotonic()
-        with Stores(cores.database) as stores:
-            outcome = await table.run(Setting(cores, stores, wrk.send), dose)
+        with stores(cores.database) as made:
+            outcome = await table.run(Setting(cores, made, wrk.send), dose)
         run = report.ended(run, outcome, time.monotonic() - began)
         print(report.section(number, run), flush=True)
         if keep or dose == table.dose():

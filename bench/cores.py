@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,9 +18,15 @@ class Cores(Struct, frozen=True):
     database: int
     load: int
 
-    def server(self, number: int = 0) -> int:
-        """Give the core of a server; where there are more servers than cores for them, they share."""
-        return self.servers[number % len(self.servers)]
+    @property
+    def server(self) -> int:
+        """The core of a server that is alone."""
+        return self.servers[0]
+
+    def spread(self, number: int) -> int:
+        """Give the core of one server among several, counted from 0: those of the others too, once there is no more."""
+        every = list(dict.fromkeys((*self.servers, self.database, self.load)))
+        return every[number % len(every)]
 
     @property
     def in_words(self) -> str:
@@ -43,3 +50,15 @@ def share(available: Collection[int] | None = None) -> Cores:
 def pinned(core: int, command: Sequence[str]) -> list[str]:
     """Give the command that runs another on one core."""
     return [sys.executable, "-I", "-S", str(PINNED), str(core), *command]
+
+
+@contextmanager
+def on(core: int | None) -> Iterator[None]:
+    """Have this thread, and what it starts, run on a core for as long as a `with` block; None changes nothing."""
+    before = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

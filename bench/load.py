@@ -1,6 +1,6 @@
 """What a load comes to, whichever generator made it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
@@ -33,6 +33,19 @@ class Load(Struct, frozen=True):
     def generator_busy(self) -> float:
         """The share of its core that the generator used: near 1 it, and not the server, sets the pace."""
         return self.cpu / self.seconds
+
+
+def together(loads: Sequence[Load]) -> Load:
+    """Put loads that were made at the same time together; of their latencies the worst stand for all."""
+    return Load(
+        requests=sum(load.requests for load in loads),
+        began=min(load.began for load in loads),
+        ended=max(load.ended for load in loads),
+        p50=max(load.p50 for load in loads),
+        p99=max(load.p99 for load in loads),
+        slowest=max(load.slowest for load in loads),
+        cpu=sum(load.cpu for load in loads),
+    )
 
 
 Generator = Callable[[int, Requests, int, int], Awaitable[Load]]

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from bench.outcome import Outcome
 from bench.setting import Setting
-from bench.tables import bursts, growth, latency, throughput
+from bench.tables import assistants, bursts, cores, growth, latency, replicas, throughput
 
 
 class Table(Struct, frozen=True):
@@ -66,5 +66,35 @@ hundred deliveries; after a burst, and after a load, it has five seconds to give
         growth.Dose,
         growth.run,
         growth.TARGETS,
+    ),
+    5: Table(
+        "Assistants",
+        """\
+Each webhook is a person who joins another room, so that each gets an assistant: a coroutine, or a process, a Python
+program that notes the time in its first line. The time runs from the call of a listener for the success
+to that line, and so holds the commits of the decision and of the claim, and for a process the start of its guard and of
+Python. A lease is renewed six times in the time it lasts, by one statement however many rooms; beside that, a replica
+with rooms looks at the store each second for what concerns them.""",
+        assistants.Dose,
+        assistants.run,
+    ),
+    6: Table(
+        "Cores",
+        """\
+The load of table 1, shared out among processes that share a store: on one SQLite file, whose writers take turns, and on
+one PostgreSQL. With fewer cores than processes, load and database need, they take time from each other, and the ratios
+are lower than they would be otherwise.""",
+        cores.Dose,
+        cores.run,
+    ),
+    7: Table(
+        "Replicas on one PostgreSQL",
+        """\
+As in table 6, with up to three replicas; and PostgreSQL by itself, fed through some connections by a program that
+stores and decides webhooks and does nothing else, from a core of its own: where that keeps PostgreSQL's core busy, no
+number of replicas can do more. A replica's CPU time divided by PostgreSQL's is how many replicas, each with a core to
+itself, one core of PostgreSQL keeps up with.""",
+        replicas.Dose,
+        replicas.run,
     ),
 }

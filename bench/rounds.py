@@ -1,16 +1,16 @@
-"""A round: one side under one load, which counts only when everything that was accepted was also done."""
+"""A round: a load on one server, or on several that share a store, which counts only when all of it was also done."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
 from bench.bodies import Body, write_requests
-from bench.cores import Cores
-from bench.load import Generator, Load, LoadFailed
+from bench.load import Load, LoadFailed, together
+from bench.setting import Setting
 from bench.sides import CEILING, POSTGRES, Server
-from bench.stores import Stores
-from bench.usage import busy_seconds, cpu_seconds
+from bench.usage import Usage, usage
 
 DECIDED_WITHIN = 120.0
 BACKLOG_WITHIN = 1.0
@@ -20,15 +20,14 @@ WARM_UP = 2000
 
 
 class Round(Struct, frozen=True):
-    """Hold a round: webhooks per second done with, the backlog included, and answered; latencies in ms.
+    """Hold a round: webhooks per second done with, the backlog included; latencies in ms.
 
     `backlog` is how many seconds of work were left when the last delivery was answered; `server_cpu` and
-    `database_cpu` are microseconds of CPU time per webhook; `generator_busy` and `others` are shares of the load's and
-    of the server's core, the latter taken by what is neither the server nor the database.
+    `database_cpu` are microseconds of CPU time per webhook; `generator_busy`, `database_busy` and `others` are shares
+    of the load's, the database's and the servers' cores, the last one taken by what is none of these.
     """
 
     per_second: float
-    answered_per_second: float
     p50: float
     p99: float
     slowest: float
@@ -36,63 +35,76 @@ class Round(Struct, frozen=True):
     server_cpu: float
     database_cpu: float
     generator_busy: float
+    database_busy: float
     others: float
 
 
 class Ring:
-    """Hold what every round of a table has in common: the load's source and generator, the cores, the stores."""
+    """Hold what every round of a table has in common: where it is held, and where the webhooks come from."""
 
-    def __init__(self, generator: Generator, source: Iterator[Body], cores: Cores, stores: Stores) -> None:
-        self._generator = generator
+    def __init__(self, setting: Setting, source: Iterator[Body]) -> None:
+        self._setting = setting
         self._source = source
-        self._cores = cores
-        self._stores = stores
 
-    async def round(self, server: Server, webhooks: int, connections: int) -> Round:
-        """Load a server that has just come up, wait until all is decided, and end it; raises LoadFailed.
+    async def round(self, servers: Sequence[Server], webhooks: int, connections: int) -> Round:
+        """Load servers that have just come up, wait until all is decided, and end them; raises LoadFailed.
 
-        It is warmed up first, by deliveries that count only for the reckoning.
+        Webhooks and connections are shared out among them. They are warmed up first, by deliveries that count only for
+        the reckoning.
         """
-        warm_up = min(WARM_UP, webhooks)
-        mark = 0 if server.books is None else await server.books.last()
-        await self._load(server, warm_up, connections)
-        await _decided(server)
+        books = servers[0].books
+        mark = 0 if books is None else await books.last()
+        warm_up = await self._load(servers, min(WARM_UP, webhooks), connections)
+        await _decided(servers)
 
-        server_core = self._cores.server()
-        database = self._stores.server_pids if server.side == POSTGRES else []
-        before = busy_seconds(server_core), cpu_seconds([server.process.pid]), cpu_seconds(database)
-        load = await self._load(server, webhooks, connections)
-        decided = await _decided(server) or load.ended
-        after = busy_seconds(server_core), cpu_seconds([server.process.pid]), cpu_seconds(database)
-        busy, server_cpu, database_cpu = (now - then for now, then in zip(after, before, strict=True))
+        before = self._usage(servers)
+        load = await self._load(servers, webhooks, connections)
+        decided = await _decided(servers) or load.ended
+        used = self._usage(servers).since(before)
 
-        heard = (await server.stop()).heard
-        await _reckon(server, mark, warm_up + webhooks, heard)
+        heard = [(await server.stop()).heard for server in servers]
+        await _reckon(servers[0], mark, warm_up.requests + load.requests, sum(heard))
         backlog = max(0.0, decided - load.ended)
         if backlog > BACKLOG_WITHIN:
             raise LoadFailed(f"{backlog:.1f} s of work were left when the last delivery was answered")
-        shared = database_cpu if self._cores.database == server_core else 0.0
+        return self._figures(load, backlog, used, {server.core for server in servers})
+
+    async def _load(self, servers: Sequence[Server], webhooks: int, connections: int) -> Load:
+        # Written when they are needed: a signature holds for five minutes.
+        each, now = webhooks // len(servers), time.time()
+        prepared = [write_requests(server.folder / "requests", self._source, each, now) for server in servers]
+        share, core = connections // len(servers), self._setting.cores.load
+        sending = [
+            self._setting.generator(server.port, requests, share, core)
+            for server, requests in zip(servers, prepared, strict=True)
+        ]
+        return together(await asyncio.gather(*sending))
+
+    def _usage(self, servers: Sequence[Server]) -> Usage:
+        database = self._setting.stores.server_pids if servers[0].side == POSTGRES else []
+        return usage([server.process.pid for server in servers], database, {server.core for server in servers})
+
+    def _figures(self, load: Load, backlog: float, used: Usage, cores: set[int]) -> Round:
+        seconds = load.seconds + backlog
+        shares_a_core = used.database if self._setting.cores.database in cores else 0.0
+        shares_a_core += load.cpu if self._setting.cores.load in cores else 0.0
         return Round(
-            per_second=webhooks / (load.seconds + backlog),
-            answered_per_second=webhooks / load.seconds,
+            per_second=load.requests / seconds,
             p50=load.p50,
             p99=load.p99,
             slowest=load.slowest,
             backlog=backlog,
-            server_cpu=server_cpu / webhooks * 1e6,
-            database_cpu=database_cpu / webhooks * 1e6,
+            server_cpu=used.servers / load.requests * 1e6,
+            database_cpu=used.database / load.requests * 1e6,
             generator_busy=load.generator_busy,
-            others=max(0.0, busy - server_cpu - shared) / (load.seconds + backlog),
+            database_busy=used.database / seconds,
+            others=max(0.0, used.cores - used.servers - shares_a_core) / seconds / len(cores),
         )
 
-    async def _load(self, server: Server, webhooks: int, connections: int) -> Load:
-        # Written when they are needed: a signature holds for five minutes.
-        requests = write_requests(server.folder / "requests", self._source, webhooks, time.time())
-        return await self._generator(server.port, requests, connections, self._cores.load)
 
-
-async def _decided(server: Server) -> float | None:
-    return None if server.books is None else await server.books.until_decided(DECIDED_WITHIN)
+async def _decided(servers: Sequence[Server]) -> float | None:
+    books = servers[0].books
+    return None if books is None else await books.until_decided(DECIDED_WITHIN)
 
 
 async def _reckon(server: Server, mark: int, sent: int, heard: int) -> None:

@@ -21,10 +21,10 @@ class Setting:
 
     @asynccontextmanager
     async def up(
-        self, side: str, *, url: str | None = None, options: Sequence[str] = (), number: int = 0
+        self, side: str, *, url: str | None = None, options: Sequence[str] = (), core: int | None = None
     ) -> AsyncIterator[Server]:
-        """Run a side in a folder of its own, on the core of the server with this number."""
+        """Run a side in a folder of its own, on a core: that of the servers, if none is named."""
         with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
-            core = self.cores.server(number)
+            core = self.cores.server if core is None else core
             async with up(side, self.stores, Path(folder), core, url=url, options=options) as server:
                 yield server

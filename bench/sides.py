@@ -21,10 +21,11 @@ NOTES = "notes"
 
 
 class Server(Struct, frozen=True):
-    """Hold a side that is up: its process, its port, a folder, and its store's books where it has a store."""
+    """Hold a side that is up: its process on a core, its port, a folder, and its store's books where it has one."""
 
     side: str
     process: Receiver
+    core: int
     port: int
     books: Books | None
     folder: Path
@@ -51,10 +52,10 @@ async def up(
         elif side == CEILING:
             command = module("bench.programs.ceiling")
         else:
-            url = url or stores.new(side, folder)
+            url = url or stack.enter_context(stores.new(side))
             command = module("bench.programs.receiver", "--store", url, "--notes", str(notes), *options)
         process = await stack.enter_async_context(serving(command, core, {"NODE_ENV": "production"}))
         port = await process.listening()
         if url is not None:
             books = await stack.enter_async_context(looking_into(url))
-        yield Server(side, process, port, books, folder)
+        yield Server(side, process, core, port, books, folder)

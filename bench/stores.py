@@ -1,33 +1,40 @@
-"""The stores that are measured: a new, empty one for each round."""
+"""The stores that are measured: each new and empty, and gone with what it was needed for."""
 
-import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
-from tests.support.postgres import Server
+from bench.cores import on
+from tests.support.postgres import Server, database_of
 
 SQLITE, POSTGRES = "sqlite", "postgresql"
 BUFFERS = "256MB"
 """PostgreSQL's shared_buffers; all its other settings are its defaults, or make no difference here."""
 
+PREFIX = "whereby-trigger-bench-"
+
 
 class Stores:
-    """Make stores; the server of PostgreSQL is started once, when the first of its databases is wanted."""
+    """Make stores; `launch` starts a PostgreSQL, once, when the first of its databases is wanted."""
 
-    def __init__(self, database_core: int | None = None) -> None:
-        self._core = database_core
+    def __init__(self, launch: Callable[[], Server]) -> None:
+        self._launch = launch
         self._server: Server | None = None
 
-    def new(self, kind: str, folder: Path) -> str:
-        """Give the URL of a new store; raises ServerFailed where PostgreSQL cannot be had."""
+    @contextmanager
+    def new(self, kind: str) -> Iterator[str]:
+        """Give the URL of a new store, which lasts for a `with` block; raises ServerFailed without a PostgreSQL."""
         if kind == SQLITE:
-            return f"sqlite:///{folder / 'store.db'}"
-        if self._server is None:
-            self._server = Server(shared_buffers=BUFFERS)
-            with _on(self._core):
-                self._server.start()
-        return self._server.create_database()
+            with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+                yield f"sqlite:///{folder}/store.db"
+            return
+        server = self._server = self._server or self._launch()
+        url = server.create_database()
+        try:
+            yield url
+        finally:
+            server.run(f"DROP DATABASE {database_of(url)} WITH (FORCE)")
 
     @property
     def server_pids(self) -> list[int]:
@@ -40,20 +47,23 @@ class Stores:
             self._server.close()
             self._server = None
 
-    def __enter__(self) -> "Stores":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
 
 @contextmanager
-def _on(core: int | None) -> Iterator[None]:
-    """Have this thread, and what it starts, run on a core for as long as a `with` block."""
-    before = os.sched_getaffinity(0)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+def stores(database_core: int) -> Iterator[Stores]:
+    """Make stores for as long as a `with` block, with a PostgreSQL of their own on a core."""
+    made = Stores(partial(_launch, database_core))
     try:
-        yield
+        yield made
     finally:
-        os.sched_setaffinity(0, before)
+        made.close()
+
+
+def _launch(core: int) -> Server:
+    server = Server(shared_buffers=BUFFERS)
+    try:
+        with on(core):
+            server.start()
+    except BaseException:
+        server.close()
+        raise
+    return server

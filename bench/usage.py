@@ -1,15 +1,37 @@
-"""How much CPU time processes took, and how much of a core went to others, as the kernel counts it."""
+"""How much CPU time processes took, and how long cores were busy, as the kernel counts it."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from msgspec import Struct
+
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE, WAITING = 3, 4
 
 
+class Usage(Struct, frozen=True):
+    """Hold seconds of CPU time: of the servers, of the database, and of all that ran on the servers' cores."""
+
+    servers: float
+    database: float
+    cores: float
+
+    def since(self, before: "Usage") -> "Usage":
+        """Give what was added."""
+        return Usage(self.servers - before.servers, self.database - before.database, self.cores - before.cores)
+
+
+def usage(servers: Iterable[int], database: Iterable[int], cores: Iterable[int]) -> Usage:
+    """Read what processes and cores have used so far."""
+    return Usage(cpu_seconds(servers), cpu_seconds(database), sum(busy_seconds(core) for core in cores))
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Give the CPU time that processes have taken so far, all their threads together; one that is gone counts 0."""
+    """Give the CPU time that processes have taken so far, with their threads and the children that they have buried.
+
+    One that is gone counts 0.
+    """
     return sum(_of_process(pid) for pid in pids)
 
 
@@ -29,4 +51,4 @@ def _of_process(pid: int) -> float:
         return 0.0
     # The name in the second field may hold spaces and brackets.
     fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(map(int, fields[11:15])) / TICKS

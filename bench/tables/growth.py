@@ -1,8 +1,7 @@
 """Table 4: what a store that is long in use costs, how fast a start on it is, and what a receiver takes."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from statistics import median
 
 from msgspec import Struct
@@ -58,31 +57,23 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
     problems = Problems()
     grown = {side: Grown() for side in dose.sides}
     for side, one in grown.items():
-        with problems.of(NAMES[side]), tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
+        with problems.of(NAMES[side]), ExitStack() as stack:
             one.footprint = await footprint(setting, side, dose.burst, dose.webhooks, dose.connections)
-            urls = await _filled(setting, side, dose.sizes, Path(folder))
+            urls = {size: stack.enter_context(setting.stores.new(side)) for size in dose.sizes if size}
+            for size, url in urls.items():
+                await fill(url, size)
             one.starts = [await start(setting, side, urls[dose.started], dose.pending) for _ in range(dose.starts)]
             await _measure(setting, side, dose, urls, one.series)
     grids = [_throughputs(grown), _trust(grown), _starts(grown, dose), _footprints(grown)]
     return Outcome(grids, list(_verdicts(grown, dose)), problems.all)
 
 
-async def _filled(setting: Setting, side: Side, sizes: tuple[int, ...], folder: Path) -> dict[int, str]:
-    urls: dict[int, str] = {}
-    for size in sizes:
-        if size:
-            (folder / str(size)).mkdir()
-            urls[size] = setting.stores.new(side, folder / str(size))
-            await fill(urls[size], size)
-    return urls
-
-
 async def _measure(setting: Setting, side: Side, dose: Dose, urls: dict[int, str], series: dict[int, Series]) -> None:
-    ring = Ring(setting.generator, bodies(), setting.cores, setting.stores)
+    ring = Ring(setting, bodies())
     for _ in range(dose.rounds):
         for size in dose.sizes:
             async with setting.up(side, url=urls.get(size)) as server:
-                series.setdefault(size, Series()).add(await ring.round(server, dose.webhooks, dose.connections))
+                series.setdefault(size, Series()).add(await ring.round([server], dose.webhooks, dose.connections))
 
 
 def _throughputs(grown: dict[Side, Grown]) -> Grid:

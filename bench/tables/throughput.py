@@ -49,12 +49,12 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
     """Measure every side in turn, as many times over as there are rounds."""
     series: dict[Entry, Series] = {}
     problems = Problems()
-    ring = Ring(setting.generator, bodies(), setting.cores, setting.stores)
+    ring = Ring(setting, bodies())
     for _ in range(dose.rounds):
         for side, form in entries(dose):
             with problems.of(f"{NAMES[side]}, {form}"):
                 async with setting.up(side, options=OPTIONS[form]) as server:
-                    measured = await ring.round(server, dose.webhooks, dose.connections)
+                    measured = await ring.round([server], dose.webhooks, dose.connections)
                 series.setdefault((side, form), Series()).add(measured)
     return Outcome(_grids(series), list(_verdicts(series)), problems.all, list(_doubts(series)))
 

@@ -1,7 +1,5 @@
 """Table 4 in a tiny dose, and the stores that it is measured on."""
 
-from pathlib import Path
-
 import pytest
 
 from bench import footprint
@@ -23,17 +21,15 @@ SOME = 250
 
 
 @pytest.mark.parametrize("side", [SQLITE, POSTGRES])
-async def test_a_filled_store_is_one_that_the_program_could_have_filled(
-    setting: Setting, side: Side, tmp_path: Path
-) -> None:
-    url = setting.stores.new(side, tmp_path)
-    await fill(url, SOME)
-    store = store_for(url)
-    await store.peek()
-    try:
-        records = await store.find(Query())
-    finally:
-        await store.close()
+async def test_a_filled_store_is_one_that_the_program_could_have_filled(setting: Setting, side: Side) -> None:
+    with setting.stores.new(side) as url:
+        await fill(url, SOME)
+        store = store_for(url)
+        await store.peek()
+        try:
+            records = await store.find(Query())
+        finally:
+            await store.close()
     assert len({record.id for record in records}) == SOME
     for record in records:
         webhook = decode(record.body)
@@ -45,14 +41,14 @@ async def test_a_filled_store_is_one_that_the_program_could_have_filled(
 
 
 @pytest.mark.parametrize("side", [SQLITE, POSTGRES])
-async def test_what_is_left_pending_is_decided_by_the_next_start(setting: Setting, side: Side, tmp_path: Path) -> None:
-    url = setting.stores.new(side, tmp_path)
-    await fill(url, SOME)
-    started = await start(setting, side, url, pending=20)
-    assert started.answered > 0
-    assert started.decided > 0
-    async with looking_into(url) as books:
-        assert await books.counted(0) == Count(SOME + 1, SOME + 1)
+async def test_what_is_left_pending_is_decided_by_the_next_start(setting: Setting, side: Side) -> None:
+    with setting.stores.new(side) as url:
+        await fill(url, SOME)
+        started = await start(setting, side, url, pending=20)
+        assert started.answered > 0
+        assert started.decided > 0
+        async with looking_into(url) as books:
+            assert await books.counted(0) == Count(SOME + 1, SOME + 1)
 
 
 @pytest.mark.parametrize("side", [SQLITE, POSTGRES])
@@ -75,6 +71,6 @@ async def test_growth_is_measured(setting: Setting, side: Side, monkeypatch: pyt
     assert judged == ([growth.IDLE_TARGET, growth.AFTER_TARGET] if side == SQLITE else [])
 
 
-async def test_a_store_that_the_disk_has_no_room_for_is_not_filled(setting: Setting, tmp_path: Path) -> None:
-    with pytest.raises(LoadFailed, match="GB are free"):
-        await fill(setting.stores.new(SQLITE, tmp_path), 10**15)
+async def test_a_store_that_the_disk_has_no_room_for_is_not_filled(setting: Setting) -> None:
+    with setting.stores.new(SQLITE) as url, pytest.raises(LoadFailed, match="GB are free"):
+        await fill(url, 10**15)

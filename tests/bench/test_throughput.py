@@ -52,9 +52,9 @@ async def test_the_peer_is_measured(setting: Setting) -> None:
 
 async def test_wrk_sends_each_request_once_and_the_store_has_as_many(setting: Setting) -> None:
     skip_without("wrk")
-    ring = Ring(wrk.send, bodies(), setting.cores, setting.stores)
+    ring = Ring(Setting(setting.cores, setting.stores, wrk.send), bodies())
     async with setting.up(SQLITE) as server:
-        assert (await ring.round(server, 300, connections=7)).per_second > 0
+        assert (await ring.round([server], 300, connections=7)).per_second > 0
 
 
 async def test_a_side_that_cannot_be_had_is_named_and_the_others_are_measured(
@@ -77,7 +77,8 @@ class Careless:
     async def __call__(self, port: int, requests: Requests, connections: int, core: int) -> Load:
         sent = msgspec.structs.replace(requests, count=requests.count - self.kept_back)
         sent.path.write_bytes(b"".join(requests.read()[: sent.count]))
-        return await closed_loop.send(port, sent, connections, core)
+        load = await closed_loop.send(port, sent, connections, core)
+        return msgspec.structs.replace(load, requests=requests.count)
 
 
 def repeated() -> Iterator[Body]:
@@ -97,10 +98,10 @@ def repeated() -> Iterator[Body]:
 async def test_a_round_with_fewer_webhooks_than_answers_does_not_count(
     setting: Setting, generator: Generator, source: Iterator[Body], reason: str
 ) -> None:
-    ring = Ring(generator, source, setting.cores, setting.stores)
+    ring = Ring(Setting(setting.cores, setting.stores, generator), source)
     async with setting.up(SQLITE) as server:
         with pytest.raises(LoadFailed, match=reason):
-            await ring.round(server, 60, connections=4)
+            await ring.round([server], 60, connections=4)
 
 
 @pytest.mark.parametrize("generator", [closed_loop.send, wrk.send], ids=["Python", "wrk"])

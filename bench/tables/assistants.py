@@ -1,0 +1,133 @@
+"""Table 5: how long it takes from a success to its assistant, and what it costs to keep a thousand rooms."""
+
+import asyncio
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench.cores import on
+from bench.hosting import RUNNING, hosting
+from bench.latencies import FIGURES, cells
+from bench.outcome import Cell, Grid, Outcome
+from bench.problems import Problems
+from bench.programs.host import COROUTINE, PROCESS, command
+from bench.setting import Setting
+from bench.sides import NAMES, POSTGRES, SQLITE, Side
+from bench.usage import cpu_seconds
+from reliability.fleet import family
+
+SHORT_LEASE, LEASE = 3.0, 30.0
+RENEWALS = 6
+"""How often a lease is renewed in the time it lasts, as the docs say."""
+
+
+FILL_PER_SECOND = {COROUTINE: 200.0, PROCESS: 10.0}
+SETTLED = 2.0
+LOOK = 0.002
+
+
+class Dose(Struct, frozen=True):
+    """Say how much is measured; by default what the page reports.
+
+    `watched` is for how many seconds the CPU time of a replica is taken that nothing is delivered to.
+    """
+
+    coroutines: int = 500
+    coroutines_per_second: float = 20.0
+    processes: int = 100
+    processes_per_second: float = 4.0
+    kept: int = 1000
+    watched: float = 30.0
+    sides: tuple[Side, ...] = (SQLITE, POSTGRES)
+
+
+async def run(setting: Setting, dose: Dose) -> Outcome:
+    """Start assistants at an even pace, in each form; then keep many rooms, and watch what that costs."""
+    problems = Problems()
+    starts: list[list[Cell]] = [["the same program, started directly", dose.processes, *cells(_bare(setting, dose))]]
+    costs: list[list[Cell]] = []
+    for side in dose.sides:
+        with problems.of(NAMES[side]):
+            starts += await _starts(setting, side, dose)
+            costs += await _costs(setting, side, dose)
+    return Outcome(
+        [
+            Grid(
+                ("", "assistants", *(f"{figure} (ms)" for figure in FIGURES)),
+                starts,
+                "From the success to the first line",
+            ),
+            Grid(
+                ("", "lease (s)", "CPU (% of a core)", "more per renewal (ms)"),
+                costs,
+                "What a replica takes while nothing is delivered",
+            ),
+        ],
+        [],
+        problems.all,
+    )
+
+
+async def _starts(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for form, count, per_second in (
+        (COROUTINE, dose.coroutines, dose.coroutines_per_second),
+        (PROCESS, dose.processes, dose.processes_per_second),
+    ):
+        with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
+            async with hosting(setting, side, Path(folder), "--assistant", form) as host:
+                await host.fill(count, per_second)
+                rows.append([f"{NAMES[side]}, {form}", count, *cells(await host.stop())])
+    return rows
+
+
+async def _costs(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
+    """Watch a replica without a room, with many, with a lease so short that its renewals show, and with processes."""
+    none, _ = await _kept(setting, side, dose, 0, COROUTINE, LEASE)
+    many, _ = await _kept(setting, side, dose, dose.kept, COROUTINE, LEASE)
+    short, _ = await _kept(setting, side, dose, dose.kept, COROUTINE, SHORT_LEASE)
+    more = (short - many) / (RENEWALS / SHORT_LEASE - RENEWALS / LEASE) * 1000
+    few, guards = await _kept(setting, side, dose, dose.processes, PROCESS, LEASE)
+    name, rooms = NAMES[side], f"{dose.kept:,} rooms, coroutines"
+    return [
+        [f"{name}, no room", LEASE, f"{none:.2%}", None],
+        [f"{name}, {rooms}", LEASE, f"{many:.2%}", None],
+        [f"{name}, {rooms}", SHORT_LEASE, f"{short:.2%}", f"{more:.2f}"],
+        [f"{name}, {dose.processes:,} rooms, processes", LEASE, f"{few:.2%}, and {guards:.2%} their guards", None],
+    ]
+
+
+async def _kept(setting: Setting, side: Side, dose: Dose, rooms: int, form: str, lease: float) -> tuple[float, float]:
+    """Give the share of a core that a replica takes which keeps so many rooms, and that of all it has started."""
+    with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
+        async with hosting(setting, side, Path(folder), "--assistant", form, "--lease-ttl", str(lease)) as host:
+            if rooms:
+                await host.fill(rooms, FILL_PER_SECOND[form])
+            await asyncio.sleep(SETTLED)
+            supervisor, *others = family(host.process.pid)
+            before = cpu_seconds([supervisor]), cpu_seconds(others)
+            await asyncio.sleep(dose.watched)
+            after = cpu_seconds([supervisor]), cpu_seconds(others)
+            await host.stop()
+    own, guards = ((now - then) / dose.watched for now, then in zip(after, before, strict=True))
+    return own, guards
+
+
+def _bare(setting: Setting, dose: Dose) -> list[float]:
+    """Start the assistant's program without us, as often: the milliseconds to its first line."""
+    took: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
+        running = Path(folder) / RUNNING
+        for number in range(dose.processes):
+            began = time.monotonic_ns()
+            with on(setting.cores.server):
+                process = subprocess.Popen(command(str(running)))
+            while not running.exists() or running.read_bytes().count(b"\n") <= number:
+                time.sleep(LOOK)
+            process.kill()
+            process.wait()
+            took.append((int(running.read_text(encoding="ascii").splitlines()[-1].split()[0]) - began) / 1e6)
+    return took

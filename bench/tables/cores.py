@@ -1,0 +1,45 @@
+"""Table 6: one process and two on one store."""
+
+from msgspec import Struct
+
+from bench.bodies import bodies
+from bench.outcome import Grid, Outcome
+from bench.problems import Problems
+from bench.rounds import Ring
+from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series
+from bench.setting import Setting
+from bench.several import several, shared
+from bench.sides import NAMES, POSTGRES, SQLITE, Side
+
+
+class Dose(Struct, frozen=True):
+    """Say how much is measured; by default what the page reports."""
+
+    webhooks: int = 100_000
+    rounds: int = 3
+    connections: int = 64
+    processes: tuple[int, ...] = (1, 2)
+    sides: tuple[Side, ...] = (SQLITE, POSTGRES)
+
+
+async def run(setting: Setting, dose: Dose) -> Outcome:
+    """Load every number of processes on every side in turn, as many times over as there are rounds."""
+    problems, ring = Problems(), Ring(setting, bodies())
+    series: dict[tuple[Side, int], Series] = {}
+    for _ in range(dose.rounds):
+        for side in dose.sides:
+            for processes in dose.processes:
+                with problems.of(f"{NAMES[side]}, {processes}"):
+                    measured = await several(setting, ring, side, processes, dose.webhooks, dose.connections)
+                    series.setdefault((side, processes), Series()).add(measured)
+    names = {(side, processes): f"{NAMES[side]}, {processes}" for side, processes in series}
+    figures = [
+        [names[entry], *one.speeds(), one.ratio_to(series.get((entry[0], 1))), *one.latencies()]
+        for entry, one in series.items()
+    ]
+    checks = [[names[entry], *one.checks()] for entry, one in series.items()]
+    grids = [
+        Grid(("processes", *SPEED, "× one process", *LATENCIES), figures),
+        Grid(("", *CHECKS), checks, CHECKS_TITLE),
+    ]
+    return Outcome(grids, [], problems.all, shared(setting, max(dose.processes)))

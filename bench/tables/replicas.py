@@ -1,0 +1,121 @@
+"""Table 7: replicas on one PostgreSQL, and how many of them it takes until PostgreSQL is the limit."""
+
+import asyncio
+from statistics import median
+
+import msgspec
+from msgspec import Struct
+
+from bench.bodies import bodies
+from bench.cores import pinned
+from bench.load import LoadFailed
+from bench.outcome import Cell, Grid, Outcome
+from bench.problems import Problems
+from bench.rounds import Ring
+from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series
+from bench.serving import module
+from bench.setting import Setting
+from bench.several import several, shared
+from bench.sides import POSTGRES
+from bench.usage import cpu_seconds
+from reliability.process import ROOT
+
+
+class Dose(Struct, frozen=True):
+    """Say how much is measured; by default what the page reports.
+
+    `alone` are connections through which PostgreSQL is fed by itself, with `in_flight` webhooks under way.
+    """
+
+    webhooks: int = 100_000
+    rounds: int = 3
+    connections: int = 64
+    replicas: tuple[int, ...] = (1, 2, 3)
+    alone: tuple[int, ...] = (1, 2, 4)
+    in_flight: int = 256
+
+
+class Alone(Struct, frozen=True):
+    """Hold what PostgreSQL did with nothing before it: webhooks per second, its CPU per webhook in µs, and how busy."""
+
+    per_second: float
+    cpu: float
+    busy: float
+
+
+async def run(setting: Setting, dose: Dose) -> Outcome:
+    """Load every number of replicas in turn, and PostgreSQL by itself from as many connections, as many times over."""
+    problems, ring = Problems(), Ring(setting, bodies())
+    served: dict[int, Series] = {}
+    alone: dict[int, list[Alone]] = {}
+    for _ in range(dose.rounds):
+        for replicas in dose.replicas:
+            with problems.of(f"{replicas} replicas"):
+                measured = await several(setting, ring, POSTGRES, replicas, dose.webhooks, dose.connections)
+                served.setdefault(replicas, Series()).add(measured)
+        for connections in dose.alone:
+            with problems.of(f"PostgreSQL by itself, {connections} connections"):
+                alone.setdefault(connections, []).append(await _alone(setting, connections, dose))
+    grids = [
+        _replicas(served),
+        _limits(served, alone),
+        Grid(("", *CHECKS), [[replicas, *one.checks()] for replicas, one in served.items()], CHECKS_TITLE),
+    ]
+    return Outcome(grids, [], problems.all, shared(setting, max(dose.replicas)))
+
+
+async def _alone(setting: Setting, connections: int, dose: Dose) -> Alone:
+    """Have a program on the first server's core store and decide webhooks through the store's verbs."""
+    told = ("--webhooks", str(dose.webhooks), "--replicas", str(connections), "--in-flight", str(dose.in_flight))
+    with setting.stores.new(POSTGRES) as url:
+        before = cpu_seconds(setting.stores.server_pids)
+        process = await asyncio.create_subprocess_exec(
+            *pinned(setting.cores.server, module("bench.programs.storing", "--store", url, *told)),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        said, words = await process.communicate()
+        if process.returncode:
+            raise LoadFailed(f"storing failed: {words.decode(errors='replace')}")
+        used = cpu_seconds(setting.stores.server_pids) - before
+    per_second = msgspec.json.decode(said, type=float)
+    return Alone(per_second, used / dose.webhooks * 1e6, used * per_second / dose.webhooks)
+
+
+def _replicas(served: dict[int, Series]) -> Grid:
+    rows: list[list[Cell]] = []
+    for replicas, one in served.items():
+        own, database = (
+            one.median(figure) for figure in (lambda round: round.server_cpu, lambda round: round.database_cpu)
+        )
+        busy = one.median(lambda round: round.database_busy)
+        rows.append(
+            [
+                replicas,
+                *one.speeds(),
+                one.ratio_to(served.get(1)),
+                *one.latencies(),
+                f"{busy:.0%}",
+                f"{own / database:.1f}" if database else None,
+            ]
+        )
+    columns = ("replicas", *SPEED, "× one replica", *LATENCIES, "PostgreSQL, of a core", "replicas' CPU / PostgreSQL's")
+    return Grid(columns, rows)
+
+
+def _limits(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Grid:
+    rows: list[list[Cell]] = []
+    for connections, found in alone.items():
+        speed = median(one.per_second for one in found)
+        rows.append(
+            [
+                connections,
+                round(speed),
+                f"{speed / served[1].speed:.2f}" if 1 in served else None,
+                f"{median(one.busy for one in found):.0%}",
+                round(median(one.cpu for one in found)),
+            ]
+        )
+    columns = ("connections", "webhooks/s", "× one replica", "PostgreSQL, of a core", "its CPU per webhook (µs)")
+    return Grid(columns, rows, "PostgreSQL by itself: stored and decided by a program that does nothing else")
