@@ -65,8 +65,9 @@ def main() -> int:
     try:
         numbers = [int(number) for number in options.tables.split(",")] if options.tables else list(TABLES)
         given = dict(pair.split("=", 1) for pair in options.dose)
-        for number in TABLES:
-            dosed(TABLES[number].dose, given)
+        for number in numbers:
+            if number in TABLES:
+                dosed(TABLES[number].dose, given)
     except (ValueError, msgspec.ValidationError) as error:
         parser.error(f"--tables takes numbers such as 1,3 and --dose pairs such as rounds=1: {error}")
     known = {field.name for table in TABLES.values() for field in msgspec.structs.fields(table.dose)}

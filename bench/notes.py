@@ -1,18 +1,43 @@
-"""What a program's listener noted: how often it was called, and when."""
+"""What a program's listener notes: how often it was called, and when; on file as it goes, so that nothing piles up."""
 
+import time
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
+
+HEARD = "heard"
+BUFFER = 2**16
+
+
+class Notebook:
+    """Note calls of a listener; with `times`, also when each came, by CLOCK_MONOTONIC in nanoseconds."""
+
+    def __init__(self, path: Path, *, times: bool) -> None:
+        self._file = path.open("w", buffering=BUFFER, encoding="ascii")
+        self._heard = 0
+        self.note = self._note_time if times else self._count
+
+    def close(self) -> None:
+        """Write down how many calls there were."""
+        self._file.write(f"{HEARD} {self._heard}\n")
+        self._file.close()
+
+    def _count(self, key: str) -> None:
+        self._heard += 1
+
+    def _note_time(self, key: str) -> None:
+        self._heard += 1
+        self._file.write(f"{key} {time.monotonic_ns()}\n")
 
 
 class Notes(Struct):
-    """Hold how many successes were heard; where asked for, by a webhook's id, when: CLOCK_MONOTONIC in nanoseconds."""
+    """Hold how many successes were heard and, where asked for, when, by what they were noted under."""
 
     heard: int
     times: dict[str, int] = {}
 
 
 def read_notes(path: Path) -> Notes:
-    """Read what a program has written at its end."""
-    return msgspec.json.decode(path.read_bytes(), type=Notes)
+    """Read what a program has written, which has ended."""
+    times = {key: int(value) for key, value in map(str.split, path.read_text(encoding="ascii").splitlines())}
+    return Notes(times.pop(HEARD), times)

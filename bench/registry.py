@@ -29,8 +29,9 @@ are answered, to one process on one core. The rounds are interleaved: each side 
 are medians. A round of ours counts only when the store holds every webhook as fired, the listener was called for each,
 and less than a second of work was left when the last was answered; that rest is included in the webhooks per second.
 The peer is a minimal Express endpoint which parses the body, asks an async predicate and emits an event; it verifies
-and stores nothing. The ceiling is our HTTP server with an app that reads the body and answers 200. A line in the log
-for each delivery is on by default and off here, but for the row that says so.""",
+and stores nothing. The ceiling is our HTTP server with an app that reads the body and answers 200. Latencies
+are wrk's, which has a slow answer count also for the requests that it held up. A line in the log for each delivery is
+on by default and off here, but for the row that says so.""",
         throughput.Dose,
         throughput.run,
         throughput.TARGETS,
@@ -92,8 +93,8 @@ are lower than they would be otherwise.""",
         """\
 As in table 6, with up to three replicas; and PostgreSQL by itself, fed through some connections by a program that
 stores and decides webhooks and does nothing else, from a core of its own: where that keeps PostgreSQL's core busy, no
-number of replicas can do more. A replica's CPU time divided by PostgreSQL's is how many replicas, each with a core to
-itself, one core of PostgreSQL keeps up with.""",
+number of replicas can do more. A replica's CPU time per webhook divided by PostgreSQL's is how many replicas, each with
+a core to itself, one core of PostgreSQL keeps up with.""",
         replicas.Dose,
         replicas.run,
     ),

@@ -1,6 +1,6 @@
 """Rounds of the same kind, and what stands for all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 
 from bench.outcome import Cell
@@ -16,6 +16,10 @@ CHECKS = (
     "server's core taken by others, at most",
 )
 CHECKS_TITLE = "How far these figures can be trusted: all but the CPU times are the worst of the rounds"
+
+
+GENERATOR_AT_MOST = 0.9
+OTHERS_AT_MOST = 0.1
 
 
 class Series:
@@ -62,3 +66,13 @@ class Series:
             f"{self.most(lambda round: round.generator_busy):.0%}",
             f"{self.most(lambda round: round.others):.0%}",
         ]
+
+
+def doubts(named: Mapping[str, Series]) -> Iterator[str]:
+    """Say where the generator, and not the server, may have set the pace, or where the machine was not quiet."""
+    for name, series in named.items():
+        busy, others = series.most(lambda round: round.generator_busy), series.most(lambda round: round.others)
+        if busy > GENERATOR_AT_MOST:
+            yield f"{name}: the load generator was busy for {busy:.0%} of the time, and may have set the pace"
+        if others > OTHERS_AT_MOST:
+            yield f"{name}: others took {others:.0%} of the server's core, so that its speed says little"

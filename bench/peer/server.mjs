@@ -1,8 +1,8 @@
 // The peer: what a trigger does at the least. It parses a webhook, asks a predicate and emits an event, and neither
-// verifies nor stores anything. Arguments: where to write at the end what the listener noted; "times" for all of it.
+// verifies nor stores anything. Arguments: the file in which the listener's calls are noted; "times" for when each came.
 
 import { EventEmitter } from "node:events";
-import { writeFileSync } from "node:fs";
+import { closeSync, openSync, writeSync } from "node:fs";
 import bodyParser from "body-parser";
 import express from "express";
 
@@ -12,12 +12,19 @@ const BOTS = new Set(["recorder", "streamer", "captioner", "assistant"]);
 const [notes, mode] = process.argv.slice(2);
 const predicates = { "room.client.joined": async (webhook) => !BOTS.has(webhook.data.roleName) };
 const emitter = new EventEmitter();
-const times = mode === "times" ? {} : null;
+const notebook = openSync(notes, "w");
+const NOTED_AT_ONCE = 500;
+let lines = [];
 let heard = 0;
+
+function write() {
+    writeSync(notebook, lines.join(""));
+    lines = [];
+}
 
 emitter.on(SUCCESS, ({ triggerWebhook }) => {
     heard += 1;
-    if (times) times[triggerWebhook.id] = Number(process.hrtime.bigint());
+    if (mode === "times" && lines.push(`${triggerWebhook.id} ${process.hrtime.bigint()}\n`) === NOTED_AT_ONCE) write();
 });
 
 const app = express();
@@ -35,6 +42,8 @@ const server = app.listen(0, "127.0.0.1", () => {
 });
 
 process.on("SIGTERM", () => {
-    writeFileSync(notes, JSON.stringify(times ? { heard, times } : { heard }));
+    lines.push(`heard ${heard}\n`);
+    write();
+    closeSync(notebook);
     process.exit(0);
 });

@@ -1,6 +1,6 @@
 """The program under test where assistants matter: notes when a success was told, and when the assistant then ran.
 
-Run as `python -m bench.programs.host`. Successes are written to a file at the end, assistants as they start.
+Run as `python -m bench.programs.host`.
 """
 
 import argparse
@@ -10,9 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
-
-from bench.notes import Notes
+from bench.notes import Notebook
 from reliability.receiver import SECRET
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, Session, Trigger, TriggerSuccess
 
@@ -35,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
     logging.getLogger("whereby_trigger.assist").setLevel(logging.ERROR)
-    times: dict[str, int] = {}
+    notebook = Notebook(options.notes, times=True)
     trigger = Trigger(
         port=0,
         host="127.0.0.1",
@@ -50,20 +48,20 @@ def main() -> None:
 
     @trigger.on(TRIGGER_EVENT_SUCCESS)
     async def note(success: TriggerSuccess) -> None:
-        times[success.trigger_webhook.data.room_name] = time.monotonic_ns()
+        notebook.note(success.trigger_webhook.data.room_name)
 
     if options.assistant == PROCESS:
         trigger.assistant_command(command(options.running))
     else:
-        notebook = os.open(options.running, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        running = os.open(options.running, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
         @trigger.assistant
         async def stay(session: Session) -> None:
-            os.write(notebook, f"{time.monotonic_ns()} {session.room_name}\n".encode())
+            os.write(running, f"{time.monotonic_ns()} {session.room_name}\n".encode())
             await session.ended
 
     trigger.start()
-    options.notes.write_bytes(msgspec.json.encode(Notes(len(times), times)))
+    notebook.close()
 
 
 if __name__ == "__main__":

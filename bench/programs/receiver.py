@@ -1,17 +1,14 @@
 """The program under test: a trigger as a user would write it, whose listener counts, or notes when it was called.
 
-Run as `python -m bench.programs.receiver`. What the listener noted is written to a file at the end.
+Run as `python -m bench.programs.receiver`.
 """
 
 import argparse
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from bench.notes import Notes
+from bench.notes import Notebook
 from reliability.receiver import SECRET
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, RoomClientJoined, Trigger, TriggerSuccess, is_human
 from whereby_trigger.logs import JsonFormatter
@@ -61,21 +58,11 @@ def main() -> None:
         DELIVERIES.propagate = False
     else:
         DELIVERIES.setLevel(logging.ERROR)
-    heard, times = 0, dict[str, int]()
-
-    def count(id: str) -> None:
-        nonlocal heard
-        heard += 1
-
-    def note_time(id: str) -> None:
-        nonlocal heard
-        heard += 1
-        times[id] = time.monotonic_ns()
-
+    notebook = Notebook(options.notes, times=options.times)
     trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, store=options.store)
-    FORMS[options.form](trigger, note_time if options.times else count)
+    FORMS[options.form](trigger, notebook.note)
     trigger.start()
-    options.notes.write_bytes(msgspec.json.encode(Notes(heard, times)))
+    notebook.close()
 
 
 if __name__ == "__main__":

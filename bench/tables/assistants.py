@@ -37,8 +37,8 @@ class Dose(Struct, frozen=True):
 
     coroutines: int = 500
     coroutines_per_second: float = 20.0
-    processes: int = 100
-    processes_per_second: float = 4.0
+    commands: int = 100
+    commands_per_second: float = 4.0
     kept: int = 1000
     watched: float = 30.0
     sides: tuple[Side, ...] = (SQLITE, POSTGRES)
@@ -47,7 +47,7 @@ class Dose(Struct, frozen=True):
 async def run(setting: Setting, dose: Dose) -> Outcome:
     """Start assistants at an even pace, in each form; then keep many rooms, and watch what that costs."""
     problems = Problems()
-    starts: list[list[Cell]] = [["the same program, started directly", dose.processes, *cells(_bare(setting, dose))]]
+    starts: list[list[Cell]] = [["the same program, started directly", dose.commands, *cells(_bare(setting, dose))]]
     costs: list[list[Cell]] = []
     for side in dose.sides:
         with problems.of(NAMES[side]):
@@ -75,7 +75,7 @@ async def _starts(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for form, count, per_second in (
         (COROUTINE, dose.coroutines, dose.coroutines_per_second),
-        (PROCESS, dose.processes, dose.processes_per_second),
+        (PROCESS, dose.commands, dose.commands_per_second),
     ):
         with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
             async with hosting(setting, side, Path(folder), "--assistant", form) as host:
@@ -90,13 +90,13 @@ async def _costs(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
     many, _ = await _kept(setting, side, dose, dose.kept, COROUTINE, LEASE)
     short, _ = await _kept(setting, side, dose, dose.kept, COROUTINE, SHORT_LEASE)
     more = (short - many) / (RENEWALS / SHORT_LEASE - RENEWALS / LEASE) * 1000
-    few, guards = await _kept(setting, side, dose, dose.processes, PROCESS, LEASE)
+    few, guards = await _kept(setting, side, dose, dose.commands, PROCESS, LEASE)
     name, rooms = NAMES[side], f"{dose.kept:,} rooms, coroutines"
     return [
         [f"{name}, no room", LEASE, f"{none:.2%}", None],
         [f"{name}, {rooms}", LEASE, f"{many:.2%}", None],
         [f"{name}, {rooms}", SHORT_LEASE, f"{short:.2%}", f"{more:.2f}"],
-        [f"{name}, {dose.processes:,} rooms, processes", LEASE, f"{few:.2%}, and {guards:.2%} their guards", None],
+        [f"{name}, {dose.commands:,} rooms, processes", LEASE, f"{few:.2%}, and {guards:.2%} their guards", None],
     ]
 
 
@@ -121,7 +121,7 @@ def _bare(setting: Setting, dose: Dose) -> list[float]:
     took: list[float] = []
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
         running = Path(folder) / RUNNING
-        for number in range(dose.processes):
+        for number in range(dose.commands):
             began = time.monotonic_ns()
             with on(setting.cores.server):
                 process = subprocess.Popen(command(str(running)))

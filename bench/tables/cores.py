@@ -6,7 +6,7 @@ from bench.bodies import bodies
 from bench.outcome import Grid, Outcome
 from bench.problems import Problems
 from bench.rounds import Ring
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series
+from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
 from bench.setting import Setting
 from bench.several import several, shared
 from bench.sides import NAMES, POSTGRES, SQLITE, Side
@@ -33,6 +33,7 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
                     measured = await several(setting, ring, side, processes, dose.webhooks, dose.connections)
                     series.setdefault((side, processes), Series()).add(measured)
     names = {(side, processes): f"{NAMES[side]}, {processes}" for side, processes in series}
+    trust = doubts({names[entry]: one for entry, one in series.items()})
     figures = [
         [names[entry], *one.speeds(), one.ratio_to(series.get((entry[0], 1))), *one.latencies()]
         for entry, one in series.items()
@@ -42,4 +43,4 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
         Grid(("processes", *SPEED, "× one process", *LATENCIES), figures),
         Grid(("", *CHECKS), checks, CHECKS_TITLE),
     ]
-    return Outcome(grids, [], problems.all, shared(setting, max(dose.processes)))
+    return Outcome(grids, [], problems.all, [*shared(setting, max(dose.processes)), *trust])

@@ -12,7 +12,7 @@ from bench.footprint import Footprint, footprint
 from bench.outcome import Cell, Grid, Outcome, Verdict
 from bench.problems import Problems
 from bench.rounds import Ring
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series
+from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
 from bench.setting import Setting
 from bench.sides import NAMES, POSTGRES, SQLITE, Side
 from bench.startup import Start, start
@@ -65,7 +65,8 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
             one.starts = [await start(setting, side, urls[dose.started], dose.pending) for _ in range(dose.starts)]
             await _measure(setting, side, dose, urls, one.series)
     grids = [_throughputs(grown), _trust(grown), _starts(grown, dose), _footprints(grown)]
-    return Outcome(grids, list(_verdicts(grown, dose)), problems.all)
+    series = {f"{NAMES[side]}, {size:,}": each for side, one in grown.items() for size, each in one.series.items()}
+    return Outcome(grids, list(_verdicts(grown, dose)), problems.all, list(doubts(series)))
 
 
 async def _measure(setting: Setting, side: Side, dose: Dose, urls: dict[int, str], series: dict[int, Series]) -> None:

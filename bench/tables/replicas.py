@@ -11,8 +11,8 @@ from bench.cores import pinned
 from bench.load import LoadFailed
 from bench.outcome import Cell, Grid, Outcome
 from bench.problems import Problems
-from bench.rounds import Ring
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series
+from bench.rounds import Ring, Round
+from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
 from bench.serving import module
 from bench.setting import Setting
 from bench.several import several, shared
@@ -58,10 +58,12 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
                 alone.setdefault(connections, []).append(await _alone(setting, connections, dose))
     grids = [
         _replicas(served),
-        _limits(served, alone),
+        _alone_grid(served, alone),
+        _limit(served, alone),
         Grid(("", *CHECKS), [[replicas, *one.checks()] for replicas, one in served.items()], CHECKS_TITLE),
     ]
-    return Outcome(grids, [], problems.all, shared(setting, max(dose.replicas)))
+    trust = doubts({f"{replicas} replicas": one for replicas, one in served.items()})
+    return Outcome(grids, [], problems.all, [*shared(setting, max(dose.replicas)), *trust])
 
 
 async def _alone(setting: Setting, connections: int, dose: Dose) -> Alone:
@@ -86,25 +88,12 @@ async def _alone(setting: Setting, connections: int, dose: Dose) -> Alone:
 def _replicas(served: dict[int, Series]) -> Grid:
     rows: list[list[Cell]] = []
     for replicas, one in served.items():
-        own, database = (
-            one.median(figure) for figure in (lambda round: round.server_cpu, lambda round: round.database_cpu)
-        )
-        busy = one.median(lambda round: round.database_busy)
-        rows.append(
-            [
-                replicas,
-                *one.speeds(),
-                one.ratio_to(served.get(1)),
-                *one.latencies(),
-                f"{busy:.0%}",
-                f"{own / database:.1f}" if database else None,
-            ]
-        )
-    columns = ("replicas", *SPEED, "× one replica", *LATENCIES, "PostgreSQL, of a core", "replicas' CPU / PostgreSQL's")
-    return Grid(columns, rows)
+        busy = f"{one.median(lambda round: round.database_busy):.0%}"
+        rows.append([replicas, *one.speeds(), one.ratio_to(served.get(1)), *one.latencies(), busy])
+    return Grid(("replicas", *SPEED, "× one replica", *LATENCIES, "PostgreSQL, of a core"), rows)
 
 
-def _limits(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Grid:
+def _alone_grid(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Grid:
     rows: list[list[Cell]] = []
     for connections, found in alone.items():
         speed = median(one.per_second for one in found)
@@ -119,3 +108,23 @@ def _limits(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Grid:
         )
     columns = ("connections", "webhooks/s", "× one replica", "PostgreSQL, of a core", "its CPU per webhook (µs)")
     return Grid(columns, rows, "PostgreSQL by itself: stored and decided by a program that does nothing else")
+
+
+def _limit(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Grid:
+    """Say in replicas, each with a core to itself, where one core of PostgreSQL is full."""
+    rows: list[list[Cell]] = []
+    if 1 in served and alone:
+        most = max(median(one.per_second for one in found) for found in alone.values())
+        rows.append(["the most that PostgreSQL did by itself", f"{most / served[1].speed:.1f}"])
+    if 1 in served:
+        own, database = (served[1].median(figure) for figure in (_server_cpu, _database_cpu))
+        rows.append(["by the CPU time of both, one core of PostgreSQL", f"{own / database:.1f}" if database else None])
+    return Grid(("", "× one replica"), rows, "Where PostgreSQL is the limit")
+
+
+def _server_cpu(round: Round) -> float:
+    return round.server_cpu
+
+
+def _database_cpu(round: Round) -> float:
+    return round.database_cpu

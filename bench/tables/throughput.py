@@ -9,7 +9,7 @@ from bench.bodies import bodies
 from bench.outcome import Grid, Outcome, Verdict
 from bench.problems import Problems
 from bench.rounds import Ring
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series
+from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
 from bench.setting import Setting
 from bench.sides import CEILING, NAMES, PEER, POSTGRES, SIDES, SQLITE, Side
 
@@ -26,7 +26,6 @@ ASYNC, SYNC, LOGGED = FORMS = get_args(Form)
 OPTIONS = {ASYNC: (), SYNC: ("--form", "sync"), LOGGED: ("--log", "/dev/null")}
 """The options of `programs.receiver` that make it so."""
 
-GENERATOR_AT_MOST = 0.9
 ABOVE = 1.5
 """How many times the fastest side the ceiling must be, so that the server is not all that is measured."""
 
@@ -52,7 +51,7 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
     ring = Ring(setting, bodies())
     for _ in range(dose.rounds):
         for side, form in entries(dose):
-            with problems.of(f"{NAMES[side]}, {form}"):
+            with problems.of(_name((side, form))):
                 async with setting.up(side, options=OPTIONS[form]) as server:
                     measured = await ring.round([server], dose.webhooks, dose.connections)
                 series.setdefault((side, form), Series()).add(measured)
@@ -69,9 +68,8 @@ def entries(dose: Dose) -> Iterator[Entry]:
 
 def _grids(series: dict[Entry, Series]) -> list[Grid]:
     peer = series.get((PEER, ASYNC))
-    names = {entry: NAMES[entry[0]] if entry[1] == ASYNC else f"{NAMES[entry[0]]}, {entry[1]}" for entry in series}
-    figures = [[names[entry], *one.speeds(), one.ratio_to(peer), *one.latencies()] for entry, one in series.items()]
-    checks = [[names[entry], *one.checks()] for entry, one in series.items()]
+    figures = [[_name(entry), *one.speeds(), one.ratio_to(peer), *one.latencies()] for entry, one in series.items()]
+    checks = [[_name(entry), *one.checks()] for entry, one in series.items()]
     return [Grid(("", *SPEED, "× peer", *LATENCIES), figures), Grid(("", *CHECKS), checks, CHECKS_TITLE)]
 
 
@@ -93,12 +91,13 @@ def _verdicts(series: dict[Entry, Series]) -> Iterator[Verdict]:
 
 
 def _doubts(series: dict[Entry, Series]) -> Iterator[str]:
-    """Say where the generator, and not the server, may have set the pace."""
-    for (side, form), one in series.items():
-        busy = one.most(lambda round: round.generator_busy)
-        if busy > GENERATOR_AT_MOST:
-            yield f"{NAMES[side]}, {form}: the load generator was busy for {busy:.0%} of the time, and may set the pace"
+    yield from doubts({_name(entry): one for entry, one in series.items()})
     ceiling = series.get((CEILING, ASYNC))
     fastest = max((one.speed for (side, _), one in series.items() if side != CEILING), default=0.0)
     if ceiling and ceiling.speed < ABOVE * fastest:
         yield f"the ceiling is only {ceiling.speed / fastest:.2f} times the fastest: the server sets the pace"
+
+
+def _name(entry: Entry) -> str:
+    side, form = entry
+    return NAMES[side] if form == ASYNC else f"{NAMES[side]}, {form}"

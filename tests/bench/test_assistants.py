@@ -15,7 +15,7 @@ async def test_the_way_from_a_success_to_its_assistant_is_measured(
 ) -> None:
     monkeypatch.setattr(assistants, "SETTLED", 0)
     dose = assistants.Dose(
-        coroutines=5, coroutines_per_second=50, processes=2, processes_per_second=50, kept=5, watched=0.1, sides=(side,)
+        coroutines=5, coroutines_per_second=50, commands=2, commands_per_second=50, kept=5, watched=0.1, sides=(side,)
     )
     outcome = await assistants.run(setting, dose)
     assert outcome.problems == []

@@ -26,7 +26,7 @@ async def test_replicas_and_postgresql_by_itself_are_measured(setting: Setting) 
     dose = replicas.Dose(webhooks=60, rounds=1, connections=4, replicas=(1, 2), alone=(1, 2), in_flight=8)
     outcome = await replicas.run(setting, dose)
     assert outcome.problems == []
-    served, alone, _ = outcome.grids
+    served, alone, *_ = outcome.grids
     assert [row[0] for row in served.rows] == [row[0] for row in alone.rows] == [1, 2]
     assert all(float(str(row[1])) > 0 for row in (*served.rows, *alone.rows))
 
