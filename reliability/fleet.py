@@ -91,15 +91,7 @@ class Fleet:
 
         A room in which none has by then is left out.
         """
-        missing, deadline = set(rooms), boot_time() + within
-        seen: dict[str, float] = {}
-        for tick in self.ticks.all:
-            self._see(tick, missing, seen, ticked)
-        while missing and boot_time() < deadline:
-            for tick in self.ticks.fresh():
-                self._see(tick, missing, seen, ticked)
-            await asyncio.sleep(LOOK)
-        return seen
+        return await self.ticks.until(rooms, ticked, within)
 
     async def until_live(self, rooms: Iterable[str], within: float) -> None:
         """Wait until the store says that an assistant is live in each room, and no replica has that to write."""
@@ -113,11 +105,6 @@ class Fleet:
                 await asyncio.sleep(LOOK)
         finally:
             await store.close()
-
-    def _see(self, tick: Tick, missing: set[str], seen: dict[str, float], ticked: Callable[[Tick], bool]) -> None:
-        if tick.room in missing and ticked(tick):
-            missing.remove(tick.room)
-            seen[tick.room] = tick.at
 
     def rooms_of(self, replica: Receiver) -> set[str]:
         """List the rooms whose last tick was of an assistant of this replica."""

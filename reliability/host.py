@@ -9,34 +9,28 @@ import itertools
 import logging
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from reliability import boundaries, skew
 from reliability.receiver import SECRET
+from reliability.ticks import ticking
 from whereby_trigger import AssistantRefused, Session, Trigger, is_human
 from whereby_trigger.assist import follow
 
-TICKER = Path(__file__).with_name("ticker.py")
 EVERY = 0.05
 HANG = 3600.0
 RUNS = itertools.count(1)
 """Numbers that tell one run of a coroutine from the next, as process ids do for processes."""
 
 
-def command(ticks: str) -> list[str]:
-    """Give the command that ticks."""
-    return [sys.executable, "-S", str(TICKER), ticks]
-
-
 def as_process(trigger: Trigger, ticks: str) -> None:
-    trigger.assistant_command(command(ticks), env={"TICK_HOST": str(os.getpid()), "LD_PRELOAD": ""})
+    trigger.assistant_command(ticking(ticks), env={"TICK_HOST": str(os.getpid()), "LD_PRELOAD": ""})
 
 
 def behind_sh(trigger: Trigger, ticks: str) -> None:
-    script = f"{shlex.join(command(ticks))}; true"
+    script = f"{shlex.join(ticking(ticks))}; true"
     trigger.assistant_command(["sh", "-c", script], env={"TICK_HOST": str(os.getpid())})
 
 

@@ -10,6 +10,7 @@ import os
 import time
 
 from reliability import boundaries, mutants, unsafe
+from reliability.ticks import ticking
 from whereby_trigger import (
     TRIGGER_EVENT_SUCCESS,
     RoomClientJoined,
@@ -25,13 +26,21 @@ POISON = "poison"
 """A `room.client.joined` with this external id ends the process that asks the predicate about it."""
 
 
-def build(store: str, emissions: str, life: int, delay: float, lease_ttl: float) -> Trigger:
+def build(options: argparse.Namespace) -> Trigger:
     """Make the trigger; each success is appended to `emissions` in one write, as life, id, attempt and time.
 
-    `delay` is how many seconds the predicate for `assistant.requested` takes.
+    `delay` is how many seconds the predicate for `assistant.requested` takes. With `ticks`, an assistant is in each
+    room that asks for one, and ticks in that file.
     """
-    trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, store=store, lease_ttl=lease_ttl)
-    notebook = os.open(emissions, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    trigger = Trigger(
+        port=0,
+        host="127.0.0.1",
+        secret=SECRET,
+        store=options.store,
+        lease_ttl=options.lease_ttl,
+        drain_timeout=options.drain_timeout,
+    )
+    notebook = os.open(options.emissions, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     @trigger.when("room.client.joined")
     def people(webhook: RoomClientJoined) -> bool:
@@ -45,19 +54,21 @@ def build(store: str, emissions: str, life: int, delay: float, lease_ttl: float)
 
     @trigger.when("assistant.requested")
     def always() -> bool:
-        time.sleep(delay)
+        time.sleep(options.delay)
         return True
 
     @trigger.on(TRIGGER_EVENT_SUCCESS)
     def note(success: TriggerSuccess) -> None:
         webhook = success.trigger_webhook
-        os.write(notebook, f"{life} {webhook.id} {success.attempt} {time.time():.6f}\n".encode())
+        os.write(notebook, f"{options.life} {webhook.id} {success.attempt} {time.time():.6f}\n".encode())
 
     @trigger.on("room.client.left")
     @trigger.on("transcription.finished")
     def hear() -> None:
         pass
 
+    if options.ticks is not None:
+        trigger.assistant_command(ticking(options.ticks), env={"TICK_HOST": str(os.getpid())})
     return trigger
 
 
@@ -68,6 +79,8 @@ def main() -> None:
     parser.add_argument("--life", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--lease-ttl", type=float, default=30.0)
+    parser.add_argument("--drain-timeout", type=float, default=3600.0)
+    parser.add_argument("--ticks")
     parser.add_argument("--die", choices=(*boundaries.BOUNDARIES, boundaries.BEFORE_AGAIN))
     parser.add_argument("--passing", type=int, default=1)
     parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
@@ -76,7 +89,7 @@ def main() -> None:
     mutants.apply_from_environment()
     if options.unsafe:
         unsafe.CONDITIONS[options.unsafe]()
-    trigger = build(options.store, options.emissions, options.life, options.delay, options.lease_ttl)
+    trigger = build(options)
     if options.die:
         boundaries.die_at(options.die, options.passing, options.store)
     trigger.start()

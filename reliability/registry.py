@@ -1,5 +1,6 @@
 """The rows, each with the dose that `make reliability` gives it and what must hold then."""
 
+from reliability.registry_of_outages import OUTAGES
 from reliability.row import Row, on_both, on_postgresql, on_sqlite, once
 from reliability.rows import (
     at_boundaries,
@@ -21,7 +22,7 @@ from reliability.rows import (
     unsafe_settings,
 )
 
-ROWS: dict[int, Row] = {
+FAULTS: dict[int, Row] = {
     1: Row(
         "The receiver is killed with -9 at a random point, under load",
         "0 lost, 0 decided twice; at least 100,000 acknowledged",
@@ -143,3 +144,5 @@ ROWS: dict[int, Row] = {
         on_both(deaths=50),
     ),
 }
+
+ROWS: dict[int, Row] = dict(sorted({**FAULTS, **OUTAGES}.items()))

@@ -1,9 +1,21 @@
 """What fake assistants wrote: who was in which room when, and whether two were ever in one at once."""
 
-from collections.abc import Iterable
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from msgspec import Struct
+
+from whereby_trigger.boot import boot_time
+
+TICKER = Path(__file__).with_name("ticker.py")
+LOOK = 0.01
+
+
+def ticking(ticks: str) -> list[str]:
+    """Give the command of an assistant that ticks in a file."""
+    return [sys.executable, "-S", str(TICKER), ticks]
 
 
 class Tick(Struct, frozen=True):
@@ -38,6 +50,24 @@ class Ticks:
         ticks = [_tick(line) for line in whole.splitlines()]
         self.all += ticks
         return ticks
+
+    async def until(self, rooms: Iterable[str], ticked: Callable[[Tick], bool], within: float) -> dict[str, float]:
+        """Wait until in each room an assistant has ticked that meets a condition; give when, by the boot clock.
+
+        A room in which none has by then is left out.
+        """
+        missing, deadline = set(rooms), boot_time() + within
+        seen: dict[str, float] = {}
+        ticks = self.all
+        while True:
+            for tick in ticks:
+                if tick.room in missing and ticked(tick):
+                    missing.remove(tick.room)
+                    seen[tick.room] = tick.at
+            if not missing or boot_time() >= deadline:
+                return seen
+            await asyncio.sleep(LOOK)
+            ticks = self.fresh()
 
 
 def overlaps(ticks: Iterable[Tick]) -> list[Tick]:

@@ -13,9 +13,11 @@ from whereby_trigger.boot import boot_time
 WITHIN = 15.0
 
 
-async def run(folder: Path, stores: Stores, *, kills: int, assistants: int, bound: float) -> Result:
+async def run(
+    folder: Path, stores: Stores, *, kills: int, assistants: int, bound: float, lease: float = 30.0
+) -> Result:
     """Kill so many replicas, each with so many assistants; each must tick elsewhere within `bound` seconds."""
-    async with Fleet(folder, stores) as fleet:
+    async with Fleet(folder, stores, "--lease-ttl", f"{lease:g}") as fleet:
         for _ in range(3):
             await fleet.start()
         rooms: set[str] = set()

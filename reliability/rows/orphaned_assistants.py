@@ -9,10 +9,10 @@ import signal
 from pathlib import Path
 
 from reliability.fleet import Fleet, family
-from reliability.host import command
 from reliability.measures import percentile
 from reliability.result import Result
 from reliability.stores import Stores
+from reliability.ticks import ticking
 from whereby_trigger.boot import boot_time
 
 TTL = 3.0
@@ -49,7 +49,7 @@ async def _orphan(folder: Path, stores: Stores, form: str, *, frozen: bool) -> f
     """Take a supervisor from its assistant; give how many seconds later nothing of the group is left."""
     async with Fleet(folder, stores, "--assistant", form, "--lease-ttl", str(TTL)) as fleet:
         if form == "npm":
-            script = shlex.join(command(str(fleet.ticks.path)))
+            script = shlex.join(ticking(str(fleet.ticks.path)))
             package = {"name": "assistant", "version": "1.0.0", "scripts": {"start": script}}
             (folder / "package.json").write_text(json.dumps(package), encoding="utf-8")
         replica = await fleet.start()

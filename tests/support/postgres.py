@@ -16,7 +16,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.process import clean_environment, descendants
+from tests.support.watch import Watch
 
 HOST = "127.0.0.1"
 SUPERUSER = "postgres"
@@ -46,8 +46,6 @@ FOLDERS = {18: "pginstall18", 16: "pginstall"}
 """Where the wheel has which version."""
 
 LEFT_BEHIND = "pre-existing shared memory block"
-WATCH = 'trap "" INT TERM HUP; read _; kill -9 "$0"; rm -rf "$1"'
-"""Runs beside the server for as long as we hold its input; when we end without a word, so does the server."""
 
 
 class ServerFailed(AssertionError):
@@ -61,7 +59,7 @@ class Server:
     """
 
     def __init__(self, *, version: int = LATEST, **settings: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.password = secrets.token_hex(8)
         self._settings = SETTINGS | settings
         self._numbers = itertools.count(1)
@@ -70,7 +68,7 @@ class Server:
         self._data = self._folder / "data"
         self._as_whom: dict[str, Any] = {}
         self._postmaster: subprocess.Popen[bytes] | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
+        self._watch: Watch | None = None
         try:
             self._programs = self._found(version)
             self._make()
@@ -186,12 +184,9 @@ class Server:
         if package is None or package.origin is None:
             raise ServerFailed("PostgreSQL is missing: install requirements/test.txt, which names its wheel")
         tree = Path(package.origin).parent / FOLDERS[version]
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            self._as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
-            if subprocess.run(["test", "-r", tree / "bin" / "postgres"], **self._as_whom, check=False).returncode:
-                tree = shutil.copytree(tree, self._folder / "programs", symlinks=True)
+        self._as_whom = not_as_root(self._folder)
+        if subprocess.run(["test", "-r", tree / "bin" / "postgres"], **self._as_whom, check=False).returncode:
+            tree = shutil.copytree(tree, self._folder / "programs", symlinks=True)
         return tree / "bin"
 
     def _make(self) -> None:
@@ -230,8 +225,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        watch: Sequence[str | Path] = ["sh", "-c", WATCH, str(self._postmaster.pid), self._folder]
-        self._watch = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+        self._watch = Watch(self._postmaster.pid, self._folder)
         while not self._is_ready():
             if self._postmaster.poll() is not None:
                 self._end(signal.SIGKILL)
@@ -263,8 +257,7 @@ class Server:
                 raise ServerFailed(f"PostgreSQL does not end; it says:\n{self.log}") from None
             self._postmaster = None
         if self._watch is not None:
-            self._watch.kill()
-            self._watch.communicate(timeout=WITHIN)
+            self._watch.end()
             self._watch = None
 
 
@@ -282,12 +275,22 @@ def database_of(url: str) -> str:
     return url.rpartition("/")[2]
 
 
+def not_as_root(folder: Path) -> dict[str, Any]:
+    """Tell subprocess, where root asks, to run as nobody, whose folder this becomes."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
 def _send(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port on which nobody listens, and which no client will be given."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as attempt, suppress(OSError):
             attempt.bind((HOST, port))

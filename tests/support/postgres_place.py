@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -39,15 +39,16 @@ class DatabaseClock(JumpingClock):
 class PostgresPlace(Place):
     takeover_within = TTL
 
-    def __init__(self, url: str, clock: JumpingClock) -> None:
-        self.url = url
+    def __init__(self, url: str, clock: JumpingClock, through: Callable[[str], str] = str) -> None:
+        self.url = through(url)
         self.clock = clock
+        self._through = through
 
     def replica(self) -> Store:
         return PostgresStore(self.url, TTL)
 
     def before_the_first(self) -> Store:
-        return PostgresStore(shared_server().create_database(), TTL)
+        return PostgresStore(self._through(shared_server().create_database()), TTL)
 
     async def crash(self, store: Store) -> None:
         assert isinstance(store, PostgresStore)
@@ -59,13 +60,14 @@ class PostgresPlace(Place):
 
 
 @contextmanager
-def postgres_place(_: Path) -> Iterator[Place]:
+def postgres_place(_: Path, through: Callable[[str], str] = str) -> Iterator[Place]:
+    """Make a database for one test; `through` gives the URL by which its replicas reach it."""
     server = shared_server()
     server.revive()
     url = server.create_database(template=_template(server))
     clock = server.folder / url.rpartition("/")[2]
     try:
-        yield PostgresPlace(url, DatabaseClock(clock))
+        yield PostgresPlace(url, DatabaseClock(clock), through)
     finally:
         clock.unlink()
         server.drop_databases()

@@ -1,14 +1,19 @@
 """The kinds of store there are, each with a place of its own that a test may enter, outside every event loop."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tests.support.pgbouncer import pgbouncer_place
 from tests.support.place import Place
 from tests.support.postgres_place import postgres_place
 from tests.support.sqlite_place import sqlite_place
 
-KINDS: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
+ALL: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "sqlite": sqlite_place,
     "postgresql": postgres_place,
+    "pgbouncer": pgbouncer_place,
 }
+KINDS = {kind: ALL[kind] for kind in os.environ.get("STORE_KINDS", "sqlite,postgresql").split(",")}
+"""Those that tests run on: through PgBouncer, which not everybody has, only where that is asked for."""

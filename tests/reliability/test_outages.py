@@ -1,0 +1,42 @@
+"""Rows 7 to 9 and 28, in small doses: a database that is killed or away, a network that fails, and all at once."""
+
+from pathlib import Path
+
+import pytest
+
+from reliability.rows import bad_network, database_away, database_killed, ten_minutes
+from reliability.stores import PostgresStores
+from tests.support.postgres import Server
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def databases(postgres: Server) -> PostgresStores:
+    return PostgresStores(postgres)
+
+
+async def test_a_database_that_is_killed_and_back_soon_costs_no_delivery(
+    tmp_path: Path, databases: PostgresStores
+) -> None:
+    result = await database_killed.run(tmp_path, databases, restarts=3, rate=30, down_for=3.0)
+    assert result.problems == []
+
+
+async def test_an_outage_of_a_few_seconds_stops_no_assistant(tmp_path: Path, databases: PostgresStores) -> None:
+    result = await database_away.run(tmp_path, databases, short=(6.0,), long=(), doses=2, side_by_side=2, within=30.0)
+    assert result.problems == []
+
+
+async def test_a_network_that_fails_delays_no_answer_and_loses_nothing(
+    tmp_path: Path, databases: PostgresStores
+) -> None:
+    result = await bad_network.run(tmp_path, databases, doses=2, side_by_side=2)
+    assert result.problems == []
+
+
+async def test_replicas_and_the_database_may_die_under_load(tmp_path: Path, databases: PostgresStores) -> None:
+    result = await ten_minutes.run(tmp_path, databases, seconds=15, rate=30, kill_every=5, restart_every=6, lease=6.0)
+    assert result.problems == []
+    assert result.figures["replicas killed"] == 2
+    assert result.figures["restarts of the database"] == 2

@@ -1,0 +1,27 @@
+"""A shell that sees a server out when whoever started it ends without a word."""
+
+import subprocess
+from pathlib import Path
+
+WITHIN = 10.0
+SCRIPT = """
+trap "" INT TERM HUP
+read _
+children=$(ps -A -o pid= -o ppid= | while read -r pid parent; do [ "$parent" = "$0" ] && echo "$pid"; done)
+kill -9 "$0" $children
+rm -rf "$1"
+"""
+
+
+class Watch:
+    """Kill a process with its children, and remove a folder, once this process has ended; not after `end`."""
+
+    def __init__(self, pid: int, folder: Path) -> None:
+        self._shell = subprocess.Popen(
+            ["sh", "-c", SCRIPT, str(pid), str(folder)], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._shell.kill()
+        self._shell.communicate(timeout=WITHIN)
