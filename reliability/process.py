@@ -117,6 +117,17 @@ class Receivers:
         self._all.append(receiver)
         return receiver
 
+    async def why_not_refused(self, refusal: str, *options: str) -> list[str]:
+        """Start another life, which must end by itself and say why; say what is wrong if it does not."""
+        receiver = await self.start(*options)
+        with contextlib.suppress(ReceiverFailed):
+            await receiver.listening()
+            return ["it is taken"]
+        code = await receiver.ended()
+        if code == 0 or refusal not in receiver.last_words:
+            return [f"it ends with {code} and does not say {refusal!r}:\n{receiver.last_words}"]
+        return []
+
     async def close(self) -> None:
         """Kill whatever still runs."""
         for receiver in self._all:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.process import Receiver, ReceiverFailed, Receivers
+from reliability.process import Receivers
 from reliability.result import Result
-from reliability.stores import STORE_FILE, Stores
+from reliability.rows import unsafe_databases
+from reliability.stores import STORE_FILE, PostgresStores, Stores
 
 
 class Case(Struct, frozen=True):
@@ -34,6 +35,8 @@ CASES: Mapping[str, Case] = {
 
 async def run(folder: Path, stores: Stores) -> Result:
     """Start a receiver with each unsafe configuration, which must end and say why; and repair one that can be."""
+    if isinstance(stores, PostgresStores):
+        return await unsafe_databases.run(folder, stores)
     problems = []
     for name, case in CASES.items():
         problems += [f"{name}: {wrong}" for wrong in await why_not_refused(folder, case)]
@@ -45,15 +48,9 @@ async def why_not_refused(folder: Path, case: Case) -> list[str]:
     """Start a receiver with an unsafe configuration; say what is wrong if it does not refuse it."""
     receivers = Receivers("sqlite:///" + case.url.format(file=folder / STORE_FILE), folder / "emissions")
     try:
-        receiver = await receivers.start(*(("--unsafe", case.condition) if case.condition else ()))
-        if await _listens(receiver):
-            return ["it is taken"]
-        code = await receiver.ended()
+        return await receivers.why_not_refused(case.refusal, *(("--unsafe", case.condition) if case.condition else ()))
     finally:
         await receivers.close()
-    if code == 0 or case.refusal not in receiver.last_words:
-        return [f"it ends with {code} and does not say {case.refusal!r}:\n{receiver.last_words}"]
-    return []
 
 
 async def why_not_repaired(folder: Path) -> list[str]:
@@ -68,13 +65,6 @@ async def why_not_repaired(folder: Path) -> list[str]:
     finally:
         await receivers.close()
     return [] if mode == "wal" else [f"a store in journal mode DELETE is left in journal mode {mode}"]
-
-
-async def _listens(receiver: Receiver) -> bool:
-    with contextlib.suppress(ReceiverFailed):
-        await receiver.listening()
-        return True
-    return False
 
 
 def _journal_mode(file: Path, mode: str = "") -> str:
