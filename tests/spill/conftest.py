@@ -14,6 +14,7 @@ from whereby_trigger.store import Record
 from whereby_trigger.store.spill import Spill, Spool
 
 LONG = 1000.0
+WITHIN = 60.0
 
 
 class Spilling:
@@ -50,7 +51,7 @@ class Spilling:
 
     async def drained(self) -> None:
         """Wait until nothing waits for the store."""
-        await eventually(lambda: not self.spill.length)
+        await eventually(lambda: self.spill.settled and not self.spill.length, WITHIN)
 
     async def _join(self) -> None:
         await self.store.open(lambda: None)
