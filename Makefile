@@ -13,15 +13,18 @@ BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
 CODE := $(wildcard src tests examples reliability bench deploy scripts)
 
-.PHONY: help venv demo test check reliability bench pins clean
+.PHONY: help venv demo demo-cluster test check reliability bench pins clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 venv: $(DEV) ## Create .venv with all that work on the package needs
 
 demo: $(BASE) ## Run the demo: a scripted meeting, sent to a real server
 	$(BIN)/whereby-trigger demo
+
+demo-cluster: $(DEV) ## Run it with replicas on a real PostgreSQL, which is killed on the way too
+	PYTHONPATH=. $(BIN)/python scripts/demo_cluster.py
 
 test: $(DEV) ## Run the tests (ARGS="..." goes to pytest)
 	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)

@@ -16,6 +16,7 @@ from whereby_trigger.cli.demo.findings import Found, Heard, checks
 from whereby_trigger.cli.demo.meeting import Meeting
 from whereby_trigger.cli.demo.play import Stage, conclude
 from whereby_trigger.cli.demo.show import Show
+from whereby_trigger.cli.demo.venue import Venue
 from whereby_trigger.store import State
 
 
@@ -34,7 +35,7 @@ def performance(tmp_path_factory: pytest.TempPathFactory) -> Performance:
     meeting, output = Meeting(datetime.now(UTC)), io.StringIO()
     show = Show(Console(file=output))
     folder: Path = tmp_path_factory.mktemp("demo")
-    return Performance(meeting, asyncio.run(Stage(folder, show).perform(meeting)), output, show)
+    return Performance(meeting, asyncio.run(Stage(folder, show, Venue()).perform(meeting)), output, show)
 
 
 def altered(found: Found, **fields: Any) -> Found:

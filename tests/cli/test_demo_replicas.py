@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from whereby_trigger.cli.demo.crowd import Crowd
 from whereby_trigger.cli.demo.presence import Observed, Stay, checks
 from whereby_trigger.cli.demo.replicas import Replicas, conclude
 from whereby_trigger.cli.demo.show import Show
+from whereby_trigger.cli.demo.venue import Venue
 
 
 @dataclass
@@ -33,11 +34,11 @@ def performance(tmp_path_factory: pytest.TempPathFactory) -> Performance:
     crowd, output = Crowd(datetime.now(UTC)), io.StringIO()
     show = Show(Console(file=output))
     folder: Path = tmp_path_factory.mktemp("replicas")
-    return Performance(crowd, asyncio.run(Replicas(folder, show).perform(crowd)), output, show)
+    return Performance(crowd, asyncio.run(Replicas(folder, show, Venue()).perform(crowd)), output, show)
 
 
 def altered(observed: Observed, **fields: Any) -> Observed:
-    return msgspec.structs.replace(observed, **fields)
+    return structs.replace(observed, **fields)
 
 
 def edited(observed: Observed, replica: int, change: Callable[[Stay], Stay]) -> Observed:
@@ -51,12 +52,16 @@ def too_early(observed: Observed) -> Observed:
     (heirs, *_) = (stay for stay in observed.stays if stay.replica == observed.heir)
     (last,) = (stay for stay in observed.stays_in(heirs.room) if stay.attempt == heirs.attempt - 1)
     before_it_left = observed.left(last) - 0.001
-    return edited(observed, observed.heir, lambda stay: msgspec.structs.replace(stay, came=before_it_left))
+    return edited(observed, observed.heir, lambda stay: structs.replace(stay, came=before_it_left))
 
 
 WRONG: dict[str, Callable[[Observed], Observed]] = {
     "Each delivery was answered": lambda observed: altered(
-        observed, sent=[msgspec.structs.replace(observed.sent[0], answer=503), *observed.sent[1:]]
+        observed, sent=[structs.replace(observed.sent[0], answer=503), *observed.sent[1:]]
+    ),
+    "What reached both replicas at once": lambda observed: altered(
+        observed,
+        records=[structs.replace(row, deliveries=1) if row.deliveries == 2 else row for row in observed.records],
     ),
     "One assistant came to each room": lambda observed: altered(
         observed, stays_before=[*observed.stays_before, observed.stays_before[0]]
@@ -65,11 +70,11 @@ WRONG: dict[str, Callable[[Observed], Observed]] = {
     "What the killed replica had": lambda observed: altered(observed, killed_at=observed.killed_at - 5),
     "The replica that was told to stop": lambda observed: altered(observed, exit_code=-9),
     "Its assistants were told why": lambda observed: edited(
-        observed, observed.drained, lambda stay: msgspec.structs.replace(stay, why="")
+        observed, observed.drained, lambda stay: structs.replace(stay, why="")
     ),
     "At no time were two": too_early,
     "When the sessions ended": lambda observed: altered(
-        observed, rooms=[msgspec.structs.replace(observed.rooms[0], reason="it returned"), *observed.rooms[1:]]
+        observed, rooms=[structs.replace(observed.rooms[0], reason="it returned"), *observed.rooms[1:]]
     ),
 }
 
@@ -101,5 +106,5 @@ def test_a_replica_that_left_its_rooms_alone_fails_the_act_with_exit_code_1(perf
     observed = performance.observed
     alone = altered(observed, stays=[stay for stay in observed.stays if stay.replica == observed.killed])
     assert conclude(Show(Console(file=output)), performance.crowd, alone, 1.0) == 1
-    assert f"must be {{'/visit-7': ({observed.drained}, 'within 2 s')" in output.getvalue()
-    assert "but is  {'/visit-7': None" in output.getvalue()
+    assert f"must be {{'/visit-8': ({observed.drained}, 'within 2 s')" in output.getvalue()
+    assert "but is  {'/visit-8': None" in output.getvalue()

@@ -28,11 +28,12 @@ def commands() -> None:
 
 
 @commands.command()
-def demo() -> None:
-    """Send a scripted meeting to a real server, and show what became of it."""
+@click.option("--store", metavar="URL", help="Play on this store, which must be empty. [default: files of its own]")
+def demo(store: str | None) -> None:
+    """Send scripted meetings to real servers, kill some on the way, and show what became of it."""
     from whereby_trigger.cli.demo import run
 
-    sys.exit(run())
+    sys.exit(run(store))
 
 
 for command in (dev, start, send, events, assistants, check, config, db):

@@ -1,9 +1,12 @@
 """What a role must be granted to be a replica's, and what it is told that lacks some of it."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import decided
+from tests.support.markdown import Page
 from tests.support.postgres import Server, database_of
 from tests.support.postgres_roles import Role, Roles
 from tests.support.rooms import ask, take_one
@@ -12,6 +15,7 @@ from whereby_trigger.store.postgres import PostgresStore
 
 pytestmark = pytest.mark.anyio
 
+OPERATING = Path(__file__).parents[3] / "docs" / "operating.md"
 USAGE = "USAGE ON SCHEMA whereby_trigger"
 TABLES = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA whereby_trigger"
 SEQUENCES = "USAGE ON ALL SEQUENCES IN SCHEMA whereby_trigger"
@@ -45,13 +49,23 @@ async def test_a_role_that_lacks_a_privilege_is_told_which(
     assert f"TO {role.name}" in str(refusal.value)
 
 
-async def test_what_it_is_told_to_grant_is_enough(url: str, role: Role, opened: Replicas) -> None:
-    role.grant(url, USAGE, TABLES, SEQUENCES)
+async def test_what_the_docs_have_granted_is_enough(postgres: Server, url: str, role: Role, opened: Replicas) -> None:
+    (grants,) = Page(OPERATING).blocks("sql")
+    postgres.run(grants.code.replace("trigger_app", role.name), database_of(url))
     store = await opened(role.url(url))
     await decided(store, "one")
     await ask(store)
     await take_one(store)
     assert await store.prune(2e9) == 1
+
+
+async def test_where_it_lacks_a_migration_somebody_else_has_to_run_it(
+    postgres: Server, url: str, role: Role, opened: Replicas
+) -> None:
+    role.grant(url, USAGE, TABLES, SEQUENCES)
+    postgres.run("UPDATE whereby_trigger.version SET schema = 0", database_of(url))
+    with pytest.raises(StoreError, match="run `whereby-trigger db migrate` as the role that owns the schema"):
+        await opened(role.url(url))
 
 
 async def test_on_an_empty_database_it_is_told_to_have_the_schema_made(

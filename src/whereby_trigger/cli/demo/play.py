@@ -16,31 +16,32 @@ from whereby_trigger.cli.demo.meeting import STANDUP, Meeting, Step
 from whereby_trigger.cli.demo.post import post
 from whereby_trigger.cli.demo.server import Server
 from whereby_trigger.cli.demo.show import Show
+from whereby_trigger.cli.demo.venue import Venue
 from whereby_trigger.store import Query, Record, State
 from whereby_trigger.stores import store_for
 
 DECIDED_WITHIN = 10.0
 
 
-async def play(show: Show | None = None) -> int:
+async def play(venue: Venue, show: Show | None = None) -> int:
     """Play both acts of the demo; return 0 if everything came out as it must, else 1."""
     show = show or Show()
-    return max(await _play_first(show), await _play_second(show))
+    return max(await _play_first(venue, show), await _play_second(venue, show))
 
 
-async def _play_first(show: Show) -> int:
+async def _play_first(venue: Venue, show: Show) -> int:
     began = time.monotonic()
     meeting = Meeting(datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
-        found = await Stage(Path(folder), show).perform(meeting)
+        found = await Stage(Path(folder), show, venue).perform(meeting)
     return conclude(show, meeting, found, time.monotonic() - began)
 
 
-async def _play_second(show: Show) -> int:
+async def _play_second(venue: Venue, show: Show) -> int:
     began = time.monotonic()
     crowd = Crowd(datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
-        observed = await replicas.Replicas(Path(folder), show).perform(crowd)
+        observed = await replicas.Replicas(Path(folder), show, venue).perform(crowd)
     return replicas.conclude(show, crowd, observed, time.monotonic() - began)
 
 
@@ -55,11 +56,11 @@ def conclude(show: Show, meeting: Meeting, found: Found, seconds: float) -> int:
 class Stage:
     """Perform a meeting in a folder: the server, its store and what its listeners write live there."""
 
-    def __init__(self, folder: Path, show: Show) -> None:
+    def __init__(self, folder: Path, show: Show, venue: Venue) -> None:
         self._folder = folder
         self._show = show
         self._secret = secrets.token_hex(16)
-        self._server = Server(folder, self._secret, "example.py")
+        self._server = Server(folder, self._secret, "example.py", venue)
         self._store = store_for(self._server.store)
         self._sent: list[Sent] = []
         self._changed = asyncio.Event()

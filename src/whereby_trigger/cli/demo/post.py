@@ -7,10 +7,11 @@ import time
 from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 
 ANSWER_WITHIN = 5.0
+NO_ANSWER = 0
 
 
 async def post(port: int, body: bytes, secret: str) -> int:
-    """Post a body to this machine, signed now; return the answer."""
+    """Post a body to this machine, signed now; return the answer, NO_ANSWER where none came in time."""
     return await asyncio.to_thread(_post, port, body, secret)
 
 
@@ -20,5 +21,7 @@ def _post(port: int, body: bytes, secret: str) -> int:
     try:
         connection.request("POST", "/", body, headers)
         return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return NO_ANSWER
     finally:
         connection.close()

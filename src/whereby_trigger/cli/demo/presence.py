@@ -8,9 +8,8 @@ from msgspec import Struct
 
 from whereby_trigger.cli.demo.crowd import Crowd
 from whereby_trigger.cli.demo.findings import Check, Sent
-from whereby_trigger.store import Record, Room, RoomState
+from whereby_trigger.store import Record, Room, RoomState, State
 
-TAKEN_WITHIN = 2.0
 DRAINING = "the replica is draining"
 SESSION_OVER = "the session has ended"
 
@@ -26,10 +25,22 @@ class Stay(Struct, frozen=True):
     why: str = ""
 
 
+class Outage(Struct, frozen=True):
+    """Tell of the database's death: who was in which room then, and when what was delivered meanwhile was answered.
+
+    `up_at` is when the database was told to start again. Both are seconds since 1970.
+    """
+
+    stays: Sequence[Stay]
+    up_at: float
+    answered_at: float
+
+
 class Observed(Struct, frozen=True):
     """Hold what was observed. `stays_before` are those before the kill of the replica `killed`; records by arrival.
 
-    `drained` is the replica that was told to stop, `exit_code` how it ended, and `heir` the one that was there then.
+    `drained` is the replica that was told to stop, `exit_code` how it ended, and `heir` the one that was there then;
+    `takeover_within` are the seconds in which what the killed one had is to be another's.
     """
 
     sent: Sequence[Sent]
@@ -42,6 +53,8 @@ class Observed(Struct, frozen=True):
     exit_code: int | None
     heir: int
     rooms: Sequence[Room]
+    takeover_within: float
+    outage: Outage | None = None
 
     def stays_in(self, room: str) -> list[Stay]:
         """Give the stays in a room, in the order in which they came."""
@@ -56,14 +69,22 @@ class Observed(Struct, frozen=True):
 
 def checks(crowd: Crowd, observed: Observed) -> list[Check]:
     """Set what was observed against what must be."""
-    rooms = crowd.rooms()
+    was_away = observed.outage is not None
+    rooms = crowd.rooms(outage=was_away)
     orphaned = [stay.room for stay in observed.stays_before if stay.replica == observed.killed]
+    within = f"within {observed.takeover_within:g} s"
     return [
         Check(
             "Each delivery was answered 200, whichever replica it reached",
-            [200 for _ in (*crowd.joins, *crowd.ends)],
+            [200 for call in crowd.played(outage=was_away) for _ in call.replicas],
             [sent.answer for sent in observed.sent],
         ),
+        Check(
+            "What reached both replicas at once is one webhook, delivered twice, and was decided once",
+            [(len(crowd.at_once.replicas), 1, State.FIRED.value)],
+            _fates(observed.records, crowd.at_once.step.webhook.id),
+        ),
+        *_outage_checks(observed),
         Check(
             "One assistant came to each room, though several people did, told to both replicas",
             dict.fromkeys(rooms, 1),
@@ -75,8 +96,8 @@ def checks(crowd: Crowd, observed: Observed) -> list[Check]:
             {room: _claims(observed.records, room) for room in rooms},
         ),
         Check(
-            f"What the killed replica had, the other took over within {TAKEN_WITHIN:g} s",
-            dict.fromkeys(orphaned, (observed.drained, f"within {TAKEN_WITHIN:g} s")),
+            f"What the killed replica had, the other took over {within}",
+            dict.fromkeys(orphaned, (observed.drained, within)),
             {room: _taken_over(observed, room) for room in orphaned},
         ),
         Check("The replica that was told to stop drained, and exited with 0", 0, observed.exit_code),
@@ -94,6 +115,29 @@ def checks(crowd: Crowd, observed: Observed) -> list[Check]:
     ]
 
 
+def _outage_checks(observed: Observed) -> list[Check]:
+    outage = observed.outage
+    if outage is None:
+        return []
+    return [
+        Check(
+            "While the database was dead and started again, every assistant stayed where it was",
+            list(outage.stays),
+            list(observed.stays_before),
+        ),
+        Check(
+            "What was delivered meanwhile waited, and was answered when the database was back",
+            "after its start",
+            "after its start" if outage.answered_at >= outage.up_at else "before its start",
+        ),
+    ]
+
+
+def _fates(records: Iterable[Record], id: str) -> list[tuple[int, int, str]]:
+    """Tell of each row with an id how often it was delivered and decided, and as what."""
+    return [(row.deliveries, row.attempts, row.state.value) for row in records if row.id == id]
+
+
 def _claims(records: Iterable[Record], room: str) -> tuple[int, int]:
     """Count the joins that started the room's assistant, and those that found it."""
     reasons = [row.reason for row in records if row.type == "room.client.joined" and (row.room or "").endswith(room)]
@@ -106,8 +150,8 @@ def _taken_over(observed: Observed, room: str) -> tuple[int, str] | None:
     for stay in observed.stays_in(room):
         if stay.replica != observed.killed:
             seconds = stay.came - observed.killed_at
-            within = seconds <= TAKEN_WITHIN
-            return stay.replica, f"within {TAKEN_WITHIN:g} s" if within else f"after {seconds:.1f} s"
+            within = seconds <= observed.takeover_within
+            return stay.replica, f"within {observed.takeover_within:g} s" if within else f"after {seconds:.1f} s"
     return None
 
 

@@ -9,15 +9,20 @@ from pathlib import Path
 
 from whereby_trigger.cli.demo.crowd import Call, Crowd
 from whereby_trigger.cli.demo.findings import Sent
+from whereby_trigger.cli.demo.meeting import Step
 from whereby_trigger.cli.demo.post import post
-from whereby_trigger.cli.demo.presence import Observed, Stay, checks
+from whereby_trigger.cli.demo.presence import Observed, Outage, Stay, checks
 from whereby_trigger.cli.demo.server import Server
 from whereby_trigger.cli.demo.show import Show
+from whereby_trigger.cli.demo.venue import LEASE, Database, Venue
+from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Query, RoomState, State
 from whereby_trigger.stores import store_for
 
 LOOK = 0.02
 HAPPENS_WITHIN = 10.0
+DEAD_FOR = 0.3
+"""Seconds in which nothing can be answered, with the database dead and nobody to start it."""
 REPLICAS = 3
 
 
@@ -32,11 +37,12 @@ def conclude(show: Show, crowd: Crowd, observed: Observed, seconds: float) -> in
 class Replicas:
     """Perform the second act in a folder: what its replicas share lives there."""
 
-    def __init__(self, folder: Path, show: Show) -> None:
+    def __init__(self, folder: Path, show: Show, venue: Venue) -> None:
         self._notebook = folder / "notebook.txt"
+        self._venue = venue
         self._show = show
         self._secret = secrets.token_hex(16)
-        self._servers = [Server(folder, self._secret, "managed.py") for _ in range(REPLICAS)]
+        self._servers = [Server(folder, self._secret, "managed.py", venue) for _ in range(REPLICAS)]
         self._pids: dict[int, int] = {}
         self._store = store_for(self._servers[0].store)
         self._sent: list[Sent] = []
@@ -45,7 +51,7 @@ class Replicas:
         """Start two replicas, have people join, kill one, drain the other; return what was observed."""
         try:
             await asyncio.gather(self._start(1), self._start(2))
-            self._show.server("\nSecond act: two replicas on one new store, each ready to run assistants")
+            self._show.server("\nSecond act: two replicas on one store, each ready to run assistants")
             await self._store.peek()
             return await self._act(crowd)
         finally:
@@ -53,10 +59,12 @@ class Replicas:
             await self._store.close()
 
     async def _act(self, crowd: Crowd) -> Observed:
-        rooms = crowd.rooms()
-        await self._deliver(crowd.joins)
+        database = self._venue.database
+        rooms = crowd.rooms(outage=database is not None)
+        await self._deliver([*crowd.joins, crowd.at_once])
         await self._until(self._decided)
         await self._until_in(rooms, {1, 2})
+        outage = None if database is None else await self._outlive(database, crowd)
         before = self._stays()
         killed = before[0].replica if before else 1
         drained, heir = 3 - killed, 3
@@ -72,9 +80,10 @@ class Replicas:
         await self._deliver(crowd.ends)
         await self._until(self._over)
         await self._servers[heir - 1].stop()
+        played = tuple(call.step.webhook.id for call in crowd.played(outage=outage is not None))
         return Observed(
             sent=self._sent,
-            records=list(reversed(await self._store.find(Query()))),
+            records=list(reversed(await self._store.find(Query(ids=played)))),
             stays_before=before,
             stays=self._stays(),
             killed=killed,
@@ -83,7 +92,23 @@ class Replicas:
             exit_code=self._servers[drained - 1].exit_code,
             heir=heir,
             rooms=await self._store.rooms(),
+            takeover_within=self._venue.takeover_within,
+            outage=outage,
         )
+
+    async def _outlive(self, database: Database, crowd: Crowd) -> Outage:
+        """Kill the database, deliver while it is dead, and start it again."""
+        stays = self._stays()
+        await asyncio.to_thread(database.kill)
+        self._show.server("kill -9 of the database, all its processes, with the assistants in their rooms")
+        waiting = asyncio.create_task(self._answer_to(crowd.meanwhile))
+        await asyncio.wait({waiting}, timeout=DEAD_FOR)
+        up_at = time.time()
+        await asyncio.to_thread(database.start)
+        answered_at = await waiting
+        self._show.server("The database is up again, and has recovered what was committed")
+        await self._until(self._decided)
+        return Outage(stays, up_at, answered_at)
 
     async def _start(self, replica: int) -> None:
         await self._servers[replica - 1].start()
@@ -92,22 +117,36 @@ class Replicas:
     async def _kill(self, replica: int, rooms: Iterable[str]) -> float:
         killed_at = time.time()
         await self._servers[replica - 1].kill()
-        self._show.server(f"kill -9 of replica {replica}, which had an assistant in {' and '.join(rooms)}")
+        lease = f"; its lease of {LEASE:g} s has to run out" if self._venue.is_shared else ""
+        self._show.server(f"kill -9 of replica {replica}, which had an assistant in {' and '.join(rooms)}{lease}")
         return killed_at
 
     async def _deliver(self, calls: Sequence[Call]) -> None:
         for call in calls:
-            began = time.perf_counter()
-            answer = await post(self._servers[call.replica - 1].port, call.step.webhook.raw, self._secret)
-            self._sent.append(Sent(call.step, answer))
-            self._show.sent(self._sent[-1], (time.perf_counter() - began) * 1000)
+            await asyncio.gather(*(self._post(call.step, self._servers[number - 1]) for number in call.replicas))
+
+    async def _answer_to(self, call: Call) -> float:
+        await self._deliver([call])
+        return time.time()
+
+    async def _post(self, step: Step, server: Server) -> None:
+        began = time.perf_counter()
+        self._sent.append(Sent(step, await post(server.port, step.webhook.raw, self._secret)))
+        self._show.sent(self._sent[-1], (time.perf_counter() - began) * 1000)
 
     async def _until(self, happened: Callable[[], Awaitable[bool]]) -> None:
         """Wait until something has happened, but not for ever: the checks tell what has not."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAPPENS_WITHIN):
-                while not await happened():  # noqa: ASYNC110 - it happens in other processes
+                while not await self._seen(happened):  # noqa: ASYNC110 - it happens in other processes
                     await asyncio.sleep(LOOK)
+
+    async def _seen(self, happened: Callable[[], Awaitable[bool]]) -> bool:
+        """Look; a database that has just been killed may have cut the line."""
+        try:
+            return await happened()
+        except StoreUnavailable:
+            return False
 
     async def _until_in(self, rooms: Iterable[str], replicas: set[int]) -> None:
         async def there() -> bool:

@@ -9,8 +9,8 @@ import sys
 from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
-from urllib.parse import quote
 
+from whereby_trigger.cli.demo.venue import Venue
 from whereby_trigger.config import foreign_environment
 from whereby_trigger.errors import LifecycleError
 
@@ -22,10 +22,10 @@ STOP_WITHIN = 10.0
 class Server:
     """Run one of the demo's programs in a folder, on a port of its own choice."""
 
-    def __init__(self, folder: Path, secret: str, program: str) -> None:
+    def __init__(self, folder: Path, secret: str, program: str, venue: Venue) -> None:
         self.folder = folder
         self._program = program
-        self.store = f"sqlite:///{quote(str(folder / 'demo.db'))}"
+        self.store = venue.store_in(folder)
         self.port = 0
         self.refusals: list[str] = []
         self._environment = foreign_environment() | {
@@ -33,6 +33,7 @@ class Server:
             "WHEREBY_TRIGGER_STORE": self.store,
             "WHEREBY_TRIGGER_HOST": "127.0.0.1",
             "WHEREBY_TRIGGER_PORT": "0",
+            **venue.settings,
         }
         self._process: asyncio.subprocess.Process | None = None
         self._log: asyncio.Task[None] | None = None
