@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
+from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
@@ -114,19 +115,19 @@ OF_WEBHOOKS: Mapping[str, Mutant] = {
     ),
     "decide without the owner check": Mutant(
         _without_owner_check,
-        "tests/store/test_decide.py::test_only_its_owner_decides_a_webhook",
+        "tests/store/test_decide.py::test_only_its_owner_decides_a_webhook[sqlite]",
     ),
     "claim from a live replica": Mutant(
         _without_life_lock,
-        "tests/store/test_claim.py::test_nothing_of_a_live_process_is_claimed",
+        "tests/store/test_claim.py::test_nothing_of_a_live_process_is_claimed[sqlite]",
     ),
     "prune what is pending": Mutant(
         _prune_pending,
-        "tests/store/test_prune.py::test_a_pending_webhook_is_never_forgotten_however_old",
+        "tests/store/test_prune.py::test_a_pending_webhook_is_never_forgotten_however_old[sqlite]",
     ),
     "replay what is pending": Mutant(
         _replay_pending,
-        "tests/store/test_replay.py::test_a_replay_never_touches_what_is_pending",
+        "tests/store/test_replay.py::test_a_replay_never_touches_what_is_pending[sqlite]",
     ),
     "without blame": Mutant(
         _without_blame,
@@ -145,4 +146,4 @@ OF_WEBHOOKS: Mapping[str, Mutant] = {
     ),
 }
 
-MUTANTS: Mapping[str, Mutant] = {**OF_WEBHOOKS, **OF_ROOMS}
+MUTANTS: Mapping[str, Mutant] = {**OF_WEBHOOKS, **OF_ROOMS, **IN_POSTGRES}

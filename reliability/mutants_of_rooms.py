@@ -90,11 +90,11 @@ OF_ROOMS: Mapping[str, Mutant] = {
     ),
     "rooms taken without a lease": Mutant(
         _without_asking_for_the_lease,
-        "tests/store/test_leases.py::test_a_replica_whose_lease_has_run_out_takes_no_room",
+        "tests/store/test_leases.py::test_a_replica_whose_lease_has_run_out_takes_no_room[sqlite]",
     ),
     "started again though asked to end": Mutant(
         _without_the_request_to_stop,
-        ROOMS.format("test_a_room_that_is_to_wait_again_but_was_asked_to_end_has_ended"),
+        ROOMS.format("test_a_room_that_is_to_wait_again_but_was_asked_to_end_has_ended[sqlite]"),
     ),
     "cut off again and again": Mutant(
         _cut_off_again_and_again,

@@ -1,0 +1,129 @@
+"""Mutations of the PostgreSQL store."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from reliability.mutant import Mutant, edited, replace
+from whereby_trigger.store import Added, Arrival, State
+from whereby_trigger.store.postgres import PostgresStore, checks, lease, migrate, rooms, statements
+
+CLOCK = "whereby_trigger.clock()"
+
+
+def _without_unique_index() -> None:
+    original = migrate.scripts
+    unique, plain = "NOT NULL UNIQUE", "NOT NULL"
+    edited("".join(original().values()), unique, plain)
+    replace(migrate, "scripts", lambda: {n: sql.replace(unique, plain) for n, sql in original().items()})
+    counted = "ON CONFLICT (id) DO UPDATE SET deliveries = webhooks.deliveries + excluded.deliveries"
+    statements.ADD = edited(statements.ADD, counted, "")
+
+
+def _answer_before_commit() -> None:
+    original = PostgresStore.add
+
+    def add(self: PostgresStore, arrival: Arrival) -> Any:
+        asyncio.ensure_future(original(self, arrival)).add_done_callback(asyncio.Future.exception)
+        answered: asyncio.Future[Added] = asyncio.get_running_loop().create_future()
+        answered.set_result(Added(0, True, State.PENDING))
+        return answered
+
+    replace(PostgresStore, "add", add)
+
+
+def _without_owner_check() -> None:
+    statements.DECIDE = edited(statements.DECIDE, "AND webhooks.owner = given.owner", "")
+
+
+def _without_expiry() -> None:
+    expired = edited(lease.EXPIRED, f"AND expires <= {CLOCK}", "")
+    lease.ANYTHING_LEFT = edited(lease.ANYTHING_LEFT, lease.EXPIRED, expired)
+    lease.EXPIRED = expired
+
+
+def _renewed_though_expired() -> None:
+    lease.RENEW = edited(lease.RENEW, f"AND expires > {CLOCK}", "")
+
+
+def _without_counting_takeovers() -> None:
+    lease.CLAIM_ORPHANED = edited(lease.CLAIM_ORPHANED, ", takeovers = takeovers + 1", "")
+
+
+def _prune_pending() -> None:
+    statements.PRUNE = edited(statements.PRUNE, "state <> 'pending' AND ", "")
+
+
+def _forgetting_lost_answers() -> None:
+    async def nothing(*_: Any) -> dict[str, Any]:
+        return {}
+
+    replace(statements, "_stored_before", nothing)
+
+
+def _rooms_without_asking_for_the_lease() -> None:
+    rooms.TAKE = edited(rooms.TAKE, f"WHERE id = $1 AND expires > {CLOCK}", "WHERE id = $1")
+
+
+def _rooms_without_owner_check() -> None:
+    rooms.MOVE = edited(rooms.MOVE, "AND owner = $2", "AND $2 <> ''")
+
+
+def _without_reading_synchronous_commit() -> None:
+    checks.FACTS = edited(checks.FACTS, "current_setting('synchronous_commit')", "'on'")
+
+
+STORE = "tests/store/{}[postgresql]"
+
+IN_POSTGRES: Mapping[str, Mutant] = {
+    "PostgreSQL: without the unique index": Mutant(
+        _without_unique_index,
+        "tests/reliability/test_undisturbed.py::test_all_holds_under_load[postgresql]",
+        "stored more than once",
+    ),
+    "PostgreSQL: 200 before the commit": Mutant(
+        _answer_before_commit,
+        "tests/reliability/test_kills.py::test_nothing_acknowledged_is_lost_and_nothing_decided_twice[postgresql]",
+        "acknowledged, but not stored",
+    ),
+    "PostgreSQL: decide without the owner check": Mutant(
+        _without_owner_check,
+        STORE.format("test_decide.py::test_only_its_owner_decides_a_webhook"),
+    ),
+    "PostgreSQL: claim from a live replica": Mutant(
+        _without_expiry,
+        STORE.format("test_claim.py::test_nothing_of_a_live_replica_is_claimed"),
+    ),
+    "PostgreSQL: an expired lease renewed": Mutant(
+        _renewed_though_expired,
+        STORE.format("test_leases.py::test_a_lease_that_has_run_out_is_not_renewed"),
+    ),
+    "PostgreSQL: without counting takeovers": Mutant(
+        _without_counting_takeovers,
+        "tests/reliability/test_at_boundaries.py::test_all_holds[postgresql-after emit]",
+        "emitted again without counting the attempt",
+    ),
+    "PostgreSQL: prune what is pending": Mutant(
+        _prune_pending,
+        STORE.format("test_prune.py::test_a_pending_webhook_is_never_forgotten_however_old"),
+    ),
+    "PostgreSQL: a lost answer forgotten": Mutant(
+        _forgetting_lost_answers,
+        "tests/store/postgres/test_lost_answers.py::test_an_arrival_is_no_duplicate_of_itself",
+    ),
+    "PostgreSQL: rooms taken without a lease": Mutant(
+        _rooms_without_asking_for_the_lease,
+        STORE.format("test_leases.py::test_a_replica_whose_lease_has_run_out_takes_no_room"),
+    ),
+    "PostgreSQL: rooms without the owner check": Mutant(
+        _rooms_without_owner_check,
+        "tests/store/test_rooms.py::test_a_replica_that_does_not_own_a_room_changes_nothing",
+        "assert not True",
+    ),
+    "PostgreSQL: synchronous_commit unread": Mutant(
+        _without_reading_synchronous_commit,
+        "tests/reliability/test_unsafe_settings.py::"
+        "test_a_database_that_does_not_wait_for_the_disk_is_refused[synchronous_commit=off]",
+        "it is taken",
+    ),
+}
