@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from bench.notes import Notebook
-from reliability.receiver import SECRET
+from bench.secret import SECRET
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, Session, Trigger, TriggerSuccess
 
 ASSISTANT = Path(__file__).with_name("assistant.py")

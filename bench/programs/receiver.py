@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.notes import Notebook
-from reliability.receiver import SECRET
+from bench.secret import SECRET
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, RoomClientJoined, Trigger, TriggerSuccess, is_human
 from whereby_trigger.logs import JsonFormatter
 
