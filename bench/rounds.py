@@ -70,7 +70,6 @@ class Ring:
         return self._figures(load, backlog, used, {server.core for server in servers})
 
     async def _load(self, servers: Sequence[Server], webhooks: int, connections: int) -> Load:
-        # Written when they are needed: a signature holds for five minutes.
         each, now = webhooks // len(servers), time.time()
         prepared = [write_requests(server.folder / "requests", self._source, each, now) for server in servers]
         share, core = connections // len(servers), self._setting.cores.load

@@ -11,6 +11,7 @@ from bench import closed_loop, wrk
 from bench.bodies import Body, Requests, bodies, write_requests
 from bench.load import Generator, Load, LoadFailed
 from bench.outcome import Outcome
+from bench.programs.receiver import TOLERANCE
 from bench.rounds import Ring
 from bench.setting import Setting
 from bench.sides import CEILING, NAMES, PEER, POSTGRES, SQLITE
@@ -109,6 +110,6 @@ async def test_a_load_that_is_refused_does_not_count(setting: Setting, generator
     if generator is wrk.send:
         skip_without("wrk")
     async with setting.up(SQLITE) as server:
-        stale = write_requests(server.folder / "requests", bodies(), 20, time.time() - 3600)
+        stale = write_requests(server.folder / "requests", bodies(), 20, time.time() - 2 * TOLERANCE)
         with pytest.raises(LoadFailed):
             await generator(server.port, stale, 4, setting.cores.load)
