@@ -3,6 +3,7 @@
 import argparse
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -80,6 +81,8 @@ def main() -> int:
             find(tool)
     except ToolMissing as missing:
         parser.error(str(missing))
+    # Whatever ends us early, what was started and written is cleared away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     tempfile.tempdir = os.environ.get("TMPDIR", DISK)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

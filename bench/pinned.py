@@ -1,8 +1,17 @@
-"""Run a command on one core: `pinned.py CORE COMMAND...`. Run by path, so that it costs next to nothing."""
+"""Run a command on one core, for no longer than whoever asks for it: `pinned.py CORE COMMAND...`.
 
+Run by path, so that it costs next to nothing.
+"""
+
+import ctypes
 import os
+import signal
 import sys
 
+PR_SET_PDEATHSIG = 1
+"""From then on, also as another program, a process is sent a signal when its parent ends. Source: prctl(2)."""
+
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.sched_setaffinity(0, {int(sys.argv[1])})
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - the point is to become that command
