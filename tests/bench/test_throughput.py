@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from bench import closed_loop, wrk
+from bench import closed_loop, rounds, wrk
 from bench.bodies import Body, Requests, bodies, write_requests
 from bench.load import Generator, Load, LoadFailed
 from bench.outcome import Outcome
@@ -103,6 +103,15 @@ async def test_a_round_with_fewer_webhooks_than_answers_does_not_count(
     async with setting.up(SQLITE) as server:
         with pytest.raises(LoadFailed, match=reason):
             await ring.round([server], 60, connections=4)
+
+
+async def test_a_round_that_leaves_too_much_work_does_not_count(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "BACKLOG_WITHIN", -1.0)
+    async with setting.up(SQLITE) as server:
+        with pytest.raises(LoadFailed, match="s of work were left"):
+            await Ring(setting, bodies()).round([server], 20, connections=2)
 
 
 @pytest.mark.parametrize("generator", [closed_loop.send, wrk.send], ids=["Python", "wrk"])
