@@ -12,7 +12,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.node import FOLDER
+from bench.stores import BUFFERS
 from bench.tools import ToolMissing, find
+from tests.support.postgres import LATEST
 
 PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "asyncpg")
 SYNCS = 100
@@ -31,6 +33,7 @@ def machine() -> list[str]:
 def versions() -> str:
     """List the versions of what took part."""
     found = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
+    found.append(f"PostgreSQL {LATEST} with fsync on and shared_buffers of {BUFFERS}")
     found += [f"{package} {known}" for package in PACKAGES if (known := _version(package))]
     found += [text for text in (_tool("node", "Node.js"), _tool("wrk", "wrk")) if text]
     found += [f"Express {express}" for express in _express()]
