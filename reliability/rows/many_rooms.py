@@ -19,6 +19,10 @@ from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 
 WITHIN = 120.0
 WARM_UP = 200
+LOOK = 0.01
+LEASE = 12.0
+"""Seconds, so few that the lease is renewed while the rest warms up: that may open a connection of its own."""
+
 MEMORY_BOUND = 16 * 1024 * 1024
 BEHIND = 150
 """How many rooms are entered before the first of them ends: the replica is near its limit all the time."""
@@ -45,6 +49,7 @@ async def run(folder: Path, stores: Stores, *, rooms: int, max_rooms: int = 200)
         host="127.0.0.1",
         secret=SECRET,
         store=stores.new(folder),
+        lease_ttl=LEASE,
         max_rooms=max_rooms,
         webhook_triggers={"room.client.joined": lambda: True},
     )
@@ -84,15 +89,22 @@ async def _begin_and_end(trigger: Trigger, noted: Rooms, names: list[str]) -> No
                 await _send(trigger, connection, "room.client.joined", name)
                 noted.answered[name] = time.monotonic()
                 if number >= BEHIND:
-                    await _send(trigger, connection, "room.session.ended", names[number - BEHIND])
+                    await _end(trigger, noted, connection, names[number - BEHIND])
             for name in names[-BEHIND:]:
-                await _send(trigger, connection, "room.session.ended", name)
+                await _end(trigger, noted, connection, name)
             for _ in names:
                 await noted.ended.get()
             while any(room.state != "ended" for room in await trigger.list_assistants()):
-                await asyncio.sleep(0)
+                await asyncio.sleep(LOOK)
     finally:
         connection.close()
+
+
+async def _end(trigger: Trigger, noted: Rooms, connection: Connection, name: str) -> None:
+    """End a session once its assistant is there: one that still waits would end unstarted."""
+    while name not in noted.began:
+        await asyncio.sleep(LOOK)
+    await _send(trigger, connection, "room.session.ended", name)
 
 
 async def _send(trigger: Trigger, connection: Connection, type: str, room: str) -> None:
