@@ -23,6 +23,9 @@ LOOK = 0.01
 LEASE = 12.0
 """Seconds, so few that the lease is renewed while the rest warms up: that may open a connection of its own."""
 
+OWN_DESCRIPTORS = 3
+"""More than these are no connection that the store opened meanwhile, of which it has a handful, but what rooms left."""
+
 MEMORY_BOUND = 16 * 1024 * 1024
 BEHIND = 150
 """How many rooms are entered before the first of them ends: the replica is near its limit all the time."""
@@ -66,7 +69,7 @@ async def run(folder: Path, stores: Stores, *, rooms: int, max_rooms: int = 200)
     tasks, descriptors, memory = (now - then for now, then in zip(after, before, strict=True))
     problems = [
         *([f"{tasks} tasks more"] if tasks > 0 else []),
-        *([f"{descriptors} file descriptors more"] if descriptors > 0 else []),
+        *([f"{descriptors} file descriptors more"] if descriptors > OWN_DESCRIPTORS else []),
         *([f"{memory} bytes of memory more"] if memory > MEMORY_BOUND else []),
     ]
     figures: dict[str, int | float | str] = {
