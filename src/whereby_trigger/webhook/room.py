@@ -5,6 +5,7 @@ value of theirs may lead outside `*.whereby.com`. Source: Whereby docs, Assistan
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
@@ -75,12 +76,17 @@ def _resolve(webhook: Webhook, subdomain: str | None) -> Room | str:
     data = webhook.data
     if not isinstance(data, RoomData):
         return f"a {webhook.type} webhook names no room"
-    name = _decoded(data.room_name)
     if data.subdomain:
-        return _room(data.subdomain, name, "the webhook's subdomain", "the webhook")
+        return _room_named(data.subdomain, data.room_name, "the webhook's subdomain")
     if subdomain:
-        return _room(subdomain, name, "the subdomain setting", "the webhook")
+        return _room_named(subdomain, data.room_name, "the subdomain setting")
     return "no subdomain in the webhook: set subdomain=…"
+
+
+@lru_cache(maxsize=1024)
+def _room_named(subdomain: str, room_name: str, which_subdomain: str) -> Room | str:
+    """Give the room of a webhook; there are many webhooks to a room."""
+    return _room(subdomain, _decoded(room_name), which_subdomain, "the webhook")
 
 
 def _decoded(room_name: str) -> str:

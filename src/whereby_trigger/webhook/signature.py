@@ -7,6 +7,7 @@ Source: Whereby docs, Validating events.
 import hmac
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from whereby_trigger.errors import SignatureError
 
@@ -38,7 +39,7 @@ def verify(header: bytes | None, body: bytes, secrets: Sequence[str], now: float
     if not header:
         raise SignatureError("no signature")
     t, signatures = _parse(header)
-    if not any(_is_signed(secret, t, body, signatures) for secret in secrets):
+    if not _is_signed(secrets, t, body, signatures):
         raise SignatureError("wrong signature")
     skew = int(t) - now
     if abs(skew) > tolerance:
@@ -60,12 +61,23 @@ def _parse(header: bytes) -> tuple[bytes, list[bytes]]:
     return times[0], signatures
 
 
-def _is_signed(secret: str, t: bytes, body: bytes, signatures: Iterable[bytes]) -> bool:
-    if not secret.strip():
-        return False
-    expected = _digest(secret, t, body)
-    return any(hmac.compare_digest(expected, signature) for signature in signatures)
+def _is_signed(secrets: Sequence[str], t: bytes, body: bytes, signatures: Iterable[bytes]) -> bool:
+    for secret in secrets:
+        if secret.strip():
+            expected = _digest(secret, t, body)
+            for signature in signatures:
+                if hmac.compare_digest(expected, signature):
+                    return True
+    return False
 
 
 def _digest(secret: str, t: bytes, body: bytes) -> bytes:
-    return hmac.digest(secret.encode(), b"%b.%b" % (t, body), "sha256")
+    signing = _keyed(secret).copy()
+    signing.update(b"%b.%b" % (t, body))
+    return signing.digest()
+
+
+@lru_cache(maxsize=16)
+def _keyed(secret: str) -> hmac.HMAC:
+    """Begin an HMAC, to be copied: half of a short one's time goes into its key."""
+    return hmac.new(secret.encode(), digestmod="sha256")
