@@ -66,7 +66,13 @@ class Fleet:
 
     async def join(self, room: str, replica: Receiver | None = None, *, ahead: float = 0.0) -> int:
         """Let a person join a room, as told to one replica; return the answer's status, 0 for none."""
-        return await self.send(webhook("room.client.joined", room=room), replica or self.replicas[0], ahead=ahead)
+        joined = webhook("room.client.joined", room=room, room_session_id=_session(room))
+        return await self.send(joined, replica or self.replicas[0], ahead=ahead)
+
+    async def leave(self, room: str) -> int:
+        """Let a room's session end, as told to the first replica; return the answer's status, 0 for none."""
+        ended = webhook("room.session.ended", room=room, room_session_id=_session(room))
+        return await self.send(ended, self.replicas[0])
 
     async def send(self, sent: Webhook, replica: Receiver, *, ahead: float = 0.0) -> int:
         """Deliver a webhook to a replica; return the answer's status, 0 for none.
@@ -125,6 +131,10 @@ class Fleet:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             await replica.ended()
+
+
+def _session(room: str) -> str:
+    return f"session of {room}"
 
 
 def family(pid: int) -> list[int]:

@@ -68,5 +68,7 @@ async def _freeze(
             went_on = boot_time()
             await fleet.until(asked, lambda tick: tick.at > went_on + 1.0, WITHIN)  # noqa: B023
             await fleet.drain(frozen)
+            for room in asked:
+                await fleet.leave(room)
         fleet.ticks.fresh()
         return overlaps(fleet.ticks.all), problems
