@@ -34,7 +34,8 @@ from whereby_trigger.store.states import OVER, OWNED
 
 T = TypeVar("T")
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+EXAMPLES = {"sqlite": 60, "postgresql": 12}
+"""How many runs a test run has: on a server each step costs several trips to it."""
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 REPLICAS = 3
 
@@ -302,7 +303,7 @@ def test_a_store_amounts_to_its_model(kind: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=int(os.environ.get("MODEL_EXAMPLES", EXAMPLES[kind])),
             stateful_step_count=STEPS,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
