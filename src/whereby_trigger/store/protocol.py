@@ -73,7 +73,9 @@ class Store(RoomStore, Protocol):
         ...
 
     def claim(self, max_age: float = math.inf) -> Awaitable[int]:
-        """Take over every pending webhook whose replica is dead or that has none; return how many, and rooms too.
+        """Take over pending webhooks whose replica is dead or that have none, and rooms; return how many.
+
+        Of very many, some thousands at a time, so that the first are decided while others wait for the next call.
 
         The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds;
         rooms that have waited for longer than that end. Nothing is taken over by one whose own lease is gone.

@@ -25,38 +25,47 @@ SELECT id, whereby_trigger.clock() - seen_at > $2::float8 AS too_old FROM whereb
 WHERE id <> $1 AND expires <= whereby_trigger.clock()
 """
 STRAYS = """
-WITH RECURSIVE owners AS (
-    (SELECT min(owner) AS owner FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner IS NOT NULL)
-    UNION ALL
-    SELECT (SELECT min(webhooks.owner) FROM whereby_trigger.webhooks AS webhooks
-            WHERE state = 'pending' AND webhooks.owner > owners.owner)
-    FROM owners WHERE owner IS NOT NULL
-), settlers AS (
-    (SELECT min(owner) AS owner FROM whereby_trigger.rooms WHERE owner IS NOT NULL)
-    UNION ALL
-    SELECT (SELECT min(rooms.owner) FROM whereby_trigger.rooms AS rooms WHERE rooms.owner > settlers.owner)
-    FROM settlers WHERE owner IS NOT NULL
+WITH gaps AS (
+    SELECT id AS low, lead(id, 1, '~') OVER (ORDER BY id) AS high FROM whereby_trigger.replicas
+    UNION ALL SELECT '', COALESCE(min(id), '~') FROM whereby_trigger.replicas
 )
-SELECT owner AS id, false AS too_old FROM (SELECT owner FROM owners UNION SELECT owner FROM settlers) AS everybody
-WHERE owner IS NOT NULL AND owner <> $1
-AND NOT EXISTS (SELECT FROM whereby_trigger.replicas WHERE replicas.id = everybody.owner)
+SELECT owner FROM gaps CROSS JOIN LATERAL (
+    (SELECT owner FROM whereby_trigger.rooms WHERE owner > low AND owner < high ORDER BY owner LIMIT 1)
+    UNION ALL
+    (SELECT owner FROM whereby_trigger.webhooks
+     WHERE state = 'pending' AND owner > low AND owner < high ORDER BY owner LIMIT 1)
+) AS strays
 """
-ANYTHING_LEFT = f"""
-SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({STRAYS}) OR EXISTS (
-    SELECT FROM whereby_trigger.rooms WHERE state = 'waiting' AND since < whereby_trigger.clock() - $2::float8
-)
-"""  # noqa: S608
+"""Owners that are no replicas, looked for between those that are: what the living own may be very much.
+
+Ids are hexadecimal digits, which come before a ~.
+"""
+
+OVERDUE = """
+SELECT min(since) < whereby_trigger.clock() - $2::float8 FROM whereby_trigger.rooms WHERE state = 'waiting'
+"""
+ANYTHING_LEFT = f"SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({STRAYS}) OR ({OVERDUE})"
 CLAIM_UNOWNED = f"""
-WITH unowned AS MATERIALIZED ({UNOWNED} ORDER BY seq FOR UPDATE SKIP LOCKED)
-UPDATE whereby_trigger.webhooks AS webhooks SET owner = $1 FROM unowned WHERE webhooks.seq = unowned.seq
+UPDATE whereby_trigger.webhooks SET owner = $1
+WHERE seq = ANY (ARRAY({UNOWNED} ORDER BY owner, seq LIMIT $2 FOR UPDATE SKIP LOCKED))
 """  # noqa: S608
-DISOWN = """
-UPDATE whereby_trigger.webhooks SET owner = NULL, takeovers = takeovers + 1, attempts = 0
-WHERE state = 'pending' AND owner = $1
+PENDING_OF = """
+SELECT seq FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner >= $2 AND owner <= $2
+ORDER BY owner, seq LIMIT $3 FOR UPDATE SKIP LOCKED
 """
-CLAIM_ORPHANED = """
-UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1 WHERE state = 'pending' AND owner = $2
-"""
+"""Only the index of what is pending has this order, so that no plan can walk past what is decided."""
+
+CLAIM_ORPHANED = f"""
+UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1 WHERE seq = ANY (ARRAY({PENDING_OF}))
+"""  # noqa: S608
+DISOWN = f"""
+UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1, attempts = 0
+WHERE seq = ANY (ARRAY({PENDING_OF}))
+"""  # noqa: S608
+
+WEBHOOKS = 5000
+ROOMS = 500
+"""How many change hands in one transaction: none must take long, or lock more than the server has room for."""
 
 
 async def join(connection: Connection, id: str, ttl: float) -> None:
@@ -79,35 +88,41 @@ async def ping(connection: Connection, id: str) -> None:
 
 
 async def leave(connection: Connection, id: str) -> None:
-    """Give back everything that a replica owns, and its lease; no webhook is to blame for an end like this."""
+    """Give back what a replica owns, and its lease; no webhook is to blame for an end like this.
+
+    What is too much for one transaction is found by others, as what nobody owns that is there.
+    """
     async with transaction(connection):
-        await rooms.lock_owned(connection, [id])
-        await rooms.release(connection, id, "given back by a replica that stopped")
-        await connection.execute(DISOWN, id)
         await connection.execute(LEAVE, id)
+        await rooms.release(connection, id, "given back by a replica that stopped", limit=ROOMS)
+        await connection.execute(DISOWN, None, id, WEBHOOKS)
 
 
-async def claim(connection: Connection, replica: str, max_age: float) -> int:
-    """Take over what the dead have left; end their rooms where they died longer than `max_age` seconds ago."""
+async def claim(connection: Connection, replica: str, max_age: float) -> int | None:
+    """Take over some of what the dead have left, and end some of the rooms that have waited for `max_age` seconds.
+
+    Return how many webhooks and rooms were taken over; None where nothing could be done.
+    """
     # Mostly there is nothing to do, and this is asked all the time: nothing is locked before that is known.
     if not await connection.fetchval(ANYTHING_LEFT, replica, max_age):
-        return 0
+        return None
     async with transaction(connection):
         if not await connection.fetchval(HOLDS, replica):
-            return 0
-        dead = await connection.fetch(f"{EXPIRED} FOR UPDATE SKIP LOCKED", replica, max_age)
-        dead += await connection.fetch(STRAYS, replica)
-        await rooms.lock_owned(connection, [row["id"] for row in dead])
-        taken = affected(await connection.execute(CLAIM_UNOWNED, replica))
-        for row in dead:
-            taken += await _bury(connection, replica, row["id"], too_old=row["too_old"])
-        await rooms.end_old(connection, max_age)
-        return taken
+            return None
+        expired = await connection.fetchrow(f"{EXPIRED} LIMIT 1 FOR UPDATE SKIP LOCKED", replica, max_age)
+        if expired is not None:
+            return await _bury(connection, replica, expired["id"], too_old=expired["too_old"])
+        stray = await connection.fetchval(f"{STRAYS} LIMIT 1")
+        taken = 0 if stray is None else await _bury(connection, replica, stray)
+        taken += affected(await connection.execute(CLAIM_UNOWNED, replica, WEBHOOKS))
+        ended = await rooms.end_old(connection, max_age, ROOMS)
+        return taken if taken or ended else None
 
 
-async def _bury(connection: Connection, heir: str, dead: str, *, too_old: bool) -> int:
+async def _bury(connection: Connection, heir: str, dead: str, *, too_old: bool = False) -> int:
     reason = f"its replica {dead} died" + (" longer than max_age ago" if too_old else "")
-    released = await rooms.release(connection, dead, reason, too_old=too_old)
-    orphaned = affected(await connection.execute(CLAIM_ORPHANED, heir, dead))
-    await connection.execute(LEAVE, dead)
+    released = await rooms.release(connection, dead, reason, limit=ROOMS, too_old=too_old)
+    orphaned = affected(await connection.execute(CLAIM_ORPHANED, heir, dead, WEBHOOKS))
+    if released < ROOMS and orphaned < WEBHOOKS:
+        await connection.execute(LEAVE, dead)
     return released + orphaned

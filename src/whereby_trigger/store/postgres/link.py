@@ -18,13 +18,14 @@ T = TypeVar("T")
 CONNECT_WITHIN = 4.0
 CLOSE_WITHIN = 1.0
 
-BEGIN = """
-BEGIN;
-SET LOCAL lock_timeout = '3s';
-SET LOCAL statement_timeout = '60s';
-SET LOCAL idle_in_transaction_session_timeout = '15s';
+LIMITS = """
+SET {scope} lock_timeout = '3s';
+SET {scope} statement_timeout = '{within:g}s';
+SET {scope} idle_in_transaction_session_timeout = '2s';
 """
-"""A replica that vanishes in a transaction must not hold its locks for as long as TCP believes in it."""
+"""What we wait for no longer, the server must not go on with; and a replica that freezes or vanishes in a transaction
+must not hold its locks for as long as TCP believes in it, nor for so long that others give up.
+"""
 
 
 class Link:
@@ -62,6 +63,8 @@ class Link:
             if self._address.pooler is None and await _is_pooled(self._connection):
                 await self.close()
                 self._connection = await self._connect(True)
+            if not self._pooled:
+                await _tried(self._connection, self._connection.execute(self._limits("SESSION")))
         return self._connection
 
     async def _connect(self, pooled: bool) -> Connection:
@@ -79,8 +82,11 @@ class Link:
     async def _wrapped(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
         if not self._pooled:
             return await work(connection)
-        async with transaction(connection):
+        async with transaction(connection, self._limits("LOCAL")):
             return await work(connection)
+
+    def _limits(self, scope: str) -> str:
+        return LIMITS.format(scope=scope, within=self._within)
 
 
 async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within: float) -> T:
@@ -100,12 +106,12 @@ async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within:
 
 
 @asynccontextmanager
-async def transaction(connection: Connection) -> AsyncIterator[None]:
-    """Do what is in the block in one transaction: the one that is on, or a new one."""
+async def transaction(connection: Connection, limits: str = "") -> AsyncIterator[None]:
+    """Do what is in the block in one transaction: the one that is on, or a new one under `limits`."""
     if connection.is_in_transaction():
         yield
         return
-    await connection.execute(BEGIN)
+    await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}")
     try:
         yield
         await connection.execute("COMMIT")
@@ -134,13 +140,16 @@ async def _is_pooled(connection: Connection) -> bool:
 
     Source: PgBouncer makes up the process id and key for cancelling that it sends at the start.
     """
+    return bool(await _tried(connection, _answering(connection)) != connection.get_server_pid())
+
+
+async def _tried(connection: Connection, work: Coroutine[Any, Any, T]) -> T:
+    """Do what makes a new connection fit for use; one that is not must not be used."""
     try:
-        answering = await _bounded(connection, _answering(connection), CONNECT_WITHIN)
+        return await _bounded(connection, work, CONNECT_WITHIN)
     except BaseException:
-        # A connection of which this is not known must not be used.
         connection.terminate()
         raise
-    return bool(answering != connection.get_server_pid())
 
 
 async def _answering(connection: Connection) -> int:

@@ -29,15 +29,14 @@ WHERE key = $1 AND state NOT IN ('ended', 'failed') FOR UPDATE
 FOLLOW = "UPDATE whereby_trigger.rooms SET successor = $2 WHERE id = $1"
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
 TAKE = """
-WITH next AS MATERIALIZED (
+UPDATE whereby_trigger.rooms SET
+    state = 'starting', owner = $1, attempt = attempt + 1, since = whereby_trigger.clock(), ticket = $3
+WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting'
     AND NOT (since <= whereby_trigger.clock() AND whereby_trigger.clock() < not_before)
     AND EXISTS (SELECT FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock())
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
-)
-UPDATE whereby_trigger.rooms AS rooms SET
-    state = 'starting', owner = $1, attempt = attempt + 1, since = whereby_trigger.clock(), ticket = $3
-FROM next WHERE rooms.id = next.id
+))
 """
 TAKEN = f"""
 SELECT {", ".join(f"rooms.{column}" for column in COLUMNS.split(", "))}, webhooks.body,
@@ -69,20 +68,24 @@ ASK_TO_STOP = """
 UPDATE whereby_trigger.rooms SET stop = COALESCE(stop, $2)
 WHERE id = $1 AND state IN ('starting', 'live', 'ending')
 """
-OWNED_KEYS = "SELECT key FROM whereby_trigger.rooms WHERE owner = ANY($1::text[])"
+OWNED_BY = "SELECT id, key FROM whereby_trigger.rooms WHERE owner = $1 LIMIT $2"
 RELEASE = """
 UPDATE whereby_trigger.rooms SET
     state = CASE WHEN $2 OR stop IS NOT NULL OR state = 'ending' THEN 'ended' ELSE 'waiting' END,
     reason = CASE WHEN stop IS NOT NULL AND state <> 'ending' AND NOT $2 THEN stop ELSE $3 END,
     owner = NULL, pid = NULL, since = whereby_trigger.clock(), not_before = 0, errors = '{}', ticket = NULL
-WHERE owner = $1
+WHERE owner = $1 AND id = ANY($4::bigint[])
 RETURNING state, successor
 """
 END_OLD = """
 UPDATE whereby_trigger.rooms
 SET state = 'ended', reason = 'waited longer than max_age', since = whereby_trigger.clock()
-WHERE state = 'waiting' AND since < whereby_trigger.clock() - $1::float8
+WHERE id = ANY (ARRAY(
+    SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting' AND since < whereby_trigger.clock() - $1::float8
+    ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
+))
 """
+STOPPING = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE owner = $1 AND stop IS NOT NULL"  # noqa: S608
 SETTLED = """
 SELECT seq FROM whereby_trigger.webhooks
 WHERE stored_at < whereby_trigger.clock() - $1::float8 ORDER BY seq DESC LIMIT 1
@@ -92,10 +95,10 @@ SELECT room, seq, body FROM whereby_trigger.webhooks
 WHERE seq > $1 AND seq <= $2 AND room = ANY($3::text[]) ORDER BY seq LIMIT $4
 """
 FORGET = """
-DELETE FROM whereby_trigger.rooms WHERE id IN (
+DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state IN ('ended', 'failed') AND since < $1
-    LIMIT $2 FOR UPDATE SKIP LOCKED
-)
+    ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
+))
 """
 
 SETTLES_IN = 10.0
@@ -145,8 +148,9 @@ async def _is_over(connection: Connection, request: RoomRequest) -> bool:
 
 async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...]) -> list[Room]:
     """Take rooms under the last ticket, and find those of the others again, whose answers were lost."""
-    if slots > 0:
-        await connection.execute(TAKE, owner, slots, tickets[-1])
+    taken = affected(await connection.execute(TAKE, owner, slots, tickets[-1])) if slots > 0 else 0
+    if not taken and len(tickets) == 1:
+        return []
     return [_room(row) for row in await connection.fetch(TAKEN, owner, tickets)]
 
 
@@ -199,26 +203,25 @@ async def change_session(connection: Connection, change: SessionChange) -> None:
         await _ask_to_stop(connection, open, reason)
 
 
-async def lock_owned(connection: Connection, owners: Sequence[str]) -> None:
-    """Lock every room of some replicas."""
-    await lock(connection, [row["key"] for row in await connection.fetch(OWNED_KEYS, owners)])
+async def release(connection: Connection, owner: str, reason: str, *, limit: int, too_old: bool = False) -> int:
+    """Let rooms of a replica that is gone wait for another, but those whose end was asked for or are too old.
 
-
-async def release(connection: Connection, owner: str, reason: str, *, too_old: bool = False) -> int:
-    """Let the rooms of a replica that is gone wait for another, but those whose end was asked for or are too old."""
-    rows = await connection.fetch(RELEASE, owner, too_old, reason)
+    At most `limit` of them, since each is locked, and the server has room for so many locks only; return how many.
+    """
+    found = await connection.fetch(OWNED_BY, owner, limit)
+    await lock(connection, [room["key"] for room in found])
+    rows = await connection.fetch(RELEASE, owner, too_old, reason, [room["id"] for room in found])
     await _let_follow(connection, rows)
     return len(rows)
 
 
-async def end_old(connection: Connection, max_age: float) -> None:
-    """End unstarted what has waited for longer than `max_age` seconds."""
-    await connection.execute(END_OLD, max_age)
+async def end_old(connection: Connection, max_age: float, limit: int) -> int:
+    """End unstarted at most `limit` rooms that have waited for longer than `max_age` seconds; return how many."""
+    return affected(await connection.execute(END_OLD, max_age, limit))
 
 
 async def stopping(connection: Connection, owner: str) -> list[Room]:
-    statement = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE owner = $1 AND stop IS NOT NULL"  # noqa: S608
-    return [_room(row) for row in await connection.fetch(statement, owner)]
+    return [_room(row) for row in await connection.fetch(STOPPING, owner)]
 
 
 async def read(connection: Connection, limit: int | None) -> list[Room]:

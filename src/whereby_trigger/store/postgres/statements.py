@@ -22,7 +22,7 @@ WITH arrived AS MATERIALIZED (
 INSERT INTO whereby_trigger.webhooks AS webhooks
     (seq, id, type, room, body, received_at, queued_at, owner, state, reason, decided_at, deliveries)
 SELECT seq, id, type, room, body, received_at, received_at, owner, state, reason, decided_at, deliveries
-FROM arrived ORDER BY id
+FROM arrived ORDER BY id COLLATE "C"
 ON CONFLICT (id) DO UPDATE SET deliveries = webhooks.deliveries + excluded.deliveries
 RETURNING id, seq, state, xmax = 0 AS new
 """
@@ -31,15 +31,24 @@ SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new FROM whereby_trigg
 JOIN unnest($1::text[], $2::float8[], $3::text[]) AS arrived (id, received_at, owner) USING (id, received_at, owner)
 """
 DECIDE = """
+WITH decided AS MATERIALIZED (
+    SELECT given.* FROM unnest(
+        $1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[]
+    ) AS given (seq, id, state, reason, attempts, decided_at, errors, owner)
+    CROSS JOIN LATERAL (
+        SELECT FROM whereby_trigger.webhooks AS webhooks
+        WHERE webhooks.seq = given.seq AND webhooks.id = given.id AND webhooks.owner = given.owner
+            AND webhooks.state = 'pending'
+        FOR UPDATE
+    ) AS locked
+)
 UPDATE whereby_trigger.webhooks AS webhooks SET
     state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at,
     errors = ARRAY(SELECT json_array_elements_text(decided.errors::json))
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[])
-    AS decided (seq, id, state, reason, attempts, decided_at, errors, owner)
-WHERE webhooks.seq = decided.seq AND webhooks.id = decided.id AND webhooks.owner = decided.owner
-    AND webhooks.state = 'pending'
-RETURNING webhooks.seq
+FROM decided WHERE webhooks.seq = decided.seq RETURNING webhooks.seq
 """
+"""Locks its rows one after the other, as they are given: a plain join would lock them in an order of its own."""
+
 DECIDED_SO = """
 SELECT webhooks.seq FROM whereby_trigger.webhooks AS webhooks
 JOIN unnest($1::bigint[], $2::text[], $3::float8[], $4::text[]) AS decided (seq, state, decided_at, owner)
@@ -52,8 +61,10 @@ WHERE seq = $1 AND state = 'pending' AND owner = $2 RETURNING attempts
 NOTE = "UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1"
 PENDING = """
 SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers FROM whereby_trigger.webhooks
-WHERE state = 'pending' AND owner = $1 AND seq > $2 ORDER BY seq LIMIT $3
+WHERE state = 'pending' AND (owner, seq) > ($1, $2) AND owner <= $1 ORDER BY owner, seq LIMIT $3
 """
+"""Only the index of what is pending has this order, so that no plan can walk past what is decided."""
+
 FIND = """
 SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body
 FROM whereby_trigger.webhooks
@@ -63,10 +74,10 @@ UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 
 reason = '', decided_at = NULL, errors = '{}'
 """
 PRUNE = """
-DELETE FROM whereby_trigger.webhooks WHERE seq IN (
+DELETE FROM whereby_trigger.webhooks WHERE seq = ANY (ARRAY(
     SELECT seq FROM whereby_trigger.webhooks WHERE state <> 'pending' AND received_at < $1
-    LIMIT $2 FOR UPDATE SKIP LOCKED
-)
+    ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED
+))
 """
 
 LAST_CHARACTER = "\U0010ffff"
@@ -149,7 +160,7 @@ async def blame(connection: Connection, pieces: Sequence[Owned], *, again: bool)
 
 
 async def note(connection: Connection, pieces: Sequence[tuple[str, str]], *, again: bool) -> list[None]:
-    await connection.executemany(NOTE, pieces)
+    await connection.executemany(NOTE, sorted(pieces, key=lambda piece: piece[0]))
     return [None] * len(pieces)
 
 

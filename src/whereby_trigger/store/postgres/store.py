@@ -29,6 +29,7 @@ Work = Callable[[Connection], Awaitable[Any]]
 
 CLOSE_TIMEOUT = 10.0
 PRUNE_ROWS = 500
+CLAIMED_AT_ONCE = 5000
 READ_WITHIN = 30.0
 UPKEEP_WITHIN = 90.0
 
@@ -116,8 +117,14 @@ class PostgresStore:
     def note(self, id: str, error: str) -> None:
         self._write("decisions", NOTE, (id, error)).add_done_callback(_let_pass)
 
-    def claim(self, max_age: float = math.inf) -> Awaitable[int]:
-        return self._call("upkeep", partial(lease.claim, replica=self.replica, max_age=max_age))
+    async def claim(self, max_age: float = math.inf) -> int:
+        total = 0
+        while total < CLAIMED_AT_ONCE:
+            claimed = await self._call("upkeep", partial(lease.claim, replica=self.replica, max_age=max_age))
+            if claimed is None:
+                break
+            total += claimed
+        return total
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
         return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))

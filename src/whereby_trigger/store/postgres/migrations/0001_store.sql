@@ -34,8 +34,9 @@ ALTER SEQUENCE whereby_trigger.webhooks_seq OWNED BY whereby_trigger.webhooks.se
 CREATE INDEX webhooks_pending ON whereby_trigger.webhooks (owner, seq) WHERE state = 'pending';
 CREATE INDEX webhooks_sessions ON whereby_trigger.webhooks (room)
     WHERE type IN ('room.session.started', 'room.session.ended');
--- Rows lie on disk almost in order of arrival: a summary of each range of pages is enough to find the old ones.
-CREATE INDEX webhooks_received ON whereby_trigger.webhooks USING brin (received_at);
+-- What a session is told of its room: mostly the newest of many rooms, but everything since it began after a takeover.
+CREATE INDEX webhooks_room ON whereby_trigger.webhooks (room, seq);
+CREATE INDEX webhooks_decided ON whereby_trigger.webhooks (received_at) WHERE state <> 'pending';
 
 CREATE TABLE whereby_trigger.replicas (
     id      text COLLATE "C" PRIMARY KEY,
@@ -69,5 +70,6 @@ CREATE TABLE whereby_trigger.rooms (
 );
 CREATE UNIQUE INDEX rooms_open ON whereby_trigger.rooms (key) WHERE state NOT IN ('ended', 'failed');
 CREATE INDEX rooms_waiting ON whereby_trigger.rooms (id) WHERE state = 'waiting';
+CREATE INDEX rooms_waiting_since ON whereby_trigger.rooms (since) WHERE state = 'waiting';
 CREATE INDEX rooms_owner ON whereby_trigger.rooms (owner) WHERE owner IS NOT NULL;
 CREATE INDEX rooms_ended ON whereby_trigger.rooms (since) WHERE state IN ('ended', 'failed');

@@ -1,0 +1,166 @@
+"""What is asked all the time goes by an index, however the server plans it, and reads no more than it needs."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.postgres import Server, database_of, shared_server
+from whereby_trigger.store.postgres import PostgresStore, lease, rooms, statements
+
+pytestmark = pytest.mark.anyio
+
+LIVING = [f"{number:032x}" for number in range(1, 5)]
+ME, DEAD = LIVING[0], "f" * 32
+WEBHOOKS, ROOMS, DONE = 30_000, 2_000, 20_000
+FILL = f"""
+INSERT INTO whereby_trigger.replicas SELECT unnest(ARRAY{LIVING}), 1, 0, whereby_trigger.clock() + 1e6;
+INSERT INTO whereby_trigger.webhooks
+    (seq, id, type, room, body, received_at, queued_at, stored_at, owner, state, decided_at)
+SELECT n, md5(n::text), (ARRAY['room.client.joined', 'room.client.left', 'room.session.started'])[1 + n % 3],
+    'acme.whereby.com/' || n % {ROOMS}, convert_to(repeat(md5(n::text), 17), 'UTF8'), n, n, n,
+    (ARRAY{LIVING})[1 + n % 4], CASE WHEN n > {WEBHOOKS} - 3000 THEN 'pending' ELSE 'fired' END,
+    CASE WHEN n > {WEBHOOKS} - 3000 THEN NULL ELSE n END
+FROM generate_series(1, {WEBHOOKS}) n;
+SELECT setval('whereby_trigger.webhooks_seq', {WEBHOOKS});
+INSERT INTO whereby_trigger.rooms (key, url, state, owner, asked_at, since)
+SELECT 'acme.whereby.com/' || n, '', 'ended', NULL, 0, 0 FROM generate_series(1, {DONE}) n;
+INSERT INTO whereby_trigger.rooms (key, url, state, owner, asked_at)
+SELECT 'acme.whereby.com/' || n, '', CASE WHEN n % 10 = 0 THEN 'waiting' ELSE 'live' END,
+    CASE WHEN n % 10 = 0 THEN NULL ELSE (ARRAY{LIVING})[1 + n % 4] END, 0
+FROM generate_series(1, {ROOMS}) n;
+ANALYZE whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.replicas
+"""
+FEW = ["acme.whereby.com/1", "acme.whereby.com/2"]
+MANY = [f"acme.whereby.com/{number}" for number in range(500)]
+SEQS = list(range(WEBHOOKS - 400, WEBHOOKS, 4))
+IDS = [f"{number:032x}" for number in SEQS]
+LAST = WEBHOOKS - 100
+N = len(SEQS)
+
+ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
+    "claim: is there anything": (
+        lease.ANYTHING_LEFT,
+        (ME, 7200.0),
+        {"webhooks_pending", "rooms_owner", "rooms_waiting_since"},
+    ),
+    "claim: what nobody owns": (lease.CLAIM_UNOWNED, (ME, 5000), {"webhooks_pending", "webhooks_pkey"}),
+    "claim: what the dead own": (lease.CLAIM_ORPHANED, (ME, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
+    "claim: rooms": (rooms.OWNED_BY, (DEAD, 500), {"rooms_owner"}),
+    "claim: give rooms back": (rooms.RELEASE, (DEAD, False, "died", [1, 2]), {"rooms_pkey", "rooms_owner"}),
+    "claim: rooms that waited too long": (rooms.END_OLD, (7200.0, 500), {"rooms_waiting_since", "rooms_pkey"}),
+    "leave": (lease.DISOWN, (None, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
+    "take": (rooms.TAKE, (ME, 10, "ticket"), {"rooms_waiting", "rooms_pkey"}),
+    "take: what was taken": (
+        rooms.TAKEN,
+        (ME, ["ticket"]),
+        {"rooms_owner", "rooms_open", "webhooks_id_key", "webhooks_pkey"},
+    ),
+    "stopping": (rooms.STOPPING, (ME,), {"rooms_owner", "rooms_open"}),
+    "heard: how far": (rooms.SETTLED, (10.0,), {"webhooks_pkey"}),
+    "heard: the newest of many rooms": (rooms.HEARD, (LAST, WEBHOOKS, MANY, 500), {"webhooks_pkey", "webhooks_room"}),
+    "heard: a long time of a few rooms": (rooms.HEARD, (0, WEBHOOKS, FEW, 500), {"webhooks_room"}),
+    "pending": (statements.PENDING, (ME, 0, 500), {"webhooks_pending"}),
+    "decide": (
+        statements.DECIDE,
+        (SEQS, IDS, ["fired"] * N, [""] * N, [1] * N, [1.0] * N, ["[]"] * N, [ME] * N),
+        {"webhooks_pending", "webhooks_pkey"},
+    ),
+    "decide again": (statements.DECIDED_SO, (SEQS, ["fired"] * N, [1.0] * N, [ME] * N), {"webhooks_pkey"}),
+    "add again": (statements.STORED_SO, (IDS, [1.0] * N, [ME] * N), {"webhooks_id_key"}),
+    "blame": (statements.BLAME, (WEBHOOKS, ME), {"webhooks_pkey", "webhooks_pending"}),
+    "note": (statements.NOTE, (IDS[0], "error"), {"webhooks_id_key"}),
+    "request: the room": (rooms.FIND_OPEN, (FEW[0],), {"rooms_open"}),
+    "request: its sessions": (rooms.SESSION_CHANGES, (FEW[0],), {"webhooks_sessions"}),
+    "prune": (statements.PRUNE, (0.0, 500), {"webhooks_decided", "webhooks_pkey"}),
+    "prune rooms": (rooms.FORGET, (0.0, 500), {"rooms_ended", "rooms_pkey"}),
+}
+NAMES = {statement: name for name, (statement, *_) in ASKED.items()}
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[str]:
+    """Give the URL of a database with much in it."""
+    server = shared_server()
+    server.revive()
+    url = server.create_database()
+    asyncio.run(PostgresStore(url).migrate())
+    server.run(FILL, database_of(url))
+    yield url
+    server.drop_databases()
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def indexes(plan: str) -> set[str]:
+    """Name the indexes that a plan uses; fails where it reads a whole table that grows."""
+    assert not re.search(r"Seq Scan on (webhooks|rooms)", plan), plan
+    return set(re.findall(r"(?:using|Bitmap Index Scan on) (\w+)", plan)) - {"replicas_pkey"}
+
+
+async def pages_read(connection: Any, statement: str, *values: Any) -> int:
+    """Run a statement and count the pages that it looks at."""
+    plan = [row[0] for row in await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", *values)]
+    found = next(line for line in plan if "Buffers:" in line)
+    return sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", found))
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_a_plan_made_for_the_values_goes_by_an_index(filled: str, name: str) -> None:
+    statement, values, allowed = ASKED[name]
+    async with connected(filled) as connection:
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}", *values))
+    found = indexes(plan)
+    assert found, plan
+    assert found <= allowed, plan
+
+
+@pytest.mark.parametrize("statement", NAMES, ids=NAMES.values())
+def test_a_plan_made_for_any_values_goes_by_an_index(filled: str, statement: str) -> None:
+    allowed = {index for asked, _, indexes in ASKED.values() if asked == statement for index in indexes}
+    found = indexes(shared_server().run(f"EXPLAIN (GENERIC_PLAN) {statement}", database_of(filled)))
+    assert found <= allowed, found
+
+
+async def test_the_look_for_the_dead_does_not_walk_through_what_the_living_have_decided(
+    postgres: Server, url: str
+) -> None:
+    """A transaction that is open for long, such as a backup's, keeps all of that in the index of what is pending."""
+    await PostgresStore(url).migrate()
+    postgres.run(FILL, database_of(url))
+    async with connected(url) as backup, connected(url) as connection:
+        await backup.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM whereby_trigger.replicas")
+        await connection.execute("UPDATE whereby_trigger.webhooks SET state = 'fired', decided_at = 1")
+        assert await pages_read(connection, lease.ANYTHING_LEFT, ME, 7200.0) < 100
+        await backup.execute("COMMIT")
+
+
+async def test_forgetting_reads_what_it_forgets_also_where_new_rows_lie_in_the_place_of_old_ones(
+    postgres: Server, url: str
+) -> None:
+    await PostgresStore(url).migrate()
+    postgres.run(FILL, database_of(url))
+    async with connected(url) as connection:
+        for kept_from in (10_000, 20_000):
+            await connection.execute("DELETE FROM whereby_trigger.webhooks WHERE received_at < $1", kept_from)
+            await connection.execute("VACUUM ANALYZE whereby_trigger.webhooks")
+            await connection.execute(
+                "INSERT INTO whereby_trigger.webhooks (seq, id, type, body, received_at, queued_at, state, decided_at) "
+                "SELECT nextval('whereby_trigger.webhooks_seq'), 'new ' || $1::integer || n, type, body, 1e6 + n, 0, "
+                "'fired', 1 FROM whereby_trigger.webhooks, generate_series(1, 10000) n WHERE seq = 27000",
+                kept_from,
+            )
+        forgetting = await pages_read(connection, statements.PRUNE, 20_100.0, 500)
+        assert await connection.fetchval("SELECT min(received_at) FROM whereby_trigger.webhooks") > 20_050
+        assert forgetting < 1000
