@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http import Answer, ask, connected, delivery, request, signature
+from tests.support.http import SECRET, Answer, ask, connected, delivery, request, signature
 from tests.support.receiver import HeldStore, Receiver
 from tests.support.until import eventually
 from whereby_trigger import AddressError
@@ -88,6 +88,38 @@ async def test_requests_sent_without_waiting_are_answered_in_order(receiver: Rec
         answers = [await connection.answer() for _ in range(4)]
     assert [answer and answer.status for answer in answers] == [200, 404, 200, 200]
     assert [record.id for record in await receiver.records()] == ["0", "1", "2"]
+
+
+async def test_a_body_that_comes_in_pieces_is_stored_whole(receiver: Receiver) -> None:
+    data = delivery(JOINED)
+    async with connected(receiver.port) as connection:
+        for start in range(0, len(data), 100):
+            await connection.send(data[start : start + 100])
+            await asyncio.sleep(0)
+        answer = await connection.answer()
+    assert answer == Answer(200, {"content-length": "0"}, b"")
+    assert [record.body for record in await receiver.records()] == [JOINED]
+
+
+@pytest.mark.parametrize("secret", [SECRET, "another"])
+async def test_who_wants_its_connection_closed_is_answered_and_has_it_closed(receiver: Receiver, secret: str) -> None:
+    body = webhook("room.client.joined", room="/visit-1").raw
+    asking = request("POST", "/", [signature(body, secret=secret), ("Connection", "close")], body)
+    async with connected(receiver.port) as connection:
+        answer = await connection.ask(asking)
+        assert answer is not None
+        assert (answer.status, answer.headers["connection"]) == (200 if secret == SECRET else 401, "close")
+        assert await connection.closed() < 1
+
+
+async def test_who_hangs_up_before_its_body_is_there_or_its_answer_leaves_no_place_taken(receiver: Receiver) -> None:
+    data = delivery(JOINED)
+    async with connected(receiver.port) as connection:
+        await connection.send(data[:-10])
+        await eventually(lambda: receiver.edge.waiting.requests == 1)
+    async with connected(receiver.port) as connection:
+        await connection.send(data)
+    await eventually(lambda: receiver.edge.waiting.requests == receiver.edge.waiting.bytes == 0)
 
 
 async def test_who_asks_first_is_told_to_go_on_unless_it_is_too_much(receiver: Receiver) -> None:
@@ -229,7 +261,7 @@ async def test_at_its_end_the_server_hangs_up_on_requests_that_do_not_come_to_th
     async with Receiver(tmp_path) as receiver, connected(receiver.port) as idle, connected(receiver.port) as stalled:
         assert await idle.ask(request()) is not None
         await stalled.send(delivery(JOINED)[:-10])
-        await eventually(lambda: receiver.server.server_state.tasks)
+        await eventually(lambda: receiver.edge.waiting.requests)
         async with asyncio.timeout(3):
             await receiver.server.close(0.3)
         assert await stalled.answer() is None

@@ -38,7 +38,7 @@ async def test_a_delivery_waits_for_a_slow_store_and_then_hears_503(
     held: tuple[Receiver, HeldStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver, _ = held
-    monkeypatch.setattr("whereby_trigger.receive.edge.ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr("whereby_trigger.receive.reception.ANSWER_WITHIN", 0.3)
     started = time.monotonic()
     answer = await ask(receiver.port, delivery(BODY))
     assert answer is not None
@@ -50,7 +50,7 @@ async def test_the_wait_counts_from_the_first_byte(
     held: tuple[Receiver, HeldStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver, store = held
-    monkeypatch.setattr("whereby_trigger.receive.edge.ANSWER_WITHIN", 0)
+    monkeypatch.setattr("whereby_trigger.receive.reception.ANSWER_WITHIN", 0)
     started = time.monotonic()
     assert (await post(receiver.edge, BODY)).status == 503
     assert time.monotonic() - started < 0.2
@@ -61,7 +61,7 @@ async def test_what_was_answered_503_and_stored_all_the_same_is_decided_once(
     held: tuple[Receiver, HeldStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver, store = held
-    monkeypatch.setattr("whereby_trigger.receive.edge.ANSWER_WITHIN", 0.1)
+    monkeypatch.setattr("whereby_trigger.receive.reception.ANSWER_WITHIN", 0.1)
     monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.1)
     assert (await post(receiver.edge, BODY)).status == 503
     store.go.set()
@@ -116,14 +116,14 @@ async def test_who_was_answered_503_goes_on_counting_for_as_long_as_the_store_ho
 ) -> None:
     """Otherwise what waits inside a store that hangs would grow without end."""
     receiver, store = held
-    monkeypatch.setattr("whereby_trigger.receive.edge.ANSWER_WITHIN", 0.1)
+    monkeypatch.setattr("whereby_trigger.receive.reception.ANSWER_WITHIN", 0.1)
     for lap in range(3):
         answers = await asyncio.gather(*(post(receiver.edge, numbered(lap * 1000 + n)) for n in range(1000)))
         assert {answer.status for answer in answers} == {503}
     assert store.asked == 2000
     store.go.set()
     await eventually(lambda: is_stored(receiver, 2000))
-    monkeypatch.setattr("whereby_trigger.receive.edge.ANSWER_WITHIN", 4.5)
+    monkeypatch.setattr("whereby_trigger.receive.reception.ANSWER_WITHIN", 4.5)
     assert (await post(receiver.edge, BODY)).status == 200
 
 

@@ -1,72 +1,27 @@
-"""The ASGI edge: reads a delivery, has it judged and stored, and answers. User code never runs in here."""
+"""The ASGI edge: knows its path, reads a delivery, and answers it. User code never runs in here."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
+from urllib.parse import quote
 
-from msgspec import Struct
-
-from whereby_trigger.errors import StoreError
-from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
+from whereby_trigger.receive.intake import Headers, Rules
+from whereby_trigger.receive.reception import RETRY_AFTER, Answer, Host, Reception
 from whereby_trigger.receive.waiting import Place, Waiting
-from whereby_trigger.store import Added, Arrival
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-ANSWER_WITHIN = 4.5
-"""Seconds a delivery waits for the store: Whereby gives up after 5. Source: Whereby docs, Failed delivery."""
 
 READ_WITHIN = 10.0
 """Seconds after which a request that is still incomplete is given up."""
 
 LIVE, READY = PROBES = ("/livez", "/readyz")
 CROWDED = "too many deliveries wait for the store"
-RETRY_AFTER = (b"retry-after", b"5")
 CLOSE = (b"connection", b"close")
 JSON = (b"content-type", b"application/json")
-
-
-class Delivery(Struct):
-    """Describe one delivery and its answer, for the log, and what was decided, "" where nothing was by it.
-
-    `seconds` runs from its first byte to its answer, or to the decision.
-    """
-
-    status: int
-    reason: str
-    type: str = ""
-    room: str | None = None
-    id: str = ""
-    skew: float | None = None
-    seconds: float = 0.0
-    decision: str = ""
-
-
-class Host(Protocol):
-    """What the edge needs of the trigger it serves."""
-
-    @property
-    def draining(self) -> bool: ...
-
-    def add(self, arrival: Arrival) -> Awaitable[Added]: ...
-
-    @property
-    def spilled(self) -> int | None:
-        """How many deliveries wait for the database; None where there is no place for them to wait."""
-        ...
-
-    async def takes_writes(self) -> bool: ...
-
-    def accepted(self, accepted: Accepted, added: Added, started: float) -> None:
-        """Hand a stored webhook on; `started` is when its delivery began, by time.monotonic()."""
-        ...
-
-    def answered(self, delivery: Delivery) -> None:
-        """Note an answer that no decision will follow."""
-        ...
 
 
 class Edge:
@@ -74,10 +29,11 @@ class Edge:
 
     def __init__(self, host: Host, rules: Rules, *, path: str, max_body: int) -> None:
         self._host = host
-        self._rules = rules
+        self.reception = Reception(host, rules)
         self._path = path
-        self._max_body = max_body
-        self._waiting = Waiting()
+        self.url = quote(path).encode()
+        self.max_body = max_body
+        self.waiting = Waiting()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _path_below_root(scope)
@@ -106,72 +62,70 @@ class Edge:
     async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         headers = list(scope["headers"])
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer = partial(_settle, answered)
         try:
             self._refuse_unread(headers)
-            with Place(self._waiting) as place:
-                body = await self._read(receive, place)
-                await self._take(headers, body, started, place)
+            place = Place(self.waiting)
+            body = await self._read(receive, place)
         except _Refused as refused:
-            seconds = time.monotonic() - started
-            self._host.answered(Delivery(refused.status, str(refused), skew=refused.skew, seconds=seconds))
-            await _answer(send, refused.status, *refused.headers)
+            self.reception.refuse(refused.answer, started, answer)
         except _Gone:
-            pass
+            return
         else:
-            await _answer(send, 200)
+            self.reception.take(headers, body, started, place, answer)
+        given = await answered
+        await _answer(send, given.status, *given.headers)
 
     def _refuse_unread(self, headers: Headers) -> None:
-        if _declared_length(headers) > self._max_body:
+        if (declared_length(headers) or 0) > self.max_body:
             raise _Refused(413, "the body is too large", CLOSE)
-        if self._waiting.full:
+        if self.waiting.full:
             raise _Refused(503, CROWDED, RETRY_AFTER)
 
     async def _read(self, receive: Receive, place: Place) -> bytes:
-        body = bytearray()
         try:
             async with asyncio.timeout(READ_WITHIN):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _Gone
-                    chunk = message.get("body", b"")
-                    body += chunk
-                    place.hold(len(chunk))
-                    if len(body) > self._max_body:
-                        raise _Refused(413, "the body is too large", CLOSE)
-                    if self._waiting.overfull:
-                        raise _Refused(503, CROWDED, RETRY_AFTER, CLOSE)
-                    if not message.get("more_body", False):
-                        return bytes(body)
+                return await self._read_chunks(receive, place)
         except TimeoutError:
+            place.leave()
             raise _Refused(408, "the request was not complete in time", CLOSE) from None
+        except BaseException:
+            place.leave()
+            raise
 
-    async def _take(self, headers: Headers, body: bytes, started: float, place: Place) -> None:
-        verdict = intake(headers, body, time.time(), self._rules)
-        if isinstance(verdict, Rejected):
-            raise _Refused(verdict.status, verdict.reason, skew=verdict.skew)
-        adding = asyncio.ensure_future(self._host.add(verdict.arrival))
-        place.keep_until(adding)
-        await asyncio.wait({adding}, timeout=ANSWER_WITHIN - (time.monotonic() - started))
-        if not adding.done():
-            raise _Refused(503, "the store did not answer in time", RETRY_AFTER)
-        try:
-            added = adding.result()
-        except StoreError as error:
-            raise _Refused(503, str(error), RETRY_AFTER) from error
-        self._host.accepted(verdict, added, started)
+    async def _read_chunks(self, receive: Receive, place: Place) -> bytes:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            chunk = message.get("body", b"")
+            body += chunk
+            place.hold(len(chunk))
+            if len(body) > self.max_body:
+                raise _Refused(413, "the body is too large", CLOSE)
+            if self.waiting.overfull:
+                raise _Refused(503, CROWDED, RETRY_AFTER, CLOSE)
+            if not message.get("more_body", False):
+                return bytes(body)
 
 
 class _Refused(Exception):
-    """A delivery is answered with something else than 200."""
+    """A delivery is refused before all of it was read."""
 
-    def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes], skew: float | None = None) -> None:
+    def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(reason)
-        self.status, self.headers, self.skew = status, headers, skew
+        self.answer = Answer(status, reason, headers)
 
 
 class _Gone(Exception):
     """The sender hung up before its request was complete."""
+
+
+def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:
+    if not answered.done():
+        answered.set_result(answer)
 
 
 def _path_below_root(scope: Scope) -> str:
@@ -181,11 +135,15 @@ def _path_below_root(scope: Scope) -> str:
     return (path.removeprefix(root) or "/") if f"{path}/".startswith(f"{root}/") else path
 
 
-def _declared_length(headers: Headers) -> int:
+def declared_length(headers: Headers) -> int | None:
+    """Read how many bytes a request says its body has; None where it does not."""
+    length = None
     for name, value in headers:
         if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
+            length = int(value[:20])
+        elif name == b"transfer-encoding":
+            return None
+    return length
 
 
 async def _answer(send: Send, status: int, *headers: tuple[bytes, bytes], body: bytes = b"") -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from whereby_trigger.receive.edge import Edge, declared_length
+from whereby_trigger.receive.exchange import LARGEST, Exchange
+
 MAX_HEADERS = 64 * 1024
 REQUEST_WITHIN = 10.0
 """Seconds that a request may take to arrive, from its first byte or the opening of its connection."""
@@ -26,7 +29,11 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Protocol(HttpToolsProtocol):
-    """Speak HTTP with a bound on the time and the header bytes that one request may take."""
+    """Speak HTTP with a bound on the time and the header bytes that one request may take.
+
+    A plain delivery goes to the edge directly: a POST to its path, with a length, while no other request is under way.
+    All else goes the way of ASGI.
+    """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -34,10 +41,17 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._idle_bytes = 0
         self._progress = False
+        self._edge = self.app if isinstance(self.app, Edge) else None
+        self._exchange: Exchange | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.awaited_since = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._exchange is not None:
+            self._exchange.hang_up()
 
     def data_received(self, data: bytes) -> None:
         if self.awaited_since is None:
@@ -50,7 +64,9 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._header_bytes = 0
         if self.awaited_since is None:
             self.awaited_since = self.loop.time()
@@ -66,17 +82,45 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
         self._progress = True
+        self._exchange = self._plain_delivery()
+        if self._exchange is not None:
+            self.cycle = self._exchange  # type: ignore[assignment]
+            return
+        # What ASGI is told of a request is made up for those alone that go that way.
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers[:], self.expect_100_continue = url, headers, expects
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        super().on_body(body)
         self._progress = True
+        if self._exchange is not None:
+            self._exchange.gather(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
         self._progress = True
         self.awaited_since = None
+        if self._exchange is not None:
+            self._exchange.complete()
+        else:
+            super().on_message_complete()
+
+    def _plain_delivery(self) -> Exchange | None:
+        edge, parser = self._edge, self.parser
+        if edge is None or self.url != edge.url or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+            return None
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or self.expect_100_continue or parser.should_upgrade() or self.flow.write_paused or edge.waiting.full:
+            return None
+        length = declared_length(self.headers)
+        if length is None or length > min(LARGEST, edge.max_body):
+            return None
+        return Exchange(
+            edge, self.headers, length, self.transport, parser.should_keep_alive(), self.on_response_complete
+        )
 
     def close_if_stalled(self, now: float) -> None:
         """Close the connection if its request has been incomplete for too long."""

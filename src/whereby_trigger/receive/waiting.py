@@ -1,9 +1,5 @@
 """How much may wait for the store at once: a bound in requests and in bytes."""
 
-import asyncio
-from types import TracebackType
-from typing import Any
-
 MAX_REQUESTS = 2000
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -29,43 +25,21 @@ class Waiting:
 
 
 class Place:
-    """Hold one request's place among those that wait, and what it holds in bytes, for as long as a `with` block.
+    """Hold one request's place among those that wait, and what it holds in bytes, until it is left."""
 
-    Where its body was handed to the store, the place is held until the store is done with it, however long the
-    request itself waits for that.
-    """
+    __slots__ = ("_bytes", "_waiting")
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, waiting: Waiting, size: int = 0) -> None:
         self._waiting = waiting
         self._bytes = 0
-        self._storing: asyncio.Future[Any] | None = None
+        waiting.requests += 1
+        self.hold(size)
 
     def hold(self, size: int) -> None:
         """Count `size` bytes more."""
         self._bytes += size
         self._waiting.bytes += size
 
-    def keep_until(self, storing: "asyncio.Future[Any]") -> None:
-        """Hold the place until the store has answered."""
-        self._storing = storing
-        storing.add_done_callback(self._stored)
-
-    def __enter__(self) -> "Place":
-        self._waiting.requests += 1
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._storing is None:
-            self._leave()
-
-    def _stored(self, storing: "asyncio.Future[Any]") -> None:
-        # An answer that nobody waits for any more may be an error.
-        if not storing.cancelled():
-            storing.exception()
-        self._leave()
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
         self._waiting.requests -= 1
         self._waiting.bytes -= self._bytes

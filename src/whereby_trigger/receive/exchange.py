@@ -1,0 +1,93 @@
+"""A plain delivery and its answer on a connection of our own server, without the task and the messages of ASGI."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from whereby_trigger.receive.edge import Edge
+from whereby_trigger.receive.intake import Headers
+from whereby_trigger.receive.reception import OK, Answer
+from whereby_trigger.receive.waiting import Place
+
+LARGEST = 64 * 1024
+"""Bytes up to which a body may simply be gathered: beyond it the connection is read only as fast as it is stored."""
+
+
+class Exchange:
+    """Gather a delivery's body, have it taken, and write the answer.
+
+    It stands where uvicorn has its own cycle of a request and an answer, and has what uvicorn looks at there.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_edge",
+        "_headers",
+        "_place",
+        "_started",
+        "_transport",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "response_complete",
+    )
+
+    def __init__(
+        self,
+        edge: Edge,
+        headers: Headers,
+        length: int,
+        transport: asyncio.Transport,
+        keep_alive: bool,
+        answered: Callable[[], None],
+    ) -> None:
+        self._started = time.monotonic()
+        self._edge = edge
+        self._headers = headers
+        self._transport = transport
+        self._answered = answered
+        self._place: Place | None = Place(edge.waiting, length)
+        self._body = b""
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = _NOBODY_WAITS
+
+    def gather(self, chunk: bytes) -> None:
+        self._body += chunk
+
+    def complete(self) -> None:
+        """Have the delivery taken, now that all of it is there."""
+        place, self._place = self._place, None
+        if place is not None:
+            self._edge.reception.take(self._headers, self._body, self._started, place, self._answer)
+
+    def hang_up(self) -> None:
+        """Note that the sender is gone."""
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
+
+    def _answer(self, answer: Answer) -> None:
+        self.response_complete = True
+        if self.disconnected or self._transport.is_closing():
+            return
+        self._transport.write(OK_BYTES if answer is OK and self.keep_alive else _written(answer, self.keep_alive))
+        if not self.keep_alive:
+            self._transport.close()
+        self._answered()
+
+
+def _written(answer: Answer, keep_alive: bool) -> bytes:
+    lines = [b"HTTP/1.1 %d %b" % (answer.status, HTTPStatus(answer.status).phrase.encode()), b"content-length: 0"]
+    lines += [b"%b: %b" % header for header in answer.headers]
+    if not keep_alive:
+        lines.append(b"connection: close")
+    return b"\r\n".join([*lines, b"", b""])
+
+
+OK_BYTES = _written(OK, keep_alive=True)
+
+_NOBODY_WAITS = asyncio.Event()
