@@ -7,6 +7,7 @@ from whereby_trigger.store.postgres.link import Connection, transaction
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger migrates', 0))"
 WAIT_FOR_OTHERS = "SET LOCAL lock_timeout = '60s'"
+WAIT_FOR_TABLES = "SET LOCAL lock_timeout = '2s'"
 # Not to_regclass, which goes by what the server process remembers: having waited for the lock it would still say no.
 THERE = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS classes
@@ -50,6 +51,8 @@ async def migrate(connection: Connection, location: str) -> list[int]:
     async with transaction(connection):
         await connection.execute(WAIT_FOR_OTHERS)
         await connection.execute(LOCK)
+        # Whoever waits for a whole table has everybody else wait, too: so not for long, and less than a delivery can.
+        await connection.execute(WAIT_FOR_TABLES)
         schema = await check_admitted(connection, location)
         missing = {number: script for number, script in sorted(scripts().items()) if number > schema}
         for number, script in missing.items():
