@@ -8,7 +8,7 @@ LANGUAGE = {
     r"\bALTER\s+(COLUMN\s+)?\w+\s+(SET\s+DATA\s+)?TYPE\b": "changes a type",
     r"\bSET\s+NOT\s+NULL\b": "forbids NULL where it was allowed",
     r"\bADD\s+(CONSTRAINT\s+\w+\s+)?(CHECK|UNIQUE|FOREIGN|EXCLUDE|PRIMARY)\b": "forbids what was allowed",
-    r"\bADD\s+(COLUMN\s+)?(?!CONSTRAINT\b)\w+\s(?![^,;]*\bDEFAULT\b)[^,;]*\bNOT\s+NULL\b": "adds NOT NULL without DEFAULT",
+    r"\bADD\s+(COLUMN\s+)?(?!CONSTRAINT\b)\w+\s(?![^,;]*\bDEFAULT\b)[^,;]*\bNOT\s+NULL\b": "has no DEFAULT",
 }
 """What breaks a replica that does not know of it."""
 
