@@ -67,6 +67,14 @@ class Receiver:
         os.killpg(self.pid, signal.SIGTERM)
         return await self.ended()
 
+    async def died(self, within: float) -> bool:
+        """Tell whether it ends by SIGKILL, without our doing, within some seconds."""
+        try:
+            async with asyncio.timeout(within):
+                return await self._process.wait() == -signal.SIGKILL
+        except TimeoutError:
+            return False
+
     async def ended(self) -> int:
         """Wait for its end; return its exit code, negative for a signal. Raises ReceiverFailed if it goes on."""
         try:
