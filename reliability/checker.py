@@ -19,6 +19,7 @@ class Evidence(Struct, frozen=True):
 
     `late_takeovers`: what a dead replica left may come after newer webhooks of its room that others received.
     `refused` are those that were refused once: they may be stored all the same, but to the sender they come later.
+    `recounted`: a delivery may be counted twice, where the answer that it had been counted was lost.
     """
 
     items: Mapping[str, Item]
@@ -28,6 +29,7 @@ class Evidence(Struct, frozen=True):
     emissions: Sequence[Emission]
     late_takeovers: bool = False
     refused: Set[str] = frozenset()
+    recounted: bool = False
 
     @property
     def parked(self) -> list[str]:
@@ -92,10 +94,11 @@ def _misjudged(items: Mapping[str, Item], by_id: Mapping[str, Record], parked: s
 
 
 def _miscounted(evidence: Evidence, by_id: Mapping[str, Record]) -> list[str]:
+    times = 2 if evidence.recounted else 1
     return [
         f"{id} ({row.deliveries})"
         for id, row in by_id.items()
-        if not evidence.acknowledged[id] <= row.deliveries <= evidence.sends[id]
+        if not evidence.acknowledged[id] <= row.deliveries <= evidence.sends[id] * times
     ]
 
 

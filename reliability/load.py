@@ -54,11 +54,23 @@ class Load:
         return set(self._ledger.close())
 
     def evidence(
-        self, records: Sequence[Record], emissions: Sequence[Emission], *, late_takeovers: bool = False
+        self,
+        records: Sequence[Record],
+        emissions: Sequence[Emission],
+        *,
+        late_takeovers: bool = False,
+        recounted: bool = False,
     ) -> Evidence:
-        acknowledged = self._ledger.close()
-        sender = self.sender
-        return Evidence(self.items, sender.sends, acknowledged, records, emissions, late_takeovers, sender.refused)
+        return Evidence(
+            items=self.items,
+            sends=self.sender.sends,
+            acknowledged=self._ledger.close(),
+            records=records,
+            emissions=emissions,
+            late_takeovers=late_takeovers,
+            refused=self.sender.refused,
+            recounted=recounted,
+        )
 
     def close(self) -> None:
         self._connections.close()

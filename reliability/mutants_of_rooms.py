@@ -72,12 +72,13 @@ OF_ROOMS: Mapping[str, Mutant] = {
     ),
     "rooms without the owner check": Mutant(
         _without_owner_check,
-        ROOMS.format("test_a_replica_that_does_not_own_a_room_changes_nothing"),
+        ROOMS.format("test_a_replica_that_does_not_own_a_room_changes_nothing[sqlite-ended-live]"),
         "assert not True",
     ),
     "sessions without their ids": Mutant(
         _without_session_id_match,
-        "tests/store/test_sessions.py::test_a_sessions_end_asks_the_assistant_of_that_session_to_end",
+        "tests/store/test_sessions.py::"
+        "test_a_sessions_end_asks_the_assistant_of_that_session_to_end[sqlite-another id]",
     ),
     "without the self-stop": Mutant(
         _without_self_stop,

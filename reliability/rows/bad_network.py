@@ -72,7 +72,7 @@ class Cell:
         async with viewing(self._url) as view:
             await view.until_decided()
             await self._receiver.stop()
-            return self._load.evidence(await view.records(), read_emissions(self._emissions))
+            return self._load.evidence(await view.records(), read_emissions(self._emissions), recounted=True)
 
     async def close(self) -> None:
         await self._stack.aclose()

@@ -39,7 +39,7 @@ async def run(
         async with viewing(url) as view:
             await view.until_decided()
             await receiver.stop()
-            evidence = load.evidence(await view.records(), read_emissions(emissions))
+            evidence = load.evidence(await view.records(), read_emissions(emissions), recounted=True)
     finally:
         await receivers.close()
         load.close()

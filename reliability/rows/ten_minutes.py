@@ -101,7 +101,9 @@ async def run(
             now = boot_time()
             served = await ticks.until(rooms, lambda tick: tick.at > now, SERVED_WITHIN)
             codes = await cluster.stop()
-            evidence = load.evidence(await view.records(), read_emissions(emissions), late_takeovers=True)
+            evidence = load.evidence(
+                await view.records(), read_emissions(emissions), late_takeovers=True, recounted=True
+            )
     finally:
         await receivers.close()
         load.close()

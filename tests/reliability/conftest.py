@@ -1,4 +1,4 @@
-"""Every store that the harness knows."""
+"""The stores that the harness knows: every one, or files where what is shown is the same on each."""
 
 import pytest
 
@@ -9,4 +9,9 @@ from reliability.stores import KINDS, PostgresStores, SqliteStores, Stores
 def stores(request: pytest.FixtureRequest) -> Stores:
     if request.param == PostgresStores.name:
         return PostgresStores(request.getfixturevalue("postgres"))
+    return SqliteStores()
+
+
+@pytest.fixture
+def files() -> SqliteStores:
     return SqliteStores()

@@ -91,6 +91,12 @@ def test_what_was_refused_once_overtakes_nothing() -> None:
     assert check(msgspec.structs.replace(evidence, refused={"a"})) == {}
 
 
+def test_a_delivery_whose_answer_was_lost_may_be_counted_twice() -> None:
+    evidence = msgspec.structs.replace(GOOD, records=with_record("a", deliveries=2))
+    assert check(evidence).keys() == {Rule.MISCOUNTED}
+    assert check(msgspec.structs.replace(evidence, recounted=True)) == {}
+
+
 def test_a_webhook_parked_as_poison_is_counted_apart() -> None:
     reason = "the process ended while it was in user code, 3 times"
     parked = msgspec.structs.replace(GOOD, records=with_record("a", state=State.FAILED, reason=reason))

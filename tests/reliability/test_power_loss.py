@@ -17,9 +17,9 @@ ID = "ab" * 32
 FOLDER = Path("/data")
 
 
-async def test_no_200_leaves_before_its_webhook_is_on_disk(tmp_path: Path) -> None:
+async def test_no_200_leaves_before_its_webhook_is_on_disk(tmp_path: Path, files: SqliteStores) -> None:
     try:
-        result = await power_loss.run(tmp_path, SqliteStores(), acknowledged=150, cuts=15)
+        result = await power_loss.run(tmp_path, files, acknowledged=150, cuts=15)
     except StraceMissing as missing:
         pytest.skip(str(missing))
     assert result.problems == []

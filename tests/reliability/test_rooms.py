@@ -27,8 +27,8 @@ async def test_an_event_that_reaches_every_replica_is_one_row_and_one_assistant(
     assert result.problems == []
 
 
-async def test_a_killed_replicas_assistants_are_back_within_two_seconds(tmp_path: Path) -> None:
-    result = await dead_replicas.run(tmp_path, SqliteStores(), kills=2, assistants=6, bound=2.0)
+async def test_a_killed_replicas_assistants_are_back_within_two_seconds(tmp_path: Path, files: SqliteStores) -> None:
+    result = await dead_replicas.run(tmp_path, files, kills=2, assistants=6, bound=2.0)
     assert result.problems == []
 
 
@@ -46,19 +46,19 @@ async def test_a_replica_that_dies_at_any_boundary_of_a_rooms_way_leaves_it_to_a
     assert result.problems == []
 
 
-async def test_a_frozen_replica_never_shares_a_room_with_its_successor(tmp_path: Path, stores: Stores) -> None:
-    result = await frozen_replicas.run(tmp_path, stores, freezes=1)
+async def test_a_frozen_replica_never_shares_a_room_with_its_successor(tmp_path: Path, files: SqliteStores) -> None:
+    result = await frozen_replicas.run(tmp_path, files, freezes=1)
     assert result.problems == []
 
 
-async def test_nothing_of_an_assistant_outlives_its_supervisor(tmp_path: Path, stores: Stores) -> None:
+async def test_nothing_of_an_assistant_outlives_its_supervisor(tmp_path: Path, files: SqliteStores) -> None:
     forms = 3 if shutil.which("npm") else 2
-    result = await orphaned_assistants.run(tmp_path, stores, doses=forms)
+    result = await orphaned_assistants.run(tmp_path, files, doses=forms)
     assert [problem for problem in result.problems if "npm is missing" not in problem] == []
 
 
-async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: Path, stores: Stores) -> None:
-    result = await rolling_deploys.run(tmp_path, stores, deploys=2, blocking_deploys=1)
+async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: Path, files: SqliteStores) -> None:
+    result = await rolling_deploys.run(tmp_path, files, deploys=2, blocking_deploys=1)
     assert result.problems == []
 
 
@@ -67,8 +67,8 @@ async def test_a_poisoned_room_harms_no_other(tmp_path: Path, stores: Stores) ->
     assert result.problems == []
 
 
-async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, stores: Stores) -> None:
-    result = await many_rooms.run(tmp_path, stores, rooms=300)
+async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, files: SqliteStores) -> None:
+    result = await many_rooms.run(tmp_path, files, rooms=300)
     assert result.problems == []
 
 
