@@ -12,6 +12,7 @@ from reliability import report
 from reliability.missing import ToolMissing
 from reliability.process import ReceiverFailed
 from reliability.registry import ROWS
+from reliability.report import Run
 from reliability.result import Result
 from reliability.row import Row
 from reliability.stores import stores_of
@@ -26,14 +27,12 @@ async def measure(numbers: list[int], stores: list[str] | None) -> bool:
             if stores and store not in stores:
                 continue
             print(f"row {number} ({store}): {row.fault}", flush=True)
-            began = time.monotonic()
             try:
-                result = await _run(row, store)
+                run = await _run(row, store)
             except ToolMissing as missing:
                 print(f"  not run: {missing}", flush=True)
                 all_passed = False
                 continue
-            run = report.stamped(result, time.monotonic() - began)
             runs = report.load()
             runs.setdefault(number, {})[store] = run
             report.save(runs)
@@ -45,13 +44,15 @@ async def measure(numbers: list[int], stores: list[str] | None) -> bool:
     return all_passed
 
 
-async def _run(row: Row, store: str) -> Result:
-    with tempfile.TemporaryDirectory(prefix="whereby-trigger-") as folder:
+async def _run(row: Row, store: str) -> Run:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="whereby-trigger-") as folder, stores_of(store) as stores:
+        version = stores.version
         try:
-            with stores_of(store) as stores:
-                return await row.run(Path(folder), stores, **row.doses[store])
-        except ReceiverFailed as failure:
-            return Result({}, [str(failure)])
+            result = await row.run(Path(folder), stores, **row.doses[store])
+        except (ReceiverFailed, AssertionError, TimeoutError) as failure:
+            result = Result({}, [f"{type(failure).__name__}: {failure}"])
+    return report.stamped(result, time.monotonic() - began, version)
 
 
 def main() -> int:

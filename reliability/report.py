@@ -1,7 +1,6 @@
 """The report: each row's last figures, kept as JSON, and the page that is written from them."""
 
 import platform
-import sqlite3
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,10 @@ INTRODUCTION = """\
 Nothing acknowledged is lost, nothing is decided twice, nothing forged gets in: each row below is a fault, given in the
 dose that stands with it to a real receiver process over real HTTP. `make reliability` runs all rows, `make reliability
 ROWS=1,3` some; this page is written by it and never by hand. A row keeps the figures of its last run, with the date and
-the commit. The ordinary tests (`make test`) give the same faults in smaller doses.
+the commit. The ordinary tests (`make test`) give many of the same faults in smaller doses.
+
+The PostgreSQL is a real one, on the same machine: it comes with the test pins, as a wheel, and runs with `fsync` on.
+Some rows need a program that is not installed with them, and say so: 3 strace, 10 PgBouncer, 15 libfaketime.
 
 """
 
@@ -61,13 +63,12 @@ def save(runs: Runs, kept: Path = KEPT, page: Path = PAGE) -> None:
     page.write_text(render(ordered), encoding="utf-8")
 
 
-def stamped(result: Result, seconds: float) -> Run:
-    """Put the date, the commit and the machine on a result."""
+def stamped(result: Result, seconds: float, version: str) -> Run:
+    """Put the date, the commit, the machine and the version of the store on a result."""
     return Run(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         commit=_commit(),
-        machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, "
-        f"SQLite {sqlite3.sqlite_version}",
+        machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {version}",
         seconds=round(seconds, 1),
         figures=result.figures,
         problems=result.problems,

@@ -1,6 +1,7 @@
 """The stores that the rows run on, and how the harness looks into one: through the Store's own verbs."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
@@ -29,6 +30,10 @@ class SqliteStores:
     late_takeovers = False
     """Whether what a dead replica left comes after newer webhooks of its room."""
 
+    @property
+    def version(self) -> str:
+        return f"SQLite {sqlite3.sqlite_version}"
+
     def new(self, folder: Path) -> str:
         """Give the URL of the store in a folder, which is new where the folder is empty."""
         return f"sqlite:///{folder / STORE_FILE}"
@@ -43,6 +48,10 @@ class PostgresStores:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+
+    @property
+    def version(self) -> str:
+        return f"PostgreSQL {self.server.run('SHOW server_version')}"
 
     def new(self, folder: Path) -> str:
         """Give the URL of a new, empty database; nothing of it is in the folder."""
