@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.store.futures import let_pass, refused
 from whereby_trigger.store.postgres import checks, lease, migrate, rooms, statements
 from whereby_trigger.store.postgres.address import NO_SERVICES, Address, address_of
 from whereby_trigger.store.postgres.checks import Remark
@@ -115,7 +116,7 @@ class PostgresStore:
         return self._write("decisions", BLAME, Owned(seq, self.replica))
 
     def note(self, id: str, error: str) -> None:
-        self._write("decisions", NOTE, (id, error)).add_done_callback(_let_pass)
+        self._write("decisions", NOTE, (id, error)).add_done_callback(let_pass)
 
     async def claim(self, max_age: float = math.inf) -> int:
         total = 0
@@ -187,7 +188,7 @@ class PostgresStore:
 
     def _write(self, lane: str, verb: Verb, piece: Any) -> "asyncio.Future[Any]":
         if self._writing is None:
-            return _refused("the store is not open for writing: start the trigger first")
+            return refused("the store is not open for writing: start the trigger first")
         return self._writing.lanes[lane].submit(verb, piece)
 
     def _call(self, lane: str, work: Work) -> "asyncio.Future[Any]":
@@ -255,7 +256,7 @@ class _Writing:
         self._polling.cancel()
         await asyncio.wait({self._polling})
         await asyncio.gather(*(lane.close(CLOSE_TIMEOUT) for name, lane in self.lanes.items() if name != "lease"))
-        self.lanes["lease"].submit(CALL, leave).add_done_callback(_let_pass)
+        self.lanes["lease"].submit(CALL, leave).add_done_callback(let_pass)
         await self.lanes["lease"].close(CLOSE_TIMEOUT)
 
 
@@ -271,15 +272,3 @@ async def _poll(changed: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(POLL * random.uniform(0.8, 1.2))  # noqa: S311
         changed()
-
-
-def _refused(why: str) -> "asyncio.Future[Any]":
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    future.set_exception(StoreUnavailable(why))
-    return future
-
-
-def _let_pass(written: "asyncio.Future[Any]") -> None:
-    # What nobody waits for may fail unheard: asyncio would log it, with what it holds.
-    if not written.cancelled():
-        written.exception()

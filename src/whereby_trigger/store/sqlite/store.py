@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from whereby_trigger.boot import BootClock, boot_clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.store.futures import let_pass, refused
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
 from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
@@ -69,7 +70,7 @@ class SqliteStore:
         reader, self._reader = self._reader, None
         if writing is not None:
             leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=self._wall()))
-            leaving.add_done_callback(_let_pass)
+            leaving.add_done_callback(let_pass)
             await writing.writer.close(CLOSE_TIMEOUT)
         if reader is not None:
             await reader.close()
@@ -86,7 +87,7 @@ class SqliteStore:
         return self._write(partial(statements.blame, seq=seq, owner=self.replica))
 
     def note(self, id: str, error: str) -> None:
-        self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(_let_pass)
+        self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(let_pass)
 
     def claim(self, max_age: float = math.inf) -> Awaitable[int]:
         replica, now, clock, is_dead = self.replica, self._wall(), self._clock, partial(bury_if_dead, self.path)
@@ -168,12 +169,12 @@ class SqliteStore:
 
     def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
         if self._writing is None:
-            return _refused("the store is not open for writing: start the trigger first")
+            return refused("the store is not open for writing: start the trigger first")
         return self._writing.writer.submit(work, kept=kept)
 
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
         if self._reader is None:
-            return _refused("the store is not open: start the trigger first")
+            return refused("the store is not open: start the trigger first")
         return self._reader.run(work)
 
 
@@ -202,15 +203,3 @@ class _Writing:
 
     def __init__(self, writer: Writer, life: LifeLock) -> None:
         self.writer, self.life = writer, life
-
-
-def _refused(why: str) -> "asyncio.Future[Any]":
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    future.set_exception(StoreUnavailable(why))
-    return future
-
-
-def _let_pass(written: "asyncio.Future[Any]") -> None:
-    # What nobody waits for may fail unheard: asyncio would log it, with what it holds.
-    if not written.cancelled():
-        written.exception()
