@@ -3,8 +3,8 @@
 import asyncio
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from whereby_trigger.decide.user_thread import Outcome, TookTooLong, UserThread
 from whereby_trigger.functions import UserFunction
@@ -13,7 +13,6 @@ WIND_DOWN = 1.0
 """Seconds that async code which was cancelled is waited for, in case it ignores that."""
 
 Arguments = tuple[Any, ...]
-T = TypeVar("T")
 
 
 class UserCode:
@@ -33,34 +32,23 @@ class UserCode:
         twin._run_sync = self._thread.run_next
         return twin
 
-    async def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Outcome:
+    def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Awaitable[Outcome]:
         """Call a function within the time limit, and await what it returns where that can be awaited."""
-        if is_async:
-            return await self._within_limit(_outcome(function, arguments))
-        outcome = await self._run_sync(function, *arguments)
-        if _is_awaitable(outcome.value):
-            return await self._within_limit(_outcome(_itself, (outcome.value,)))
-        return outcome
+        return self._within_limit(function, arguments) if is_async else self._ask_sync(function, arguments)
 
-    async def tell(
+    def tell(
         self,
         function: UserFunction,
         arguments: Arguments,
         is_async: bool,
         failed: Callable[[BaseException], None],
-    ) -> None:
+    ) -> Awaitable[None]:
         """Call a listener: a sync one to its end, an async one as a task of its own, without a limit.
 
         `failed` is told what it raised: of an async one later, when it does. An async one has begun when this returns.
         """
-        if is_async:
-            await self._begin(function, arguments, failed)
-            return
-        outcome = await self._run_sync(function, *arguments)
-        if outcome.error is not None:
-            failed(outcome.error)
-        elif _is_awaitable(outcome.value):
-            await self._begin(_itself, (outcome.value,), failed)
+        begin = self._begin if is_async else self._tell_sync
+        return begin(function, arguments, failed)
 
     @property
     def runs_here(self) -> bool:
@@ -87,17 +75,32 @@ class UserCode:
         self._closed = True
         self._thread.close()
 
+    async def _ask_sync(self, function: UserFunction, arguments: Arguments) -> Outcome:
+        outcome = await self._run_sync(function, *arguments)
+        if _is_awaitable(outcome.value):
+            return await self._within_limit(_itself, (outcome.value,))
+        return outcome
+
+    async def _tell_sync(
+        self, function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]
+    ) -> None:
+        outcome = await self._run_sync(function, *arguments)
+        if outcome.error is not None:
+            failed(outcome.error)
+        elif _is_awaitable(outcome.value):
+            await self._begin(_itself, (outcome.value,), failed)
+
     async def _begin(
         self, function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]
     ) -> None:
-        _ = self._start(_told(function, arguments, failed))
         # A decision may say that the listener was called only once its first step has been taken.
-        await asyncio.sleep(0)
+        await self._first_step(self._loop.create_task(_told(function, arguments, failed)))
 
-    async def _within_limit(self, coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
-        task = self._start(coroutine)
+    async def _within_limit(self, function: UserFunction, arguments: Arguments) -> Outcome:
+        task = self._loop.create_task(_outcome(function, arguments))
         try:
-            if await _ended(task, self._limit):
+            await self._first_step(task)
+            if task.done() or await _ended(task, self._limit):
                 return task.result()
             task.cancel()
             await _ended(task, WIND_DOWN)
@@ -105,11 +108,14 @@ class UserCode:
         finally:
             task.cancel()
 
-    def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    async def _first_step(self, task: asyncio.Task[Any]) -> None:
+        """Let a task take its first step, which is the last of most user code, and look after it from then on."""
+        try:
+            await asyncio.sleep(0)
+        finally:
+            if not task.done():
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
 
 async def _ended(task: asyncio.Task[Any], within: float) -> bool:
