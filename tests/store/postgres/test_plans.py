@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests.support.postgres import Server, database_of, shared_server
-from whereby_trigger.store.postgres import PostgresStore, lease, rooms, statements
+from whereby_trigger.store.postgres import PostgresStore, hearing, lease, rooms, statements
 
 pytestmark = pytest.mark.anyio
 
@@ -61,9 +61,10 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         {"rooms_owner", "rooms_open", "webhooks_id_key", "webhooks_pkey"},
     ),
     "stopping": (rooms.STOPPING, (ME,), {"rooms_owner", "rooms_open"}),
-    "heard: how far": (rooms.SETTLED, (10.0,), {"webhooks_pkey"}),
-    "heard: the newest of many rooms": (rooms.HEARD, (LAST, WEBHOOKS, MANY, 500), {"webhooks_pkey", "webhooks_room"}),
-    "heard: a long time of a few rooms": (rooms.HEARD, (0, WEBHOOKS, FEW, 500), {"webhooks_room"}),
+    "heard: how far, at first": (hearing.LAST_SETTLED, (10.0,), {"webhooks_pkey"}),
+    "heard: how far by now": (hearing.SETTLED_SINCE, (10.0, LAST, hearing.LAST), {"webhooks_pkey"}),
+    "heard: the newest of many rooms": (hearing.HEARD, (LAST, WEBHOOKS, MANY, 500), {"webhooks_room"}),
+    "heard: a long time of a few rooms": (hearing.HEARD, (0, WEBHOOKS, FEW, 500), {"webhooks_room"}),
     "pending": (statements.PENDING, (ME, 0, 500), {"webhooks_pending"}),
     "decide": (
         statements.DECIDE,

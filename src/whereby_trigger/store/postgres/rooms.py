@@ -7,7 +7,7 @@ from msgspec import structs
 
 from whereby_trigger.store.open_room import OpenRoom, is_over, pack, unpack
 from whereby_trigger.store.postgres.link import Connection, affected, transaction
-from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange
+from whereby_trigger.store.rooms import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
 
 LOCK = """
@@ -86,26 +86,12 @@ WHERE id = ANY (ARRAY(
 ))
 """
 STOPPING = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE owner = $1 AND stop IS NOT NULL"  # noqa: S608
-SETTLED = """
-SELECT seq FROM whereby_trigger.webhooks
-WHERE stored_at < whereby_trigger.clock() - $1::float8 ORDER BY seq DESC LIMIT 1
-"""
-HEARD = """
-SELECT room, seq, body FROM whereby_trigger.webhooks
-WHERE seq > $1 AND seq <= $2 AND room = ANY($3::text[]) ORDER BY seq LIMIT $4
-"""
 FORGET = """
 DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state IN ('ended', 'failed') AND since < $1
     ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
 """
-
-SETTLES_IN = 10.0
-"""Seconds after which no lower number comes to light any more: numbers are given out before they are committed."""
-
-PAGE = 500
-LAST = 2**63 - 1
 
 
 class Move(NamedTuple):
@@ -227,15 +213,6 @@ async def stopping(connection: Connection, owner: str) -> list[Room]:
 async def read(connection: Connection, limit: int | None) -> list[Room]:
     statement = f"SELECT {COLUMNS} FROM whereby_trigger.rooms ORDER BY id DESC LIMIT $1"  # noqa: S608
     return [_room(row) for row in await connection.fetch(statement, limit)]
-
-
-async def heard(connection: Connection, after: int, keys: frozenset[str]) -> Heard:
-    settled = await connection.fetchval(SETTLED, SETTLES_IN) or 0
-    rows = await connection.fetch(HEARD, after, settled, sorted(keys), PAGE)
-    more = len(rows) == PAGE
-    if not more:
-        rows += await connection.fetch(HEARD, max(after, settled), LAST, sorted(keys), None)
-    return Heard(tuple(tuple(row) for row in rows), rows[-1]["seq"] if more else settled, more)
 
 
 async def forget(connection: Connection, before: float, limit: int) -> int:

@@ -15,6 +15,7 @@ from whereby_trigger.store.postgres import checks, lease, migrate, rooms, statem
 from whereby_trigger.store.postgres.address import NO_SERVICES, Address, address_of
 from whereby_trigger.store.postgres.checks import Remark
 from whereby_trigger.store.postgres.failure import unusable
+from whereby_trigger.store.postgres.hearing import Hearing
 from whereby_trigger.store.postgres.lane import KEPT, Lane, Verb
 from whereby_trigger.store.postgres.link import Connection, Link, rolled_back
 from whereby_trigger.store.postgres.services import Services
@@ -66,6 +67,7 @@ class PostgresStore:
         self._writing: _Writing | None = None
         self._reading: Lane | None = None
         self._unanswered: tuple[str, ...] = ()
+        self._hearing = Hearing()
 
     @property
     def location(self) -> str:
@@ -184,7 +186,7 @@ class PostgresStore:
         return self._read(partial(rooms.read, limit=limit))
 
     def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
-        return self._read(partial(rooms.heard, after=after, keys=keys))
+        return self._read(partial(self._hearing.heard, after=after, keys=keys))
 
     def _write(self, lane: str, verb: Verb, piece: Any) -> "asyncio.Future[Any]":
         if self._writing is None:

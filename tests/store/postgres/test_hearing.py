@@ -1,0 +1,91 @@
+"""Numbers are given out before they are committed, and what comes late is heard all the same."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.arrivals import ROOM, arrival
+from tests.support.place import Place
+from tests.support.postgres_place import postgres_place
+from whereby_trigger.store import Store
+from whereby_trigger.store.postgres.hearing import SETTLES_IN
+
+pytestmark = pytest.mark.anyio
+
+HERE = frozenset({ROOM})
+NUMBER = "SELECT nextval('whereby_trigger.webhooks_seq')"
+STORE = """
+INSERT INTO whereby_trigger.webhooks (seq, id, type, room, body, received_at, queued_at, state)
+VALUES ($1, $2, 'room.client.joined', $3, 'late', 0, 0, 'pending')
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with postgres_place(tmp_path) as place:
+        yield place
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
+    store = place.replica()
+    await store.open(lambda: None)
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def storing_late(place: Place) -> AsyncIterator[tuple[Any, int]]:
+    """Have a replica that has got a number, and whose commit is on its way."""
+    connection = await asyncpg.connect(place.url)
+    try:
+        await connection.execute("BEGIN")
+        yield connection, await connection.fetchval(NUMBER)
+    finally:
+        await connection.close()
+
+
+async def heard(store: Store, after: int) -> tuple[list[int], int]:
+    found = await store.heard(after, HERE)
+    return [seq for _, seq, _ in found.webhooks], found.upto
+
+
+async def test_a_lower_number_that_is_committed_after_a_higher_one_is_heard(place: Place, store: Store) -> None:
+    first = await store.add(arrival("first"))
+    place.clock.jump(SETTLES_IN + 1)
+    async with storing_late(place) as (connection, late):
+        higher = await store.add(arrival("higher"))
+        assert await heard(store, 0) == ([first.seq, higher.seq], first.seq)
+        place.clock.jump(SETTLES_IN - 1)
+        assert await heard(store, first.seq) == ([higher.seq], first.seq)
+        await connection.execute(STORE, late, "late", ROOM)
+        await connection.execute("COMMIT")
+    assert await heard(store, first.seq) == ([late, higher.seq], first.seq)
+    place.clock.jump(SETTLES_IN + 1)
+    assert await heard(store, first.seq) == ([late, higher.seq], higher.seq)
+    assert await heard(store, higher.seq) == ([], higher.seq)
+
+
+async def test_the_beginning_moves_on_step_by_step_and_never_back(place: Place, store: Store) -> None:
+    upto = 0
+    for number in range(4):
+        added = await store.add(arrival(str(number)))
+        found, upto = await heard(store, upto)
+        assert found[-1] == added.seq
+        assert upto == max(0, added.seq - 2)
+        place.clock.jump(SETTLES_IN / 2 + 1)
+
+
+async def test_a_database_whose_clock_is_set_back_goes_on_being_heard(place: Place, store: Store) -> None:
+    before = await store.add(arrival("before"))
+    place.clock.jump(SETTLES_IN + 1)
+    assert await heard(store, 0) == ([before.seq], before.seq)
+    place.clock.jump(-3600)
+    after = await store.add(arrival("after"))
+    assert await heard(store, before.seq) == ([after.seq], before.seq)
+    place.clock.jump(SETTLES_IN + 1)
+    assert await heard(store, before.seq) == ([after.seq], after.seq)
