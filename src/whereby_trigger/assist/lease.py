@@ -14,6 +14,11 @@ RENEWALS = 6
 """A lease is renewed this often in the time it lasts."""
 
 
+def margins(ttl: float) -> tuple[float, float]:
+    """Give the seconds by which we take a lease for lost before it is, and those before that to end assistants in."""
+    return min(1.0, ttl / 30), min(5.0, ttl / RENEWALS)
+
+
 class Lease:
     """Keep a replica's lease, `ttl` seconds long, on the boot clock.
 
@@ -35,8 +40,7 @@ class Lease:
         self._extended = extended
         self._endangered = endangered
         self._lost = lost
-        self._margin = min(1.0, ttl / 30)
-        self._notice = min(5.0, ttl / RENEWALS)
+        self._margin, self._notice = margins(ttl)
         self._asked: tuple[float, asyncio.Future[bool]] | None = None
         self.deadline = 0.0
 
