@@ -69,17 +69,15 @@ async def run(
     )
     options = ("--ticks", str(ticks.path), "--lease-ttl", f"{lease:g}", "--drain-timeout", "0")
     receivers, load = Receivers(url, emissions, options=options), Load(folder, seed, proxied=True)
-    cluster, faults = Cluster(receivers, load), Counter[str]()
+    cluster, faults, over = Cluster(receivers, load), Counter[str](), asyncio.Event()
 
     async def kill_replicas() -> None:
-        while True:
-            await asyncio.sleep(kill_every)
+        while not await _sets_within(over, kill_every):
             await cluster.kill_one(chance)
             faults["replicas killed"] += 1
 
     async def restart_database() -> None:
-        while True:
-            await asyncio.sleep(restart_every)
+        while not await _sets_within(over, restart_every):
             await asyncio.to_thread(stores.server.kill if faults["restarts"] % 2 else stores.server.stop)
             await asyncio.to_thread(stores.server.start)
             faults["restarts"] += 1
@@ -90,10 +88,8 @@ async def run(
         async with load.going(rate):
             going = [asyncio.create_task(kill_replicas()), asyncio.create_task(restart_database())]
             await asyncio.wait(going, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-            failed = [task.exception() for task in going if task.done()]
-            for task in going:
-                task.cancel()
-            await asyncio.gather(*going, return_exceptions=True)
+            over.set()
+            failed = [error for error in await asyncio.gather(*going, return_exceptions=True) if error]
         async with viewing(url) as view:
             await view.until_decided()
             records = await view.records()
@@ -132,3 +128,11 @@ async def run(
         "overlaps": len(doubled),
     }
     return Result(figures, problems)
+
+
+async def _sets_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
