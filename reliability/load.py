@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,21 +32,24 @@ class Load:
     async def going(self, rate: float) -> AsyncIterator[None]:
         """Deliver at a rate for as long as an `async with` block, at whose end each delivery has had its answers."""
         ending = asyncio.Event()
-        going = asyncio.create_task(self._go(rate, ending))
+        going = asyncio.create_task(self._go(self._deliveries, rate, ending))
         try:
             yield
         finally:
             ending.set()
             await going
 
+    async def burst(self, deliveries: int, seconds: float) -> None:
+        """Deliver so much in so many seconds, and wait for the answers; it is made up before, not meanwhile."""
+        await self._go([self.next() for _ in range(deliveries)], deliveries / seconds, asyncio.Event())
+
     def next(self) -> Item:
-        """Give what is to be delivered next."""
-        item = next(self._deliveries)
-        self.items[item.id] = item
-        return item
+        """Make up what is to be delivered next."""
+        return next(self._deliveries)
 
     async def deliver(self, item: Item, retries: int = RETRIES) -> int:
         """Deliver a webhook, with retries; return the last answer, 0 for none."""
+        self.items[item.id] = item
         return await self.sender.deliver(item, self._connections, retries)
 
     def acknowledged(self) -> set[str]:
@@ -76,15 +79,16 @@ class Load:
         self._connections.close()
         self._ledger.close()
 
-    async def _go(self, rate: float, ending: asyncio.Event) -> None:
+    async def _go(self, source: Iterable[Item], rate: float, ending: asyncio.Event) -> None:
+        """Deliver what there is, at a rate, until there is nothing more or it is to end."""
         began = time.monotonic()
         under_way: set[asyncio.Task[int]] = set()
-        sent = 0
-        while not ending.is_set():
-            while sent < (time.monotonic() - began) * rate:
-                delivery = asyncio.create_task(self.deliver(self.next()))
-                under_way.add(delivery)
-                delivery.add_done_callback(under_way.discard)
-                sent += 1
-            await asyncio.sleep(TICK)
+        for number, item in enumerate(source):
+            while time.monotonic() < began + number / rate and not ending.is_set():
+                await asyncio.sleep(TICK)
+            if ending.is_set():
+                break
+            delivery = asyncio.create_task(self.deliver(item))
+            under_way.add(delivery)
+            delivery.add_done_callback(under_way.discard)
         await asyncio.gather(*under_way)

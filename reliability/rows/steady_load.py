@@ -15,7 +15,7 @@ from reliability.stores import Stores, viewing
 
 P99_WITHIN = 0.25
 EACH_WITHIN = 2.0
-PAUSE = 2.0
+PAUSE = 1.0
 
 
 async def run(folder: Path, stores: Stores, *, rate: float, seconds: float, burst: int) -> Result:
@@ -29,8 +29,7 @@ async def run(folder: Path, stores: Stores, *, rate: float, seconds: float, burs
             await asyncio.sleep(seconds)
         steady = len(load.sender.each)
         await asyncio.sleep(PAUSE)
-        async with load.going(burst):
-            await asyncio.sleep(1)
+        await load.burst(burst, 1.0)
         async with viewing(url) as view:
             await view.until_decided()
             await receiver.stop()
