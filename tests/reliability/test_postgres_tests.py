@@ -27,5 +27,15 @@ def test_a_skip_that_only_its_reason_betrays_is_named() -> None:
     assert complaints(REPORT.format(RAN + skipped)) == [".tests.store.test_add was skipped: PostgreSQL is missing"]
 
 
+def test_a_skip_for_another_program_that_is_missing_passes() -> None:
+    skipped = SKIPPED.format("tests.spill.test_on_postgres", "test_it", "strace is not installed: it reads a trace")
+    assert complaints(REPORT.format(RAN + skipped)) == []
+
+
+def test_a_skip_since_postgresql_is_missing_is_named() -> None:
+    skipped = SKIPPED.format("tests.store.test_add", "test_it", "PostgreSQL is not installed")
+    assert len(complaints(REPORT.format(RAN + skipped))) == 1
+
+
 def test_a_run_without_any_test_on_postgresql_does_not_pass() -> None:
     assert complaints(REPORT.format("")) == ["no test ran on PostgreSQL"]
