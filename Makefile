@@ -13,7 +13,7 @@ BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
 CODE := $(wildcard src tests examples reliability bench deploy scripts)
 
-.PHONY: help venv demo demo-cluster test check reliability bench pins clean
+.PHONY: help venv demo demo-cluster test check reliability bench scaling pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ reliability: $(DEV) ## Measure what docs/reliability.md reports (ROWS=1,12 for s
 
 bench: $(DEV) ## Measure what docs/performance.md reports (TABLES=1,2 for some, DOSE="rounds=1" for less)
 	PYTHONPATH=. $(BIN)/python -m bench $(if $(TABLES),--tables $(TABLES)) $(if $(DOSE),--dose $(DOSE))
+
+scaling: $(DEV) ## Measure and calculate what docs/scaling.md reports
+	PYTHONPATH=. $(BIN)/python -m scripts.scaling
 
 pins: ## Choose the versions in requirements/ anew (needs uv)
 	UV="$(UV)" scripts/pins.sh

@@ -92,6 +92,11 @@ class Server:
         return f"postgresql://{user}:{self.password}@{HOST}:{self.port}/{database}"
 
     @property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's own programs, such as pg_dump."""
+        return self._programs
+
+    @property
     def folder(self) -> Path:
         """A folder whose files the server can read."""
         return self._folder
