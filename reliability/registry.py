@@ -74,7 +74,7 @@ FAULTS: dict[int, Row] = {
         on_both(deploys=50, blocking_deploys=5),
     ),
     17: Row(
-        "Poison: assistants that raise, refuse, exit and hang",
+        "Poison: assistants that raise, refuse, exit and hang; predicates that raise, hang, exit and answer nothing",
         "capped backoff, parked, others unaffected",
         poison.run,
         on_both(doses=1000),

@@ -1,10 +1,11 @@
-"""Row 17: assistants that raise, refuse, exit and hang, among good ones."""
+"""Row 17: assistants that raise, refuse, exit and hang, among good ones; and the same of predicates."""
 
 import asyncio
 from pathlib import Path
 
 from reliability.fleet import Fleet
 from reliability.result import Result
+from reliability.rows import poisoned_predicates
 from reliability.stores import Stores
 from whereby_trigger.assist.follow import BACKOFF
 from whereby_trigger.boot import boot_time
@@ -50,7 +51,9 @@ async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float,
         "hanging, in their own room only": states.count(RoomState.LIVE),
         "good rooms that went on": len(alive),
     }
-    return Result(figures, problems)
+    (folder / "asked").mkdir()
+    asked = await poisoned_predicates.run(folder / "asked", stores, doses=doses)
+    return Result(figures | asked.figures, problems + asked.problems)
 
 
 async def _until_parked(url: str, doses: int) -> list[Room]:
