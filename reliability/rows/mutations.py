@@ -13,7 +13,7 @@ from reliability.stores import Stores
 from whereby_trigger.config import foreign_environment
 
 PASSED, FAILED = 0, 1
-TEST_WITHIN = 120.0
+TEST_WITHIN = 600.0
 
 
 async def run(folder: Path, stores: Stores, *, mutants: Mapping[str, Mutant] = MUTANTS) -> Result:
