@@ -65,8 +65,8 @@ async def run(folder: Path, stores: Stores, *, doses: int) -> Result:
     ]
     problems += [f"a good one took {max(delays):.1f} s"] if max(delays) > UNAFFECTED else []
     figures: Figures = {
-        "poisoned webhooks": len(records) - len(good),
-        "parked as failed": len(parked),
+        "webhooks whose predicate is poisoned": len(records) - len(good),
+        "poisoned webhooks parked as failed": len(parked),
         "good webhooks that fired": sum(record.state is State.FIRED for record in good),
         "good ones decided after, p99 (ms)": round(percentile(delays, 99) * 1000, 1),
     }
