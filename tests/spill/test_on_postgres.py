@@ -164,10 +164,12 @@ def test_no_200_leaves_before_what_was_spilled_is_on_disk(unreachable: Program, 
     process = unreachable.start(*prefix)
     ids = [f"{n:064x}" for n in range(40)]
     unreachable.deliver(*ids)
+    # The tracer writes a call down after it was made: what the last one's line says may be lost in the kill.
+    unreachable.deliver(f"{len(ids):064x}")
     for traced in descendants(process.popen.pid)[1:]:
         os.kill(traced, signal.SIGKILL)
     process.wait()
     with trace.open(encoding="ascii") as lines:
         answers = answers_in(list(read_trace(lines)), f"{unreachable.spill.name}-wal")
-    assert {answer.id for answer in answers} == set(ids)
+    assert {answer.id for answer in answers} >= set(ids)
     assert all(answer.synced for answer in answers)
