@@ -91,9 +91,9 @@ class View:
             found += await self._store.find(Query(ids=part))
         return found
 
-    async def until_decided(self) -> None:
+    async def until_decided(self, within: float = DECIDED_WITHIN) -> None:
         """Wait until nothing is pending; raises TimeoutError."""
-        async with asyncio.timeout(DECIDED_WITHIN):
+        async with asyncio.timeout(within):
             while await self._store.find(Query(state=State.PENDING, limit=1)):
                 self._changed.clear()
                 with suppress(TimeoutError):

@@ -18,6 +18,9 @@ from whereby_trigger.boot import boot_time
 
 ANSWER_WITHIN = 4.8
 RECOVERS_WITHIN = 15.0
+DECIDES_WITHIN = 15.0
+"""Seconds after which nothing may wait for its decision because of a fault that is over."""
+
 LOOK = 0.05
 LATENCY = 2.0
 
@@ -40,6 +43,7 @@ class Cell:
         self.problems: list[str] = []
         self.answered: defaultdict[str, list[float]] = defaultdict(list)
         self.recovered: defaultdict[str, list[float]] = defaultdict(list)
+        self.decided: defaultdict[str, list[float]] = defaultdict(list)
 
     async def start(self) -> None:
         await self._stack.enter_async_context(self._link)
@@ -49,7 +53,7 @@ class Cell:
         self._load.sender.port = await self._receiver.listening()
 
     async def dose(self, fault: str) -> None:
-        """Put the fault on the link, deliver, take it away, and wait until a delivery is answered 200 again."""
+        """Put the fault on the link, deliver, take it away; wait until a delivery is answered 200, and all decided."""
         item, torn = self._load.next(), self._link.torn
         FAULTS[fault](self._link, item)
         await self._load.deliver(item, retries=0)
@@ -67,6 +71,12 @@ class Cell:
                 return
             await asyncio.sleep(LOOK)
         self.recovered[fault].append(boot_time() - healed)
+        try:
+            async with viewing(self._url) as view:
+                await view.until_decided(DECIDES_WITHIN)
+        except TimeoutError:
+            self.problems.append(f"{fault}: undecided {DECIDES_WITHIN:g} s after the link was healed")
+        self.decided[fault].append(boot_time() - healed)
 
     async def reckon(self) -> Evidence:
         async with viewing(self._url) as view:
@@ -108,4 +118,6 @@ async def run(
         recovered = [seconds for cell in cells for seconds in cell.recovered[fault]]
         figures[f"{fault}: answered after, at most (s)"] = round(max(answered), 2)
         figures[f"{fault}: 200 again after, at most (s)"] = round(max(recovered, default=0), 2)
+        decided = [seconds for cell in cells for seconds in cell.decided[fault]]
+        figures[f"{fault}: all decided after, at most (s)"] = round(max(decided, default=0), 2)
     return Result(figures, problems)

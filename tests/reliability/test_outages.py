@@ -10,9 +10,6 @@ from tests.support.postgres import Server
 
 pytestmark = pytest.mark.anyio
 
-QUICK = ("2 s latency", "reset in mid-answer")
-"""The faults of a network that do not have to be waited for."""
-
 
 @pytest.fixture
 def databases(postgres: Server) -> PostgresStores:
@@ -29,7 +26,7 @@ async def test_a_database_that_is_killed_and_back_soon_costs_no_delivery(
 async def test_a_network_that_fails_delays_no_answer_and_loses_nothing(
     tmp_path: Path, databases: PostgresStores
 ) -> None:
-    result = await bad_network.run(tmp_path, databases, doses=1, side_by_side=1, faults=QUICK)
+    result = await bad_network.run(tmp_path, databases, doses=3, side_by_side=3)
     assert result.problems == []
 
 
