@@ -35,8 +35,18 @@ CLAIMED_AT_ONCE = 5000
 READ_WITHIN = 30.0
 UPKEEP_WITHIN = 90.0
 
-LANES = {"arrivals": 3.0, "decisions": 5.0, "rooms": 5.0, "lease": 3.0, "upkeep": UPKEEP_WITHIN}
-"""The connections that write, and the seconds after which each takes an answer for lost."""
+LANES = {
+    "arrivals": 3.0,
+    "decisions": 5.0,
+    "rooms": 5.0,
+    "lease": 3.0,
+    "upkeep": 10.0,
+    "replays": UPKEEP_WITHIN,
+}
+"""The connections that write, each opened when it is needed, and the seconds after which it takes an answer for lost.
+
+Upkeep comes in parts, and nothing is decided while a takeover hangs: a connection that fell silent must not hold it long.
+"""
 
 POLL = 0.5
 """Seconds between looks for what other replicas have written, give or take a fifth."""
@@ -136,7 +146,7 @@ class PostgresStore:
         return self._read(partial(statements.find, query=query))
 
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
-        return self._call("upkeep", partial(statements.replay, query=query, now=now))
+        return self._call("replays", partial(statements.replay, query=query, now=now))
 
     async def prune(self, before: float) -> int:
         webhooks = await self._prune_each(statements.prune, before)
