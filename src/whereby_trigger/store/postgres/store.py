@@ -45,7 +45,8 @@ LANES = {
 }
 """The connections that write, each opened when it is needed, and the seconds after which it takes an answer for lost.
 
-Upkeep comes in parts, and nothing is decided while a takeover hangs: a connection that fell silent must not hold it long.
+Upkeep comes in parts. While it hangs nothing that was pending is decided, nor what came after it: a connection that
+fell silent must not hold it long.
 """
 
 POLL = 0.5
@@ -140,7 +141,7 @@ class PostgresStore:
         return total
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
-        return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))
+        return self._call("upkeep", partial(statements.pending, owner=self.replica, after=after, limit=limit))
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
         return self._read(partial(statements.find, query=query))
