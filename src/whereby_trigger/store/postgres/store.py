@@ -32,8 +32,10 @@ Work = Callable[[Connection], Awaitable[Any]]
 CLOSE_TIMEOUT = 10.0
 PRUNE_ROWS = 500
 CLAIMED_AT_ONCE = 5000
-READ_WITHIN = 30.0
+LOOK_WITHIN = 30.0
 UPKEEP_WITHIN = 90.0
+READ_WITHIN = 10.0
+"""Seconds a replica waits for what it reads: while the backlog hangs on a connection that fell silent, none is decided."""
 
 LANES = {
     "arrivals": 3.0,
@@ -91,7 +93,7 @@ class PostgresStore:
         self._writing = _Writing(self._address, changed)
 
     async def peek(self) -> None:
-        schema = await self._once(partial(migrate.check_admitted, location=self.location), READ_WITHIN)
+        schema = await self._once(partial(migrate.check_admitted, location=self.location), LOOK_WITHIN)
         if schema == 0:
             raise StoreError(f"there is no store at {self.location}: start the trigger once, or name another")
         if schema < migrate.SCHEMA:
@@ -99,7 +101,7 @@ class PostgresStore:
                 f"the store {self.location} is at schema {schema}, this program reads {migrate.SCHEMA}: "
                 "run `whereby-trigger db migrate`, or start the trigger once"
             )
-        self._reading = Lane(Link(self._address, READ_WITHIN))
+        self._reading = Lane(Link(self._address, LOOK_WITHIN))
 
     async def migrate(self) -> list[int]:
         return await self._once(self._migrate, UPKEEP_WITHIN)
@@ -109,7 +111,7 @@ class PostgresStore:
 
         Raises StoreError where it cannot be reached, or refuses us.
         """
-        return await self._once(self._look, READ_WITHIN)
+        return await self._once(self._look, LOOK_WITHIN)
 
     async def close(self) -> None:
         writing, self._writing = self._writing, None
@@ -141,7 +143,7 @@ class PostgresStore:
         return total
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
-        return self._call("upkeep", partial(statements.pending, owner=self.replica, after=after, limit=limit))
+        return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
         return self._read(partial(statements.find, query=query))
