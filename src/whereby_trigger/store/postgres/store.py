@@ -35,7 +35,7 @@ CLAIMED_AT_ONCE = 5000
 LOOK_WITHIN = 30.0
 UPKEEP_WITHIN = 90.0
 READ_WITHIN = 10.0
-"""Seconds a replica waits for what it reads: while the backlog hangs on a connection that fell silent, none is decided."""
+"""Seconds a replica waits for what it reads: nothing is decided while the backlog hangs on a connection gone silent."""
 
 LANES = {
     "arrivals": 3.0,
