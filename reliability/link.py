@@ -20,7 +20,10 @@ class Fault(Enum):
     CUT = auto()
     """Every connection is reset, and each new one at once."""
     SILENT = auto()
-    """Everything is swallowed; what was connected meanwhile stays silent for good, as a half-open connection does."""
+    """Everything is swallowed; what was connected meanwhile stays silent for good, as a half-open connection does.
+
+    The server learns that a client has left when the link is healed: TCP tells it again and again until it arrives.
+    """
     SLOW = auto()
     """Every answer comes late."""
     TORN = auto()
@@ -37,6 +40,7 @@ class Link:
         self._marker = b""
         self._passages: set[_Passage] = set()
         self._server: asyncio.Server | None = None
+        self.healed = asyncio.Event()
         self.torn = 0
         """How many answers were torn."""
 
@@ -52,6 +56,7 @@ class Link:
 
     def heal(self) -> None:
         self._fault = Fault.NONE
+        self.healed.set()
 
     def cut(self) -> None:
         self._fault = Fault.CUT
@@ -60,6 +65,7 @@ class Link:
 
     def silence(self) -> None:
         self._fault = Fault.SILENT
+        self.healed.clear()
         for passage in self._passages:
             passage.silent = True
 
@@ -149,7 +155,7 @@ class _Passage:
                 await writer.drain()
             # A half-open connection does not even tell that the other side has closed.
             if self.silent:
-                await self._reset.wait()
+                await (self._reset if answers else self._link.healed).wait()
 
     def reset(self) -> None:
         self._reset.set()

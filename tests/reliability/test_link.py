@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -103,6 +103,30 @@ async def test_a_half_open_connection_stays_silent_though_the_link_is_healed() -
             assert await ask_anew(link) == b"hello\n"
         finally:
             meanwhile[1].transport.abort()
+
+
+async def test_a_client_that_left_a_half_open_connection_is_gone_for_the_server_once_the_link_is_healed() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        with suppress(ConnectionResetError):
+            await reader.read()
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, HOST, 0) as server, Link(server.sockets[0].getsockname()[1]) as link:
+        _, writer = await asyncio.open_connection(HOST, link.port)
+        async with asyncio.timeout(5):
+            await begun.wait()
+        link.silence()
+        writer.transport.abort()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await ended.wait()
+        link.heal()
+        async with asyncio.timeout(5):
+            await ended.wait()
 
 
 async def test_a_slow_link_passes_answers_late() -> None:
