@@ -13,6 +13,8 @@ from tests.support.place import Place
 from tests.support.stores import KINDS
 from whereby_trigger.store import Query, Store
 
+EXAMPLES, EXAMPLES_ON_A_SERVER = 60, 15
+
 DELIVERY = st.tuples(st.sampled_from(["a", "b", "c", "A", "ä", ""]), st.binary(max_size=8))
 BATCH = st.lists(DELIVERY, max_size=12)
 OPENING = st.lists(BATCH, max_size=4)
@@ -43,9 +45,9 @@ async def check(place: Place, openings: list[list[list[tuple[str, bytes]]]]) -> 
         assert [found.id for found in reversed(stored)] == list(first_bodies)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 60), ("postgresql", 15)])
-def test_every_id_is_held_once_with_its_first_body_and_all_its_deliveries(kind: str, examples: int) -> None:
-    @settings(max_examples=examples)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_id_is_held_once_with_its_first_body_and_all_its_deliveries(kind: str) -> None:
+    @settings(max_examples=EXAMPLES if kind == "sqlite" else EXAMPLES_ON_A_SERVER)
     @given(openings=st.lists(OPENING, max_size=3))
     def each(openings: list[list[list[tuple[str, bytes]]]]) -> None:
         with TemporaryDirectory() as folder, KINDS[kind](Path(folder)) as place:
