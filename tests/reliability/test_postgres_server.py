@@ -46,18 +46,20 @@ def test_it_makes_durable_what_it_commits(postgres: Server) -> None:
     assert postgres.run("SHOW synchronous_commit") == "on"
 
 
-def test_it_ends_with_whoever_started_it_however_that_ends() -> None:
-    program = """if True:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_it_ends_with_whoever_started_it_however_that_ends_and_leaves_no_file(in_memory: bool) -> None:
+    program = f"""if True:
         import signal
         from tests.support.postgres import Server
-        with Server() as server:
-            print(*server.pids, flush=True)
+        with Server(in_memory={in_memory}) as server:
+            print(server.folder, server.run("SHOW data_directory"), *server.pids, flush=True)
             signal.pause()
     """
     with Process([sys.executable, "-c", program], cwd=ROOT) as starter:
-        pids = set(map(int, starter.line(" ").split()))
+        folder, data, *pids = starter.line(" ").split()
         starter.kill()
-        until(lambda: not pids & set(all_pids()))
+        until(lambda: not set(map(int, pids)) & set(all_pids()))
+        until(lambda: not Path(folder).exists() and not Path(data).parent.exists())
 
 
 def name_of(url: str) -> str:

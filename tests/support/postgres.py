@@ -42,6 +42,11 @@ SETTINGS = {
     "shared_buffers": "32MB",
     "unix_socket_directories": "",
 }
+PREFIX = "whereby-trigger-postgres-"
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30
+"""Bytes that are to be free there: several test processes have a server each, which takes some hundred MiB."""
+
 FOLDERS = {18: "pginstall18", 16: "pginstall"}
 """Where the wheel has which version."""
 
@@ -55,17 +60,22 @@ class ServerFailed(AssertionError):
 class Server:
     """Run a server on a port of this machine; a context that leaves neither a process nor a file.
 
-    `settings` are PostgreSQL's own, such as `fsync="off"`; `version` is 16 or 18.
+    `settings` are PostgreSQL's own, such as `fsync="off"`; `version` is 16 or 18. With `in_memory` its data lies in
+    the machine's memory where that has room: it commits and recovers as ever, and no disk is waited for.
     """
 
-    def __init__(self, *, version: int = LATEST, **settings: str) -> None:
+    def __init__(self, *, version: int = LATEST, in_memory: bool = False, **settings: str) -> None:
         self.port = free_port()
         self.password = secrets.token_hex(8)
         self._settings = SETTINGS | settings
         self._numbers = itertools.count(1)
         self._databases: list[str] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="whereby-trigger-postgres-"))
-        self._data = self._folder / "data"
+        self._frozen: list[int] = []
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._holder, self._strategy = self._folder, "wal_log"
+        if in_memory and _roomy():
+            self._holder, self._strategy = Path(tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)), "file_copy"
+        self._data = self._holder / "data"
         self._as_whom: dict[str, Any] = {}
         self._postmaster: subprocess.Popen[bytes] | None = None
         self._watch: Watch | None = None
@@ -104,7 +114,7 @@ class Server:
     def create_database(self, template: str = "template0") -> str:
         """Make a database, empty or as another is, and give its URL."""
         name = f"test_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {self._strategy}")
         self._databases.append(name)
         return self.url(name)
 
@@ -154,21 +164,21 @@ class Server:
 
     def pause(self) -> None:
         """Freeze all its processes: connections are accepted by the kernel, and nothing answers."""
-        frozen: set[int] = set()
-        while left := [pid for pid in self.pids if pid not in frozen]:
+        while left := [pid for pid in self.pids if pid not in self._frozen]:
             for pid in left:
                 _send(pid, signal.SIGSTOP)
-                frozen.add(pid)
+                self._frozen.append(pid)
 
     def resume(self) -> None:
-        """Have all its processes go on."""
-        for pid in reversed(self.pids):
-            _send(pid, signal.SIGCONT)
+        """Have all its processes that were frozen go on."""
+        while self._frozen:
+            _send(self._frozen.pop(), signal.SIGCONT)
 
     def close(self) -> None:
         """Kill it and remove all that it wrote."""
         self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._holder, self._folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def __enter__(self) -> "Server":
         try:
@@ -189,7 +199,7 @@ class Server:
         if package is None or package.origin is None:
             raise ServerFailed("PostgreSQL is missing: install requirements/test.txt, which names its wheel")
         tree = Path(package.origin).parent / FOLDERS[version]
-        self._as_whom = not_as_root(self._folder)
+        self._as_whom = not_as_root(self._folder) | not_as_root(self._holder)
         if subprocess.run(["test", "-r", tree / "bin" / "postgres"], **self._as_whom, check=False).returncode:
             tree = shutil.copytree(tree, self._folder / "programs", symlinks=True)
         return tree / "bin"
@@ -230,7 +240,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        self._watch = Watch(self._postmaster.pid, self._folder)
+        self._watch = Watch(self._postmaster.pid, self._folder, self._holder)
         while not self._is_ready():
             if self._postmaster.poll() is not None:
                 self._end(signal.SIGKILL)
@@ -261,6 +271,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 raise ServerFailed(f"PostgreSQL does not end; it says:\n{self.log}") from None
             self._postmaster = None
+            self._frozen.clear()
         if self._watch is not None:
             self._watch.end()
             self._watch = None
@@ -269,10 +280,15 @@ class Server:
 @cache
 def shared_server() -> Server:
     """Give the server that all tests of this process share; it ends with the process."""
-    server = Server()
+    server = Server(in_memory=True)
     atexit.register(server.close)
     server.start()
     return server
+
+
+def _roomy() -> bool:
+    """Tell whether files may lie in this machine's memory, and there is room for them."""
+    return MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM
 
 
 def database_of(url: str) -> str:

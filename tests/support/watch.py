@@ -9,16 +9,16 @@ trap "" INT TERM HUP
 read _
 children=$(ps -A -o pid= -o ppid= | while read -r pid parent; do [ "$parent" = "$0" ] && echo "$pid"; done)
 kill -9 "$0" $children
-rm -rf "$1"
+rm -rf "$@"
 """
 
 
 class Watch:
-    """Kill a process with its children, and remove a folder, once this process has ended; not after `end`."""
+    """Kill a process with its children, and remove folders, once this process has ended; not after `end`."""
 
-    def __init__(self, pid: int, folder: Path) -> None:
+    def __init__(self, pid: int, *folders: Path) -> None:
         self._shell = subprocess.Popen(
-            ["sh", "-c", SCRIPT, str(pid), str(folder)], stdin=subprocess.PIPE, start_new_session=True
+            ["sh", "-c", SCRIPT, str(pid), *map(str, folders)], stdin=subprocess.PIPE, start_new_session=True
         )
 
     def end(self) -> None:
