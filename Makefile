@@ -26,8 +26,9 @@ demo: $(BASE) ## Run the demo: a scripted meeting, sent to a real server
 demo-cluster: $(DEV) ## Run it with replicas on a real PostgreSQL, which is killed on the way too
 	PYTHONPATH=. $(BIN)/python scripts/demo_cluster.py
 
+# Hundreds of processes import the package in a run: none is to compile it anew, whatever is set where it runs.
 test: $(DEV) ## Run the tests (ARGS="..." goes to pytest)
-	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 check: $(DEV) ## Lint, format, types, layers, file sizes
 	$(BIN)/ruff check .
