@@ -46,12 +46,12 @@ def test_it_makes_durable_what_it_commits(postgres: Server) -> None:
     assert postgres.run("SHOW synchronous_commit") == "on"
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_it_ends_with_whoever_started_it_however_that_ends_and_leaves_no_file(in_memory: bool) -> None:
+@pytest.mark.parametrize("quick", [True, False])
+def test_it_ends_with_whoever_started_it_however_that_ends_and_leaves_no_file(quick: bool) -> None:
     program = f"""if True:
         import signal
         from tests.support.postgres import Server
-        with Server(in_memory={in_memory}) as server:
+        with Server(quick={quick}) as server:
             print(server.folder, server.run("SHOW data_directory"), *server.pids, flush=True)
             signal.pause()
     """

@@ -111,7 +111,7 @@ SAFE = {"fsync": "on", "full_page_writes": "on"}
 @pytest.fixture(scope="module")
 def odd() -> Iterator[Server]:
     """Give a server of this module's own, down, to be started as no server should be."""
-    server = Server(in_memory=True)
+    server = Server(quick=True)
     try:
         yield server
     finally:

@@ -62,7 +62,7 @@ async def test_a_service_describes_what_the_url_leaves_out(
 @pytest.fixture(scope="module")
 def with_socket() -> Iterator[Server]:
     """Give a server that also listens on a socket in its folder."""
-    server = Server(in_memory=True)
+    server = Server(quick=True)
     try:
         server.start(unix_socket_directories=str(server.folder))
         yield server

@@ -110,7 +110,7 @@ async def test_what_somebody_else_has_locked_is_left_for_the_next_time(
 
 
 async def test_a_dead_replica_may_have_more_rooms_than_the_server_has_locks() -> None:
-    with Server(in_memory=True, max_connections="20", max_locks_per_transaction="10") as server:
+    with Server(quick=True, max_connections="20", max_locks_per_transaction="10") as server:
         url = server.create_database()
         await PostgresStore(url).migrate()
         server.run(ROOMS, database_of(url))
