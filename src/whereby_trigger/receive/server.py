@@ -41,6 +41,7 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._idle_bytes = 0
         self._progress = False
+        self.idle_since: float | None = None
         self._edge = self.app if isinstance(self.app, Edge) else None
         self._exchange: Exchange | None = None
 
@@ -54,6 +55,7 @@ class Protocol(HttpToolsProtocol):
             self._exchange.hang_up()
 
     def data_received(self, data: bytes) -> None:
+        self.idle_since = None
         if self.awaited_since is None:
             self.awaited_since = self.loop.time()
         self._progress = False
@@ -118,14 +120,21 @@ class Protocol(HttpToolsProtocol):
         length = declared_length(self.headers)
         if length is None or length > min(LARGEST, edge.max_body):
             return None
-        return Exchange(
-            edge, self.headers, length, self.transport, parser.should_keep_alive(), self.on_response_complete
-        )
+        return Exchange(edge, self.headers, length, self.transport, parser.should_keep_alive(), self._answered)
 
     def close_if_stalled(self, now: float) -> None:
-        """Close the connection if its request has been incomplete for too long."""
+        """Close the connection if its request has been incomplete for too long, or there was none."""
         if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN - LOOK_AHEAD:
             self.transport.abort()
+        elif self.idle_since is not None and now - self.idle_since > self.timeout_keep_alive:
+            self.transport.close()
+
+    def _answered(self) -> None:
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            # Not by a timer of each connection's own, which would be set and taken back for every delivery.
+            self.idle_since = self.loop.time()
 
 
 class Server(uvicorn.Server):

@@ -38,8 +38,8 @@ def test_the_states_that_the_schema_allows_are_the_states_there_are(path: Path) 
     connection = sqlite3.connect(path)
     (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'webhooks'").fetchone()
     connection.close()
-    (allowed,) = re.findall(r"CHECK \(state IN\s*\(([^)]*)\)", sql)
-    assert set(re.findall(r"'(\w+)'", allowed)) == set(State)
+    (allowed,) = re.findall(r"NOT NULL CHECK \(([^)]*)\)", sql)
+    assert set(re.findall(r"state = '(\w+)'", allowed)) == set(State)
 
 
 async def test_a_database_of_every_older_schema_is_brought_up_one_by_one(

@@ -12,7 +12,7 @@ from whereby_trigger.webhook import room_path
 
 INSERT = """
 INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, decided_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, CASE WHEN ?7 <> 'pending' THEN ?5 END) ON CONFLICT (id) DO NOTHING
 """
 COUNT_DELIVERY = "UPDATE webhooks SET deliveries = deliveries + 1 WHERE id = ? RETURNING seq, state"
 DECIDE = """
@@ -55,22 +55,20 @@ LAST_CHARACTER = "\U0010ffff"
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float) -> Added:
     if arrival.state not in FIRST_STATES:
         raise ValueError(f"no webhook is stored as {arrival.state}")
-    decided_at = None if arrival.state is State.PENDING else arrival.received_at
-    row = (
-        *(arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, arrival.received_at),
-        *(owner, arrival.state, arrival.reason, decided_at),
-    )
+    # The driver takes a detour for what is not quite a str, as a state is.
+    state = arrival.state.value
+    row = (arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner, state, arrival.reason)
     cursor = connection.execute(INSERT, row)
     if cursor.rowcount:
         if arrival.change is not None:
             rooms.change_session(connection, arrival.change, now)
         return Added(cursor.lastrowid or 0, False, arrival.state)
-    seq, state = connection.execute(COUNT_DELIVERY, (arrival.id,)).fetchone()
-    return Added(seq, True, State(state))
+    seq, stored = connection.execute(COUNT_DELIVERY, (arrival.id,)).fetchone()
+    return Added(seq, True, State(stored))
 
 
 def decide(connection: sqlite3.Connection, decision: Decision, owner: str) -> bool:
-    outcome = (decision.state, decision.reason, decision.attempts, decision.decided_at, _pack(decision.errors))
+    outcome = (decision.state.value, decision.reason, decision.attempts, decision.decided_at, _pack(decision.errors))
     return connection.execute(DECIDE, (*outcome, decision.seq, decision.id, owner)).rowcount == 1
 
 

@@ -6,8 +6,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
 
@@ -25,8 +26,7 @@ BATCH = 1000
 REFUSALS_OF_DATA = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
 
 
-@dataclass(slots=True)
-class Job:
+class Job(Struct, frozen=True, eq=False):
     """Carry one piece of work to the thread and its outcome back; `kept` means: wait for a store that is away."""
 
     work: Work
@@ -76,7 +76,7 @@ class Writer:
             batch, closing = self._next_batch(RETRY if kept else POLL)
             kept = self._commit(kept + batch)
             if closing:
-                self._settle([(job, None, StoreUnavailable(f"the {self._called} was closed")) for job in kept])
+                self._call_soon(_refuse, kept, StoreUnavailable(f"the {self._called} was closed"))
                 self._connection.close()
                 self._turn.close()
                 return
@@ -104,13 +104,13 @@ class Writer:
         except Exception as error:
             if _is_outage(error):
                 refused = StoreUnavailable(f"the {self._called} takes no writes now: {error}")
-                self._settle([(job, None, refused) for job in jobs if not job.kept])
+                self._call_soon(_refuse, [job for job in jobs if not job.kept], refused)
                 return [job for job in jobs if job.kept]
             if len(jobs) > 1:
                 return [job for one in jobs for job in self._commit([one])]
-            self._settle([(jobs[0], None, StoreError(f"the {self._called} refused a value: {error}"))])
+            self._call_soon(_refuse, jobs, StoreError(f"the {self._called} refused a value: {error}"))
         else:
-            self._settle([(job, outcome, None) for job, outcome in zip(jobs, outcomes, strict=True)])
+            self._call_soon(_settle, jobs, outcomes)
         return []
 
     def _transact(self, jobs: list[Job]) -> list[Any]:
@@ -125,10 +125,6 @@ class Writer:
                     connection.execute("ROLLBACK")
                 raise
         return outcomes
-
-    def _settle(self, settled: list[tuple[Job, Any, Exception | None]]) -> None:
-        if settled:
-            self._call_soon(_settle, settled)
 
     def _look_for_changes(self) -> None:
         now = time.monotonic()
@@ -157,11 +153,13 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error | OSError) and not isinstance(error, REFUSALS_OF_DATA)
 
 
-def _settle(settled: list[tuple[Job, Any, Exception | None]]) -> None:
-    for job, outcome, error in settled:
-        if job.future.done():
-            continue
-        if error is None:
+def _settle(jobs: list[Job], outcomes: list[Any]) -> None:
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if not job.future.done():
             job.future.set_result(outcome)
-        else:
+
+
+def _refuse(jobs: list[Job], error: StoreError) -> None:
+    for job in jobs:
+        if not job.future.done():
             job.future.set_exception(error)

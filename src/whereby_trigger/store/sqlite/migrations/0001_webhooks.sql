@@ -14,8 +14,11 @@ CREATE TABLE webhooks (
     queued_at   REAL NOT NULL,
     deliveries  INTEGER NOT NULL DEFAULT 1,
     owner       TEXT,
-    state       TEXT NOT NULL CHECK (state IN
-        ('pending', 'fired', 'skipped', 'notified', 'unhandled', 'failed', 'quarantined')),
+    -- Not IN: for more than two values SQLite makes up a table of them, for every row that is written.
+    state       TEXT NOT NULL CHECK (
+        state = 'pending' OR state = 'fired' OR state = 'skipped' OR state = 'notified' OR state = 'unhandled'
+        OR state = 'failed' OR state = 'quarantined'
+    ),
     attempts    INTEGER NOT NULL DEFAULT 0,
     takeovers   INTEGER NOT NULL DEFAULT 0,
     reason      TEXT NOT NULL DEFAULT '',
