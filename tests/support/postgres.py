@@ -211,13 +211,13 @@ class Server:
         password.write_text(self.password, encoding="ascii")
         options = ("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
         superuser = ("-U", SUPERUSER, f"--pwfile={password}", *self._hashing)
-        self._program("initdb", "-D", self._data, *superuser, *options)
+        self._program("initdb", "-D", self._data, *superuser, *options, **self._as_whom)
 
-    def _program(self, name: str, *arguments: str | Path) -> str:
+    def _program(self, name: str, *arguments: str | Path, **as_whom: Any) -> str:
         """Run one of PostgreSQL's programs to its end and give its output."""
         done: subprocess.CompletedProcess[str] = subprocess.run(
             [self._programs / name, *arguments],
-            **self._as_whom,
+            **as_whom,
             cwd=self._folder,
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
