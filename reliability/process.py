@@ -50,9 +50,13 @@ class Receiver:
             raise ReceiverFailed(f"the receiver does not listen; it said:\n{self.last_words}") from None
 
     async def kill(self) -> None:
-        """Kill it with -9, and whatever it runs under, and wait until it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """Kill it with -9, and whatever it runs under, and wait until it is gone; one that has ended is left alone.
+
+        Another process may have its number by then.
+        """
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         await self.ended()
 
     async def kill_child(self) -> None:

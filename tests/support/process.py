@@ -141,7 +141,11 @@ class Process:
         if os.name == "nt":
             self.popen.kill()
             return
-        for pid in all_pids():
+        pids = all_pids()
+        if self.popen.returncode is not None and self.popen.pid in pids:
+            # Nothing is left of its session: while there is, nobody else gets its number.
+            return
+        for pid in pids:
             try:
                 if os.getsid(pid) == self.popen.pid:
                     os.kill(pid, signal.SIGKILL)
