@@ -1,0 +1,43 @@
+"""What the harness and the tests end is their own: the number of a process that has ended may be another's."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reliability.process import Receivers
+from tests.support.process import Process
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Iterator[Process]:
+    with Process(["sleep", "600"], cwd=tmp_path) as process:
+        yield process
+
+
+def test_a_program_that_has_ended_takes_nobody_along_who_has_its_number(tmp_path: Path, another: Process) -> None:
+    with Process(["true"], cwd=tmp_path) as ended:
+        ended.wait()
+        ended.popen.pid = another.popen.pid
+    assert another.stop() == -signal.SIGTERM
+
+
+def test_what_a_program_that_has_ended_left_running_is_ended(tmp_path: Path) -> None:
+    with Process(["sh", "-c", "sleep 600 & echo left"], cwd=tmp_path) as ended:
+        ended.line("left")
+        ended.popen.wait()
+        assert not ended.closed
+    assert ended.closed
+
+
+@pytest.mark.anyio
+async def test_a_receiver_that_has_ended_takes_nobody_along_who_has_its_number(
+    tmp_path: Path, another: Process
+) -> None:
+    receivers = Receivers("sqlite:///nowhere/store.db", tmp_path / "emissions")
+    receiver = await receivers.start("--no-such-option")
+    await receiver.ended()
+    receiver._process.pid = another.popen.pid
+    await receivers.close()
+    assert another.stop() == -signal.SIGTERM
