@@ -271,11 +271,11 @@ async def test_at_its_end_the_server_hangs_up_on_requests_that_do_not_come_to_th
     assert "ERROR" not in log()
 
 
-@pytest.mark.parametrize("last", [request(), delivery(JOINED)], ids=["a look", "a delivery"])
-async def test_a_connection_on_which_no_more_comes_is_closed(receiver: Receiver, last: bytes) -> None:
+@pytest.mark.parametrize("last", [request, lambda: delivery(JOINED)], ids=["a look", "a delivery"])
+async def test_a_connection_on_which_no_more_comes_is_closed(receiver: Receiver, last: Callable[[], bytes]) -> None:
     receiver.server.config.timeout_keep_alive = 1
     async with connected(receiver.port) as connection:
-        for sent in (delivery(JOINED), last):
+        for sent in (delivery(JOINED), last()):
             answer = await connection.ask(sent)
             assert answer is not None
             assert answer.status == 200
