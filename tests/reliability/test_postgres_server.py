@@ -46,6 +46,10 @@ def test_it_makes_durable_what_it_commits(postgres: Server) -> None:
     assert postgres.run("SHOW synchronous_commit") == "on"
 
 
+def test_it_shares_no_memory_that_would_outlast_a_kill(postgres: Server) -> None:
+    assert postgres.run("SHOW dynamic_shared_memory_type") == "mmap"
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_it_ends_with_whoever_started_it_however_that_ends_and_leaves_no_file(quick: bool) -> None:
     program = f"""if True:

@@ -35,6 +35,7 @@ PORTS = range(20_000, 32_000)
 """Below what the kernel gives to clients: while the server is down, no connection of ours may take its port."""
 
 SETTINGS = {
+    "dynamic_shared_memory_type": "mmap",  # which leaves nothing outside its folder when it is killed
     "fsync": "on",
     "listen_addresses": HOST,
     "log_line_prefix": "%m [%p] ",
