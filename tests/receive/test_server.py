@@ -1,9 +1,11 @@
 """The server: addresses it cannot have, HTTP of every sort, and an end that cuts nobody off."""
 
 import asyncio
+import gc
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -280,6 +282,17 @@ async def test_a_connection_on_which_no_more_comes_is_closed(receiver: Receiver,
             assert answer is not None
             assert answer.status == 200
         assert await connection.closed() < 4
+
+
+async def test_a_connection_that_ended_is_forgotten_without_a_collection(receiver: Receiver) -> None:
+    gc.disable()
+    try:
+        async with connected(receiver.port) as connection:
+            assert await connection.ask(delivery(JOINED)) is not None
+            (protocol,) = map(weakref.ref, receiver.server.server_state.connections)
+        await eventually(lambda: protocol() is None)
+    finally:
+        gc.enable()
 
 
 async def refuses(port: int) -> bool:

@@ -53,6 +53,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._exchange is not None:
             self._exchange.hang_up()
+            # They hold each other, and many connections that end together would wait in memory for a collection.
+            self._exchange = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         self.idle_since = None
