@@ -1,5 +1,6 @@
 """Taking over very much: a part at a time, the rooms first, with no more locks than a server has."""
 
+import asyncio
 from collections import Counter
 
 import asyncpg
@@ -15,6 +16,7 @@ from whereby_trigger.store.postgres import PostgresStore, lease
 pytestmark = pytest.mark.anyio
 
 DIE = "UPDATE whereby_trigger.replicas SET expires = 0 WHERE id <> '{heir}'"
+DYING = "UPDATE whereby_trigger.replicas SET expires = whereby_trigger.clock() + 1 WHERE id <> '{heir}'"
 MANY = 4000
 ROOMS = f"""
 INSERT INTO whereby_trigger.rooms (key, url, state, owner, asked_at)
@@ -124,3 +126,23 @@ async def test_a_dead_replica_may_have_more_rooms_than_the_server_has_locks() ->
             assert {room.state for room in await store.rooms()} == {RoomState.WAITING}
         finally:
             await store.close()
+
+
+async def test_the_end_of_a_lease_is_looked_for_when_it_comes_and_not_at_the_next_poll(
+    postgres: Server, url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.store.postgres.store.POLL", 3600.0)
+    dead, heir, told = await opened(url), PostgresStore(url), asyncio.Event()
+    await dead.add(arrival("left"))
+    await heir.open(told.set)
+    try:
+        postgres.run(DYING.format(heir=heir.replica), database_of(url))
+        claimed = await heir.claim()
+        async with asyncio.timeout(30):
+            while not claimed:
+                await told.wait()
+                told.clear()
+                claimed = await heir.claim()
+        assert await owned(heir) == ["left"]
+    finally:
+        await heir.close()

@@ -1,6 +1,7 @@
 """What the lease says to PostgreSQL: who lives, until when, and what becomes of what the dead leave."""
 
 import os
+from collections.abc import Callable
 
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.link import Connection, affected, transaction
@@ -44,7 +45,13 @@ Ids are hexadecimal digits, which come before a ~.
 OVERDUE = """
 SELECT min(since) < whereby_trigger.clock() - $2::float8 FROM whereby_trigger.rooms WHERE state = 'waiting'
 """
-ANYTHING_LEFT = f"SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({STRAYS}) OR ({OVERDUE})"
+NEXT_END = """
+SELECT min(expires) - whereby_trigger.clock() FROM whereby_trigger.replicas
+WHERE id <> $1 AND expires > whereby_trigger.clock()
+"""
+ANYTHING_LEFT = f"""
+SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({STRAYS}) OR ({OVERDUE}) AS any, ({NEXT_END}) AS next_end
+"""
 CLAIM_UNOWNED = f"""
 UPDATE whereby_trigger.webhooks SET owner = $1
 WHERE seq = ANY (ARRAY({UNOWNED} ORDER BY owner, seq LIMIT $2 FOR UPDATE SKIP LOCKED))
@@ -98,13 +105,17 @@ async def leave(connection: Connection, id: str) -> None:
         await connection.execute(DISOWN, None, id, WEBHOOKS)
 
 
-async def claim(connection: Connection, replica: str, max_age: float) -> int | None:
+async def claim(connection: Connection, replica: str, max_age: float, look_in: Callable[[float], None]) -> int | None:
     """Take over some of what the dead have left, and end some of the rooms that have waited for `max_age` seconds.
 
-    Return how many webhooks and rooms were taken over; None where nothing could be done.
+    Return how many webhooks and rooms were taken over; None where nothing could be done. `look_in` is told in how many
+    seconds the next lease of another ends.
     """
     # Mostly there is nothing to do, and this is asked all the time: nothing is locked before that is known.
-    if not await connection.fetchval(ANYTHING_LEFT, replica, max_age):
+    left = await connection.fetchrow(ANYTHING_LEFT, replica, max_age)
+    if left["next_end"] is not None:
+        look_in(left["next_end"])
+    if not left["any"]:
         return None
     async with transaction(connection):
         if not await connection.fetchval(HOLDS, replica):

@@ -136,7 +136,8 @@ class PostgresStore:
     async def claim(self, max_age: float = math.inf) -> int:
         total = 0
         while total < CLAIMED_AT_ONCE:
-            claimed = await self._call("upkeep", partial(lease.claim, replica=self.replica, max_age=max_age))
+            claim = partial(lease.claim, replica=self.replica, max_age=max_age, look_in=self._look_in)
+            claimed = await self._call("upkeep", claim)
             if claimed is None:
                 break
             total += claimed
@@ -201,6 +202,10 @@ class PostgresStore:
     def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
         return self._read(partial(self._hearing.heard, after=after, keys=keys))
 
+    def _look_in(self, seconds: float) -> None:
+        if self._writing is not None:
+            self._writing.look_in(seconds)
+
     def _write(self, lane: str, verb: Verb, piece: Any) -> "asyncio.Future[Any]":
         if self._writing is None:
             return refused("the store is not open for writing: start the trigger first")
@@ -263,12 +268,22 @@ class _Writing:
 
     def __init__(self, address: Address, changed: Callable[[], None]) -> None:
         self._address = address
+        self._changed = changed
+        self._sooner: asyncio.TimerHandle | None = None
         self.lanes = {name: Lane(Link(address, within)) for name, within in LANES.items()}
         self._polling = asyncio.create_task(_poll(changed), name="whereby-trigger poll")
+
+    def look_in(self, seconds: float) -> None:
+        """Look in so many seconds, where the poll comes later: a room whose replica died waits for its lease's end."""
+        if self._sooner is not None:
+            self._sooner.cancel()
+        self._sooner = asyncio.get_running_loop().call_later(seconds, self._changed) if seconds < POLL else None
 
     async def close(self, leave: Work) -> None:
         """Finish what was handed over, and then leave."""
         self._polling.cancel()
+        if self._sooner is not None:
+            self._sooner.cancel()
         await asyncio.wait({self._polling})
         await asyncio.gather(*(lane.close(CLOSE_TIMEOUT) for name, lane in self.lanes.items() if name != "lease"))
         self.lanes["lease"].submit(CALL, leave).add_done_callback(let_pass)
