@@ -5,9 +5,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.postgres.failure import in_words, is_outage
@@ -23,8 +24,7 @@ class Work(Protocol):
     def __call__(self, connection: Connection, pieces: Sequence[Any], *, again: bool) -> Awaitable[Sequence[Any]]: ...
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(Struct, frozen=True, eq=False):
     """Say how a kind of work is done: at most `limit` pieces at once, tried for `patience` seconds in an outage.
 
     The work is given the connection, the `pieces`, and whether it is done `again`: then an earlier try may have been
@@ -40,14 +40,13 @@ KEPT = math.inf
 """The patience of work that is never given up."""
 
 
-@dataclass(slots=True)
-class Job:
+class Job(Struct, eq=False):
     """Carry one piece of work, and its outcome back."""
 
     verb: Verb
     piece: Any
     future: "asyncio.Future[Any]"
-    begun: float = field(default_factory=time.monotonic)
+    begun: float
     again: bool = False
     alone: bool = False
 
@@ -67,6 +66,7 @@ class Lane:
         self._jobs: deque[Job] = deque()
         self._woken = asyncio.Event()
         self._closing = False
+        self._loop = asyncio.get_running_loop()
         self._runner = asyncio.create_task(self._run(), name="whereby-trigger store")
 
     def submit(self, verb: Verb, piece: Any) -> "asyncio.Future[Any]":
@@ -74,11 +74,11 @@ class Lane:
 
         StoreUnavailable is its outcome where the database is away, StoreError where it refuses the values.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self._closing:
             future.set_exception(StoreUnavailable("the store is closed"))
         else:
-            self._jobs.append(Job(verb, piece, future))
+            self._jobs.append(Job(verb, piece, future, time.monotonic()))
             self._woken.set()
         return future
 

@@ -151,7 +151,7 @@ async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool
 def _decided(decision: Decision, owner: str) -> tuple[Any, ...]:
     return (
         *(decision.seq, decision.id, decision.state, decision.reason, decision.attempts, decision.decided_at),
-        *(json.dumps(decision.errors), owner),
+        *(json.dumps(decision.errors) if decision.errors else "[]", owner),
     )
 
 
