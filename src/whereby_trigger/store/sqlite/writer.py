@@ -21,7 +21,7 @@ RETRY = 0.5
 """Seconds after which work that must not be given up is tried again."""
 
 BATCH = 1000
-"""The most pieces of work in one transaction, so that none holds the file for long."""
+"""Pieces of work after which a transaction takes in no more, so that none holds the file for long."""
 
 REFUSALS_OF_DATA = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
 
@@ -48,7 +48,9 @@ class Writer:
         self._turn = turn
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        # What is handed over in one turn of the loop wakes the thread once.
+        self._gathered: list[Job] = []
+        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._closed = False
         self._seen_version = self._data_version()
         self._next_look = 0.0
@@ -61,14 +63,22 @@ class Writer:
         if self._closed:
             future.set_exception(StoreUnavailable(f"the {self._called} is closed"))
         else:
-            self._jobs.put(Job(work, future, kept))
+            if not self._gathered:
+                self._loop.call_soon(self._hand_over)
+            self._gathered.append(Job(work, future, kept))
         return future
 
     async def close(self, timeout: float) -> None:
         """Commit what was handed over, and end the thread; at most `timeout` seconds are waited."""
         self._closed = True
+        self._hand_over()
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join, timeout)
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for start in range(0, len(gathered), BATCH):
+            self._jobs.put(gathered[start : start + BATCH])
 
     def _run(self) -> None:
         kept: list[Job] = []
@@ -84,12 +94,12 @@ class Writer:
     def _next_batch(self, wait: float) -> tuple[list[Job], bool]:
         batch: list[Job] = []
         try:
-            job = self._jobs.get(timeout=wait)
-            while job is not None:
-                batch.append(job)
-                if len(batch) == BATCH:
+            jobs = self._jobs.get(timeout=wait)
+            while jobs is not None:
+                batch += jobs
+                if len(batch) >= BATCH:
                     return batch, False
-                job = self._jobs.get_nowait()
+                jobs = self._jobs.get_nowait()
         except queue.Empty:
             self._look_for_changes()
             return batch, False
