@@ -72,7 +72,7 @@ def prose(page: Page) -> str:
         f"each looks every {POLL:g} s, give or take a fifth",
         f"seen | within 0.1 s | within {SEEN:.1f} s",
         f"after the death, and somebody looks for it within {SEEN:.1f} s",
-        f"each replica keeps up to {len(LANES) + 1}, one for each kind of writing",
+        f"each replica keeps up to {len(LANES) + 1}, two for deliveries, one for each other kind of writing",
         f"| `max_client_conn` | {len(LANES) + 1} for each replica",
         f"PostgreSQL {OLDEST // 10_000} or later",
         f"`max_rooms` ({DEFAULTS['max_rooms']}) assistants",

@@ -84,7 +84,7 @@ class Store(RoomStore, Protocol):
         ...
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
-        """Read this replica's pending webhooks with a number above `after`, in order of arrival."""
+        """Read this replica's pending webhooks with a number above `after`, each room's in order of arrival."""
         ...
 
     def find(self, query: Query) -> Awaitable[list[Record]]:

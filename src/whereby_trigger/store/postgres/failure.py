@@ -17,7 +17,7 @@ ADVICE = {
     "3D": "create the database, or name another",
     "42501": "grant it, or run `whereby-trigger db migrate` as the role that owns the schema whereby_trigger",
     "42704": "leave that option out of the URL",
-    "53300": "allow it more connections (max_connections; each replica takes up to 7), or put a pooler before it",
+    "53300": "allow it more connections (max_connections; each replica takes up to 8), or put a pooler before it",
     "55P03": "another transaction has locked what is to be changed: see pg_stat_activity for it, and try again",
     "57P03": "try again when it has started",
 }
