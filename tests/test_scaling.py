@@ -28,6 +28,7 @@ from whereby_trigger.running import PING_WITHIN
 from whereby_trigger.store import RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, link, migrate
 from whereby_trigger.store.postgres.checks import CLOCKS_APART, OLDEST
+from whereby_trigger.store.postgres.failure import ADVICE
 from whereby_trigger.store.postgres.store import LANES, PATIENCE, POLL
 from whereby_trigger.store.spill.junction import SPILL_AFTER
 
@@ -97,6 +98,11 @@ def prose(page: Page) -> str:
 )
 def test_the_numbers_of_the_page_are_the_codes(said: str) -> None:
     assert said in prose(SCALING)
+
+
+def test_what_else_tells_of_a_replicas_connections_tells_the_same_number() -> None:
+    assert f"A replica keeps up to {len(LANES) + 1} connections" in prose(OPERATING)
+    assert f"each replica takes up to {len(LANES) + 1})" in ADVICE["53300"]
 
 
 @pytest.mark.parametrize(

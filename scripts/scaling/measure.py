@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import asyncpg
 from msgspec import Struct
 
 from bench.bodies import Body, bodies
 from bench.machine import machine
 from scripts.scaling.assumptions import CHANGES_PER_ASSISTANT, LIVE_ROOMS, ROOMS_EACH, per_second
 from scripts.scaling.figures import Figures, Look
+from tests.support.connecting import connected
 from tests.support.postgres import Server
 from whereby_trigger.store import Arrival, Decision, RoomMove, RoomRequest, RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, lease, rooms
@@ -142,7 +142,7 @@ async def _look(url: str, live: int, times: int) -> Look:
     """Ask what a replica asks twice a second, of a database that is as busy as with so many live rooms."""
     await PostgresStore(url).migrate()
     each, rate = min(ROOMS_EACH, live // 2), per_second(live)
-    async with _connected(url) as connection:
+    async with connected(url) as connection:
         await connection.execute(REPLICAS, live // each)
         await connection.execute(LIVE, live, live // each)
         # As many as were stored in the last ten seconds, and as many before, so that there is an end to what is new.
@@ -181,16 +181,7 @@ async def _opened(url: str) -> AsyncIterator[tuple[Store, Any]]:
     store = PostgresStore(url, lease_ttl=86_400.0)
     await store.open(lambda: None)
     try:
-        async with _connected(url) as connection:
+        async with connected(url) as connection:
             yield store, connection
     finally:
         await store.close()
-
-
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()

@@ -30,8 +30,6 @@ def describe(error: BaseException) -> str:
 def storable(text: str) -> str:
     """Make a text fit for every store: no lone surrogate, no NUL, of bounded length."""
     brief = text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
-    if brief.isascii() and brief.isprintable():
-        return brief
     return brief.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 

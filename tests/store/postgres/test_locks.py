@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, arrival, decision, record
+from tests.support.connecting import connected
 from tests.support.rooms import ask, session
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
@@ -22,15 +22,6 @@ pytestmark = pytest.mark.anyio
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 LOCKED = "SELECT id FROM whereby_trigger.webhooks WHERE id = $1 FOR UPDATE"
 IS_FREE = "SELECT count(*) FROM (SELECT FROM whereby_trigger.webhooks WHERE id = $1 FOR UPDATE SKIP LOCKED) AS free"
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @asynccontextmanager

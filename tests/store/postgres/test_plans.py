@@ -2,13 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
-import asyncpg
 import pytest
 
+from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
 from whereby_trigger.store.postgres import PostgresStore, hearing, lease, rooms, statements
 
@@ -93,15 +92,6 @@ def filled() -> Iterator[str]:
     server.run(FILL, database_of(url))
     yield url
     server.drop_databases()
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def indexes(plan: str) -> set[str]:

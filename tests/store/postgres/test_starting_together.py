@@ -1,13 +1,10 @@
 """Replicas that start at the same time on a database that has no schema yet."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-import asyncpg
 import pytest
 
+from tests.support.connecting import connected
 from tests.support.until import eventually
 from whereby_trigger.store.postgres import PostgresStore
 from whereby_trigger.store.postgres.migrate import migrate
@@ -15,15 +12,6 @@ from whereby_trigger.store.postgres.migrate import migrate
 pytestmark = pytest.mark.anyio
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def test_one_waits_for_the_others_migration_and_finds_nothing_left_to_do(url: str) -> None:

@@ -33,7 +33,7 @@ CLOSE_TIMEOUT = 10.0
 PRUNE_ROWS = 500
 CLAIMED_AT_ONCE = 5000
 LOOK_WITHIN = 30.0
-UPKEEP_WITHIN = 90.0
+LONG_WORK_WITHIN = 90.0
 READ_WITHIN = 10.0
 """Seconds a replica waits for what it reads: nothing is decided while the backlog hangs on a connection gone silent."""
 
@@ -46,7 +46,7 @@ LANES = {
     "rooms": 5.0,
     "lease": 3.0,
     "upkeep": 10.0,
-    "replays": UPKEEP_WITHIN,
+    "replays": LONG_WORK_WITHIN,
 }
 """The connections that write, each opened when it is needed, and the seconds after which it takes an answer for lost.
 
@@ -90,7 +90,7 @@ class PostgresStore:
         return self._address.location
 
     async def open(self, changed: Callable[[], None]) -> None:
-        for warning in await self._once(self._enter, UPKEEP_WITHIN):
+        for warning in await self._once(self._enter, LONG_WORK_WITHIN):
             logger.warning("%s", warning)
         self._reading = Lane(Link(self._address, READ_WITHIN))
         self._writing = _Writing(self._address, changed)
@@ -107,7 +107,7 @@ class PostgresStore:
         self._reading = Lane(Link(self._address, LOOK_WITHIN))
 
     async def migrate(self) -> list[int]:
-        return await self._once(self._migrate, UPKEEP_WITHIN)
+        return await self._once(self._migrate, LONG_WORK_WITHIN)
 
     async def look(self) -> list[Remark]:
         """Look at the database from all sides, and try to write, without leaving anything there.
