@@ -40,7 +40,8 @@ def run(tmp_path: Path, store: str, assistants: Assistants) -> Iterator[Run]:
     with ExitStack() as stack:
 
         def start(*program: str, **env: str) -> Process:
-            return stack.enter_context(Process(list(program), cwd=tmp_path, env=environment | env))
+            # An example prints a line in several pieces, and the log may come between them.
+            return stack.enter_context(Process(list(program), cwd=tmp_path, env=environment | env, apart=True))
 
         yield start
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 COMMAND = str(Path(sys.executable).with_name("whereby-trigger"))
 WITHIN = 20.0
@@ -57,25 +58,30 @@ class Process:
     """Run a program in the background for as long as a `with` block; at its end the program is gone.
 
     `program` is an argument list; the command line's is `whereby_trigger("start", "app.py", "--port", "0")`.
+    With `apart` neither stream can tear a line of the other, and their lines come in no order between them.
     """
 
-    def __init__(self, program: list[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, program: list[str], *, cwd: Path, env: Mapping[str, str] | None = None, apart: bool = False
+    ) -> None:
         self._lines: list[str] = []
         self._seen = 0
         self._news = threading.Condition()
-        self._ended = False
         self.popen = subprocess.Popen(
             program,
             cwd=cwd,
             env=clean_environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
             text=True,
             start_new_session=os.name != "nt",
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._streams = [stream for stream in (self.popen.stdout, self.popen.stderr) if stream is not None]
+        self._open = len(self._streams)
+        self._readers = [threading.Thread(target=self._read, args=(each,), daemon=True) for each in self._streams]
+        for reader in self._readers:
+            reader.start()
 
     @property
     def output(self) -> str:
@@ -87,7 +93,7 @@ class Process:
     def closed(self) -> bool:
         """Whether nobody can print any more: it has ended, and so has every process it started."""
         with self._news:
-            return self._ended
+            return not self._open
 
     def line(self, text: str, within: float = WITHIN) -> str:
         """Wait for the next line that holds a text, after the last one waited for, and give it."""
@@ -99,7 +105,7 @@ class Process:
                     if text in self._lines[self._seen - 1]:
                         return self._lines[self._seen - 1]
                 left = deadline - time.monotonic()
-                if self._ended or left <= 0 or not self._news.wait(left):
+                if not self._open or left <= 0 or not self._news.wait(left):
                     raise AssertionError(f"no line with {text!r} in:\n{''.join(self._lines)}")
 
     def port(self) -> int:
@@ -121,7 +127,7 @@ class Process:
     def wait(self, within: float = WITHIN) -> int:
         """Wait for its end, and for the end of its output, and give its exit code."""
         code = self.popen.wait(within)
-        self._reader.join(within)
+        self._read_out(within)
         return code
 
     def __enter__(self) -> "Process":
@@ -132,9 +138,9 @@ class Process:
     ) -> None:
         self._end_session()
         self.popen.wait(WITHIN)
-        self._reader.join(WITHIN)
-        if self.popen.stdout is not None:
-            self.popen.stdout.close()
+        self._read_out(WITHIN)
+        for stream in self._streams:
+            stream.close()
 
     def _end_session(self) -> None:
         """Kill it and all that it started, what has a process group of its own included."""
@@ -152,15 +158,18 @@ class Process:
             except ProcessLookupError:
                 continue
 
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
             with self._news:
                 self._lines.append(line)
                 self._news.notify_all()
         with self._news:
-            self._ended = True
+            self._open -= 1
             self._news.notify_all()
+
+    def _read_out(self, within: float) -> None:
+        for reader in self._readers:
+            reader.join(within)
 
 
 def whereby_trigger(*arguments: str) -> list[str]:
