@@ -35,6 +35,16 @@ class Protocol(HttpToolsProtocol):
     All else goes the way of ASGI.
     """
 
+    __slots__ = (
+        "_edge",
+        "_exchange",
+        "_header_bytes",
+        "_idle_bytes",
+        "_progress",
+        "awaited_since",
+        "idle_since",
+    )
+
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.awaited_since: float | None = None
