@@ -1,5 +1,6 @@
 """Several of our own processes on one file: servers under load, and the command line beside them."""
 
+import asyncio
 import json
 import sys
 import time
@@ -93,3 +94,17 @@ async def test_a_replica_is_told_of_what_others_write_and_not_of_its_own_writes(
     assert told["writer"] == entered
     await other.close()
     await writer.close()
+
+
+async def test_a_store_that_a_process_opens_twice_is_not_taken_for_closed_by_another(url: str, path: Path) -> None:
+    """Whoever takes itself for the last to close a database removes its journal."""
+    first, second = SqliteStore(url), SqliteStore(url)
+    await first.open(lambda: None)
+    await first.add(arrival("a"))
+    await second.open(lambda: None)
+    look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM version'); c.close()"
+    looking = await asyncio.create_subprocess_exec(sys.executable, "-c", look, path)
+    assert await looking.wait() == 0
+    assert path.with_name("webhooks.db-wal").exists()
+    await second.close()
+    await first.close()

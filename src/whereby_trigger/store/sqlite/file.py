@@ -39,7 +39,9 @@ def create(path: Path, called: str = "store") -> None:
             raise StoreError(
                 f"the {called}'s folder {path.parent} does not exist: create it, or set {called}= to another place"
             )
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Whoever closes a file loses the locks that the process has on it, through other connections too.
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         _sync_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error, called) from error
