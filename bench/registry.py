@@ -26,8 +26,9 @@ TABLES: dict[int, Table] = {
         """\
 wrk sends distinct, signed `room.client.joined` bodies of 550 bytes over 64 connections and 1,000 rooms, as fast as they
 are answered, to one process on one core. The rounds are interleaved: each side has its turn in each round; the figures
-are medians. A round of ours counts only when the store holds every webhook as fired, the listener was called for each,
-and less than a second of work was left when the last was answered; that rest is included in the webhooks per second.
+are medians, and a ratio is the median of the rounds' own, since what slows a machine for minutes slows both sides of a
+round. A round of ours counts only when the store holds every webhook as fired, the listener was called for each, and
+less than a second of work was left when the last was answered; that rest is included in the webhooks per second.
 The peer is a minimal Express endpoint which parses the body, asks an async predicate and emits an event; it verifies
 and stores nothing. The ceiling is our HTTP server with an app that reads the body and answers 200. Latencies
 are wrk's, which has a slow answer count also for the requests that it held up. A line in the log for each delivery is

@@ -23,19 +23,19 @@ OTHERS_AT_MOST = 0.1
 
 
 class Series:
-    """Gather the rounds of one kind."""
+    """Gather the rounds of one kind, by their number among those of the other kinds."""
 
     def __init__(self) -> None:
-        self._rounds: list[Round] = []
+        self._rounds: dict[int, Round] = {}
 
-    def add(self, round: Round) -> None:
-        self._rounds.append(round)
+    def add(self, number: int, round: Round) -> None:
+        self._rounds[number] = round
 
     def median(self, figure: Callable[[Round], float]) -> float:
-        return median(map(figure, self._rounds))
+        return median(map(figure, self._rounds.values()))
 
     def most(self, figure: Callable[[Round], float]) -> float:
-        return max(map(figure, self._rounds))
+        return max(map(figure, self._rounds.values()))
 
     @property
     def speed(self) -> float:
@@ -44,12 +44,24 @@ class Series:
 
     def speeds(self) -> list[Cell]:
         """Give the cells under `SPEED`."""
-        speeds = [round.per_second for round in self._rounds]
+        speeds = [round.per_second for round in self._rounds.values()]
         return [round(self.speed), f"{min(speeds):,.0f} to {max(speeds):,.0f}"]
 
+    def times(self, other: "Series | None") -> float | None:
+        """Give how many times the other's speed this is; None where no round had both.
+
+        It is the median of the rounds' own ratios: what slows a machine for minutes slows both sides of a round.
+        """
+        if other is None:
+            return None
+        both = self._rounds.keys() & other._rounds.keys()
+        ratios = [self._rounds[number].per_second / other._rounds[number].per_second for number in both]
+        return median(ratios) if ratios else None
+
     def ratio_to(self, other: "Series | None") -> Cell:
-        """Give the ratio of the speeds, as a cell."""
-        return None if other is None else f"{self.speed / other.speed:.2f}"
+        """Give how many times the other's speed this is, as a cell."""
+        times = self.times(other)
+        return None if times is None else f"{times:.2f}"
 
     def latencies(self) -> list[Cell]:
         """Give the cells under `LATENCIES`."""

@@ -26,12 +26,12 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
     """Load every number of processes on every side in turn, as many times over as there are rounds."""
     problems, ring = Problems(), Ring(setting, bodies())
     series: dict[tuple[Side, int], Series] = {}
-    for _ in range(dose.rounds):
+    for number in range(dose.rounds):
         for side in dose.sides:
             for processes in dose.processes:
                 with problems.of(f"{NAMES[side]}, {processes}"):
                     measured = await several(setting, ring, side, processes, dose.webhooks, dose.connections)
-                    series.setdefault((side, processes), Series()).add(measured)
+                    series.setdefault((side, processes), Series()).add(number, measured)
     names = {(side, processes): f"{NAMES[side]}, {processes}" for side, processes in series}
     trust = doubts({names[entry]: one for entry, one in series.items()})
     figures = [

@@ -71,10 +71,11 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
 
 async def _measure(setting: Setting, side: Side, dose: Dose, urls: dict[int, str], series: dict[int, Series]) -> None:
     ring = Ring(setting, bodies())
-    for _ in range(dose.rounds):
+    for number in range(dose.rounds):
         for size in dose.sizes:
             async with setting.up(side, url=urls.get(size)) as server:
-                series.setdefault(size, Series()).add(await ring.round([server], dose.webhooks, dose.connections))
+                measured = await ring.round([server], dose.webhooks, dose.connections)
+            series.setdefault(size, Series()).add(number, measured)
 
 
 def _throughputs(grown: dict[Side, Grown]) -> Grid:
@@ -126,9 +127,8 @@ def _footprints(grown: dict[Side, Grown]) -> Grid:
 
 def _verdicts(grown: dict[Side, Grown], dose: Dose) -> Iterator[Verdict]:
     sqlite = grown.get(SQLITE, Grown())
-    if GROWN in sqlite.series and 0 in sqlite.series:
-        cost = 1 - sqlite.series[GROWN].speed / sqlite.series[0].speed
-        yield Verdict(GROWTH_TARGET, f"{cost:.0%}", cost <= 0.10)
+    if GROWN in sqlite.series and (times := sqlite.series[GROWN].times(sqlite.series.get(0))):
+        yield Verdict(GROWTH_TARGET, f"{1 - times:.0%}", times >= 0.90)
     if sqlite.starts and (dose.started, dose.pending) == (STARTED, PENDING):
         slowest = max(each.answered for each in sqlite.starts)
         yield Verdict(START_TARGET, f"{slowest:.2f} s, the slowest of {len(sqlite.starts)}", slowest <= 2)

@@ -48,11 +48,11 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
     problems, ring = Problems(), Ring(setting, bodies())
     served: dict[int, Series] = {}
     alone: dict[int, list[Alone]] = {}
-    for _ in range(dose.rounds):
+    for number in range(dose.rounds):
         for replicas in dose.replicas:
             with problems.of(f"{replicas} replicas"):
                 measured = await several(setting, ring, POSTGRES, replicas, dose.webhooks, dose.connections)
-                served.setdefault(replicas, Series()).add(measured)
+                served.setdefault(replicas, Series()).add(number, measured)
         for connections in dose.alone:
             with problems.of(f"PostgreSQL by itself, {connections} connections"):
                 alone.setdefault(connections, []).append(await _alone(setting, connections, dose))

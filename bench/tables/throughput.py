@@ -49,12 +49,12 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
     series: dict[Entry, Series] = {}
     problems = Problems()
     ring = Ring(setting, bodies())
-    for _ in range(dose.rounds):
+    for number in range(dose.rounds):
         for side, form in entries(dose):
             with problems.of(_name((side, form))):
                 async with setting.up(side, options=OPTIONS[form]) as server:
                     measured = await ring.round([server], dose.webhooks, dose.connections)
-                series.setdefault((side, form), Series()).add(measured)
+                series.setdefault((side, form), Series()).add(number, measured)
     return Outcome(_grids(series), list(_verdicts(series)), problems.all, list(_doubts(series)))
 
 
@@ -76,18 +76,15 @@ def _grids(series: dict[Entry, Series]) -> list[Grid]:
 def _verdicts(series: dict[Entry, Series]) -> Iterator[Verdict]:
     peer, sqlite = series.get((PEER, ASYNC)), series.get((SQLITE, ASYNC))
     postgres, sync = series.get((POSTGRES, ASYNC)), series.get((SQLITE, SYNC))
-    if peer and sqlite:
-        ratio = sqlite.speed / peer.speed
-        yield Verdict(SQLITE_TARGET, f"{ratio:.2f} times", ratio >= 2.5)
-    if peer and postgres:
-        ratio = postgres.speed / peer.speed
-        yield Verdict(POSTGRES_TARGET, f"{ratio:.2f} times", ratio >= 1.5)
+    if sqlite and (times := sqlite.times(peer)):
+        yield Verdict(SQLITE_TARGET, f"{times:.2f} times", times >= 2.5)
+    if postgres and (times := postgres.times(peer)):
+        yield Verdict(POSTGRES_TARGET, f"{times:.2f} times", times >= 1.5)
     if peer and sqlite:
         ours, theirs = (one.median(lambda round: round.p99) for one in (sqlite, peer))
         yield Verdict(P99_TARGET, f"{ours:.1f} ms, the peer's {theirs:.1f} ms", ours < theirs)
-    if sqlite and sync:
-        more = sqlite.speed / sync.speed - 1
-        yield Verdict(SYNC_TARGET, f"{more:+.0%}", more <= 0.15)
+    if sqlite and (times := sqlite.times(sync)):
+        yield Verdict(SYNC_TARGET, f"{times - 1:+.0%}", times <= 1.15)
 
 
 def _doubts(series: dict[Entry, Series]) -> Iterator[str]:
