@@ -51,6 +51,14 @@ async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_link_to_a_file_that_is_not_there_yet_makes_that_file(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.db", tmp_path / "target.db"
+    link.symlink_to(target)
+    await make(f"sqlite:///{link}")
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert link.is_symlink()
+
+
 async def test_a_folder_is_no_store(tmp_path: Path) -> None:
     assert "is a folder: name a file in it" in await why_not(SqliteStore(f"sqlite:///{tmp_path}"))
 

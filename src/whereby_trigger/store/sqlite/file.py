@@ -1,5 +1,6 @@
 """The database file: found by its URL, opened so that a commit is on disk, and refused with the reason."""
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -39,9 +40,9 @@ def create(path: Path, called: str = "store") -> None:
             raise StoreError(
                 f"the {called}'s folder {path.parent} does not exist: create it, or set {called}= to another place"
             )
-        # Whoever closes a file loses the locks that the process has on it, through other connections too.
-        if not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # One that is there is not even opened: who closes it loses the locks that the process has on it elsewhere.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         _sync_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error, called) from error
