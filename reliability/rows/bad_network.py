@@ -36,8 +36,8 @@ class Cell:
 
     def __init__(self, folder: Path, stores: PostgresStores, seed: int) -> None:
         folder.mkdir()
-        self._url, self._emissions = stores.new(folder), folder / "emissions"
-        self._load = Load(folder, seed)
+        self.url, self._emissions = stores.new(folder), folder / "emissions"
+        self.load = Load(folder, seed)
         self._stack = AsyncExitStack()
         self._link = Link(stores.server.port)
         self.problems: list[str] = []
@@ -47,46 +47,53 @@ class Cell:
 
     async def start(self) -> None:
         await self._stack.enter_async_context(self._link)
-        receivers = Receivers(self._link.through(self._url), self._emissions)
-        self._stack.push_async_callback(receivers.close)
-        self._receiver = await receivers.start()
-        self._load.sender.port = await self._receiver.listening()
+        self._receivers = Receivers(self._link.through(self.url), self._emissions)
+        self._stack.push_async_callback(self._receivers.close)
+        self._receiver = await self._receivers.start()
+        self.load.sender.port = await self._receiver.listening()
 
     async def dose(self, fault: str) -> None:
         """Put the fault on the link, deliver, take it away; wait until a delivery is answered 200, and all decided."""
-        item, torn = self._load.next(), self._link.torn
+        item, torn = self.load.next(), self._link.torn
         FAULTS[fault](self._link, item)
-        await self._load.deliver(item, retries=0)
-        answer = self._load.sender.each[-1]
+        await self.load.deliver(item, retries=0)
+        answer = self.load.sender.each[-1]
         self.answered[fault].append(answer.seconds)
         if answer.seconds > ANSWER_WITHIN or answer.status not in (200, 503):
             self.problems.append(f"{fault}: answered {answer.status} after {answer.seconds:.2f} s")
         if fault == "reset in mid-answer" and self._link.torn == torn:
             self.problems.append(f"{fault}: no answer was torn")
         self._link.heal()
-        healed, again = boot_time(), self._load.next()
-        while await self._load.deliver(again, retries=0) != 200:
+        healed, again = boot_time(), self.load.next()
+        while await self.load.deliver(again, retries=0) != 200:
             if boot_time() > healed + RECOVERS_WITHIN:
                 self.problems.append(f"{fault}: not recovered {RECOVERS_WITHIN:g} s after the link was healed")
                 return
             await asyncio.sleep(LOOK)
         self.recovered[fault].append(boot_time() - healed)
         try:
-            async with viewing(self._url) as view:
+            async with viewing(self.url) as view:
                 await view.until_decided(DECIDES_WITHIN)
         except TimeoutError:
             self.problems.append(f"{fault}: undecided {DECIDES_WITHIN:g} s after the link was healed")
         self.decided[fault].append(boot_time() - healed)
 
     async def reckon(self) -> Evidence:
-        async with viewing(self._url) as view:
+        """Stop the receiver and look at everything.
+
+        What it gave up may be committed after it has looked for the last time; that is the next start's to decide.
+        """
+        await self._receiver.stop()
+        again = await self._receivers.start()
+        await again.listening()
+        async with viewing(self.url) as view:
             await view.until_decided()
-            await self._receiver.stop()
-            return self._load.evidence(await view.records(), read_emissions(self._emissions), recounted=True)
+            await again.stop()
+            return self.load.evidence(await view.records(), read_emissions(self._emissions), recounted=True)
 
     async def close(self) -> None:
         await self._stack.aclose()
-        self._load.close()
+        self.load.close()
 
 
 async def run(
