@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.clock import JumpingClock
 from tests.support.supervised import Assistants, Supervised
-from tests.support.until import eventually
+from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.assist import Session
 from whereby_trigger.assist.follow import End, How
 from whereby_trigger.assist.runs import Run
@@ -71,7 +71,7 @@ async def test_a_hand_over_ends_every_assistant_and_another_replica_has_its_room
         await one.supervisor.hand_over("the replica is draining")
         assert assistants.sessions["a"].ended.reason == "the replica is draining"
         for name in "ab":
-            room = await two.reaches(LIVE, name, attempt=2, within=1.0)
+            room = await two.reaches(LIVE, name, attempt=2, within=AT_ONCE)
             assert (room.owner, room.restarts) == (two.store.replica, 0)
         assert assistants.most == 2
 
@@ -87,7 +87,7 @@ async def test_a_replica_that_closes_gives_its_rooms_to_another_within_a_second(
             await leaving.reaches(LIVE, "a")
             assistants.let_go("busy")
             await leaving.reaches(ENDED, "busy")
-        await other.reaches(LIVE, "a", attempt=2, within=1.0)
+        await other.reaches(LIVE, "a", attempt=2, within=AT_ONCE)
 
 
 async def test_one_that_leaves_after_the_hand_over_was_called_off_is_not_taken_for_done(store: Stores) -> None:

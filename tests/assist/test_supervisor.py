@@ -9,7 +9,7 @@ import pytest
 from tests.support.arrivals import arrival
 from tests.support.clock import JumpingClock
 from tests.support.supervised import Assistants, Supervised
-from tests.support.until import eventually
+from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.assist import Session, follow
 from whereby_trigger.assist.follow import End
 from whereby_trigger.assist.runs import Run
@@ -80,7 +80,7 @@ async def test_a_session_is_told_what_fired_and_what_came_after(store: Stores, a
         assert session.webhook == joined
         assert session.humans == 1
         await two.store.add(arrival(left.id, body=left.raw))
-        await eventually(lambda: session.humans == 0, within=1.0)
+        await eventually(lambda: session.humans == 0, within=AT_ONCE)
         assert await anext(session.webhooks()) == left
 
 
@@ -220,7 +220,7 @@ async def test_a_request_to_stop_reaches_the_replica_that_runs_the_assistant_wit
         await one.ask()
         await one.reaches(LIVE)
         await two.stop()
-        await eventually(lambda: assistants.there == [], within=1.0)
+        await eventually(lambda: assistants.there == [], within=AT_ONCE)
         room = await two.reaches(ENDED)
         assert room.reason == "stopped by hand"
         assert assistants.sessions["visit-1"].ended.reason == "stopped by hand"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.http import Answer, ask, connected, delivery, request, signature
 from tests.support.receiver import Receiver
-from tests.support.until import eventually
+from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
 
@@ -135,7 +135,7 @@ async def test_too_long_a_body_is_answered_413_before_any_of_it_is_sent(receiver
             answer = await connection.ask(request("POST", "/", [signature(JOINED), ("Content-Length", length)]))
             assert answer is not None, length
             assert (answer.status, answer.headers["connection"]) == (413, "close")
-            assert await connection.closed() < 1
+            assert await connection.closed() < AT_ONCE
 
 
 async def test_a_body_without_a_length_is_taken_in_chunks(receiver: Receiver) -> None:
@@ -159,7 +159,7 @@ async def test_an_endless_body_in_chunks_is_answered_413_and_closed(receiver: Re
         answer = await connection.answer()
         assert answer is not None
         assert answer.status == 413
-        assert await connection.closed() < 1
+        assert await connection.closed() < AT_ONCE
     assert await receiver.records() == []
 
 
@@ -194,7 +194,7 @@ async def test_a_request_that_stays_incomplete_is_closed(receiver: Receiver, mon
         return time.monotonic() - started
 
     waits = await asyncio.gather(*map(send, INCOMPLETE.values()))
-    assert max(waits) < 2, dict(zip(INCOMPLETE, waits, strict=True))
+    assert max(waits) < 1.5 + AT_ONCE, dict(zip(INCOMPLETE, waits, strict=True))
     assert await receiver.records() == []
 
 
@@ -210,7 +210,7 @@ async def test_a_sender_of_a_byte_now_and_then_is_closed_all_the_same(
             return connection.hung_up
 
         await connection.send(b"POST / HTTP/1.1\r\nX: ")
-        await eventually(trickle, within=3)
+        await eventually(trickle, within=1.5 + AT_ONCE)
     assert time.monotonic() - started > 0.5
 
 

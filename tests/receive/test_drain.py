@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.asgi import post
 from tests.support.receiver import Receiver
+from tests.support.until import AT_ONCE
 from whereby_trigger import Trigger
 from whereby_trigger.store import State
 from whereby_trigger.store.sqlite import SqliteStore
@@ -49,5 +50,5 @@ async def test_what_is_acknowledged_before_the_first_look_at_the_backlog_is_deci
 
 async def test_a_drain_does_not_wait_beyond_its_time_for_a_look_that_cannot_be_had(tmp_path: Path) -> None:
     async with Receiver(tmp_path, store=BusyStore) as receiver:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(AT_ONCE):
             await receiver.running.drain(0.2, asyncio.Event())

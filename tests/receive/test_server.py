@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.http import SECRET, Answer, ask, connected, delivery, request, signature
 from tests.support.receiver import HeldStore, Receiver
-from tests.support.until import eventually
+from tests.support.until import AT_ONCE, eventually
 from whereby_trigger import AddressError
 from whereby_trigger.receive import bind
 from whereby_trigger.testing import webhook
@@ -111,7 +111,7 @@ async def test_who_wants_its_connection_closed_is_answered_and_has_it_closed(rec
         answer = await connection.ask(asking)
         assert answer is not None
         assert (answer.status, answer.headers["connection"]) == (200 if secret == SECRET else 401, "close")
-        assert await connection.closed() < 1
+        assert await connection.closed() < AT_ONCE
 
 
 async def test_who_hangs_up_before_its_body_is_there_or_its_answer_leaves_no_place_taken(receiver: Receiver) -> None:
@@ -144,7 +144,7 @@ async def test_http_1_0_is_spoken(receiver: Receiver) -> None:
         answer = await connection.ask(data)
         assert answer is not None
         assert answer.status == 200
-        assert await connection.closed() < 1
+        assert await connection.closed() < AT_ONCE
 
 
 async def test_who_wants_another_protocol_is_answered_in_this_one(receiver: Receiver) -> None:
@@ -264,10 +264,10 @@ async def test_at_its_end_the_server_hangs_up_on_requests_that_do_not_come_to_th
         assert await idle.ask(request()) is not None
         await stalled.send(delivery(JOINED)[:-10])
         await eventually(lambda: receiver.edge.waiting.requests)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(AT_ONCE):
             await receiver.server.close(0.3)
         assert await stalled.answer() is None
-        assert await idle.closed() < 1
+        assert await idle.closed() < AT_ONCE
         assert await receiver.records() == []
     assert "Traceback" not in log()
     assert "ERROR" not in log()

@@ -11,7 +11,7 @@ import pytest
 from tests.support.asgi import Upload, call, post
 from tests.support.http import ask, delivery, request
 from tests.support.receiver import HeldStore, Receiver
-from tests.support.until import eventually
+from tests.support.until import AT_ONCE, eventually
 from whereby_trigger import Trigger
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
@@ -43,7 +43,7 @@ async def test_a_delivery_waits_for_a_slow_store_and_then_hears_503(
     answer = await ask(receiver.port, delivery(BODY))
     assert answer is not None
     assert (answer.status, answer.headers["retry-after"], answer.body) == (503, "5", b"")
-    assert 0.3 <= time.monotonic() - started < 1
+    assert 0.3 <= time.monotonic() - started < AT_ONCE
 
 
 async def test_the_wait_counts_from_the_first_byte(
@@ -53,7 +53,7 @@ async def test_the_wait_counts_from_the_first_byte(
     monkeypatch.setattr("whereby_trigger.receive.reception.ANSWER_WITHIN", 0)
     started = time.monotonic()
     assert (await post(receiver.edge, BODY)).status == 503
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < AT_ONCE
     assert store.asked == 1
 
 
@@ -104,7 +104,7 @@ async def test_2000_deliveries_may_wait_and_one_more_hears_503_at_once(held: tup
     answer = await ask(receiver.port, delivery(BODY))
     assert answer is not None
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < AT_ONCE
     store.go.set()
     assert {(await one).status for one in waiting} == {200}
     assert (await post(receiver.edge, BODY)).status == 200
@@ -134,7 +134,7 @@ async def test_64_mib_may_wait_and_beyond_it_503_is_heard_at_once(held: tuple[Re
     await eventually(lambda: store.asked == 256)
     started = time.monotonic()
     assert (await post(receiver.edge, BODY)).status == 503
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < AT_ONCE
     store.go.set()
     assert {(await one).status for one in waiting} == {200}
     assert (await post(receiver.edge, BODY)).status == 200
