@@ -226,3 +226,16 @@ async def test_a_full_disk_refuses_gives_out_what_it_has_and_recovers_unaided(ur
     assert int(refused) > 10
     assert reason.startswith("the spill takes no writes now: ")
     assert (int(full), int(after), int(left)) == (int(taken), 1, 0)
+
+
+async def test_a_file_that_is_deleted_while_in_use_takes_nothing_more_and_still_gives_out_what_it_has(
+    spool: Spool, path: Path
+) -> None:
+    await spool.append(arrival("before"))
+    path.unlink()
+    for refused in (spool.append(arrival("after")), spool.ping()):
+        with pytest.raises(StoreUnavailable, match=r"the spill takes no writes now: .* was deleted or moved"):
+            await refused
+    (before,) = await spool.head()
+    await spool.remove([before.seq])
+    assert spool.length == 0

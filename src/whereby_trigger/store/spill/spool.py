@@ -51,6 +51,7 @@ class Spool:
         Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
         """
         connection, turn, self.length = await asyncio.to_thread(opening.enter, self.path)
+        self._identity = file.Identity(self.path)
         self._writer = Writer(connection, turn, lambda: None, opening.CALLED)
 
     async def close(self) -> None:
@@ -63,6 +64,7 @@ class Spool:
         """Add a delivery at the end."""
 
         def work(connection: sqlite3.Connection) -> None:
+            self._identity.check()
             connection.execute(APPEND, (msgpack.encode(arrival),))
 
         # Counted from now on: nobody may overtake what is on its way into the file.
@@ -96,7 +98,12 @@ class Spool:
 
     def ping(self) -> Awaitable[None]:
         """Write something small, to tell whether the disk takes it."""
-        return self._opened.submit(lambda connection: connection.execute(PING).close())
+
+        def work(connection: sqlite3.Connection) -> None:
+            self._identity.check()
+            connection.execute(PING).close()
+
+        return self._opened.submit(work)
 
     @property
     def _opened(self) -> Writer:

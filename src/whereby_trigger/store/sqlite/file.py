@@ -84,6 +84,26 @@ def make_durable(connection: sqlite3.Connection, path: Path, called: str = "stor
         )
 
 
+class Identity:
+    """Know which file was opened, to notice when it is there no longer: what is committed to it then is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened = os.stat(path)
+
+    def check(self) -> None:
+        """Raise OSError where the file was deleted, moved or replaced."""
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self._path} was deleted or moved while it was in use: {_PUT_BACK}") from None
+        if not os.path.samestat(self._opened, there):
+            raise FileExistsError(f"{self._path} was replaced while it was in use: {_PUT_BACK}")
+
+
+_PUT_BACK = "put it back, or start again to go on with what is there then"
+
+
 def opening_failed(path: Path, error: sqlite3.Error, called: str = "store") -> StoreError:
     """Say in words why a database cannot be opened."""
     text = str(error)

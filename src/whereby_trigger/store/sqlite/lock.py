@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from whereby_trigger.store.sqlite.file import Identity
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -79,6 +81,22 @@ class FileLock:
 
     def close(self) -> None:
         _close_file(self._descriptor)
+
+
+class Turn(FileLock):
+    """Queue for a database among processes; raises OSError where it is there no longer, as `Identity` tells."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(database.with_name(f"{database.name}-lock"))
+        self._identity = Identity(database)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        try:
+            self._identity.check()
+        except OSError:
+            self.release()
+            raise
 
 
 class LifeLock:

@@ -9,9 +9,9 @@ from pathlib import Path
 from whereby_trigger.boot import BootClock
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.sqlite import file, lease, migrate
-from whereby_trigger.store.sqlite.lock import FileLock, LifeLock
+from whereby_trigger.store.sqlite.lock import LifeLock, Turn
 
-Entered = tuple[sqlite3.Connection, sqlite3.Connection, FileLock, LifeLock]
+Entered = tuple[sqlite3.Connection, sqlite3.Connection, Turn, LifeLock]
 
 
 def enter(path: Path, replica: str, ttl: float, clock: BootClock, now: float) -> Entered:
@@ -57,13 +57,13 @@ def look_into(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def _writable(path: Path, undo: ExitStack) -> tuple[sqlite3.Connection, FileLock]:
+def _writable(path: Path, undo: ExitStack) -> tuple[sqlite3.Connection, Turn]:
     file.create(path)
     connection = file.connect(path)
     undo.callback(connection.close)
     # Before anything is changed: the file may be another program's.
     migrate.check_admitted(connection, path)
-    turn = FileLock(path.with_name(path.name + "-lock"))
+    turn = Turn(path)
     undo.callback(turn.close)
     return connection, turn
 
