@@ -212,13 +212,14 @@ def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
     return bool((os.environ if environ is None else environ).get("PORT"))
 
 
-def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | None, Path]:
-    """Tell which of PostgreSQL's services the environment names, and the file that describes them.
+def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | None, Path, str]:
+    """Tell which of PostgreSQL's services the environment names, the file that describes them, and the host it names.
 
-    Source: PostgreSQL docs, libpq, Environment Variables (PGSERVICE, PGSERVICEFILE).
+    Source: PostgreSQL docs, libpq, Environment Variables (PGSERVICE, PGSERVICEFILE, PGHOST).
     """
     environ = os.environ if environ is None else environ
-    return environ.get("PGSERVICE"), Path(environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf"))
+    file = environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
+    return environ.get("PGSERVICE"), Path(file), environ.get("PGHOST", "")
 
 
 def foreign_environment() -> dict[str, str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from whereby_trigger.config import postgres_services
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store.postgres.address import address_of
 from whereby_trigger.store.postgres.services import Services
@@ -109,3 +110,11 @@ def test_a_service_file_that_is_missing_is_named(tmp_path: Path) -> None:
 )
 def test_the_names_to_look_up_are_those_of_its_hosts(url: str, hosts: tuple[str, ...]) -> None:
     assert address_of(url).hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [("postgresql://", ("b.example",)), ("postgresql://a.example", ("a.example",)), ("postgresql:///x?host=/run", ())],
+)
+def test_the_environment_names_the_host_where_the_url_does_not(url: str, hosts: tuple[str, ...]) -> None:
+    assert address_of(url, Services(*postgres_services({"PGHOST": "b.example"}))).hosts == hosts

@@ -29,7 +29,7 @@ HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 class Address(NamedTuple):
     """Hold the URL for the driver, and the one for a person.
 
-    `pooler` tells whether a pooler is between, None: to be found out; `hosts` are the names in the URL, if any.
+    `pooler` tells whether a pooler is between, None: to be found out; `hosts` are the names to look up, if any.
     """
 
     dsn: str
@@ -59,7 +59,7 @@ def address_of(url: str, services: Services = NO_SERVICES) -> Address:
     passed = urlencode({name: value for name, value in options.items() if name not in NOT_PASSED})
     # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
     dsn = f"postgresql://{parts.netloc}{parts.path.rstrip('/')}" + ("?" + passed if passed else "")
-    names = tuple(_names(unquote(hosts) or options.get("host", "")))
+    names = tuple(_names(unquote(hosts) or options.get("host") or services.host))
     return Address(dsn, f"postgresql://{where}", None if told is None else ANSWERS[told], names)
 
 

@@ -10,10 +10,14 @@ from whereby_trigger.errors import ConfigError
 
 
 class Services(NamedTuple):
-    """Hold what the environment says of services: the one to use where a URL names none, and the file they are in."""
+    """Hold what the environment says of services: the one to use where a URL names none, and the file they are in.
+
+    `host` is the database's where neither a URL nor a service names one.
+    """
 
     default: str | None = None
     file: Path | None = None
+    host: str = ""
 
     def options(self, name: str | None) -> Mapping[str, str]:
         """Give the options of a service, of the default one where no name is given, with its name as `service`.
