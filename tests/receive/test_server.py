@@ -16,6 +16,7 @@ from tests.support.receiver import HeldStore, Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger import AddressError
 from whereby_trigger.receive import bind
+from whereby_trigger.receive.server import Protocol
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +283,19 @@ async def test_a_connection_on_which_no_more_comes_is_closed(receiver: Receiver,
             assert answer is not None
             assert answer.status == 200
         assert await connection.closed() < 4
+
+
+async def test_a_load_balancer_is_the_first_to_close_an_idle_connection(receiver: Receiver) -> None:
+    """Source: Google Cloud docs, backend keepalive timeout, 600 s; AWS docs, connection idle timeout, 60 s."""
+    async with connected(receiver.port) as connection:
+        assert await connection.ask(delivery(JOINED)) is not None
+        (protocol,) = receiver.server.server_state.connections
+        assert isinstance(protocol, Protocol)
+        answered = asyncio.get_running_loop().time()
+        protocol.close_if_stalled(answered + 600)
+        assert await connection.ask(delivery(JOINED)) is not None
+        protocol.close_if_stalled(answered + 640)
+        assert await connection.closed() < AT_ONCE
 
 
 async def test_a_connection_that_ended_is_forgotten_without_a_collection(receiver: Receiver) -> None:

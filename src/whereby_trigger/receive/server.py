@@ -22,6 +22,12 @@ LOOK_EVERY = 5
 LOOK_AHEAD = 1.0
 """Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
 
+IDLE_WITHIN = 620
+"""Seconds that a connection may be idle: longer than load balancers keep theirs, 60 (AWS) to 600 (Google Cloud).
+
+Else they send a delivery over one that is just being closed, and answer 502 for us.
+"""
+
 SHUTDOWN_WITHIN = 5.0
 """Seconds that requests get to finish at the end: more than one may wait for the store."""
 
@@ -163,6 +169,7 @@ class Server(uvicorn.Server):
             server_header=False,
             date_header=False,
             proxy_headers=False,
+            timeout_keep_alive=IDLE_WITHIN,
         )
         super().__init__(config)
         self._listener = listener
