@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from whereby_trigger.store.futures import let_pass
 from whereby_trigger.store.postgres.address import Address
 from whereby_trigger.store.postgres.look_up import look_up
 
@@ -100,6 +101,7 @@ async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within:
         if late:
             connection.terminate()
             await asyncio.wait({working})
+            let_pass(working)
     if late and working.exception() is not None:
         raise TimeoutError(f"no answer within {within:g} s")
     return working.result()
