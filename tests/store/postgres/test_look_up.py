@@ -1,5 +1,6 @@
 """A resolver that does not answer holds nobody up, and nobody hears of it later."""
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import sys
 import pytest
 
 from tests.support.process import WITHIN, clean_environment
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store.postgres import PostgresStore
 from whereby_trigger.store.postgres.look_up import look_up
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +35,14 @@ async def test_a_name_that_is_known_is_found_whichever_of_several_it_is() -> Non
 async def test_names_that_are_all_unknown_are_an_error() -> None:
     with pytest.raises(socket.gaierror):
         await look_up(("no.such.host.invalid",))
+
+
+@pytest.mark.parametrize("host", ["db..internal", "d" * 64 + ".example"])
+async def test_a_name_that_cannot_be_one_is_said_to_be_none_at_once(host: str) -> None:
+    with pytest.raises(UnicodeError):
+        await asyncio.wait_for(look_up((host,)), WITHIN)
+    with pytest.raises(StoreError, match=r"cannot be found: .*; correct its URL"):
+        await PostgresStore(f"postgresql://{host}/x").peek()
 
 
 def test_a_resolver_that_does_not_answer_is_left_and_the_program_ends() -> None:

@@ -11,14 +11,14 @@ async def look_up(hosts: Sequence[str]) -> None:
     """Wait until the name of one of these hosts is found; there is nothing to wait for where there are none.
 
     An event loop waits at its end for what it looks up itself, and complains of what nobody waits for any more.
-    Raises OSError where none is known.
+    Raises OSError where none is known, UnicodeError where none can be a name.
     """
     if not hosts:
         return
     loop = asyncio.get_running_loop()
     found: asyncio.Future[None] = loop.create_future()
 
-    def tell(error: OSError | None) -> None:
+    def tell(error: Exception | None) -> None:
         if found.done():
             return
         if error is None:
@@ -36,13 +36,13 @@ async def look_up(hosts: Sequence[str]) -> None:
     await found
 
 
-def _error_of(hosts: Sequence[str]) -> OSError | None:
+def _error_of(hosts: Sequence[str]) -> Exception | None:
     """Find the first host that is known; give the last error where none is."""
-    unknown: OSError | None = None
+    unknown: Exception | None = None
     for host in hosts:
         try:
             socket.getaddrinfo(host, None)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             unknown = error
         else:
             return None
