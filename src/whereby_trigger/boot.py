@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 BootClock = Callable[[], tuple[str, float]]
@@ -19,8 +20,9 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC) if sys.platform == "darwin" else time.monotonic()
 
 
+@cache
 def boot_id() -> str:
-    """Tell which start of the machine this is; "" where the platform does not say."""
+    """Tell which start of the machine this is, as long as this process lives; "" where the platform does not say."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:

@@ -43,6 +43,17 @@ async def test_a_lease_of_another_start_of_the_machine_is_not_renewed(clock: Jum
     assert not await store.renew(TTL)
 
 
+async def test_a_lease_is_renewed_while_nothing_can_be_opened(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(url, TTL)
+    await store.open(lambda: None)
+    # As with no file descriptor to spare: which start of the machine this is cannot be read again.
+    monkeypatch.setattr("whereby_trigger.boot.BOOT_ID", tmp_path / "none")
+    assert await store.renew(TTL)
+    await store.close()
+
+
 async def test_the_lease_of_another_start_of_the_machine_is_void(url: str, clock: JumpingClock, store: Store) -> None:
     await bring_to(store, RoomState.LIVE)
     clock.reboot()
