@@ -1,6 +1,7 @@
 """The lease kept on a real store, with a short time: renewed, endangered, lost, and had again under a new id."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from tests.support.rooms import ask, newest
 from tests.support.supervised import Assistants, Function
 from tests.support.until import eventually
 from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, Tenure, Watchdog, launcher
+from whereby_trigger.assist.lease import Lease
 from whereby_trigger.boot import boot_time
+from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.store.sqlite.lock import FileLock
@@ -116,6 +119,43 @@ async def test_a_lease_is_renewed_for_as_long_as_the_store_is_there(path: Path, 
             await eventually(lambda at=replica.tenure.lease.deadline: replica.tenure.lease.deadline > at)  # type: ignore[misc]
         assert assistants.started == [("visit-1", 1)]
         assert replica.dropped == 0
+
+
+class Unanswered(SqliteStore):
+    """Keep whoever renews a lease waiting."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.answers: list[asyncio.Future[bool]] = []
+
+    def renew(self, ttl: float) -> "asyncio.Future[bool]":
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+
+async def test_a_renewal_that_fails_when_the_lease_is_lost_already_is_nothing_for_asyncio_to_complain_of(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, lost = Unanswered(f"sqlite:///{path}"), asyncio.Event()
+    await store.open(lambda: None)
+
+    async def note() -> None:
+        lost.set()
+
+    lease = Lease(store, 0.3, extended=lambda deadline: None, endangered=note, lost=note)
+    lease.begin(boot_time())
+    keeping = asyncio.create_task(lease.keep())
+    await eventually(lambda: store.answers and boot_time() > lease.deadline and lost.is_set())
+    await eventually(lambda: len(store.answers) > 1)
+    keeping.cancel()
+    await asyncio.wait({keeping})
+    for answer in store.answers:
+        answer.set_exception(StoreUnavailable("the store is away"))
+    store.answers.clear()
+    del answer
+    await store.close()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_the_deadline_counts_from_when_the_renewal_was_sent_and_leaves_a_margin(path: Path) -> None:

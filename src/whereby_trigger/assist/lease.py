@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from whereby_trigger.boot import boot_time
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Store
+from whereby_trigger.store.futures import let_pass
 
 logger = logging.getLogger("whereby_trigger.assist")
 
@@ -70,6 +71,8 @@ class Lease:
         """Renew once; None where the store has not said yet."""
         if self._asked is None:
             self._asked = boot_time(), asyncio.ensure_future(self._store.renew(self._ttl))
+            # Nobody waits for it any more once the lease is lost.
+            self._asked[1].add_done_callback(let_pass)
         sent, answer = self._asked
         await asyncio.wait({answer}, timeout=self._margin)
         if not answer.done():
