@@ -130,6 +130,18 @@ async def test_calls_that_end_right_at_the_limit_are_neither_lost_nor_run_beside
         ended = end
 
 
+async def test_a_call_that_nobody_waits_for_any_more_is_not_made() -> None:
+    thread = UserThread(limit=30)
+    let_go, made = threading.Event(), list[str]()
+    first = thread.run(let_go.wait)
+    dropped, last = thread.run(made.append, "dropped"), thread.run(made.append, "last")
+    dropped.cancel()
+    let_go.set()
+    await asyncio.gather(first, last)
+    thread.close()
+    assert made == ["last"]
+
+
 async def test_what_has_not_begun_is_dropped_when_the_thread_is_closed() -> None:
     thread = UserThread(limit=30)
     let_go, begun, ended = threading.Event(), threading.Event(), threading.Event()

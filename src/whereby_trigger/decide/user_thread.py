@@ -146,6 +146,8 @@ class _Worker:
 
     def _next(self) -> Call | None:
         with self._turn:
+            while self._calls and self._calls[0].future.cancelled():
+                self._calls.popleft()
             self.current = self._calls.popleft() if self._calls else None
             if self.current is not None:
                 self.current.started = self.loop.time()
