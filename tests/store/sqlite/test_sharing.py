@@ -41,6 +41,22 @@ async def replay(url: str) -> int:
     return len(replayed)
 
 
+async def test_replicas_that_reach_one_file_by_different_names_know_each_other(tmp_path: Path) -> None:
+    shared, release = tmp_path / "shared", tmp_path / "release"
+    shared.mkdir()
+    release.mkdir()
+    (release / "webhooks.db").symlink_to(shared / "webhooks.db")
+    stores = [SqliteStore(f"sqlite:///{folder}/webhooks.db", lease_ttl=30) for folder in (release, shared)]
+    for store in stores:
+        await store.open(lambda: None)
+        await store.add(arrival(f"of {store.replica}"))
+    for store in stores:
+        assert await store.claim() == 0
+        assert await store.renew(30)
+    for store in stores:
+        await store.close()
+
+
 async def test_servers_and_the_command_line_share_a_file_under_load_and_nobody_starves(url: str, path: Path) -> None:
     slowest, replayed = 0.0, 0
     with ExitStack() as running:

@@ -26,7 +26,8 @@ def path_of(url: str, called: str = "store") -> Path:
     if not name or name == ":memory:" or "\0" in name:
         raise ConfigError(f"{called} {url!r} names no file: webhooks must outlive the process, write sqlite:///file.db")
     try:
-        return Path(name).expanduser().absolute()
+        # What lies beside the file must be found whatever link leads to it: who lives, and whose turn it is to write.
+        return Path(os.path.realpath(Path(name).expanduser()))
     except RuntimeError:
         raise ConfigError(f"{called} {url!r} begins with '~', but there is no such user with a home") from None
 
@@ -42,7 +43,7 @@ def create(path: Path, called: str = "store") -> None:
             )
         # One that is there is not even opened: who closes it loses the locks that the process has on it elsewhere.
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         _sync_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error, called) from error
