@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from whereby_trigger.texts import fit_for_stores
+
 LONGEST: Final = 8 * 1024
 """Bytes of a line that are kept."""
 
@@ -27,4 +29,4 @@ class Lines:
 def readable(line: bytes) -> str:
     """Make text of a line: UTF-8 where it is, at most LONGEST bytes of it, and no NUL, which some stores refuse."""
     cut = line[:LONGEST] + "…".encode() if len(line) > LONGEST else line
-    return cut.decode("utf-8", errors="replace").rstrip("\r").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return fit_for_stores(cut.decode("utf-8", errors="replace").rstrip("\r"))

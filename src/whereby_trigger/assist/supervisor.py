@@ -7,15 +7,21 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
+from msgspec import structs
+
 from whereby_trigger.assist.follow import HANDED_OVER, End, How, follow
 from whereby_trigger.assist.runs import Run
-from whereby_trigger.errors import StoreError
+from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import RoomMove, RoomState, Store
+from whereby_trigger.texts import fit_for_stores
 
 logger = logging.getLogger("whereby_trigger.assist")
 
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
+
+UNTOLD: Final = "the store refused to take why"
+"""The reason of a room whose own reason, or errors, the store refused."""
 
 Launch = Callable[[Run, Callable[[int | None], None]], Coroutine[Any, Any, End]]
 """Run an assistant to its end; the callable is told once it runs, with its process id if it has one."""
@@ -115,7 +121,7 @@ class Supervisor:
     async def _see_through(self, run: Run, launched: "asyncio.Task[End]") -> None:
         room = run.room
         await asyncio.wait({launched})
-        end = _end_of(launched)
+        end = _storable(_end_of(launched))
         del self._runs[room.key]
         following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
         level = logging.WARNING if following.state is RoomState.FAILED else logging.INFO
@@ -160,7 +166,18 @@ class Supervisor:
     def _record(self, move: RoomMove, done: Callable[[bool], None]) -> None:
         """Hand a change to the store, which keeps the order, and go on: an outage must not hold up an end."""
         recorded = asyncio.ensure_future(self._store.move(move))
-        recorded.add_done_callback(partial(_settled, done))
+        recorded.add_done_callback(partial(self._settled, move, done))
+
+    def _settled(self, move: RoomMove, done: Callable[[bool], None], recorded: "asyncio.Future[bool]") -> None:
+        if recorded.cancelled():
+            return
+        error = recorded.exception()
+        if error is None:
+            done(recorded.result())
+        elif isinstance(error, StoreError) and not isinstance(error, StoreUnavailable):
+            logger.error("room %d was not recorded as %s: %s", move.id, move.state, error)
+            if move.reason != UNTOLD:
+                self._record(structs.replace(move, reason=UNTOLD, errors=()), done)
 
     def _moved(self, run: Run, ours: bool) -> None:
         if not ours and run.launched is not None and not run.launched.done():
@@ -180,6 +197,5 @@ def _end_of(launched: "asyncio.Task[End]") -> End:
     return launched.result()
 
 
-def _settled(done: Callable[[bool], None], recorded: "asyncio.Future[bool]") -> None:
-    if not recorded.cancelled() and recorded.exception() is None:
-        done(recorded.result())
+def _storable(end: End) -> End:
+    return structs.replace(end, reason=fit_for_stores(end.reason), errors=tuple(map(fit_for_stores, end.errors)))

@@ -4,6 +4,7 @@ import asyncio
 import traceback
 
 from whereby_trigger.decide.user_thread import TookTooLong
+from whereby_trigger.texts import fit_for_stores
 
 MAX_LENGTH = 500
 LOOP_MISSING = ("no running event loop", "no current event loop")
@@ -30,7 +31,7 @@ def describe(error: BaseException) -> str:
 def storable(text: str) -> str:
     """Make a text fit for every store: no lone surrogate, no NUL, of bounded length."""
     brief = text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
-    return brief.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    return fit_for_stores(brief)
 
 
 def _text(error: BaseException) -> str:

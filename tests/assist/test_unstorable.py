@@ -1,0 +1,118 @@
+"""The end of a run that cannot be stored as it came: no room is left with an assistant that is not there."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.place import Place
+from tests.support.stores import KINDS
+from tests.support.supervised import Supervised
+from whereby_trigger.assist import Session, follow
+from whereby_trigger.assist.follow import End, How
+from whereby_trigger.assist.runs import Run
+from whereby_trigger.errors import AssistantRefused, StoreError
+from whereby_trigger.store import Room, RoomMove, RoomState, Store
+
+pytestmark = pytest.mark.anyio
+
+LIVE, FAILED = RoomState.LIVE, RoomState.FAILED
+ODD = "a\0b\udcffc"
+FIT = "a\N{REPLACEMENT CHARACTER}b?c"
+
+
+@pytest.fixture(params=list(KINDS))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    with KINDS[request.param](tmp_path) as place:
+        yield place
+
+
+async def end_of(place: Place, function: Callable[[Session], Awaitable[None]]) -> Room:
+    async with Supervised(place.replica(), function) as one:
+        await one.ask()
+        return await one.reaches(FAILED)
+
+
+async def test_what_was_raised_is_stored_whatever_is_in_its_text(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "BACKOFF", ())
+    names = ", ".join(f"name {number}" for number in range(1000))
+
+    async def raises(session: Session) -> None:
+        raise RuntimeError(ODD + names)
+
+    (error,) = (await end_of(place, raises)).errors
+    assert FIT + names in error
+
+
+async def test_why_one_was_refused_is_stored_whatever_is_in_the_reason(place: Place) -> None:
+    async def is_refused(session: Session) -> None:
+        raise AssistantRefused(ODD, retry=False)
+
+    assert (await end_of(place, is_refused)).reason == f"refused: {FIT}"
+
+
+async def test_an_error_of_the_launch_itself_is_stored_whatever_is_in_its_text(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "BACKOFF", ())
+
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+        raise OSError(ODD)
+
+    async with Supervised(place.replica(), launch=launch) as one:
+        await one.ask()
+        assert (await one.reaches(FAILED)).errors == (FIT,)
+
+
+class Refusing:
+    """Be the store, but refuse what is asked of it with errors, or refuse it however it is asked."""
+
+    def __init__(self, store: Store, *, always: bool) -> None:
+        self._store = store
+        self._always = always
+        self.refused: list[RoomMove] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def move(self, move: RoomMove) -> bool:
+        if move.errors or (self._always and move.state is FAILED):
+            self.refused.append(move)
+            raise StoreError("the store refused a value")
+        return await self._store.move(move)
+
+
+async def fails(run: Run, launched: Callable[[int | None], None]) -> End:
+    launched(None)
+    return End(How.REFUSED, "refused: enough", retry=False, errors=("what it said",))
+
+
+async def test_an_end_that_the_store_refuses_is_recorded_once_more_without_its_errors(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Supervised(place.replica(), launch=fails) as one:
+        refusing = Refusing(one.store, always=False)
+        one.supervisor._store = refusing
+        await one.ask()
+        room = await one.reaches(FAILED)
+    assert (room.owner, room.errors, len(refusing.refused)) == (None, (), 1)
+    assert "refused" in room.reason
+    (logged,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "the store refused a value" in logged.getMessage()
+
+
+async def test_an_end_that_the_store_refuses_again_is_given_up_and_logged(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Supervised(place.replica(), launch=fails) as one:
+        refusing = Refusing(one.store, always=True)
+        one.supervisor._store = refusing
+        await one.ask()
+        await one.reaches(LIVE)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert [bool(move.errors) for move in refusing.refused] == [True, False]
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2
