@@ -1,6 +1,7 @@
 """The address that is listened on, or the reason why it cannot be had."""
 
 import errno
+import os
 import socket
 
 from whereby_trigger.errors import AddressError
@@ -18,7 +19,9 @@ def bind(host: str, port: int) -> socket.socket:
         raise AddressError(f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0") from error
     listener = socket.socket(family, kind, protocol)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Windows would let two processes have one port by it.
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

@@ -11,6 +11,7 @@ from tests.support.rooms import bring_to, newest, states
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.store.sqlite.lock import bury_if_dead, life_file
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +52,23 @@ async def test_a_lease_is_renewed_while_nothing_can_be_opened(
     # As with no file descriptor to spare: which start of the machine this is cannot be read again.
     monkeypatch.setattr("whereby_trigger.boot.BOOT_ID", tmp_path / "none")
     assert await store.renew(TTL)
+    await store.close()
+
+
+async def test_a_file_that_shows_a_life_and_cannot_be_removed_hinders_nobody(
+    url: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store = SqliteStore(url, TTL)
+    await store.open(lambda: None)
+    await store.rejoin(TTL)
+    assert await store.renew(TTL)
+    life_file(path, "gone").touch()
+    assert bury_if_dead(path, "gone")
+    assert not bury_if_dead(path, store.replica)
     await store.close()
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,12 @@ if sys.platform == "win32":
     def _release(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
+    def _remove(path: Path, descriptor: int) -> None:
+        # Nothing that is open can be removed there.
+        _close_file(descriptor)
+        with suppress(OSError):
+            path.unlink()
+
 else:
     import fcntl
 
@@ -25,6 +32,11 @@ else:
 
     def _release(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _remove(path: Path, descriptor: int) -> None:
+        with suppress(OSError):
+            path.unlink()
+        _close_file(descriptor)
 
 
 _open: set[int] = set()
@@ -108,8 +120,7 @@ class LifeLock:
         _acquire(self._descriptor, wait=False)
 
     def close(self) -> None:
-        self._path.unlink(missing_ok=True)
-        _close_file(self._descriptor)
+        _remove(self._path, self._descriptor)
 
 
 def life_file(database: Path, replica: str) -> Path:
@@ -128,9 +139,7 @@ def bury_if_dead(database: Path, replica: str) -> bool:
     try:
         _acquire(descriptor, wait=False)
     except OSError:
-        return False
-    else:
-        path.unlink(missing_ok=True)
-        return True
-    finally:
         os.close(descriptor)
+        return False
+    _remove(path, descriptor)
+    return True
