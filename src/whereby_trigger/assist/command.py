@@ -52,7 +52,9 @@ async def run_command(
     try:
         await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
         process.stop(grace)
-        exit = await exited
+        # Awaited by itself, it would be cancelled with the run while the process still ends.
+        await asyncio.wait({exited})
+        exit = exited.result()
         run.handed_over = run.handed_over or exit.late
         return _end(exit)
     except asyncio.CancelledError:
