@@ -122,6 +122,17 @@ def test_url_and_secret_are_those_of_dev_in_the_same_folder(tmp_path: Path) -> N
         assert run("send", "room.client.joined", "--stale", cwd=tmp_path).stdout.startswith("401")
 
 
+def test_a_path_that_is_not_ascii_is_written_as_urls_have_it(tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN.replace("Trigger()", f"Trigger(port={free_port()}, path='/grö ße/x', secret='s')"))
+    with Process(whereby_trigger("dev", "--no-reload"), cwd=tmp_path) as process:
+        port = process.port()
+        sent = run("send", "room.client.joined", cwd=tmp_path)
+        assert (sent.returncode, sent.stderr) == (0, "")
+        for path in ("/grö%20ße/x", "/gr%C3%B6 %c3%9fe/x?größe=1"):
+            sent = run("send", "room.client.joined", "--url", f"http://127.0.0.1:{port}{path}", cwd=tmp_path)
+            assert (sent.returncode, sent.stderr) == (0, "")
+
+
 def test_the_environment_gives_port_and_secret_where_no_program_does(tmp_path: Path) -> None:
     environment = {"PORT": str(free_port()), "WHEREBY_WEBHOOK_SECRET": "new,old"}
     write(tmp_path, HUMANS_JOIN, "elsewhere/app.py")

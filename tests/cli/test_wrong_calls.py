@@ -55,6 +55,7 @@ CALLS = [
     ("send room.client.joined --duplicate -1", {}, "--duplicate"),
     ("send room.client.joined --url ftp://x", {}, "is no http or https URL"),
     ("send room.client.joined --url http://x:99999", {}, "is no URL"),
+    ("send room.client.joined --url http://my..host/", {}, "is no URL"),
     ("send room.client.joined --stale", {}, "--stale needs the secret"),
     ("send room.client.joined --id=", {}, "change --data or --id"),
     ("events list", {}, "there is no store at"),
@@ -85,6 +86,12 @@ def test_a_wrong_call_exits_2_and_says_why_in_three_lines_at_most(
     assert len(ended.stderr.splitlines()) <= 3
     assert ended.stdout == ""
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == []
+
+
+def test_a_host_with_a_space_is_a_wrong_call(call: Call) -> None:
+    ended = call("send", "room.client.joined", "--url", "http://my host/")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--url 'http://my host/' is no http or https URL" in ended.stderr
 
 
 @pytest.mark.parametrize(

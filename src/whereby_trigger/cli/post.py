@@ -1,8 +1,9 @@
 """One delivery made over HTTP, as Whereby makes it."""
 
+import string
 import time
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import click
 from msgspec import Struct
@@ -47,11 +48,13 @@ def address_of(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
+        host = parts.hostname or ""
+        host.encode("idna")
     except ValueError as error:
         raise click.UsageError(f"--url {url!r} is no URL ({error})") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not host or " " in host or not host.isprintable():
         raise click.UsageError(f"--url {url!r} is no http or https URL: write it like http://127.0.0.1:8080/")
-    return Address(url, parts.scheme == "https", parts.hostname, port, _target(parts))
+    return Address(url, parts.scheme == "https", host, port, _target(parts))
 
 
 def post(address: Address, body: bytes, signer: Signer | None) -> Answer:
@@ -84,4 +87,4 @@ def post(address: Address, body: bytes, signer: Signer | None) -> Answer:
 
 def _target(parts: SplitResult) -> str:
     path = parts.path or "/"
-    return f"{path}?{parts.query}" if parts.query else path
+    return quote(f"{path}?{parts.query}" if parts.query else path, safe=string.punctuation)
