@@ -144,6 +144,16 @@ def test_show_gives_everything_for_people(call: Call, folder: Path) -> None:
     assert "state       fired\nreason      predicate people returned True\n" in head
 
 
+def test_a_body_that_is_nested_too_deeply_is_shown_as_it_came(call: Call, copy: Path, server: Process) -> None:
+    port = int(re.search(r":([0-9]+)/", server.output)[1])  # type: ignore[index]
+    deep = b'{"id": "e1-deep", "data": %s%s}' % (b"[" * 20_000, b"]" * 20_000)
+    assert deliver(f"http://127.0.0.1:{port}/", deep, "s").status == 200
+    (quarantined,) = [record for record in stored(store_of(copy)) if record.body == deep]
+    ended = call("events", "show", quarantined.id, "--store", store_of(copy))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith(f"\n\n{deep.decode()}\n")
+
+
 @pytest.mark.parametrize(
     ("id", "says"),
     [("z", "has an id that begins with 'z': see `events list`"), ("a", "several ids begin with 'a'")],
