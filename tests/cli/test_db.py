@@ -65,3 +65,13 @@ def test_prune_goes_by_the_retention_that_is_set(call: Call, url: str) -> None:
     fill(url)
     ended = call("db", "prune", "--store", url, env={"WHEREBY_TRIGGER_RETENTION": str(DAY)})
     assert "forgot 2 webhooks" in ended.stdout
+
+
+@pytest.mark.parametrize("age", ["1e12", "1e300"])
+def test_prune_goes_by_a_time_before_all_calendars_as_by_any_other(call: Call, url: str, age: str) -> None:
+    fill(url)
+    kept = call("db", "prune", env={"WHEREBY_TRIGGER_RETENTION": age})
+    assert (kept.returncode, kept.stderr) == (0, "")
+    assert "forgot 0 webhooks" in kept.stdout
+    assert call("db", "prune", "--older-than", age).stdout == kept.stdout
+    assert ids(url) == ["old", "pending", "young"]

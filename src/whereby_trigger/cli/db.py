@@ -41,7 +41,8 @@ def migrate(app: str | None, store: str | None) -> None:
 def prune(app: str | None, store: str | None, older_than: float | None) -> None:
     """Forget decided webhooks that are old; pending ones are kept, whatever their age."""
     settings = settings_with_store(app, store)
-    before = time.time() - (settings.retention if older_than is None else older_than)
+    # Nothing was received before 1970, and no calendar goes back as far as an age may.
+    before = max(0.0, time.time() - (settings.retention if older_than is None else older_than))
     forgotten = asyncio.run(_prune(settings.store, before))
     webhooks = "webhook" if forgotten == 1 else "webhooks"
     click.echo(f"{store_for(settings.store).location}: forgot {forgotten} {webhooks} received before {local(before)}")
