@@ -257,8 +257,10 @@ class Server:
 
     def _is_ready(self) -> bool:
         """Tell whether the postmaster says in its file, which a killed one leaves behind, that it takes connections."""
-        file = self._data / "postmaster.pid"
-        lines = file.read_text(encoding="utf-8").split() if file.exists() else []
+        lines: list[str] = []
+        # It is not there at first, and a server that starts removes what a killed one left.
+        with suppress(FileNotFoundError):
+            lines = (self._data / "postmaster.pid").read_text(encoding="utf-8").split()
         return (
             bool(lines)
             and self._postmaster is not None
