@@ -20,6 +20,7 @@ logger = logging.getLogger("whereby_trigger")
 
 PRUNE_EVERY = 3600.0
 PING_WITHIN = 2.0
+DRAIN = "the drain"
 DRAIN_MARGIN = 5.0
 END_MARGIN = 2.0
 
@@ -125,12 +126,14 @@ class Running:
         await self.dispatcher.cancel()
         await self._user_code.drain(0)
         self._user_code.close()
+        # The store has bounds of its own, and waits for no user code.
+        self._watchdog.clear(DRAIN)
         await self.store.close()
         self._watchdog.close()
 
     def bound_drain(self, timeout: float) -> None:
         """Have the process ended if user code holds up a drain of `timeout` seconds past its grace."""
-        self._watchdog.set("the drain", boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN)
+        self._watchdog.set(DRAIN, boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN)
 
     def end_now(self) -> None:
         """Have the process ended if user code does not let it end by itself at once."""

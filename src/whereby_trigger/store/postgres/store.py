@@ -29,7 +29,9 @@ logger = logging.getLogger("whereby_trigger.store")
 T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[Any]]
 
-CLOSE_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 4.0
+"""Seconds for which an end waits for a database that is away, once for what is to be written and once to leave."""
+
 PRUNE_ROWS = 500
 CLAIMED_AT_ONCE = 5000
 LOOK_WITHIN = 30.0
