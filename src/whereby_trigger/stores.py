@@ -1,14 +1,45 @@
-"""The stores there are: which one a URL names, and the spool before it."""
+"""The stores there are: which one a URL names, the spool before it, and whoever has one in use."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from whereby_trigger.config import masked, postgres_services
+from msgspec import Struct
+
+from whereby_trigger.config import Settings, masked, postgres_services
 from whereby_trigger.errors import ConfigError
+from whereby_trigger.store import Store
 from whereby_trigger.store.spill import Spool
 from whereby_trigger.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from whereby_trigger.store.postgres import PostgresStore
+
+
+class InUse(Struct, frozen=True):
+    """Hold an open store, the settings that name it, and the event loop that it belongs to."""
+
+    store: Store
+    settings: Settings
+    loop: asyncio.AbstractEventLoop
+
+
+@asynccontextmanager
+async def usable(in_use: InUse | None, settings: Settings, *, reading: bool) -> AsyncIterator[Store]:
+    """Give the store in use where its own loop runs; else open the one that settings name, `reading` or to change it.
+
+    Raises StoreError.
+    """
+    if in_use is not None and in_use.loop is asyncio.get_running_loop():
+        yield in_use.store
+        return
+    store = store_for(settings.store, settings.lease_ttl)
+    await (store.peek() if reading else store.open(lambda: None))
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def store_for(url: str, lease_ttl: float = 30.0) -> "SqliteStore | PostgresStore":

@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -21,7 +21,7 @@ from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import Edge, Rules, bind
 from whereby_trigger.running import Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
-from whereby_trigger.stores import spool_for, store_for
+from whereby_trigger.stores import InUse, spool_for, store_for, usable
 from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import room_from_url
 
@@ -84,6 +84,7 @@ class Trigger:
         self.asgi: Callable[..., Any] = Mounted(self.lifespan, lambda: self._edge)
         self._user_code: UserCode | None = None
         self._running: Running | None = None
+        self._in_use: list[InUse] = []
         self._edge: Edge | None = None
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -294,7 +295,7 @@ class Trigger:
         def wire(overrides: dict[str, Any]) -> tuple[Running, Edge, Store]:
             return self._wire(resolve(self._keywords, self._overrides | overrides).settings)
 
-        return TestingTrigger(wire)
+        return TestingTrigger(wire, self._release)
 
     def _settings(self) -> Settings:
         if program.is_being_imported():
@@ -314,6 +315,7 @@ class Trigger:
         store, spool = store_for(settings.store, settings.lease_ttl), spool_for(settings.spill, settings.store)
         self._user_code, assistant = UserCode(settings.predicate_timeout), self._registered.assistant
         running = Running(settings, store, self.predicates, self.emitter, self._user_code, assistant, spool)
+        self._in_use.append(InUse(store, settings, asyncio.get_running_loop()))
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
         return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store
 
@@ -321,11 +323,12 @@ class Trigger:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
         self._drain_timeout, self._draining_since_signal = None, False
-        self._running, edge, _ = self._wire(settings)
+        self._running, edge, store = self._wire(settings)
         try:
             await self._running.open()
         except BaseException:
             self._running = None
+            self._release(store)
             raise
         self._edge = edge
         return edge
@@ -343,6 +346,7 @@ class Trigger:
             await running.close(0 if self._hurry.is_set() else LAST_DECISIONS)
         finally:
             self._running = None
+            self._release(running.store)
         logger.info("stopped")
 
     def _bound_end(self, number: signal.Signals) -> None:
@@ -371,18 +375,13 @@ class Trigger:
         logger.info("%s: %s", number.name, doing)
         self._stopping.set()
 
-    @asynccontextmanager
-    async def _any_store(self, *, reading: bool = False) -> AsyncIterator[Store]:
-        if self._running is not None:
-            yield self._running.store
-            return
-        settings = self.resolve().settings
-        store = store_for(settings.store, settings.lease_ttl)
-        await (store.peek() if reading else store.open(lambda: None))
-        try:
-            yield store
-        finally:
-            await store.close()
+    def _any_store(self, *, reading: bool = False) -> AbstractAsyncContextManager[Store]:
+        in_use = self._in_use[-1] if self._in_use else None
+        settings = self.resolve().settings if in_use is None else in_use.settings
+        return usable(in_use, settings, reading=reading)
+
+    def _release(self, store: Store) -> None:
+        self._in_use = [one for one in self._in_use if one.store is not store]
 
     def _say_started(self, settings: Settings, where: str) -> None:
         types = ", ".join(self.predicates.types()) or "none"

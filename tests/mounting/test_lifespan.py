@@ -208,3 +208,24 @@ def test_without_a_store_of_its_own_a_second_trigger_takes_the_firsts_webhook_fo
         assert request("GET", f"{host.url}/0").status == 200
     assert [told.get(timeout=WITHIN), told.qsize()] == [0, 0]
     assert [record.deliveries for record in stored(url)] == [2]
+
+
+def test_an_endpoint_in_a_thread_of_the_hosts_starts_and_stops_an_assistant(trigger: Trigger) -> None:
+    app = FastAPI(lifespan=trigger.lifespan)
+
+    @app.post("/start")
+    def start() -> bool:
+        return asyncio.run(trigger.start_assistant("https://acme.whereby.com/visit-1")).new
+
+    @app.post("/stop")
+    def stop() -> str | None:
+        return asyncio.run(trigger.stop_assistant("https://acme.whereby.com/visit-1"))
+
+    with Hosted(app) as served:
+        answers = [request("POST", f"{served.url}/{verb}") for verb in ("start", "start", "stop", "stop")]
+    assert [(answer.status, answer.body) for answer in answers] == [
+        (200, b"true"),
+        (200, b"false"),
+        (200, b'"waiting"'),
+        (200, b"null"),
+    ]

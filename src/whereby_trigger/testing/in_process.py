@@ -30,8 +30,9 @@ class TestingTrigger:
 
     __test__ = False
 
-    def __init__(self, wire: Callable[[dict[str, Any]], Opened]) -> None:
+    def __init__(self, wire: Callable[[dict[str, Any]], Opened], release: Callable[[Store], None]) -> None:
         self._wire = wire
+        self._release = release
         self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
         self._decided: dict[str, asyncio.Future[Decision]] = {}
 
@@ -40,14 +41,21 @@ class TestingTrigger:
         overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
         self._running, self._edge, self._store = self._wire(overrides)
         self._running.observe(self._note)
-        await self._running.open()
+        try:
+            await self._running.open()
+        except BaseException:
+            self._release(self._store)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._running.drain(DRAIN, asyncio.Event())
-        await self._running.close(DRAIN)
+        try:
+            await self._running.drain(DRAIN, asyncio.Event())
+            await self._running.close(DRAIN)
+        finally:
+            self._release(self._store)
         self._folder.cleanup()
 
     async def deliver(self, webhook: WebhookBase | bytes) -> Decision:
