@@ -2,49 +2,90 @@
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from whereby_trigger.assist.output import Lines
 
-CHUNK = 64 * 1024
+CHUNK: Final = 64 * 1024
+"""Bytes that are read at a time: as many as a pipe holds, unless somebody made it larger."""
+
+AT_A_TIME: Final = 20
+"""Lines that are handed on before the event loop sees to everybody else: to log one takes some 0.1 ms."""
 
 
 class LineReader:
-    """Hand each line of a descriptor to a function until its end. The descriptor is closed then, or by `close`."""
+    """Hand each line of a descriptor to a function until its end, `AT_A_TIME` in one turn of the event loop.
+
+    While lines wait to be handed on nothing more is read, so that a full pipe slows whoever prints without end.
+    The descriptor is closed at its end, or by `close`; `ended` is done when the last line was handed on after that.
+    """
 
     def __init__(self, descriptor: int, take: Callable[[bytes], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
         self._take = take
         self._lines = Lines()
+        self._waiting: deque[bytes] = deque()
         self.open = True
         self.ended: asyncio.Future[None] = self._loop.create_future()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
 
+    @property
+    def left(self) -> list[bytes]:
+        """The lines that were read and are still to be handed on."""
+        return list(self._waiting)
+
     def close(self) -> None:
-        """Read no more."""
-        if self.open:
-            self.open = False
-            self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
-        if not self.ended.done():
-            self.ended.set_result(None)
+        """Read no more than a last chunk, if there is one by now; it is handed on all the same."""
+        if not self.open:
+            return
+        handing_on = bool(self._waiting)
+        self._take_in()
+        self._let_go()
+        if not handing_on:
+            self._hand_on()
 
     def _read(self) -> None:
+        self._take_in()
+        self._hand_on()
+
+    def _take_in(self) -> None:
         try:
             data = os.read(self._descriptor, CHUNK)
         except BlockingIOError:
             return
         except ConnectionResetError:
             data = b""
-        if not data:
-            self.close()
-        for line in self._lines.feed(data) if data else self._lines.end():
+        if data:
+            self._waiting += self._lines.feed(data)
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self.open:
+            self.open = False
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._waiting += self._lines.end()
+
+    def _hand_on(self) -> None:
+        for _ in range(min(AT_A_TIME, len(self._waiting))):
+            line = self._waiting.popleft()
             try:
                 self._take(line)
             except Exception as error:
                 self._loop.call_exception_handler({"message": "a line of output was not taken", "exception": error})
+        if self._waiting:
+            if self.open:
+                self._loop.remove_reader(self._descriptor)
+            self._loop.call_soon(self._hand_on)
+        elif self.open:
+            self._loop.add_reader(self._descriptor, self._read)
+        elif not self.ended.done():
+            self.ended.set_result(None)
 
 
 class Feed:

@@ -99,7 +99,8 @@ class GuardedProcess:
         self._backstop: asyncio.TimerHandle | None = None
         self._status = LineReader(spawned.control, self._told)
         self._feed = Feed(spawned.stdin, input)
-        self._outputs = [LineReader(spawned.stderr, self._take_stderr)]
+        self._errors = LineReader(spawned.stderr, self._take_stderr)
+        self._outputs = [self._errors]
         if spawned.stdout is not None:
             self._outputs.append(LineReader(spawned.stdout, self._take_stdout))
         self._over = asyncio.create_task(self._see_out(), name=f"whereby-trigger guard of {name}")
@@ -161,7 +162,8 @@ class GuardedProcess:
         return self._exit()
 
     def _exit(self) -> Exit:
-        stderr = tuple(map(readable, self._stderr))
+        # What is still to be logged was printed all the same.
+        stderr = tuple(map(readable, [*self._stderr, *self._errors.left][-KEPT:]))
         if not self._started.done():
             reason = stderr[-1] if stderr else "its guard was killed"
             self._started.set_exception(AssistantError(f"the assistant {self._name} cannot be started: {reason}"))

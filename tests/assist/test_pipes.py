@@ -1,0 +1,119 @@
+"""What an assistant prints without end holds up nobody: its lines are handed on a few at a time, all and in order."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.assist.started import started
+from tests.support.until import eventually
+from whereby_trigger.assist import process
+from whereby_trigger.assist.pipes import CHUNK, LineReader
+from whereby_trigger.assist.process import KEPT
+
+pytestmark = pytest.mark.anyio
+
+FEW = 100
+MANY = [b"%04d" % number for number in range(10_000)]
+"""Lines that fit into a pipe at once."""
+
+
+class Turns:
+    """Look in each turn of the loop at how many lines came since the turn before."""
+
+    def __init__(self, lines: list[bytes], each_turn: Callable[[], None] = lambda: None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._each_turn = each_turn
+        self._lines = lines
+        self.most_in_a_turn = 0
+        self._seen = 0
+        self._over = False
+        self._turn()
+
+    def _turn(self) -> None:
+        self._each_turn()
+        self.most_in_a_turn = max(self.most_in_a_turn, len(self._lines) - self._seen)
+        self._seen = len(self._lines)
+        if not self._over:
+            self._loop.call_soon(self._turn)
+
+    def close(self) -> None:
+        self._over = True
+        self._turn()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Give a pipe whose reading end is the reader's to close, and whose writing end never waits."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    yield reading, writing
+    os.close(writing)
+
+
+def written(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+async def test_between_a_few_lines_and_the_next_everybody_else_has_a_turn(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    assert os.write(writing, written(MANY)) == len(written(MANY))
+    taken: list[bytes] = []
+    turns = Turns(taken)
+    reader = LineReader(reading, taken.append)
+    await eventually(lambda: len(taken) == len(MANY))
+    turns.close()
+    reader.close()
+    assert taken == MANY
+    assert turns.most_in_a_turn <= FEW
+
+
+async def test_while_lines_wait_nothing_more_is_read(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    lines, behind = MANY * 10, 0
+    unsent = written(lines)
+
+    def write() -> None:
+        nonlocal unsent, behind
+        with contextlib.suppress(BlockingIOError):
+            unsent = unsent[os.write(writing, unsent) :]
+        behind = max(behind, len(lines) - len(unsent) // 5 - len(taken))
+
+    taken: list[bytes] = []
+    turns = Turns(taken, write)
+    reader = LineReader(reading, taken.append)
+    await eventually(lambda: len(taken) == len(lines))
+    turns.close()
+    reader.close()
+    assert taken == lines
+    assert behind <= 2 * CHUNK // 5 + FEW, "it was held here instead of in the pipe, where it slows who prints"
+
+
+async def test_what_was_printed_by_the_time_of_the_close_is_handed_on_all_the_same(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.write(writing, written(MANY) + b"the rest")
+    taken: list[bytes] = []
+    turns = Turns(taken)
+    reader = LineReader(reading, taken.append)
+    reader.close()
+    assert [*taken, *reader.left] == [*MANY, b"the rest"]
+    await asyncio.wait_for(reader.ended, 20)
+    turns.close()
+    assert taken == [*MANY, b"the rest"]
+    assert turns.most_in_a_turn <= FEW
+    assert reader.left == []
+
+
+async def test_the_last_lines_of_stderr_are_kept_even_where_many_are_still_to_be_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "LINGER", 0.0)
+    logged: list[str] = []
+    async with started(["sh", "-c", "seq 20000 >&2"], line=lambda _, text: logged.append(text)) as one:
+        exit = await one.wait()
+    expected = [str(number) for number in range(1, 20_001)]
+    assert exit.stderr == tuple(expected[-KEPT:])
+    await eventually(lambda: len(logged) == len(expected))
+    assert logged == expected
