@@ -91,7 +91,7 @@ class Trigger:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_timeout: float | None = None
-        self._draining_since_signal = False
+        self._draining_since_signal = self._serving = False
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
         """Remove a listener; tell whether it was registered."""
@@ -224,10 +224,14 @@ class Trigger:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
         with signals.taken(self._signalled, self._bound_end):
             async with self:
+                self._serving = True
                 await self._stopping.wait()
 
     def stop(self) -> None:
-        """Begin to drain and stop; returns at once. May be called from any thread, and more than once."""
+        """Have `start()` or `serve()` drain and return; returns at once. Any thread may call it, more than once.
+
+        Elsewhere it does nothing: `async with` and a host app's lifespan end where their block does.
+        """
         loop = self._loop
         if loop is not None:
             self._bound_drain(self.resolve().settings.drain_timeout)
@@ -322,7 +326,7 @@ class Trigger:
     async def _open(self, settings: Settings) -> Edge:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
-        self._drain_timeout, self._draining_since_signal = None, False
+        self._drain_timeout, self._draining_since_signal, self._serving = None, False, False
         self._running, edge, store = self._wire(settings)
         try:
             await self._running.open()
@@ -357,8 +361,8 @@ class Trigger:
             self._bound_drain(self._drain_for(number))
 
     def _bound_drain(self, timeout: float) -> None:
-        # In a host app the process is not ours to end.
-        if self._running is not None and self._server is not None:
+        # In a host app, or around somebody's block, the process is not ours to end.
+        if self._running is not None and self._serving:
             self._running.bound_drain(timeout)
 
     def _drain_for(self, number: signal.Signals) -> float:
