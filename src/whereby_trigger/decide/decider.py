@@ -5,6 +5,7 @@ suspected of it, and is let into user code alone and ahead of others, with its b
 from then on is blamed on one webhook, and the one that was blamed for three is failed without being asked about again.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from whereby_trigger.decide.queued import Queued
 from whereby_trigger.decide.suspects import Suspects
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.verdict import ask
-from whereby_trigger.errors import StoreError
+from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Decision, State, Store
 from whereby_trigger.webhook import Room, RoomWebhook, Webhook, why_no_room
 
@@ -27,6 +28,9 @@ logger = logging.getLogger("whereby_trigger.decide")
 
 SUSPECT: Final = 2
 """A webhook that was pending at this many ends of a process may be what ends it."""
+
+CLAIM_AGAIN = 0.5
+"""Seconds after which the room of a success is claimed again from a store that was away."""
 
 MAX_BLAMED: Final = 3
 """A webhook that was in user code at this many ends of a process is not asked about again."""
@@ -76,14 +80,14 @@ class Decider:
     async def decide(self, queued: Queued) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
 
-        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first or a room not be claimed,
-        and nothing else: the webhooks behind it in its room must get their turn, and it must not be asked forever.
+        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, and nothing else: the
+        webhooks behind it in its room must get their turn, and it must not be asked forever.
         """
         if not self._held():
             return None
         try:
             return await self._decide(queued)
-        except StoreError:
+        except StoreUnavailable:
             raise
         except Exception as error:
             reason = f"an error of the trigger itself, {type(error).__name__}"
@@ -114,7 +118,7 @@ class Decider:
             success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
             await self._emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors)
             if self._claim is not None:
-                claimed = await self._claim(queued.room, queued.webhook, time.time())
+                claimed = await self._claimed(self._claim, queued.room, queued.webhook, errors)
                 outcome = Outcome(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
         listened = await self._emit_type(queued.webhook, user_code, errors)
         if outcome.state is State.UNHANDLED and listened:
@@ -134,6 +138,20 @@ class Decider:
             reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
             return Outcome(State.FAILED, reason, verdict.asked)
         return Outcome(State.FIRED, verdict.reason, verdict.asked)
+
+    async def _claimed(self, claim: Claim, room: Room, webhook: Webhook, errors: "_Errors") -> str:
+        """Claim the room of a success, however long the store is away: decided anew, it would be told again."""
+        while True:
+            try:
+                return await claim(room, webhook, time.time())
+            except StoreUnavailable as error:
+                if not self._held():
+                    raise
+                logger.warning("webhook %s waits to ask for its assistant: %s", webhook.id, error)
+                await asyncio.sleep(CLAIM_AGAIN)
+            except StoreError as error:
+                errors.keep(f"asking for an assistant: {describe(error)}")
+                return "no assistant: the store refused the request"
 
     async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
         # Whereby may name a new type as it likes, but the success is told only by a predicate.

@@ -1,0 +1,88 @@
+"""The room of a success is claimed once the store takes it, and nobody hears of the success again meanwhile."""
+
+import time
+
+import pytest
+
+from whereby_trigger import Trigger
+from whereby_trigger.decide import Decider, Queued, UserCode
+from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.store import Decision, State
+from whereby_trigger.stores import store_for
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import Room, Webhook, room_of
+
+pytestmark = pytest.mark.anyio
+
+JOINED = webhook("room.client.joined")
+
+
+class Clerk:
+    """Take a claim after it was refused for some reasons, one after the other."""
+
+    def __init__(self, *refusals: StoreError) -> None:
+        self.refusals = list(refusals)
+        self.heard: list[int] = []
+        self.held = True
+
+    async def claim(self, room: Room, webhook: Webhook, now: float) -> str:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return "an assistant starts"
+
+    async def decision(self) -> Decision | None:
+        """Have a webhook decided whose predicate says True."""
+        trigger = Trigger(webhook_triggers={"room.client.joined": lambda: True})
+        trigger.on("trigger_event_success", lambda success: self.heard.append(success.attempt))
+        user_code = UserCode(10)
+        try:
+            decider = Decider(
+                store_for("sqlite:///never-opened.db"),
+                trigger.predicates,
+                trigger.emitter,
+                user_code,
+                max_age=60,
+                held=lambda: self.held,
+                claim=self.claim,
+            )
+            now = time.time()
+            return await decider.decide(Queued(1, JOINED, room_of(JOINED), now, now, 0.0))
+        finally:
+            user_code.close()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.decider.CLAIM_AGAIN", 0)
+
+
+async def test_a_store_that_is_away_when_a_success_claims_its_room_is_asked_again_and_the_listeners_are_not() -> None:
+    clerk = Clerk(StoreUnavailable("away"), StoreUnavailable("still away"))
+    decision = await clerk.decision()
+    assert decision is not None
+    assert (decision.state, decision.errors) == (State.FIRED, ())
+    assert decision.reason.endswith("; an assistant starts")
+    assert clerk.heard == [1]
+
+
+async def test_a_claim_that_the_store_refuses_for_good_is_told_with_the_decision() -> None:
+    clerk = Clerk(StoreError("no such text"))
+    decision = await clerk.decision()
+    assert decision is not None
+    assert decision.state is State.FIRED
+    assert decision.reason.endswith("; no assistant: the store refused the request")
+    assert "no such text" in decision.errors[0]
+    assert clerk.heard == [1]
+
+
+async def test_a_success_whose_lease_is_lost_meanwhile_is_left_to_whoever_has_it_now() -> None:
+    clerk = Clerk(StoreUnavailable("away"))
+    claim = clerk.claim
+
+    async def lose(room: Room, webhook: Webhook, now: float) -> str:
+        clerk.held = False
+        return await claim(room, webhook, now)
+
+    clerk.claim = lose  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        await clerk.decision()
