@@ -8,7 +8,10 @@ from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decision
 from tests.support.place import Place
 from tests.support.rooms import ask, bring_to, move, newest, session, session_arrival, states
+from whereby_trigger.assist.claims import request_for
 from whereby_trigger.store import RoomClaim, RoomState, State, Store
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import room_from_url
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +47,15 @@ async def test_a_sessions_end_asks_the_assistant_of_that_session_to_end(
     await bring_to(store, LIVE, session_id=ours)
     await session(store, "end", session_id=theirs, created_at=created_at)
     assert (await newest(store)).stop == ("the session has ended" if ends else None)
+
+
+async def test_a_session_whose_id_no_text_of_postgresql_can_hold_begins_and_ends_like_any_other(store: Store) -> None:
+    joined = webhook("room.client.joined", room_session_id="a\0b")
+    assert (await store.request(request_for(room_from_url("https://acme.whereby.com/visit-1"), joined, NOW))).new
+    await session(store, "another's end", session_id="a\0c")
+    assert await states(store) == [WAITING]
+    await session(store, "its end", session_id="a\0b")
+    assert await states(store) == [ENDED]
 
 
 @pytest.mark.parametrize(("ours", "theirs", "created_at", "ends"), SESSION_STARTS)

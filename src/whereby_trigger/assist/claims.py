@@ -1,7 +1,7 @@
 """What a success does for its room: it claims it, or finds that it has an assistant; in words, for the decision."""
 
 from whereby_trigger.assist.supervisor import Supervisor
-from whereby_trigger.store import RoomClaim, RoomRequest, RoomState, Store
+from whereby_trigger.store import RoomClaim, RoomRequest, RoomState, Store, session_of
 from whereby_trigger.webhook import Room, RoomClientJoined, RoomClientLeft, RoomWebhook, Webhook, is_human
 
 
@@ -39,4 +39,4 @@ def request_for(room: Room, webhook: Webhook | None, now: float) -> RoomRequest:
     if not isinstance(webhook, RoomWebhook):
         return RoomRequest(room.key, room.url, None, None, now)
     asked_at = now if webhook.created_at is None else webhook.created_at.timestamp()
-    return RoomRequest(room.key, room.url, webhook.id, webhook.data.room_session_id, asked_at)
+    return RoomRequest(room.key, room.url, webhook.id, session_of(webhook), asked_at)

@@ -11,6 +11,7 @@ from whereby_trigger.store.rooms import (
     RoomStore,
     SessionChange,
     session_change,
+    session_of,
 )
 from whereby_trigger.store.states import FIRST_STATES, ROOM_TRANSITIONS, TRANSITIONS, RoomState, State
 
@@ -35,4 +36,5 @@ __all__ = [
     "State",
     "Store",
     "session_change",
+    "session_of",
 ]

@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from whereby_trigger.store.states import RoomState
-from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, Webhook
+from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, RoomWebhook, Webhook
 
 
 class RoomRequest(Struct, frozen=True):
@@ -81,7 +81,13 @@ def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
     if key is None or not isinstance(webhook, RoomSessionStarted | RoomSessionEnded):
         return None
     created_at = None if webhook.created_at is None else webhook.created_at.timestamp()
-    return SessionChange(key, isinstance(webhook, RoomSessionStarted), webhook.data.room_session_id, created_at)
+    return SessionChange(key, isinstance(webhook, RoomSessionStarted), session_of(webhook), created_at)
+
+
+def session_of(webhook: RoomWebhook) -> str | None:
+    """Give the id of a webhook's session, as every store can hold it: PostgreSQL takes no NUL in a text."""
+    id = webhook.data.room_session_id
+    return None if id is None else id.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class RoomMove(Struct, frozen=True):
