@@ -11,7 +11,7 @@ from tests.support.clock import JumpingClock
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.assist import Session, follow
-from whereby_trigger.assist.follow import End
+from whereby_trigger.assist.follow import End, How
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.errors import AssistantRefused
 from whereby_trigger.store import RoomState
@@ -239,6 +239,33 @@ async def test_one_that_is_asked_to_stop_shows_as_ending_until_it_has_left(store
         assert (await one.reaches(ENDING)).reason == "stopped by hand"
         leave.set()
         assert (await one.reaches(ENDED)).reason == "stopped by hand"
+
+
+async def test_one_that_is_asked_to_stop_while_it_starts_may_leave_by_itself(store: Stores) -> None:
+    starting, start, there, leave, left = (asyncio.Event() for _ in range(5))
+
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+        starting.set()
+        await start.wait()
+        launched(None)
+        there.set()
+        await leave.wait()
+        left.set()
+        return End(How.RETURNED, "it left the room")
+
+    async with Supervised(store(), launch=launch) as one:
+        await one.ask()
+        await starting.wait()
+        await one.stop()
+        await one.reaches(ENDING)
+        start.set()
+        await there.wait()
+        # What it has the store do is done before this is, since the store keeps the order.
+        await one.store.ping(0.0)
+        await asyncio.sleep(0)
+        leave.set()
+        assert (await one.reaches(ENDED)).reason == "stopped by hand"
+        assert left.is_set()
 
 
 @pytest.mark.usefixtures("at_once")

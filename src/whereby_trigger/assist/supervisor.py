@@ -137,6 +137,9 @@ class Supervisor:
         self._record(move, self._concluded)
 
     def _launched(self, run: Run, pid: int | None) -> None:
+        # One that is asked to stop already is recorded as ending, and will not be live.
+        if run.stop is not None:
+            return
         room = run.room
         logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt)
         self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._moved, run))
