@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,21 @@ async def test_a_load_balancer_is_the_first_to_close_an_idle_connection(receiver
         assert await connection.ask(delivery(JOINED)) is not None
         protocol.close_if_stalled(answered + 640)
         assert await connection.closed() < AT_ONCE
+
+
+async def test_of_too_many_idle_connections_those_that_are_idle_for_longest_are_closed(receiver: Receiver) -> None:
+    receiver.server.idle_at_most = 2
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(receiver.port)) for _ in range(5)]
+        for connection, sent in zip(connections, (request(), delivery(JOINED), request("GET", "/x")), strict=False):
+            answer = await connection.ask(sent)
+            assert answer is not None
+        for connection in connections[3:]:
+            assert await connection.ask(delivery(JOINED)) is not None
+        for connection in connections[:3]:
+            assert await connection.closed() < AT_ONCE
+        for connection in connections[3:]:
+            assert await connection.ask(delivery(JOINED)) is not None
 
 
 async def test_a_connection_that_ended_is_forgotten_without_a_collection(receiver: Receiver) -> None:

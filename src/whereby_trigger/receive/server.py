@@ -22,6 +22,12 @@ LOOK_EVERY = 5
 LOOK_AHEAD = 1.0
 """Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
 
+MAX_IDLE = 1000
+"""Connections that may be idle at once, or half of the files that may be open where that is less.
+
+Beyond it those that are idle for longest are closed, so that nobody keeps deliveries out by holding connections.
+"""
+
 IDLE_WITHIN = 620
 """Seconds that a connection may be idle: longer than load balancers keep theirs, 60 (AWS) to 600 (Google Cloud).
 
@@ -140,6 +146,12 @@ class Protocol(HttpToolsProtocol):
             return None
         return Exchange(edge, self.headers, length, self.transport, parser.should_keep_alive(), self._answered)
 
+    def on_response_complete(self) -> None:
+        last = not self.pipeline
+        super().on_response_complete()
+        if last:
+            self.idle_since = self.loop.time()
+
     def close_if_stalled(self, now: float) -> None:
         """Close the connection if its request has been incomplete for too long, or there was none."""
         if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN - LOOK_AHEAD:
@@ -153,6 +165,15 @@ class Protocol(HttpToolsProtocol):
         else:
             # Not by a timer of each connection's own, which would be set and taken back for every delivery.
             self.idle_since = self.loop.time()
+
+
+def _room_for_idle_connections() -> int:
+    try:
+        import resource
+    except ImportError:
+        return MAX_IDLE
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_IDLE if files == resource.RLIM_INFINITY else min(MAX_IDLE, files // 2)
 
 
 class Server(uvicorn.Server):
@@ -172,6 +193,7 @@ class Server(uvicorn.Server):
             timeout_keep_alive=IDLE_WITHIN,
         )
         super().__init__(config)
+        self.idle_at_most = _room_for_idle_connections()
         self._listener = listener
         self._serving: asyncio.Task[None] | None = None
 
@@ -181,11 +203,16 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Protocol):
-                    connection.close_if_stalled(now)
+            self._close_stalled(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
+
+    def _close_stalled(self, now: float) -> None:
+        connections = [one for one in self.server_state.connections if isinstance(one, Protocol)]
+        for connection in connections:
+            connection.close_if_stalled(now)
+        idle = {connection: connection.idle_since for connection in connections if connection.idle_since is not None}
+        for connection in sorted(idle, key=idle.__getitem__)[: max(0, len(idle) - self.idle_at_most)]:
+            connection.transport.close()
 
     @property
     def port(self) -> int:
