@@ -1,19 +1,24 @@
-"""A command in its room, from the supervisor's side: when its run is over, so is the process."""
+"""A command in its room, from the supervisor's side: what it is given, and that its run is over when the process is."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from tests.assist.programs import child
+from tests.support.arrivals import arrival
 from tests.support.presence import Presence
 from tests.support.supervised import LONG, Supervised
+from tests.webhook.test_json_verdicts import TAKEN, body, data
 from whereby_trigger.assist import command_assistant, launcher
 from whereby_trigger.assist.supervisor import Launch
 from whereby_trigger.boot import boot_time
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.webhook import decode
 
 pytestmark = pytest.mark.anyio
 
@@ -40,3 +45,47 @@ async def test_a_command_that_is_cut_off_while_it_is_ending_is_gone_before_its_s
         with pytest.raises(ProcessLookupError):
             os.kill(room.pid, 0)
         assert (await one.reaches(ENDED)).reason == "stopped by hand"
+
+
+async def told(raw: bytes, folder: Path) -> bytes:
+    """Have a command started because of a webhook, and give what came in on its stdin."""
+    keeps = launch(["sh", "-c", f"cat > {folder}/told"])
+    id = decode(raw).id
+    async with Supervised(SqliteStore(f"sqlite:///{folder}/rooms.db"), launch=keeps) as one:
+        await one.store.add(arrival(id, body=raw))
+        await one.ask(webhook=id)
+        assert (await one.reaches(ENDED)).reason == "it left the room"
+    return (folder / "told").read_bytes()
+
+
+def read_strictly(line: bytes) -> Any:
+    """Read JSON as the strictest of parsers does: no constants of JavaScript's, and no number without a double."""
+
+    def refuse(text: str) -> NoReturn:
+        raise AssertionError(f"{text[:20]} is not JSON")
+
+    def number(text: str) -> float:
+        return refuse(text) if float(text) in (float("inf"), float("-inf")) else float(text)
+
+    return json.loads(line, parse_constant=refuse, parse_int=number, parse_float=number)
+
+
+@pytest.mark.parametrize("raw", TAKEN.values(), ids=TAKEN)
+async def test_whatever_webhook_fires_a_command_is_told_it_in_a_line_of_json_that_every_parser_reads(
+    raw: bytes, tmp_path: Path
+) -> None:
+    line = await told(raw, tmp_path)
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert read_strictly(line)["webhook"]["id"] == decode(raw).id
+
+
+async def test_a_webhook_is_told_as_it_was_sent_but_for_numbers_that_no_double_holds(tmp_path: Path) -> None:
+    numbers = data(
+        huge="1e999", low="-1e999", long="9" * 5000, longest="1" + "0" * 308, large=str(2**64), half="0.5", none="0"
+    )
+    line = await told(body(x=numbers, note='"ü\\u2028🎥"', known="true"), tmp_path)
+    webhook = json.loads(line)["webhook"]
+    sent = {"huge": None, "low": None, "long": None, "longest": 10**308, "large": 2**64, "half": 0.5, "none": 0}
+    assert webhook == json.loads(body(note='"ü\\u2028🎥"', known="true")) | {"x": sent}

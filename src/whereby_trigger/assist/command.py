@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from functools import partial
+from math import isinf
+from typing import Any, Final
 
 from whereby_trigger.assist.assistant import CommandAssistant
 from whereby_trigger.assist.environment import child_environment
@@ -75,7 +77,7 @@ def _room_variables(session: Session) -> Mapping[str, str]:
 
 
 def _input(session: Session) -> bytes:
-    webhook = None if session.webhook is None else json.loads(session.webhook.raw)
+    webhook = None if session.webhook is None else _readable_by_all(session.webhook.raw)
     room = {
         "roomUrl": session.room_url,
         "roomName": session.room_name,
@@ -84,6 +86,18 @@ def _input(session: Session) -> bytes:
         "webhook": webhook,
     }
     return json.dumps(room).encode() + b"\n"
+
+
+def _readable_by_all(raw: bytes) -> Any:
+    """Read JSON with null for a number that no double holds, as when JavaScript passes it on.
+
+    RFC 8259, 6, warns of such numbers: they are JSON, but parsers refuse them, or end up with an infinity.
+    """
+    return json.loads(raw, parse_int=partial(_number, kind=int), parse_float=partial(_number, kind=float))
+
+
+def _number(text: str, kind: type[int] | type[float]) -> float | None:
+    return None if isinf(float(text)) else kind(text)
 
 
 def _logged(session: Session) -> Callable[[str, str], None]:
