@@ -1,4 +1,4 @@
-"""What docs/reference.md lists as a success's claim on its room is what claims say."""
+"""What docs/reference.md lists as a success's claim on its room is what claims say, or the decider where they fail."""
 
 import re
 import time
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.decide.test_claims import Clerk
 from tests.support.markdown import Page
 from whereby_trigger import RoomClientJoined
 from whereby_trigger.assist import Claims, Supervisor
+from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Arrival
 from whereby_trigger.stores import store_for
 from whereby_trigger.testing import webhook
@@ -49,5 +51,8 @@ async def test_every_documented_claim_is_said_and_no_other(tmp_path: Path) -> No
         await claim(late)
     finally:
         await store.close()
+    refused = await Clerk(StoreError("a value was refused")).decision()
+    assert refused is not None
+    said.append(refused.reason.partition("; ")[2])
     documented = [row[0] for row in REFERENCE.table("predicate NAME returned True; …")]
     assert sorted(re.sub("replica .+", "replica ID", words) for words in said) == sorted(documented)
