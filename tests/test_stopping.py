@@ -1,10 +1,15 @@
-"""Whose process it is that a stop may end: that of a program which serves, and nobody else's."""
+"""A stop ends the process of a program which serves, whatever still runs in it, and nobody else's."""
 
+import signal
 import sys
 from pathlib import Path
 
-from tests.support.process import Process
+import pytest
+
+from tests.support.process import Process, whereby_trigger
 from tests.support.programs import write
+from tests.support.whereby import SECRET, deliver
+from whereby_trigger.testing import webhook
 
 BESIDE = """
 import asyncio
@@ -28,3 +33,162 @@ def test_a_stop_within_the_block_ends_neither_the_block_nor_the_process(tmp_path
     with Process([sys.executable, str(write(tmp_path, BESIDE))], cwd=tmp_path) as process:
         assert process.wait() == 0
         assert process.output == "went on with True\n"
+
+
+SERVING = """
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from whereby_trigger import Trigger, ending, trigger as module
+
+module.DRAIN_MARGIN = ending.AT_LEAST = 0.5
+trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0.1)
+trigger.when("assistant.requested")(lambda: True)
+own = ThreadPoolExecutor(1)
+
+def long_job():
+    threading.Event().wait()
+
+{user_code}
+
+if __name__ == "__main__":
+    trigger.start()
+    threading.Event().wait(2)
+    print("after", flush=True)
+"""
+
+ASSISTANT_IN_A_THREAD = """
+@trigger.assistant
+async def attend(session):
+    print("running", flush=True)
+    await asyncio.to_thread(long_job)
+"""
+
+ASSISTANT_IN_A_THREAD_OF_ITS_OWN = """
+@trigger.assistant
+async def attend(session):
+    print("running", flush=True)
+    await asyncio.get_running_loop().run_in_executor(own, long_job)
+"""
+
+LISTENER_THAT_STAYS = """
+@trigger.on("assistant.requested")
+async def stay():
+    print("running", end="")
+    print(flush=True)
+    print("kept back", end=" ")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+"""
+
+LISTENER_THAT_ENDS = """
+@trigger.on("assistant.requested")
+async def stay():
+    print("running", flush=True)
+"""
+
+
+def serving(folder: Path, user_code: str, *, start: bool = False) -> Process:
+    app = write(folder, SERVING.replace("{user_code}", user_code))
+    program = whereby_trigger("start", app.name) if start else [sys.executable, app.name]
+    return Process(program, cwd=folder, env={"WHEREBY_WEBHOOK_SECRET": SECRET})
+
+
+def begin(process: Process) -> None:
+    requested = webhook("assistant.requested", room="/visit-1")
+    assert deliver(f"http://127.0.0.1:{process.port()}/", requested).status == 200
+    process.line("running")
+
+
+@pytest.mark.parametrize("start", [False, True], ids=["program", "command line"])
+@pytest.mark.parametrize(
+    ("user_code", "left"),
+    [(ASSISTANT_IN_A_THREAD, "long_job at app.py:12"), (LISTENER_THAT_STAYS, "stay at app.py:22")],
+    ids=["a thread", "a task"],
+)
+def test_what_outlasts_the_drain_is_named_and_ends_with_the_process(
+    tmp_path: Path, user_code: str, left: str, start: bool
+) -> None:
+    with serving(tmp_path, user_code, start=start) as process:
+        begin(process)
+        assert process.stop() == 0
+        assert '"stopped"' in process.output
+        assert f"whereby-trigger: ended while this still ran: {left}\n" in process.output
+        assert ("kept back" in process.output) is (user_code == LISTENER_THAT_STAYS)
+        assert "Traceback" not in process.output
+
+
+def test_under_the_command_line_a_thread_that_outlasts_even_the_loop_ends_with_the_process(tmp_path: Path) -> None:
+    with serving(tmp_path, ASSISTANT_IN_A_THREAD_OF_ITS_OWN, start=True) as process:
+        begin(process)
+        assert process.stop() == 0
+        assert "whereby-trigger: ended while this still ran: long_job at app.py:12\n" in process.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_a_program_does_after_it_served_takes_as_long_as_it_takes(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path, LISTENER_THAT_ENDS) as process:
+        begin(process)
+        assert process.stop(number) == 0
+        assert process.output.endswith("after\n")
+        assert "still ran" not in process.output
+
+
+LEFT = """
+import asyncio
+import threading
+from whereby_trigger import ending, program
+from whereby_trigger.boot import boot_time
+
+ending.AT_LEAST = 0.1
+over = threading.Event()
+
+def job():
+    over.wait(5)
+
+async def serve():
+    asyncio.get_running_loop().run_in_executor(None, job)
+    {end}
+
+def run():
+    program.run(serve(), lambda: {end_by})
+    print("after", flush=True)
+
+{how}
+"""
+
+
+IN_A_THREAD = "thread = threading.Thread(target=run); thread.start(); thread.join()"
+
+
+def left(folder: Path, end: str = "print('served', end='')", end_by: str = "0.0", how: str = "run()") -> Process:
+    source = LEFT.replace("{end}", end).replace("{end_by}", end_by).replace("{how}", how)
+    return Process([sys.executable, str(write(folder, source))], cwd=folder, apart=True)
+
+
+def test_what_was_printed_before_is_not_lost(tmp_path: Path) -> None:
+    with left(tmp_path) as process:
+        assert process.wait() == 0
+        assert "served" in process.output
+        assert "after" not in process.output
+
+
+def test_an_error_that_ended_it_is_shown_and_gives_the_exit_code(tmp_path: Path) -> None:
+    with left(tmp_path, end="raise OSError('no disk')") as process:
+        assert process.wait() == 1
+        assert "OSError: no disk\n" in process.output
+        assert "ended while this still ran: job at app.py:10\n" in process.output
+
+
+@pytest.mark.parametrize(
+    ("end_by", "how"),
+    [("None", "run()"), ("boot_time() + 60", "run()"), ("0.0", IN_A_THREAD)],
+    ids=["no bound", "a later one", "the process is another's"],
+)
+def test_what_may_be_waited_for_is(tmp_path: Path, end_by: str, how: str) -> None:
+    with left(tmp_path, "threading.Timer(1, over.set).start()", end_by, how) as process:
+        assert process.wait() == 0
+        assert process.output == "after\n"

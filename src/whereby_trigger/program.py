@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from whereby_trigger.ending import LastResort
+
 COLLECT_AFTER = 10_000
 """How many objects may be made and not freed before Python looks for circles among them.
 
@@ -14,10 +16,20 @@ By itself it looks after 700, which is what a dozen webhooks under way take, and
 """
 
 
-def run(serving: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in an event loop of its own, to its end. Blocks."""
-    with _rare_collections(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serving)
+def run(
+    serving: Coroutine[Any, Any, None], end_by: Callable[[], float | None] = lambda: None, *, to_the_end: bool = False
+) -> None:
+    """Run a coroutine in an event loop of its own, to its end. Blocks.
+
+    Tasks and threads of the loop that it leaves behind are waited for until `end_by()`, in seconds of the boot clock,
+    and then end with the process; with `to_the_end` so does whatever goes on when this has returned.
+    """
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    with _rare_collections(), LastResort(to_the_end) as last_resort, runner:
+        try:
+            runner.run(serving)
+        finally:
+            last_resort.set(end_by(), runner.get_loop())
 
 
 @contextmanager

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, program, signals
 from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
+from whereby_trigger.boot import boot_time
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
 from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import Edge, Rules, bind
-from whereby_trigger.running import Running
+from whereby_trigger.running import DRAIN_MARGIN, END_MARGIN, Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
 from whereby_trigger.stores import InUse, spool_for, store_for, usable
 from whereby_trigger.testing.in_process import TestingTrigger
@@ -91,6 +92,7 @@ class Trigger:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_timeout: float | None = None
+        self.end_by: float | None = None
         self._draining_since_signal = self._serving = False
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
@@ -218,7 +220,7 @@ class Trigger:
                 "move @trigger.on(...) and @trigger.assistant before start()",
                 stacklevel=2,
             )
-        program.run(self.serve())
+        program.run(self.serve(), lambda: self.end_by)
 
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
@@ -326,7 +328,8 @@ class Trigger:
     async def _open(self, settings: Settings) -> Edge:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
-        self._drain_timeout, self._draining_since_signal, self._serving = None, False, False
+        self._drain_timeout = self.end_by = None
+        self._draining_since_signal = self._serving = False
         self._running, edge, store = self._wire(settings)
         try:
             await self._running.open()
@@ -355,6 +358,7 @@ class Trigger:
 
     def _bound_end(self, number: signal.Signals) -> None:
         if self._draining_since_signal and self._running is not None:
+            self.end_by = boot_time() + END_MARGIN
             self._running.end_now()
         else:
             self._draining_since_signal = True
@@ -363,6 +367,7 @@ class Trigger:
     def _bound_drain(self, timeout: float) -> None:
         # In a host app, or around somebody's block, the process is not ours to end.
         if self._running is not None and self._serving:
+            self.end_by = boot_time() + timeout + self.resolve().settings.stop_grace + DRAIN_MARGIN
             self._running.bound_drain(timeout)
 
     def _drain_for(self, number: signal.Signals) -> float:

@@ -25,7 +25,7 @@ def serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
     logs.configure()
     if not trigger.emitter.events() and trigger.registered_assistant is None:
         logger.warning(NOTHING_LISTENS)
-    run(trigger.serve())
+    run(trigger.serve(), lambda: trigger.end_by, to_the_end=True)
 
 
 @click.command()

@@ -1,0 +1,99 @@
+"""The end of a process at a time that is set, whatever user code still does in it."""
+
+import asyncio
+import inspect
+import logging
+import os
+import sys
+import sysconfig
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from whereby_trigger.boot import boot_time
+
+AT_LEAST = 1.0
+"""Seconds that are given to what winds down, even where the drain before took all of its time."""
+
+SAY_WITHIN = 1.0
+"""Seconds in which the last words are written: whoever reads no more of them must not hold up the end."""
+
+NOT_THEIRS = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<frozen")
+
+
+class LastResort:
+    """End the process at the time that is set, unless the block is left before; with `to_the_end` all the same.
+
+    Off the main thread the process is somebody else's, and goes on.
+    """
+
+    def __init__(self, to_the_end: bool) -> None:
+        self._to_the_end = to_the_end
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> "LastResort":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._timer is not None and not self._to_the_end:
+            self._timer.cancel()
+
+    def set(self, end_by: float | None, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the process end at a time of the boot clock, if any, with the exit code that it is about to have."""
+        if end_by is None or threading.current_thread() is not threading.main_thread():
+            return
+        self._timer = threading.Timer(max(AT_LEAST, end_by - boot_time()), _end_process, (loop, sys.exc_info()[1]))
+        self._timer.daemon = True
+        self._timer.start()
+
+
+def _end_process(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
+    speaker = threading.Thread(target=_say_what_runs, args=(loop, error), daemon=True)
+    speaker.start()
+    speaker.join(SAY_WITHIN)
+    os._exit(0 if error is None else 1)
+
+
+def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
+    if error is not None:
+        traceback.print_exception(error)
+    runs = ", ".join(sorted(set(_what_runs(loop)))) or "no function of yours"
+    sys.stderr.write(f"whereby-trigger: ended while this still ran: {runs}\n")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    logging.shutdown()
+
+
+def _what_runs(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
+    """Give the place in each task of the loop, and in each thread that holds up the end, where user code is."""
+    frames = sys._current_frames()
+    threads = [_callers(frames.get(thread.ident or 0)) for thread in threading.enumerate() if not thread.daemon]
+    tasks = [_awaiting(task.get_coro()) for task in asyncio.all_tasks(loop)]
+    for stack in (*threads, *tasks):
+        yield from _innermost_of_theirs(stack)
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    # Whoever has the loop run is at work no more.
+    while frame is not None and frame.f_code.co_filename != asyncio.runners.__file__:
+        yield frame
+        frame = frame.f_back
+
+
+def _awaiting(coroutine: Any) -> list[FrameType]:
+    frames: list[FrameType] = []
+    while inspect.iscoroutine(coroutine):
+        frames += [coroutine.cr_frame] if coroutine.cr_frame is not None else []
+        coroutine = coroutine.cr_await
+    return frames[::-1]
+
+
+def _innermost_of_theirs(stack: Iterable[FrameType]) -> Iterator[str]:
+    for frame in stack:
+        code = frame.f_code
+        if not code.co_filename.startswith(NOT_THEIRS):
+            yield f"{code.co_qualname} at {Path(code.co_filename).name}:{frame.f_lineno}"
+            return
