@@ -142,6 +142,12 @@ def test_the_environment_gives_port_and_secret_where_no_program_does(tmp_path: P
         assert run("send", "assistant.requested", cwd=tmp_path, env=environment).returncode == 0
 
 
+def test_a_path_of_bytes_that_are_no_text_is_sent_as_these_bytes(call: Call, server: Server) -> None:
+    ended = call("send", "room.client.joined", "--url", server.url.replace("hooks", "\udcff"), "--secret", SECRET)
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("404")
+
+
 def test_a_refused_connection_names_the_url_and_the_command_that_listens(call: Call) -> None:
     url = f"http://127.0.0.1:{free_port()}/x"
     ended = call("send", "room.client.joined", "--url", url)

@@ -88,6 +88,12 @@ def test_a_wrong_call_exits_2_and_says_why_in_three_lines_at_most(
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == []
 
 
+def test_data_that_is_nested_too_deeply_is_a_wrong_call(call: Call) -> None:
+    ended = call("send", "room.client.joined", "--data", f'{{"a": {"[" * 20_000}{"]" * 20_000}}}')
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("Error: --data is no JSON (")
+
+
 def test_a_host_with_a_space_is_a_wrong_call(call: Call) -> None:
     ended = call("send", "room.client.joined", "--url", "http://my host/")
     assert (ended.returncode, ended.stdout) == (2, "")

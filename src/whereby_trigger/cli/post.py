@@ -87,4 +87,5 @@ def post(address: Address, body: bytes, signer: Signer | None) -> Answer:
 
 def _target(parts: SplitResult) -> str:
     path = parts.path or "/"
-    return quote(f"{path}?{parts.query}" if parts.query else path, safe=string.punctuation)
+    target = f"{path}?{parts.query}" if parts.query else path
+    return quote(target, safe=string.punctuation, errors="surrogateescape")

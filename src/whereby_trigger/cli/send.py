@@ -91,7 +91,7 @@ def _fields(data: str | None) -> dict[str, Any]:
     example = """write it like --data '{"roleName": "host"}'"""
     try:
         fields = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"--data is no JSON ({error}): {example}") from error
     if not isinstance(fields, dict):
         raise click.UsageError(f"--data is no JSON object: {example}")
