@@ -41,7 +41,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from whereby_trigger import Trigger, ending, trigger as module
 
-module.DRAIN_MARGIN = ending.AT_LEAST = 0.5
+module.DRAIN_MARGIN = ending.AT_LEAST = 1.0
 trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0.1)
 trigger.when("assistant.requested")(lambda: True)
 own = ThreadPoolExecutor(1)
@@ -53,7 +53,7 @@ def long_job():
 
 if __name__ == "__main__":
     trigger.start()
-    threading.Event().wait(2)
+    threading.Event().wait(2.5)
     print("after", flush=True)
 """
 
