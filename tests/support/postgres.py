@@ -150,6 +150,9 @@ class Server:
 
     def kill(self) -> None:
         """Kill all its processes with -9; the next start recovers what was committed."""
+        # A child that it makes between being listed and being killed would live on, and keep the next start out.
+        if self._postmaster is not None:
+            _send(self._postmaster.pid, signal.SIGSTOP)
         for pid in self.pids:
             _send(pid, signal.SIGKILL)
         self._end(signal.SIGKILL)
