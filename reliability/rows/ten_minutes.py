@@ -8,7 +8,7 @@ from pathlib import Path
 from reliability.checker import Rule, check, in_words
 from reliability.emissions import read_emissions
 from reliability.load import Load
-from reliability.process import Receiver, Receivers
+from reliability.process import Receiver, ReceiverFailed, Receivers
 from reliability.result import Figures, Result
 from reliability.rows.kills import TWICE
 from reliability.stores import PostgresStores, viewing
@@ -18,6 +18,7 @@ from whereby_trigger.store import State
 
 REPLICAS = 3
 SERVED_WITHIN = 90.0
+START_WITHIN = 30.0
 
 
 class Cluster:
@@ -29,9 +30,17 @@ class Cluster:
         self._ports: dict[Receiver, int] = {}
 
     async def start_one(self) -> None:
-        receiver = await self._receivers.start()
-        self._ports[receiver] = await receiver.listening()
-        self._balance()
+        """Start a replica, again where the database is away just then, as whatever runs services does."""
+        began = boot_time()
+        while True:
+            receiver = await self._receivers.start()
+            try:
+                self._ports[receiver] = await receiver.listening()
+            except ReceiverFailed:
+                if boot_time() > began + START_WITHIN:
+                    raise
+            else:
+                return self._balance()
 
     async def kill_one(self, chance: random.Random) -> None:
         """Kill a replica, and start another in its place."""
