@@ -129,6 +129,31 @@ async def test_the_rooms_of_a_replica_dead_for_longer_than_max_age_end_unstarted
     assert "max_age" in room.reason
 
 
+async def test_what_was_to_start_after_the_room_of_a_replica_dead_for_longer_than_max_age_does_not_start(
+    place: Place, replicas: Replicas
+) -> None:
+    dead, other = await replicas(), await replicas()
+    await bring_to(dead, ENDING)
+    await ask(other, asked_at=place.clock.now())
+    await place.bury(dead, other)
+    await place.pass_time(100, other)
+    await other.claim(max_age=99)
+    assert await states(other) == [ENDED]
+
+
+async def test_however_long_its_replica_is_dead_a_room_is_followed_by_who_asked_just_now(
+    place: Place, replicas: Replicas
+) -> None:
+    dead, other = await replicas(), await replicas()
+    await bring_to(dead, ENDING)
+    await place.bury(dead, other)
+    await place.pass_time(100, other)
+    await ask(other, webhook="next", asked_at=place.clock.now())
+    await other.claim(max_age=99)
+    assert await states(other) == [ENDED, WAITING]
+    assert (await take_one(other)).webhook == "next"
+
+
 async def test_however_old_a_room_is_it_waits_when_its_replica_died_just_now(place: Place, replicas: Replicas) -> None:
     dead, other = await replicas(), await replicas()
     await bring_to(dead, LIVE)

@@ -57,6 +57,11 @@ def pack(request: RoomRequest) -> str:
     return json.dumps(structs.asdict(request))
 
 
+def is_older(successor: str, than: float) -> bool:
+    """Tell whether the request that was to be served next was made before a time."""
+    return unpack(successor).asked_at < than
+
+
 def unpack(successor: str) -> RoomRequest:
     """Read a request that was stored to be served next."""
     return RoomRequest(**json.loads(successor))

@@ -22,8 +22,8 @@ SEEN = "UPDATE whereby_trigger.replicas SET seen_at = whereby_trigger.clock() WH
 HOLDS = "SELECT true FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock()"
 UNOWNED = "SELECT seq FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner IS NULL"
 EXPIRED = """
-SELECT id, whereby_trigger.clock() - seen_at > $2::float8 AS too_old FROM whereby_trigger.replicas
-WHERE id <> $1 AND expires <= whereby_trigger.clock()
+SELECT id, CASE WHEN whereby_trigger.clock() - seen_at > $2::float8 THEN whereby_trigger.clock() - $2 END AS too_old
+FROM whereby_trigger.replicas WHERE id <> $1 AND expires <= whereby_trigger.clock()
 """
 STRAYS = """
 WITH gaps AS (
@@ -130,8 +130,8 @@ async def claim(connection: Connection, replica: str, max_age: float, look_in: C
         return taken if taken or ended else None
 
 
-async def _bury(connection: Connection, heir: str, dead: str, *, too_old: bool = False) -> int:
-    reason = f"its replica {dead} died" + (" longer than max_age ago" if too_old else "")
+async def _bury(connection: Connection, heir: str, dead: str, *, too_old: float | None = None) -> int:
+    reason = f"its replica {dead} died" + ("" if too_old is None else " longer than max_age ago")
     released = await rooms.release(connection, dead, reason, limit=ROOMS, too_old=too_old)
     orphaned = affected(await connection.execute(CLAIM_ORPHANED, heir, dead, WEBHOOKS))
     if released < ROOMS and orphaned < WEBHOOKS:

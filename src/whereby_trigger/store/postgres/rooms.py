@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store.open_room import OpenRoom, is_over, pack, unpack
+from whereby_trigger.store.open_room import OpenRoom, is_older, is_over, pack, unpack
 from whereby_trigger.store.postgres.link import Connection, affected, transaction
 from whereby_trigger.store.rooms import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
@@ -189,15 +189,17 @@ async def change_session(connection: Connection, change: SessionChange) -> None:
         await _ask_to_stop(connection, open, reason)
 
 
-async def release(connection: Connection, owner: str, reason: str, *, limit: int, too_old: bool = False) -> int:
-    """Let rooms of a replica that is gone wait for another, but those whose end was asked for or are too old.
+async def release(connection: Connection, owner: str, reason: str, *, limit: int, too_old: float | None = None) -> int:
+    """Let rooms of a replica that is gone wait for another, but those whose end was asked for.
 
-    At most `limit` of them, since each is locked, and the server has room for so many locks only; return how many.
+    `too_old` is the time before which it was gone, if that is too long ago: then all of them end, and who asked before
+    that time does not follow. At most `limit` of them, since each is locked, and the server has room for so many locks
+    only; return how many.
     """
     found = await connection.fetch(OWNED_BY, owner, limit)
     await lock(connection, [room["key"] for room in found])
-    rows = await connection.fetch(RELEASE, owner, too_old, reason, [room["id"] for room in found])
-    await _let_follow(connection, rows)
+    rows = await connection.fetch(RELEASE, owner, too_old is not None, reason, [room["id"] for room in found])
+    await _let_follow(connection, rows, too_old)
     return len(rows)
 
 
@@ -230,10 +232,11 @@ async def _ask_to_stop(connection: Connection, open: OpenRoom, reason: str) -> N
     await connection.execute(ASK_TO_STOP, open.id, reason)
 
 
-async def _let_follow(connection: Connection, moved: Sequence[Any]) -> None:
-    """Let the successors of rooms that are over by now wait."""
-    over = [row for row in moved if RoomState(row["state"]) in OVER and row["successor"] is not None]
-    await _wait(connection, [unpack(row["successor"]) for row in over])
+async def _let_follow(connection: Connection, moved: Sequence[Any], too_old: float | None = None) -> None:
+    """Let the successors of rooms that are over by now wait, but those that are too old."""
+    over = [row["successor"] for row in moved if RoomState(row["state"]) in OVER and row["successor"] is not None]
+    following = [successor for successor in over if too_old is None or not is_older(successor, than=too_old)]
+    await _wait(connection, [unpack(successor) for successor in following])
 
 
 async def _wait(connection: Connection, requests: Sequence[RoomRequest]) -> None:

@@ -54,8 +54,8 @@ def bury_the_dead(
     for other, seen_at, boot, expires in connection.execute(OTHERS, {"me": id, "now": now}).fetchall():
         # A replica of an older program has no lease, only its lock.
         if is_dead(other) or (expires and (boot != this_boot or expires <= at)):
-            too_old = now - seen_at > max_age
-            reason = f"its replica {other} died" + (" longer than max_age ago" if too_old else "")
+            too_old = now - max_age if now - seen_at > max_age else None
+            reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
             taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount
             taken += rooms.release(connection, other, now, reason, too_old=too_old)
             connection.execute(LEAVE, (other,))

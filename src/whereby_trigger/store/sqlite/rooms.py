@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import structs
 
-from whereby_trigger.store.open_room import OpenRoom, is_over, pack, unpack
+from whereby_trigger.store.open_room import OpenRoom, is_older, is_over, pack, unpack
 from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
 
@@ -54,7 +54,7 @@ RETURNING state, successor
 END_WAITING = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE id = ? AND state = 'waiting'"
 END_OLD = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE state = 'waiting' AND since < ?"
 ASK_TO_STOP = "UPDATE rooms SET stop = COALESCE(stop, ?) WHERE id = ? AND state IN ('starting', 'live', 'ending')"
-OWNED_BY = "SELECT id, state FROM rooms WHERE owner = ?"
+OWNED_BY = "SELECT id, state, successor FROM rooms WHERE owner = ?"
 LAST = "SELECT COALESCE(MAX(seq), 0) FROM webhooks"
 HEARD = """
 SELECT room, seq, body FROM webhooks
@@ -141,11 +141,19 @@ def change_session(connection: sqlite3.Connection, change: SessionChange, now: f
         _ask_to_stop(connection, open, reason, now)
 
 
-def release(connection: sqlite3.Connection, owner: str, now: float, reason: str, *, too_old: bool = False) -> int:
-    """Let the rooms of a replica that is gone wait for another, but those whose end was asked for or are too old."""
+def release(
+    connection: sqlite3.Connection, owner: str, now: float, reason: str, *, too_old: float | None = None
+) -> int:
+    """Let the rooms of a replica that is gone wait for another, but those whose end was asked for.
+
+    `too_old` is the time before which it was gone, if that is too long ago: then all of them end, and who asked before
+    that time does not follow.
+    """
     owned = connection.execute(OWNED_BY, (owner,)).fetchall()
-    for id, state in owned:
-        over = too_old or state == RoomState.ENDING
+    for id, state, successor in owned:
+        if too_old is not None and successor is not None and is_older(successor, than=too_old):
+            connection.execute(FOLLOW, (None, id))
+        over = too_old is not None or state == RoomState.ENDING
         move(connection, RoomMove(id, RoomState.ENDED if over else RoomState.WAITING, reason), owner, now)
     return len(owned)
 
