@@ -10,6 +10,7 @@ from whereby_trigger.config import wants_colour
 
 ROOT = "whereby_trigger"
 SERVER = "uvicorn"
+ASSISTANT = "whereby_trigger.assistant"
 
 GREEN, YELLOW, RED, DIM = "32", "33", "31", "2"
 COLOURS = {"fired": GREEN, "notified": GREEN, "failed": RED, "quarantined": RED}
@@ -27,7 +28,8 @@ class PlainFormatter(logging.Formatter):
         delivery = getattr(record, "delivery", None)
         plain = delivery is not None or record.levelno <= logging.INFO
         mark = "" if plain else f"{record.levelname.lower()}: "
-        line = f"{clock} {mark}{_printable(record.getMessage())}"
+        text = "\n".join([record.getMessage(), *_traced(self, record).values()])
+        line = f"{clock} {mark}{_printable(text)}"
         colour = _colour_of(record, delivery) if self._coloured else None
         return line if colour is None else f"\x1b[{colour}m{line}\x1b[0m"
 
@@ -43,6 +45,7 @@ class JsonFormatter(logging.Formatter):
         }
         delivery = getattr(record, "delivery", None)
         fields |= {"message": record.getMessage()} if delivery is None else delivery
+        fields |= _traced(self, record)
         return json.dumps(fields)
 
 
@@ -58,6 +61,18 @@ def configure(stream: TextIO | None = None) -> None:
     for logger in (root, logging.getLogger(SERVER)):
         logger.addHandler(handler)
         logger.propagate = False
+
+
+def _traced(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:
+    """Give the exception and the stack that an assistant logged: what is in them is for its author to say.
+
+    Of any other line they are left out, since they may hold what a webhook or a function of the user's holds.
+    """
+    if record.name != ASSISTANT and not record.name.startswith(f"{ASSISTANT}."):
+        return {}
+    exception = formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
+    stack = formatter.formatStack(record.stack_info) if record.stack_info else None
+    return {name: text for name, text in (("exception", exception), ("stack", stack)) if text}
 
 
 def _colour_of(record: logging.LogRecord, delivery: dict[str, Any] | None) -> str | None:

@@ -12,9 +12,10 @@ import pytest
 from tests.cli.conftest import Call
 from tests.support.programs import write
 from whereby_trigger import logs
+from whereby_trigger.assist import Session
 from whereby_trigger.deliveries import DeliveryLog, handler_for
 from whereby_trigger.receive import Delivery
-from whereby_trigger.webhook import WEBHOOK_TYPES
+from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
 
 FORGED = Delivery(401, "wrong signature")
 STALE = Delivery(401, "stale signature", skew=-3600.4)
@@ -119,6 +120,49 @@ def test_a_type_can_neither_steer_the_terminal_nor_forge_a_line(terminal: Termin
     (line,) = lines(terminal)
     assert "a b\\x1b[2J\\x9b" in line
     assert "no predicate for a b" in line
+
+
+def say_what_failed(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]") -> None:
+    try:
+        raise ValueError("no \x1b[2J such pipe")
+    except ValueError:
+        log.exception("could not join", stack_info=True)
+
+
+def test_what_an_assistant_logs_has_its_traceback_and_steers_no_terminal(terminal: Terminal) -> None:
+    say_what_failed(Session(room_from_url("https://acme.whereby.com/visit-1"), None, 1).log)
+    said, *traceback = lines(terminal)
+    assert said == "error: [acme.whereby.com/visit-1] could not join"
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert "ValueError: no \\x1b[2J such pipe" in traceback
+    assert "Stack (most recent call last):" in traceback[traceback.index("ValueError: no \\x1b[2J such pipe") :]
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("whereby_trigger.assistant", {"exception", "stack"}),
+        ("whereby_trigger.assistant.scribe", {"exception", "stack"}),
+        ("whereby_trigger.assistants", set()),
+        ("whereby_trigger", set()),
+        ("uvicorn.error", set()),
+    ],
+)
+def test_in_json_what_an_assistant_logs_has_its_traceback_and_no_other_line_has(
+    name: str, keys: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(logs.JsonFormatter())
+    monkeypatch.setattr(logging.getLogger(name), "handlers", [handler])
+    say_what_failed(logging.getLogger(name))
+    fields = json.loads(handler.stream.getvalue())
+    assert fields.keys() - {"time", "level", "logger", "message"} == keys
+    assert ("ValueError" in str(fields)) is bool(keys)
+
+
+def test_on_a_terminal_no_line_of_ours_has_the_text_of_an_exception(terminal: Terminal) -> None:
+    say_what_failed(logging.getLogger("whereby_trigger"))
+    assert lines(terminal) == ["error: could not join"]
 
 
 @pytest.mark.parametrize("type", WEBHOOK_TYPES)
