@@ -200,11 +200,11 @@ def inherited() -> dict[str, str]:
     return dict(os.environ)
 
 
-def check(keywords: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a keyword that cannot be used, whatever the environment and the command line say."""
+def check(given: Mapping[str, Any], source: str = "keyword") -> None:
+    """Raise ConfigError for a value of one source that cannot be used, whatever the other sources say."""
     for option in OPTIONS:
-        if keywords.get(option.name) is not None:
-            option.read(option.name, keywords[option.name])
+        if given.get(option.name) is not None:
+            option.read(_called(option.name, source), given[option.name])
 
 
 def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, free_port, write
 from tests.support.until import until
@@ -162,6 +164,25 @@ def test_a_host_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     write(tmp_path, HUMANS_JOIN)
     with dev(tmp_path, "--no-reload", "--secret", "s", env={"WHEREBY_TRIGGER_HOST": "0.0.0.0"}) as process:
         assert "http://0.0.0.0:" in process.line("predicates for")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "environment", "options"),
+    [
+        ("port=0, drain_timeout=30", {"WHEREBY_TRIGGER_MAX_AGE": "600"}, ()),
+        ("port=0, max_age=10_000", {"WHEREBY_TRIGGER_DRAIN_TIMEOUT": "9000"}, ()),
+        ("port=0", {"PORT": "abc"}, ()),
+        ("", {"PORT": "abc"}, ("--port", "0")),
+        ("port=0", {}, ("--max-age", "20")),
+    ],
+)
+@pytest.mark.parametrize("reload", ["--reload", "--no-reload"])
+def test_what_can_be_served_is_whatever_one_source_says_that_another_overrides(
+    tmp_path: Path, keywords: str, environment: dict[str, str], options: tuple[str, ...], reload: str
+) -> None:
+    write(tmp_path, HUMANS_JOIN.replace("Trigger()", f"Trigger({keywords})"))
+    with Process(whereby_trigger("dev", reload, *options), cwd=tmp_path, env=environment) as process:
+        assert process.port()
 
 
 def test_options_reach_the_program_that_serves(tmp_path: Path) -> None:

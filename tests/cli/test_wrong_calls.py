@@ -46,6 +46,8 @@ CALLS = [
     ("start --port 0 --store mysql://x", {}, "is of no known kind"),
     ("start --port 0 --store=", {}, "--store must be a text"),
     ("dev --port abc", {}, "--port must be a whole number"),
+    ("dev --drain-timeout soon", {}, "--drain-timeout must be seconds"),
+    ("dev --max-age 10 --drain-timeout 20", {}, "must exceed --drain-timeout"),
     ("dev nowhere.py", {}, "there is no file"),
     ("dev --port 0 --store sqlite:///no/such/folder/a.db", {}, "does not exist: create it"),
     ("send", {}, "Missing argument 'TYPE'"),

@@ -13,7 +13,7 @@ from whereby_trigger.cli.leash import end_with_parent
 from whereby_trigger.cli.options import as_arguments, settings_options
 from whereby_trigger.cli.output import show_error
 from whereby_trigger.cli.serve import serve
-from whereby_trigger.config import resolve
+from whereby_trigger.config import check
 from whereby_trigger.errors import AppError
 from whereby_trigger.trigger import Trigger
 
@@ -42,7 +42,8 @@ def dev(app: str | None, reload: bool, leashed: bool, settings: Mapping[str, Any
 def _serve_reloading(place: Place, settings: Mapping[str, Any]) -> int:
     from whereby_trigger.cli.reload import keep_reloading
 
-    resolve({}, settings)
+    # What the program and the environment say as well is judged by the child: only it knows both.
+    check(settings, "command line")
     logs.configure()
     serving = ["dev", "--leashed", *as_arguments(settings), "--", place.name]
     return keep_reloading([sys.executable, "-P", "-m", "whereby_trigger.cli", *serving], place.folder)
@@ -62,9 +63,10 @@ def _serve_leashed(place: Place, settings: Mapping[str, Any]) -> None:
 
 def _serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
     """Serve as a program that is being written wants it: a restart waits for nobody, and only this machine gets in."""
+    trigger.override({"drain_timeout": 0})
+    trigger.override(settings)
     if trigger.resolve().sources["host"] == "default":
         trigger.override({"host": LOOPBACK})
-    trigger.override({"drain_timeout": 0})
     serve(trigger, settings)
 
 
