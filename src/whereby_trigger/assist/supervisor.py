@@ -36,6 +36,7 @@ class Supervisor:
         self._max_rooms = max_rooms
         self._runs: dict[str, Run] = {}
         self._woken = asyncio.Event()
+        self._unanswered = False
         self._draining = False
         self._handing_over = False
 
@@ -104,9 +105,14 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=timeout)
 
     async def _launch_waiting(self) -> None:
-        if self.free <= 0:
+        # A take whose answer was lost may have made rooms ours. The next one names them, and a drain must not keep them;
+        # while the rooms are handed over the store is away, or about to be closed, and either gives them to others.
+        if self.free <= 0 and (self._handing_over or not self._unanswered):
             return
-        for room in await self._store.take(self.free):
+        self._unanswered = True
+        taken = await self._store.take(max(0, self.free))
+        self._unanswered = False
+        for room in taken:
             if self.free > 0:
                 self._begin(Run(room))
             else:

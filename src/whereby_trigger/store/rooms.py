@@ -133,7 +133,10 @@ class RoomStore(Protocol):
         ...
 
     def take(self, slots: int) -> Awaitable[list[Room]]:
-        """Make at most `slots` waiting rooms this replica's, in order, as `starting`; none where its lease is gone."""
+        """Make at most `slots` waiting rooms this replica's, in order, as `starting`; none where its lease is gone.
+
+        Beyond `slots` it gives those that an earlier call took before it raised StoreUnavailable.
+        """
         ...
 
     def move(self, move: RoomMove) -> Awaitable[bool]:

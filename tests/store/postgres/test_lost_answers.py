@@ -1,6 +1,7 @@
 """A commit whose answer is lost is found again, and is neither done twice nor taken for somebody else's."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,12 @@ from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decision, record
 from tests.support.postgres import Server
 from tests.support.rooms import request
+from tests.support.supervised import Assistants, Supervised
+from tests.support.until import eventually
+from whereby_trigger.assist import Supervisor
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import RoomMove, RoomState, State
+from whereby_trigger.store import Room, RoomMove, RoomState, State, Store
+from whereby_trigger.store.postgres import PostgresStore
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +81,42 @@ async def test_a_room_that_was_taken_is_given_again_and_to_nobody_else(
         (taken,) = await store.take(1)
         assert (taken.owner, taken.attempt) == (store.replica, 1)
         assert await store.take(1) == []
+
+
+class DrainedByLoss:
+    """Be the store, and have the supervisor drain as soon as the answer to a take is lost."""
+
+    def __init__(self, store: Store, supervisor: Supervisor) -> None:
+        self._store = store
+        self._supervisor = supervisor
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def take(self, *asked: Any) -> list[Room]:
+        try:
+            return await self._store.take(*asked)
+        except StoreUnavailable:
+            await self._supervisor.drain(0)
+            raise
+
+
+async def test_a_room_that_was_taken_unknowingly_before_a_drain_goes_to_another(postgres: Server, url: str) -> None:
+    assistants = Assistants()
+    async with (
+        Link(postgres.port) as link,
+        Supervised(PostgresStore(link.through(url)), assistants.stay, max_rooms=0) as drained,
+        Supervised(PostgresStore(url), assistants.stay, max_rooms=0) as other,
+    ):
+        drained.supervisor._store = DrainedByLoss(drained.store, drained.supervisor)  # type: ignore[assignment]
+        assert await drained.store.take(1) == []
+        await other.ask()
+        link.tear(drained.store.replica.encode())
+        drained.supervisor._max_rooms = 1
+        await eventually(lambda: link.torn == 1)
+        other.supervisor._max_rooms = 1
+        assert (await other.reaches(RoomState.LIVE)).owner == other.store.replica
+    assert assistants.started == [("visit-1", 2)]
 
 
 async def test_what_waits_for_a_database_that_was_killed_is_done_when_it_is_back(
