@@ -112,6 +112,11 @@ def test_the_list_is_narrowed_by_options(call: Call, folder: Path, options: list
     assert ids(call, folder, *options) == found
 
 
+@pytest.mark.parametrize("room", ["\udcff", "acme.whereby.com/\udcff"])
+def test_a_room_that_is_no_text_names_none(call: Call, folder: Path, room: str) -> None:
+    assert ids(call, folder, "--room", room) == []
+
+
 def test_a_type_that_is_misspelt_gets_a_suggestion(call: Call, folder: Path) -> None:
     ended = call("events", "list", "--store", store_of(folder), "--type", "room.client.join")
     assert (ended.returncode, ended.stdout) == (0, "")

@@ -142,8 +142,8 @@ def _room(room: str | None) -> str | None:
         return room_from_url(room).key
     host, slash, name = room.partition("/")
     if host and slash and "." in host:
-        return f"{host.lower()}/{quote(name, safe='/%')}"
-    return "/" + quote(room.strip("/"), safe="/%")
+        return f"{host.lower()}/{quote(name, safe='/%', errors='surrogateescape')}"
+    return "/" + quote(room.strip("/"), safe="/%", errors="surrogateescape")
 
 
 def _nothing_found(type: str | None) -> str:
