@@ -130,11 +130,11 @@ class Trigger:
         """Register the coroutine that runs in each room that asks for one: `@trigger.assistant`.
 
         One per room, started again when it raises, ended with the room's session. With `bots`, a bot's own join or
-        leave may start one too. Raises RegistrationError for a second assistant, or one that is not `async def`.
+        leave may start one too. Raises RegistrationError for a second one, one not `async def`, and in a run.
         """
 
         def register(function: A) -> A:
-            self._registered.register(coroutine_assistant(function, bots))
+            self._registered.register(coroutine_assistant(function, bots), running=bool(self._in_use))
             return function
 
         return register if function is None else register(function)
@@ -152,9 +152,9 @@ class Trigger:
         The webhook and the room come as JSON on its stdin, the room also as WHEREBY_ROOM_URL, WHEREBY_ROOM_NAME and
         WHEREBY_WEBHOOK_ID; `env` is added to its environment. Exit code 0: it left the room, 75: worth another try,
         anything else: a failure. Its output is logged only with `log_output`, since it may hold names.
-        Raises RegistrationError for a second assistant.
+        Raises RegistrationError for a second assistant, and once the trigger runs.
         """
-        self._registered.register(command_assistant(argv, env, log_output, bots))
+        self._registered.register(command_assistant(argv, env, log_output, bots), running=bool(self._in_use))
 
     @property
     def registered_assistant(self) -> Assistant | None:

@@ -67,6 +67,18 @@ def test_a_command_and_a_function_exclude_each_other() -> None:
         trigger.assistant(scribe)
 
 
+@pytest.mark.anyio
+async def test_an_assistant_that_comes_once_the_trigger_runs_is_refused_and_taken_before_the_next_run() -> None:
+    trigger = Trigger()
+    async with trigger.testing():
+        with pytest.raises(RegistrationError, match="the trigger runs already"):
+            trigger.assistant(scribe)
+        with pytest.raises(RegistrationError, match="the trigger runs already"):
+            trigger.assistant_command(["node", "assistant.mjs"])
+        assert trigger.registered_assistant is None
+    assert trigger.assistant(scribe) is scribe
+
+
 @pytest.mark.parametrize("argv", ["node assistant.mjs", [], ["node", 1], ["a\0b"], None], ids=repr)
 def test_a_command_that_is_no_list_of_texts_is_refused_with_the_right_form(argv: Any) -> None:
     with pytest.raises(RegistrationError, match=r'\["node", "assistant\.mjs"\]'):

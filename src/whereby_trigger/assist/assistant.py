@@ -71,11 +71,16 @@ class Registered:
     def __init__(self) -> None:
         self.assistant: Assistant | None = None
 
-    def register(self, assistant: Assistant) -> None:
-        """Make this the trigger's assistant; raises RegistrationError where it has one already."""
+    def register(self, assistant: Assistant, *, running: bool) -> None:
+        """Make this the trigger's assistant; raises RegistrationError where it has one, or is running, already."""
         if self.assistant is not None:
             raise RegistrationError(
                 f"a trigger has one assistant, and {self.assistant.name} is it already: "
                 f"call {assistant.name} from there, or make another Trigger"
+            )
+        if running:
+            raise RegistrationError(
+                f"the trigger runs already, so {assistant.name} would never be started: "
+                "register its assistant before it starts, e.g. above `async with trigger.lifespan(app)`"
             )
         self.assistant = assistant
