@@ -131,13 +131,28 @@ class Running:
         await self.store.close()
         self._watchdog.close()
 
-    def bound_drain(self, timeout: float) -> None:
-        """Have the process ended if user code holds up a drain of `timeout` seconds past its grace."""
-        self._watchdog.set(DRAIN, boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN)
+    @property
+    def awaited(self) -> str:
+        """What a drain that began now would wait for, in words; "" where that is nothing."""
+        awaited = {
+            "assistants are in their rooms": self._supervisor is not None and self._supervisor.running,
+            "async predicates or listeners run": not self._user_code.idle,
+            "webhooks are being decided": not self.dispatcher.idle and not self.dispatcher.behind,
+            "deliveries wait in the spill": self._spill is not None and self._spill.length and not self._spill.settled,
+        }
+        return ", ".join(what for what, is_so in awaited.items() if is_so)
 
-    def end_now(self) -> None:
-        """Have the process ended if user code does not let it end by itself at once."""
-        self._watchdog.set("the second signal", boot_time() + END_MARGIN)
+    def bound_drain(self, timeout: float) -> float:
+        """Have the process ended if user code holds up a drain of `timeout` seconds past its grace; return by when."""
+        deadline = boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN
+        self._watchdog.set(DRAIN, deadline)
+        return deadline
+
+    def end_now(self) -> float:
+        """Have the process ended if user code does not let it end by itself at once; return by when."""
+        deadline = boot_time() + END_MARGIN
+        self._watchdog.set("the second signal", deadline)
+        return deadline
 
     def observe(self, observer: Decided) -> None:
         """Have every decision told to a function, after its commit."""
@@ -219,7 +234,7 @@ class Running:
             deadline=lambda: self._tenure.lease.deadline,
             hidden=(*settings.secret, settings.store),
         )
-        return Supervisor(self.store, launch, self._settings.max_rooms)
+        return Supervisor(self.store, launch, settings.max_rooms, settings.max_age)
 
     def _claims(self, assistant: Assistant | None) -> Claim | None:
         if assistant is None or self._supervisor is None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from whereby_trigger import logs, program, signals
 from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
-from whereby_trigger.boot import boot_time
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
 from whereby_trigger.mounting import Mounted
 from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import Edge, Rules, bind
-from whereby_trigger.running import DRAIN_MARGIN, END_MARGIN, Running
+from whereby_trigger.running import Running
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store
 from whereby_trigger.stores import InUse, spool_for, store_for, usable
 from whereby_trigger.testing.in_process import TestingTrigger
@@ -343,6 +342,9 @@ class Trigger:
     async def _drain(self) -> None:
         if self._running is not None:
             timeout = self.resolve().settings.drain_timeout if self._drain_timeout is None else self._drain_timeout
+            # No signal has told of this drain, and none shortens it. A warning, since a host may show nothing less.
+            if timeout and not self._serving and (awaited := self._running.awaited):
+                logger.warning("draining for at most %g s: %s", timeout, awaited)
             await self._running.drain(timeout, self._hurry)
 
     async def _close(self) -> None:
@@ -358,8 +360,7 @@ class Trigger:
 
     def _bound_end(self, number: signal.Signals) -> None:
         if self._draining_since_signal and self._running is not None:
-            self.end_by = boot_time() + END_MARGIN
-            self._running.end_now()
+            self.end_by = self._running.end_now()
         else:
             self._draining_since_signal = True
             self._bound_drain(self._drain_for(number))
@@ -367,8 +368,7 @@ class Trigger:
     def _bound_drain(self, timeout: float) -> None:
         # In a host app, or around somebody's block, the process is not ours to end.
         if self._running is not None and self._serving:
-            self.end_by = boot_time() + timeout + self.resolve().settings.stop_grace + DRAIN_MARGIN
-            self._running.bound_drain(timeout)
+            self.end_by = self._running.bound_drain(timeout)
 
     def _drain_for(self, number: signal.Signals) -> float:
         settled = self.resolve().settings.drain_timeout

@@ -18,7 +18,7 @@ from tests.mounting.hosts import fastapi_add_route
 from tests.support.host import Hosted
 from tests.support.stored import stored
 from tests.support.whereby import SECRET, deliver, request
-from whereby_trigger import TRIGGER_EVENT_SUCCESS, ConfigError, LifecycleError, Trigger, TriggerSuccess
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, ConfigError, LifecycleError, Session, Trigger, TriggerSuccess
 from whereby_trigger.testing import webhook
 
 WITHIN = 10.0
@@ -153,6 +153,22 @@ async def test_mounted_no_signal_is_taken_and_no_logging_configured(trigger: Tri
     async with trigger.lifespan(FastAPI()):
         assert hands_off() == before
     assert hands_off() == before
+
+
+@pytest.mark.anyio
+async def test_an_assistant_that_the_drain_waits_for_is_spoken_of(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    trigger = Trigger(secret=SECRET, store=url, drain_timeout=0.1)
+    there = asyncio.Event()
+
+    @trigger.assistant
+    async def stay(session: Session) -> None:
+        there.set()
+        await session.ended
+
+    async with trigger.lifespan():
+        await trigger.start_assistant("https://acme.whereby.com/visit-1")
+        await asyncio.wait_for(there.wait(), WITHIN)
+    assert "draining for at most 0.1 s: assistants are in their rooms" in caplog.messages
 
 
 @pytest.mark.anyio

@@ -60,6 +60,19 @@ def test_its_drain_ends_when_the_drain_timeout_is_over(tmp_path: Path) -> None:
         server.line("joining https://acme.whereby.com/long")
         server.stop()
         assert "left https://acme.whereby.com/long" in server.output
+        assert "draining" not in server.output
+
+
+def test_what_the_drain_waits_for_and_how_long_is_said_where_there_is_any(tmp_path: Path) -> None:
+    with uvicorn(tmp_path, keywords=", drain_timeout=0.1") as server:
+        server.line("Uvicorn running on")
+        server.stop()
+        assert "draining" not in server.output
+    with uvicorn(tmp_path, keywords=", drain_timeout=0.1") as server:
+        assert deliver(address(server), webhook("room.client.joined", room="/long")).status == 200
+        server.line("joining https://acme.whereby.com/long")
+        server.stop()
+        assert "draining for at most 0.1 s: async predicates or listeners run" in server.output
 
 
 def test_without_a_secret_it_refuses_to_start_and_says_what_to_set(tmp_path: Path) -> None:
