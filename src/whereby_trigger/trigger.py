@@ -231,7 +231,7 @@ class Trigger:
     def stop(self) -> None:
         """Have `start()` or `serve()` drain and return; returns at once. Any thread may call it, more than once.
 
-        Elsewhere it does nothing: `async with` and a host app's lifespan end where their block does.
+        It is for a trigger that serves: before, a stop is lost, and `async with` and a lifespan end with their block.
         """
         loop = self._loop
         if loop is not None:
