@@ -183,8 +183,8 @@ class Taking:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    async def take(self, slots: int) -> object:
-        rooms = await self._store.take(slots)
+    async def take(self, slots: int, max_age: float) -> object:
+        rooms = await self._store.take(slots, max_age)
         if rooms:
             self.taken.set()
             await self.go_on.wait()

@@ -120,6 +120,19 @@ async def test_a_replica_without_slots_takes_nothing(store: Stores, assistants: 
             assert (await none.reaches(LIVE, "a")).owner == other.store.replica
 
 
+async def test_a_room_that_has_waited_for_longer_than_max_age_gets_no_assistant(
+    store: Stores, clock: JumpingClock, assistants: Assistants
+) -> None:
+    async with Supervised(store(), assistants.stay, max_rooms=0) as none:
+        await none.ask("old")
+        clock.jump(100)
+        await none.ask("young")
+        async with Supervised(store(), assistants.stay, max_age=90) as other:
+            await other.reaches(LIVE, "young")
+            await other.reaches(WAITING, "old")
+    assert assistants.started == [("young", 1)]
+
+
 # Restarts
 
 

@@ -107,8 +107,10 @@ class Model:
         by_hand = request.webhook is None
         return not by_hand and any(change.key == request.key and ends(change, request) for change in changes)
 
-    def take(self, owner: str, slots: int) -> list[Entry]:
-        waiting = sorted((room for room in self.rooms if room.state is WAITING), key=lambda room: room.id)
+    def take(self, owner: str, slots: int, max_age: float) -> list[Entry]:
+        since = self.clock() - max_age
+        young = [room for room in self.rooms if room.state is WAITING and room.since >= since]
+        waiting = sorted(young, key=lambda room: room.id)
         taken = waiting[:slots] if self.holds(owner) else []
         for room in taken:
             room.state, room.owner, room.attempt, room.since = STARTING, owner, room.attempt + 1, self.clock()

@@ -4,6 +4,7 @@ MODEL_EXAMPLES and MODEL_STEPS make the dose larger than a test run's.
 """
 
 import asyncio
+import math
 import os
 import tempfile
 from collections import Counter
@@ -114,11 +115,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert claim.new == self.model.request(asked)
 
     @PRESENT
-    @rule(which=WHICH, slots=st.integers(0, 3))
-    def take(self, which: int, slots: int) -> None:
+    @rule(which=WHICH, slots=st.integers(0, 3), max_age=st.sampled_from([math.inf, 3.0]))
+    def take(self, which: int, slots: int, max_age: float) -> None:
         store = self.one(which)
-        taken = self.run(self.later(lambda: store.take(slots)))
-        expected = self.model.take(store.replica, slots)
+        taken = self.run(self.later(lambda: store.take(slots, max_age)))
+        expected = self.model.take(store.replica, slots, max_age)
         assert [(room.id, room.attempt) for room in taken] == [(entry.id, entry.attempt) for entry in expected]
 
     @precondition(lambda self: self.stores and self.model.rooms)

@@ -125,6 +125,20 @@ async def test_a_room_that_pauses_is_not_taken_before_its_time_and_holds_up_nobo
     assert (again.key, again.attempt, again.restarts) == (ROOM, 2, 1)
 
 
+async def test_a_room_that_has_waited_for_longer_than_max_age_is_not_taken(place: Place, store: Store) -> None:
+    for key in ("old", "young"):
+        await ask(store, f"acme.whereby.com/{key}")
+        await place.pass_time(60, store)
+    assert [room.key[-5:] for room in await store.take(10, max_age=100)] == ["young"]
+    assert await states(store) == [WAITING, STARTING]
+
+
+async def test_a_room_that_has_waited_for_just_max_age_is_taken(place: Place, store: Store) -> None:
+    await ask(store)
+    await place.pass_time(100, store)
+    assert len(await store.take(10, max_age=100)) == 1
+
+
 async def test_of_several_replicas_that_take_at_once_each_room_goes_to_one(replicas: Replicas) -> None:
     stores = [await replicas() for _ in range(3)]
     for n in range(10):

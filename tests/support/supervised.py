@@ -1,6 +1,7 @@
 """Supervisors on a real store: replicas that run a coroutine in each room that asks, without webhooks or a port."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -27,11 +28,12 @@ class Supervised:
         max_rooms: int = 10,
         grace: float = LONG,
         launch: Launch | None = None,
+        max_age: float = math.inf,
     ) -> None:
         self.store = store
         assistant = CoroutineAssistant(function)  # type: ignore[arg-type]
         launch = launch or launcher(assistant, grace=grace, deadline=lambda: LONG)
-        self.supervisor = Supervisor(store, launch, max_rooms)
+        self.supervisor = Supervisor(store, launch, max_rooms, max_age)
 
     async def __aenter__(self) -> "Supervised":
         await self.store.open(self.supervisor.wake)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -28,12 +29,16 @@ Launch = Callable[[Run, Callable[[int | None], None]], Coroutine[Any, Any, End]]
 
 
 class Supervisor:
-    """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time."""
+    """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time.
 
-    def __init__(self, store: Store, launch: Launch, max_rooms: int) -> None:
+    A room that has waited for longer than `max_age` seconds gets none.
+    """
+
+    def __init__(self, store: Store, launch: Launch, max_rooms: int, max_age: float = math.inf) -> None:
         self._store = store
         self._launch = launch
         self._max_rooms = max_rooms
+        self._max_age = max_age
         self._runs: dict[str, Run] = {}
         self._woken = asyncio.Event()
         self._unanswered = False
@@ -105,12 +110,12 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=timeout)
 
     async def _launch_waiting(self) -> None:
-        # A take whose answer was lost may have made rooms ours. The next one names them, and a drain must not keep them;
-        # while the rooms are handed over the store is away, or about to be closed, and either gives them to others.
+        # A take whose answer was lost may have made rooms ours. The next one names them: a drain must not keep them.
+        # In a hand-over the store is away or about to be closed, and either gives them to others.
         if self.free <= 0 and (self._handing_over or not self._unanswered):
             return
         self._unanswered = True
-        taken = await self._store.take(max(0, self.free))
+        taken = await self._store.take(max(0, self.free), self._max_age)
         self._unanswered = False
         for room in taken:
             if self.free > 0:

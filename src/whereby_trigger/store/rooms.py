@@ -3,6 +3,7 @@
 Times are seconds since the epoch; those of rooms are by the store's own clock.
 """
 
+import math
 from collections.abc import Awaitable
 from typing import Protocol
 
@@ -132,9 +133,10 @@ class RoomStore(Protocol):
         """Let a room wait for an assistant, unless it has an open entry; one that is ending gets a successor."""
         ...
 
-    def take(self, slots: int) -> Awaitable[list[Room]]:
+    def take(self, slots: int, max_age: float = math.inf) -> Awaitable[list[Room]]:
         """Make at most `slots` waiting rooms this replica's, in order, as `starting`; none where its lease is gone.
 
+        One that has waited for longer than `max_age` seconds is left, for `claim` to end.
         Beyond `slots` it gives those that an earlier call took before it raised StoreUnavailable.
         """
         ...

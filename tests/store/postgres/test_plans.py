@@ -53,7 +53,7 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claim: give rooms back": (rooms.RELEASE, (DEAD, False, "died", [1, 2]), {"rooms_pkey", "rooms_owner"}),
     "claim: rooms that waited too long": (rooms.END_OLD, (7200.0, 500), {"rooms_waiting_since", "rooms_pkey"}),
     "leave": (lease.DISOWN, (None, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
-    "take": (rooms.TAKE, (ME, 10, "ticket"), {"rooms_waiting", "rooms_pkey"}),
+    "take": (rooms.TAKE, (ME, 10, "ticket", 7200.0), {"rooms_waiting", "rooms_waiting_since", "rooms_pkey"}),
     "take: what was taken": (
         rooms.TAKEN,
         (ME, ["ticket"]),

@@ -34,6 +34,7 @@ UPDATE whereby_trigger.rooms SET
 WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting'
     AND NOT (since <= whereby_trigger.clock() AND whereby_trigger.clock() < not_before)
+    AND since >= whereby_trigger.clock() - $4::float8
     AND EXISTS (SELECT FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock())
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
@@ -132,9 +133,9 @@ async def _is_over(connection: Connection, request: RoomRequest) -> bool:
     return is_over(request, [row["body"] for row in await connection.fetch(SESSION_CHANGES, request.key)])
 
 
-async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...]) -> list[Room]:
+async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...], max_age: float) -> list[Room]:
     """Take rooms under the last ticket, and find those of the others again, whose answers were lost."""
-    taken = affected(await connection.execute(TAKE, owner, slots, tickets[-1])) if slots > 0 else 0
+    taken = affected(await connection.execute(TAKE, owner, slots, tickets[-1], max_age)) if slots > 0 else 0
     if not taken and len(tickets) == 1:
         return []
     return [_room(row) for row in await connection.fetch(TAKEN, owner, tickets)]

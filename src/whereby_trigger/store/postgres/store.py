@@ -184,10 +184,10 @@ class PostgresStore:
     def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
         return self._write("rooms", REQUEST, request)
 
-    async def take(self, slots: int) -> list[Room]:
+    async def take(self, slots: int, max_age: float = math.inf) -> list[Room]:
         tickets, self._unanswered = (*self._unanswered, uuid4().hex), ()
         try:
-            take = partial(rooms.take, owner=self.replica, slots=slots, tickets=tickets)
+            take = partial(rooms.take, owner=self.replica, slots=slots, tickets=tickets, max_age=max_age)
             return list(await self._call("rooms", take))
         except StoreUnavailable:
             self._unanswered = tickets

@@ -25,7 +25,9 @@ WHERE key = ? AND state NOT IN ('ended', 'failed')
 FOLLOW = "UPDATE rooms SET successor = ? WHERE id = ?"
 # Before `since`, the clock was set back: by how much nobody knows, so nothing is held any longer.
 NEXT = """
-SELECT id FROM rooms WHERE state = 'waiting' AND NOT (since <= :now AND :now < not_before) ORDER BY id LIMIT :slots
+SELECT id FROM rooms
+WHERE state = 'waiting' AND NOT (since <= :now AND :now < not_before) AND since >= :oldest
+ORDER BY id LIMIT :slots
 """
 TAKE = "UPDATE rooms SET state = 'starting', owner = ?, attempt = attempt + 1, since = ? WHERE id = ?"
 LIST = """
@@ -90,8 +92,9 @@ def _wait(connection: sqlite3.Connection, request: RoomRequest, now: float) -> N
     connection.execute(WAIT, structs.asdict(request) | {"now": now})
 
 
-def take(connection: sqlite3.Connection, owner: str, slots: int, now: float) -> list[Room]:
-    taken = [id for (id,) in connection.execute(NEXT, {"now": now, "slots": slots}).fetchall()]
+def take(connection: sqlite3.Connection, owner: str, slots: int, now: float, max_age: float) -> list[Room]:
+    values = {"now": now, "slots": slots, "oldest": now - max_age}
+    taken = [id for (id,) in connection.execute(NEXT, values).fetchall()]
     for id in taken:
         connection.execute(TAKE, (owner, now, id))
     return [_room(connection.execute(TAKEN, (id,)).fetchone()) for id in taken]

@@ -143,12 +143,12 @@ class SqliteStore:
     def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
         return self._write(partial(rooms.request, request=request, now=self._wall()))
 
-    def take(self, slots: int) -> Awaitable[list[Room]]:
+    def take(self, slots: int, max_age: float = math.inf) -> Awaitable[list[Room]]:
         replica, now, clock = self.replica, self._wall(), self._clock
 
         def work(connection: sqlite3.Connection) -> list[Room]:
             held = lease.holds(connection, replica, clock)
-            return rooms.take(connection, replica, slots, now) if held else []
+            return rooms.take(connection, replica, slots, now, max_age) if held else []
 
         return self._write(work)
 
