@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,13 +12,16 @@ import pytest
 from tests.assist.programs import child
 from tests.support.arrivals import arrival
 from tests.support.presence import Presence
-from tests.support.supervised import LONG, Supervised
+from tests.support.supervised import LONG, Assistants, Supervised
 from tests.webhook.test_json_verdicts import TAKEN, body, data
-from whereby_trigger.assist import command_assistant, launcher
+from whereby_trigger.assist import CoroutineAssistant, command_assistant, launcher
+from whereby_trigger.assist.follow import End
+from whereby_trigger.assist.runs import Run
 from whereby_trigger.assist.supervisor import Launch
 from whereby_trigger.boot import boot_time
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import decode
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +49,34 @@ async def test_a_command_that_is_cut_off_while_it_is_ending_is_gone_before_its_s
         with pytest.raises(ProcessLookupError):
             os.kill(room.pid, 0)
         assert (await one.reaches(ENDED)).reason == "stopped by hand"
+
+
+async def test_webhooks_that_a_command_has_no_way_to_read_are_not_kept_for_it(
+    tmp_path: Path, presence: Presence
+) -> None:
+    assistants, runs = Assistants(), {}
+    command = launch(child(presence, "A"))
+    coroutine = launcher(CoroutineAssistant(assistants.stay), grace=LONG, deadline=lambda: LONG)
+
+    async def either(run: Run, launched: Callable[[int | None], None]) -> End:
+        runs[run.session.room_name] = run
+        return await (command if run.session.room_name == "/command" else coroutine)(run, launched)
+
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path}/rooms.db"), launch=either) as one:
+        for name in ("command", "coroutine"):
+            await one.ask(name)
+            await one.reaches(LIVE, name)
+        heard = assistants.sessions["coroutine"].webhooks()
+        for n in range(2):
+            for name in ("command", "coroutine"):
+                joined = webhook("room.client.joined", id=f"{name} {n}")
+                await one.store.add(arrival(joined.id, body=joined.raw, room=f"acme.whereby.com/{name}"))
+            one.supervisor.wake()
+            # Once the second is heard, the look that found the first is over, for every room.
+            assert (await anext(heard)).id == f"coroutine {n}"
+        assert list(runs["/command"].session._heard) == []
+        await one.stop("command")
+        await one.reaches(ENDED, "command")
 
 
 async def told(raw: bytes, folder: Path) -> bytes:

@@ -21,6 +21,8 @@ def launcher(
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
         if isinstance(assistant, CommandAssistant):
+            # A process has no way to ask its session, where all that it heard would pile up.
+            run.hears = False
             return await run_command(assistant, run, launched, grace=grace, deadline=deadline, hidden=hidden)
         launched(None)
         return await run_coroutine(assistant, run.session, grace)

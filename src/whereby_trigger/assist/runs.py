@@ -14,8 +14,9 @@ class Run:
     """Hold a room that is this replica's, its session, and the tasks that launch it and see it through.
 
     `stop` is why the assistant was asked to end, `handed_over` whether it was ended for another replica's sake,
-    `extend` moves a process assistant's deadline, `heard_to` is the number up to which the session has been told
-    of all that concerns it, which is what came after the number of its room.
+    `extend` moves a process assistant's deadline, `hears` tells whether anybody can read what the session is told,
+    `heard_to` is the number up to which it has been told of all that concerns it, which is what came after the number
+    of its room.
     """
 
     def __init__(self, room: Room) -> None:
@@ -26,6 +27,7 @@ class Run:
         self.extend: Callable[[float], None] | None = None
         self.launched: asyncio.Task[End] | None = None
         self.seen_through: asyncio.Task[None] | None = None
+        self.hears = True
         self.heard_to = room.seq
         self._heard: set[int] = set()
 

@@ -166,7 +166,7 @@ class Supervisor:
                 self._record(RoomMove(room.id, RoomState.ENDING, room.stop, pid=room.pid), partial(self._moved, run))
 
     async def _tell(self) -> None:
-        runs = dict(self._runs)
+        runs = {key: run for key, run in self._runs.items() if run.hears}
         for after in {run.heard_to for run in runs.values()}:
             keys = frozenset(key for key, run in runs.items() if run.heard_to == after)
             heard = await self._store.heard(after, keys)
