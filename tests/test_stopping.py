@@ -39,9 +39,9 @@ SERVING = """
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from whereby_trigger import Trigger, ending, trigger as module
+from whereby_trigger import Trigger, ending, running
 
-module.DRAIN_MARGIN = ending.AT_LEAST = 1.0
+running.DRAIN_MARGIN, ending.AT_LEAST = 2.0, 1.0
 trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0.1)
 trigger.when("assistant.requested")(lambda: True)
 own = ThreadPoolExecutor(1)
