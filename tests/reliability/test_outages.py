@@ -31,7 +31,7 @@ async def test_a_network_that_fails_delays_no_answer_and_loses_nothing(
 
 
 async def test_replicas_and_the_database_may_die_under_load(tmp_path: Path, databases: PostgresStores) -> None:
-    result = await ten_minutes.run(tmp_path, databases, seconds=15, rate=30, kill_every=5, restart_every=6, lease=6.0)
+    result = await ten_minutes.run(tmp_path, databases, seconds=11, rate=30, kill_every=4, restart_every=5, lease=6.0)
     assert result.problems == []
     assert result.figures["replicas killed"]
     assert result.figures["restarts of the database"]
