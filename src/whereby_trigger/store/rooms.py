@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from whereby_trigger.store.states import RoomState
+from whereby_trigger.texts import fit_for_stores
 from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, RoomWebhook, Webhook
 
 
@@ -86,9 +87,9 @@ def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
 
 
 def session_of(webhook: RoomWebhook) -> str | None:
-    """Give the id of a webhook's session, as every store can hold it: PostgreSQL takes no NUL in a text."""
+    """Give the id of a webhook's session, as every store can hold it."""
     id = webhook.data.room_session_id
-    return None if id is None else id.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return None if id is None else fit_for_stores(id)
 
 
 class RoomMove(Struct, frozen=True):
