@@ -1,10 +1,10 @@
 """What is sent: realistic webhooks of every kind, each with what must become of it."""
 
+import json
 import random
 from collections.abc import Iterator
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
@@ -35,13 +35,14 @@ def items(seed: int) -> Iterator[Item]:
 
 def padded(item: Item, size: int) -> Item:
     """Give a webhook's body as many bytes at least, by metadata that nobody asked for."""
-    body = msgspec.json.decode(item.body)
+    body = json.loads(item.body)
     body["data"]["metadata"] = "m" * max(0, size - len(item.body))
-    return msgspec.structs.replace(item, body=msgspec.json.encode(body))
+    return structs.replace(item, body=json.dumps(body).encode())
 
 
 KINDS = (
     *[("room.client.joined", State.FIRED, {"roleName": role}) for role in ("host", "visitor", "granted_visitor")],
+    ("room.client.joined", State.FIRED, {"displayName": "Zo\ud83d"}),
     ("room.client.joined", State.SKIPPED, {"roleName": "assistant"}),
     ("room.session.started", State.FIRED, {}),
     ("room.session.started", State.SKIPPED, {}),
@@ -51,4 +52,7 @@ KINDS = (
     ("room.client.knocked", State.UNHANDLED, {}),
     ("recording.finished", State.UNHANDLED, {}),
 )
-"""Webhook types, the state the receiver's predicates and listeners give them, and the fields that make it so."""
+"""Webhook types, the state the receiver's predicates and listeners give them, and the fields that make it so.
+
+One name was cut in the middle of an emoji.
+"""

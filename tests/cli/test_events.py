@@ -245,6 +245,20 @@ def test_on_a_terminal_ids_are_short_and_the_reason_is_broken_at_words(folder: P
     assert reason == "predicate people returned False (a bot's own event: is_human)"
 
 
+def test_a_name_cut_in_the_middle_of_an_emoji_is_shown_as_it_came_and_replayed(
+    call: Call, copy: Path, server: Process
+) -> None:
+    port = int(re.search(r":([0-9]+)/", server.output)[1])  # type: ignore[index]
+    cut = webhook("room.client.joined", id="d1", display_name="Zo\ud83d")
+    assert deliver(f"http://127.0.0.1:{port}/", cut, "s").status == 200
+    until(lambda: states(copy).get("d1") == "fired")
+    assert r'"displayName": "Zo\ud83d"' in call("events", "show", "d1", "--store", store_of(copy)).stdout
+    shown = json.loads(call("events", "show", "d1", "--json", "--store", store_of(copy)).stdout)
+    assert shown["body"] == cut.raw.decode()
+    assert call("events", "replay", "d1", "--store", store_of(copy)).stdout == "d1\n"
+    until(lambda: states(copy).get("d1") == "fired")
+
+
 def test_what_a_webhook_carries_steers_no_terminal(call: Call, copy: Path, server: Process) -> None:
     port = int(re.search(r":([0-9]+)/", server.output)[1])  # type: ignore[index]
     odd = json.dumps({"id": "d1\u001b[2J", "type": "x\u001b[2J\u009b", "data": {"n": "\u009b2J"}}).encode()

@@ -67,6 +67,12 @@ def test_options_override_what_the_builder_makes_up(call: Call, server: Server) 
     assert json.loads(newest.body)["data"]["roleName"] == "recorder"
 
 
+def test_half_an_emoji_is_sent_as_javascript_writes_it(call: Call, server: Server) -> None:
+    assert send(call, server, "room.client.joined", "--data", r'{"displayName": "Zo\ud83d"}').returncode == 0
+    assert rb'"Zo\ud83d"' in server.newest().body
+    assert server.newest().state != "quarantined"
+
+
 def test_duplicates_are_answered_each_and_stored_once(call: Call, server: Server) -> None:
     ended = send(call, server, "room.session.started", "--duplicate", "2")
     assert ended.returncode == 0

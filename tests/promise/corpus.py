@@ -41,7 +41,8 @@ def _build(type: str, number: int, room: str, subdomain: str, role: str = "host"
 
 
 def _encode(payload: Payload) -> bytes:
-    return json.dumps(payload, ensure_ascii=False).encode()
+    # Half an emoji, which UTF-8 cannot hold, as the escape that JSON.stringify writes.
+    return json.dumps(payload, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def _complete() -> Iterator[bytes]:
@@ -103,6 +104,8 @@ ODD: tuple[Callable[[Payload], None], ...] = (
     _set("data", "displayName", to="[[redacted]]"),
     _set("data", "displayName", to="raises"),
     _set("data", "displayName", to="nul \0 and \N{PILE OF POO}"),
+    _set("data", "displayName", to="Zo\ud83d"),
+    _set("data", "metadata", to={"\ude00": ["\\", "\\\ud83d"]}),
     _set("data", "fieldOfTomorrow", to={"deep": [1, {"deeper": None}]}),
     _set("type", to="room.client.danced"),
     _set("type", to="trigger_event_success"),

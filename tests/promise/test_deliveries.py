@@ -46,6 +46,16 @@ def test_each_of_two_rooms_fires(new_store: NewStore) -> None:
     }
 
 
+def test_a_person_whose_name_was_cut_in_the_middle_of_an_emoji_fires(new_store: NewStore) -> None:
+    body = webhook("room.client.joined", display_name="Zo\ud83d", id="cut").raw
+    assert rb'"Zo\ud83d"' in body
+    with Served("stateless", new_store()) as program:
+        program.send([body])
+        (record,) = program.decided(1)
+    assert (record.id, record.state, record.room) == ("cut", State.FIRED, "acme.whereby.com/visit-1")
+    assert record.body == body
+
+
 def test_a_webhook_is_known_again_by_its_id_alone(new_store: NewStore) -> None:
     with Served("stateless", new_store()) as program:
         program.send([joined("one", "/visit-1"), joined("one", "/visit-2")])

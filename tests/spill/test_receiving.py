@@ -129,6 +129,18 @@ async def test_what_cannot_be_decoded_is_quarantined_by_way_of_the_spill(outage:
     assert (record.state, record.body) == (State.QUARANTINED, b"[]")
 
 
+async def test_a_name_cut_in_the_middle_of_an_emoji_is_decided_by_way_of_the_spill(
+    outage: Outage, asked: list[str]
+) -> None:
+    cut = webhook("room.client.joined", id="cut", display_name="Zo\ud83d").raw
+    outage.store.go_down()
+    assert (await post(outage.receiver.edge, cut)).status == 200
+    outage.store.come_back()
+    records = await outage.decided("cut")
+    assert (records["cut"].state, records["cut"].body) == (State.FIRED, cut)
+    assert asked == ["cut"]
+
+
 async def test_a_duplicate_of_what_waits_in_the_spill_is_decided_once(outage: Outage, asked: list[str]) -> None:
     outage.store.go_down()
     await outage.deliver("a")

@@ -1,6 +1,7 @@
 """Which correctly signed bodies are webhooks: the same verdict everywhere, and never another exception."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from whereby_trigger.errors import DecodeError
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import RoomClientLeft, UnknownWebhook, decode, identify
+from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, UnknownWebhook, decode, identify
 
 NAME = "Robin Canary"
 
@@ -54,22 +55,25 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the body is not valid JSON"),
     "something after the end": (body() + b"}", "the body is not valid JSON"),
     "a NUL byte after the end": (body() + b"\0", "the body is not valid JSON"),
-    "a lone surrogate in the id": (body(id=r'"\ud800"'), "the body is not valid JSON"),
-    "a lone surrogate in a known field": (
-        body(data=data(displayName=r'"\udc00"')),
-        "the body is not valid JSON",
+    "a lone surrogate in the id": (body(id=r'"a\ud800"'), "the id contains"),
+    "a lone surrogate in the type": (body(type=r'"room\uDC00"'), "the type contains"),
+    "a lone surrogate in the room name": (body(data=data(roomName=r'"/Zo\ud83d"')), "the room name contains"),
+    "a lone surrogate in the subdomain": (body(data=data(subdomain=r'"a\udfff"')), "the subdomain contains"),
+    "a lone surrogate in the misspelt subdomain": (body(data=data(subdoman=r'"a\udfff"')), "the subdomain contains"),
+    "a lone surrogate in a recording's room name": (
+        body(type='"recording.finished"', data=data(roomName=r'"\ud83d"')),
+        "the room name contains",
     ),
-    "a lone surrogate in an unknown field": (body(x=r'"\ud83d"'), "the body is not valid JSON"),
-    "a lone surrogate in an unknown key": (body(**{r"\ud83d": "1"}), "the body is not valid JSON"),
-    "a lone surrogate deep in an unknown field": (
-        body(data=data(x=r'[{"y":"a\udfff"}]')),
-        "the body is not valid JSON",
+    "a lone surrogate in an unknown type's room name": (
+        body(type=UNKNOWN, data=data(roomName=r'"\ud83d"')),
+        "the room name contains",
     ),
-    "a lone surrogate in an unknown type's data": (
-        body(type=UNKNOWN, data=data(x=r'"\ud83d"')),
-        "the body is not valid JSON",
-    ),
-    "two high surrogates": (body(x=r'"\ud83d\ud83d"'), "the body is not valid JSON"),
+    "a lone surrogate in what is no object": (rb'["\ud83d"]', "the body is not a JSON object"),
+    "a lone surrogate and NaN": (body(x=r'["\ud83d",NaN]'), "the body is not valid JSON"),
+    "a lone surrogate in what is cut off": (body(x=r'"\ud83d"')[:-1], "the body is not valid JSON"),
+    "a surrogate's escape that is cut off": (body(x=r'"\ud83"'), "the body is not valid JSON"),
+    "a surrogate's escape that is not hexadecimal": (body(x=r'"\ud8g0"'), "the body is not valid JSON"),
+    "a surrogate's escape outside strings": (body(x=r"\ud83d"), "the body is not valid JSON"),
     "NUL in the id": (body(id=r'"a\u0000"'), "the id contains a NUL character"),
     "NUL in the type": (body(type=r'"room\u0000"'), "the type contains a NUL character"),
     "NUL in the room name": (
@@ -139,6 +143,7 @@ TAKEN: dict[str, bytes] = {
     "NUL in a known field": body(data=data(displayName=r'"a\u0000"')),
     "NUL in an unknown field": body(x=r'"\u0000"'),
     "NUL in an unknown type's field": body(type=UNKNOWN, data=data(x=r'"\u0000"')),
+    "NUL in a key": body(**{r"\u0000": "1"}),
     "1e999 in an unknown field": body(x="1e999"),
     "1e999 in an unknown field of data": body(data=data(x="[-1e999]")),
     "1e999 in an unknown type's data": body(type=UNKNOWN, data=data(x="-1e999")),
@@ -149,6 +154,20 @@ TAKEN: dict[str, bytes] = {
     "an id of 256 characters": body(id=json.dumps("x" * 256)),
     "a room name of 256 characters, of four bytes each": body(data=data(roomName=json.dumps("🎥" * 256))),
     "an escaped pair of surrogates": body(data=data(displayName=r'"\ud83d\ude00"')),
+    "half an emoji at the end of a name": body(data=data(roomName='"/r"', displayName=r'"Zo\ud83d"')),
+    "half an emoji at the beginning of a name": body(data=data(displayName=r'"\ude00Zo"')),
+    "half an emoji in upper case": body(data=data(displayName=r'"Zo\uD83D"')),
+    "half an emoji in a role": body(data=data(roleName=r'"\ud83d"')),
+    "half an emoji in a count's key": body(data=data(numClientsByRoleName=r'{"host":1,"\ud83d":2}')),
+    "half an emoji where a date belongs": body(createdAt=r'"\ud83d"'),
+    "half an emoji in an unknown field": body(x=r'"\ud83d"'),
+    "half an emoji in an unknown key": body(**{r"\ud83d": "1"}),
+    "half an emoji deep in an unknown field": body(data=data(x=r'[{"y":"a\udfff"}]')),
+    "half an emoji in an unknown type's data": body(type=UNKNOWN, data=data(x=r'"\ud83d"')),
+    "two high surrogates": body(x=r'"\ud83d\ud83d"'),
+    "a pair the wrong way round": body(x=r'"\ude00\ud83d"'),
+    "half an emoji after an escaped backslash": body(x=r'"\\\ud83d"'),
+    "half an emoji beside a room name with U+FFFD": body(data=data(roomName=r'"/\ufffd"', displayName=r'"\ud83d"')),
     "the deepest nesting the decoder takes": body(x=nested(99)),
     "many brackets that do not nest": body(x="[" + ",".join(["[]"] * 500) + "]"),
     "brackets in a string": body(x=json.dumps("[{" * 500)),
@@ -166,6 +185,54 @@ def test_a_body_is_taken_as_it_came(raw: bytes) -> None:
     decoded = decode(raw)
     assert decoded.raw == raw
     assert decoded.type in ("room.client.joined", "room.client.waved")
+
+
+def well_formed(value: Any) -> Any:
+    """Put U+FFFD in place of each lone surrogate in a JSON value, as JavaScript's toWellFormed() does."""
+    if isinstance(value, str):
+        paired = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return re.sub("[\ud800-\udfff]", "\ufffd", paired)
+    if isinstance(value, list):
+        return [well_formed(item) for item in value]
+    if isinstance(value, dict):
+        return {well_formed(key): well_formed(item) for key, item in value.items()}
+    return value
+
+
+def upper_case_escapes(json: bytes) -> bytes:
+    """Write the digits of \\u escapes in upper case, where that changes no backslash that is one itself."""
+    return re.sub(rb"(\\\\)|\\u(....)", lambda match: match[1] or b"\\u" + match[2].upper(), json)
+
+
+CUT_TEXT = st.lists(st.sampled_from(["\ud83d", "\ude00", "\udfff", "\\", '"', "ud83d", "\ufffd", "\n", "é"])).map(
+    "".join
+)
+CUT_JSON = st.recursive(
+    CUT_TEXT | st.none() | st.integers(-9, 9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(CUT_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(value=CUT_JSON, upper=st.booleans())
+def test_half_an_emoji_anywhere_is_read_as_the_replacement_character(value: Any, upper: bool) -> None:
+    raw = json.dumps({"id": "a1", "type": "room.client.waved", "data": {"x": value}}).encode()
+    raw = upper_case_escapes(raw) if upper else raw
+    decoded = decode(raw)
+    assert decoded.raw == raw
+    assert isinstance(decoded, UnknownWebhook)
+    assert decoded.data == {"x": well_formed(value)}
+
+
+@given(name=CUT_TEXT, role=CUT_TEXT)
+def test_half_an_emoji_in_a_known_field_is_read_as_the_replacement_character(name: str, role: str) -> None:
+    raw = body(data=data(roomName='"/r"', displayName=json.dumps(name), numClientsByRoleName=json.dumps({role: 1})))
+    decoded = decode(raw)
+    assert isinstance(decoded, RoomClientJoined)
+    assert decoded.raw == raw
+    assert decoded.data.room_name == "/r"
+    assert decoded.data.display_name == well_formed(name)
+    assert decoded.data.num_clients_by_role_name == {well_formed(role): 1}
 
 
 def test_of_duplicate_keys_the_last_wins() -> None:

@@ -15,6 +15,7 @@ from whereby_trigger.assist.runs import Run
 from whereby_trigger.assist.session import Session
 from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError
+from whereby_trigger.webhook import replace_lone_surrogates
 
 TRY_AGAIN: Final = 75
 """The exit code by which a process says that another try makes sense: EX_TEMPFAIL of sysexits.h."""
@@ -89,11 +90,13 @@ def _input(session: Session) -> bytes:
 
 
 def _readable_by_all(raw: bytes) -> Any:
-    """Read JSON with null for a number that no double holds, as when JavaScript passes it on.
+    """Read JSON with null for a number that no double holds, and U+FFFD for half a surrogate pair.
 
-    RFC 8259, 6, warns of such numbers: they are JSON, but parsers refuse them, or end up with an infinity.
+    RFC 8259, 6 and 8.2, warns of both: they are JSON, but parsers refuse them, or end up with an infinity or with a
+    text that cannot be printed.
     """
-    return json.loads(raw, parse_int=partial(_number, kind=int), parse_float=partial(_number, kind=float))
+    whole = replace_lone_surrogates(raw)
+    return json.loads(whole, parse_int=partial(_number, kind=int), parse_float=partial(_number, kind=float))
 
 
 def _number(text: str, kind: type[int] | type[float]) -> float | None:

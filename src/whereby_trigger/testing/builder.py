@@ -1,6 +1,7 @@
 """Build realistic webhooks: complete, in Whereby's wire format, decoded as a delivery would be."""
 
 import difflib
+import json
 import secrets
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -95,7 +96,15 @@ def webhook(
         "type": type,
         "data": names | sample_data(type, given) | given | dict(data or {}),
     }
-    return decode(msgspec.json.encode(payload))
+    return decode(_encode(payload))
+
+
+def _encode(payload: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(payload)
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which UTF-8 cannot hold: written as an escape, as JavaScript does.
+        return json.dumps(msgspec.to_builtins(payload)).encode()
 
 
 def _wire_fields(type: WebhookType, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from whereby_trigger.webhook.data import (
     TranscriptionFinishedData,
     WebhookData,
 )
-from whereby_trigger.webhook.decode import decode, identify
+from whereby_trigger.webhook.decode import decode, identify, replace_lone_surrogates
 from whereby_trigger.webhook.room import Room, room_from_url, room_of, room_path, why_no_room
 from whereby_trigger.webhook.signature import SIGNATURE_HEADER, sign, verify
 from whereby_trigger.webhook.types import (
@@ -75,6 +75,7 @@ __all__ = [
     "decode",
     "identify",
     "is_human",
+    "replace_lone_surrogates",
     "room_from_url",
     "room_of",
     "room_path",

@@ -6,6 +6,7 @@ What is refused is what could not be stored, deduplicated or read the same way e
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Annotated, Any
@@ -24,6 +25,10 @@ MAX_NAME_LENGTH = 256
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_FINITE = 308
 
+_PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+# At a backslash, one of three: an escaped backslash or a whole pair, both kept, or half a pair.
+_LONE_SURROGATE = re.compile(rb"((?:\\\\|" + _PAIR + rb")+)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
 
 class _Envelope(Struct, frozen=True, kw_only=True, rename="camel"):
     id: str = ""
@@ -41,19 +46,25 @@ def decode(body: bytes) -> Webhook:
     """Decode the body of a delivery.
 
     A field that does not fit is converted or left out, unknown fields are ignored, an unknown type gives an
-    `UnknownWebhook`. Of duplicate keys the last wins, as in JavaScript.
+    `UnknownWebhook`. Of duplicate keys the last wins, as in JavaScript. Half a surrogate pair, which JavaScript
+    writes for a name cut in the middle of an emoji, is read as U+FFFD; `raw` keeps the body as it came.
     Raises `DecodeError`, and nothing else, for bytes that are not a webhook.
     Source: Whereby docs, Tracking room events with Webhooks.
     """
     _check_text(body)
     try:
-        return _decode(body)
+        return _decode_cut_text(body)
     except ValidationError:
         raise DecodeError("the body is not a JSON object") from None
     except (msgspec.DecodeError, ValueError):
         raise DecodeError("the body is not valid JSON") from None
     except RecursionError:
         raise DecodeError("the JSON is nested too deeply") from None
+
+
+def replace_lone_surrogates(json: bytes, by: bytes = rb"\ufffd") -> bytes:
+    """Replace each escape in JSON that is half a surrogate pair: msgspec refuses it, and Python cannot print it."""
+    return _LONE_SURROGATE.sub(lambda found: found[1] or by, json)
 
 
 def identify(body: bytes) -> str:
@@ -79,7 +90,20 @@ def _depth(body: bytes) -> int:
     return max(accumulate(1 if byte in b"{[" else -1 for byte in structure if byte in b"{[]}"), default=0)
 
 
-def _decode(body: bytes) -> Webhook:
+def _decode_cut_text(body: bytes) -> Webhook:
+    try:
+        return _decode(body, body)
+    except ValidationError:
+        raise
+    except msgspec.DecodeError:
+        pass
+    # Two ids or rooms must not become one because half a character of each was replaced. NUL, which none of them may
+    # hold, finds those; a U+FFFD that Whereby sent itself is no reason to refuse one.
+    _decode(replace_lone_surrogates(body, by=rb"\u0000"), body)
+    return _decode(replace_lone_surrogates(body), body)
+
+
+def _decode(body: bytes, raw: bytes) -> Webhook:
     envelope = _ENVELOPE.read(body)
     if not envelope.id:
         raise DecodeError("the webhook has no id, or one that is not a string")
@@ -92,10 +116,10 @@ def _decode(body: bytes) -> Webhook:
         data = b"{}"
     if not data.startswith(b"{"):
         raise DecodeError("the webhook's data is not an object")
-    return _typed(envelope, data, body)
+    return _typed(envelope, data, raw)
 
 
-def _typed(envelope: _Envelope, data: bytes, body: bytes) -> Webhook:
+def _typed(envelope: _Envelope, data: bytes, raw: bytes) -> Webhook:
     created_at = _in_utc(envelope.created_at)
     if envelope.type not in _KNOWN:
         return UnknownWebhook(
@@ -104,7 +128,7 @@ def _typed(envelope: _Envelope, data: bytes, body: bytes) -> Webhook:
             created_at=created_at,
             type=envelope.type,  # type: ignore[arg-type]
             data=_any_data(data),
-            raw=body,
+            raw=raw,
         )
     webhook_class, reader = _KNOWN[envelope.type]
     return webhook_class(
@@ -112,7 +136,7 @@ def _typed(envelope: _Envelope, data: bytes, body: bytes) -> Webhook:
         api_version=envelope.api_version,
         created_at=created_at,
         data=_known_data(reader, data),  # type: ignore[arg-type]
-        raw=body,
+        raw=raw,
     )
 
 
@@ -143,7 +167,7 @@ def _check_name(what: str, value: str) -> None:
     if len(value) > MAX_NAME_LENGTH:
         raise DecodeError(f"the {what} is longer than {MAX_NAME_LENGTH} characters")
     if "\0" in value:
-        raise DecodeError(f"the {what} contains a NUL character")
+        raise DecodeError(f"the {what} contains a NUL character or half a surrogate pair")
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:
