@@ -15,6 +15,7 @@ from whereby_trigger.errors import StoreError
 from whereby_trigger.receive import Accepted, Delivery
 from whereby_trigger.store import Added, Arrival, Decision, State, Store
 from whereby_trigger.store.spill import Spill, Spool
+from whereby_trigger.webhook import Room, Webhook
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -25,10 +26,14 @@ DRAIN_MARGIN = 5.0
 END_MARGIN = 2.0
 
 Decided = Callable[[Queued, Decision], None]
+Claimed = Callable[[Room, Webhook], None]
 
 
 class Running:
-    """Receive, store and decide with one open store, until closed."""
+    """Receive, store and decide with one open store, until closed.
+
+    Without `starts_assistants`, a room that asks for an assistant waits for one that never comes.
+    """
 
     def __init__(
         self,
@@ -39,12 +44,16 @@ class Running:
         user_code: UserCode,
         assistant: Assistant | None = None,
         spool: Spool | None = None,
+        *,
+        starts_assistants: bool = True,
     ) -> None:
         self._settings = settings
         self.store = store
         self._user_code = user_code
         self._log = DeliveryLog()
         self._observers: list[Decided] = [self._log.decided]
+        self._claim_observers: list[Claimed] = []
+        self._starts_assistants = starts_assistants
         self._watchdog = Watchdog()
         self._supervisor = None if assistant is None else self._supervise(assistant)
         self._tenure = Tenure(
@@ -94,7 +103,7 @@ class Running:
         self._tenure.lease.begin(sent)
         self.dispatcher.fall_behind()
         loops = [self._backlog.run(), self._prune(), self._tenure.lease.keep()]
-        if self._supervisor is not None:
+        if self._supervisor is not None and self._starts_assistants:
             loops.append(self._supervisor.supervise())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
@@ -157,6 +166,10 @@ class Running:
     def observe(self, observer: Decided) -> None:
         """Have every decision told to a function, after its commit."""
         self._observers.append(observer)
+
+    def observe_claims(self, observer: Claimed) -> None:
+        """Have every room that is to get an assistant told to a function, with the webhook that fired."""
+        self._claim_observers.append(observer)
 
     @property
     def spilled(self) -> int | None:
@@ -239,7 +252,11 @@ class Running:
     def _claims(self, assistant: Assistant | None) -> Claim | None:
         if assistant is None or self._supervisor is None:
             return None
-        return Claims(self.store, self._supervisor, bots=assistant.bots).claim
+        return Claims(self.store, self._supervisor, bots=assistant.bots, claimed=self._claimed).claim
+
+    def _claimed(self, room: Room, webhook: Webhook) -> None:
+        for observer in self._claim_observers:
+            observer(room, webhook)
 
     def _regained(self) -> None:
         if self._spill is not None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from whereby_trigger import logs, program, signals
 from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
@@ -294,11 +294,18 @@ class Trigger:
             ending.push_async_callback(self._drain)
             yield
 
-    def testing(self) -> TestingTrigger:
-        """Make this trigger deliverable to in a test: `async with trigger.testing() as t: await t.deliver(...)`."""
+    def testing(self, *, assistants: Literal["list", "run"] = "list") -> TestingTrigger:
+        """Make this trigger deliverable to in a test: `async with trigger.testing() as t: await t.deliver(...)`.
+
+        No assistant starts: `t.assistants` lists those that would have. With `assistants="run"` they run as well.
+        Raises ValueError for another word.
+        """
+        if assistants not in ("list", "run"):
+            raise ValueError(f"assistants is 'list' or 'run', not {assistants!r}")
 
         def wire(overrides: dict[str, Any]) -> tuple[Running, Edge, Store]:
-            return self._wire(resolve(self._keywords, self._overrides | overrides).settings)
+            settings = resolve(self._keywords, self._overrides | overrides).settings
+            return self._wire(settings, starts_assistants=assistants == "run")
 
         return TestingTrigger(wire, self._release)
 
@@ -316,10 +323,19 @@ class Trigger:
         check_reach(resolved.settings)
         return resolved.settings
 
-    def _wire(self, settings: Settings) -> tuple[Running, Edge, Store]:
+    def _wire(self, settings: Settings, *, starts_assistants: bool = True) -> tuple[Running, Edge, Store]:
         store, spool = store_for(settings.store, settings.lease_ttl), spool_for(settings.spill, settings.store)
         self._user_code, assistant = UserCode(settings.predicate_timeout), self._registered.assistant
-        running = Running(settings, store, self.predicates, self.emitter, self._user_code, assistant, spool)
+        running = Running(
+            settings,
+            store,
+            self.predicates,
+            self.emitter,
+            self._user_code,
+            assistant,
+            spool,
+            starts_assistants=starts_assistants,
+        )
         self._in_use.append(InUse(store, settings, asyncio.get_running_loop()))
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
         return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store

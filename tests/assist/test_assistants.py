@@ -39,7 +39,7 @@ class Delivering:
     """Deliver to a trigger and look at its rooms."""
 
     def __init__(self, trigger: Trigger) -> None:
-        self._testing = trigger.testing()
+        self._testing = trigger.testing(assistants="run")
 
     async def __aenter__(self) -> "Delivering":
         self._t = await self._testing.__aenter__()

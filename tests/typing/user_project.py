@@ -172,6 +172,10 @@ async def decided(t: TestingTrigger) -> Decision:
 async def exercise() -> str:
     async with by_decorator.testing() as t:
         decision = await decided(t)
+        urls: list[str] = [start.room_url for start in t.assistants]
+    assert urls == []
+    async with by_decorator.testing(assistants="run"):
+        pass
     heard: bool = await by_decorator.emit("an event of my own", {"a": 1})
     removed: bool = by_decorator.off(TRIGGER_EVENT_SUCCESS, announce)
     return f"{decision.state} {decision.reason} {heard} {removed} {len(by_decorator.listeners('room.client.left'))}"

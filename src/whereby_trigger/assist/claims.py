@@ -1,17 +1,30 @@
 """What a success does for its room: it claims it, or finds that it has an assistant; in words, for the decision."""
 
+from collections.abc import Callable
+
 from whereby_trigger.assist.supervisor import Supervisor
 from whereby_trigger.store import RoomClaim, RoomRequest, RoomState, Store, session_of
 from whereby_trigger.webhook import Room, RoomClientJoined, RoomClientLeft, RoomWebhook, Webhook, is_human
 
 
 class Claims:
-    """Let the room of a success wait for an assistant; with `bots`, that of a bot's own join too."""
+    """Let the room of a success wait for an assistant; with `bots`, that of a bot's own join too.
 
-    def __init__(self, store: Store, supervisor: Supervisor, *, bots: bool) -> None:
+    `claimed` is told each room that gets one, and because of which webhook.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        supervisor: Supervisor,
+        *,
+        bots: bool,
+        claimed: Callable[[Room, Webhook], None] = lambda room, webhook: None,
+    ) -> None:
         self._store = store
         self._supervisor = supervisor
         self._bots = bots
+        self._claimed = claimed
 
     async def claim(self, room: Room, webhook: Webhook, now: float) -> str:
         """Claim the room of a webhook that fired; return what came of it. Raises StoreUnavailable."""
@@ -19,6 +32,7 @@ class Claims:
             return "no assistant for a bot's own event: is_human"
         claim = await self._store.request(request_for(room, webhook, now))
         if claim.new:
+            self._claimed(room, webhook)
             self._supervisor.wake()
         return self._words(claim)
 

@@ -5,19 +5,29 @@ import tempfile
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
+
+from msgspec import Struct
 
 from whereby_trigger.decide import Queued
 from whereby_trigger.errors import DecodeError, DeliveryError
 from whereby_trigger.receive import Edge
 from whereby_trigger.running import Running
 from whereby_trigger.store import Decision, Query, Record, Store
-from whereby_trigger.webhook import WebhookBase, decode, identify, sign
+from whereby_trigger.webhook import Room, RoomWebhook, Webhook, WebhookBase, decode, identify, sign
 
 SECRET = "a secret for tests"  # noqa: S105
-DRAIN = 5.0
+LEAVE_WITHIN = 1.0
+"""Seconds that an assistant has to leave by itself at the end of a test."""
 
 Opened = tuple[Running, Edge, Store]
+
+
+class AssistantStart(Struct, frozen=True):
+    """Describe an assistant that starts, or would outside a test: its room's URL and the webhook that fired."""
+
+    room_url: str
+    trigger_webhook: RoomWebhook
 
 
 class TestingTrigger:
@@ -26,6 +36,8 @@ class TestingTrigger:
     >>> async with trigger.testing() as t:
     ...     decision = await t.deliver(webhook("room.client.joined", room="/visit-1"))
     ...     assert decision.state == "fired"
+
+    `assistants` lists the assistants that would have started, oldest first: one for each room and meeting.
     """
 
     __test__ = False
@@ -33,6 +45,7 @@ class TestingTrigger:
     def __init__(self, wire: Callable[[dict[str, Any]], Opened], release: Callable[[Store], None]) -> None:
         self._wire = wire
         self._release = release
+        self.assistants: list[AssistantStart] = []
         self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
         self._decided: dict[str, asyncio.Future[Decision]] = {}
 
@@ -41,6 +54,7 @@ class TestingTrigger:
         overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
         self._running, self._edge, self._store = self._wire(overrides)
         self._running.observe(self._note)
+        self._running.observe_claims(self._note_claim)
         try:
             await self._running.open()
         except BaseException:
@@ -52,8 +66,10 @@ class TestingTrigger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._running.drain(DRAIN, asyncio.Event())
-            await self._running.close(DRAIN)
+            hurry = asyncio.Event()
+            asyncio.get_running_loop().call_later(LEAVE_WITHIN, hurry.set)
+            await self._running.drain(0, hurry)
+            await self._running.close(0)
         finally:
             self._release(self._store)
         self._folder.cleanup()
@@ -104,3 +120,7 @@ class TestingTrigger:
         decided = self._decision(decision.id)
         if not decided.done():
             decided.set_result(decision)
+
+    def _note_claim(self, room: Room, webhook: Webhook) -> None:
+        # Predicates are registered for webhooks that name a room, and for no others.
+        self.assistants.append(AssistantStart(room.url, cast(RoomWebhook, webhook)))
