@@ -31,7 +31,8 @@ trigger = Trigger(
 async def attendant(session: Session) -> None:
     session.log.info("attending %s, attempt %d", session.room_name, session.attempt)
     async for webhook in session.webhooks():
-        session.log.info("%s in %s: %d people", webhook.type, session.room_name, session.humans)
+        people = "unknown" if session.humans is None else session.humans
+        session.log.info("%s in %s, people there: %s", webhook.type, session.room_name, people)
         if session.humans == 0:
             break
     session.log.info("leaving %s: %s", session.room_name, session.ended.reason or "nobody is left")

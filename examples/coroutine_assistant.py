@@ -18,7 +18,8 @@ async def minutes(session: Session) -> None:
     async for webhook in session.webhooks():
         heard[webhook.type] += 1
         if isinstance(webhook, RoomClientJoined):
-            session.log.info("%s people are here", session.humans)
+            people = "unknown" if session.humans is None else session.humans
+            session.log.info("people here: %s", people)
         if session.humans == 0:
             break
     why = session.ended.reason or "nobody is left"

@@ -1,12 +1,12 @@
 """The log of deliveries: one line for each, with its answer and what was decided, and the hints that go with them."""
 
 import logging
-import time
+from time import monotonic
 
 from whereby_trigger.decide import Queued
 from whereby_trigger.receive import Delivery
 from whereby_trigger.store import Decision, State
-from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_CLASSES
+from whereby_trigger.webhook import WEBHOOK_CLASSES
 
 logger = logging.getLogger("whereby_trigger.deliveries")
 
@@ -14,22 +14,45 @@ REFUSED_IN_A_ROW = 3
 
 DASHBOARD = "the secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)"
 CLOCK_HINT = "signed {skew:+.0f} s from this machine's time: set its clock, or raise tolerance="
+ELSEWHERE = "deliveries are taken at"
+ELSEWHERE_A_SECOND = 10
+"""Lines a second about paths that are not served, at the most: anybody may send there."""
+
 HINTS = {
     "wrong signature": f"signed with another secret: is WHEREBY_WEBHOOK_SECRET {DASHBOARD}?",
     "no signature": "unsigned: either they are not Whereby's, or a proxy on the way drops the header Whereby-Signature",
     "no secret is set": f"not from this machine: to take them, set WHEREBY_WEBHOOK_SECRET to {DASHBOARD}",
+    ELSEWHERE: (
+        "sent to another path: is the URL right that Whereby's dashboard shows for this webhook (Configure, Webhooks), "
+        "and does a proxy on the way change the path? path= sets the one that is served"
+    ),
 }
 
 LINE = "%-26s %-36s %s %-11s %-46s %s ms"
-HANDLER = """\
-nothing handles {type} yet; to handle it, paste
+PREDICATE = """\
+nothing handles {type} yet; to have an assistant join, paste
 
-from whereby_trigger import {class_name}
+from whereby_trigger import {imports}
 
-@trigger.{decorator}("{type}")
-{define} {name}(webhook: {class_name}) -> {returns}:
-    {body}
+@trigger.when("{type}")
+def {name}(webhook: {class_name}) -> bool:
+    return {answer}
 """
+LISTENER = """\
+nothing handles {type} yet; to hear of it, paste
+
+from whereby_trigger import {imports}
+
+@trigger.on("{type}")
+async def {name}(webhook: {class_name}) -> None:
+    ...
+"""
+ANSWERS = {
+    "room.client.joined": "is_human(webhook)",
+    "room.session.started": "True",
+    "assistant.requested": "True",
+}
+"""What a predicate for a type is likely to return. Who leaves, knocks or ends something wants no assistant."""
 
 
 class DeliveryLog:
@@ -39,17 +62,23 @@ class DeliveryLog:
         self._refused = ""
         self._refused_in_a_row = 0
         self._shown: set[str] = set()
+        self._elsewhere = _OnceASecond(ELSEWHERE_A_SECOND)
 
     def answered(self, delivery: Delivery) -> None:
         """Log a delivery that no decision follows."""
-        _log(delivery)
-        if delivery.status != 401:
+        elsewhere = delivery.reason.startswith(ELSEWHERE)
+        if not elsewhere or self._elsewhere.lets(delivery.reason):
+            _log(delivery)
+        if delivery.status != 401 and not elsewhere:
             self.accepted()
             return
-        self._refused_in_a_row = self._refused_in_a_row + 1 if delivery.reason == self._refused else 1
-        self._refused = delivery.reason
+        refused = ELSEWHERE if elsewhere else delivery.reason
+        self._refused_in_a_row = self._refused_in_a_row + 1 if refused == self._refused else 1
+        self._refused = refused
         hint = hint_for(delivery)
-        if hint is not None and self._refused_in_a_row % REFUSED_IN_A_ROW == 0:
+        if hint is None or self._refused_in_a_row % REFUSED_IN_A_ROW != 0:
+            return
+        if not elsewhere or self._elsewhere.lets(hint):
             logger.warning("%d deliveries in a row were %s", self._refused_in_a_row, hint)
 
     def accepted(self) -> None:
@@ -61,7 +90,7 @@ class DeliveryLog:
         if logger.isEnabledFor(logging.INFO):
             room = None if queued.room is None else queued.room.key
             delivery = Delivery(200, decision.reason, queued.webhook.type, room, decision.id, decision=decision.state)
-            delivery.seconds = time.monotonic() - queued.started
+            delivery.seconds = monotonic() - queued.started
             _log(delivery)
         if decision.state is State.UNHANDLED:
             self._show_handler(queued.webhook.type)
@@ -70,6 +99,24 @@ class DeliveryLog:
         if type in WEBHOOK_CLASSES and type not in self._shown:
             self._shown.add(type)
             logger.info("%s", handler_for(type))
+
+
+class _OnceASecond:
+    """Let each text through at most once a second, and at most so many texts a second."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._said: dict[str, float] = {}
+
+    def lets(self, text: str) -> bool:
+        """Return True if the text may be logged now."""
+        a_second_ago = monotonic() - 1
+        if len(self._said) >= self._most:
+            self._said = {said: at for said, at in self._said.items() if at > a_second_ago}
+        if len(self._said) >= self._most or self._said.get(text, a_second_ago) > a_second_ago:
+            return False
+        self._said[text] = a_second_ago + 1
+        return True
 
 
 def hint_for(delivery: Delivery) -> str | None:
@@ -81,16 +128,11 @@ def hint_for(delivery: Delivery) -> str | None:
 
 def handler_for(type: str) -> str:
     """Write the handler that a webhook type lacks, ready to paste."""
-    names_room = type in ROOM_TYPES
-    return HANDLER.format(
-        type=type,
-        decorator="when" if names_room else "on",
-        define="def" if names_room else "async def",
-        name=type.replace(".", "_").lower(),
-        class_name=WEBHOOK_CLASSES[type].__name__,
-        returns="bool" if names_room else "None",
-        body="return True" if names_room else "...",
-    ).rstrip()
+    class_name, answer = WEBHOOK_CLASSES[type].__name__, ANSWERS.get(type, "")
+    imports = f"{class_name}, is_human" if "is_human" in answer else class_name
+    name = type.replace(".", "_").lower()
+    handler = PREDICATE if answer else LISTENER
+    return handler.format(type=type, imports=imports, name=name, class_name=class_name, answer=answer).rstrip()
 
 
 def _log(delivery: Delivery) -> None:

@@ -6,21 +6,24 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Call
 from tests.support.programs import write
-from whereby_trigger import logs
+from whereby_trigger import Trigger, WebhookType, deliveries, logs
 from whereby_trigger.assist import Session
 from whereby_trigger.deliveries import DeliveryLog, handler_for
 from whereby_trigger.receive import Delivery
+from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
 
 FORGED = Delivery(401, "wrong signature")
 STALE = Delivery(401, "stale signature", skew=-3600.4)
 UNSIGNED = Delivery(401, "no signature")
 TUNNELLED = Delivery(401, "no secret is set, and the request came through a proxy or tunnel")
+ELSEWHERE = Delivery(404, "deliveries are taken at /hooks, not at /hook")
 FIRED = Delivery(200, "predicate f returned True", "room.client.joined", "acme.whereby.com/a", "1", decision="fired")
 
 
@@ -81,6 +84,12 @@ def hints_after(terminal: Terminal, *deliveries: Delivery) -> list[str]:
             "3 deliveries in a row were not from this machine: to take them, set WHEREBY_WEBHOOK_SECRET to the "
             "secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)",
         ),
+        (
+            ELSEWHERE,
+            "3 deliveries in a row were sent to another path: is the URL right that Whereby's dashboard shows for "
+            "this webhook (Configure, Webhooks), and does a proxy on the way change the path? path= sets the one that "
+            "is served",
+        ),
     ],
 )
 def test_three_refusals_of_a_kind_in_a_row_get_a_hint(terminal: Terminal, refused: Delivery, hint: str) -> None:
@@ -90,6 +99,47 @@ def test_three_refusals_of_a_kind_in_a_row_get_a_hint(terminal: Terminal, refuse
 
 def test_refusals_of_different_kinds_or_with_a_good_delivery_between_get_none(terminal: Terminal) -> None:
     assert hints_after(terminal, FORGED, FORGED, STALE, FORGED, FORGED, FIRED, FORGED, FORGED) == []
+
+
+def elsewhere(path: str) -> Delivery:
+    return Delivery(404, f"deliveries are taken at /hooks, not at {path}")
+
+
+def test_a_path_that_is_not_served_has_one_line_a_second_however_many_are_sent_there(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("whereby_trigger.deliveries.monotonic", lambda: now)
+    log = DeliveryLog()
+
+    def told(path: str) -> int:
+        return sum(line.endswith(f"not at {path}  0.0 ms") for line in squeezed(terminal))
+
+    for _ in range(50):
+        log.answered(elsewhere("/hook"))
+        log.answered(elsewhere("/"))
+    assert (told("/hook"), told("/")) == (1, 1)
+    now = 100.9
+    log.answered(elsewhere("/hook"))
+    assert told("/hook") == 1
+    now = 101.1
+    log.answered(elsewhere("/hook"))
+    assert told("/hook") == 2
+
+
+def test_many_paths_that_are_not_served_have_a_bounded_number_of_lines_and_hints(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.deliveries.monotonic", lambda: 100.0)
+    log = DeliveryLog()
+    for number in range(10_000):
+        log.answered(elsewhere(f"/{number}"))
+    assert len(lines(terminal)) <= deliveries.ELSEWHERE_A_SECOND
+
+
+def squeezed(terminal: Terminal) -> list[str]:
+    """Give the lines with their columns two blanks apart."""
+    return [re.sub(" {2,}", "  ", line) for line in lines(terminal)]
 
 
 def test_a_line_has_its_columns_under_each_other(terminal: Terminal) -> None:
@@ -165,9 +215,32 @@ def test_on_a_terminal_no_line_of_ours_has_the_text_of_an_exception(terminal: Te
     assert lines(terminal) == ["error: could not join"]
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("type", WEBHOOK_TYPES)
-def test_the_handler_to_paste_needs_nothing_else(call: Call, tmp_path: Path, type: str) -> None:
-    handler = handler_for(type).partition("paste\n\n")[2]
-    write(tmp_path, f"from whereby_trigger import Trigger\ntrigger = Trigger()\n\n{handler}\n")
+async def test_a_pasted_handler_starts_an_assistant_only_where_somebody_came_or_asked(type: WebhookType) -> None:
+    program: dict[str, Any] = {}
+    exec("from whereby_trigger import Trigger\ntrigger = Trigger()\n" + pasted(type), program)  # noqa: S102
+    trigger: Trigger = program["trigger"]
+
+    @trigger.assistant
+    async def assistant(session: Session) -> None: ...
+
+    async with trigger.testing() as t:
+        person = await t.deliver(webhook(type, data={"roleName": "visitor"}))
+        bot = await t.deliver(webhook(type, data={"roleName": "assistant"}))
+    states = {"room.client.joined": ("fired", "skipped")} | dict.fromkeys(
+        ("room.session.started", "assistant.requested"), ("fired", "fired")
+    )
+    assert (person.state, bot.state) == states.get(type, ("notified", "notified"))
+    assert bool(t.assistants) == (type in states)
+
+
+def pasted(type: WebhookType) -> str:
+    return handler_for(type).partition("paste\n\n")[2]
+
+
+@pytest.mark.parametrize("type", WEBHOOK_TYPES)
+def test_the_handler_to_paste_needs_nothing_else(call: Call, tmp_path: Path, type: WebhookType) -> None:
+    write(tmp_path, f"from whereby_trigger import Trigger\ntrigger = Trigger()\n\n{pasted(type)}\n")
     checked = [json.loads(line) for line in call("check", "--json", "--port", "0").stdout.splitlines()]
     assert [found["ok"] for found in checked if found["detail"].endswith(f" for {type}")] == [True]

@@ -43,6 +43,22 @@ def test_a_blank_file_is_no_credential_and_no_permission(tmp_path: Path, name: s
     assert "blank" in refused.stderr
 
 
+def test_an_assistant_goes_on_while_nobody_knows_how_many_people_there_are(tmp_path: Path) -> None:
+    (tmp_path / "webhook-secret").write_text("the secret")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path), "WHEREBY_TRIGGER_DRAIN_TIMEOUT": "0"}
+    with Process(whereby_trigger("start", str(APP), "--port", "0"), cwd=tmp_path, env=environment) as replica:
+        url = f"http://127.0.0.1:{replica.port()}/"
+        assert deliver(url, webhook("assistant.requested", room="/visit-1"), "the secret").status == 200
+        replica.line("attending /visit-1")
+        assert deliver(url, webhook("room.client.knocked", room="/visit-1"), "the secret").status == 200
+        replica.line("room.client.knocked in /visit-1, people there: unknown")
+        counted = webhook("room.client.left", room="/visit-1", num_clients_by_role_name={"host": 1})
+        assert deliver(url, counted, "the secret").status == 200
+        replica.line("room.client.left in /visit-1, people there: 1")
+        assert replica.stop() == 0
+        assert "TypeError" not in replica.output
+
+
 @pytest.mark.skipif(shutil.which("tini") is None, reason="tini is missing: apt-get install tini")
 def test_below_the_init_of_the_image_a_term_drains_and_the_exit_code_comes_through(tmp_path: Path) -> None:
     (tmp_path / "webhook-secret").write_text("the secret")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,31 @@ async def test_another_path_is_answered_404(receiver: Receiver) -> None:
             data = request(method, path, [signature(JOINED)], JOINED)
             assert await status(receiver, data) == 404, (method, path)
     assert await receiver.records() == []
+
+
+def ours(log: Callable[[], str]) -> str:
+    """Give what we logged: pytest switches uvicorn's log of requests on."""
+    return "\n".join(line for line in log().splitlines() if "whereby_trigger" in line)
+
+
+async def test_a_delivery_to_another_path_is_logged_with_both_paths_and_nothing_else_of_it(
+    tmp_path: Path, log: Callable[[], str]
+) -> None:
+    async with Receiver(tmp_path, path="/hooks/ü") as receiver:
+        assert await status(receiver, delivery(JOINED, path="/hook%0As?token=canary")) == 404
+        assert await status(receiver, delivery(JOINED, path="/livez")) == 405
+        assert await status(receiver, delivery(JOINED, path="/" + "x" * 5000)) == 404
+    logged = ours(log)
+    assert "deliveries are taken at /hooks/%C3%BC, not at /hook%0As" in logged
+    assert "deliveries are taken at /hooks/%C3%BC, not at /livez" in logged
+    assert "x" * 300 not in logged
+    assert "canary" not in logged.lower()
+
+
+async def test_who_only_looks_at_another_path_is_not_logged(receiver: Receiver, log: Callable[[], str]) -> None:
+    for method in ("GET", "HEAD", "PUT"):
+        assert await status(receiver, request(method, "/favicon.ico")) == 404
+    assert "favicon" not in ours(log)
 
 
 async def test_a_path_of_ones_own_is_the_only_one(tmp_path: Path) -> None:

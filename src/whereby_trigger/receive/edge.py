@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from whereby_trigger.receive.intake import Headers, Rules
-from whereby_trigger.receive.reception import RETRY_AFTER, Answer, Host, Reception
+from whereby_trigger.receive.reception import RETRY_AFTER, Answer, Delivery, Host, Reception
 from whereby_trigger.receive.waiting import Place, Waiting
 
 Scope = MutableMapping[str, Any]
@@ -19,6 +19,9 @@ READ_WITHIN = 10.0
 """Seconds after which a request that is still incomplete is given up."""
 
 LIVE, READY = PROBES = ("/livez", "/readyz")
+LONGEST_PATH = 200
+"""Characters of a path that is not served, up to which it is logged."""
+
 CROWDED = "too many deliveries wait for the store"
 CLOSE = (b"connection", b"close")
 JSON = (b"content-type", b"application/json")
@@ -39,7 +42,10 @@ class Edge:
         path = _path_below_root(scope)
         probed = path in PROBES
         reads, delivers = scope["method"] in ("GET", "HEAD"), scope["method"] == "POST"
-        if not probed and path != self._path and "endpoint" not in scope:
+        elsewhere = probed or (path != self._path and "endpoint" not in scope)
+        if elsewhere and delivers:
+            self._note_elsewhere(scope, 405 if probed else 404)
+        if elsewhere and not probed:
             await _answer(send, 404)
         elif probed and reads:
             await self._probe(path, send, bodiless=scope["method"] == "HEAD")
@@ -49,6 +55,11 @@ class Edge:
             await _answer(send, 405, (b"allow", b"GET, HEAD" if probed else b"GET, HEAD, POST"))
         else:
             await self._deliver(scope, receive, send)
+
+    def _note_elsewhere(self, scope: Scope, status: int) -> None:
+        served = quote(scope.get("root_path", "").rstrip("/") + self._path, errors="replace")
+        asked = quote(scope["path"], errors="replace")[:LONGEST_PATH]
+        self._host.answered(Delivery(status, f"deliveries are taken at {served}, not at {asked}"))
 
     async def _probe(self, path: str, send: Send, *, bodiless: bool) -> None:
         if path == LIVE:
