@@ -12,7 +12,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from whereby_trigger import logs, program, signals
-from whereby_trigger.assist import Assistant, Registered, command_assistant, coroutine_assistant, request_for
+from whereby_trigger.assist import (
+    Assistant,
+    AssistantFunction,
+    Registered,
+    command_assistant,
+    coroutine_assistant,
+    request_for,
+)
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("whereby_trigger")
 
-A = TypeVar("A", bound=Callable[..., Any])
+A = TypeVar("A", bound=AssistantFunction)
 
 INTERRUPT_DRAIN = 10.0
 """Seconds that a drain waits at the most after SIGINT: somebody sits at the terminal."""

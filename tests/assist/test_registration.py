@@ -42,7 +42,7 @@ def test_what_is_called_with_a_session_and_awaited_can_be_an_assistant(function:
 
 def test_a_sync_function_is_refused_with_the_right_form() -> None:
     with pytest.raises(RegistrationError, match=r"async def sync\(session: Session\)"):
-        Trigger().assistant(sync)
+        Trigger().assistant(sync)  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("function", [takes_nothing, takes_two])

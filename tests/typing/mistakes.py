@@ -5,8 +5,8 @@ from dataclasses import dataclass
 HEAD = """\
 from collections.abc import Iterator
 from whereby_trigger import (
-    TRIGGER_EVENT_SUCCESS, RecordingFinished, RoomClientJoined, RoomSessionStarted, Trigger, TriggerSuccess, Webhook,
-    is_human,
+    TRIGGER_EVENT_SUCCESS, RecordingFinished, RoomClientJoined, RoomSessionStarted, Session, Trigger, TriggerSuccess,
+    Webhook, is_human,
 )
 from whereby_trigger.testing import webhook as build
 
@@ -164,6 +164,38 @@ def told(webhook: RecordingFinished) -> None:
     webhook.data.filename = "other"
 """,
         'Property "filename" defined in "RecordingData" is read-only',
+    ),
+    Mistake(
+        "an_assistant_that_takes_a_number",
+        """
+@trigger.assistant
+async def scribe(session: int) -> None: ...
+""",
+        'cannot be "Callable[[int], Coroutine[Any, Any, None]]"',
+    ),
+    Mistake(
+        "an_assistant_for_bots_too_that_takes_a_success",
+        """
+@trigger.assistant(bots=True)
+async def scribe(success: TriggerSuccess) -> None: ...
+""",
+        'cannot be "Callable[[TriggerSuccess], Coroutine[Any, Any, None]]"',
+    ),
+    Mistake(
+        "an_assistant_that_takes_nothing",
+        """
+@trigger.assistant
+async def scribe() -> None: ...
+""",
+        'cannot be "Callable[[], Coroutine[Any, Any, None]]"',
+    ),
+    Mistake(
+        "an_assistant_that_is_not_async",
+        """
+@trigger.assistant
+def scribe(session: Session) -> None: ...
+""",
+        'cannot be "Callable[[Session], None]"',
     ),
     Mistake("a_port_as_text", 'Trigger(port="8080")', 'Argument "port" to "Trigger" has incompatible type "str"'),
     Mistake("a_secret_of_bytes", 'Trigger(secret=b"secret")', 'Argument "secret" to "Trigger" has incompatible type'),

@@ -16,6 +16,7 @@ from whereby_trigger import (
     RoomClientLeft,
     RoomSessionEnded,
     RoomSessionStarted,
+    Session,
     TranscriptionFinished,
     Trigger,
     TriggerSuccess,
@@ -131,6 +132,36 @@ by_decorator.on("room.client.left", functools.partial(told, "left:"))
 for number in range(2):
     by_decorator.on("room.client.knocked", lambda webhook, number=number: said.append(f"{number} {webhook.id}"))
 by_decorator.on("an event of my own", lambda payload: said.append(str(payload)))
+
+
+class Scribe:
+    """Be an assistant as an object."""
+
+    async def __call__(self, session: Session) -> int:
+        return session.attempt
+
+    async def attend(self, session: Session, greeting: str = "hello") -> str:
+        return f"{greeting} {session.room_url}"
+
+
+async def greet(greeting: str, session: Session) -> None:
+    said.append(f"{greeting} {session.room_name}")
+
+
+@Trigger().assistant
+async def scribe(session: Session) -> None:
+    async for heard in session.webhooks():
+        said.append(heard.id)
+
+
+@Trigger().assistant(bots=True)
+async def anything(session: object) -> str:
+    return "whatever comes"
+
+
+Trigger().assistant(Scribe())
+Trigger().assistant(Scribe().attend)
+Trigger().assistant(functools.partial(greet, "hello"))
 
 
 def name_of_file(webhook: Webhook) -> str | None:

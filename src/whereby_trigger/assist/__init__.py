@@ -2,6 +2,7 @@
 
 from whereby_trigger.assist.assistant import (
     Assistant,
+    AssistantFunction,
     CommandAssistant,
     CoroutineAssistant,
     Registered,
@@ -17,6 +18,7 @@ from whereby_trigger.assist.watchdog import Watchdog
 
 __all__ = [
     "Assistant",
+    "AssistantFunction",
     "Claims",
     "CommandAssistant",
     "CoroutineAssistant",

@@ -9,7 +9,7 @@ from whereby_trigger.cli.check import check
 from whereby_trigger.cli.db import db
 from whereby_trigger.cli.dev import dev
 from whereby_trigger.cli.events import events
-from whereby_trigger.cli.output import INTERRUPTED, show_error
+from whereby_trigger.cli.output import INTERRUPTED, escape_what_cannot_be_encoded, show_error
 from whereby_trigger.cli.send import send
 from whereby_trigger.cli.serve import start
 from whereby_trigger.cli.settings import config
@@ -42,6 +42,7 @@ for command in (dev, start, send, events, assistants, check, config, db):
 
 def main() -> None:
     """Run the command line; exits with 2 for a wrong call, 1 for an operation that failed."""
+    escape_what_cannot_be_encoded()
     try:
         code = commands.main(prog_name=NAME, standalone_mode=False)
     except (click.ClickException, TriggerError, OSError) as error:

@@ -1,5 +1,6 @@
 """What a command prints: tables and JSON lines on standard output, errors on standard error."""
 
+import io
 import json
 import shutil
 import sys
@@ -21,6 +22,13 @@ class Failed(click.ClickException):
     """An operation failed, though the call was right."""
 
     exit_code = FAILED
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Print a character that the output's encoding lacks as its escape, instead of failing at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_error(error: Exception) -> int:

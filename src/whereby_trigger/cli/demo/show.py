@@ -13,6 +13,7 @@ from whereby_trigger.cli.demo.presence import Observed, Stay
 from whereby_trigger.store import Record
 
 WIDTH = 132
+MARKS, ASCII_MARKS = ("✓", "✗"), ("+", "-")
 STATES = {"fired": "green", "skipped": "yellow", "notified": "cyan", "unhandled": "yellow"}
 
 
@@ -24,6 +25,7 @@ class Show:
         if not console.is_terminal:
             console.width = WIDTH
         self._console = console
+        self._passed, self._failed = MARKS if _can_print("".join(MARKS), console.encoding) else ASCII_MARKS
 
     def server(self, what: str) -> None:
         """Tell what became of the server."""
@@ -79,7 +81,7 @@ class Show:
         """Show the checks as sentences, and of a failed one what must be and what is."""
         self._console.print("\nChecks")
         for check in checks:
-            mark = "[green]✓[/]" if check.passed else "[red]✗[/]"
+            mark = f"[green]{self._passed}[/]" if check.passed else f"[red]{self._failed}[/]"
             sentence = textwrap.fill(check.sentence, self._console.width - 4).replace("\n", "\n    ")
             self._console.print(f"  {mark} {escape(sentence)}")
             if not check.passed:
@@ -98,6 +100,14 @@ class Show:
         if again:
             return "-", f"stored already, counted: {record.deliveries} deliveries"
         return str(record.state), record.reason
+
+
+def _can_print(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _row(*cells: str) -> str:
