@@ -8,6 +8,7 @@ import pytest
 
 from whereby_trigger import RoomClientJoined, Webhook
 from whereby_trigger.assist import Session
+from whereby_trigger.assist.session import UNREAD
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import room_from_url
 
@@ -94,6 +95,59 @@ def test_a_webhook_without_a_count_leaves_the_last_one() -> None:
 
 
 # What happens there
+
+
+def numbered(count: int) -> list[Webhook]:
+    return [webhook("room.client.knocked", id=f"{number}") for number in range(count)]
+
+
+async def test_of_webhooks_that_nobody_reads_the_newest_are_kept_and_the_rest_counted_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "whereby_trigger.assistant")
+    session, all_of_them = session_of(None), numbered(UNREAD + 250)
+    for each in all_of_them[:UNREAD]:
+        session.hear(each)
+    assert (session.missed, caplog.messages) == (0, [])
+    for each in all_of_them[UNREAD:]:
+        session.hear(each)
+    assert session.missed == 250
+    (message,) = caplog.messages
+    assert message.startswith("[acme.whereby.com/visit-1] ")
+    assert f"{UNREAD:,}" in message
+    assert caplog.records[0].levelno == logging.INFO
+    session.ended.set("over")
+    assert await gathered(session) == all_of_them[250:]
+
+
+async def test_who_reads_too_slowly_is_warned_and_reads_on_with_the_oldest_that_is_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session, all_of_them = session_of(None), numbered(UNREAD + 2)
+    session.hear(all_of_them[0])
+    heard = session.webhooks()
+    assert await anext(heard) == all_of_them[0]
+    for each in all_of_them[1:]:
+        session.hear(each)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert (await anext(heard), session.missed) == (all_of_them[2], 1)
+
+
+async def test_who_reads_as_they_come_misses_nothing_however_many_there_are() -> None:
+    session = session_of(None)
+    heard = session.webhooks()
+    for each in numbered(3 * UNREAD):
+        session.hear(each)
+        assert await anext(heard) == each
+    assert session.missed == 0
+
+
+def test_what_is_not_kept_is_counted_all_the_same() -> None:
+    session = session_of(count(1, at=0))
+    session.hear(count(5, at=1))
+    for each in numbered(2 * UNREAD):
+        session.hear(each)
+    assert session.humans == 5
 
 
 async def test_webhooks_are_given_in_the_order_in_which_they_were_heard() -> None:

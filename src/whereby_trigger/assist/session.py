@@ -4,9 +4,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from typing import Any, Final
 
 from whereby_trigger.webhook import Room, RoomClientJoined, RoomClientLeft, Webhook
+
+UNREAD: Final = 1000
+"""Webhooks that a session keeps for `webhooks()`: an assistant that never reads them stays for hours."""
 
 Counted = RoomClientJoined | RoomClientLeft
 
@@ -48,7 +51,8 @@ class Session:
 
     `webhook` is None for an assistant that was started by hand. `attempt` is 1, and one more for each start after it.
     `log` is a logger that names the room. `ended` is set when the assistant is to leave: the room's session has ended,
-    somebody asked, or the replica drains; it then has `stop_grace` seconds before it is cancelled.
+    somebody asked, or the replica drains; it then has `stop_grace` seconds before it is cancelled. `missed` counts the
+    webhooks that were dropped because too many were unread.
     """
 
     def __init__(self, room: Room, webhook: Webhook | None, attempt: int) -> None:
@@ -60,7 +64,9 @@ class Session:
         self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), {"room": room.key})
         self._news = asyncio.Event()
         self.ended = Ended(self._news.set)
-        self._heard: deque[Webhook] = deque()
+        self.missed = 0
+        self._heard: deque[Webhook] = deque(maxlen=UNREAD)
+        self._read = False
         self._counted: Counted | None = None
         if webhook is not None:
             self._count(webhook)
@@ -71,7 +77,11 @@ class Session:
         return None if self._counted is None else self._counted.data.humans
 
     async def webhooks(self) -> AsyncIterator[Webhook]:
-        """Yield the room's webhooks that came after the one that fired, as they come; end when the session has."""
+        """Yield the room's webhooks that came after the one that fired, as they come; end when the session has.
+
+        Of those that are unread, the newest 1,000 are kept.
+        """
+        self._read = True
         while True:
             while self._heard:
                 yield self._heard.popleft()
@@ -83,8 +93,17 @@ class Session:
     def hear(self, webhook: Webhook) -> None:
         """Take in one more webhook of the room."""
         self._count(webhook)
+        if len(self._heard) == UNREAD:
+            self._miss()
         self._heard.append(webhook)
         self._news.set()
+
+    def _miss(self) -> None:
+        self.missed += 1
+        if self.missed == 1:
+            # An assistant that never asks for webhooks misses nothing that it wants.
+            level = logging.WARNING if self._read else logging.INFO
+            self.log.log(level, "more than %s webhooks are unread: only the newest are kept", f"{UNREAD:,}")
 
     def _count(self, webhook: Webhook) -> None:
         if isinstance(webhook, Counted) and webhook.data.humans is not None and not self._is_older(webhook):
