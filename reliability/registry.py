@@ -113,7 +113,7 @@ FAULTS: dict[int, Row] = {
         "JSON that is no webhook, or an odd one",
         "no 500; the verdict of the table",
         suite.run,
-        once(tests=("tests/webhook/test_json_verdicts.py",), dose={}),
+        once(tests=("tests/webhook/test_json_verdicts.py", "tests/promise/test_json_verdicts.py"), dose={}),
     ),
     24: Row(
         "A state machine over webhooks, rooms and leases: deliver, duplicate, reorder, crash, expire, freeze, drain",

@@ -58,7 +58,7 @@ class Edge:
 
     def _note_elsewhere(self, scope: Scope, status: int) -> None:
         served = quote(scope.get("root_path", "").rstrip("/") + self._path, errors="replace")
-        asked = quote(scope["path"], errors="replace")[:LONGEST_PATH]
+        asked = quote(scope["path"][:LONGEST_PATH], errors="replace")[:LONGEST_PATH]
         self._host.answered(Delivery(status, f"deliveries are taken at {served}, not at {asked}"))
 
     async def _probe(self, path: str, send: Send, *, bodiless: bool) -> None:

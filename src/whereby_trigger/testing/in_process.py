@@ -67,8 +67,9 @@ class TestingTrigger:
     ) -> None:
         try:
             hurry = asyncio.Event()
-            asyncio.get_running_loop().call_later(LEAVE_WITHIN, hurry.set)
+            timer = asyncio.get_running_loop().call_later(LEAVE_WITHIN, hurry.set)
             await self._running.drain(0, hurry)
+            timer.cancel()
             await self._running.close(0)
         finally:
             self._release(self._store)
