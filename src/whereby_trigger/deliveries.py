@@ -15,6 +15,10 @@ REFUSED_IN_A_ROW = 3
 DASHBOARD = "the secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)"
 CLOCK_HINT = "signed {skew:+.0f} s from this machine's time: set its clock, or raise tolerance="
 ELSEWHERE = "deliveries are taken at"
+SENT_ELSEWHERE = (
+    "sent to another path: is the URL right that Whereby's dashboard shows for this webhook (Configure, Webhooks), "
+    "and does a proxy on the way change the path? path= sets the one that is served"
+)
 ELSEWHERE_A_SECOND = 10
 """Lines a second about paths that are not served, at the most: anybody may send there."""
 
@@ -22,10 +26,6 @@ HINTS = {
     "wrong signature": f"signed with another secret: is WHEREBY_WEBHOOK_SECRET {DASHBOARD}?",
     "no signature": "unsigned: either they are not Whereby's, or a proxy on the way drops the header Whereby-Signature",
     "no secret is set": f"not from this machine: to take them, set WHEREBY_WEBHOOK_SECRET to {DASHBOARD}",
-    ELSEWHERE: (
-        "sent to another path: is the URL right that Whereby's dashboard shows for this webhook (Configure, Webhooks), "
-        "and does a proxy on the way change the path? path= sets the one that is served"
-    ),
 }
 
 LINE = "%-26s %-36s %s %-11s %-46s %s ms"
@@ -63,27 +63,26 @@ class DeliveryLog:
         self._refused_in_a_row = 0
         self._shown: set[str] = set()
         self._elsewhere = _OnceASecond(ELSEWHERE_A_SECOND)
+        self._elsewhere_in_a_row = 0
 
     def answered(self, delivery: Delivery) -> None:
         """Log a delivery that no decision follows."""
-        elsewhere = delivery.reason.startswith(ELSEWHERE)
-        if not elsewhere or self._elsewhere.lets(delivery.reason):
-            _log(delivery)
-        if delivery.status != 401 and not elsewhere:
+        if delivery.reason.startswith(ELSEWHERE):
+            self._sent_elsewhere(delivery)
+            return
+        _log(delivery)
+        if delivery.status != 401:
             self.accepted()
             return
-        refused = ELSEWHERE if elsewhere else delivery.reason
-        self._refused_in_a_row = self._refused_in_a_row + 1 if refused == self._refused else 1
-        self._refused = refused
+        self._refused_in_a_row = self._refused_in_a_row + 1 if delivery.reason == self._refused else 1
+        self._refused = delivery.reason
         hint = hint_for(delivery)
-        if hint is None or self._refused_in_a_row % REFUSED_IN_A_ROW != 0:
-            return
-        if not elsewhere or self._elsewhere.lets(hint):
+        if hint is not None and self._refused_in_a_row % REFUSED_IN_A_ROW == 0:
             logger.warning("%d deliveries in a row were %s", self._refused_in_a_row, hint)
 
     def accepted(self) -> None:
         """Note that a delivery was let in."""
-        self._refused_in_a_row = 0
+        self._refused_in_a_row = self._elsewhere_in_a_row = 0
 
     def decided(self, queued: Queued, decision: Decision) -> None:
         """Log a delivery whose webhook is decided now."""
@@ -94,6 +93,14 @@ class DeliveryLog:
             _log(delivery)
         if decision.state is State.UNHANDLED:
             self._show_handler(queued.webhook.type)
+
+    def _sent_elsewhere(self, delivery: Delivery) -> None:
+        # Counted apart from refusals: who tries paths out must not put off the hint that the secret is wrong.
+        self._elsewhere_in_a_row += 1
+        if self._elsewhere.lets(delivery.reason):
+            _log(delivery)
+        if self._elsewhere_in_a_row % REFUSED_IN_A_ROW == 0 and self._elsewhere.lets(SENT_ELSEWHERE):
+            logger.warning("%d deliveries in a row were %s", self._elsewhere_in_a_row, SENT_ELSEWHERE)
 
     def _show_handler(self, type: str) -> None:
         if type in WEBHOOK_CLASSES and type not in self._shown:

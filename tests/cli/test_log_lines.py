@@ -101,6 +101,12 @@ def test_refusals_of_different_kinds_or_with_a_good_delivery_between_get_none(te
     assert hints_after(terminal, FORGED, FORGED, STALE, FORGED, FORGED, FIRED, FORGED, FORGED) == []
 
 
+def test_who_tries_paths_out_puts_off_no_hint_that_the_secret_is_wrong(terminal: Terminal) -> None:
+    (hint,) = hints_after(terminal, FORGED, ELSEWHERE, FORGED, ELSEWHERE, FORGED)
+    assert "signed with another secret" in hint
+    assert len(hints_after(terminal, ELSEWHERE, ELSEWHERE, FIRED, ELSEWHERE)) == 1
+
+
 def elsewhere(path: str) -> Delivery:
     return Delivery(404, f"deliveries are taken at /hooks, not at {path}")
 
