@@ -50,7 +50,7 @@ pins: ## Choose the versions in requirements/ anew (needs uv)
 	UV="$(UV)" scripts/pins.sh
 
 clean: ## Remove .venv, caches and builds
-	rm -rf .venv bench/peer/node_modules build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv bench/*/node_modules build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV):

@@ -1,5 +1,6 @@
 """What was measured on, and with what: the machine without its name, and the versions of all that took part."""
 
+import json
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from bench.node import FOLDER
+from bench import node
 from bench.stores import BUFFERS
 from bench.tools import ToolMissing, find
 from tests.support.postgres import LATEST
@@ -36,7 +37,7 @@ def versions() -> str:
     found.append(f"PostgreSQL {LATEST} with fsync on and shared_buffers of {BUFFERS}")
     found += [f"{package} {known}" for package in PACKAGES if (known := _version(package))]
     found += [text for text in (_tool("node", "Node.js"), _tool("wrk", "wrk")) if text]
-    found += [f"Express {express}" for express in _express()]
+    found += [f"{name.replace('express', 'Express')} {number}" for name, number in _peers().items()]
     return ", ".join(found)
 
 
@@ -84,5 +85,7 @@ def _tool(name: str, called: str) -> str | None:
     return f"{called} {found[0]}" if found else called
 
 
-def _express() -> list[str]:
-    return re.findall(r'"express": "([^"]+)"', (FOLDER / "package.json").read_text(encoding="utf-8"))
+def _peers() -> dict[str, str]:
+    """Return the versions of what the peers are written with, by name, as their package files pin them."""
+    pinned = (json.loads((folder / "package.json").read_text(encoding="utf-8")) for folder in (node.PEER, node.CAREFUL))
+    return {name: number for package in pinned for name, number in package["dependencies"].items()}

@@ -1,29 +1,38 @@
-"""The peer: Express on Node.js, installed into its folder when it is first needed."""
+"""The peers: two servers with Express on Node.js, each installed into its folder when it is first needed."""
 
 import subprocess
 from pathlib import Path
 
 from bench.tools import find
 
-FOLDER = Path(__file__).with_name("peer")
-LOCK = FOLDER / "package-lock.json"
-INSTALLED = FOLDER / "node_modules" / ".package-lock.json"
+BENCH = Path(__file__).parent
+PEER = BENCH / "peer"
+CAREFUL = BENCH / "careful_peer"
 
 
 class PeerFailed(Exception):
-    """The peer could not be installed."""
+    """A peer could not be installed."""
 
 
-def command(notes: Path, *, times: bool) -> list[str]:
-    """Give the command that runs the peer, installed if need be; raises ToolMissing, or PeerFailed with npm's words."""
+def command(folder: Path, *arguments: str) -> list[str]:
+    """Return the command that runs a peer, installed if necessary.
+
+    Raises ToolMissing without Node.js, and PeerFailed with npm's words if the installation fails.
+    """
     node = find("node")
-    if not INSTALLED.exists() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
-        _install()
-    return [node, str(FOLDER / "server.mjs"), str(notes), "times" if times else "count"]
+    if not is_installed(folder):
+        _install(folder)
+    return [node, str(folder / "server.mjs"), *arguments]
 
 
-def _install() -> None:
-    done = subprocess.run([find("npm"), "ci", "--omit=dev"], cwd=FOLDER, capture_output=True, text=True, check=False)
+def is_installed(folder: Path) -> bool:
+    """Return True if the packages of a peer are there as its lock file names them."""
+    installed = folder / "node_modules" / ".package-lock.json"
+    return installed.exists() and installed.stat().st_mtime >= (folder / "package-lock.json").stat().st_mtime
+
+
+def _install(folder: Path) -> None:
+    done = subprocess.run([find("npm"), "ci", "--omit=dev"], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise PeerFailed(f"npm ci failed in {FOLDER}:\n{done.stderr.strip()}")
-    INSTALLED.touch()
+        raise PeerFailed(f"npm ci failed in {folder}:\n{done.stderr.strip()}")
+    (folder / "node_modules" / ".package-lock.json").touch()

@@ -1,4 +1,4 @@
-"""Who is measured against whom: the peer, our receiver on each store, and the ceiling."""
+"""Who is measured against whom: the two peers, our receiver on each store, and the ceiling."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,13 +10,21 @@ from msgspec import Struct
 from bench import node
 from bench.books import Books, looking_into
 from bench.notes import Notes, read_notes
+from bench.secret import SECRET
 from bench.serving import module, serving
 from bench.stores import Stores
 from reliability.process import Receiver, ReceiverFailed
 
-Side = Literal["peer", "sqlite", "postgresql", "ceiling"]
-PEER, SQLITE, POSTGRES, CEILING = SIDES = get_args(Side)
-NAMES = {PEER: "peer (Express)", SQLITE: "SQLite", POSTGRES: "PostgreSQL", CEILING: "ceiling (bare ASGI app)"}
+Side = Literal["peer", "careful", "sqlite", "postgresql", "ceiling"]
+PEER, CAREFUL, SQLITE, POSTGRES, CEILING = SIDES = get_args(Side)
+PEERS = (PEER, CAREFUL)
+NAMES = {
+    PEER: "Express, which verifies and stores nothing",
+    CAREFUL: "careful peer (Express, better-sqlite3)",
+    SQLITE: "SQLite",
+    POSTGRES: "PostgreSQL",
+    CEILING: "ceiling (bare ASGI app)",
+}
 NOTES = "notes"
 
 
@@ -47,14 +55,20 @@ async def up(
     notes = folder / NOTES
     async with AsyncExitStack() as stack:
         books = None
+        times = "times" if "--times" in options else "count"
         if side == PEER:
-            command = node.command(notes, times="--times" in options)
+            command = node.command(node.PEER, str(notes), times)
+        elif side == CAREFUL:
+            command = node.command(node.CAREFUL, str(folder / "webhooks.db"), str(notes), times)
+            url = f"sqlite:///{folder}/webhooks.db"
         elif side == CEILING:
             command = module("bench.programs.ceiling")
         else:
             url = url or stack.enter_context(stores.new(side))
             command = module("bench.programs.receiver", "--store", url, "--notes", str(notes), *options)
-        process = await stack.enter_async_context(serving(command, core, {"NODE_ENV": "production"}))
+        process = await stack.enter_async_context(
+            serving(command, core, {"NODE_ENV": "production", "WEBHOOK_SECRET": SECRET})
+        )
         port = await process.listening()
         if url is not None:
             books = await stack.enter_async_context(looking_into(url))

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from bench.notes import Notebook
 from bench.secret import SECRET
-from whereby_trigger import TRIGGER_EVENT_SUCCESS, RoomClientJoined, Trigger, TriggerSuccess, is_human
-from whereby_trigger.logs import JsonFormatter
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, RoomClientJoined, Trigger, TriggerSuccess, is_human, logs
 
 TOLERANCE = 3600.0
 """Seconds: requests are signed before a round, which may outlast the usual five minutes where a machine is slow."""
@@ -46,21 +45,26 @@ FORMS: dict[str, Callable[[Trigger, Callable[[str], None]], None]] = {
 }
 
 
+def log_to(path: Path) -> None:
+    """Send the whole log to a file, as a service does, and only the line with the address to standard error."""
+    logs.configure(path.open("w", encoding="utf-8"))
+    address = logging.StreamHandler()
+    address.addFilter(lambda record: record.name == "whereby_trigger")
+    logging.getLogger("whereby_trigger").addHandler(address)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.programs.receiver")
     parser.add_argument("--store", required=True)
     parser.add_argument("--notes", required=True, type=Path)
     parser.add_argument("--form", choices=FORMS, default="async")
     parser.add_argument("--times", action="store_true")
-    parser.add_argument("--log")
+    parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
-    if options.log:
-        handler = logging.FileHandler(options.log)
-        handler.setFormatter(JsonFormatter())
-        DELIVERIES.addHandler(handler)
-        DELIVERIES.propagate = False
-    else:
+    if options.quiet:
         DELIVERIES.setLevel(logging.ERROR)
+    else:
+        log_to(options.notes.with_name("log"))
     notebook = Notebook(options.notes, times=options.times)
     trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, tolerance=TOLERANCE, store=options.store)
     FORMS[options.form](trigger, notebook.note)

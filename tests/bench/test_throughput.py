@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from bench import closed_loop, rounds, wrk
+from bench import closed_loop, node, rounds, wrk
 from bench.bodies import Body, Requests, bodies, write_requests
 from bench.load import Generator, Load, LoadFailed
 from bench.outcome import Outcome
 from bench.programs.receiver import TOLERANCE
 from bench.rounds import Ring
 from bench.setting import Setting
-from bench.sides import CEILING, NAMES, PEER, POSTGRES, SQLITE
+from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SQLITE
 from bench.tables import throughput
 from bench.tables.throughput import Dose
 from tests.support.tools import skip_without
@@ -32,23 +32,32 @@ def speeds(outcome: Outcome) -> dict[str, float]:
 
 @pytest.mark.parametrize("store", [SQLITE, POSTGRES])
 async def test_a_store_and_the_ceiling_are_measured_with_nothing_but_python(setting: Setting, store: str) -> None:
-    dose = msgspec.structs.replace(TINY, sides=(store, CEILING), forms=("async", "sync"))
+    dose = msgspec.structs.replace(TINY, sides=(store, CEILING), forms=("default", "sync"))
     measured = speeds(await throughput.run(setting, dose))
     assert measured.keys() == {NAMES[store], NAMES[CEILING], f"{NAMES[store]}, sync"}
     assert all(speed > 0 for speed in measured.values())
 
 
-async def test_the_log_of_deliveries_is_measured(setting: Setting) -> None:
-    dose = msgspec.structs.replace(TINY, sides=(SQLITE,), forms=("logged",))
-    assert speeds(await throughput.run(setting, dose)).keys() == {f"{NAMES[SQLITE]}, logged"}
+async def test_what_the_log_costs_is_measured(setting: Setting) -> None:
+    dose = msgspec.structs.replace(TINY, sides=(SQLITE,), forms=("quiet",))
+    assert speeds(await throughput.run(setting, dose)).keys() == {f"{NAMES[SQLITE]}, quiet"}
 
 
 async def test_the_peer_is_measured(setting: Setting) -> None:
     skip_without("node", "npm")
-    dose = msgspec.structs.replace(TINY, sides=(PEER, SQLITE), forms=("async",))
+    dose = msgspec.structs.replace(TINY, sides=(PEER, SQLITE), forms=("default",))
     outcome = await throughput.run(setting, dose)
     assert speeds(outcome).keys() == {NAMES[PEER], NAMES[SQLITE]}
-    assert {verdict.target for verdict in outcome.verdicts} == {throughput.SQLITE_TARGET, throughput.P99_TARGET}
+    targets = {throughput.SQLITE_TARGET, throughput.CPU_TARGET, throughput.P99_TARGET}
+    assert {verdict.target for verdict in outcome.verdicts} == targets
+
+
+async def test_the_careful_peer_keeps_what_it_promises(setting: Setting) -> None:
+    skip_without("node")
+    if not node.is_installed(node.CAREFUL):
+        pytest.skip("better-sqlite3 is not built here: `make bench TABLES=1` builds it")
+    dose = msgspec.structs.replace(TINY, webhooks=60 * throughput.CAREFUL_SHARE, sides=(CAREFUL,), forms=("default",))
+    assert speeds(await throughput.run(setting, dose)).keys() == {NAMES[CAREFUL]}
 
 
 async def test_wrk_sends_each_request_once_and_the_store_has_as_many(setting: Setting) -> None:
@@ -62,7 +71,7 @@ async def test_a_side_that_cannot_be_had_is_named_and_the_others_are_measured(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.tools.shutil.which", lambda name: None)
-    outcome = await throughput.run(setting, msgspec.structs.replace(TINY, sides=(PEER, CEILING), forms=("async",)))
+    outcome = await throughput.run(setting, msgspec.structs.replace(TINY, sides=(PEER, CEILING), forms=("default",)))
     assert [row[0] for row in outcome.grids[0].rows] == [NAMES[CEILING]]
     (problem,) = outcome.problems
     assert "node is missing" in problem
