@@ -13,6 +13,8 @@ from whereby_trigger.config import foreign_environment
 
 PASSED = re.compile(r"(\d+) passed")
 SKIPPED = re.compile(r"(\d+) skipped")
+WITHOUT_LIMIT = ("-o", "faulthandler_timeout=0")
+"""A larger dose may take longer than a test of the ordinary run ever does."""
 
 
 async def run(
@@ -20,7 +22,7 @@ async def run(
 ) -> Result:
     """Run tests of the suite, all of which must pass, none skipped; `env` is how a test is told of a larger dose."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *tests),
+        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *WITHOUT_LIMIT, *tests),
         cwd=ROOT,
         env={**foreign_environment(), **(env or {})},
         stdin=asyncio.subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from bench.open_loop import Delivery, OpenLoop
 from bench.setting import Setting
 from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Side
 from bench.tables import bursts, latency
+from tests.support.serving import serving
 from tests.support.tools import skip_without
 
 pytestmark = pytest.mark.anyio
@@ -56,11 +57,9 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
+        yield port
 
 
 async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from reliability.link import HOST, Link
+from tests.support.serving import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -26,16 +27,11 @@ async def echo() -> AsyncIterator[int]:
     """Serve what sends every line back; yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while line := await reader.readline():
-                writer.write(line)
-        except ConnectionResetError:
-            pass
-        finally:
-            writer.close()
+        while line := await reader.readline():
+            writer.write(line)
 
-    async with await asyncio.start_server(serve, HOST, 0, limit=LIMIT) as server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve, limit=LIMIT) as port:
+        yield port
 
 
 @asynccontextmanager
@@ -113,9 +109,8 @@ async def test_a_client_that_left_a_half_open_connection_is_gone_for_the_server_
         with suppress(ConnectionResetError):
             await reader.read()
         ended.set()
-        writer.close()
 
-    async with await asyncio.start_server(serve, HOST, 0) as server, Link(server.sockets[0].getsockname()[1]) as link:
+    async with serving(serve) as port, Link(port) as link:
         _, writer = await asyncio.open_connection(HOST, link.port)
         async with asyncio.timeout(5):
             await begun.wait()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from reliability.corpus import Item, items
-from reliability.http import HOST, Connection
+from reliability.http import Connection
 from reliability.ledger import Ledger
 from reliability.sender import DUPLICATES, REORDER_WITHIN, Sender, as_whereby_delivers
+from tests.support.serving import serving
 from whereby_trigger.store import State
 
 pytestmark = pytest.mark.anyio
@@ -27,20 +28,15 @@ async def answering(*statuses: int) -> AsyncIterator[int]:
     left = iter(statuses)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                await reader.readuntil(b"\r\n\r\n{}")
-                status = next(left)
-                if status == HANG_UP:
-                    break
-                writer.write(b"HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n\r\n" % status)
-        except asyncio.IncompleteReadError:
-            pass
-        finally:
-            writer.close()
+        while True:
+            await reader.readuntil(b"\r\n\r\n{}")
+            status = next(left)
+            if status == HANG_UP:
+                break
+            writer.write(b"HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n\r\n" % status)
 
-    async with await asyncio.start_server(serve, HOST, 0) as server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
+        yield port
 
 
 async def answers_to(tmp_path: Path, *statuses: int, proxied: bool = False) -> tuple[list[int], Counter[str]]:
