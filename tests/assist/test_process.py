@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import uvloop
 from tests.assist.programs import child, supervisor
 from tests.assist.started import started
 from tests.support.presence import Presence
-from tests.support.process import Process
+from tests.support.process import Process, arguments, parents
 from tests.support.until import eventually
 from whereby_trigger.assist.output import LONGEST
 from whereby_trigger.assist.process import KEPT, Exit, GuardedProcess
@@ -108,8 +107,8 @@ async def test_its_program_is_looked_for_on_its_own_path(tmp_path: Path) -> None
 
 async def test_no_argument_of_the_guard_or_the_program_holds_the_input(presence: Presence) -> None:
     async with started(child(presence, "A"), input=b"a secret") as process:
-        parent = presence.line("here").split()[3]
-        for pid in (str(process.pid), parent):
+        parent = int(presence.line("here").split()[3])
+        for pid in (process.pid, parent):
             assert "a secret" not in arguments(pid)
 
 
@@ -351,12 +350,6 @@ def descriptors() -> set[str]:
     return set(os.listdir("/dev/fd"))
 
 
-def arguments(pid: str) -> str:
-    return subprocess.run(["ps", "-ww", "-o", "args=", "-p", pid], capture_output=True, check=True, text=True).stdout
-
-
 def children() -> set[int]:
-    """Give the process ids of this process's children, dead ones that nobody waited for among them."""
-    with subprocess.Popen(["ps", "-A", "-o", "ppid=,pid="], stdout=subprocess.PIPE, text=True) as ps:
-        listed = [line.split() for line in ps.communicate()[0].splitlines()]
-    return {int(pid) for parent, pid in listed if int(parent) == os.getpid()} - {ps.pid}
+    """Return the process ids of this process's children, including dead ones that nobody waited for."""
+    return {pid for pid, parent in parents().items() if parent == os.getpid()}

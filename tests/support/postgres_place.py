@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.clock import JumpingClock
 from tests.support.place import TTL, Place
-from tests.support.postgres import Server, shared_server
+from tests.support.postgres import Server, hand_over, shared_server
 from whereby_trigger.store import Store
 from whereby_trigger.store.postgres import PostgresStore
 
@@ -33,6 +33,7 @@ class DatabaseClock(JumpingClock):
     def _show(self) -> None:
         new = self._file.with_suffix(".new")
         new.write_text(repr(self.now()), encoding="ascii")
+        hand_over(new)
         os.replace(new, self._file)
 
 

@@ -14,6 +14,9 @@ from typing import IO
 
 COMMAND = str(Path(sys.executable).with_name("whereby-trigger"))
 WITHIN = 20.0
+PROC = Path("/proc/self")
+"""Where there is none, ps tells of processes; a minimal Linux has no ps."""
+
 ADDRESS = re.compile(r"http://[^/ ]+:([0-9]+)/")
 
 
@@ -39,19 +42,44 @@ def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> sub
 
 def all_pids() -> list[int]:
     """List the processes of this machine."""
-    if Path("/proc/self").exists():
+    if PROC.exists():
         return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
     return [int(pid) for pid in subprocess.check_output(["ps", "-A", "-o", "pid="]).split()]
 
 
-def descendants(pid: int) -> list[int]:
-    """List a process and all that descends from it, elders first; nothing where it has ended."""
+def parents() -> dict[int, int]:
+    """Return the parent of each process of this machine; a zombie is a process."""
+    if PROC.exists():
+        found = ((pid, _parent(pid)) for pid in all_pids())
+        return {pid: parent for pid, parent in found if parent is not None}
     listed = subprocess.check_output(["ps", "-A", "-o", "pid=", "-o", "ppid="], text=True)
-    parents = [(int(child), int(parent)) for child, parent in map(str.split, listed.splitlines())]
-    family = [child for child, _ in parents if child == pid]
+    return {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
+
+
+def _parent(pid: int) -> int | None:
+    """Read a process's parent, which is the second field behind its name; None if the process has ended."""
+    try:
+        return int(
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def descendants(pid: int) -> list[int]:
+    """List a process and all that descends from it, elders first; nothing if it has ended."""
+    parent_of = parents()
+    family = [pid] if pid in parent_of else []
     for elder in family:
-        family += [child for child, parent in parents if parent == elder]
+        family += [child for child, parent in parent_of.items() if parent == elder]
     return family
+
+
+def arguments(pid: int) -> str:
+    """Read the command line of a process, with blanks between its words."""
+    if PROC.exists():
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ")
+    return subprocess.check_output(["ps", "-ww", "-o", "args=", "-p", str(pid)], text=True)
 
 
 class Process:
@@ -139,6 +167,8 @@ class Process:
         self._end_session()
         self.popen.wait(WITHIN)
         self._read_out(WITHIN)
+        # To close what a thread still reads would wait for that thread, and so for ever.
+        assert self.closed, f"a process that it started is left, and holds its output:\n{self.output}"
         for stream in self._streams:
             stream.close()
 

@@ -4,10 +4,14 @@ import subprocess
 from pathlib import Path
 
 WITHIN = 10.0
-SCRIPT = """
+SCRIPT = r"""
 trap "" INT TERM HUP
 read _
-children=$(ps -A -o pid= -o ppid= | while read -r pid parent; do [ "$parent" = "$0" ] && echo "$pid"; done)
+if [ -d /proc/self ]; then
+    children=$(grep -ls "^PPid:[[:space:]]*$0\$" /proc/[0-9]*/status | tr -dc "0-9\n")
+else
+    children=$(ps -A -o pid= -o ppid= | while read -r pid parent; do [ "$parent" = "$0" ] && echo "$pid"; done)
+fi
 kill -9 "$0" $children
 rm -rf "$@"
 """
