@@ -1,10 +1,12 @@
 """Row 25: mutations of our own code, each of which a test of this suite must notice."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from reliability.missing import ToolMissing
 from reliability.mutant import Mutant
 from reliability.mutants import MUTANTS, VARIABLE
 from reliability.process import ROOT
@@ -13,11 +15,15 @@ from reliability.stores import Stores
 from whereby_trigger.config import foreign_environment
 
 PASSED, FAILED = 0, 1
+SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+:\d+: (.+)$", re.MULTILINE)
 TEST_WITHIN = 600.0
 
 
 async def run(folder: Path, stores: Stores, *, mutants: Mapping[str, Mutant] = MUTANTS) -> Result:
-    """Run each mutant's test without it, which must pass, and with it, which must fail for the right reason."""
+    """Run each mutant's test without it, which must pass, and with it, which must fail for the right reason.
+
+    Raises ToolMissing if a test needs a program that is not installed.
+    """
     code, said = await _test({mutant.caught_by for mutant in mutants.values()}, "")
     problems = [] if code == PASSED else [f"without any mutation the tests do not pass:\n{said}"]
     for name, mutant in mutants.items():
@@ -27,7 +33,10 @@ async def run(folder: Path, stores: Stores, *, mutants: Mapping[str, Mutant] = M
 
 
 async def why_not_caught(name: str, mutant: Mutant) -> list[str]:
-    """Run a mutant's test with the mutation in; say what is wrong if it does not fail as it must."""
+    """Run a mutant's test with the mutation in; say what is wrong if it does not fail as it must.
+
+    Raises ToolMissing if the test needs a program that is not installed.
+    """
     code, said = await _test({mutant.caught_by}, name)
     if code == PASSED:
         return [f"{name}: {mutant.caught_by} passes all the same"]
@@ -38,7 +47,18 @@ async def why_not_caught(name: str, mutant: Mutant) -> list[str]:
 
 async def _test(tests: Iterable[str], mutant: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "reliability.mutants", "-p", "no:cacheprovider", "-q", "--tb=short"),
+        *(
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "reliability.mutants",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "-rs",
+            "--tb=short",
+        ),
         *sorted(tests),
         cwd=ROOT,
         env=foreign_environment() | {VARIABLE: mutant},
@@ -53,4 +73,8 @@ async def _test(tests: Iterable[str], mutant: str) -> tuple[int, str]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return process.returncode or PASSED, said.decode(errors="replace")
+    text = said.decode(errors="replace")
+    # A test that was skipped has caught nothing, and has not failed to.
+    if skipped := SKIPPED.search(text):
+        raise ToolMissing(skipped[1])
+    return process.returncode or PASSED, text

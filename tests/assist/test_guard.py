@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -199,7 +200,7 @@ async def test_an_orphan_that_ends_by_itself_leaves_no_zombie(presence: Presence
 @pytest.mark.anyio
 @pytest.mark.usefixtures("either_guard")
 async def test_a_program_behind_a_shell_is_ended_with_it(presence: Presence) -> None:
-    script = " ".join(child(presence, "A", "--ignore-term")) + "; true"
+    script = shlex.join(child(presence, "A", "--ignore-term")) + "; true"
     async with started(["sh", "-c", script]) as assistant:
         pid, _ = is_here(presence, "A")
         assert pid != assistant.pid
@@ -211,7 +212,7 @@ async def test_a_program_behind_a_shell_is_ended_with_it(presence: Presence) -> 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("either_guard")
 async def test_a_program_behind_a_shell_has_its_whole_grace_when_the_shell_has_ended(presence: Presence) -> None:
-    script = " ".join(child(presence, "A", "--polite")) + "; true"
+    script = shlex.join(child(presence, "A", "--polite")) + "; true"
     async with started(["sh", "-c", script], grace=0.1) as assistant:
         is_here(presence, "A")
         assistant.stop(10)
@@ -233,7 +234,7 @@ async def test_a_node_assistant_leaves_politely(presence: Presence) -> None:
 @needs_npm
 @pytest.mark.parametrize("ended_by", ["kill -9 of the supervisor", "the deadline", "stop"])
 def test_a_node_assistant_behind_npm_start_is_ended_with_it(presence: Presence, tmp_path: Path, ended_by: str) -> None:
-    command = " ".join(node_child(presence, "A"))
+    command = shlex.join(node_child(presence, "A"))
     (tmp_path / "package.json").write_text(json.dumps({"name": "a", "scripts": {"start": command}}))
     npm = ["npm", "--prefix", str(tmp_path), "start"]
     lease = 60.0 if ended_by.startswith("kill") else 4.0

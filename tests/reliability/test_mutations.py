@@ -3,8 +3,11 @@
 Those of the PostgreSQL store start a server each, for which `make reliability ROWS=25` has the time.
 """
 
+from pathlib import Path
+
 import pytest
 
+from reliability.missing import ToolMissing
 from reliability.mutants import MUTANTS
 from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.rows import mutations
@@ -14,4 +17,15 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name not in IN_POSTGRES])
 async def test_a_mutation_is_caught(name: str) -> None:
-    assert await mutations.why_not_caught(name, MUTANTS[name]) == []
+    try:
+        assert await mutations.why_not_caught(name, MUTANTS[name]) == []
+    except ToolMissing as missing:
+        pytest.skip(str(missing))
+
+
+async def test_a_mutation_whose_test_needs_a_program_that_is_missing_does_not_count_as_not_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match="strace is not installed"):
+        await mutations.why_not_caught("without fsync", MUTANTS["without fsync"])
