@@ -1,17 +1,13 @@
 """Wrong calls: each ends with exit code 2 and says on standard error what, why and what to do."""
 
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Call
-from tests.support.process import COMMAND
 from tests.support.programs import HUMANS_JOIN, write
-
-FULL = Path("/dev/full")
 
 
 def corrupt(folder: Path) -> None:
@@ -136,11 +132,3 @@ def test_no_program_at_all_says_which_names_were_tried(tmp_path: Path, call: Cal
     assert ended.stderr == (
         f"Error: none of app.py, main.py, trigger.py is in {tmp_path}: name your program, e.g. path/to/file.py\n"
     )
-
-
-@pytest.mark.skipif(not FULL.exists(), reason="this system has no file that is always full")
-def test_output_that_cannot_be_written_is_a_failure_in_one_line(tmp_path: Path) -> None:
-    with FULL.open("w") as full:
-        ended = subprocess.run([COMMAND, "config"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr == "Error: [Errno 28] No space left on device\n"

@@ -1,6 +1,7 @@
 """A replica's life: opened, told of what others write, closed with nothing lost."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -127,3 +128,17 @@ async def test_a_store_is_migrated_on_its_own_once(place: Place) -> None:
     assert applied == sorted(applied)
     assert applied[0] == 1
     assert await first.migrate() == []
+
+
+async def test_a_process_that_can_no_longer_read_the_packages_files_makes_a_store(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that root started, in a folder that only root can enter, and that gave up root's rights."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    store = place.before_the_first()
+    monkeypatch.setattr("importlib.resources.files", refuse)
+    await store.open(lambda: None)
+    await store.close()

@@ -9,7 +9,13 @@ from whereby_trigger.cli.check import check
 from whereby_trigger.cli.db import db
 from whereby_trigger.cli.dev import dev
 from whereby_trigger.cli.events import events
-from whereby_trigger.cli.output import INTERRUPTED, escape_what_cannot_be_encoded, show_error
+from whereby_trigger.cli.output import (
+    INTERRUPTED,
+    drop_unwritten_output,
+    escape_what_cannot_be_encoded,
+    open_closed_streams,
+    show_error,
+)
 from whereby_trigger.cli.send import send
 from whereby_trigger.cli.serve import start
 from whereby_trigger.cli.settings import config
@@ -33,7 +39,7 @@ def demo(store: str | None) -> None:
     """Send scripted meetings to real servers, kill some on the way, and show what became of it."""
     from whereby_trigger.cli.demo import run
 
-    sys.exit(run(store))
+    raise click.exceptions.Exit(run(store))
 
 
 for command in (dev, start, send, events, assistants, check, config, db):
@@ -41,12 +47,16 @@ for command in (dev, start, send, events, assistants, check, config, db):
 
 
 def main() -> None:
-    """Run the command line; exits with 2 for a wrong call, 1 for an operation that failed."""
+    """Run the command line; exits with 2 for a wrong call, 1 for an operation that failed or output that got lost."""
+    open_closed_streams()
     escape_what_cannot_be_encoded()
     try:
         code = commands.main(prog_name=NAME, standalone_mode=False)
+        sys.stdout.flush()
     except (click.ClickException, TriggerError, OSError) as error:
         code = show_error(error)
     except click.Abort:
         code = INTERRUPTED
+    finally:
+        drop_unwritten_output()
     sys.exit(code)

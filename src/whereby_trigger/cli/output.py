@@ -1,11 +1,14 @@
 """What a command prints: tables and JSON lines on standard output, errors on standard error."""
 
+import errno
 import io
 import json
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -16,6 +19,9 @@ LAST_COLUMN = 24
 """Characters that the last column of a table keeps, however narrow the terminal is."""
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
+STDOUT, STDERR = 1, 2
+CANNOT_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""What a write to an open stream fails with; all that we open ourselves names its file in the error."""
 
 
 class Failed(click.ClickException):
@@ -31,13 +37,40 @@ def escape_what_cannot_be_encoded() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def open_closed_streams() -> None:
+    """Let each standard stream that is closed lead nowhere, so that no file or socket gets its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        continue
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = open(STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end
+    if sys.stderr is None:
+        sys.stderr = open(STDERR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def drop_unwritten_output() -> None:
+    """Forget what cannot be written, which the interpreter would try again at its end, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
 def show_error(error: Exception) -> int:
-    """Print an error to standard error, and give the exit code that goes with it."""
+    """Print an error to standard error, and return the exit code that goes with it."""
+    if isinstance(error, BrokenPipeError):
+        # As with `| head`: who reads the output wants no more of it.
+        return FAILED
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, OSError) and error.filename is None and error.errno in CANNOT_BE_WRITTEN:
+        message = f"standard output cannot be written, what was to be printed is lost: {error.strerror}"
     lines = [wrapped(line) for line in f"Error: {message}".splitlines()]
     if isinstance(error, click.UsageError) and error.ctx is not None:
         lines.append(f"Try '{error.ctx.command_path} --help'.")
-    click.echo("\n".join(lines), err=True)
+    _say("\n".join(lines))
     if isinstance(error, click.ClickException):
         return error.exit_code
     wrong = isinstance(error, UsageError) and not isinstance(error, StoreUnavailable)
@@ -46,7 +79,13 @@ def show_error(error: Exception) -> int:
 
 def note(text: str) -> None:
     """Print a remark to standard error, where it does not mix with what a program may read."""
-    click.echo(wrapped(text), err=True)
+    _say(wrapped(text))
+
+
+def _say(text: str) -> None:
+    """Print to standard error; what cannot be said there can be said nowhere, and is no reason to fail."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def wrapped(text: str) -> str:

@@ -1,5 +1,6 @@
 """Numbered migrations, applied under a lock: a database is brought to this program's schema, or refused."""
 
+from functools import cache
 from importlib import resources
 
 from whereby_trigger.errors import StoreError
@@ -17,8 +18,9 @@ WHERE spaces.nspname = 'whereby_trigger' AND classes.relname = 'version')
 VERSION = "SELECT schema, admits FROM whereby_trigger.version"
 
 
+@cache
 def scripts() -> dict[int, str]:
-    """Read every migration by its number."""
+    """Return every migration by its number; read once, since a process may later lose its right to read them."""
     folder = resources.files("whereby_trigger.store.postgres") / "migrations"
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in files}

@@ -1,14 +1,16 @@
 """Numbered migrations: a database is brought to this program's schema, or refused if it admits only newer ones."""
 
 import sqlite3
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from whereby_trigger.errors import StoreError
 
 
+@cache
 def scripts() -> dict[int, str]:
-    """Read every migration by its number."""
+    """Return every migration by its number; read once, since a process may later lose its right to read them."""
     folder = resources.files("whereby_trigger.store.sqlite") / "migrations"
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in files}
