@@ -43,7 +43,8 @@ def _without_fsync() -> None:
 
 def _without_unique_index() -> None:
     original = migrate.scripts
-    migrate.scripts = lambda: {n: sql.replace("NOT NULL UNIQUE", "NOT NULL") for n, sql in original().items()}
+    changed = {number: sql.replace("NOT NULL UNIQUE", "NOT NULL") for number, sql in original().items()}
+    replace(migrate, "scripts", lambda: changed)
     statements.INSERT = edited(statements.INSERT, "ON CONFLICT (id) DO NOTHING", "")
 
 

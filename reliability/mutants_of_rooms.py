@@ -16,7 +16,7 @@ def _without_unique_index() -> None:
     original = migrate.scripts
     unique, plain = "CREATE UNIQUE INDEX rooms_open", "CREATE INDEX rooms_open"
     edited("".join(original().values()), unique, plain)
-    migrate.scripts = lambda: {number: sql.replace(unique, plain) for number, sql in original().items()}
+    replace(migrate, "scripts", lambda: {number: sql.replace(unique, plain) for number, sql in original().items()})
 
 
 def _without_owner_check() -> None:
