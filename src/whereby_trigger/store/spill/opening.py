@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from whereby_trigger.errors import SpillInUse, StoreError
 from whereby_trigger.store.sqlite import file
+from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import FileLock
 
 CALLED: Final = "spill"
@@ -56,8 +57,8 @@ class Held:
         self._lock.close()
 
 
-def enter(path: Path) -> tuple[sqlite3.Connection, Held, int]:
-    """Open a spool, created where there is none; give what it is written with, and how many deliveries wait in it.
+def enter(path: Path) -> tuple[Database, Held, int]:
+    """Open a spool, created if there is none; return what it is written with, and how many deliveries wait in it.
 
     Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
     """
@@ -79,8 +80,10 @@ def enter(path: Path) -> tuple[sqlite3.Connection, Held, int]:
             # It gives back space, and on a full disk cannot.
             with suppress(sqlite3.OperationalError):
                 connection.execute("VACUUM")
+        database = Database(path, connection, CALLED)
+        undo.callback(database.close)
         undo.pop_all()
-        return connection, Held(lock), waiting
+        return database, Held(lock), waiting
 
 
 def look_into(path: Path) -> Content:

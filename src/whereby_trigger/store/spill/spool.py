@@ -50,9 +50,9 @@ class Spool:
 
         Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
         """
-        connection, turn, self.length = await asyncio.to_thread(opening.enter, self.path)
+        database, turn, self.length = await asyncio.to_thread(opening.enter, self.path)
         self._identity = file.Identity(self.path)
-        self._writer = Writer(connection, turn, lambda: None, opening.CALLED)
+        self._writer = Writer(database, turn, lambda: None, opening.CALLED)
 
     async def close(self) -> None:
         """Finish what was handed over, and let go of the file."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sqlite3
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +12,14 @@ from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
 SCHEME = "sqlite:///"
 BUSY_TIMEOUT = 5.0
 OLDEST_SQLITE = (3, 35, 0)
+
+JOURNAL_KEPT = 64 * 1024 * 1024
+"""Bytes that the journal keeps on disk once it was emptied."""
+
+TWO_NAMES = (
+    "each name has a journal of its own, and what is written under one is lost under the other; "
+    "remove the other name (`find / -xdev -samefile` lists them), and back up with SQLite's own backup"
+)
 
 
 def path_of(url: str, called: str = "store") -> Path:
@@ -58,6 +67,7 @@ def connect(path: Path, *, readonly: bool = False, called: str = "store") -> sql
     """Open an existing database, changing nothing in it; raises StoreError where that fails."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
+    _check_one_name(path, called)
     try:
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -74,6 +84,7 @@ def make_durable(connection: sqlite3.Connection, path: Path, called: str = "stor
     connection.execute("PRAGMA fullfsync = 1")
     connection.execute("PRAGMA checkpoint_fullfsync = 1")
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_KEPT}")
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
     if synchronous < 2:
@@ -89,17 +100,27 @@ class Identity:
     """Know which file was opened, to notice when it is there no longer: what is committed to it then is lost."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = str(path)
         self._opened = os.stat(path)
 
     def check(self) -> None:
-        """Raise OSError where the file was deleted, moved or replaced."""
+        """Raise OSError if the file was deleted, moved or replaced, or was given a second name."""
         try:
             there = os.stat(self._path)
         except FileNotFoundError:
             raise FileNotFoundError(f"{self._path} was deleted or moved while it was in use: {_PUT_BACK}") from None
         if not os.path.samestat(self._opened, there):
             raise FileExistsError(f"{self._path} was replaced while it was in use: {_PUT_BACK}")
+        if there.st_nlink > 1:
+            raise FileExistsError(f"{self._path} has a second name, a hard link: {TWO_NAMES}")
+
+    def holds(self) -> bool:
+        """Return whether the file is still the one that was opened, under this name alone."""
+        try:
+            self.check()
+        except OSError:
+            return False
+        return True
 
 
 _PUT_BACK = "put it back, or start again to go on with what is there then"
@@ -131,6 +152,28 @@ def held_locked(path: Path, called: str = "store") -> StoreError:
         f"the {called} {path} is held locked by another program for more than {BUSY_TIMEOUT:g} s: "
         "close what has it open (a database browser, a backup), then start again"
     )
+
+
+def _check_one_name(path: Path, called: str) -> None:
+    """Raise StoreError if the file has a name beside which another journal would lie."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_nlink > 1:
+            raise StoreError(f"the {called} {path} has a second name, a hard link: {TWO_NAMES}")
+    if _is_mounted_alone(path):
+        raise StoreError(
+            f"the {called} {path} is mounted as a single file: its journal would not lie beside the file itself, "
+            "and would be lost with the container; mount the folder that it is in"
+        )
+
+
+def _is_mounted_alone(path: Path) -> bool:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return False
+    # Source: proc_pid_mountinfo(5): the fifth field, with blanks and backslashes in octal.
+    name = re.sub(rb"[ \t\n\\\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(path))
+    return any(mount.split(b" ", 5)[4:5] == [name] for mount in mounts.splitlines())
 
 
 def _sync_folder(folder: Path) -> None:

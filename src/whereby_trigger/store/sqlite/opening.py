@@ -9,15 +9,17 @@ from pathlib import Path
 from whereby_trigger.boot import BootClock
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.sqlite import file, lease, migrate
+from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import LifeLock, Turn
 
-Entered = tuple[sqlite3.Connection, sqlite3.Connection, Turn, LifeLock]
+Entered = tuple[Database, sqlite3.Connection, Turn, LifeLock]
 
 
 def enter(path: Path, replica: str, ttl: float, clock: BootClock, now: float) -> Entered:
     """Create and migrate the database as needed, and enter a replica; raises StoreError where that cannot be.
 
-    Give the connections to write and to read with, the lock to write in turn with, and the one that shows it alive.
+    Return the database to write to, a connection to read with, the lock to write in turn with, and the one that shows
+    the replica alive.
     """
     with ExitStack() as undo, _in_words(path):
         connection, turn = _writable(path, undo)
@@ -27,10 +29,12 @@ def enter(path: Path, replica: str, ttl: float, clock: BootClock, now: float) ->
         file.make_durable(connection, path)
         migrate.migrate(connection, path)
         lease.join(connection, replica, os.getpid(), now, ttl, clock)
+        database = Database(path, connection)
+        undo.callback(database.close)
         turn.release()
         reading = file.connect(path, readonly=True)
         undo.pop_all()
-        return connection, reading, turn, life
+        return database, reading, turn, life
 
 
 def bring_up(path: Path) -> list[int]:

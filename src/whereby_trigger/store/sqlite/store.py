@@ -4,10 +4,12 @@ import asyncio
 import math
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -55,12 +57,13 @@ class SqliteStore:
         entered = await asyncio.to_thread(
             opening.enter, self.path, self.replica, self._lease_ttl, self._clock, self._wall()
         )
-        connection, reading, turn, life = entered
-        self._writing = _Writing(Writer(connection, turn, changed), life)
-        self._reader = _Reader(reading)
+        database, reading, turn, life = entered
+        self._reader = _Reader(reading, self.path)
+        database.let_go = self._reader.let_go
+        self._writing = _Writing(Writer(database, turn, changed), life)
 
     async def peek(self) -> None:
-        self._reader = _Reader(await asyncio.to_thread(opening.look_into, self.path))
+        self._reader = _Reader(await asyncio.to_thread(opening.look_into, self.path), self.path)
 
     async def migrate(self) -> list[int]:
         return await asyncio.to_thread(opening.bring_up, self.path)
@@ -181,13 +184,15 @@ class SqliteStore:
 class _Reader:
     """Read in a thread of its own, so that no reader waits for a writer."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self._path = path
+        self._using = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "whereby-trigger-reader")
 
     async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the store cannot be read now: {error}") from error
         except UnicodeError as error:
@@ -195,7 +200,20 @@ class _Reader:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown)
-        self._connection.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the connection, after what is being read; the next read opens another. Safe from any thread."""
+        with self._using:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        with self._using:
+            if self._connection is None:
+                self._connection = file.connect(self._path, readonly=True)
+            return work(self._connection)
 
 
 class _Writing:

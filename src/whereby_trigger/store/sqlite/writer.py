@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.store.sqlite.journal import Database
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -40,11 +41,9 @@ class Writer:
     `called` is what the file is to a person, in what the errors say.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, turn: Any, changed: Callable[[], None], called: str = "store"
-    ) -> None:
+    def __init__(self, database: Database, turn: Any, changed: Callable[[], None], called: str = "store") -> None:
         self._called = called
-        self._connection = connection
+        self._database = database
         self._turn = turn
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -87,7 +86,7 @@ class Writer:
             kept = self._commit(kept + batch)
             if closing:
                 self._call_soon(_refuse, kept, StoreUnavailable(f"the {self._called} was closed"))
-                self._connection.close()
+                self._database.close()
                 self._turn.close()
                 return
 
@@ -124,8 +123,9 @@ class Writer:
         return []
 
     def _transact(self, jobs: list[Job]) -> list[Any]:
-        connection = self._connection
         with self._turn:
+            connection = self._database.prepare()
+            changes = connection.total_changes
             connection.execute("BEGIN IMMEDIATE")
             try:
                 outcomes = [job.work(connection) for job in jobs]
@@ -134,6 +134,9 @@ class Writer:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            if connection.total_changes != changes:
+                # Not before: a log that is removed during the commit takes it along.
+                self._database.settle()
         return outcomes
 
     def _look_for_changes(self) -> None:
@@ -142,8 +145,12 @@ class Writer:
             return
         self._next_look = now + POLL
         try:
+            self._database.warn_if_large()
+            if not self._database.is_intact():
+                with self._turn:
+                    self._database.prepare()
             version = self._data_version()
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             return
         if version != self._seen_version:
             self._seen_version = version
@@ -151,7 +158,7 @@ class Writer:
 
     def _data_version(self) -> int:
         # SQLite counts here what other connections have committed; this connection's own commits do not show.
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        (version,) = self._database.connection.execute("PRAGMA data_version").fetchone()
         return int(version)
 
     def _call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:

@@ -1,0 +1,305 @@
+"""The journal beside a database, `-wal` with its index `-shm`: kept from being removed, and mended if it was."""
+
+import errno
+import logging
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store.sqlite import file
+
+logger = logging.getLogger("whereby_trigger.store")
+
+LARGE: Final = 256 * 1024 * 1024
+"""Bytes of a journal from which on a person should know: something keeps it from being emptied."""
+
+READERS: Final = (0x40000002, 510)
+"""First byte and length of what SQLite locks in the database while it has it open (os.h: SHARED_FIRST, SHARED_SIZE)."""
+
+INDEX_IN_USE: Final = (128, 1)
+"""The same in the index of the journal (os_unix.c: UNIX_SHM_DMS)."""
+
+if sys.platform == "linux":
+    import fcntl
+    import struct
+
+    def _lock(descriptor: int, kind: int, span: tuple[int, int]) -> None:
+        # Some file systems have no such locks. Then the checks around each commit are all there is.
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", kind, os.SEEK_SET, *span, 0))
+
+    def _share(descriptor: int, span: tuple[int, int]) -> None:
+        _lock(descriptor, fcntl.F_RDLCK, span)
+
+    def _release(descriptor: int) -> None:
+        _lock(descriptor, fcntl.F_UNLCK, (0, 0))
+
+else:
+
+    def _share(descriptor: int, span: tuple[int, int]) -> None:
+        pass
+
+    def _release(descriptor: int) -> None:
+        pass
+
+
+class Pin(Struct, eq=False):
+    """Keep a file marked as in use for SQLite in other processes, whatever this process opens and closes.
+
+    SQLite's own marks are POSIX locks, and a process loses all of those on a file when it closes any descriptor of it,
+    as a copy of the file does. The next process to close the database then believes it is the last one, and removes
+    the journal that is in use. A lock of an open file description is not lost like this.
+    """
+
+    descriptor: int
+    users: int = 0
+
+    @property
+    def stat(self) -> os.stat_result:
+        return os.fstat(self.descriptor)
+
+
+# Shared by all stores of the process: closing a descriptor is just what takes the others' locks away.
+_pins: dict[tuple[int, int], Pin] = {}
+_pinning = threading.Lock()
+
+
+def pin(path: Path, span: tuple[int, int]) -> Pin:
+    with _pinning:
+        there = os.stat(path)
+        pin = _pins.get((there.st_dev, there.st_ino))
+        if pin is None:
+            pin = Pin(os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0)))
+            _pins[pin.stat.st_dev, pin.stat.st_ino] = pin
+        pin.users += 1
+        _share(pin.descriptor, span)
+        return pin
+
+
+def unpin(pins: list[Pin], close: Callable[[], None]) -> None:
+    """Release the locks, close a connection, which may remove the journal now, and only then the descriptors."""
+    with _pinning:
+        for pin in pins:
+            pin.users -= 1
+            if not pin.users:
+                _release(pin.descriptor)
+    try:
+        close()
+    finally:
+        with _pinning:
+            for key, pin in list(_pins.items()):
+                if pin in pins and not pin.users:
+                    del _pins[key]
+                    os.close(pin.descriptor)
+
+
+def _forget_pins() -> None:
+    # A child that lives on would keep its dead parent's locks.
+    global _pinning
+    _pinning = threading.Lock()
+    for pin in _pins.values():
+        os.close(pin.descriptor)
+    _pins.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pins)
+
+
+class Journal:
+    """Know the files that an open connection writes to, and compare them with those at their paths.
+
+    Raises OSError if the connection uses others than those.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.log_path = path.with_name(f"{path.name}-wal")
+        self.index_path = path.with_name(f"{path.name}-shm")
+        # SQLite opens them at the first read.
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        for beside in (self.log_path, self.index_path):
+            if not _is_open_here(os.stat(beside)):
+                raise OSError(errno.EBUSY, f"{beside} is not the one that this process has open")
+        with ExitStack() as undo:
+            self._log = os.open(self.log_path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            undo.callback(os.close, self._log)
+            self._pins = [pin(path, READERS)]
+            undo.callback(unpin, self._pins, lambda: None)
+            self._pins.append(pin(self.index_path, INDEX_IN_USE))
+            undo.pop_all()
+        self._log_opened, self._index_opened = os.fstat(self._log), self._pins[1].stat
+        # Texts: these are looked up twice for each commit.
+        self._log_at, self._index_at = str(self.log_path), str(self.index_path)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the log that is in use."""
+        return os.fstat(self._log).st_size
+
+    def has_log(self) -> bool | None:
+        """Return whether the log in use is the one at its path, or None if there is none."""
+        return _is_there(self._log_at, self._log_opened)
+
+    def has_index(self) -> bool | None:
+        """Return whether the index in use is the one at its path, or None if there is none."""
+        return _is_there(self._index_at, self._index_opened)
+
+    def close(self, connection: sqlite3.Connection, *, keep: bool) -> None:
+        """Close the connection; with `keep` the files stay, though this process is the last one."""
+        if keep:
+            connection.close()
+        unpin(self._pins, connection.close)
+        os.close(self._log)
+
+
+class Database:
+    """Hold the connection that writes, and answer for what it commits: it is in the files at their paths.
+
+    If the log or its index was removed or replaced, what is in them is saved into the database, and the connection is
+    opened again. All but `is_intact` and `close` are called by whose turn it is to write.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, called: str = "store") -> None:
+        self._path = path
+        self._called = called
+        self._identity = file.Identity(path)
+        self._connection: sqlite3.Connection | None = connection
+        self._journal = Journal(path, connection)
+        self._told_size = LARGE
+        self.let_go: Callable[[], None] = lambda: None
+        """Closes what else this process has open of the database: the index is shared within a process."""
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection to write with; raises OSError while there is none."""
+        if self._connection is None:
+            raise OSError(errno.EBUSY, f"the {self._called} {self._path} could not be opened again")
+        return self._connection
+
+    def is_intact(self) -> bool:
+        """Return False if the log or its index is not at its path any more."""
+        journal = self._journal
+        return bool(self._connection is not None and journal.has_log() and journal.has_index())
+
+    def prepare(self) -> sqlite3.Connection:
+        """Return the connection for a transaction; raises OSError or sqlite3.Error if it cannot be mended."""
+        # Without the database itself there is nothing to go on with, but what is open can still be read.
+        if not self.is_intact() and self._identity.holds():
+            self._mend()
+        return self.connection
+
+    def settle(self) -> None:
+        """Raise OSError or sqlite3.Error unless what was just committed is in the files at their paths."""
+        self._identity.check()
+        if not self.is_intact() and not self._mend():
+            raise OSError(errno.EIO, f"the journal {self._journal.log_path} was replaced during a commit")
+
+    def warn_if_large(self) -> None:
+        """Log that the journal grows, once each time that it has doubled."""
+        if self._connection is None:
+            return
+        size = self._journal.size
+        if size < LARGE:
+            self._told_size = LARGE
+        elif size >= self._told_size:
+            self._told_size = 2 * size
+            logger.warning(
+                "the %s's journal %s has grown to %d MiB: a program that reads the file and does not finish keeps it "
+                "from being emptied; end what has the file open (a database browser, a backup, a shell)",
+                self._called,
+                self._journal.log_path,
+                size // (1024 * 1024),
+            )
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._journal.close(self._connection, keep=False)
+
+    def _mend(self) -> bool:
+        """Go on with the files at their paths; return True if all that was committed has been saved into the database.
+
+        Raises OSError or sqlite3.Error if that cannot be done now.
+        """
+        if self._connection is None:
+            self._open()
+            return False
+        self.let_go()
+        saved = self._save(self._connection)
+        connection, self._connection = self._connection, None
+        self._journal.close(connection, keep=True)
+        self._open()
+        logger.warning(
+            "the journal %s of the %s was removed or replaced while it was in use: %s, and goes on with a new one; "
+            "leave what lies beside the file alone while a trigger runs",
+            self._journal.log_path,
+            self._called,
+            "all that was in it is saved" if saved else "another process has saved what was in it",
+        )
+        return saved
+
+    def _save(self, connection: sqlite3.Connection) -> bool:
+        """Bring what is only in the log into the database, unless another process has done it."""
+        journal = self._journal
+        log, index = journal.has_log(), journal.has_index()
+        if not journal.size:
+            # Another replica came first: it has saved everything, and emptied the log.
+            return False
+        if index is False:
+            if log:
+                # Another process has made a new index from the same log, and has all of it.
+                return False
+            # Its pages and ours may differ by now, and must not be mixed.
+            raise FileExistsError(
+                errno.EEXIST,
+                f"the journal {journal.log_path} was removed, and another program has begun a new one: end every other "
+                f"program that has the {self._called} open, and move {journal.log_path} and {journal.index_path} away",
+            )
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise OSError(
+                errno.EBUSY, f"the journal {journal.log_path} was removed, and a program that reads keeps its content"
+            )
+        if log is False:
+            # All is in the database now, and what somebody put in the log's place would be taken for newer.
+            journal.log_path.unlink(missing_ok=True)
+        return True
+
+    def _open(self) -> None:
+        try:
+            with ExitStack() as undo:
+                connection = file.connect(self._path, called=self._called)
+                undo.callback(connection.close)
+                file.make_durable(connection, self._path, self._called)
+                self._journal = Journal(self._path, connection)
+                undo.pop_all()
+        except StoreError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        self._connection = connection
+
+
+def _is_there(path: str, opened: os.stat_result) -> bool | None:
+    try:
+        return os.path.samestat(os.stat(path), opened)
+    except FileNotFoundError:
+        return None
+
+
+def _is_open_here(there: os.stat_result) -> bool:
+    """Return False if no descriptor of this process leads to a file; True also if the system does not tell."""
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return True
+    for name in names:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(f"/proc/self/fd/{name}"), there):
+                return True
+    return False
