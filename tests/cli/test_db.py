@@ -42,7 +42,7 @@ def ids(url: str) -> list[str]:
 
 def test_migrate_creates_the_store_and_says_what_it_applied(call: Call, tmp_path: Path, url: str) -> None:
     path = tmp_path / "whereby-trigger.db"
-    assert call("db", "migrate").stdout == f"{path}: applied migrations 1, 2\n"
+    assert call("db", "migrate").stdout == f"{path}: applied migrations 1, 2, 3\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert ids(url) == []
     assert call("db", "migrate").stdout == f"{path}: nothing to do, its schema is up to date\n"
@@ -59,6 +59,20 @@ def test_prune_takes_another_age(call: Call, url: str) -> None:
     assert "forgot 0 webhooks" in call("db", "prune", "--older-than", str(11 * DAY)).stdout
     assert "forgot 2 webhooks" in call("db", "prune", "--older-than", "0").stdout
     assert ids(url) == ["pending"]
+
+
+def test_prune_keeps_what_would_be_decided_again_if_a_copy_came(call: Call, url: str) -> None:
+    async def fill() -> None:
+        store = store_for(url)
+        await store.open(lambda: None)
+        for id, kept_until in (("good", time.time() + DAY), ("stale", time.time() - 1)):
+            added = await store.add(Arrival(id, "x", None, b"{}", time.time() - 2 * DAY, kept_until=kept_until))
+            assert await store.decide(decision(added.seq, id))
+        await store.close()
+
+    asyncio.run(fill())
+    assert "forgot 1 webhook received" in call("db", "prune", "--older-than", "0").stdout
+    assert ids(url) == ["good"]
 
 
 def test_prune_goes_by_the_retention_that_is_set(call: Call, url: str) -> None:

@@ -1,6 +1,8 @@
 """The verdict on a delivery, from its headers and its body alone."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whereby_trigger.receive import Accepted, Rejected, Rules, intake
 from whereby_trigger.store import Arrival, State
@@ -21,7 +23,8 @@ def signed(body: bytes, secret: str = SECRET, at: int = NOW) -> list[tuple[bytes
 def test_an_authentic_webhook_is_accepted_with_all_that_is_to_be_stored() -> None:
     verdict = intake(signed(BODY), BODY, NOW, SIGNED)
     assert isinstance(verdict, Accepted)
-    assert verdict.arrival == Arrival("a1", "room.client.joined", "acme.whereby.com/visit-1", BODY, NOW)
+    expected = Arrival("a1", "room.client.joined", "acme.whereby.com/visit-1", BODY, NOW, kept_until=NOW + 660)
+    assert verdict.arrival == expected
     assert isinstance(verdict.webhook, RoomClientJoined)
     assert verdict.room is not None
     assert verdict.room.url == "https://acme.whereby.com/visit-1"
@@ -65,10 +68,22 @@ def test_a_signature_within_the_tolerance_is_right(at: int) -> None:
     assert isinstance(intake(signed(BODY, at=at), BODY, NOW, Rules(secrets=(SECRET,), tolerance=299)), Rejected)
 
 
+@given(tolerance=st.integers(1, 10**6), early=st.integers(-(10**6), 10**6), later=st.integers(0, 3 * 10**6))
+def test_what_is_let_in_is_kept_for_as_long_as_a_copy_of_it_would_be_let_in(
+    tolerance: int, early: int, later: int
+) -> None:
+    rules = Rules(secrets=(SECRET,), tolerance=tolerance)
+    delivery = signed(BODY, at=NOW + early)
+    first, copy = intake(delivery, BODY, NOW, rules), intake(delivery, BODY, NOW + later, rules)
+    if isinstance(first, Accepted) and isinstance(copy, Accepted):
+        assert first.arrival.kept_until > NOW + later
+
+
 def test_what_is_authentic_but_cannot_be_decoded_is_quarantined_by_its_bytes() -> None:
     verdict = intake(signed(ODD), ODD, NOW, SIGNED)
     assert isinstance(verdict, Accepted)
-    expected = Arrival(identify(ODD), "", None, ODD, NOW, State.QUARANTINED, "the body is not valid JSON")
+    why = "the body is not valid JSON"
+    expected = Arrival(identify(ODD), "", None, ODD, NOW, State.QUARANTINED, why, kept_until=NOW + 660)
     assert verdict == Accepted(expected, None, None)
 
 

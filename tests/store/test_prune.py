@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.store.conftest import Replicas
-from tests.support.arrivals import NOW, arrival, decided
+from tests.support.arrivals import NOW, arrival, decided, decision
 from whereby_trigger.store import Query, State, Store
 
 pytestmark = pytest.mark.anyio
@@ -43,6 +43,30 @@ async def test_an_id_dedupes_for_as_long_as_it_is_remembered(store: Store) -> No
     assert (await store.add(arrival("a"))).duplicate
     await store.prune(NOW + 1)
     assert not (await store.add(arrival("a"))).duplicate
+
+
+LATER, SOONER = 1e12, 1.0
+"""Times to be kept until that are far ahead, and long over."""
+
+
+async def test_what_a_copy_could_make_fire_again_is_kept_until_its_signature_is_stale(store: Store) -> None:
+    for id, kept_until in (("good", LATER), ("stale", SOONER)):
+        added = await store.add(arrival(id, kept_until=kept_until))
+        assert await store.decide(decision(added.seq, id))
+    assert await store.prune(NOW + 1) == 1
+    assert await ids(store) == {"good"}
+    assert (await store.add(arrival("good"))).duplicate
+
+
+async def test_a_duplicate_that_was_signed_later_is_what_counts(store: Store) -> None:
+    for id, times in {"raised": (SOONER, LATER), "stays": (LATER, SOONER)}.items():
+        for kept_until in times:
+            await store.add(arrival(id, kept_until=kept_until))
+    together = [arrival("together", kept_until=until) for until in (SOONER, LATER, SOONER)]
+    await asyncio.gather(*map(store.add, together))
+    for pending in await store.pending(0, 10):
+        assert await store.decide(decision(pending.seq, pending.id))
+    assert await store.prune(NOW + 1) == 0
 
 
 async def test_what_came_while_the_clock_was_ahead_keeps_nothing_else_alive(store: Store) -> None:

@@ -16,8 +16,9 @@ def arrival(
     received_at: float = NOW,
     state: State = State.PENDING,
     reason: str = "",
+    kept_until: float = 0.0,
 ) -> Arrival:
-    return Arrival(id, type, room, body, received_at, state, reason)
+    return Arrival(id, type, room, body, received_at, state, reason, kept_until=kept_until)
 
 
 def decision(

@@ -36,7 +36,7 @@ def migrate(app: str | None, store: str | None) -> None:
     "--older-than",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="Forget what was received longer ago than this. [default: retention]",
+    help="Forget what was received longer ago than this, but no id whose signature is still good. [default: retention]",
 )
 def prune(app: str | None, store: str | None, older_than: float | None) -> None:
     """Forget decided webhooks that are old; pending ones are kept, whatever their age."""

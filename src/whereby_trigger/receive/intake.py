@@ -16,6 +16,9 @@ from whereby_trigger.webhook import (
     verify,
 )
 
+ON_ITS_WAY = 60.0
+"""Seconds in which a delivery that was let in has certainly reached the store."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -53,15 +56,19 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules) -> Accepted 
     refusal = _authenticate(headers, body, now, rules)
     if refusal is not None:
         return refusal
+    # Signed at most `tolerance` ahead of us, it is good until `tolerance` after that.
+    kept_until = now + 2 * rules.tolerance + ON_ITS_WAY if rules.secrets else 0.0
     try:
         webhook = decode(body)
     except DecodeError as error:
         if not rules.secrets:
             return Rejected(400, str(error))
-        return Accepted(Arrival(identify(body), "", None, body, now, State.QUARANTINED, str(error)), None, None)
+        odd = Arrival(identify(body), "", None, body, now, State.QUARANTINED, str(error), kept_until=kept_until)
+        return Accepted(odd, None, None)
     room = room_of(webhook, rules.subdomain)
     key = None if room is None else room.key
-    arrival = Arrival(webhook.id, webhook.type, key, body, now, change=session_change(webhook, key))
+    change = session_change(webhook, key)
+    arrival = Arrival(webhook.id, webhook.type, key, body, now, change=change, kept_until=kept_until)
     return Accepted(arrival, webhook, room)
 
 

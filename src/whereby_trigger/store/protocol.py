@@ -96,7 +96,10 @@ class Store(RoomStore, Protocol):
         ...
 
     def prune(self, before: float) -> Awaitable[int]:
-        """Forget decided webhooks received before a time, in short transactions; return how many."""
+        """Forget decided webhooks received before a time, in short transactions; return how many.
+
+        One whose `kept_until` is still to come, by this machine's clock, is kept.
+        """
         ...
 
     def ping(self, now: float) -> Awaitable[None]:

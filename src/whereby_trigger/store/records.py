@@ -9,7 +9,8 @@ from whereby_trigger.store.states import State
 class Arrival(Struct, frozen=True):
     """Describe a webhook that is to be remembered: `room` is its room key, `reason` why it is quarantined.
 
-    `change` is what it says of its room's session, which takes effect with the commit that stores it.
+    `change` is what it says of its room's session, which takes effect with the commit that stores it. Its signature may
+    be good until `kept_until`: its id is remembered for as long, or a captured copy would be decided again.
     """
 
     id: str
@@ -20,6 +21,7 @@ class Arrival(Struct, frozen=True):
     state: State = State.PENDING
     reason: str = ""
     change: SessionChange | None = None
+    kept_until: float = 0.0
 
 
 class Added(Struct, frozen=True):

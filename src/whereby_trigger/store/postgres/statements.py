@@ -16,14 +16,16 @@ ADD = """
 WITH arrived AS MATERIALIZED (
     SELECT nextval('whereby_trigger.webhooks_seq') AS seq, given.* FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::text[], $9::float8[],
-        $10::integer[]
-    ) AS given (id, type, room, body, received_at, owner, state, reason, decided_at, deliveries)
+        $10::integer[], $11::float8[]
+    ) AS given (id, type, room, body, received_at, owner, state, reason, decided_at, deliveries, kept_until)
 )
 INSERT INTO whereby_trigger.webhooks AS webhooks
-    (seq, id, type, room, body, received_at, queued_at, owner, state, reason, decided_at, deliveries)
-SELECT seq, id, type, room, body, received_at, received_at, owner, state, reason, decided_at, deliveries
+    (seq, id, type, room, body, received_at, queued_at, owner, state, reason, decided_at, deliveries, kept_until)
+SELECT seq, id, type, room, body, received_at, received_at, owner, state, reason, decided_at, deliveries, kept_until
 FROM arrived ORDER BY id COLLATE "C"
-ON CONFLICT (id) DO UPDATE SET deliveries = webhooks.deliveries + excluded.deliveries
+ON CONFLICT (id) DO UPDATE SET
+    deliveries = webhooks.deliveries + excluded.deliveries,
+    kept_until = greatest(webhooks.kept_until, excluded.kept_until)
 RETURNING id, seq, state, xmax = 0 AS new
 """
 STORED_SO = """
@@ -75,8 +77,8 @@ reason = '', decided_at = NULL, errors = '{}'
 """
 PRUNE = """
 DELETE FROM whereby_trigger.webhooks WHERE seq = ANY (ARRAY(
-    SELECT seq FROM whereby_trigger.webhooks WHERE state <> 'pending' AND received_at < $1
-    ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT seq FROM whereby_trigger.webhooks WHERE state <> 'pending' AND received_at < $1 AND kept_until < $2
+    ORDER BY received_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ))
 """
 
@@ -93,12 +95,18 @@ class Owned(NamedTuple):
 async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[Added]:
     first: dict[str, Owned] = {}
     deliveries = Counter(piece.what.id for piece in pieces)
+    # The same id may come twice in a batch, signed at two times.
+    kept_until: dict[str, float] = {}
+    for piece in pieces:
+        kept_until[piece.what.id] = max(kept_until.get(piece.what.id, 0.0), piece.what.kept_until)
     for piece in pieces:
         if piece.what.state not in FIRST_STATES:
             raise StoreError(f"no webhook is stored as {piece.what.state}")
         first.setdefault(piece.what.id, piece)
     stored = await _stored_before(connection, first) if again else {}
-    rows = [_row(piece.what, piece.owner, deliveries[id]) for id, piece in first.items() if id not in stored]
+    rows = [
+        _row(piece.what, piece.owner, deliveries[id], kept_until[id]) for id, piece in first.items() if id not in stored
+    ]
     changes = {id: piece.what.change for id, piece in first.items() if piece.what.change and id not in stored}
     if changes:
         async with transaction(connection):
@@ -121,11 +129,11 @@ async def _stored_before(connection: Connection, first: dict[str, Owned]) -> dic
     return {row["id"]: row for row in await connection.fetch(STORED_SO, *zip(*tried, strict=True))}
 
 
-def _row(arrival: Arrival, owner: str, deliveries: int) -> tuple[Any, ...]:
+def _row(arrival: Arrival, owner: str, deliveries: int, kept_until: float) -> tuple[Any, ...]:
     decided_at = None if arrival.state is State.PENDING else arrival.received_at
     return (
         *(arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner),
-        *(arrival.state, arrival.reason, decided_at, deliveries),
+        *(arrival.state, arrival.reason, decided_at, deliveries, kept_until),
     )
 
 
@@ -179,9 +187,9 @@ async def replay(connection: Connection, query: Query, now: float) -> list[str]:
     return [row["id"] for row in await connection.fetch(statement, *values)]
 
 
-async def prune(connection: Connection, before: float, limit: int) -> int:
-    """Forget at most `limit` decided webhooks received before a time; return how many."""
-    return affected(await connection.execute(PRUNE, before, limit))
+async def prune(connection: Connection, before: float, now: float, limit: int) -> int:
+    """Forget at most `limit` decided webhooks received before a time and not to be kept now; return how many."""
+    return affected(await connection.execute(PRUNE, before, now, limit))
 
 
 def _select(query: Query, *first: Any, also: str = "true") -> tuple[str, list[Any]]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -159,7 +160,7 @@ class PostgresStore:
         return self._call("replays", partial(statements.replay, query=query, now=now))
 
     async def prune(self, before: float) -> int:
-        webhooks = await self._prune_each(statements.prune, before)
+        webhooks = await self._prune_each(partial(statements.prune, now=time.time()), before)
         await self._prune_each(rooms.forget, before)
         return webhooks
 

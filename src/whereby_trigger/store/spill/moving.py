@@ -61,7 +61,9 @@ class Mover:
 
     async def _quarantine(self, arrival: Arrival) -> bool:
         id, reason = identify(arrival.body), "the database refused what was read in it"
-        plain = Arrival(id, "", None, arrival.body, arrival.received_at, State.QUARANTINED, reason)
+        plain = Arrival(
+            id, "", None, arrival.body, arrival.received_at, State.QUARANTINED, reason, kept_until=arrival.kept_until
+        )
         try:
             await self._store.add(plain)
         except StoreUnavailable:

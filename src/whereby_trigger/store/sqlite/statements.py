@@ -11,10 +11,12 @@ from whereby_trigger.store.states import FIRST_STATES, State
 from whereby_trigger.webhook import room_path
 
 INSERT = """
-INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, decided_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, CASE WHEN ?7 <> 'pending' THEN ?5 END) ON CONFLICT (id) DO NOTHING
+INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, kept_until, decided_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> 'pending' THEN ?5 END) ON CONFLICT (id) DO NOTHING
 """
-COUNT_DELIVERY = "UPDATE webhooks SET deliveries = deliveries + 1 WHERE id = ? RETURNING seq, state"
+COUNT_DELIVERY = """
+UPDATE webhooks SET deliveries = deliveries + 1, kept_until = max(kept_until, ?) WHERE id = ? RETURNING seq, state
+"""
 DECIDE = """
 UPDATE webhooks SET state = ?, reason = ?, attempts = ?, decided_at = ?, errors = ?
 WHERE seq = ? AND id = ? AND state = 'pending' AND owner = ?
@@ -45,7 +47,7 @@ decided_at = NULL, errors = '[]'
 """
 FORGET = """
 DELETE FROM webhooks WHERE seq IN
-(SELECT seq FROM webhooks WHERE state <> 'pending' AND received_at < ? ORDER BY received_at LIMIT ?)
+(SELECT seq FROM webhooks WHERE state <> 'pending' AND received_at < ? AND kept_until < ? ORDER BY received_at LIMIT ?)
 """
 SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 
@@ -58,12 +60,12 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
     # The driver takes a detour for what is not quite a str, as a state is.
     state = arrival.state.value
     row = (arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner, state, arrival.reason)
-    cursor = connection.execute(INSERT, row)
+    cursor = connection.execute(INSERT, (*row, arrival.kept_until))
     if cursor.rowcount:
         if arrival.change is not None:
             rooms.change_session(connection, arrival.change, now)
         return Added(cursor.lastrowid or 0, False, arrival.state)
-    seq, stored = connection.execute(COUNT_DELIVERY, (arrival.id,)).fetchone()
+    seq, stored = connection.execute(COUNT_DELIVERY, (arrival.kept_until, arrival.id)).fetchone()
     return Added(seq, True, State(stored))
 
 
@@ -100,9 +102,9 @@ def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str
     return [id for (id,) in connection.execute(statement, (now, *values)).fetchall()]
 
 
-def prune(connection: sqlite3.Connection, before: float, limit: int) -> int:
-    """Forget at most `limit` decided webhooks received before a time; return how many."""
-    return connection.execute(FORGET, (before, limit)).rowcount
+def prune(connection: sqlite3.Connection, before: float, now: float, limit: int) -> int:
+    """Forget at most `limit` decided webhooks received before a time and not to be kept now; return how many."""
+    return connection.execute(FORGET, (before, now, limit)).rowcount
 
 
 def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:

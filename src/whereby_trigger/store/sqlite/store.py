@@ -113,7 +113,7 @@ class SqliteStore:
         return self._write(partial(statements.replay, query=query, now=now))
 
     async def prune(self, before: float) -> int:
-        webhooks = await self._prune_each(statements.prune, before)
+        webhooks = await self._prune_each(partial(statements.prune, now=self._wall()), before)
         await self._prune_each(rooms.forget, before)
         return webhooks
 

@@ -1,0 +1,1 @@
+ALTER TABLE webhooks ADD COLUMN kept_until REAL NOT NULL DEFAULT 0;
