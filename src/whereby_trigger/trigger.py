@@ -27,7 +27,7 @@ from whereby_trigger.mounting import Mounted
 from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import Edge, Rules, bind
 from whereby_trigger.running import Running
-from whereby_trigger.store import Room, RoomClaim, RoomState, Store
+from whereby_trigger.store import Room, RoomClaim, RoomState, Store, every_room
 from whereby_trigger.stores import InUse, spool_for, store_for, usable
 from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import room_from_url
@@ -173,7 +173,7 @@ class Trigger:
         Raises StoreError where there is no store yet.
         """
         async with self._any_store(reading=True) as store:
-            return await store.rooms()
+            return [room async for room in every_room(store)]
 
     async def start_assistant(self, room_url: str) -> RoomClaim:
         """Ask for an assistant in a room by hand; tell whether it waits for one now, or has one already.

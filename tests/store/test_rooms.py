@@ -8,7 +8,7 @@ from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, arrival
 from tests.support.place import Place
 from tests.support.rooms import ask, bring_to, move, newest, session, states, take_one
-from whereby_trigger.store import ROOM_TRANSITIONS, RoomClaim, RoomMove, RoomState, Store
+from whereby_trigger.store import ROOM_TRANSITIONS, Room, RoomClaim, RoomMove, RoomState, Store, every_room
 from whereby_trigger.store.states import OVER, OWNED
 
 pytestmark = pytest.mark.anyio
@@ -283,6 +283,25 @@ async def test_rooms_are_listed_newest_first(store: Store) -> None:
         await ask(store, f"acme.whereby.com/{n}")
     assert [room.key[-1] for room in await store.rooms()] == ["2", "1", "0"]
     assert [room.key[-1] for room in await store.rooms(limit=2)] == ["2", "1"]
+
+
+async def test_every_room_is_read_a_page_at_a_time_and_none_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.store.rooms.PAGE", 2)
+    read, pages = store.rooms, []
+
+    async def rooms(**given: int) -> list[Room]:
+        pages.append(await read(**given))
+        # What others do between two pages puts nothing in a wrong place.
+        await ask(store, f"acme.whereby.com/later {len(pages)}")
+        return pages[-1]
+
+    for n in range(5):
+        await ask(store, f"acme.whereby.com/{n}")
+    monkeypatch.setattr(store, "rooms", rooms)
+    assert [room.key[-1] async for room in every_room(store)] == ["4", "3", "2", "1", "0"]
+    assert [len(page) for page in pages] == [2, 2, 1, 0]
 
 
 async def test_pruning_forgets_rooms_that_are_done_with_and_no_others(place: Place, store: Store) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from contextlib import aclosing
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from whereby_trigger.cli.events import LIMIT, json_option, store_option
 from whereby_trigger.cli.output import Failed, note, printable, show_objects, show_table
 from whereby_trigger.cli.records import local, utc
 from whereby_trigger.cli.stores import changed, looked_into, settings_with_store
-from whereby_trigger.store import Room, RoomClaim, RoomState
+from whereby_trigger.store import Room, RoomClaim, RoomState, every_room
 from whereby_trigger.webhook import room_from_url
 
 HEADER = ("since", "room", "state", "owner", "pid", "attempt", "reason")
@@ -45,7 +46,7 @@ def assistants() -> None:
 @json_option
 def list_(app: str | None, store: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List the rooms that asked for an assistant, newest first, whichever replica serves them."""
-    rooms = _selected(asyncio.run(_read(settings_with_store(app, store).store)), state, limit)
+    rooms = asyncio.run(_listed(settings_with_store(app, store).store, state, limit))
     if as_json:
         show_objects(map(_as_object, rooms))
     elif rooms:
@@ -62,8 +63,7 @@ def list_(app: str | None, store: str | None, state: str | None, limit: int, as_
 def show(room_url: str, app: str | None, store: str | None, as_json: bool) -> None:
     """Show everything about a room's last assistant, what it raised or wrote to stderr included."""
     key = room_from_url(room_url).key
-    rooms = asyncio.run(_read(settings_with_store(app, store).store))
-    room = next((room for room in rooms if room.key == key), None)
+    room = asyncio.run(_newest(settings_with_store(app, store).store, key))
     if room is None:
         raise Failed(f"{key} never asked for an assistant, or it is long ago: see `assistants list`")
     if as_json:
@@ -95,9 +95,25 @@ def stop(room_url: str, app: str | None, store: str | None) -> None:
     click.echo(f"{key} {_stopped(state)}")
 
 
-async def _read(url: str) -> list[Room]:
+async def _listed(url: str, state: str | None, limit: int) -> list[Room]:
+    """Read the newest `limit` rooms in a state, and those beyond that are not over."""
+    listed: list[Room] = []
+    met = 0
     async with looked_into(url) as store:
-        return await store.rooms()
+        async for room in every_room(store):
+            if state is None or room.state == state:
+                if met < limit or room.state not in OVER:
+                    listed.append(room)
+                met += 1
+    return listed
+
+
+async def _newest(url: str, key: str) -> Room | None:
+    async with looked_into(url) as store, aclosing(every_room(store)) as rooms:
+        async for room in rooms:
+            if room.key == key:
+                return room
+    return None
 
 
 async def _request(url: str, room_url: str) -> RoomClaim:
@@ -109,11 +125,6 @@ async def _request(url: str, room_url: str) -> RoomClaim:
 async def _stop(url: str, key: str) -> RoomState | None:
     async with changed(url) as store:
         return await store.stop(key, "stopped by hand")
-
-
-def _selected(rooms: list[Room], state: str | None, limit: int) -> list[Room]:
-    chosen = [room for room in rooms if state is None or room.state == state]
-    return [room for place, room in enumerate(chosen) if place < limit or room.state not in OVER]
 
 
 def _claimed(claim: RoomClaim) -> str:

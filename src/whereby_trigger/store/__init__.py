@@ -10,6 +10,7 @@ from whereby_trigger.store.rooms import (
     RoomRequest,
     RoomStore,
     SessionChange,
+    every_room,
     session_change,
     session_of,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "SessionChange",
     "State",
     "Store",
+    "every_room",
     "session_change",
     "session_of",
 ]

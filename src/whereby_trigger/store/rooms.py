@@ -4,14 +4,20 @@ Times are seconds since the epoch; those of rooms are by the store's own clock.
 """
 
 import math
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import AsyncGenerator, Awaitable
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from whereby_trigger.store.states import RoomState
 from whereby_trigger.texts import fit_for_stores
 from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, RoomWebhook, Webhook
+
+NEWEST: Final = 2**63 - 1
+"""An id above those of all rooms."""
+
+PAGE: Final = 500
+"""Rooms that are read at once: a few milliseconds, after which deliveries get their turn."""
 
 
 class RoomRequest(Struct, frozen=True):
@@ -38,7 +44,9 @@ class RoomClaim(Struct, frozen=True):
     owner: str | None
 
 
-class Room(Struct, frozen=True):
+# Of hundreds of thousands, the collector's walks through them would stop everything for a quarter of a second. A room
+# holds nothing that could lead back to it.
+class Room(Struct, frozen=True, gc=False):
     """Describe a room as it is stored; `stop` is why its assistant is asked to end.
 
     Where `take` gave it, `seq` is the number after which the session hears webhooks, `body` the one that fired."""
@@ -150,8 +158,11 @@ class RoomStore(Protocol):
         """Ask a room's assistant to end; return the state it was in, None where the room has no open entry."""
         ...
 
-    def rooms(self, *, limit: int | None = None) -> Awaitable[list[Room]]:
-        """Read rooms, newest first: every one, or at most `limit`."""
+    def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
+        """Read rooms with an id below `below`, newest first: every one, or at most `limit`.
+
+        Of very many, all at once take seconds in which nothing else is done: `every_room` reads them page by page.
+        """
         ...
 
     def stopping(self) -> Awaitable[list[Room]]:
@@ -161,3 +172,12 @@ class RoomStore(Protocol):
     def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
         """Read the webhooks of some rooms with a number above `after`, or the first of them."""
         ...
+
+
+async def every_room(store: RoomStore) -> AsyncGenerator[Room, None]:
+    """Read every room, newest first, a page at a time; one that asks meanwhile may be left out."""
+    below = NEWEST
+    while page := await store.rooms(limit=PAGE, below=below):
+        for room in page:
+            yield room
+        below = page[-1].id

@@ -87,6 +87,7 @@ WHERE id = ANY (ARRAY(
 ))
 """
 STOPPING = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE owner = $1 AND stop IS NOT NULL"  # noqa: S608
+READ = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE id < $2 ORDER BY id DESC LIMIT $1"  # noqa: S608
 FORGET = """
 DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state IN ('ended', 'failed') AND since < $1
@@ -213,9 +214,8 @@ async def stopping(connection: Connection, owner: str) -> list[Room]:
     return [_room(row) for row in await connection.fetch(STOPPING, owner)]
 
 
-async def read(connection: Connection, limit: int | None) -> list[Room]:
-    statement = f"SELECT {COLUMNS} FROM whereby_trigger.rooms ORDER BY id DESC LIMIT $1"  # noqa: S608
-    return [_room(row) for row in await connection.fetch(statement, limit)]
+async def read(connection: Connection, limit: int | None, below: int) -> list[Room]:
+    return [_room(row) for row in await connection.fetch(READ, limit, below)]
 
 
 async def forget(connection: Connection, before: float, limit: int) -> int:

@@ -22,7 +22,7 @@ from whereby_trigger.store.postgres.link import Connection, Link, rolled_back
 from whereby_trigger.store.postgres.services import Services
 from whereby_trigger.store.postgres.statements import Owned
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
+from whereby_trigger.store.rooms import NEWEST, Heard, Room, RoomClaim, RoomMove, RoomRequest
 from whereby_trigger.store.states import RoomState
 
 logger = logging.getLogger("whereby_trigger.store")
@@ -203,8 +203,8 @@ class PostgresStore:
     def stopping(self) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.stopping, owner=self.replica))
 
-    def rooms(self, limit: int | None = None) -> Awaitable[list[Room]]:
-        return self._read(partial(rooms.read, limit=limit))
+    def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.read, limit=limit, below=below))
 
     def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
         return self._read(partial(self._hearing.heard, after=after, keys=keys))

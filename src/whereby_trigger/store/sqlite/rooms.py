@@ -171,9 +171,9 @@ def stopping(connection: sqlite3.Connection, owner: str) -> list[Room]:
     return [_room(row) for row in rows]
 
 
-def read(connection: sqlite3.Connection, limit: int | None) -> list[Room]:
+def read(connection: sqlite3.Connection, limit: int | None, below: int) -> list[Room]:
     bound = -1 if limit is None else limit
-    rows = connection.execute(f"{LIST} ORDER BY id DESC LIMIT ?", (bound,)).fetchall()
+    rows = connection.execute(f"{LIST} WHERE id < ? ORDER BY id DESC LIMIT ?", (below, bound)).fetchall()
     return [_room(row) for row in rows]
 
 

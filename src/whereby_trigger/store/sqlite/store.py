@@ -17,7 +17,7 @@ from whereby_trigger.boot import BootClock, boot_clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.futures import let_pass, refused
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest
+from whereby_trigger.store.rooms import NEWEST, Heard, Room, RoomClaim, RoomMove, RoomRequest
 from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
 from whereby_trigger.store.sqlite.lock import LifeLock, bury_if_dead
 from whereby_trigger.store.sqlite.writer import Writer
@@ -161,8 +161,8 @@ class SqliteStore:
     def stop(self, key: str, reason: str) -> Awaitable[RoomState | None]:
         return self._write(partial(rooms.stop, key=key, reason=reason, now=self._wall()))
 
-    def rooms(self, *, limit: int | None = None) -> Awaitable[list[Room]]:
-        return self._read(partial(rooms.read, limit=limit))
+    def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.read, limit=limit, below=below))
 
     def stopping(self) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.stopping, owner=self.replica))
