@@ -58,6 +58,12 @@ class Link:
         self._fault = Fault.NONE
         self.healed.set()
 
+    def lead_to(self, port: int) -> None:
+        """Pass what is connected from now on to another server, and reset what is connected to this one."""
+        self._target = port
+        for passage in list(self._passages):
+            passage.reset()
+
     def cut(self) -> None:
         self._fault = Fault.CUT
         for passage in list(self._passages):

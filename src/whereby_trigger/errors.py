@@ -41,6 +41,10 @@ class StoreUnavailable(StoreError):
     """The store did not take a write now; the same write may succeed later."""
 
 
+class StoreBusy(StoreUnavailable):
+    """Another transaction has locked what one write would change; the store takes other writes."""
+
+
 class SpillInUse(StoreUnavailable):
     """Another process has the spill open."""
 

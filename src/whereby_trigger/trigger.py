@@ -20,6 +20,7 @@ from whereby_trigger.assist import (
     coroutine_assistant,
     request_for,
 )
+from whereby_trigger.boot import boot_time
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
@@ -46,6 +47,9 @@ NO_PREDICATES: Final[WebhookTriggers] = {}
 """Not None: a type checker blames the wrong entry of a dict only where nothing but a dict can be given."""
 
 LAST_DECISIONS = 1.0
+
+GIVE_UP_START_WITHIN = 2.0
+"""Seconds that a start which a signal has given up may take to end: a thread may still wait for a lock."""
 
 
 class Trigger:
@@ -100,6 +104,8 @@ class Trigger:
         self._drain_timeout: float | None = None
         self.end_by: float | None = None
         self._draining_since_signal = self._serving = False
+        self._opening: asyncio.Future[Trigger] | None = None
+        self._stopped_early = False
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
         """Remove a listener; tell whether it was registered."""
@@ -231,9 +237,29 @@ class Trigger:
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
         with signals.taken(self._signalled, self._bound_end):
-            async with self:
+            if not await self._is_opened():
+                logger.info("stopped before it had started")
+                return
+            async with AsyncExitStack() as ending:
+                ending.push_async_exit(self.__aexit__)
                 self._serving = True
                 await self._stopping.wait()
+
+    async def _is_opened(self) -> bool:
+        """Open the port and the store; return False if a signal came first, whatever a store was waiting for."""
+        self._stopped_early = False
+        self._opening = asyncio.ensure_future(self.__aenter__())
+        try:
+            await self._opening
+        except asyncio.CancelledError:
+            if not self._stopped_early:
+                raise
+            return False
+        finally:
+            self._opening = None
+        if self._stopped_early:
+            self._stopping.set()
+        return True
 
     def stop(self) -> None:
         """Have `start()` or `serve()` drain and return; returns at once. Any thread may call it, more than once.
@@ -398,6 +424,11 @@ class Trigger:
         return min(settled, INTERRUPT_DRAIN) if number == signal.SIGINT else settled
 
     def _signalled(self, number: signal.Signals) -> None:
+        if self._opening is not None and not self._opening.done():
+            logger.info("%s: the start is given up", number.name)
+            self._stopped_early, self.end_by = True, boot_time() + GIVE_UP_START_WITHIN
+            self._opening.cancel()
+            return
         if self._stopping.is_set():
             logger.warning("%s again: ending now", number.name)
             self._hurry.set()

@@ -35,8 +35,8 @@ PORTS = range(20_000, 32_000)
 """Below what the kernel gives to clients: while the server is down, no connection of ours may take its port."""
 
 SETTINGS = {
+    # What is set here no reload changes: not what makes a commit durable, which a test may want changed.
     "dynamic_shared_memory_type": "mmap",  # which leaves nothing outside its folder when it is killed
-    "fsync": "on",
     "listen_addresses": HOST,
     "log_line_prefix": "%m [%p] ",
     "max_connections": "200",
@@ -66,9 +66,12 @@ class Server:
     commits and recovers as ever and waits for no disk, and its passwords are hashed once rather than 4096 times.
     """
 
-    def __init__(self, *, version: int = LATEST, quick: bool = False, **settings: str) -> None:
+    def __init__(
+        self, *, version: int = LATEST, quick: bool = False, primary: "Server | None" = None, **settings: str
+    ) -> None:
         self.port = free_port()
-        self.password = secrets.token_hex(8)
+        self.password: str = secrets.token_hex(8) if primary is None else primary.password
+        self._version, self._primary = version, primary
         self._settings = SETTINGS | settings
         self._numbers = itertools.count(1)
         self._databases: list[str] = []
@@ -144,6 +147,16 @@ class Server:
         (self._data / "standby.signal").touch()
         hand_over(self._data / "standby.signal")
         self.start(**settings)
+
+    def standby(self) -> "Server":
+        """Make a standby that follows this server, not started yet: a context, as this is."""
+        return Server(version=self._version, quick=True, primary=self)
+
+    def reload(self, **settings: str) -> None:
+        """Change settings while it runs; one that is "" is as at the start again."""
+        for name, value in settings.items():
+            self.run(f"ALTER SYSTEM SET {name} = '{value}'" if value else f"ALTER SYSTEM RESET {name}")
+        self.run("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
         """Shut the server down: connections are ended, what was committed is checkpointed."""
@@ -223,6 +236,10 @@ class Server:
         return copy
 
     def _make(self) -> None:
+        if self._primary is not None:
+            copying = ("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
+            self._program("pg_basebackup", "-D", self._data, "-d", self._primary.url(), *copying, **self._as_whom)
+            return
         password = self._folder / "password"
         password.write_text(self.password, encoding="ascii")
         hand_over(password)

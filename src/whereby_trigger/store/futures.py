@@ -6,6 +6,12 @@ from typing import Any
 from whereby_trigger.errors import StoreUnavailable
 
 
+class Write(asyncio.Future[Any]):
+    """Resolve to the outcome of a write; `held_up` while somebody else has locked what it alone would change."""
+
+    held_up = False
+
+
 def refused(why: str) -> "asyncio.Future[Any]":
     """Answer a call with StoreUnavailable."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -45,6 +45,7 @@ def address_of(url: str, services: Services = NO_SERVICES) -> Address:
     """Read `postgresql://user:password@host:port/database?options`; the environment has what is left out.
 
     `pooler=yes` and `pooler=no` are ours: whether a pooler such as PgBouncer lends connections for a transaction only.
+    Of several hosts, one that takes writes is meant where the URL does not say otherwise.
     Raises ConfigError for another scheme, a URL that cannot be read, or a service that is not described.
     Source: PostgreSQL docs, libpq, Connection URIs, Environment Variables and The Connection Service File.
     """
@@ -56,6 +57,8 @@ def address_of(url: str, services: Services = NO_SERVICES) -> Address:
     user, at, hosts = parts.netloc.rpartition("@")
     shown = urlencode({name: value for name, value in options.items() if name in SHOWN}, safe="/")
     where = user.partition(":")[0] + at + hosts + parts.path + ("?" + shown if shown else "")
+    if "," in (unquote(hosts) or options.get("host") or services.host):
+        options.setdefault("target_session_attrs", "read-write")
     passed = urlencode({name: value for name, value in options.items() if name not in NOT_PASSED})
     # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
     dsn = f"postgresql://{parts.netloc}{parts.path.rstrip('/')}" + ("?" + passed if passed else "")

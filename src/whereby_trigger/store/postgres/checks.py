@@ -25,6 +25,10 @@ SELECT current_setting('server_version_num')::integer AS number, current_setting
     CASE WHEN to_regnamespace('whereby_trigger') IS NOT NULL
          THEN has_schema_privilege('whereby_trigger', 'USAGE') END AS uses
 """
+DURABILITY = """
+SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit, quote_ident(current_user) AS role
+"""
 LACKING = """
 SELECT string_agg(privilege, ', ' ORDER BY privilege) || ' on ' || classes.relname AS what
 FROM pg_class AS classes JOIN pg_namespace AS spaces ON spaces.oid = classes.relnamespace
@@ -92,6 +96,12 @@ async def check(connection: Connection, location: str) -> list[str]:
         if remark.problem is not None:
             raise remark.problem
     return [remark.words for remark in remarks if remark.warns]
+
+
+async def why_unsafe(connection: Connection, location: str) -> str:
+    """Look again whether what is acknowledged survives; return why it does not, or ""."""
+    facts = await connection.fetchrow(DURABILITY)
+    return next((str(problem) for problem in _durability_problems(facts, location)), "")
 
 
 def _problems(about: str, problems: Iterator[StoreError], words: str) -> list[Remark]:

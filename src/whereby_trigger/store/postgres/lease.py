@@ -16,7 +16,12 @@ UPDATE whereby_trigger.replicas
 SET expires = whereby_trigger.clock() + $2::float8, seen_at = whereby_trigger.clock()
 WHERE id = $1 AND expires > whereby_trigger.clock()
 """
-GIVE_UP = "UPDATE whereby_trigger.replicas SET expires = 0 WHERE id = $1"
+GIVE_UP = """
+UPDATE whereby_trigger.replicas SET expires = 0
+WHERE id IN (SELECT id FROM whereby_trigger.replicas WHERE id = $1 FOR UPDATE SKIP LOCKED)
+"""
+"""One whose row is locked has run out, or does so by itself: it must not keep us from a new lease."""
+
 LEAVE = "DELETE FROM whereby_trigger.replicas WHERE id = $1"
 SEEN = "UPDATE whereby_trigger.replicas SET seen_at = whereby_trigger.clock() WHERE id = $1"
 HOLDS = "SELECT true FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock()"
@@ -25,19 +30,25 @@ EXPIRED = """
 SELECT id, CASE WHEN whereby_trigger.clock() - seen_at > $2::float8 THEN whereby_trigger.clock() - $2 END AS too_old
 FROM whereby_trigger.replicas WHERE id <> $1 AND expires <= whereby_trigger.clock()
 """
-STRAYS = """
+_STRAYS = """
 WITH gaps AS (
     SELECT id AS low, lead(id, 1, '~') OVER (ORDER BY id) AS high FROM whereby_trigger.replicas
     UNION ALL SELECT '', COALESCE(min(id), '~') FROM whereby_trigger.replicas
 )
 SELECT owner FROM gaps CROSS JOIN LATERAL (
-    (SELECT owner FROM whereby_trigger.rooms WHERE owner > low AND owner < high ORDER BY owner LIMIT 1)
+    SELECT owner FROM (
+        SELECT owner FROM whereby_trigger.rooms WHERE owner > low AND owner < high ORDER BY owner LIMIT 1{locking}
+    ) AS of_rooms
     UNION ALL
-    (SELECT owner FROM whereby_trigger.webhooks
-     WHERE state = 'pending' AND owner > low AND owner < high ORDER BY owner LIMIT 1)
+    SELECT owner FROM (
+        SELECT owner FROM whereby_trigger.webhooks
+        WHERE state = 'pending' AND owner > low AND owner < high ORDER BY owner LIMIT 1{locking}
+    ) AS of_webhooks
 ) AS strays
 """
+STRAYS, FREE_STRAYS = (_STRAYS.format(locking=locking) for locking in ("", " FOR UPDATE SKIP LOCKED"))
 """Owners that are no replicas, looked for between those that are: what the living own may be very much.
+The second leaves out what somebody has locked: it must not hide what else there is.
 
 Ids are hexadecimal digits, which come before a ~.
 """
@@ -123,7 +134,7 @@ async def claim(connection: Connection, replica: str, max_age: float, look_in: C
         expired = await connection.fetchrow(f"{EXPIRED} LIMIT 1 FOR UPDATE SKIP LOCKED", replica, max_age)
         if expired is not None:
             return await _bury(connection, replica, expired["id"], too_old=expired["too_old"])
-        stray = await connection.fetchval(f"{STRAYS} LIMIT 1")
+        stray = await connection.fetchval(f"{FREE_STRAYS} LIMIT 1")
         taken = 0 if stray is None else await _bury(connection, replica, stray)
         taken += affected(await connection.execute(CLAIM_UNOWNED, replica, WEBHOOKS))
         ended = await rooms.end_old(connection, max_age, ROOMS)

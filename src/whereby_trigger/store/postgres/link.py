@@ -1,4 +1,4 @@
-"""One connection to the database: opened when it is needed, opened anew when it was lost, given up when it hangs."""
+"""One connection to the database: opened when it is needed, given up when it was lost, hangs or is of no use."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -9,6 +9,7 @@ import asyncpg
 
 from whereby_trigger.store.futures import let_pass
 from whereby_trigger.store.postgres.address import Address
+from whereby_trigger.store.postgres.failure import leaves_connection_usable
 from whereby_trigger.store.postgres.look_up import look_up
 
 Connection = Any
@@ -19,8 +20,12 @@ T = TypeVar("T")
 CONNECT_WITHIN = 4.0
 CLOSE_WITHIN = 1.0
 
+LOCK_WITHIN = 3.0
+BRIEFLY = 0.025
+"""Seconds that work waits for a lock: usually, and when it is known that somebody else may hold it for long."""
+
 LIMITS = """
-SET {scope} lock_timeout = '3s';
+SET {scope} lock_timeout = '{lock:.0f}ms';
 SET {scope} statement_timeout = '{within:g}s';
 SET {scope} idle_in_transaction_session_timeout = '2s';
 """
@@ -28,23 +33,46 @@ SET {scope} idle_in_transaction_session_timeout = '2s';
 must not hold its locks for as long as TCP believes in it, nor for so long that others give up.
 """
 
+PINNED = """
+SELECT set_config('synchronous_commit', COALESCE(NULLIF(current_setting('synchronous_commit'), 'off'), 'on'), {local});
+"""
+"""A replica's sessions wait for the disk whatever the server, the database or the role is told later."""
+
+WRITABLE = "SELECT FROM whereby_trigger.replicas LIMIT 0 FOR UPDATE;"
+"""A read that a standby refuses, and a session that is read-only: what they show may be old."""
+
 
 class Link:
     """Keep one connection, for one piece of work at a time.
 
     Work that takes longer than `within` seconds is given up together with the connection: it may be done or not.
+    It waits for a lock for at most `lock_within` seconds. The connection of a replica at work is `serving`: it is used
+    only where it takes writes, and its commits wait for the disk.
     """
 
-    def __init__(self, address: Address, within: float) -> None:
+    def __init__(
+        self, address: Address, within: float, *, lock_within: float = LOCK_WITHIN, serving: bool = False
+    ) -> None:
         self._address = address
         self._within = within
+        self._lock_within = lock_within
+        self._serving = serving
         self._connection: Connection | None = None
         self._pooled = address.pooler is True
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do work; raises what the database, the driver or the network raise, and TimeoutError."""
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, briefly: bool = False) -> T:
+        """Do work, in a transaction that hardly waits for a lock with `briefly`.
+
+        Raises what the database, the driver or the network raise, and TimeoutError. After an error the connection is
+        given up, unless the error is known to leave it usable.
+        """
         connection = await self._connected()
-        return await _bounded(connection, self._wrapped(connection, work), self._within)
+        try:
+            return await _bounded(connection, self._wrapped(connection, work, briefly), self._within)
+        except BaseException as error:
+            if not leaves_connection_usable(error):
+                connection.terminate()
+            raise
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -65,7 +93,7 @@ class Link:
                 await self.close()
                 self._connection = await self._connect(True)
             if not self._pooled:
-                await _tried(self._connection, self._connection.execute(self._limits("SESSION")))
+                await _tried(self._connection, self._connection.execute(self._conditions("SESSION")))
         return self._connection
 
     async def _connect(self, pooled: bool) -> Connection:
@@ -80,14 +108,19 @@ class Link:
         except TimeoutError:
             raise TimeoutError(f"no answer within {CONNECT_WITHIN:g} s") from None
 
-    async def _wrapped(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
-        if not self._pooled:
+    async def _wrapped(self, connection: Connection, work: Callable[[Connection], Awaitable[T]], briefly: bool) -> T:
+        if not self._pooled and not briefly:
             return await work(connection)
-        async with transaction(connection, self._limits("LOCAL")):
+        async with transaction(connection, self._conditions("LOCAL", briefly=briefly)):
             return await work(connection)
 
-    def _limits(self, scope: str) -> str:
-        return LIMITS.format(scope=scope, within=self._within)
+    def _conditions(self, scope: str, *, briefly: bool = False) -> str:
+        """Return what a session, or a transaction, begins with; it is sent along with its first statement."""
+        lock = BRIEFLY if briefly else self._lock_within
+        limits = LIMITS.format(scope=scope, within=self._within, lock=lock * 1000)
+        if not self._serving:
+            return limits
+        return limits + PINNED.format(local=str(scope == "LOCAL").lower()) + WRITABLE
 
 
 async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within: float) -> T:

@@ -46,6 +46,7 @@ FROM whereby_trigger.rooms AS rooms LEFT JOIN whereby_trigger.webhooks AS webhoo
 WHERE rooms.owner = $1 AND rooms.state = 'starting' AND rooms.ticket = ANY($2::text[]) ORDER BY rooms.id
 """  # noqa: S608
 KEYS = "SELECT key FROM whereby_trigger.rooms WHERE id = $1"
+TABLES_FREE = "LOCK TABLE whereby_trigger.rooms IN ROW EXCLUSIVE MODE NOWAIT"
 MOVE = """
 UPDATE whereby_trigger.rooms SET
     state = CASE WHEN $3 = 'waiting' AND stop IS NOT NULL THEN 'ended' ELSE $3 END,
@@ -75,7 +76,9 @@ UPDATE whereby_trigger.rooms SET
     state = CASE WHEN $2 OR stop IS NOT NULL OR state = 'ending' THEN 'ended' ELSE 'waiting' END,
     reason = CASE WHEN stop IS NOT NULL AND state <> 'ending' AND NOT $2 THEN stop ELSE $3 END,
     owner = NULL, pid = NULL, since = whereby_trigger.clock(), not_before = 0, errors = '{}', ticket = NULL
-WHERE owner = $1 AND id = ANY($4::bigint[])
+WHERE id = ANY (ARRAY(
+    SELECT id FROM whereby_trigger.rooms WHERE owner = $1 AND id = ANY($4::bigint[]) FOR UPDATE SKIP LOCKED
+))
 RETURNING state, successor
 """
 END_OLD = """
@@ -97,9 +100,13 @@ DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
 
 
 class Move(NamedTuple):
-    """Ask for a change of a room, under a ticket by which a repeated call knows its own."""
+    """Ask for a change of a room, under a ticket by which a repeated call knows its own.
+
+    `key` is the room's, as far as it is known; it only says what must not overtake what.
+    """
 
     move: RoomMove
+    key: str
     owner: str
     ticket: str
 
@@ -107,6 +114,13 @@ class Move(NamedTuple):
 async def lock(connection: Connection, keys: Iterable[str]) -> None:
     """Keep everybody else from changing some rooms until the transaction ends, always in the same order."""
     await connection.execute(LOCK, sorted(set(keys)))
+
+
+async def locked(connection: Connection, pieces: Sequence[Any]) -> list[bool]:
+    """Return that no piece is known to be locked; raises where the whole table is."""
+    async with transaction(connection):
+        await connection.execute(TABLES_FREE)
+    return [False for _ in pieces]
 
 
 async def request(connection: Connection, pieces: Sequence[RoomRequest], *, again: bool) -> list[RoomClaim]:

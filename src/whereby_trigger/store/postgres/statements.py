@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from whereby_trigger.errors import StoreError
@@ -82,6 +82,14 @@ DELETE FROM whereby_trigger.webhooks WHERE seq = ANY (ARRAY(
 ))
 """
 
+TABLES_FREE = "LOCK TABLE whereby_trigger.webhooks, whereby_trigger.rooms IN ROW EXCLUSIVE MODE NOWAIT"
+LOCKED = """
+WITH free AS MATERIALIZED (
+    SELECT seq FROM whereby_trigger.webhooks WHERE id = ANY($1::text[]) FOR UPDATE SKIP LOCKED
+)
+SELECT id FROM whereby_trigger.webhooks WHERE id = ANY($1::text[]) AND seq NOT IN (SELECT seq FROM free)
+"""
+
 LAST_CHARACTER = "\U0010ffff"
 
 
@@ -90,6 +98,18 @@ class Owned(NamedTuple):
 
     what: Any
     owner: str
+
+
+async def locked(connection: Connection, pieces: Sequence[Any], id_of: Callable[[Any], str]) -> list[bool]:
+    """Return of each piece whether somebody else has locked its webhook; raises where a table is locked.
+
+    A webhook that somebody else stores at this moment is not found.
+    """
+    async with transaction(connection):
+        await connection.execute(TABLES_FREE)
+        ids = [id_of(piece) for piece in pieces]
+        found = {row["id"] for row in await connection.fetch(LOCKED, ids)}
+        return [id in found for id in ids]
 
 
 async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[Added]:

@@ -18,12 +18,12 @@ from whereby_trigger.store.postgres.checks import Remark
 from whereby_trigger.store.postgres.failure import unusable
 from whereby_trigger.store.postgres.hearing import Hearing
 from whereby_trigger.store.postgres.lane import KEPT, Lane, Verb
-from whereby_trigger.store.postgres.link import Connection, Link, rolled_back
+from whereby_trigger.store.postgres.link import LOCK_WITHIN, Connection, Link, rolled_back
 from whereby_trigger.store.postgres.services import Services
 from whereby_trigger.store.postgres.statements import Owned
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.rooms import NEWEST, Heard, Room, RoomClaim, RoomMove, RoomRequest
-from whereby_trigger.store.states import RoomState
+from whereby_trigger.store.states import OWNED, RoomState
 
 logger = logging.getLogger("whereby_trigger.store")
 
@@ -57,19 +57,57 @@ Upkeep comes in parts. While it hangs nothing that was pending is decided, nor w
 fell silent must not hold it long.
 """
 
+FOR_EACH = (*ARRIVALS, "decisions", "rooms", "lease")
+"""The connections on which one piece must not wait long for a row, since others wait behind it."""
+
+ROW_WITHIN = 0.25
+"""Seconds for which a piece there, and those behind it, wait for a row; then it is set aside."""
+
 POLL = 0.5
 """Seconds between looks for what other replicas have written, give or take a fifth."""
 
 PATIENCE = 4.5
 """Seconds for which a delivery waits for a database that is away; then it is answered 503."""
 
-ADD = Verb(statements.add, limit=500, patience=PATIENCE)
-DECIDE = Verb(statements.decide, limit=500, patience=KEPT)
-NOTE = Verb(statements.note, limit=500, patience=KEPT)
+
+def _of_arrival(piece: Owned) -> tuple[str, ...]:
+    """Name what of an arrival must not be overtaken: in its room by nothing, if it changes the room's session."""
+    arrival: Arrival = piece.what
+    if arrival.room is None:
+        return (arrival.id,)
+    return (arrival.room, arrival.id) if arrival.change else (arrival.id, arrival.room)
+
+
+def _of_decision(piece: Owned) -> tuple[str]:
+    return (piece.what.id,)
+
+
+def _of_first(piece: tuple[str, str]) -> tuple[str]:
+    return (piece[0],)
+
+
+def _of_key(piece: RoomRequest | rooms.Move) -> tuple[str]:
+    return (piece.key,)
+
+
+def _arrival_id(piece: Owned) -> str:
+    return str(piece.what.id)
+
+
+def _noted_id(piece: tuple[str, str]) -> str:
+    return piece[0]
+
+
+_ARRIVALS_LOCKED = partial(statements.locked, id_of=_arrival_id)
+_NOTES_LOCKED = partial(statements.locked, id_of=_noted_id)
+
+ADD = Verb(statements.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED)
+DECIDE = Verb(statements.decide, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
+NOTE = Verb(statements.note, 500, KEPT, _of_first, _NOTES_LOCKED)
 BLAME = Verb(statements.blame)
-REQUEST = Verb(rooms.request, patience=PATIENCE)
-STOP = Verb(rooms.stop, patience=PATIENCE)
-MOVE = Verb(rooms.move, patience=KEPT)
+REQUEST = Verb(rooms.request, 1, PATIENCE, _of_key, rooms.locked)
+STOP = Verb(rooms.stop, 1, PATIENCE, _of_first, rooms.locked)
+MOVE = Verb(rooms.move, 1, KEPT, _of_key, rooms.locked)
 
 
 class PostgresStore:
@@ -87,6 +125,8 @@ class PostgresStore:
         self._reading: Lane | None = None
         self._unanswered: tuple[str, ...] = ()
         self._hearing = Hearing()
+        self._keys: dict[int, str] = {}
+        self._unsafe = ""
 
     @property
     def location(self) -> str:
@@ -95,7 +135,7 @@ class PostgresStore:
     async def open(self, changed: Callable[[], None]) -> None:
         for warning in await self._once(self._enter, LONG_WORK_WITHIN):
             logger.warning("%s", warning)
-        self._reading = Lane(Link(self._address, READ_WITHIN))
+        self._reading = Lane(Link(self._address, READ_WITHIN, serving=True))
         self._writing = _Writing(self._address, changed)
 
     async def peek(self) -> None:
@@ -171,11 +211,13 @@ class PostgresStore:
             total += forgotten
         return total
 
-    def ping(self, now: float) -> Awaitable[None]:
-        return self._call("lease", partial(lease.ping, id=self.replica))
+    async def ping(self, now: float) -> None:
+        if self._unsafe:
+            raise StoreError(self._unsafe)
+        await self._call("lease", partial(lease.ping, id=self.replica))
 
     def renew(self, ttl: float) -> Awaitable[bool]:
-        return self._call("lease", partial(lease.renew, id=self.replica, ttl=ttl))
+        return self._call("lease", partial(self._renew, ttl=ttl))
 
     async def rejoin(self, ttl: float) -> None:
         new = uuid4().hex
@@ -189,13 +231,16 @@ class PostgresStore:
         tickets, self._unanswered = (*self._unanswered, uuid4().hex), ()
         try:
             take = partial(rooms.take, owner=self.replica, slots=slots, tickets=tickets, max_age=max_age)
-            return list(await self._call("rooms", take))
+            taken = list(await self._call("rooms", take))
         except StoreUnavailable:
             self._unanswered = tickets
             raise
+        self._keys |= {room.id: room.key for room in taken}
+        return taken
 
     def move(self, move: RoomMove) -> Awaitable[bool]:
-        return self._write("rooms", MOVE, rooms.Move(move, self.replica, uuid4().hex))
+        key = self._keys.get(move.id, "") if move.state in OWNED else self._keys.pop(move.id, "")
+        return self._write("rooms", MOVE, rooms.Move(move, key or f"room {move.id}", self.replica, uuid4().hex))
 
     def stop(self, key: str, reason: str) -> Awaitable[RoomState | None]:
         return self._write("rooms", STOP, (key, reason))
@@ -232,6 +277,15 @@ class PostgresStore:
             await checks.check(connection, self.location)
         await lease.join(connection, self.replica, self._lease_ttl)
         return warnings
+
+    async def _renew(self, connection: Connection, ttl: float) -> bool:
+        renewed = await lease.renew(connection, self.replica, ttl)
+        # What a start refuses, a reload of the server's settings can bring later.
+        unsafe = await checks.why_unsafe(connection, self.location)
+        if unsafe != self._unsafe:
+            logger.log(logging.ERROR if unsafe else logging.INFO, "%s", unsafe or f"{self.location} is durable again")
+        self._unsafe = unsafe
+        return renewed
 
     async def _migrate(self, connection: Connection) -> list[int]:
         await checks.check(connection, self.location)
@@ -277,7 +331,7 @@ class _Writing:
         self._address = address
         self._changed = changed
         self._sooner: asyncio.TimerHandle | None = None
-        self.lanes = {name: Lane(Link(address, within)) for name, within in LANES.items()}
+        self.lanes = {name: Lane(_link(address, name, within)) for name, within in LANES.items()}
         self._polling = asyncio.create_task(_poll(changed), name="whereby-trigger poll")
 
     def look_in(self, seconds: float) -> None:
@@ -295,6 +349,10 @@ class _Writing:
         await asyncio.gather(*(lane.close(CLOSE_TIMEOUT) for name, lane in self.lanes.items() if name != "lease"))
         self.lanes["lease"].submit(CALL, leave).add_done_callback(let_pass)
         await self.lanes["lease"].close(CLOSE_TIMEOUT)
+
+
+def _link(address: Address, name: str, within: float) -> Link:
+    return Link(address, within, lock_within=ROW_WITHIN if name in FOR_EACH else LOCK_WITHIN, serving=True)
 
 
 async def _call(connection: Connection, pieces: Sequence[Work], *, again: bool) -> list[Any]:

@@ -6,7 +6,8 @@ from enum import Enum, auto
 from functools import partial
 from typing import Final
 
-from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.errors import StoreBusy, StoreUnavailable
+from whereby_trigger.store.futures import Write
 from whereby_trigger.store.protocol import Store
 from whereby_trigger.store.records import Added, Arrival
 from whereby_trigger.store.spill.spool import Spool
@@ -29,8 +30,13 @@ class Passing:
 
     arrival: Arrival
     answer: "asyncio.Future[Added]"
-    late: asyncio.TimerHandle
+    late: asyncio.TimerHandle | None = None
     sent: "asyncio.Future[Added] | None" = None
+
+    def stop_waiting(self) -> None:
+        """Wait for the database no longer."""
+        if self.late is not None:
+            self.late.cancel()
 
 
 class Junction:
@@ -60,8 +66,8 @@ class Junction:
         if self._way is Way.SPOOL:
             self._append(arrival, answer)
         else:
-            late = loop.call_later(SPILL_AFTER, self.divert, f"the database did not answer within {SPILL_AFTER:g} s")
-            passing = Passing(arrival, answer, late)
+            passing = Passing(arrival, answer)
+            passing.late = loop.call_later(SPILL_AFTER, self._divert_late, passing)
             self._passing[passing] = None
             if self._way is Way.DATABASE:
                 self._send(passing)
@@ -72,7 +78,7 @@ class Junction:
         self._way, self.why = Way.SPOOL, why
         passing, self._passing = self._passing, {}
         for one in passing:
-            one.late.cancel()
+            one.stop_waiting()
             if one.sent is not None:
                 # What the store has not begun it leaves out then, so that it comes in behind those before it.
                 one.sent.cancel()
@@ -95,15 +101,20 @@ class Junction:
         passing.sent = asyncio.ensure_future(self._store.add(passing.arrival))
         passing.sent.add_done_callback(partial(self._answered, passing))
 
+    def _divert_late(self, passing: Passing) -> None:
+        # One whose row somebody has locked waits alone: the database takes all others.
+        if not (isinstance(passing.sent, Write) and passing.sent.held_up):
+            self.divert(f"the database did not answer within {SPILL_AFTER:g} s")
+
     def _answered(self, passing: Passing, sent: "asyncio.Future[Added]") -> None:
         error = StoreUnavailable("it gave no answer") if sent.cancelled() else sent.exception()
         if passing not in self._passing:
             return
-        if isinstance(error, StoreUnavailable):
+        if isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy):
             self.divert(str(error))
             return
         del self._passing[passing]
-        passing.late.cancel()
+        passing.stop_waiting()
         _settle(passing.answer, error or sent.result())
 
     def _append(self, arrival: Arrival, answer: "asyncio.Future[Added]") -> None:

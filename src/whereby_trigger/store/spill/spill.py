@@ -83,6 +83,7 @@ class Spill:
             self._say_away(str(error))
         except BaseException:
             joining.cancel()
+            await asyncio.wait({joining})
             await self._spool.close()
             raise
         self._running = asyncio.create_task(self._run(joining), name="whereby-trigger spill")
@@ -92,9 +93,12 @@ class Spill:
         return self._junction.add(arrival)
 
     async def ping(self, now: float) -> None:
-        """Tell whether deliveries are taken, by the database or by the spool; raises StoreUnavailable."""
+        """Return if deliveries are taken, by the database or by the spool.
+
+        Raises StoreUnavailable if not, StoreError if the database takes them but would not keep them.
+        """
         if self._junction.direct:
-            with contextlib.suppress(StoreError, TimeoutError):
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(PING_WITHIN):
                     await self._store.ping(now)
                     return

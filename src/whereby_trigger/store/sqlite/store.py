@@ -20,7 +20,7 @@ from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Que
 from whereby_trigger.store.rooms import NEWEST, Heard, Room, RoomClaim, RoomMove, RoomRequest
 from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
 from whereby_trigger.store.sqlite.lock import LifeLock, bury_if_dead
-from whereby_trigger.store.sqlite.writer import Writer
+from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
 from whereby_trigger.store.states import RoomState
 
 CLOSE_TIMEOUT = 10.0
@@ -193,10 +193,11 @@ class _Reader:
     async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"the store cannot be read now: {error}") from error
-        except UnicodeError as error:
-            raise StoreError(f"the store refused a value: {error}") from error
+        except Exception as error:
+            if is_refusal(error):
+                raise StoreError(f"the store refused a value: {error}") from error
+            # There may be no thread to read in, no file to open, or no memory for what was read.
+            raise StoreUnavailable(f"the store cannot be read now: {describe(error)}") from error
 
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown)

@@ -24,7 +24,11 @@ RETRY = 0.5
 BATCH = 1000
 """Pieces of work after which a transaction takes in no more, so that none holds the file for long."""
 
-REFUSALS_OF_DATA = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+REFUSALS = (
+    *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError),
+    *(ValueError, TypeError, LookupError, ArithmeticError),
+)
+"""What SQLite and Python raise about the values given. All else is an outage: no space, no memory, no more files."""
 
 
 class Job(Struct, frozen=True, eq=False):
@@ -111,8 +115,8 @@ class Writer:
         try:
             outcomes = self._transact(jobs)
         except Exception as error:
-            if _is_outage(error):
-                refused = StoreUnavailable(f"the {self._called} takes no writes now: {error}")
+            if not is_refusal(error):
+                refused = StoreUnavailable(f"the {self._called} takes no writes now: {describe(error)}")
                 self._call_soon(_refuse, [job for job in jobs if not job.kept], refused)
                 return [job for job in jobs if job.kept]
             if len(jobs) > 1:
@@ -166,8 +170,16 @@ class Writer:
             self._loop.call_soon_threadsafe(callback, *arguments)
 
 
-def _is_outage(error: Exception) -> bool:
-    return isinstance(error, sqlite3.Error | OSError) and not isinstance(error, REFUSALS_OF_DATA)
+def is_refusal(error: BaseException) -> bool:
+    """Return True if an error is about the values given, so that another try makes no sense."""
+    if isinstance(error, StoreError):
+        return not isinstance(error, StoreUnavailable)
+    return isinstance(error, REFUSALS)
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong; some errors, such as a MemoryError, have no text."""
+    return str(error) or type(error).__name__
 
 
 def _settle(jobs: list[Job], outcomes: list[Any]) -> None:

@@ -1,0 +1,195 @@
+"""One row that somebody else has locked holds up what concerns it, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from tests.store.conftest import Replicas
+from tests.support.arrivals import ROOM, arrival, decision, record
+from tests.support.connecting import connected
+from tests.support.postgres import Server, database_of
+from tests.support.rooms import ask, move, session_arrival, take_one
+from tests.support.until import eventually
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import Query, RoomState, State, Store
+from whereby_trigger.store.postgres import store as postgres_store
+
+pytestmark = pytest.mark.anyio
+
+SOON = 2.0
+"""Seconds in which what is not held up is done on a busy machine; a lock is waited for longer, or was before."""
+
+BACK_WITHIN = 5.0
+MANY = 40
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+DIE = "UPDATE whereby_trigger.replicas SET expires = 0 WHERE id <> '{heir}'"
+OTHER = "acme.whereby.com/other"
+
+
+@asynccontextmanager
+async def locked(url: str, rows: str) -> AsyncIterator[Any]:
+    """Lock some rows, as somebody at a prompt does, until `COMMIT` or the end of the block."""
+    async with connected(url) as holding:
+        await holding.execute(f"BEGIN; SELECT FROM whereby_trigger.{rows} FOR UPDATE")
+        yield holding
+        if holding.is_in_transaction():
+            await holding.execute("COMMIT")
+
+
+async def add_all(store: Store, *ids: str, room: str = ROOM) -> list[bool]:
+    """Store webhooks, all at once; return of each whether it is new."""
+    added = await asyncio.gather(*(store.add(arrival(id, room=room)) for id in ids))
+    return [not one.duplicate for one in added]
+
+
+async def test_a_duplicate_of_a_locked_webhook_holds_up_no_other_delivery(url: str, opened: Replicas) -> None:
+    store = await opened(url)
+    await add_all(store, "locked", "known")
+    async with locked(url, "webhooks WHERE id = 'locked'") as holding:
+        held_up = asyncio.ensure_future(store.add(arrival("locked")))
+        async with asyncio.timeout(SOON):
+            assert await add_all(store, "known", *map(str, range(MANY))) == [False] + MANY * [True]
+        async with asyncio.timeout(SOON):
+            assert await add_all(store, "known", "later") == [False, True]
+        assert not held_up.done()
+        await holding.execute("COMMIT")
+        async with asyncio.timeout(BACK_WITHIN):
+            assert (await held_up).duplicate
+    assert (await record(store, "locked")).deliveries == 2
+
+
+async def test_a_locked_webhook_holds_up_no_other_decision_and_keeps_its_own_until_then(
+    url: str, opened: Replicas
+) -> None:
+    store = await opened(url)
+    ids = ["locked", *map(str, range(MANY))]
+    added = {id: await store.add(arrival(id)) for id in ids}
+    async with locked(url, "webhooks WHERE id = 'locked'") as holding:
+        kept, *others = (asyncio.ensure_future(store.decide(decision(added[id].seq, id))) for id in ids)
+        store.note("locked", "what its listener raised later")
+        async with asyncio.timeout(SOON):
+            assert await asyncio.gather(*others) == MANY * [True]
+            store.note("0", "what the listener of another raised")
+            await eventually(lambda: has_error(store, "0"))
+        assert not kept.done()
+        await holding.execute("COMMIT")
+        async with asyncio.timeout(BACK_WITHIN):
+            assert await kept
+    await eventually(lambda: has_error(store, "locked"))
+    assert (await record(store, "locked")).state is State.FIRED
+
+
+async def has_error(store: Store, id: str) -> bool:
+    return len((await record(store, id)).errors) == 1
+
+
+async def test_a_locked_room_holds_up_no_other_room_and_no_other_delivery(url: str, opened: Replicas) -> None:
+    store = await opened(url)
+    await ask(store)
+    room = await take_one(store)
+    async with locked(url, f"rooms WHERE key = '{ROOM}'") as holding:
+        moved = asyncio.ensure_future(move(store, room, RoomState.LIVE))
+        ended = asyncio.ensure_future(move(store, room, RoomState.ENDED))
+        asked = asyncio.ensure_future(ask(store))
+        over = asyncio.ensure_future(store.add(session_arrival("over")))
+        async with asyncio.timeout(SOON):
+            assert (await ask(store, OTHER)).new
+            other = await take_one(store)
+            assert await move(store, other, RoomState.LIVE)
+            assert await store.stop(OTHER, "by hand") is RoomState.LIVE
+            await add_all(store, *map(str, range(MANY)), room=OTHER)
+        assert not any(held_up.done() for held_up in (moved, ended, asked, over))
+        await holding.execute("COMMIT")
+        async with asyncio.timeout(BACK_WITHIN):
+            assert await moved
+            assert await ended
+            assert (await asked).new
+            assert not (await over).duplicate
+
+
+async def test_what_comes_later_in_a_room_does_not_overtake_the_end_of_its_session(url: str, opened: Replicas) -> None:
+    store = await opened(url)
+    await ask(store)
+    async with locked(url, f"rooms WHERE key = '{ROOM}'") as holding:
+        over = asyncio.ensure_future(store.add(session_arrival("over")))
+        await eventually(lambda: getattr(over, "held_up", False) or over.done())
+        later = asyncio.ensure_future(store.add(arrival("later")))
+        await holding.execute("COMMIT")
+        assert (await over).seq < (await later).seq
+
+
+async def test_more_rows_than_can_be_tried_one_by_one_hold_up_nothing_else(url: str, opened: Replicas) -> None:
+    store = await opened(url)
+    ids = [f"locked {number}" for number in range(400)]
+    await add_all(store, *ids)
+    async with locked(url, "webhooks") as holding:
+        held_up = asyncio.gather(*(store.add(arrival(id)) for id in ids), return_exceptions=True)
+        for number in range(5):
+            async with asyncio.timeout(SOON):
+                assert await add_all(store, f"new {number}") == [True]
+        await holding.execute("COMMIT")
+        await held_up
+
+
+async def test_a_delivery_of_a_locked_row_is_refused_when_its_sender_waits_no_longer(
+    url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = structs.replace(postgres_store.ADD, patience=0.5)
+    monkeypatch.setattr(postgres_store, "ADD", impatient)
+    store = await opened(url)
+    await add_all(store, "locked")
+    async with locked(url, "webhooks WHERE id = 'locked'"):
+        with pytest.raises(StoreUnavailable, match="pg_stat_activity"):
+            await store.add(arrival("locked"))
+
+
+async def test_a_locked_row_of_a_dead_replica_holds_up_the_takeover_of_nothing_else(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    dead, heir = await opened(url), await opened(url)
+    await add_all(dead, "locked", "free")
+    for key in (ROOM, OTHER):
+        await ask(dead, key)
+        await take_one(dead)
+    postgres.run(DIE.format(heir=heir.replica), database_of(url))
+    async with locked(url, f"rooms WHERE key = '{ROOM}'"), locked(url, "webhooks WHERE id = 'locked'"):
+        async with asyncio.timeout(SOON):
+            assert await heir.claim() == 2
+        assert [row.id for row in await heir.pending(0, 10)] == ["free"]
+        assert [room.state for room in await heir.rooms()] == [RoomState.WAITING, RoomState.STARTING]
+    assert await heir.claim() == 2
+    assert {room.state for room in await heir.rooms()} == {RoomState.WAITING}
+
+
+async def test_a_locked_lease_that_ran_out_keeps_nobody_from_a_new_one(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    store = await opened(url)
+    async with locked(url, f"replicas WHERE id = '{store.replica}'"):
+        with pytest.raises(StoreUnavailable):
+            await store.renew(30.0)
+        await store.rejoin(30.0)
+        assert await store.renew(30.0)
+
+
+@pytest.mark.parametrize("mode", ["SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
+async def test_what_waits_for_a_locked_table_is_done_soon_after_it_is_free(
+    url: str, opened: Replicas, mode: str
+) -> None:
+    store = await opened(url)
+    first = await store.add(arrival("first"))
+    async with connected(url) as holding:
+        await holding.execute(f"BEGIN; LOCK TABLE whereby_trigger.webhooks IN {mode} MODE")
+        deciding = asyncio.ensure_future(store.decide(decision(first.seq, "first")))
+        async with connected(url) as looking:
+            await eventually(lambda: looking.fetchval(WAITING))
+        adding = [asyncio.ensure_future(store.add(arrival(str(number)))) for number in range(MANY)]
+        await holding.execute("COMMIT")
+        async with asyncio.timeout(BACK_WITHIN):
+            assert await deciding
+            await asyncio.gather(*adding)
+    assert len(await store.find(Query())) == 1 + MANY

@@ -1,0 +1,103 @@
+"""Settings of the server that are changed while replicas are at work: what is acknowledged survives all the same."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.store.conftest import Replicas
+from tests.support.arrivals import arrival
+from tests.support.postgres import Server
+from tests.support.until import eventually
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store import Query, Store
+
+pytestmark = pytest.mark.anyio
+
+FEW = 40
+LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
+"""Without a sync for each commit, none comes for so long that a crash loses what was committed meanwhile."""
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """Give a server that no other test has started with settings that a reload would not change."""
+    with Server(quick=True) as server:
+        yield server
+
+
+@pytest.fixture
+def reloaded(own_server: Server) -> Iterator[Server]:
+    """Give a server whose settings are as they were again after the test."""
+    yield own_server
+    own_server.revive()
+    own_server.run("ALTER SYSTEM RESET ALL")
+    own_server.run("SELECT pg_reload_conf()")
+
+
+@pytest.fixture
+def url(own_server: Server) -> str:
+    return own_server.create_database()
+
+
+@pytest.mark.parametrize("options", ["", "?pooler=yes"])
+async def test_a_crash_loses_nothing_acknowledged_though_synchronous_commit_was_turned_off_meanwhile(
+    reloaded: Server, url: str, opened: Replicas, options: str
+) -> None:
+    store = await opened(url + options)
+    await store.add(arrival("before"))
+    reloaded.reload(**LAZY)
+    await eventually(lambda: is_off(reloaded))
+    for number in range(FEW):
+        await store.add(arrival(str(number)))
+    reloaded.kill()
+    reloaded.start()
+    await eventually(lambda: reads(store))
+    assert len(await store.find(Query())) == 1 + FEW
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+async def test_a_server_that_stops_to_sync_is_told_in_the_log_and_by_the_ping_until_it_syncs_again(
+    reloaded: Server, url: str, opened: Replicas, caplog: pytest.LogCaptureFixture, setting: str
+) -> None:
+    store = await opened(url)
+    await store.renew(30.0)
+    await store.ping(0.0)
+    reloaded.reload(**{setting: "off"})
+    await eventually(lambda: refuses(store, f"{setting}=off"))
+    assert await store.renew(30.0)
+    assert caplog.text.count(f"{setting}=off") == 1
+    reloaded.reload(**{setting: ""})
+    await eventually(lambda: takes(store))
+    assert f"{setting}=on" in caplog.text or "syncs again" in caplog.text
+
+
+async def is_off(server: Server) -> bool:
+    """Tell whether a session that is new does not wait for the disk."""
+    return await asyncio.to_thread(server.run, "SHOW synchronous_commit") == "off"
+
+
+async def reads(store: Store) -> bool:
+    try:
+        return bool(await store.find(Query(limit=1)))
+    except StoreError:
+        return False
+
+
+async def refuses(store: Store, why: str) -> bool:
+    """Renew the lease, and tell whether the store says then that it is not to be trusted."""
+    await store.renew(30.0)
+    try:
+        await store.ping(0.0)
+    except StoreError as error:
+        return why in str(error)
+    return False
+
+
+async def takes(store: Store) -> bool:
+    await store.renew(30.0)
+    try:
+        await store.ping(0.0)
+    except StoreError:
+        return False
+    return True
