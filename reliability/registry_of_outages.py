@@ -4,6 +4,7 @@ from reliability.row import Row, on_both, on_postgresql
 from reliability.rows import (
     bad_network,
     database_away,
+    database_changed,
     database_killed,
     pooled,
     skewed_clocks,
@@ -63,5 +64,12 @@ OUTAGES: dict[int, Row] = {
         "0 acknowledged lost, 0 decided twice, 0 overlaps, every room served",
         ten_minutes.run,
         on_postgresql(seconds=10 * MINUTE, rate=100, kill_every=20.0, restart_every=MINUTE, lease=30.0),
+    ),
+    32: Row(
+        "PostgreSQL read-only for 1 to 60 s; a standby behind its address; a row, a table locked by others; "
+        "synchronous_commit turned off by a reload, and then a crash",
+        "0 acknowledged lost; back within 5 s after it is over; one locked row holds up that row alone",
+        database_changed.run,
+        on_postgresql(doses=50, longest=MINUTE, rate=20),
     ),
 }

@@ -1,10 +1,10 @@
-"""Rows 7, 9 and 28, in small doses: a database that is killed, a network that fails, and everything at once."""
+"""Rows 7, 9, 28 and 32, in small doses: a database that is killed or changed, a network that fails, all at once."""
 
 from pathlib import Path
 
 import pytest
 
-from reliability.rows import bad_network, database_killed, ten_minutes
+from reliability.rows import bad_network, database_changed, database_killed, ten_minutes
 from reliability.stores import PostgresStores
 from tests.support.postgres import Server
 
@@ -35,3 +35,10 @@ async def test_replicas_and_the_database_may_die_under_load(tmp_path: Path, data
     assert result.problems == []
     assert result.figures["replicas killed"]
     assert result.figures["restarts of the database"]
+
+
+async def test_what_others_do_to_a_database_costs_nothing_that_was_acknowledged(
+    tmp_path: Path, databases: PostgresStores
+) -> None:
+    result = await database_changed.run(tmp_path, databases, doses=1, longest=0.3, rate=20)
+    assert result.problems == []

@@ -191,9 +191,10 @@ class Lane:
                     job.future.set_result(outcome)
 
     async def _failed(self, batch: list[Job], error: Exception) -> None:
-        if is_contention(error) and batch[0].verb.locked is not None:
+        impatient = batch[0].verb.locked is None
+        if is_contention(error) and not impatient:
             await self._locked(batch, error)
-        elif not is_refusal(error):
+        elif not is_refusal(error) and not is_contention(error):
             await self._sit_out(batch, error)
         elif len(batch) > 1:
             self._split(batch)
