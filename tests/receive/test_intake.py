@@ -174,23 +174,91 @@ def test_without_a_secret_one_host_is_demanded(hosts: list[str]) -> None:
     assert isinstance(intake([(b"host", host.encode()) for host in hosts], BODY, NOW, Rules()), Rejected)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-forwarded-anything-new",
-        "cf-connecting-ip",
-    ],
-)
+PROXIED = [
+    "forwarded",
+    "via",
+    "x-forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-anything-new",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-remote-addr",
+    "x-envoy-external-address",
+    "x-azure-clientip",
+    "x-amzn-trace-id",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-ray",
+    "cdn-loop",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "ngrok-skip-browser-warning",
+    "tailscale-user-login",
+    "a-proxy-nobody-knows-client-ip",
+]
+
+
+@pytest.mark.parametrize("name", PROXIED)
 def test_without_a_secret_what_came_through_a_tunnel_is_refused(name: str) -> None:
     headers = [(b"host", b"localhost"), (name.encode(), b"127.0.0.1")]
     verdict = intake(headers, BODY, NOW, Rules())
     assert isinstance(verdict, Rejected)
     assert (verdict.status, "tunnel" in verdict.reason) == (401, True)
     assert isinstance(intake(headers, BODY, NOW, Rules(allow_unsigned=True)), Accepted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("origin", "http://localhost:8080"),
+        ("origin", ""),
+        ("referer", "https://evil.example/"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("sec-fetch-site", "same-origin"),
+        ("sec-fetch-site", "None such"),
+    ],
+)
+def test_without_a_secret_what_a_web_page_sends_is_refused(name: str, value: str) -> None:
+    verdict = intake([(b"host", b"127.0.0.1:8080"), (name.encode(), value.encode())], BODY, NOW, Rules())
+    assert isinstance(verdict, Rejected)
+    assert (verdict.status, "web page" in verdict.reason) == (401, True)
+
+
+def test_without_a_secret_http_1_0_is_refused_since_a_bare_proxy_speaks_it() -> None:
+    verdict = intake([(b"host", b"127.0.0.1:8080"), (b"connection", b"close")], BODY, NOW, Rules(), "1.0")
+    assert isinstance(verdict, Rejected)
+    assert (verdict.status, "HTTP/1.0" in verdict.reason) == (401, True)
+    assert isinstance(intake([], BODY, NOW, Rules(allow_unsigned=True), "1.0"), Accepted)
+    assert isinstance(intake(signed(BODY), BODY, NOW, SIGNED, "1.0"), Accepted)
+
+
+LOCAL_CLIENTS = {
+    "curl": [("user-agent", "curl/8.5.0"), ("accept", "*/*"), ("content-type", "application/x-www-form-urlencoded")],
+    "httpie": [("user-agent", "HTTPie/3"), ("accept-encoding", "gzip"), ("connection", "keep-alive")],
+    "Python": [("accept-encoding", "identity"), ("content-type", "application/json")],
+    "Node": [
+        ("accept-language", "*"),
+        ("sec-fetch-mode", "cors"),
+        ("user-agent", "node"),
+        ("connection", "keep-alive"),
+    ],
+    "an address bar": [("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")],
+    "traced": [("traceparent", "00-1-1-01"), ("x-request-id", "1"), ("expect", "100-continue")],
+}
+
+
+@pytest.mark.parametrize("fields", LOCAL_CLIENTS.values(), ids=LOCAL_CLIENTS)
+def test_without_a_secret_the_clients_of_this_machine_are_served(fields: list[tuple[str, str]]) -> None:
+    headers = [(b"host", b"localhost:8080"), *((name.encode(), value.encode()) for name, value in fields)]
+    assert isinstance(intake(headers, BODY, NOW, Rules()), Accepted)
 
 
 def test_with_a_secret_the_way_does_not_matter() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http import SECRET, Answer, ask, connected, delivery, request, signature
+from tests.support.http import SECRET, Answer, Connection, ask, connected, delivery, request, signature
 from tests.support.receiver import HeldStore, Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger import AddressError
@@ -120,10 +120,12 @@ async def test_who_hangs_up_before_its_body_is_there_or_its_answer_leaves_no_pla
     data = delivery(JOINED)
     async with connected(receiver.port) as connection:
         await connection.send(data[:-10])
-        await eventually(lambda: receiver.edge.waiting.requests == 1)
+        await eventually(lambda: receiver.edge.arriving.bytes)
     async with connected(receiver.port) as connection:
         await connection.send(data)
-    await eventually(lambda: receiver.edge.waiting.requests == receiver.edge.waiting.bytes == 0)
+    edge = receiver.edge
+    await eventually(lambda: edge.waiting.requests == edge.waiting.bytes == edge.arriving.bytes == 0)
+    assert not edge.arriving.bodies
 
 
 async def test_who_asks_first_is_told_to_go_on_unless_it_is_too_much(receiver: Receiver) -> None:
@@ -154,6 +156,97 @@ async def test_who_wants_another_protocol_is_answered_in_this_one(receiver: Rece
     answer = await ask(receiver.port, request("GET", "/", upgrade))
     assert answer is not None
     assert answer.status == 200
+
+
+OFFERS = {
+    "a JDK client": [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAEAAEAA")],
+    "curl --http2": [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk")],
+    "a websocket": [("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "x")],
+    "TLS": [("Upgrade", "TLS/1.2"), ("Connection", "upgrade")],
+    "several": [("Connection", "Upgrade"), ("Upgrade", "h2c, websocket"), ("Upgrade", "TLS/1.3")],
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("segments", [1, 2, 300])
+async def test_an_offer_of_another_protocol_is_ignored_and_the_delivery_taken(
+    receiver: Receiver, offer: list[tuple[str, str]], segments: int
+) -> None:
+    """Source: RFC 9110, 7.8."""
+    data, body = delivery(JOINED, headers=offer), JOINED
+    step = -(-len(data) // segments)
+    cut = len(data) - len(body) if segments == 2 else step
+    async with connected(receiver.port) as connection:
+        for _ in range(2):
+            for start in range(0, len(data), cut):
+                await connection.send(data[start : start + cut])
+                await asyncio.sleep(0)
+            assert await connection.answer() == Answer(200, {"content-length": "0"}, b"")
+    assert [record.body for record in await receiver.records()] == [JOINED]
+
+
+async def test_an_offer_is_ignored_for_a_body_in_chunks_and_for_a_large_one_too(receiver: Receiver) -> None:
+    offer = OFFERS["a JDK client"]
+    in_chunks = request("POST", "/", [signature(JOINED), *offer, ("Transfer-Encoding", "chunked")])
+    in_chunks += b"%x\r\n%b\r\n0\r\n\r\n" % (len(JOINED), JOINED)
+    large = webhook("room.client.joined", id="large", metadata="x" * 100_000).raw
+    async with connected(receiver.port) as connection:
+        for data in (in_chunks, delivery(large, headers=offer), delivery(JOINED)):
+            answer = await connection.ask(data)
+            assert answer is not None
+            assert answer.status == 200
+    assert [record.id for record in await receiver.records()] == ["a1", "large"]
+
+
+@pytest.mark.parametrize("pad", ["{} ", "{}\t", "{} \t ", "  \t{}"])
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["by its length", "in chunks"])
+async def test_whitespace_around_a_headers_value_is_no_part_of_it(
+    receiver: Receiver, pad: str, in_chunks: bool
+) -> None:
+    """Source: RFC 9110, 5.5."""
+    name, value = signature(JOINED)
+    fields = [(name, pad.format(value))]
+    if in_chunks:
+        data = request("POST", "/", [*fields, ("Transfer-Encoding", "chunked")])
+        data += b"%x\r\n%b\r\n0\r\n\r\n" % (len(JOINED), JOINED)
+    else:
+        data = request("POST", "/", [*fields, ("Content-Length", pad.format(len(JOINED)))]) + JOINED
+    answer = await ask(receiver.port, data)
+    assert answer is not None
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one segment", "in two"])
+async def test_a_signature_in_a_trailer_is_none(receiver: Receiver, together: bool) -> None:
+    name, value = signature(JOINED)
+    head = request("POST", "/", [("Trailer", name), ("Transfer-Encoding", "chunked")])
+    rest = b"%x\r\n%b\r\n0\r\n%b: %b\r\n\r\n" % (len(JOINED), JOINED, name.encode(), value.encode())
+    async with connected(receiver.port) as connection:
+        for data in [head + rest] if together else [head, rest]:
+            await connection.send(data)
+            await asyncio.sleep(0)
+        answer = await connection.answer()
+        assert answer is not None
+        assert answer.status == 401
+        assert await connection.ask(delivery(JOINED)) is not None
+
+
+async def test_what_is_sent_ahead_is_cut_where_a_request_ends_however_it_is_segmented(receiver: Receiver) -> None:
+    chunked = request("POST", "/", [signature(JOINED), ("Transfer-Encoding", "chunked")])
+    chunked += b"%x\r\n%b\r\n0\r\nX: y\r\n\r\n" % (len(JOINED), JOINED)
+    data = (b"\r\n" + request() + chunked + delivery(JOINED) + request("GET", "/x") + chunked) * 2
+    for size in (1, 3, 7, 1000):
+        async with connected(receiver.port) as connection:
+            sending = asyncio.create_task(_send_in_pieces(connection, data, size))
+            answers = [await connection.answer() for _ in range(10)]
+            await sending
+        assert [answer and answer.status for answer in answers] == [200, 200, 200, 404, 200] * 2
+
+
+async def _send_in_pieces(connection: Connection, data: bytes, size: int) -> None:
+    for start in range(0, len(data), size):
+        await connection.send(data[start : start + size])
+        await asyncio.sleep(0)
 
 
 NONSENSE = {
@@ -265,7 +358,7 @@ async def test_at_its_end_the_server_hangs_up_on_requests_that_do_not_come_to_th
     async with Receiver(tmp_path) as receiver, connected(receiver.port) as idle, connected(receiver.port) as stalled:
         assert await idle.ask(request()) is not None
         await stalled.send(delivery(JOINED)[:-10])
-        await eventually(lambda: receiver.edge.waiting.requests)
+        await eventually(lambda: receiver.edge.arriving.bytes)
         async with asyncio.timeout(AT_ONCE):
             await receiver.server.close(0.3)
         assert await stalled.answer() is None
@@ -300,14 +393,11 @@ async def test_a_load_balancer_is_the_first_to_close_an_idle_connection(receiver
 
 
 async def test_of_too_many_idle_connections_those_that_are_idle_for_longest_are_closed(receiver: Receiver) -> None:
-    receiver.server.idle_at_most = 2
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(connected(receiver.port)) for _ in range(5)]
-        for connection, sent in zip(connections, (request(), delivery(JOINED), request("GET", "/x")), strict=False):
-            answer = await connection.ask(sent)
-            assert answer is not None
-        for connection in connections[3:]:
+        for connection in connections:
             assert await connection.ask(delivery(JOINED)) is not None
+        receiver.server.crowd.max_connections = 2
         for connection in connections[:3]:
             assert await connection.closed() < AT_ONCE
         for connection in connections[3:]:

@@ -8,6 +8,9 @@ from whereby_trigger.errors import AddressError
 
 BACKLOG = 2048
 
+UNTAKEN = 32 * 1024
+"""Bytes of answers that the kernel keeps for a client that does not take them: some hundreds of ours fit."""
+
 
 def bind(host: str, port: int) -> socket.socket:
     """Open a listening socket; raises AddressError where the address cannot be had."""
@@ -22,6 +25,8 @@ def bind(host: str, port: int) -> socket.socket:
         # Windows would let two processes have one port by it.
         if os.name != "nt":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Each connection that is accepted inherits it. Otherwise the kernel keeps megabytes for each.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

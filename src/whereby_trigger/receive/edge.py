@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from whereby_trigger.receive.intake import Headers, Rules
-from whereby_trigger.receive.reception import RETRY_AFTER, Answer, Delivery, Host, Reception
-from whereby_trigger.receive.waiting import Place, Waiting
+from whereby_trigger.receive.reception import CROWDED, RETRY_AFTER, Answer, Delivery, Host, Reception
+from whereby_trigger.receive.waiting import MAX_ARRIVING, Arriving, Incoming, Waiting
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -22,7 +22,9 @@ LIVE, READY = PROBES = ("/livez", "/readyz")
 LONGEST_PATH = 200
 """Characters of a path that is not served, up to which it is logged."""
 
-CROWDED = "too many deliveries wait for the store"
+OWS = b" \t"
+"""What may stand around a header's value and is no part of it. Source: RFC 9110, 5.5."""
+
 CLOSE = (b"connection", b"close")
 JSON = (b"content-type", b"application/json")
 
@@ -32,11 +34,12 @@ class Edge:
 
     def __init__(self, host: Host, rules: Rules, *, path: str, max_body: int) -> None:
         self._host = host
-        self.reception = Reception(host, rules)
+        self.waiting = Waiting()
+        self.arriving = Arriving(max(MAX_ARRIVING, 2 * max_body))
+        self.reception = Reception(host, rules, self.waiting)
         self._path = path
         self.url = quote(path).encode()
         self.max_body = max_body
-        self.waiting = Waiting()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _path_below_root(scope)
@@ -72,19 +75,18 @@ class Edge:
 
     async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        headers = list(scope["headers"])
+        headers = [(name, value.strip(OWS)) for name, value in scope["headers"]]
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         answer = partial(_settle, answered)
         try:
             self._refuse_unread(headers)
-            place = Place(self.waiting)
-            body = await self._read(receive, place)
+            body = await self._read(receive)
         except _Refused as refused:
             self.reception.refuse(refused.answer, started, answer)
         except _Gone:
             return
         else:
-            self.reception.take(headers, body, started, place, answer)
+            self.reception.take(headers, body, started, answer, scope.get("http_version", "1.1"))
         given = await answered
         await _answer(send, given.status, *given.headers)
 
@@ -94,18 +96,28 @@ class Edge:
         if self.waiting.full:
             raise _Refused(503, CROWDED, RETRY_AFTER)
 
-    async def _read(self, receive: Receive, place: Place) -> bytes:
-        try:
-            async with asyncio.timeout(READ_WITHIN):
-                return await self._read_chunks(receive, place)
-        except TimeoutError:
-            place.leave()
-            raise _Refused(408, "the request was not complete in time", CLOSE) from None
-        except BaseException:
-            place.leave()
-            raise
+    async def _read(self, receive: Receive) -> bytes:
+        incoming = None
+        gave_way = False
 
-    async def _read_chunks(self, receive: Receive, place: Place) -> bytes:
+        def give_way() -> None:
+            nonlocal gave_way
+            gave_way = True
+            limit.reschedule(asyncio.get_running_loop().time())
+
+        try:
+            async with asyncio.timeout(READ_WITHIN) as limit:
+                incoming = Incoming(self.arriving, give_way)
+                return await self._read_chunks(receive, incoming)
+        except TimeoutError:
+            if gave_way:
+                raise _Refused(503, CROWDED, RETRY_AFTER, CLOSE) from None
+            raise _Refused(408, "the request was not complete in time", CLOSE) from None
+        finally:
+            if incoming is not None:
+                incoming.leave()
+
+    async def _read_chunks(self, receive: Receive, incoming: Incoming) -> bytes:
         body = bytearray()
         while True:
             message = await receive()
@@ -113,13 +125,11 @@ class Edge:
                 raise _Gone
             chunk = message.get("body", b"")
             body += chunk
-            place.hold(len(chunk))
             if len(body) > self.max_body:
                 raise _Refused(413, "the body is too large", CLOSE)
-            if self.waiting.overfull:
-                raise _Refused(503, CROWDED, RETRY_AFTER, CLOSE)
             if not message.get("more_body", False):
                 return bytes(body)
+            incoming.hold(len(chunk))
 
 
 class _Refused(Exception):

@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 from whereby_trigger.receive.edge import Edge
 from whereby_trigger.receive.intake import Headers
-from whereby_trigger.receive.reception import OK, Answer
-from whereby_trigger.receive.waiting import Place
+from whereby_trigger.receive.reception import CROWDED, OK, RETRY_AFTER, Answer
+from whereby_trigger.receive.waiting import Incoming
 
 LARGEST = 64 * 1024
 """Bytes up to which a body may simply be gathered: beyond it the connection is read only as fast as it is stored."""
@@ -25,7 +25,8 @@ class Exchange:
         "_body",
         "_edge",
         "_headers",
-        "_place",
+        "_incoming",
+        "_length",
         "_started",
         "_transport",
         "disconnected",
@@ -41,15 +42,16 @@ class Exchange:
         length: int,
         transport: asyncio.Transport,
         keep_alive: bool,
-        answered: Callable[[], None],
+        answered: Callable[[bool], None],
     ) -> None:
         self._started = time.monotonic()
         self._edge = edge
         self._headers = headers
         self._transport = transport
         self._answered = answered
-        self._place: Place | None = Place(edge.waiting, length)
+        self._length = length
         self._body = b""
+        self._incoming: Incoming | None = None
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
@@ -57,18 +59,26 @@ class Exchange:
 
     def gather(self, chunk: bytes) -> None:
         self._body += chunk
+        if len(self._body) < self._length and not self.response_complete:
+            if self._incoming is None:
+                self._incoming = Incoming(self._edge.arriving, self._give_way)
+            self._incoming.hold(len(chunk))
 
     def complete(self) -> None:
         """Have the delivery taken, now that all of it is there."""
-        place, self._place = self._place, None
-        if place is not None:
-            self._edge.reception.take(self._headers, self._body, self._started, place, self._answer)
+        self.hang_up()
+        if not self.response_complete:
+            self._edge.reception.take(self._headers, self._body, self._started, self._answer)
 
     def hang_up(self) -> None:
-        """Note that the sender is gone."""
-        place, self._place = self._place, None
-        if place is not None:
-            place.leave()
+        """Count the body no more: the sender is gone, or all of it is there."""
+        if self._incoming is not None:
+            self._incoming.leave()
+            self._incoming = None
+
+    def _give_way(self) -> None:
+        self._incoming, self._body, self.keep_alive = None, b"", False
+        self._edge.reception.refuse(Answer(503, CROWDED, (RETRY_AFTER,)), self._started, self._answer)
 
     def _answer(self, answer: Answer) -> None:
         self.response_complete = True
@@ -77,7 +87,7 @@ class Exchange:
         self._transport.write(OK_BYTES if answer is OK and self.keep_alive else _written(answer, self.keep_alive))
         if not self.keep_alive:
             self._transport.close()
-        self._answered()
+        self._answered(answer is OK)
 
 
 def _written(answer: Answer, keep_alive: bool) -> bytes:

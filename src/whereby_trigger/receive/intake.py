@@ -47,13 +47,13 @@ class Rejected(Struct, frozen=True):
     skew: float | None = None
 
 
-def intake(headers: Headers, body: bytes, now: float, rules: Rules) -> Accepted | Rejected:
+def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version: str = "1.1") -> Accepted | Rejected:
     """Decide whether one delivery is let in, and as what.
 
-    `headers` are pairs of lower-cased names and raw values, `now` is seconds since the epoch.
-    Source: Whereby docs, Validating events.
+    `headers` are pairs of lower-cased names and values without the whitespace around them, none from a trailer; `now`
+    is seconds since the epoch. Source: Whereby docs, Validating events.
     """
-    refusal = _authenticate(headers, body, now, rules)
+    refusal = _authenticate(headers, body, now, rules, http_version)
     if refusal is not None:
         return refusal
     # Signed at most `tolerance` ahead of us, it is good until `tolerance` after that.
@@ -72,9 +72,9 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules) -> Accepted 
     return Accepted(arrival, webhook, room)
 
 
-def _authenticate(headers: Headers, body: bytes, now: float, rules: Rules) -> Rejected | None:
+def _authenticate(headers: Headers, body: bytes, now: float, rules: Rules, http_version: str) -> Rejected | None:
     if not rules.secrets:
-        reason = None if rules.allow_unsigned else why_not_local(headers)
+        reason = None if rules.allow_unsigned else why_not_local(headers, http_version)
         return None if reason is None else Rejected(401, reason)
     signatures = [value for name, value in headers if name == b"whereby-signature"]
     if len(signatures) > 1:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from whereby_trigger.errors import StoreError
 from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
-from whereby_trigger.receive.waiting import Place
+from whereby_trigger.receive.waiting import Place, Waiting
 from whereby_trigger.store import Added, Arrival
 
 ANSWER_WITHIN = 4.5
@@ -20,6 +20,7 @@ LOOK_EVERY = 0.05
 """Seconds between looks for deliveries that have waited for so long."""
 
 RETRY_AFTER = (b"retry-after", b"5")
+CROWDED = "too many deliveries wait for the store"
 
 
 class Delivery(Struct):
@@ -77,26 +78,35 @@ class Host(Protocol):
 class Reception:
     """Take deliveries, whoever has read them."""
 
-    def __init__(self, host: Host, rules: Rules) -> None:
+    def __init__(self, host: Host, rules: Rules, waiting: Waiting) -> None:
         self._host = host
         self._rules = rules
+        self._waiting = waiting
         # In the order in which they came, and none that was answered.
         self._unanswered: dict[_Storing, None] = {}
         self._look: asyncio.TimerHandle | None = None
 
     def take(
-        self, headers: Headers, body: bytes, started: float, place: Place, answer: Callable[[Answer], None]
+        self,
+        headers: Headers,
+        body: bytes,
+        started: float,
+        answer: Callable[[Answer], None],
+        http_version: str = "1.1",
     ) -> None:
         """Judge a delivery, hand it to the store, and answer once that has it; `started` is by time.monotonic().
 
-        Its place is left when the store is done with it, however long the delivery itself waits for that. A store's
-        call is not cancelled by who waits for it: what hears 503 may have been stored.
+        It takes a place among those that wait for the store, until the store is done with it, however long the delivery
+        itself waits for that. A store's call is not cancelled by who waits for it: what hears 503 may have been stored.
         """
-        verdict = intake(headers, body, time.time(), self._rules)
+        verdict = intake(headers, body, time.time(), self._rules, http_version)
         if isinstance(verdict, Rejected):
-            place.leave()
             self.refuse(Answer(verdict.status, verdict.reason, skew=verdict.skew), started, answer)
             return
+        if self._waiting.full:
+            self.refuse(Answer(503, CROWDED, (RETRY_AFTER,)), started, answer)
+            return
+        place = Place(self._waiting, len(body))
         storing = _Storing(verdict, started, place, answer)
         self._unanswered[storing] = None
         if self._look is None:

@@ -2,19 +2,37 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import httptools
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from whereby_trigger.receive.edge import Edge, declared_length
+from whereby_trigger.receive.edge import OWS, Edge, declared_length
 from whereby_trigger.receive.exchange import LARGEST, Exchange
 
+logger = logging.getLogger("whereby_trigger")
+
 MAX_HEADERS = 64 * 1024
+END_OF_HEAD = b"\r\n\r\n"
+
 REQUEST_WITHIN = 10.0
 """Seconds that a request may take to arrive, from its first byte or the opening of its connection."""
+
+TAKEN_WITHIN = 10.0
+"""Seconds within which a client must take its answers."""
+
+UNSENT = 4096
+"""Bytes of answers that may wait for a client to take them before no more of its requests are read."""
+
+MAX_AHEAD = 4 * 1024 * 1024
+"""Bytes that all clients together may send ahead of the answers they wait for."""
 
 LOOK_EVERY = 5
 """Ticks of uvicorn's clock, of a tenth of a second and a little, between looks for stalled requests."""
@@ -22,11 +40,15 @@ LOOK_EVERY = 5
 LOOK_AHEAD = 1.0
 """Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
 
-MAX_IDLE = 1000
-"""Connections that may be idle at once, or half of the files that may be open where that is less.
+MAX_CONNECTIONS = 2048
+"""Connections that may be open at once, or half of the files that may be open if that is less.
 
-Beyond it those that are idle for longest are closed, so that nobody keeps deliveries out by holding connections.
+Beyond it, those that have done nothing useful for longest are closed, so that nobody keeps deliveries out by holding
+connections. Those that have brought a delivery are closed last.
 """
+
+SAY_EVERY = 30.0
+"""Seconds between two log lines about connections that were closed for their number."""
 
 IDLE_WITHIN = 620
 """Seconds that a connection may be idle: longer than load balancers keep theirs, 60 (AWS) to 600 (Google Cloud).
@@ -40,60 +62,239 @@ SHUTDOWN_WITHIN = 5.0
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Protocol(HttpToolsProtocol):
-    """Speak HTTP with a bound on the time and the header bytes that one request may take.
+class Crowd(ServerState):
+    """Hold what all connections share: how much they may hold between them, and how many they are."""
 
-    A plain delivery goes to the edge directly: a POST to its path, with a length, while no other request is under way.
-    All else goes the way of ASGI.
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead = 0
+        self.max_connections = _max_connections()
+        self._closed = 0
+        self._said = float("-inf")
+
+    @property
+    def ceiling(self) -> int:
+        """Connections above which there is no waiting for the next look."""
+        return self.max_connections * 3 // 2
+
+    def close_surplus(self) -> None:
+        """Close the connections beyond the number allowed: first those that have been of no use for longest."""
+        if len(self.connections) <= self.max_connections:
+            return
+        live = [one for one in self.connections if isinstance(one, Protocol) and not one.transport.is_closing()]
+        surplus = max(0, len(live) - self.max_connections)
+        candidates = sorted((one for one in live if not one.is_served), key=lambda one: one.usefulness)[:surplus]
+        for connection in candidates:
+            connection.give_way()
+        self.note_closed(len(candidates))
+
+    def note_closed(self, count: int) -> None:
+        """Count connections closed to make room, and say so now and then."""
+        self._closed += count
+        now = time.monotonic()
+        if self._closed and now - self._said >= SAY_EVERY:
+            logger.warning(
+                "closed %d connections that brought nothing, to have room for deliveries: at most %d stay open; "
+                "if they are not yours, let a firewall or proxy keep them out",
+                self._closed,
+                self.max_connections,
+            )
+            self._closed, self._said = 0, now
+
+
+class Flow(FlowControl):
+    """Leave reading paused for as long as a client waits for an answer and has sent more already."""
+
+    ahead = False
+
+    def resume_reading(self) -> None:
+        if not self.ahead:
+            super().resume_reading()
+
+
+class Protocol(HttpToolsProtocol):
+    """Speak HTTP with a bound on the time, the header bytes and the memory that one connection may take.
+
+    The parser is given one request at a time: what was sent ahead of an answer is held unread, and no more is read.
+    A plain delivery goes to the edge directly: a POST to its path, with a length. All else goes the way of ASGI.
     """
 
     __slots__ = (
+        "_ahead",
+        "_body_left",
+        "_complete",
+        "_crowd",
         "_edge",
         "_exchange",
         "_header_bytes",
         "_idle_bytes",
+        "_in_head",
+        "_let_in",
+        "_method",
+        "_offer",
         "_progress",
+        "_tail",
+        "_unsent_since",
         "awaited_since",
         "idle_since",
     )
 
+    flow: Flow
+
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.awaited_since: float | None = None
-        self._header_bytes = 0
-        self._idle_bytes = 0
-        self._progress = False
         self.idle_since: float | None = None
         self._edge = self.app if isinstance(self.app, Edge) else None
         self._exchange: Exchange | None = None
+        self._crowd = self.server_state if isinstance(self.server_state, Crowd) else Crowd()
+        self._header_bytes = 0
+        self._idle_bytes = 0
+        self._progress = False
+        self._method = b""
+        self._in_head = True
+        self._complete = True
+        self._offer = False
+        self._body_left = 0
+        # The end of what was fed, if it may be the beginning of an end of a head.
+        self._tail = b""
+        self._ahead = b""
+        self._let_in = False
+        self._unsent_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport)
+        transport.set_write_buffer_limits(high=UNSENT)
         self.awaited_since = self.loop.time()
+        if len(self._crowd.connections) > self._crowd.ceiling:
+            self._crowd.close_surplus()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._take_ahead()
         if self._exchange is not None:
             self._exchange.hang_up()
             # They hold each other, and many connections that end together would wait in memory for a collection.
             self._exchange = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
+        if self._ahead or self._must_wait:
+            self._hold(data)
+            return
         self.idle_since = None
         if self.awaited_since is None:
             self.awaited_since = self.loop.time()
+        self._feed(data)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._ahead:
+            self.loop.call_soon(self._go_on)
+
+    @property
+    def _must_wait(self) -> bool:
+        """Whether the next request has to wait: for an answer, or for the client to take those it has."""
+        if not self._complete:
+            return False
+        return (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
+
+    def _feed(self, data: bytes) -> None:
+        """Give the parser what belongs to one request, and hold the rest."""
+        start, size = 0, len(data)
+        while start < size:
+            end = self._end_of_piece(data, start, size)
+            if not self._parse(data[start:end]):
+                return
+            start = end
+            if self._complete and self._progress:
+                break
+        if start < size:
+            self._hold(data[start:])
+            if not self._must_wait:
+                self.loop.call_soon(self._go_on)
+
+    def _end_of_piece(self, data: bytes, start: int, size: int) -> int:
+        """Return up to where the bytes can belong to one request only.
+
+        A request ends with its head, with as many bytes as it has announced, or with the empty line after its chunks.
+        """
+        if self._body_left:
+            return min(size, start + self._body_left)
+        if self._tail:
+            seam = (self._tail + data[start : start + 3]).find(END_OF_HEAD)
+            if seam >= 0:
+                return start + seam + len(END_OF_HEAD) - len(self._tail)
+        found = data.find(END_OF_HEAD, start)
+        return size if found < 0 else found + len(END_OF_HEAD)
+
+    def _parse(self, piece: bytes) -> bool:
+        """Give the parser some bytes; False if the connection is at its end by that."""
         self._progress = False
-        super().data_received(data)
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            return self._offer and self._parse_without_the_offer()
+        except httptools.HttpParserError:
+            self._refuse()
+            return False
+        self._tail = b"" if self._complete or self._body_left else (self._tail + piece)[-3:]
         # The parser keeps a header or trailer that does not end for as long as it grows.
-        self._idle_bytes = 0 if self._progress else self._idle_bytes + len(data)
+        self._idle_bytes = 0 if self._progress else self._idle_bytes + len(piece)
         if self._idle_bytes > MAX_HEADERS:
             self.transport.abort()
+        return not self.transport.is_closing()
+
+    def _parse_without_the_offer(self) -> bool:
+        """Read the head once more without its offer of another protocol, which may be ignored, and with it the body.
+
+        The parser would take what follows for that protocol. Source: RFC 9110, 7.8.
+        """
+        self._offer = False
+        start = b"%b %b HTTP/%b\r\n" % (self._method, self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        return self._parse(b"%b%b\r\n" % (start, b"".join(fields)))
+
+    def _refuse(self) -> None:
+        message = "Invalid HTTP request received."
+        self.logger.warning(message)
+        self.send_400_response(message)
+
+    def _hold(self, data: bytes) -> None:
+        """Hold what was sent ahead of an answer, and read no more until that is given."""
+        if self.cycle is not None and not self.cycle.keep_alive:
+            return
+        self._crowd.ahead += len(data)
+        self._ahead += data
+        if self._crowd.ahead > MAX_AHEAD:
+            self._crowd.note_closed(1)
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self.flow.ahead = True
+            self.flow.pause_reading()
+
+    def _take_ahead(self) -> bytes:
+        data, self._ahead = self._ahead, b""
+        self._crowd.ahead -= len(data)
+        return data
+
+    def _go_on(self) -> None:
+        """Take up what was sent ahead."""
+        if self.transport.is_closing() or self._must_wait or not self._ahead:
+            return
+        self.flow.ahead = False
+        self.data_received(self._take_ahead())
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
         self._header_bytes = 0
+        self._in_head = True
+        self._complete = False
         if self.awaited_since is None:
             self.awaited_since = self.loop.time()
 
@@ -105,11 +306,25 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADERS:
             raise ValueError("the headers are too large")
-        super().on_header(name, value)
+        # What comes after the body is no header, and proves nothing. Source: RFC 9110, 6.5.1.
+        if self._in_head:
+            name, value = name.lower(), value.strip(OWS)
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._progress = True
-        self._exchange = self._plain_delivery()
+        self._in_head = False
+        self._method = self.parser.get_method()
+        if self.parser.should_upgrade():
+            if self._method == b"CONNECT":
+                raise ValueError("this is no proxy")
+            self._offer = True
+            return
+        length = declared_length(self.headers)
+        self._body_left = length or 0
+        self._exchange = self._plain_delivery(length)
         if self._exchange is not None:
             self.cycle = self._exchange  # type: ignore[assignment]
             return
@@ -121,6 +336,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._progress = True
+        self._body_left = max(0, self._body_left - len(body))
         if self._exchange is not None:
             self._exchange.gather(body)
         else:
@@ -128,52 +344,83 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._progress = True
+        if self._offer:
+            return
+        self._complete = True
         self.awaited_since = None
         if self._exchange is not None:
             self._exchange.complete()
         else:
             super().on_message_complete()
 
-    def _plain_delivery(self) -> Exchange | None:
+    def _plain_delivery(self, length: int | None) -> Exchange | None:
         edge, parser = self._edge, self.parser
-        if edge is None or self.url != edge.url or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+        if edge is None or self.url != edge.url or self._method != b"POST" or parser.get_http_version() != "1.1":
             return None
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if busy or self.expect_100_continue or parser.should_upgrade() or self.flow.write_paused or edge.waiting.full:
-            return None
-        length = declared_length(self.headers)
-        if length is None or length > min(LARGEST, edge.max_body):
+        if length is None or length > min(LARGEST, edge.max_body) or self.expect_100_continue or edge.waiting.full:
             return None
         return Exchange(edge, self.headers, length, self.transport, parser.should_keep_alive(), self._answered)
 
+    def _answered(self, let_in: bool) -> None:
+        self._let_in = self._let_in or let_in
+        self.on_response_complete()
+
     def on_response_complete(self) -> None:
-        last = not self.pipeline
-        super().on_response_complete()
-        if last:
+        """Go on with what was sent ahead.
+
+        uvicorn's own pipeline is never used, nor a timer of each connection's own.
+        """
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._ahead:
+            self.loop.call_soon(self._go_on)
+        else:
             self.idle_since = self.loop.time()
 
     def close_if_stalled(self, now: float) -> None:
-        """Close the connection if its request has been incomplete for too long, or there was none."""
+        """Close the connection if its request has been incomplete for too long, or there was none.
+
+        One whose client takes no answers is closed as well.
+        """
+        if not self.transport.get_write_buffer_size():
+            self._unsent_since = None
+        elif self._unsent_since is None:
+            self._unsent_since = now
+        elif now - self._unsent_since > TAKEN_WITHIN - LOOK_AHEAD:
+            self.transport.abort()
+            return
         if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN - LOOK_AHEAD:
             self.transport.abort()
         elif self.idle_since is not None and now - self.idle_since > self.timeout_keep_alive:
             self.transport.close()
 
-    def _answered(self) -> None:
-        if self.pipeline:
-            self.on_response_complete()
+    @property
+    def is_served(self) -> bool:
+        """Whether a delivery of this connection is with the store."""
+        return self._complete and self._exchange is not None and not self._exchange.response_complete
+
+    @property
+    def usefulness(self) -> tuple[bool, float]:
+        """A rank: the lower it is, the earlier the connection has to give way."""
+        since = self.awaited_since if self.idle_since is None else self.idle_since
+        return self._let_in, 0.0 if since is None else since
+
+    def give_way(self) -> None:
+        """Close the connection, to have room for another."""
+        if self.idle_since is None:
+            self.transport.abort()
         else:
-            # Not by a timer of each connection's own, which would be set and taken back for every delivery.
-            self.idle_since = self.loop.time()
+            self.transport.close()
 
 
-def _room_for_idle_connections() -> int:
+def _max_connections() -> int:
     try:
         import resource
     except ImportError:
-        return MAX_IDLE
+        return MAX_CONNECTIONS
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_IDLE if files == resource.RLIM_INFINITY else min(MAX_IDLE, files // 2)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
 
 
 class Server(uvicorn.Server):
@@ -193,7 +440,8 @@ class Server(uvicorn.Server):
             timeout_keep_alive=IDLE_WITHIN,
         )
         super().__init__(config)
-        self.idle_at_most = _room_for_idle_connections()
+        self.crowd = Crowd()
+        self.server_state = self.crowd
         self._listener = listener
         self._serving: asyncio.Task[None] | None = None
 
@@ -203,16 +451,12 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:
-            self._close_stalled(asyncio.get_running_loop().time())
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.crowd.connections):
+                if isinstance(connection, Protocol):
+                    connection.close_if_stalled(now)
+        self.crowd.close_surplus()
         return await super().on_tick(counter)
-
-    def _close_stalled(self, now: float) -> None:
-        connections = [one for one in self.server_state.connections if isinstance(one, Protocol)]
-        for connection in connections:
-            connection.close_if_stalled(now)
-        idle = {connection: connection.idle_since for connection in connections if connection.idle_since is not None}
-        for connection in sorted(idle, key=idle.__getitem__)[: max(0, len(idle) - self.idle_at_most)]:
-            connection.transport.close()
 
     @property
     def port(self) -> int:

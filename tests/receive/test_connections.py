@@ -1,0 +1,208 @@
+"""Connections of those who prove nothing: what they may hold, for how long, and who has to give way."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.http import Connection, ask, connected, delivery, request, signature
+from tests.support.receiver import HeldStore, Receiver
+from tests.support.until import AT_ONCE, eventually
+from whereby_trigger.receive import server
+from whereby_trigger.receive.server import Protocol
+from whereby_trigger.receive.waiting import Arriving
+from whereby_trigger.testing import webhook
+
+pytestmark = pytest.mark.anyio
+
+BODY = webhook("room.client.joined", room="/visit-1", id="a1").raw
+LOOK = b"GET / HTTP/1.1\r\n\r\n"
+KIB = 1024
+
+
+def protocols(receiver: Receiver) -> list[Protocol]:
+    return [one for one in receiver.server.crowd.connections if isinstance(one, Protocol)]
+
+
+@asynccontextmanager
+async def silent(port: int, count: int) -> AsyncIterator[list[Connection]]:
+    """Open connections that say nothing."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(connected(port)) for _ in range(count)]
+
+
+@asynccontextmanager
+async def pouring(port: int, requests: int) -> AsyncIterator[socket.socket]:
+    """Send so many requests on one connection without reading an answer."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        task = asyncio.create_task(loop.sock_sendall(client, LOOK * requests))
+        try:
+            yield client
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_however_much_is_sent_ahead_one_request_at_a_time_is_taken_up(receiver: Receiver, method: str) -> None:
+    most = 0
+    data = f"{method} /livez HTTP/1.1\r\n\r\n".encode() * 1000
+    async with connected(receiver.port) as connection:
+        await connection.send(data)
+        for _ in range(1000):
+            assert await connection.answer() is not None
+            most = max(most, len(receiver.server.server_state.tasks))
+            assert all(not one.pipeline for one in protocols(receiver))
+    assert most <= 2
+
+
+async def test_a_sender_that_takes_no_answers_is_not_read_from(receiver: Receiver) -> None:
+    async with pouring(receiver.port, 1_000_000):
+        await eventually(lambda: any(one.flow.write_paused for one in protocols(receiver)))
+        (protocol,) = protocols(receiver)
+        assert protocol.transport.get_write_buffer_size() < 2 * server.UNSENT
+        assert protocol.flow.read_paused
+        assert receiver.server.crowd.ahead <= 512 * KIB
+        answer = await ask(receiver.port, delivery(BODY))
+        assert answer is not None
+        assert answer.status == 200
+
+
+async def test_who_takes_no_answers_for_10_s_is_hung_up_on(receiver: Receiver) -> None:
+    async with pouring(receiver.port, 1_000_000):
+        await eventually(lambda: any(one.flow.write_paused for one in protocols(receiver)))
+        (protocol,) = protocols(receiver)
+        now = asyncio.get_running_loop().time()
+        protocol.close_if_stalled(now)
+        protocol.close_if_stalled(now + 8)
+        assert not protocol.transport.is_closing()
+        protocol.close_if_stalled(now + 10)
+        await eventually(lambda: not protocols(receiver))
+    assert receiver.server.crowd.ahead == 0
+
+
+async def test_answers_that_are_taken_late_are_all_there(receiver: Receiver) -> None:
+    requests, answer = 5000, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    async with pouring(receiver.port, requests) as client:
+        await eventually(lambda: any(one.flow.write_paused for one in protocols(receiver)))
+        left = requests * len(answer)
+        while left:
+            left -= len(await asyncio.get_running_loop().sock_recv(client, 64 * KIB))
+    await eventually(lambda: not protocols(receiver))
+
+
+async def test_what_all_send_ahead_is_bounded_together(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, log: Callable[[], str]
+) -> None:
+    monkeypatch.setattr(server, "MAX_AHEAD", 100 * KIB)
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            connection = await stack.enter_async_context(connected(receiver.port))
+            await connection.send(LOOK * 1500)
+        await eventually(lambda: "closed" in log())
+        assert receiver.server.crowd.ahead <= 100 * KIB
+    await eventually(lambda: receiver.server.crowd.ahead == 0)
+
+
+async def test_deliveries_sent_ahead_wait_for_the_store_and_are_answered_in_order(tmp_path: Path) -> None:
+    async with Receiver(tmp_path, store=HeldStore) as receiver, connected(receiver.port) as connection:
+        assert isinstance(receiver.store, HeldStore)
+        store = receiver.store
+        bodies = [webhook("room.client.joined", id=str(n)).raw for n in range(5)]
+        await connection.send(b"".join(map(delivery, bodies)))
+        await eventually(lambda: store.asked == 1)
+        assert await ask(receiver.port, request()) is not None
+        assert store.asked == 1
+        store.go.set()
+        for _ in bodies:
+            answer = await connection.answer()
+            assert answer is not None
+            assert answer.status == 200
+        assert [record.id for record in await receiver.records()] == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_body_that_is_announced_and_does_not_come_takes_no_memory_and_no_place(receiver: Receiver) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(300):
+            connection = await stack.enter_async_context(connected(receiver.port))
+            await connection.send(request("POST", "/", [signature(b""), ("Content-Length", str(64 * KIB))]))
+        await eventually(lambda: len([one for one in protocols(receiver) if one.cycle is not None]) == 300)
+        assert receiver.edge.waiting.requests == receiver.edge.waiting.bytes == receiver.edge.arriving.bytes == 0
+        assert (await ask(receiver.port, delivery(BODY))) is not None
+    assert len(await receiver.records()) == 1
+
+
+async def test_of_bodies_that_do_not_end_the_first_gives_way_and_a_signed_delivery_gets_in(receiver: Receiver) -> None:
+    receiver.edge.arriving = Arriving(1024 * KIB)
+    head = request("POST", "/", [("Content-Length", str(64 * KIB))])
+    async with AsyncExitStack() as stack:
+        connections = []
+        for _ in range(20):
+            connection = await stack.enter_async_context(connected(receiver.port))
+            await connection.send(head + b"x" * (64 * KIB - 1))
+            connections.append(connection)
+        for connection in connections[:3]:
+            answer = await connection.answer()
+            assert answer is not None
+            assert (answer.status, answer.headers["connection"]) == (503, "close")
+        assert receiver.edge.arriving.bytes <= 1024 * KIB
+        answer = await ask(receiver.port, delivery(BODY))
+        assert answer is not None
+        assert answer.status == 200
+    await eventually(lambda: receiver.edge.arriving.bytes == 0)
+    assert not receiver.edge.arriving.bodies
+
+
+async def test_of_too_many_connections_the_silent_ones_give_way_and_are_told_of_once(
+    receiver: Receiver, log: Callable[[], str]
+) -> None:
+    receiver.server.crowd.max_connections = 10
+    async with connected(receiver.port) as known:
+        assert await known.ask(delivery(BODY)) is not None
+        async with silent(receiver.port, 50) as strangers:
+            await eventually(lambda: len(protocols(receiver)) <= 10)
+            for stranger in strangers[:41]:
+                assert await stranger.closed() < AT_ONCE
+            answer = await ask(receiver.port, delivery(BODY))
+            assert answer is not None
+            assert answer.status == 200
+            answer = await known.ask(delivery(BODY))
+            assert answer is not None
+            assert answer.status == 200
+    assert log().count("connections that brought nothing") == 1
+
+
+async def test_a_delivery_that_waits_for_the_store_does_not_give_way(tmp_path: Path) -> None:
+    async with Receiver(tmp_path, store=HeldStore) as receiver, connected(receiver.port) as connection:
+        assert isinstance(receiver.store, HeldStore)
+        store = receiver.store
+        receiver.server.crowd.max_connections = 2
+        await connection.send(delivery(BODY))
+        await eventually(lambda: store.asked == 1)
+        async with silent(receiver.port, 10):
+            await eventually(lambda: len(protocols(receiver)) <= 2)
+            store.go.set()
+            answer = await connection.answer()
+            assert answer is not None
+            assert answer.status == 200
+
+
+async def test_a_trickle_of_bytes_does_not_make_a_connection_more_useful_than_silence(receiver: Receiver) -> None:
+    receiver.server.crowd.max_connections = 5
+    async with silent(receiver.port, 5) as trickling:
+        for connection in trickling:
+            await connection.send(b"G")
+        async with silent(receiver.port, 5) as later:
+            for connection in trickling:
+                await connection.send(b"E")
+            for connection in trickling:
+                assert await connection.closed() < AT_ONCE
+            for connection in later:
+                assert await connection.ask(delivery(BODY)) is not None
