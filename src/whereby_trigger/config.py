@@ -12,6 +12,9 @@ from whereby_trigger.errors import ConfigError
 
 PREFIX = "WHEREBY_TRIGGER_"
 PASSWORDS = re.compile(r"(?<=://).*(?=@)|(?<=:)(?!//).*(?=@)|(?<=\?).*", re.DOTALL)
+LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+"""One label of a host name, which is what a subdomain is. Source: RFC 1123, 2.1."""
+
 UNSET = None
 
 
@@ -117,7 +120,22 @@ def read_path(name: str, value: Any) -> str:
     path = read_text(name, value)
     if not path.startswith("/") or set("?#%") & set(path) or path in ("/livez", "/readyz"):
         raise ConfigError(f"{name} must start with '/', hold no '?', '#' or '%' and be no probe's path, not {value!r}")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} must be UTF-8, as paths in URLs are, not {value!r}") from None
     return path
+
+
+def read_subdomain(name: str, value: Any) -> str:
+    """Read one host label: anything else would lead out of whereby.com."""
+    subdomain = read_text(name, value)
+    if not LABEL.fullmatch(subdomain):
+        raise ConfigError(
+            f"{name} must be the part before .whereby.com in your rooms' URLs: "
+            f"letters, digits and hyphens, at most 63, not {value!r}"
+        )
+    return subdomain
 
 
 def read_spill(name: str, value: Any) -> str | None:
@@ -151,7 +169,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("port", 8080, read_integer(0, 65535), "port to listen on; 0 picks one", (PREFIX + "PORT", "PORT")),
     Option("host", UNSET, read_text, "address to listen on"),
     Option("path", "/", read_path, "path that takes deliveries; may hold an unguessable segment"),
-    Option("subdomain", UNSET, read_text, "your Whereby subdomain, used where a webhook names none"),
+    Option("subdomain", UNSET, read_subdomain, "your Whereby subdomain, used where a webhook names none"),
     Option("secret", (), read_secret, "the webhook's secret; several for a rotation", ("WHEREBY_WEBHOOK_SECRET",)),
     Option("allow_unsigned", False, read_flag, "serve other machines without a secret"),
     Option("tolerance", 300.0, read_duration(1), "how far a signature's time may be off, in seconds"),

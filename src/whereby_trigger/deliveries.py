@@ -25,10 +25,10 @@ ELSEWHERE_A_SECOND = 10
 HINTS = {
     "wrong signature": f"signed with another secret: is WHEREBY_WEBHOOK_SECRET {DASHBOARD}?",
     "no signature": "unsigned: either they are not Whereby's, or a proxy on the way drops the header Whereby-Signature",
-    "no secret is set": f"not from this machine: to take them, set WHEREBY_WEBHOOK_SECRET to {DASHBOARD}",
+    "no secret is set": f"not from a program on this machine: to take them, set WHEREBY_WEBHOOK_SECRET to {DASHBOARD}",
 }
 
-LINE = "%-26s %-36s %s %-11s %-46s %s ms"
+LINE = "%-26s %-36s %s %-11s %-46s %s ms%s"
 PREDICATE = """\
 nothing handles {type} yet; to have an assistant join, paste
 
@@ -56,9 +56,13 @@ ANSWERS = {
 
 
 class DeliveryLog:
-    """Log each delivery once: when it is refused or a duplicate at its answer, else when it is decided."""
+    """Log each delivery once: when it is refused or a duplicate at its answer, else when it is decided.
 
-    def __init__(self) -> None:
+    If no signature is checked, each line says so.
+    """
+
+    def __init__(self, *, signed: bool = True) -> None:
+        self._signed = signed
         self._refused = ""
         self._refused_in_a_row = 0
         self._shown: set[str] = set()
@@ -70,7 +74,7 @@ class DeliveryLog:
         if delivery.reason.startswith(ELSEWHERE):
             self._sent_elsewhere(delivery)
             return
-        _log(delivery)
+        _log(delivery, self._signed)
         if delivery.status != 401:
             self.accepted()
             return
@@ -90,7 +94,7 @@ class DeliveryLog:
             room = None if queued.room is None else queued.room.key
             delivery = Delivery(200, decision.reason, queued.webhook.type, room, decision.id, decision=decision.state)
             delivery.seconds = monotonic() - queued.started
-            _log(delivery)
+            _log(delivery, self._signed)
         if decision.state is State.UNHANDLED:
             self._show_handler(queued.webhook.type)
 
@@ -98,7 +102,7 @@ class DeliveryLog:
         # Counted apart from refusals: who tries paths out must not put off the hint that the secret is wrong.
         self._elsewhere_in_a_row += 1
         if self._elsewhere.lets(delivery.reason):
-            _log(delivery)
+            _log(delivery, self._signed)
         if self._elsewhere_in_a_row % REFUSED_IN_A_ROW == 0 and self._elsewhere.lets(SENT_ELSEWHERE):
             logger.warning("%d deliveries in a row were %s", self._elsewhere_in_a_row, SENT_ELSEWHERE)
 
@@ -142,7 +146,7 @@ def handler_for(type: str) -> str:
     return handler.format(type=type, imports=imports, name=name, class_name=class_name, answer=answer).rstrip()
 
 
-def _log(delivery: Delivery) -> None:
+def _log(delivery: Delivery, signed: bool) -> None:
     level = logging.INFO if delivery.status == 200 else logging.WARNING
     if not logger.isEnabledFor(level):
         return
@@ -155,11 +159,14 @@ def _log(delivery: Delivery) -> None:
         "reason": delivery.reason,
         "ms": round(delivery.seconds * 1000, 1),
     }
+    if not signed:
+        fields["unsigned"] = True
     if delivery.skew is not None:
         fields["skew_s"] = round(delivery.skew, 1)
     type, room = _on_one_line(delivery.type) or "-", delivery.room or "-"
     decision, reason = delivery.decision or "-", _on_one_line(_with_skew(delivery))
-    logger.log(level, LINE, type, room, delivery.status, decision, reason, fields["ms"], extra={"delivery": fields})
+    mark, extra = "" if signed else " UNSIGNED", {"delivery": fields}
+    logger.log(level, LINE, type, room, delivery.status, decision, reason, fields["ms"], mark, extra=extra)
 
 
 def _with_skew(delivery: Delivery) -> str:

@@ -50,7 +50,7 @@ class Running:
         self._settings = settings
         self.store = store
         self._user_code = user_code
-        self._log = DeliveryLog()
+        self._log = DeliveryLog(signed=settings.signed)
         self._observers: list[Decided] = [self._log.decided]
         self._claim_observers: list[Claimed] = []
         self._starts_assistants = starts_assistants

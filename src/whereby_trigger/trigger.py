@@ -51,6 +51,15 @@ LAST_DECISIONS = 1.0
 GIVE_UP_START_WITHIN = 2.0
 """Seconds that a start which a signal has given up may take to end: a thread may still wait for a lock."""
 
+UNSIGNED = {
+    False: "UNSIGNED: no secret is set, so any program on this machine can start assistants. Requests that show that a "
+    "web page, a proxy or a tunnel sent them are refused, but not every proxy shows it: set WHEREBY_WEBHOOK_SECRET "
+    "before anything forwards to this port",
+    True: "UNSIGNED: no secret is set and unsigned deliveries are allowed, so anybody who reaches this address can "
+    "start assistants: set WHEREBY_WEBHOOK_SECRET",
+}
+"""What a start without a secret says, by whether unsigned deliveries are allowed from everywhere."""
+
 
 class Trigger:
     """Listen for Whereby's webhooks, ask predicates about them, and tell listeners when one says True.
@@ -448,7 +457,9 @@ class Trigger:
 
     def _say_started(self, settings: Settings, where: str) -> None:
         types = ", ".join(self.predicates.types()) or "none"
-        signed = "signed" if settings.signed else "unsigned"
+        signed = "signed" if settings.signed else "UNSIGNED"
         store, spool = store_for(settings.store).location, spool_for(settings.spill, settings.store)
         store = store if spool is None else f"{store}, spill {spool.path}"
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
+        if not settings.signed:
+            logger.warning("%s", UNSIGNED[settings.allow_unsigned])

@@ -81,7 +81,7 @@ def hints_after(terminal: Terminal, *deliveries: Delivery) -> list[str]:
         ),
         (
             TUNNELLED,
-            "3 deliveries in a row were not from this machine: to take them, set WHEREBY_WEBHOOK_SECRET to the "
+            "3 deliveries in a row were not from a program on this machine: to take them, set WHEREBY_WEBHOOK_SECRET to the "
             "secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)",
         ),
         (
@@ -250,3 +250,12 @@ def test_the_handler_to_paste_needs_nothing_else(call: Call, tmp_path: Path, typ
     write(tmp_path, f"from whereby_trigger import Trigger\ntrigger = Trigger()\n\n{pasted(type)}\n")
     checked = [json.loads(line) for line in call("check", "--json", "--port", "0").stdout.splitlines()]
     assert [found["ok"] for found in checked if found["detail"].endswith(f" for {type}")] == [True]
+
+
+@pytest.mark.parametrize("delivery", [FIRED, TUNNELLED])
+def test_every_line_of_a_delivery_says_so_if_no_signature_is_checked(terminal: Terminal, delivery: Delivery) -> None:
+    DeliveryLog(signed=False).answered(delivery)
+    DeliveryLog(signed=True).answered(delivery)
+    unsigned, signed = lines(terminal)
+    assert unsigned.endswith("ms UNSIGNED")
+    assert "UNSIGNED" not in signed

@@ -175,3 +175,28 @@ def test_an_address_that_speaks_something_else_is_no_traceback(call: Call, serve
     assert ended.returncode == 1
     assert "cannot be posted to: SSLError" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("subdomain", ["../x", "evil.example/x?", "a.b", ""])
+def test_a_subdomain_that_is_no_host_label_is_a_wrong_call(call: Call, subdomain: str) -> None:
+    ended = call("send", "room.client.joined", "--subdomain", subdomain, "--url", "http://127.0.0.1:1/")
+    assert ended.returncode == 2
+    assert "--subdomain must be" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [["start"], ["check"], ["config"], ["dev", "--no-reload"]])
+def test_a_path_that_is_not_utf_8_is_a_wrong_call(tmp_path: Path, command: list[str]) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    ended = run(*command, "--path", "/\udcff", "--port", "0", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "--path must be UTF-8" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_is_sent_from_this_machine_without_a_secret_is_taken_and_called_unsigned(tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    with Process(whereby_trigger("dev", "--no-reload", "--port", "0"), cwd=tmp_path) as process:
+        url = f"http://127.0.0.1:{process.port()}/"
+        assert "set WHEREBY_WEBHOOK_SECRET" in process.line("UNSIGNED: no secret is set")
+        assert run("send", "room.client.joined", "--url", url, cwd=tmp_path).returncode == 0
+        assert '"unsigned": true' in process.line("room.client.joined")

@@ -107,7 +107,7 @@ def test_where_port_is_set_a_secret_or_an_explicit_permission_is_needed(tmp_path
     assert "set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's dashboard" in refused.stderr
     program = whereby_trigger("start", "--allow-unsigned", "--port", "0")
     with Process(program, cwd=tmp_path, env={"PORT": "0"}) as process:
-        assert "http://0.0.0.0:" in process.line("unsigned deliveries")
+        assert "http://0.0.0.0:" in process.line("UNSIGNED deliveries")
 
 
 def test_a_port_that_differs_from_PORT_is_warned_about(tmp_path: Path) -> None:  # noqa: N802
@@ -128,7 +128,7 @@ def test_on_a_terminal_lines_are_for_people(tmp_path: Path) -> None:
     line = next(line for line in shown.splitlines() if "fired" in line)
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d room\.client\.joined +acme\.whereby\.com/visit-1 +200 fired +"
-        r"predicate people returned True +[\d.]+ ms",
+        r"predicate people returned True +[\d.]+ ms UNSIGNED",
         line,
     )
 

@@ -4,15 +4,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import text
 
 from whereby_trigger import ConfigError
 from whereby_trigger.config import OPTIONS, Settings, resolve
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import room_of
 
 WRONG: dict[str, list[Any]] = {
     "port": ["", "http", "-1", "65536", "8080.5", "1e3", -1, 65_536, 80.0, True, b"80", [80]],
     "host": ["", "  ", 1, b"localhost"],
-    "path": ["", "hook", "/a?b", "/a#b", "/livez", "/readyz", "/a%20b", 1],
-    "subdomain": ["", " ", 1],
+    "path": ["", "hook", "/a?b", "/a#b", "/livez", "/readyz", "/a%20b", "/\udcff", "/a\ud83d", 1],
+    "subdomain": ["", " ", 1, "../x", "a.b", "evil.example/x?", "-a", "a-", "a_b", "é", "a" * 64, "a\udcff", "a\n.b"],
     "allow_unsigned": ["", "maybe", "2", 1, 0, [True]],
     "tolerance": ["", "soon", "0", "nan", "inf", "-5", 0, True, float("nan"), float("inf"), timedelta(0), [1]],
     "max_body": ["", "256k", "1023", 1023, 65 * 1024 * 1024, 2048.0, True],
@@ -98,3 +102,19 @@ def test_a_server_without_a_secret_listens_on_this_machine_only() -> None:
     assert read(secret="s").listen_host == "0.0.0.0"
     assert read(allow_unsigned=True).listen_host == "0.0.0.0"
     assert read(secret="s", host="127.0.0.1").listen_host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("subdomain", ["acme", "JoeBloggsInc", "a", "a-1", "9", "x" * 63])
+def test_a_subdomain_is_one_host_label(subdomain: str) -> None:
+    assert read(subdomain=f" {subdomain} ").subdomain == subdomain
+    assert room_of(webhook("room.client.joined", subdomain=subdomain)) is not None
+
+
+@given(text())
+def test_no_subdomain_is_taken_that_names_no_room(subdomain: str) -> None:
+    try:
+        taken = read(subdomain=subdomain).subdomain
+    except ConfigError:
+        return
+    assert taken is not None
+    assert room_of(webhook("room.client.joined", subdomain=taken)) is not None

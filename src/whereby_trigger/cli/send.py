@@ -10,7 +10,7 @@ from msgspec import Struct
 from whereby_trigger.cli.app import app_option, resolved
 from whereby_trigger.cli.output import FAILED, note
 from whereby_trigger.cli.post import Address, Signer, address_of, post
-from whereby_trigger.config import NAMES, Settings
+from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.errors import DecodeError
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import Webhook
@@ -64,6 +64,8 @@ def send(
 
     Exits with 0 if every answer was what it should be, else with 1.
     """
+    if overrides["subdomain"] is not None:
+        read_subdomain("--subdomain", overrides["subdomain"])
     built = _build(type, data, {name: value for name, value in overrides.items() if value is not None})
     settings = resolved(app, {"secret": secret}, needed=("secret",) if url else NAMES).settings
     address = address_of(url or _address_of_dev(settings))
