@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from whereby_trigger.ending import LastResort
+from whereby_trigger.files import many_files
 
 COLLECT_AFTER = 10_000
 """How many objects may be made and not freed before Python looks for circles among them.
@@ -25,7 +26,7 @@ def run(
     and then end with the process; with `to_the_end` so does whatever goes on when this has returned.
     """
     runner = asyncio.Runner(loop_factory=_loop_factory())
-    with _rare_collections(), LastResort(to_the_end) as last_resort, runner:
+    with many_files(), _rare_collections(), LastResort(to_the_end) as last_resort, runner:
         try:
             runner.run(serving)
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from whereby_trigger.assist.output import LONGEST
 from whereby_trigger.assist.process import KEPT, Exit, GuardedProcess
 from whereby_trigger.boot import boot_time
 from whereby_trigger.errors import AssistantError, UsageError
+from whereby_trigger.files import MOST, many_files
 
 pytestmark = pytest.mark.anyio
 
@@ -355,3 +357,18 @@ def descriptors() -> set[str]:
 def children() -> set[int]:
     """Return the process ids of this process's children, including dead ones that nobody waited for."""
     return {pid for pid, parent in parents().items() if parent == os.getpid()}
+
+
+async def test_an_assistant_may_open_as_many_files_as_our_shell_allowed_not_as_we() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = min(soft, 1000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        with many_files():
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, MOST), hard)
+            said = await said_by(["sh", "-c", "ulimit -Sn; env"])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (few, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert said[0] == str(few)
+    assert not [line for line in said if "GUARD" in line]

@@ -81,8 +81,8 @@ def hints_after(terminal: Terminal, *deliveries: Delivery) -> list[str]:
         ),
         (
             TUNNELLED,
-            "3 deliveries in a row were not from a program on this machine: to take them, set WHEREBY_WEBHOOK_SECRET to the "
-            "secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)",
+            "3 deliveries in a row were not from a program on this machine: to take them, set WHEREBY_WEBHOOK_SECRET "
+            "to the secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)",
         ),
         (
             ELSEWHERE,

@@ -30,6 +30,9 @@ KILL_EARLIER = 0.2
 LOOK_EVERY = 0.5
 LOOK_EVERY_WHEN_ENDING = 0.02
 
+FILES = "WHEREBY_TRIGGER_GUARD_FILES"
+"""The variable that says how many files the assistant may open, if not as many as we. It does not get to see it."""
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 CHILDREN = f"/proc/self/task/{os.getpid()}/children"
@@ -46,6 +49,15 @@ def prctl(option: int, value: int) -> bool:
         return bool(ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0)
     except Exception:
         return False
+
+
+def lower_limits(files: str) -> None:
+    """Have the assistant start with the limit of open files that our own process started with."""
+    if files:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), hard))
 
 
 def launch(program: list[str]) -> int:
@@ -232,6 +244,7 @@ def wakes_when_a_child_ends() -> int:
 
 
 def main(arguments: list[str]) -> None:
+    lower_limits(os.environ.pop(FILES, ""))  # noqa: TID251 - meant for the guard alone
     control, supervisor, deadline, grace = arguments[:4]
     guard = Guard(int(control), int(supervisor), float(deadline), float(grace))
     os.set_inheritable(int(control), False)

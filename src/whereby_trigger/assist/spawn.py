@@ -10,7 +10,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from whereby_trigger.files import default_files
+
 GUARD = Path(__file__).with_name("guard.py")
+
+FILES = "WHEREBY_TRIGGER_GUARD_FILES"
+"""The variable by which the guard is told how many files its assistant may open, if not as many as we."""
 
 
 class Spawned(Struct, frozen=True):
@@ -36,9 +41,10 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], deadline: float, grace: f
         stderr, their_stderr = _pipe(ours, theirs)
         kept, their_stdout = _pipe(ours, theirs) if stdout else (None, subprocess.DEVNULL)
         told = (their_control, os.getpid(), float(deadline), float(grace))
+        files = default_files()
         popen = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD), *map(str, told), *argv],
-            env=dict(env),
+            env=dict(env) if files is None else {**env, FILES: str(files)},
             stdin=their_stdin,
             stdout=their_stdout,
             stderr=their_stderr,

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -443,6 +445,7 @@ class Server(uvicorn.Server):
         self.crowd = Crowd()
         self.server_state = self.crowd
         self._listener = listener
+        _SERVERS.add(self)
         self._serving: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -483,3 +486,30 @@ class Server(uvicorn.Server):
         # uvicorn would cancel what serves them, and answer 500 with a traceback in the log.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+    def descriptors(self) -> Iterator[int]:
+        """List the descriptors of the socket that is listened on and of every connection."""
+        yield self._listener.fileno()
+        for connection in self.crowd.connections:
+            yield connection.transport.get_extra_info("socket").fileno()
+
+
+_SERVERS: "weakref.WeakSet[Server]" = weakref.WeakSet()
+
+
+def _leave_sockets_to_the_parent() -> None:
+    """Let go of a server's sockets in a process that was forked off, such as a ProcessPoolExecutor's.
+
+    Otherwise it keeps them open when its parent is killed: the port stays taken, and senders wait for an answer. Their
+    numbers stay in use, so that nothing in this copy of the parent closes a file of somebody else's by one.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for server in list(_SERVERS):
+        for descriptor in server.descriptors():
+            if descriptor >= 0:
+                os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_sockets_to_the_parent)
