@@ -6,6 +6,7 @@ from time import monotonic
 from whereby_trigger.decide import Queued
 from whereby_trigger.receive import Delivery
 from whereby_trigger.store import Decision, State
+from whereby_trigger.texts import printable
 from whereby_trigger.webhook import WEBHOOK_CLASSES
 
 logger = logging.getLogger("whereby_trigger.deliveries")
@@ -90,7 +91,7 @@ class DeliveryLog:
 
     def decided(self, queued: Queued, decision: Decision) -> None:
         """Log a delivery whose webhook is decided now."""
-        if logger.isEnabledFor(logging.INFO):
+        if logger.isEnabledFor(logging.INFO) or decision.state is State.FAILED:
             room = None if queued.room is None else queued.room.key
             delivery = Delivery(200, decision.reason, queued.webhook.type, room, decision.id, decision=decision.state)
             delivery.seconds = monotonic() - queued.started
@@ -147,7 +148,8 @@ def handler_for(type: str) -> str:
 
 
 def _log(delivery: Delivery, signed: bool) -> None:
-    level = logging.INFO if delivery.status == 200 else logging.WARNING
+    in_order = delivery.status == 200 and delivery.decision != State.FAILED
+    level = logging.INFO if in_order else logging.WARNING
     if not logger.isEnabledFor(level):
         return
     fields = {
@@ -165,8 +167,11 @@ def _log(delivery: Delivery, signed: bool) -> None:
         fields["skew_s"] = round(delivery.skew, 1)
     type, room = _on_one_line(delivery.type) or "-", delivery.room or "-"
     decision, reason = delivery.decision or "-", _on_one_line(_with_skew(delivery))
-    mark, extra = "" if signed else " UNSIGNED", {"delivery": fields}
-    logger.log(level, LINE, type, room, delivery.status, decision, reason, fields["ms"], mark, extra=extra)
+    mark = "" if signed else " UNSIGNED"
+    texts = (type, printable(room), delivery.status, decision, reason, fields["ms"], mark)
+    # Not by `logger.log`, which would look for its caller, and take as long for that as for all else.
+    place = __file__, _log.__code__.co_firstlineno, LINE, texts, None, "_log", {"delivery": fields}
+    logger.handle(logger.makeRecord(logger.name, level, *place))
 
 
 def _with_skew(delivery: Delivery) -> str:
@@ -176,4 +181,4 @@ def _with_skew(delivery: Delivery) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

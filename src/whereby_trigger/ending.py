@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from whereby_trigger.boot import boot_time
+from whereby_trigger.stderr import say_last
 
 AT_LEAST = 1.0
 """Seconds that are given to what winds down, even where the drain before took all of its time."""
@@ -51,20 +53,24 @@ class LastResort:
 
 
 def _end_process(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
-    speaker = threading.Thread(target=_say_what_runs, args=(loop, error), daemon=True)
-    speaker.start()
-    speaker.join(SAY_WITHIN)
-    os._exit(0 if error is None else 1)
+    try:
+        # Apart, so that whoever does not read one of them keeps the other from nobody.
+        acts = [threading.Thread(target=_say_what_runs, args=(loop, error), daemon=True)]
+        acts += [threading.Thread(target=act, daemon=True) for act in (sys.stdout.flush, logging.shutdown)]
+        over = time.monotonic() + SAY_WITHIN
+        for act in acts:
+            act.start()
+        for act in acts:
+            act.join(max(0.0, over - time.monotonic()))
+    finally:
+        # Even where no thread can be started.
+        os._exit(0 if error is None else 1)
 
 
 def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
-    if error is not None:
-        traceback.print_exception(error)
+    raised = "" if error is None else "".join(traceback.format_exception(error))
     runs = ", ".join(sorted(set(_what_runs(loop)))) or "no function of yours"
-    sys.stderr.write(f"whereby-trigger: ended while this still ran: {runs}\n")
-    sys.stderr.flush()
-    sys.stdout.flush()
-    logging.shutdown()
+    say_last(f"{raised}whereby-trigger: ended while this still ran: {runs}\n")
 
 
 def _what_runs(loop: asyncio.AbstractEventLoop) -> Iterator[str]:

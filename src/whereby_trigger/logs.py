@@ -4,13 +4,20 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TextIO
 
 from whereby_trigger.config import wants_colour
+from whereby_trigger.stderr import LineWriter, in_words, writer_of
+from whereby_trigger.texts import printable
 
 ROOT = "whereby_trigger"
 SERVER = "uvicorn"
 ASSISTANT = "whereby_trigger.assistant"
+DELIVERIES = "whereby_trigger.deliveries"
+
+DELIVERY_SIZE = 512
+"""Characters that a delivery's line is taken for before it is made."""
 
 GREEN, YELLOW, RED, DIM = "32", "33", "31", "2"
 COLOURS = {"fired": GREEN, "notified": GREEN, "failed": RED, "quarantined": RED}
@@ -29,7 +36,8 @@ class PlainFormatter(logging.Formatter):
         plain = delivery is not None or record.levelno <= logging.INFO
         mark = "" if plain else f"{record.levelname.lower()}: "
         text = "\n".join([record.getMessage(), *_traced(self, record).values()])
-        line = f"{clock} {mark}{_printable(text)}"
+        shown = printable(text, keep="\n")
+        line = f"{clock} {mark}{shown}"
         colour = _colour_of(record, delivery) if self._coloured else None
         return line if colour is None else f"\x1b[{colour}m{line}\x1b[0m"
 
@@ -49,14 +57,47 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class QueueingHandler(logging.Handler):
+    """Hand each record's line to a writer that has a thread of its own: to log never waits for the log's reader."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        writer.note = self._note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.name == DELIVERIES:
+                # What its line is made of never changes, so that the thread can make it.
+                self._writer.put(partial(self._line, record), DELIVERY_SIZE)
+            else:
+                line = self._line(record)
+                self._writer.put(line, len(line))
+        except RecursionError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until what was logged is written, at most a second."""
+        self._writer.flush()
+
+    def _line(self, record: logging.LogRecord) -> str:
+        return self.format(record) + "\n"
+
+    def _note(self, dropped: int) -> str:
+        return self._line(logging.LogRecord(ROOT, logging.WARNING, __file__, 0, in_words(dropped), None, None))
+
+
 def configure(stream: TextIO | None = None) -> None:
     """Send our log to a stream, standard error by default, unless the program has configured logging itself."""
     root = logging.getLogger(ROOT)
     if root.handlers or logging.getLogger().handlers:
         return
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(PlainFormatter(coloured=wants_colour()) if stream.isatty() else JsonFormatter())
+    handler = QueueingHandler(writer_of(stream))
+    on_terminal = stream is not None and stream.isatty()
+    handler.setFormatter(PlainFormatter(coloured=wants_colour()) if on_terminal else JsonFormatter())
     root.setLevel(logging.INFO)
     for logger in (root, logging.getLogger(SERVER)):
         logger.addHandler(handler)
@@ -79,8 +120,3 @@ def _colour_of(record: logging.LogRecord, delivery: dict[str, Any] | None) -> st
     if delivery is None:
         return YELLOW if record.levelno > logging.INFO else None
     return COLOURS.get(delivery["decision"], DIM if delivery["answer"] == 200 else YELLOW)
-
-
-def _printable(text: str) -> str:
-    """Show what would steer a terminal as its escape: a webhook's type may be any text."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

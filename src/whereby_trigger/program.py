@@ -9,6 +9,7 @@ from typing import Any
 
 from whereby_trigger.ending import LastResort
 from whereby_trigger.files import many_files
+from whereby_trigger.stderr import never_awaited
 
 COLLECT_AFTER = 10_000
 """How many objects may be made and not freed before Python looks for circles among them.
@@ -26,7 +27,8 @@ def run(
     and then end with the process; with `to_the_end` so does whatever goes on when this has returned.
     """
     runner = asyncio.Runner(loop_factory=_loop_factory())
-    with many_files(), _rare_collections(), LastResort(to_the_end) as last_resort, runner:
+    quiet_end = never_awaited(to_the_end)
+    with many_files(), _rare_collections(), quiet_end, LastResort(to_the_end) as last_resort, runner:
         try:
             runner.run(serving)
         finally:

@@ -28,6 +28,7 @@ from whereby_trigger.mounting import Mounted
 from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import Edge, Rules, bind
 from whereby_trigger.running import Running
+from whereby_trigger.stderr import fill_closed_descriptors
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store, every_room
 from whereby_trigger.stores import InUse, spool_for, store_for, usable
 from whereby_trigger.testing.in_process import TestingTrigger
@@ -234,6 +235,7 @@ class Trigger:
                 "start() blocks, but an event loop is running here: write `await trigger.serve()`, "
                 "or `async with trigger:` to go on beside it"
             )
+        fill_closed_descriptors()
         logs.configure()
         if not self.emitter.events() and self._registered.assistant is None:
             warnings.warn(

@@ -1,6 +1,7 @@
 """The supervisor on a real store: one assistant in each room, restarted, stopped, drained and handed over."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +154,20 @@ async def test_one_that_raises_is_started_three_more_times_and_then_has_failed(s
 
 
 @pytest.mark.usefixtures("at_once")
+async def test_a_run_that_failed_is_a_warning_and_one_that_failed_for_good_an_error(
+    store: Stores, at_once: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(session: Session) -> None:
+        raise ValueError
+
+    caplog.set_level(logging.INFO, "whereby_trigger.assist")
+    async with Supervised(store(), fails) as one:
+        await one.ask()
+        await one.reaches(FAILED)
+    levels = [record.levelname for record in caplog.records if "raised ValueError" in record.getMessage()]
+    assert levels == ["WARNING", "WARNING", "WARNING", "ERROR"]
+
+
 async def test_a_room_that_has_failed_can_be_started_by_hand(store: Stores) -> None:
     attempts = []
 

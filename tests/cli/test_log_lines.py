@@ -41,17 +41,24 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    shown = Terminal()
-    logs.configure(shown)
-    yield shown
+    stream = Terminal()
+    logs.configure(stream)
+    yield stream
     for logger in (ours, server):
         logger.handlers.clear()
         logger.propagate = True
 
 
+def shown(terminal: Terminal) -> str:
+    """Return what has been logged so far: a thread writes it."""
+    for handler in logging.getLogger(logs.ROOT).handlers:
+        handler.flush()
+    return terminal.getvalue()
+
+
 def lines(terminal: Terminal) -> list[str]:
     """Give the lines without their colours and times."""
-    plain = re.sub(r"\x1b\[[0-9]*m", "", terminal.getvalue())
+    plain = re.sub(r"\x1b\[[0-9]*m", "", shown(terminal))
     return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in plain.splitlines()]
 
 
@@ -168,7 +175,24 @@ def test_colours_tell_what_became_of_a_delivery(terminal: Terminal) -> None:
     log = DeliveryLog()
     for delivery in (FIRED, FORGED, Delivery(200, "", decision="failed"), Delivery(200, "a duplicate")):
         log.answered(delivery)
-    assert re.findall(r"\x1b\[([0-9]+)m\d", terminal.getvalue()) == [logs.GREEN, logs.YELLOW, logs.RED, logs.DIM]
+    assert re.findall(r"\x1b\[([0-9]+)m\d", shown(terminal)) == [logs.GREEN, logs.YELLOW, logs.RED, logs.DIM]
+
+
+@pytest.mark.parametrize(
+    ("delivery", "level"),
+    [
+        (FIRED, "INFO"),
+        (FORGED, "WARNING"),
+        (Delivery(200, "predicate f raised ValueError", "room.client.joined", decision="failed"), "WARNING"),
+    ],
+)
+def test_what_failed_or_was_refused_is_a_warning_and_nothing_else_is(
+    caplog: pytest.LogCaptureFixture, delivery: Delivery, level: str
+) -> None:
+    caplog.set_level(logging.INFO, "whereby_trigger.deliveries")
+    DeliveryLog().answered(delivery)
+    (record,) = caplog.records
+    assert (record.levelname, record.filename) == (level, "deliveries.py")
 
 
 def test_a_type_can_neither_steer_the_terminal_nor_forge_a_line(terminal: Terminal) -> None:

@@ -21,8 +21,11 @@ ADDRESS = re.compile(r"http://[^/ ]+:([0-9]+)/")
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give this process's environment without any setting of ours or of PostgreSQL's, and `extra` on top."""
-    ours = ("WHEREBY", "PG", "PORT", "NO_COLOR", "FORCE_COLOR")
+    """Give this process's environment without any setting of ours or of PostgreSQL's, and `extra` on top.
+
+    Without PYTHONUNBUFFERED as well: `print` would write a line in parts, and a line of the log come between them.
+    """
+    ours = ("WHEREBY", "PG", "PORT", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | dict(extra or {})
 
 

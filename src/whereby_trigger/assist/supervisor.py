@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from whereby_trigger.assist.follow import HANDED_OVER, End, How, follow
+from whereby_trigger.assist.follow import HANDED_OVER, End, Following, How, follow
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store import RoomMove, RoomState, Store
+from whereby_trigger.store import Room, RoomMove, RoomState, Store
 from whereby_trigger.texts import fit_for_stores
 
 logger = logging.getLogger("whereby_trigger.assist")
@@ -135,8 +135,7 @@ class Supervisor:
         end = _storable(_end_of(launched))
         del self._runs[room.key]
         following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
-        level = logging.WARNING if following.state is RoomState.FAILED else logging.INFO
-        logger.log(level, "room %s %s: %s", room.key, following.state, following.reason)
+        logger.log(_level(following, room), "room %s %s: %s", room.key, following.state, following.reason)
         move = RoomMove(
             id=room.id,
             state=following.state,
@@ -209,6 +208,12 @@ def _end_of(launched: "asyncio.Task[End]") -> End:
     if error is not None:
         return End(How.RAISED, f"not launched: {type(error).__name__}", errors=(str(error),))
     return launched.result()
+
+
+def _level(following: Following, room: Room) -> int:
+    if following.state is RoomState.FAILED:
+        return logging.ERROR
+    return logging.WARNING if following.restarts > room.restarts else logging.INFO
 
 
 def _storable(end: End) -> End:

@@ -1,11 +1,11 @@
 """The watchdog: a thread that ends the process when a deadline passes that the event loop should have kept."""
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 
 from whereby_trigger.boot import boot_time
+from whereby_trigger.stderr import say_last
 
 LOOK = 0.1
 EXIT_CODE = 70
@@ -49,6 +49,7 @@ class Watchdog:
 
 
 def _end_process(name: str) -> None:
-    sys.stderr.write(f"whereby-trigger: ended, user code did not return by the deadline of {name}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_CODE)
+    try:
+        say_last(f"whereby-trigger: ended, user code did not return by the deadline of {name}\n")
+    finally:
+        os._exit(EXIT_CODE)

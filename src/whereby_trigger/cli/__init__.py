@@ -13,13 +13,13 @@ from whereby_trigger.cli.output import (
     INTERRUPTED,
     drop_unwritten_output,
     escape_what_cannot_be_encoded,
-    open_closed_streams,
     show_error,
 )
 from whereby_trigger.cli.send import send
 from whereby_trigger.cli.serve import start
 from whereby_trigger.cli.settings import config
 from whereby_trigger.errors import TriggerError
+from whereby_trigger.stderr import fill_closed_descriptors
 
 NAME = "whereby-trigger"
 
@@ -48,7 +48,7 @@ for command in (dev, start, send, events, assistants, check, config, db):
 
 def main() -> None:
     """Run the command line; exits with 2 for a wrong call, 1 for an operation that failed or output that got lost."""
-    open_closed_streams()
+    fill_closed_descriptors()
     escape_what_cannot_be_encoded()
     try:
         code = commands.main(prog_name=NAME, standalone_mode=False)

@@ -11,7 +11,7 @@ import click
 from whereby_trigger.assist import request_for
 from whereby_trigger.cli.app import app_argument, app_option
 from whereby_trigger.cli.events import LIMIT, json_option, store_option
-from whereby_trigger.cli.output import Failed, note, printable, show_objects, show_table
+from whereby_trigger.cli.output import Failed, note, show_lines, show_objects, show_table
 from whereby_trigger.cli.records import local, utc
 from whereby_trigger.cli.stores import changed, looked_into, settings_with_store
 from whereby_trigger.store import Room, RoomClaim, RoomState, every_room
@@ -69,7 +69,7 @@ def show(room_url: str, app: str | None, store: str | None, as_json: bool) -> No
     if as_json:
         show_objects([_as_full_object(room)])
     else:
-        click.echo(_as_text(room))
+        show_lines(*_as_lines(room))
 
 
 @assistants.command()
@@ -79,7 +79,7 @@ def show(room_url: str, app: str | None, store: str | None, as_json: bool) -> No
 def start(room_url: str, app: str | None, store: str | None) -> None:
     """Ask for an assistant in a room by hand; a trigger that runs on the same store starts it."""
     room = room_from_url(room_url)
-    click.echo(f"{room.key} {_claimed(asyncio.run(_request(settings_with_store(app, store).store, room_url)))}")
+    show_lines(f"{room.key} {_claimed(asyncio.run(_request(settings_with_store(app, store).store, room_url)))}")
 
 
 @assistants.command()
@@ -92,7 +92,7 @@ def stop(room_url: str, app: str | None, store: str | None) -> None:
     state = asyncio.run(_stop(settings_with_store(app, store).store, key))
     if state is None:
         raise Failed(f"{key} has no assistant, and waits for none: see `assistants list`")
-    click.echo(f"{key} {_stopped(state)}")
+    show_lines(f"{key} {_stopped(state)}")
 
 
 async def _listed(url: str, state: str | None, limit: int) -> list[Room]:
@@ -180,7 +180,7 @@ def _as_full_object(room: Room) -> dict[str, Any]:
     return _as_object(room) | {"url": room.url, "restarts": room.restarts, "errors": list(room.errors)}
 
 
-def _as_text(room: Room) -> str:
+def _as_lines(room: Room) -> list[str]:
     fields = [
         ("room", room.key),
         ("state", room.state),
@@ -192,6 +192,5 @@ def _as_text(room: Room) -> str:
         ("since", local(room.since)),
         ("webhook", room.webhook or "by hand"),
     ]
-    lines = [f"{name:<11} {printable(value)}" for name, value in fields]
-    errors = [printable(line) for error in room.errors for line in ("", *error.splitlines())]
-    return "\n".join(lines + errors)
+    errors = [line for error in room.errors for line in ("", *error.splitlines())]
+    return [*(f"{name:<11} {value}" for name, value in fields), *errors]

@@ -7,6 +7,7 @@ import click
 
 from whereby_trigger.cli.app import app_argument
 from whereby_trigger.cli.events import store_option
+from whereby_trigger.cli.output import show_lines
 from whereby_trigger.cli.records import local
 from whereby_trigger.cli.stores import changed, settings_with_store
 from whereby_trigger.stores import store_for
@@ -26,7 +27,7 @@ def migrate(app: str | None, store: str | None) -> None:
     applied = asyncio.run(opened.migrate())
     numbers = ", ".join(map(str, applied))
     did = f"applied migrations {numbers}" if applied else "nothing to do, its schema is up to date"
-    click.echo(f"{opened.location}: {did}")
+    show_lines(f"{opened.location}: {did}")
 
 
 @db.command("prune")
@@ -45,7 +46,7 @@ def prune(app: str | None, store: str | None, older_than: float | None) -> None:
     before = max(0.0, time.time() - (settings.retention if older_than is None else older_than))
     forgotten = asyncio.run(_prune(settings.store, before))
     webhooks = "webhook" if forgotten == 1 else "webhooks"
-    click.echo(f"{store_for(settings.store).location}: forgot {forgotten} {webhooks} received before {local(before)}")
+    show_lines(f"{store_for(settings.store).location}: forgot {forgotten} {webhooks} received before {local(before)}")
 
 
 async def _prune(url: str, before: float) -> int:

@@ -8,11 +8,12 @@ from urllib.parse import quote
 import click
 
 from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.output import Failed, note, show_objects, show_table
-from whereby_trigger.cli.records import HEADER, as_full_object, as_object, as_row, as_text
+from whereby_trigger.cli.output import Failed, note, show_lines, show_objects, show_table
+from whereby_trigger.cli.records import HEADER, as_full_object, as_lines, as_object, as_row
 from whereby_trigger.cli.stores import changed, looked_into, settings_with_store
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.store import Query, Record, State, Store
+from whereby_trigger.texts import printable
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
 
 LIMIT = 50
@@ -69,7 +70,7 @@ def show(id: str, app: str | None, store: str | None, as_json: bool) -> None:
     if as_json:
         show_objects([as_full_object(record)])
     else:
-        click.echo(as_text(record))
+        show_lines(*as_lines(record))
 
 
 @events.command()
@@ -98,7 +99,7 @@ def replay(
     if as_json:
         show_objects({"id": id} for id in replayed)
     else:
-        click.echo("\n".join(replayed), nl=bool(replayed))
+        show_lines(*replayed)
     note(_replayed(len(replayed)))
 
 
@@ -126,7 +127,8 @@ async def _resolve(store: Store, prefix: str) -> Record:
     if not found:
         raise Failed(f"no webhook in {store.location} has an id that begins with {prefix!r}: see `events list`")
     if len(found) > 1:
-        raise Failed(f"several ids begin with {prefix!r}, {found[0].id} and {found[1].id} among them: give more of it")
+        first, second, *_ = (printable(record.id) for record in found)
+        raise Failed(f"several ids begin with {prefix!r}, {first} and {second} among them: give more of it")
     return found[0]
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import click
 
 from whereby_trigger.errors import StoreUnavailable, UsageError
+from whereby_trigger.texts import printable
 
 LAST_COLUMN = 24
 """Characters that the last column of a table keeps, however narrow the terminal is."""
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
-STDOUT, STDERR = 1, 2
 CANNOT_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 """What a write to an open stream fails with; all that we open ourselves names its file in the error."""
 
@@ -35,17 +35,6 @@ def escape_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def open_closed_streams() -> None:
-    """Let each standard stream that is closed lead nowhere, so that no file or socket gets its number."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        continue
-    os.close(descriptor)
-    if sys.stdout is None:
-        sys.stdout = open(STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end
-    if sys.stderr is None:
-        sys.stderr = open(STDERR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def drop_unwritten_output() -> None:
@@ -67,7 +56,7 @@ def show_error(error: Exception) -> int:
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if isinstance(error, OSError) and error.filename is None and error.errno in CANNOT_BE_WRITTEN:
         message = f"standard output cannot be written, what was to be printed is lost: {error.strerror}"
-    lines = [wrapped(line) for line in f"Error: {message}".splitlines()]
+    lines = [wrapped(printable(line)) for line in f"Error: {message}".splitlines()]
     if isinstance(error, click.UsageError) and error.ctx is not None:
         lines.append(f"Try '{error.ctx.command_path} --help'.")
     _say("\n".join(lines))
@@ -79,13 +68,19 @@ def show_error(error: Exception) -> int:
 
 def note(text: str) -> None:
     """Print a remark to standard error, where it does not mix with what a program may read."""
-    _say(wrapped(text))
+    _say(wrapped(printable(text)))
 
 
 def _say(text: str) -> None:
     """Print to standard error; what cannot be said there can be said nowhere, and is no reason to fail."""
     with suppress(OSError):
         click.echo(text, err=True)
+
+
+def show_lines(*lines: str) -> None:
+    """Print lines to standard output; what would break one is shown as its escape."""
+    for line in lines:
+        click.echo(printable(line))
 
 
 def wrapped(text: str) -> str:
@@ -116,11 +111,6 @@ def show_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = Non
     for line in lines:
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo(text.rstrip())
-
-
-def printable(text: str) -> str:
-    """Show the characters that would steer a terminal, or break a line, as their escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _show_broken(rows: Sequence[Sequence[str]], header: Sequence[str] | None, widths: Sequence[int]) -> None:

@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from whereby_trigger.cli.output import printable
 from whereby_trigger.store import Record
 
 HEADER = ("received", "id", "type", "room", "state", "reason")
@@ -48,8 +47,8 @@ def as_full_object(record: Record) -> dict[str, Any]:
     }
 
 
-def as_text(record: Record) -> str:
-    """Give everything, for a person."""
+def as_lines(record: Record) -> list[str]:
+    """Return everything, for a person."""
     fields = [
         ("id", record.id),
         ("type", record.type or "-"),
@@ -63,8 +62,7 @@ def as_text(record: Record) -> str:
         ("replica", record.owner or "-"),
         *(("error", error) for error in record.errors),
     ]
-    lines = [f"{name:<11} {printable(value)}" for name, value in fields]
-    return "\n".join([*lines, "", *map(printable, _pretty(record.body).splitlines())])
+    return [*(f"{name:<11} {value}" for name, value in fields), "", *_pretty(record.body).splitlines()]
 
 
 def utc(moment: float) -> str:

@@ -8,7 +8,7 @@ import click
 from msgspec import Struct
 
 from whereby_trigger.cli.app import app_option, resolved
-from whereby_trigger.cli.output import FAILED, note
+from whereby_trigger.cli.output import FAILED, note, show_lines
 from whereby_trigger.cli.post import Address, Signer, address_of, post
 from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.errors import DecodeError
@@ -120,7 +120,7 @@ def _signer(settings: Settings, forgery: Forgery) -> Signer | None:
 
 def _deliver(address: Address, built: Webhook, signer: Signer | None) -> int:
     answer = post(address, built.raw, signer)
-    click.echo(f"{answer.status} {answer.phrase}  {built.type}  {built.id}  {answer.seconds * 1000:.1f} ms")
+    show_lines(f"{answer.status} {answer.phrase}  {built.type}  {built.id}  {answer.seconds * 1000:.1f} ms")
     return answer.status
 
 

@@ -1,0 +1,349 @@
+"""Standard error, written so that nobody waits for its reader: not the event loop, and no last resort."""
+
+import atexit
+import contextlib
+import io
+import os
+import select
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple, TextIO
+
+MOST_LINES: Final = 4096
+MOST_CHARACTERS: Final = 2 * 1024 * 1024
+"""How many lines wait to be written, and of how many characters in all."""
+
+WHOLE: Final = 4096
+"""Bytes that a pipe takes in one piece (PIPE_BUF), so that lines of several processes do not tear each other."""
+
+FLUSH_WITHIN: Final = 1.0
+"""Seconds that an end waits for what was logged before it."""
+
+DESCRIPTORS: Final = (0, 1, 2)
+
+Line = str | Callable[[], str]
+"""A text that ends in a newline, or what makes one: the writing thread calls it."""
+
+
+class _Waiting(NamedTuple):
+    line: Line
+    size: int
+    stands_for: int
+    written: threading.Event | None = None
+
+
+class LineWriter:
+    """Write lines to a stream in a thread of its own.
+
+    What does not fit, or cannot be written, is dropped and counted; `note` makes the line that says how many were.
+    Any thread may call it, at any time, from a signal handler too: it never raises and never waits for the reader.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self.note: Callable[[int], str] = _note
+        self._stalled = False
+        self._begin_empty()
+        self._direct = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped that no line has told of yet."""
+        return self._dropped
+
+    def put(self, line: Line, size: int) -> None:
+        """Have a line of about `size` characters written, or drop it where too many wait."""
+        if self._direct:
+            self._write_at_once(line)
+            return
+        with self._lock:
+            if self._queue and (len(self._queue) >= MOST_LINES or self._size + size > MOST_CHARACTERS):
+                self._dropped += 1
+                return
+            self._tell_dropped()
+            self._queue.append(_Waiting(line, size, 1))
+            self._size += size
+            self._wake()
+
+    def flush(self, within: float = FLUSH_WITHIN) -> bool:
+        """Wait at most `within` seconds until all lines before are written or dropped; return whether they are.
+
+        A reader that was waited for in vain is waited for again once it has read something.
+        """
+        if self._direct or threading.current_thread() is self._thread:
+            return True
+        written = threading.Event()
+        with self._lock:
+            self._tell_dropped()
+            self._queue.append(_Waiting("", 0, 0, written))
+            writes = self._wake()
+            within = 0.0 if self._stalled else within
+        done = writes and written.wait(within)
+        self._stalled = writes and not done
+        return done
+
+    def _begin_empty(self) -> None:
+        # Reentrant: a signal handler, or a finalizer, may log while its thread is in here.
+        self._lock = threading.RLock()
+        self._queue: deque[_Waiting] = deque()
+        self._size = self._dropped = 0
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._awake = False
+        self._stalled = False
+        self._thread: threading.Thread | None = None
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self._queue.append(_Waiting(lambda: self.note(dropped), 0, dropped))
+
+    def _wake(self) -> bool:
+        """Have the thread look at the queue; return whether there is a thread."""
+        if self._thread is None and not self._start_thread():
+            return False
+        if not self._awake:
+            self._awake = True
+            self._wakes.put(None)
+        return True
+
+    def _start_thread(self) -> bool:
+        self._thread = threading.Thread(target=self._run, name="whereby-trigger-log", daemon=True)
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError):
+            # The system has no thread left for us. The lines wait, and the next one tries again.
+            self._thread = None
+            return False
+        return True
+
+    def _run(self) -> None:
+        while True:
+            self._wakes.get()
+            while batch := self._take():
+                self._write_batch(batch)
+
+    def _take(self) -> list[_Waiting]:
+        """Take the lines that fill one piece; none, and no wakefulness, where no more are to be written now."""
+        batch: list[_Waiting] = []
+        size = 0
+        with self._lock:
+            while self._queue and (not batch or size + self._queue[0].size <= WHOLE):
+                waiting = self._queue.popleft()
+                size += waiting.size
+                batch.append(waiting)
+            self._size -= size
+            self._awake = bool(batch)
+        return batch
+
+    def _write_batch(self, batch: list[_Waiting]) -> None:
+        lost, written = 0, False
+        for piece, lines in self._pieces(batch):
+            try:
+                self._write(piece)
+                written = True
+            except Exception:
+                lost += lines
+        with self._lock:
+            self._dropped += lost
+            if written:
+                self._stalled = False
+            if written and not lost and not self._queue:
+                # Nothing more may ever be logged, that would tell of those that were dropped.
+                self._tell_dropped()
+        for waiting in batch:
+            if waiting.written is not None:
+                waiting.written.set()
+
+    def _pieces(self, batch: list[_Waiting]) -> list[tuple[bytes, int]]:
+        """Make the lines, and join them as far as they fit in one piece; each piece with its number of lines."""
+        pieces: list[tuple[bytes, int]] = []
+        for waiting in batch:
+            try:
+                data = self._encoded(waiting.line)
+            except Exception:
+                with self._lock:
+                    self._dropped += waiting.stands_for
+                continue
+            if pieces and len(pieces[-1][0]) + len(data) <= WHOLE:
+                before, lines = pieces.pop()
+                pieces.append((before + data, lines + waiting.stands_for))
+            else:
+                pieces.append((data, waiting.stands_for))
+        return pieces
+
+    def _encoded(self, line: Line) -> bytes:
+        text = line if isinstance(line, str) else line()
+        return text.encode(getattr(self.stream, "encoding", None) or "utf-8", "backslashreplace")
+
+    def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        descriptor = _descriptor_of(self.stream)
+        if descriptor is None:
+            if self.stream is None:
+                raise OSError("there is no standard error")
+            self.stream.write(data.decode(getattr(self.stream, "encoding", None) or "utf-8"))
+            self.stream.flush()
+            return
+        while data:
+            try:
+                data = data[os.write(descriptor, data) :]
+            except BlockingIOError:
+                # Whoever shares the descriptor made it non-blocking.
+                _await_room(descriptor, None)
+
+    def _forked(self) -> None:
+        """Go on in a forked child, which has none of our threads, no loop of ours, and may end without notice."""
+        self._begin_empty()
+        self._direct = True
+
+    def _write_at_once(self, line: Line) -> None:
+        descriptor = _descriptor_of(self.stream)
+        with contextlib.suppress(Exception):
+            if descriptor is None or _await_room(descriptor, FLUSH_WITHIN):
+                self._write(self._encoded(line))
+
+
+class StandardError(io.TextIOBase):
+    """Stand in for `sys.stderr`: what is written waits for nobody, line by line for each thread."""
+
+    def __init__(self, writer: LineWriter, stream: TextIO) -> None:
+        self.writer = writer
+        self._stream = stream
+        self._begun: dict[int, str] = {}
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        thread = threading.get_ident()
+        whole, newline, rest = (self._begun.pop(thread, "") + text).rpartition("\n")
+        if newline:
+            self.writer.put(whole + newline, len(whole) + 1)
+        if rest:
+            self._begun[thread] = rest
+        if len(rest) > WHOLE:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what this thread has begun; it is written soon, which is not waited for."""
+        if begun := self._begun.pop(threading.get_ident(), ""):
+            self.writer.put(begun, len(begun))
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self._stream.errors
+
+    @property
+    def buffer(self) -> Any:
+        return self._stream.buffer
+
+    def close(self) -> None:
+        """Hand on what was begun: the stream belongs to the interpreter."""
+        self.flush()
+
+
+def writer_of(stream: TextIO | None) -> LineWriter:
+    """Return the one writer of a stream."""
+    if isinstance(stream, StandardError):
+        return stream.writer
+    if _Last.writer is None or _Last.writer.stream is not stream:
+        _Last.writer = LineWriter(stream)
+    return _Last.writer
+
+
+@contextmanager
+def never_awaited(to_the_end: bool) -> Iterator[None]:
+    """Make `sys.stderr` wait for nobody, for as long as a `with` block; with `to_the_end` until the process ends.
+
+    Warnings, tracebacks, and what Python logs where nobody configured logging then hold up no event loop either.
+    """
+    before = sys.stderr
+    if before is None or isinstance(before, StandardError):
+        yield
+        return
+    writer = writer_of(before)
+    ours = sys.stderr = StandardError(writer, before)
+    if to_the_end:
+        atexit.register(writer.flush)
+    try:
+        yield
+    finally:
+        if not to_the_end:
+            ours.flush()
+            writer.flush()
+            if sys.stderr is ours:
+                sys.stderr = before
+
+
+def say_last(text: str) -> None:
+    """Write last words after what waits to be written, and wait for that at most FLUSH_WITHIN seconds."""
+    writer = writer_of(sys.stderr)
+    writer.put(text, len(text))
+    writer.flush()
+
+
+def fill_closed_descriptors() -> None:
+    """Lead each standard stream that was closed before the start to nowhere.
+
+    Otherwise the next socket or file gets its number, and then whatever a library or a child prints there.
+    """
+    for descriptor in DESCRIPTORS:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False))
+
+
+class _Last:
+    writer: LineWriter | None = None
+
+
+def _note(dropped: int) -> str:
+    return f"whereby-trigger: {in_words(dropped)}\n"
+
+
+def in_words(dropped: int) -> str:
+    """Say how many lines are missing, and why."""
+    lines = "1 log line was" if dropped == 1 else f"{dropped} log lines were"
+    return f"{lines} dropped: the reader of standard error is slow, stalled or gone"
+
+
+def _descriptor_of(stream: TextIO | None) -> int | None:
+    # On Windows a console takes text, and no bytes of UTF-8.
+    if stream is None or sys.platform == "win32":
+        return None
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _await_room(descriptor: int, within: float | None) -> bool:
+    """Wait until a descriptor takes a piece, at most `within` seconds; return whether it does."""
+    looked_at = select.poll()
+    looked_at.register(descriptor, select.POLLOUT)
+    return bool(looked_at.poll(None if within is None else within * 1000))
