@@ -155,7 +155,7 @@ async def test_one_that_raises_is_started_three_more_times_and_then_has_failed(s
 
 @pytest.mark.usefixtures("at_once")
 async def test_a_run_that_failed_is_a_warning_and_one_that_failed_for_good_an_error(
-    store: Stores, at_once: None, caplog: pytest.LogCaptureFixture
+    store: Stores, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fails(session: Session) -> None:
         raise ValueError
@@ -168,6 +168,7 @@ async def test_a_run_that_failed_is_a_warning_and_one_that_failed_for_good_an_er
     assert levels == ["WARNING", "WARNING", "WARNING", "ERROR"]
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_a_room_that_has_failed_can_be_started_by_hand(store: Stores) -> None:
     attempts = []
 

@@ -2,9 +2,11 @@
 
 import os
 import pty
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from tests.support.process import COMMAND, WITHIN, clean_environment
 
@@ -20,6 +22,47 @@ def run_on_terminal(*arguments: str, cwd: Path, columns: int = 200, env: Mapping
         os.close(mine)
         popen.wait(WITHIN)
     return shown.decode().replace("\r\n", "\n")
+
+
+class Terminal:
+    """Run a program on a terminal for as long as a `with` block, and read what it shows there."""
+
+    def __init__(self, program: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+        self._mine, its = pty.openpty()
+        size = {"COLUMNS": "200", "TERM": "xterm", **(env or {})}
+        self._popen = subprocess.Popen(
+            program, cwd=cwd, env=clean_environment(size), stdin=its, stdout=its, stderr=its, start_new_session=True
+        )
+        os.close(its)
+        self._shown = b""
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Read until a pattern is found in what was shown, and return the match."""
+        while (found := re.search(pattern, self._text())) is None:
+            more = _read(self._mine)
+            assert more, f"it ended without {pattern!r}: {self._text()}"
+            self._shown += more
+        return found
+
+    def stop(self) -> str:
+        """Have it end by SIGTERM, and return all that was shown."""
+        self._popen.terminate()
+        self._shown += b"".join(iter(lambda: _read(self._mine), b""))
+        assert self._popen.wait(WITHIN) == 0
+        return self._text()
+
+    def _text(self) -> str:
+        return self._shown.decode(errors="replace").replace("\r\n", "\n")
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._popen.kill()
+        self._popen.wait(WITHIN)
+        os.close(self._mine)
 
 
 def _read(descriptor: int) -> bytes:

@@ -1,0 +1,164 @@
+"""Whatever a payload holds, no command lets it steer a terminal, forge a line or turn its text around."""
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.cli.conftest import Call
+from tests.support.process import whereby_trigger
+from tests.support.programs import HUMANS_JOIN, write
+from tests.support.terminal import Terminal, run_on_terminal
+from tests.support.whereby import SECRET, deliver
+from whereby_trigger.cli import commands
+from whereby_trigger.store import Arrival, RoomMove, RoomRequest, RoomState, State
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing import webhook
+
+NASTY = (
+    "\x1b]0;title\x07",
+    "\x1b[2J\x1b[31mred",
+    "\x9b2Jc1",
+    "\u202eturned\u2066",
+    "line\n2026-01-01 forged",
+    "carriage\rreturn\x08",
+    "para\u2029graph\u2028next\x85",
+    "<script>alert(1)</script>",
+    "\u200bno\ufeffwidth",
+)
+TEXTS = {"all": "".join(NASTY), **{str(number): nasty for number, nasty in enumerate(NASTY)}}
+STEERS = re.compile(r"[^\S\n ]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+STYLES = re.compile(r"\x1b\[[0-9;]*m")
+FORGED = re.compile(r"^ *2026-01-01 forged", re.MULTILINE)
+
+SAID = tuple(nasty for nasty in NASTY if not FORGED.search(nasty))
+"""What an assistant raised or printed has lines of its own."""
+
+PREFIX = "same"
+ROOM_URL = "https://acme.whereby.com/visit-1"
+HOSTILE_ROOM = "https://acme.whereby.com/%1b%5d0;title%07%e2%80%ae"
+
+CALLS = {
+    "events list": ["events list", "events list --limit 5", "events list --room nothing"],
+    "events show": [f"events show {PREFIX}-all", f"events show {PREFIX}"],
+    "events replay": [f"events replay --state {State.QUARANTINED}", f"events replay {PREFIX}"],
+    "assistants list": ["assistants list"],
+    "assistants show": [f"assistants show {ROOM_URL}", f"assistants show {HOSTILE_ROOM}"],
+    "assistants start": [f"assistants start {HOSTILE_ROOM}", f"assistants start {ROOM_URL}"],
+    "assistants stop": [f"assistants stop {HOSTILE_ROOM}"],
+    "check": ["check"],
+    "config": ["config"],
+    "db migrate": ["db migrate"],
+    "db prune": ["db prune --older-than 1"],
+    "send": ["send room.client.joined --url {url} --secret s --id \x1b]0;title\x07\u202e"],
+}
+SERVING = ("dev", "start")
+OF_ITS_OWN = {"demo": "it plays with payloads of its own, on a store that must be empty"}
+
+
+def leaves(group: click.Group, before: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}"
+
+
+def test_every_command_is_tried() -> None:
+    assert sorted(leaves(commands)) == sorted([*CALLS, *SERVING, *OF_ITS_OWN])
+
+
+async def fill(url: str) -> None:
+    """Store webhooks whose every text is hostile, and rooms whose assistants said such things."""
+    store = SqliteStore(url)
+    await store.open(lambda: None)
+    for name, nasty in TEXTS.items():
+        body = json.dumps({"id": nasty, "data": {"displayName": nasty}}, ensure_ascii=False).encode()
+        id, type, room = f"{PREFIX}-{name}{nasty}", f"type{nasty}", f"acme.whereby.com/{nasty}"
+        await store.add(Arrival(id, type, room, body, time.time() - 9, State.QUARANTINED, f"odd {nasty}"))
+        await store.add(Arrival(f"raw-{name}{nasty}", type, room, nasty.encode(), time.time(), State.QUARANTINED, ""))
+    for number, nasty in enumerate(NASTY):
+        key = "acme.whereby.com/visit-1" if not number else f"acme.whereby.com/{number}{nasty}"
+        await store.request(RoomRequest(key, ROOM_URL + nasty, nasty, None, time.time()))
+    for room in await store.take(100):
+        await store.move(RoomMove(room.id, RoomState.FAILED, NASTY[0], errors=SAID))
+    await store.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, HUMANS_JOIN)
+    asyncio.run(fill(f"sqlite:///{tmp_path}/whereby-trigger.db"))
+    return tmp_path
+
+
+@pytest.fixture
+def hostile_server() -> Iterator[str]:
+    """Answer each delivery with a reason that would steer a terminal."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.wfile.write(b"HTTP/1.1 200 \x1b]0;title\x07\x9b2J\r\nContent-Length: 0\r\n\r\n")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def steers(shown: str) -> list[str]:
+    """List what of a command's output is not its own."""
+    plain = STYLES.sub("", shown)
+    return [*STEERS.findall(plain), *FORGED.findall(plain)]
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_what_a_payload_holds_is_shown_with_its_escapes(
+    call: Call, folder: Path, hostile_server: str, command: str
+) -> None:
+    env = {"WHEREBY_WEBHOOK_SECRET": "s"}
+    for words in CALLS[command]:
+        arguments = words.replace("{url}", hostile_server).split(" ")
+        piped = call(*arguments, env=env)
+        assert piped.stdout + piped.stderr
+        assert steers(piped.stdout + piped.stderr) == [], words
+        assert steers(run_on_terminal(*arguments, cwd=folder, env=env)) == [], words
+
+
+@pytest.mark.parametrize("words", ["events list --json", f"events show {PREFIX}-1 --json", "assistants list --json"])
+def test_json_holds_what_the_payload_held(call: Call, folder: Path, words: str) -> None:
+    objects = [json.loads(line) for line in call(*words.split()).stdout.splitlines()]
+    assert any(text in value for found in objects for value in map(str, found.values()) for text in NASTY)
+
+
+@pytest.mark.parametrize("command", SERVING)
+def test_what_a_payload_holds_is_logged_with_its_escapes(folder: Path, command: str) -> None:
+    env = {"WHEREBY_WEBHOOK_SECRET": SECRET}
+    arguments = (
+        *whereby_trigger(command, "--port", "0", "--host", "127.0.0.1"),
+        *(["--no-reload"] * (command == "dev")),
+    )
+    with Terminal(arguments, cwd=folder, env=env) as terminal:
+        url = terminal.until(r"(http://127.0.0.1:[0-9]+/)")[1]
+        for number, nasty in enumerate(NASTY):
+            odd = {"id": f"{number}{nasty}", "type": f"type{nasty}", "data": {"roomName": nasty, "displayName": nasty}}
+            assert deliver(url, json.dumps(odd).encode()).status == 200
+        known = webhook("room.client.joined", room="/visit-1", role_name="\x1b]0;title\x07")
+        assert deliver(url, known).status == 200
+        terminal.until("room.client.joined")
+        shown = terminal.stop()
+    assert steers(shown) == []
+    assert shown.count(" 200 ") == len(NASTY) + 1
