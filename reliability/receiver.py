@@ -7,6 +7,7 @@ do wrong (a death at a boundary, a mutation) is put in from here; the package kn
 import argparse
 import logging
 import os
+import signal
 import time
 
 from reliability import boundaries, mutants, unsafe
@@ -25,6 +26,11 @@ SECRET = "the secret of the reliability harness"
 POISON = "poison"
 """A `room.client.joined` with this external id ends the process that asks the predicate about it."""
 
+BLOCK = signal.SIGUSR1
+"""The signal that blocks the event loop for good."""
+
+HANG = 3600.0
+
 
 def build(options: argparse.Namespace) -> Trigger:
     """Make the trigger; each success is appended to `emissions` in one write, as life, id, attempt and time.
@@ -33,7 +39,7 @@ def build(options: argparse.Namespace) -> Trigger:
     room that asks for one, and ticks in that file.
     """
     trigger = Trigger(
-        port=0,
+        port=options.port,
         host="127.0.0.1",
         secret=SECRET,
         store=options.store,
@@ -81,11 +87,15 @@ def main() -> None:
     parser.add_argument("--lease-ttl", type=float, default=30.0)
     parser.add_argument("--drain-timeout", type=float, default=3600.0)
     parser.add_argument("--ticks")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--log", action="store_true", help="log each delivery too")
     parser.add_argument("--die", choices=(*boundaries.BOUNDARIES, boundaries.BEFORE_AGAIN))
     parser.add_argument("--passing", type=int, default=1)
     parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
     options = parser.parse_args()
-    logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
+    if not options.log:
+        logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
+    signal.signal(BLOCK, lambda number, frame: time.sleep(HANG))
     mutants.apply_from_environment()
     if options.unsafe:
         unsafe.CONDITIONS[options.unsafe]()

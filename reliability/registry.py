@@ -19,6 +19,7 @@ from reliability.rows import (
     rolling_deploys,
     slowloris,
     suite,
+    unread_logs,
     unsafe_settings,
 )
 
@@ -142,6 +143,12 @@ FAULTS: dict[int, Row] = {
         "0 lost, 0 overlaps, every room served",
         at_room_boundaries.run,
         on_both(deaths=50),
+    ),
+    29: Row(
+        "The log's reader stalls, closes or takes a line a second, or stderr is closed from the start; with assistants",
+        "every answer 200, p99 as without; SIGTERM and the watchdog in time; 0 overlaps; dropped lines counted",
+        unread_logs.run,
+        on_both(doses=100, rate=500, seconds=10.0),
     ),
 }
 

@@ -87,8 +87,8 @@ async def fill(url: str) -> None:
     for number, nasty in enumerate(NASTY):
         key = "acme.whereby.com/visit-1" if not number else f"acme.whereby.com/{number}{nasty}"
         await store.request(RoomRequest(key, ROOM_URL + nasty, nasty, None, time.time()))
-    for room in await store.take(100):
-        await store.move(RoomMove(room.id, RoomState.FAILED, NASTY[0], errors=SAID))
+    for taken in await store.take(100):
+        await store.move(RoomMove(taken.id, RoomState.FAILED, NASTY[0], errors=SAID))
     await store.close()
 
 

@@ -190,6 +190,30 @@ def test_it_starts_where_standard_streams_are_closed_and_no_socket_takes_their_p
         process.wait()
 
 
+OPENING = """
+from whereby_trigger import Trigger
+
+notebook = open("notebook", "w")
+if __name__ == "__main__":
+    Trigger(host="127.0.0.1", port={port}, secret="s").start()
+"""
+
+
+def test_a_file_that_a_program_opened_where_standard_error_was_closed_gets_no_log(tmp_path: Path) -> None:
+    port = free_port()
+    app = write(tmp_path, OPENING.format(port=port))
+    serve = f'exec "{sys.executable}" -W ignore {app.name} 2>&-'
+    process = subprocess.Popen(["sh", "-c", serve], cwd=tmp_path, env=clean_environment())
+    try:
+        until(lambda: answers(port))
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "notebook").read_text() == ""
+
+
 def answers(port: int) -> bool:
     try:
         return request("GET", f"http://127.0.0.1:{port}/livez").status == 200

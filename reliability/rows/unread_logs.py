@@ -1,0 +1,178 @@
+"""Row 29: nobody reads the log, or hardly anybody, while deliveries come and assistants are in their rooms."""
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from reliability.checker import check, in_words
+from reliability.emissions import read_emissions
+from reliability.http import Connection, NoAnswer
+from reliability.load import Load
+from reliability.measures import percentile
+from reliability.process import PYTHON, ROOT, Receivers
+from reliability.receiver import BLOCK
+from reliability.result import Figures, Result
+from reliability.sender import Answer
+from reliability.stores import Stores, viewing
+from reliability.ticks import Ticks, overlaps
+from tests.support.programs import free_port
+from tests.support.unread import Unread
+from whereby_trigger.assist.watchdog import EXIT_CODE
+from whereby_trigger.boot import boot_time
+from whereby_trigger.store import State
+
+READ = "there"
+FAULTS = {"stalls": "pipe", "closes": "gone", "takes a line a second": "slow", "closed from the start": None}
+TTL = 3.0
+P99_MORE = 0.1
+"""Seconds by which the p99 may be above that of a log that is read: one machine has other things to do as well."""
+
+END_WITHIN = 5.0
+SERVED_WITHIN = 60.0
+START_WITHIN = 30.0
+LOOK = 0.02
+DROPPED = re.compile(r"([0-9]+) log lines? (?:was|were) dropped")
+
+
+async def run(folder: Path, stores: Stores, *, doses: int, rate: float, seconds: float) -> Result:
+    """Give each fault so many doses; each is a life of the receiver under load, ended by SIGTERM or the watchdog."""
+    unread = _UnreadLogs(folder, stores, rate, seconds)
+    try:
+        with_reader = await unread.life(READ, blocked=False)
+        for fault, kind in FAULTS.items():
+            for number in range(doses):
+                unread.of[fault] += await unread.life(kind, blocked=bool(number % 2))
+        return await unread.result(with_reader)
+    finally:
+        await unread.close()
+
+
+class _UnreadLogs:
+    def __init__(self, folder: Path, stores: Stores, rate: float, seconds: float) -> None:
+        self.of: dict[str, list[Answer]] = {fault: [] for fault in FAULTS}
+        self._folder = folder
+        self._late_takeovers = stores.late_takeovers
+        self._rate = rate
+        self._seconds = seconds
+        self._url = stores.new(folder)
+        self._emissions = folder / "emissions"
+        self._ticks = Ticks(folder / "ticks")
+        self._load = Load(folder, seed=29)
+        self._lives = 0
+        self._problems: list[str] = []
+        self._ends: dict[str, list[float]] = {"SIGTERM": [], "the watchdog": []}
+        self._counted = 0
+        self._options = ("--ticks", str(self._ticks.path), "--lease-ttl", f"{TTL:g}", "--drain-timeout", "0")
+        self._receivers = Receivers(self._url, self._emissions, options=self._options)
+
+    async def life(self, kind: str | None, *, blocked: bool) -> list[Answer]:
+        """Deliver to one receiver, then end it; return the answers."""
+        self._lives += 1
+        program = [*PYTHON, "reliability.receiver", "--store", self._url, "--emissions", str(self._emissions)]
+        program += [*self._options, "--log", "--life", f"9{self._lives}"]
+        before = len(self._load.sender.each)
+        with await asyncio.to_thread(self._begin, kind, program) as process:
+            self._load.sender.port = int(process.url.rpartition(":")[2].rstrip("/"))
+            await _until_it_listens(self._load.sender.port)
+            async with self._load.going(self._rate):
+                await asyncio.sleep(self._seconds)
+            answers = self._load.sender.each[before:]
+            if kind == "pipe" and not blocked:
+                await self._end_read(process, len(answers))
+            else:
+                await self._end(process, blocked=blocked)
+        return answers
+
+    def _begin(self, kind: str | None, program: Sequence[str]) -> Unread:
+        output = self._folder / "output"
+        if kind is not None:
+            return Unread(kind, program, cwd=ROOT, output=output)
+        port = free_port()
+        closed = ["sh", "-c", f'exec "$@" --port {port} 2>&-', "sh", *program]
+        return Unread("gone", closed, cwd=ROOT, output=output, url=f"http://127.0.0.1:{port}/")
+
+    async def _end(self, process: Unread, *, blocked: bool) -> None:
+        name, code, within = ("the watchdog", EXIT_CODE, TTL + END_WITHIN) if blocked else ("SIGTERM", 0, END_WITHIN)
+        if blocked:
+            # It ends the process only where that has assistants.
+            await self._ticks.until(["/visit-0"], lambda tick: tick.host == process.popen.pid, SERVED_WITHIN)
+        began = time.monotonic()
+        process.popen.send_signal(BLOCK if blocked else signal.SIGTERM)
+        while process.popen.poll() is None and time.monotonic() < began + SERVED_WITHIN:
+            await asyncio.sleep(LOOK)
+        took = time.monotonic() - began
+        self._ends[name].append(took)
+        if process.popen.returncode != code or took > within:
+            self._problems.append(f"{name}: it ended with {process.popen.returncode} after {took:.1f} s")
+
+    async def _end_read(self, process: Unread, answers: int) -> None:
+        """End it while its log is read again, in which every line must stand or be counted."""
+        reading = asyncio.create_task(asyncio.to_thread(process.read_on))
+        await self._end(process, blocked=False)
+        log = await reading
+        lines, dropped = log.count('"answer": '), sum(int(number) for number in DROPPED.findall(log))
+        self._counted += dropped
+        if lines + dropped < answers:
+            self._problems.append(f"{answers} answers, but {lines} lines and {dropped} counted as dropped")
+
+    async def result(self, with_reader: Sequence[Answer]) -> Result:
+        """Judge the answers, and what a last receiver finds in the store."""
+        receiver = await self._receivers.start()
+        await receiver.listening()
+        async with viewing(self._url) as view:
+            await view.until_decided()
+            records = await view.records()
+            rooms = {self._load.items[record.id].room for record in records if record.state is State.FIRED}
+            now = boot_time()
+            served = await self._ticks.until(rooms, lambda tick: tick.at > now, SERVED_WITHIN)
+            await receiver.stop()
+            evidence = self._load.evidence(
+                await view.records(), read_emissions(self._emissions), late_takeovers=self._late_takeovers
+            )
+        doubled = overlaps(self._ticks.all)
+        self._problems += in_words(check(evidence))
+        self._problems += [f"no assistant in {room}" for room in sorted(rooms - served.keys())]
+        self._problems += [f"{len(doubled)} overlapping ticks"] if doubled else []
+        p99 = percentile([answer.seconds for answer in with_reader], 99)
+        figures: Figures = {"deliveries a second": self._rate, "a log that is read: p99 (ms)": round(p99 * 1000, 1)}
+        for fault, answers in self.of.items():
+            figures |= self._judged(fault, answers, p99)
+        figures["lines dropped, and counted"] = self._counted
+        for name, seconds in self._ends.items():
+            if seconds:
+                figures[f"ended by {name} after, at most (s)"] = round(max(seconds), 2)
+        figures["overlaps"] = len(doubled)
+        return Result(figures, self._problems)
+
+    async def close(self) -> None:
+        await self._receivers.close()
+        self._load.close()
+
+    def _judged(self, fault: str, answers: Sequence[Answer], p99_with_reader: float) -> Figures:
+        p99 = percentile([answer.seconds for answer in answers], 99)
+        others = [answer.status for answer in answers if answer.status != 200]
+        if others:
+            self._problems.append(f"{fault}: {len(others)} answers were {sorted(set(others))}")
+        if p99 > p99_with_reader + P99_MORE:
+            self._problems.append(f"{fault}: p99 was {p99:.3f} s, with a reader {p99_with_reader:.3f} s")
+        return {
+            f"{fault}: deliveries": len(answers),
+            f"{fault}: answers other than 200": len(others),
+            f"{fault}: p99 (ms)": round(p99 * 1000, 1),
+        }
+
+
+async def _until_it_listens(port: int) -> None:
+    connection, deadline = Connection(), time.monotonic() + START_WITHIN
+    try:
+        while time.monotonic() < deadline:
+            with suppress(NoAnswer):
+                if await connection.get(port, "/livez") == 200:
+                    return
+            await asyncio.sleep(LOOK)
+    finally:
+        connection.close()
