@@ -4,7 +4,8 @@ import asyncio
 import re
 import signal
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,14 +39,16 @@ LOOK = 0.02
 DROPPED = re.compile(r"([0-9]+) log lines? (?:was|were) dropped")
 
 
-async def run(folder: Path, stores: Stores, *, doses: int, rate: float, seconds: float) -> Result:
+async def run(
+    folder: Path, stores: Stores, *, doses: int, rate: float, seconds: float, faults: Collection[str] = tuple(FAULTS)
+) -> Result:
     """Give each fault so many doses; each is a life of the receiver under load, ended by SIGTERM or the watchdog."""
     unread = _UnreadLogs(folder, stores, rate, seconds)
     try:
         with_reader = await unread.life(READ, blocked=False)
-        for fault, kind in FAULTS.items():
+        for fault in faults:
             for number in range(doses):
-                unread.of[fault] += await unread.life(kind, blocked=bool(number % 2))
+                unread.of[fault] += await unread.life(FAULTS[fault], blocked=bool(number % 2))
         return await unread.result(with_reader)
     finally:
         await unread.close()
@@ -53,7 +56,7 @@ async def run(folder: Path, stores: Stores, *, doses: int, rate: float, seconds:
 
 class _UnreadLogs:
     def __init__(self, folder: Path, stores: Stores, rate: float, seconds: float) -> None:
-        self.of: dict[str, list[Answer]] = {fault: [] for fault in FAULTS}
+        self.of: defaultdict[str, list[Answer]] = defaultdict(list)
         self._folder = folder
         self._late_takeovers = stores.late_takeovers
         self._rate = rate
