@@ -6,7 +6,7 @@ from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
 from whereby_trigger.store import Added, Arrival, State
-from whereby_trigger.store.postgres import PostgresStore, checks, lease, migrate, rooms, statements
+from whereby_trigger.store.postgres import PostgresStore, checks, lane, lease, link, migrate, rooms, statements
 
 CLOCK = "whereby_trigger.clock()"
 
@@ -73,6 +73,18 @@ def _without_reading_synchronous_commit() -> None:
     checks.FACTS = edited(checks.FACTS, "current_setting('synchronous_commit')", "'on'")
 
 
+def _unpinned() -> None:
+    link.PINNED = ""
+
+
+def _keeping_every_connection() -> None:
+    replace(link, "leaves_connection_usable", lambda error: True)
+
+
+def _holding_up_all_with_one_row() -> None:
+    replace(lane, "is_contention", lambda error: False)
+
+
 STORE = "tests/store/{}[postgresql]"
 
 IN_POSTGRES: Mapping[str, Mutant] = {
@@ -125,5 +137,19 @@ IN_POSTGRES: Mapping[str, Mutant] = {
         "tests/reliability/test_unsafe_settings.py::"
         "test_a_database_that_does_not_wait_for_the_disk_is_refused[synchronous_commit=off]",
         "it is taken",
+    ),
+    "PostgreSQL: synchronous_commit not pinned": Mutant(
+        _unpinned,
+        "tests/store/postgres/test_reloaded.py::"
+        "test_a_crash_loses_nothing_acknowledged_though_synchronous_commit_was_turned_off_meanwhile[?pooler=yes]",
+    ),
+    "PostgreSQL: a read-only connection kept": Mutant(
+        _keeping_every_connection,
+        "tests/store/postgres/test_read_only.py::"
+        "test_a_replica_goes_on_by_itself_once_its_database_is_no_longer_read_only[?pooler=yes]",
+    ),
+    "PostgreSQL: one row holds up its batch": Mutant(
+        _holding_up_all_with_one_row,
+        "tests/store/postgres/test_locked_rows.py::test_a_duplicate_of_a_locked_webhook_holds_up_no_other_delivery",
     ),
 }

@@ -16,8 +16,8 @@ OF_VALUES = (ValueError, TypeError, LookupError, ArithmeticError)
 """What Python and the driver raise about the values given. The driver's own errors of this kind are ValueErrors."""
 
 READ_ONLY = "25006"
-CONTENTION = ("55P03", "57014", "40P01", "40001")
-"""A lock that was not free in time, a statement that took too long, a deadlock, a conflict: nothing was changed."""
+CONTENTION = ("55P03", "40P01", "40001")
+"""A lock that was not free in time, a deadlock, a conflict: nothing was changed."""
 
 ADVICE = {
     "28": "check user and password, and that the server's pg_hba.conf lets this machine in",
@@ -65,7 +65,7 @@ def in_words(error: BaseException) -> StoreError:
     if isinstance(error, StoreError):
         return error
     if is_contention(error):
-        return StoreBusy(f"another transaction has locked the row, see pg_stat_activity: {describe(error)}")
+        return StoreBusy(f"another transaction has locked it, see pg_stat_activity: {describe(error)}")
     if not is_refusal(error):
         return StoreUnavailable(f"the database takes no part now: {describe(error)}{_read_only(error)}")
     # The text of such an error may hold a value, and with it a name.

@@ -6,6 +6,7 @@ the others go on without it.
 
 import asyncio
 import itertools
+import logging
 import math
 import random
 import time
@@ -22,9 +23,12 @@ from whereby_trigger.store.futures import Write
 from whereby_trigger.store.postgres.failure import in_words, is_contention, is_refusal
 from whereby_trigger.store.postgres.link import Connection, Link
 
+logger = logging.getLogger("whereby_trigger.store")
+
 RETRY = 0.25
-RETRY_AT_MOST = 1.0
-"""Seconds after which work that waits for the database, or for a row, is tried again: at first, and in the end."""
+RETRY_AT_MOST = 0.5
+ROW_AT_MOST = 1.0
+"""Seconds after which work is tried again: at first, and in the end, where it waits for the database or for a row."""
 
 
 class Work(Protocol):
@@ -250,8 +254,10 @@ class Lane:
         if not job.waits:
             _fail([job], in_words(error))
         elif not self._is_held_up(job):
+            if not self._aside:
+                logger.warning("a write waits for a row that another transaction has locked: see pg_stat_activity")
             job.part, job.future.held_up = object(), True
-            job.pause = min(2 * job.pause or RETRY, RETRY_AT_MOST)
+            job.pause = min(2 * job.pause or RETRY, ROW_AT_MOST)
             self._aside[job.keys[0]] = Aside(job, time.monotonic() + job.pause, deque())
 
     def _bring_back(self) -> bool:

@@ -146,8 +146,8 @@ async def transaction(connection: Connection, limits: str = "") -> AsyncIterator
     if connection.is_in_transaction():
         yield
         return
-    await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}")
     try:
+        await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}")
         yield
         await connection.execute("COMMIT")
     except BaseException:
