@@ -193,6 +193,7 @@ def test_what_is_written_to_standard_error_meanwhile_is_written_at_the_end_of_th
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", pipe.stream)
+    monkeypatch.setattr(sys, "__stderr__", pipe.stream)
     with never_awaited(to_the_end=False):
         sys.stderr.write("begun")
         sys.stderr.write(", and ended\nrest")
@@ -202,3 +203,22 @@ def test_what_is_written_to_standard_error_meanwhile_is_written_at_the_end_of_th
             sys.stderr.write(b"bytes")  # type: ignore[arg-type]
     assert sys.stderr is pipe.stream
     assert pipe.until("rest") == "begun, and ended\nrest"
+
+
+def test_a_stream_that_somebody_put_in_the_place_of_standard_error_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", theirs)
+    with never_awaited(to_the_end=False):
+        assert sys.stderr is theirs
+
+
+def test_a_stream_that_does_more_than_write_is_written_to_and_its_descriptor_is_not(pipe: Pipe) -> None:
+    class Tee(io.StringIO):
+        def fileno(self) -> int:
+            return pipe.writing
+
+    tee = Tee()
+    writer = LineWriter(tee)
+    put(writer, "a")
+    assert writer.flush()
+    assert tee.getvalue() == "a\n"

@@ -1,6 +1,7 @@
 """The end of a process at a time that is set, whatever user code still does in it."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -56,7 +57,7 @@ def _end_process(loop: asyncio.AbstractEventLoop, error: BaseException | None) -
     try:
         # Apart, so that whoever does not read one of them keeps the other from nobody.
         acts = [threading.Thread(target=_say_what_runs, args=(loop, error), daemon=True)]
-        acts += [threading.Thread(target=act, daemon=True) for act in (sys.stdout.flush, logging.shutdown)]
+        acts += [threading.Thread(target=act, daemon=True) for act in (_flush_output, logging.shutdown)]
         over = time.monotonic() + SAY_WITHIN
         for act in acts:
             act.start()
@@ -71,6 +72,11 @@ def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None)
     raised = "" if error is None else "".join(traceback.format_exception(error))
     runs = ", ".join(sorted(set(_what_runs(loop)))) or "no function of yours"
     say_last(f"{raised}whereby-trigger: ended while this still ran: {runs}\n")
+
+
+def _flush_output() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
 
 
 def _what_runs(loop: asyncio.AbstractEventLoop) -> Iterator[str]:

@@ -71,6 +71,10 @@ class LineWriter:
             self._size += size
             self._wake()
 
+    def have_thread(self) -> None:
+        """Write in a thread even in a forked child, which is about to run an event loop."""
+        self._direct = False
+
     def flush(self, within: float = FLUSH_WITHIN) -> bool:
         """Wait at most `within` seconds until all lines before are written or dropped; return whether they are.
 
@@ -278,10 +282,13 @@ def never_awaited(to_the_end: bool) -> Iterator[None]:
     Warnings, tracebacks, and what Python logs where nobody configured logging then hold up no event loop either.
     """
     before = sys.stderr
-    if before is None or isinstance(before, StandardError):
+    writer = writer_of(before)
+    writer.have_thread()
+    theirs = before is not sys.__stderr__
+    if before is None or theirs:
+        # A stream that somebody put there stays theirs, and what it does.
         yield
         return
-    writer = writer_of(before)
     ours = sys.stderr = StandardError(writer, before)
     if to_the_end:
         atexit.register(writer.flush)
@@ -335,12 +342,12 @@ def in_words(dropped: int) -> str:
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:
-    # On Windows a console takes text, and no bytes of UTF-8.
-    if stream is None or sys.platform == "win32":
+    # Another kind of stream may do more than write. On Windows a console takes text, and no bytes of UTF-8.
+    if type(stream) is not io.TextIOWrapper or sys.platform == "win32":
         return None
     try:
         return stream.fileno()
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return None
 
 
