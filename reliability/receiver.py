@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import time
+from pathlib import Path
 
 from reliability import boundaries, mutants, unsafe
 from reliability.ticks import ticking
@@ -20,6 +21,7 @@ from whereby_trigger import (
     TriggerSuccess,
     is_human,
 )
+from whereby_trigger.store.sqlite.file import path_of
 
 SECRET = "the secret of the reliability harness"
 
@@ -78,6 +80,13 @@ def build(options: argparse.Namespace) -> Trigger:
     return trigger
 
 
+def copy_store(store: Path, done: Path) -> None:
+    """Read the store's files as a careless backup does, which takes SQLite's locks away, and create a file then."""
+    for name in (store, store.with_name(f"{store.name}-wal"), store.with_name(f"{store.name}-shm")):
+        name.read_bytes()
+    done.touch()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m reliability.receiver")
     parser.add_argument("--store", required=True)
@@ -92,6 +101,7 @@ def main() -> None:
     parser.add_argument("--die", choices=(*boundaries.BOUNDARIES, boundaries.BEFORE_AGAIN))
     parser.add_argument("--passing", type=int, default=1)
     parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
+    parser.add_argument("--copies")
     options = parser.parse_args()
     if not options.log:
         logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
@@ -100,6 +110,8 @@ def main() -> None:
     if options.unsafe:
         unsafe.CONDITIONS[options.unsafe]()
     trigger = build(options)
+    if options.copies:
+        signal.signal(signal.SIGUSR1, lambda *_: copy_store(path_of(options.store), Path(options.copies)))
     if options.die:
         boundaries.die_at(options.die, options.passing, options.store)
     trigger.start()

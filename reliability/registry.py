@@ -10,6 +10,7 @@ from reliability.rows import (
     disk_full,
     everybody_at_once,
     frozen_replicas,
+    journal_lost,
     kills,
     many_rooms,
     mutations,
@@ -149,6 +150,13 @@ FAULTS: dict[int, Row] = {
         "every answer 200, p99 as without; SIGTERM and the watchdog in time; 0 overlaps; dropped lines counted",
         unread_logs.run,
         on_both(doses=100, rate=500, seconds=10.0),
+    ),
+    31: Row(
+        "Beside the store's file the log, its index or the locks are removed or replaced; the file gets a second name, "
+        "or is copied in the process",
+        "0 acknowledged lost; integrity_check ok; 503, or a refusal at the start, while there is a second name",
+        journal_lost.run,
+        on_sqlite(doses=50),
     ),
 }
 

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
@@ -149,6 +149,21 @@ async def test_what_an_idle_replica_has_acknowledged_comes_into_the_file_without
     damage(path)
     await eventually(lambda: "all that was in it is saved" in caplog.text)
     assert in_the_file(path) == {"a"}
+
+
+async def test_reads_that_go_on_keep_nobody_at_an_index_that_was_removed(running: Store, path: Path) -> None:
+    async def read() -> None:
+        while True:
+            with suppress(StoreUnavailable):
+                await running.find(Query(limit=1))
+
+    reading = asyncio.create_task(read())
+    for n in range(20):
+        remove_index(path)
+        await eventually(partial(taken, running, f"{n}"))
+    reading.cancel()
+    await asyncio.wait({reading})
+    assert in_the_file(path) >= {"19"}
 
 
 @pytest.mark.parametrize("damage", [remove_log, remove_both, older_log])

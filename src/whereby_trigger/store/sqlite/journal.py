@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -174,8 +174,11 @@ class Database:
         self._connection: sqlite3.Connection | None = connection
         self._journal = Journal(path, connection)
         self._told_size = LARGE
-        self.let_go: Callable[[], None] = lambda: None
-        """Closes what else this process has open of the database: the index is shared within a process."""
+        self.readers_out: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Closes what else this process has open of the database, and lets nobody open it during a `with` block.
+
+        A process shares one index among its connections: one that stays open would keep the others at the old one.
+        """
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -228,14 +231,14 @@ class Database:
 
         Raises OSError or sqlite3.Error if that cannot be done now.
         """
-        if self._connection is None:
+        with self.readers_out():
+            if self._connection is None:
+                self._open()
+                return False
+            saved = self._save(self._connection)
+            connection, self._connection = self._connection, None
+            self._journal.close(connection, keep=True)
             self._open()
-            return False
-        self.let_go()
-        saved = self._save(self._connection)
-        connection, self._connection = self._connection, None
-        self._journal.close(connection, keep=True)
-        self._open()
         logger.warning(
             "the journal %s of the %s was removed or replaced while it was in use: %s, and goes on with a new one; "
             "leave what lies beside the file alone while a trigger runs",

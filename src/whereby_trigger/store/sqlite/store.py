@@ -6,8 +6,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class SqliteStore:
         )
         database, reading, turn, life = entered
         self._reader = _Reader(reading, self.path)
-        database.let_go = self._reader.let_go
+        database.readers_out = self._reader.out
         self._writing = _Writing(Writer(database, turn, changed), life)
 
     async def peek(self) -> None:
@@ -201,14 +202,17 @@ class _Reader:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown)
-        self.let_go()
+        with self.out():
+            pass
 
-    def let_go(self) -> None:
-        """Close the connection, after what is being read; the next read opens another. Safe from any thread."""
+    @contextmanager
+    def out(self) -> Iterator[None]:
+        """Close the connection, after what is being read, and open another only after the block. For any thread."""
         with self._using:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
+            yield
 
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         with self._using:
