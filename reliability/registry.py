@@ -20,6 +20,7 @@ from reliability.rows import (
     rolling_deploys,
     slowloris,
     suite,
+    unauthenticated,
     unread_logs,
     unsafe_settings,
 )
@@ -157,6 +158,12 @@ FAULTS: dict[int, Row] = {
         "0 acknowledged lost; integrity_check ok; 503, or a refusal at the start, while there is a second name",
         journal_lost.run,
         on_sqlite(doses=50),
+    ),
+    35: Row(
+        "Clients without a signature: requests sent ahead, answers not taken, bodies not sent, silent sockets",
+        "RSS + less than 24 MiB; signed traffic p99 under 500 ms, all of it answered 200",
+        unauthenticated.run,
+        on_both(sockets=20_000, seconds=600.0),
     ),
 }
 

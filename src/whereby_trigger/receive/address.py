@@ -8,8 +8,11 @@ from whereby_trigger.errors import AddressError
 
 BACKLOG = 2048
 
-UNTAKEN = 32 * 1024
-"""Bytes of answers that the kernel keeps for a client that does not take them: some hundreds of ours fit."""
+UNREAD, UNTAKEN = 64 * 1024, 32 * 1024
+"""Bytes that the kernel keeps of what a client sends and we do not read, and of answers that it does not take.
+
+By itself it keeps megabytes of each, for each connection, which is memory too. Many times a delivery and an answer fit.
+"""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -25,7 +28,8 @@ def bind(host: str, port: int) -> socket.socket:
         # Windows would let two processes have one port by it.
         if os.name != "nt":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Each connection that is accepted inherits it. Otherwise the kernel keeps megabytes for each.
+        # Every connection that is accepted inherits these.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
         listener.bind(address)
         listener.listen(BACKLOG)

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,9 @@ UNSENT = 4096
 
 MAX_AHEAD = 4 * 1024 * 1024
 """Bytes that all clients together may send ahead of the answers they wait for."""
+
+AHEAD_A_TURN = 4
+"""Requests sent ahead that one turn of the loop takes up: whoever waits for their answers comes first."""
 
 LOOK_EVERY = 5
 """Ticks of uvicorn's clock, of a tenth of a second and a little, between looks for stalled requests."""
@@ -71,6 +75,8 @@ class Crowd(ServerState):
         super().__init__()
         self.ahead = 0
         self.max_connections = _max_connections()
+        self._to_go_on: deque[Protocol] = deque()
+        self._scheduled = False
         self._closed = 0
         self._said = float("-inf")
 
@@ -78,6 +84,23 @@ class Crowd(ServerState):
     def ceiling(self) -> int:
         """Connections above which there is no waiting for the next look."""
         return self.max_connections * 3 // 2
+
+    def go_on_later(self, connection: "Protocol") -> None:
+        """Have a connection take up what its client sent ahead, a few at a turn of the loop."""
+        self._to_go_on.append(connection)
+        self._schedule(connection.loop)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._go_on, loop)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = False
+        for _ in range(min(AHEAD_A_TURN, len(self._to_go_on))):
+            self._to_go_on.popleft().go_on()
+        if self._to_go_on:
+            self._schedule(loop)
 
     def close_surplus(self) -> None:
         """Close the connections beyond the number allowed: first those that have been of no use for longest."""
@@ -192,7 +215,7 @@ class Protocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._ahead:
-            self.loop.call_soon(self._go_on)
+            self._crowd.go_on_later(self)
 
     @property
     def _must_wait(self) -> bool:
@@ -214,7 +237,7 @@ class Protocol(HttpToolsProtocol):
         if start < size:
             self._hold(data[start:])
             if not self._must_wait:
-                self.loop.call_soon(self._go_on)
+                self._crowd.go_on_later(self)
 
     def _end_of_piece(self, data: bytes, start: int, size: int) -> int:
         """Return up to where the bytes can belong to one request only.
@@ -281,7 +304,7 @@ class Protocol(HttpToolsProtocol):
         self._crowd.ahead -= len(data)
         return data
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Take up what was sent ahead."""
         if self.transport.is_closing() or self._must_wait or not self._ahead:
             return
@@ -376,7 +399,7 @@ class Protocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self._ahead:
-            self.loop.call_soon(self._go_on)
+            self._crowd.go_on_later(self)
         else:
             self.idle_since = self.loop.time()
 

@@ -1,0 +1,120 @@
+"""Row 35: crowds of clients that prove nothing, one manner after the other, and signed traffic beside them."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from reliability import memory
+from reliability.checker import Evidence, check, in_words
+from reliability.corpus import Item, items
+from reliability.emissions import read_emissions
+from reliability.http import Connection
+from reliability.ledger import Ledger
+from reliability.measures import percentile
+from reliability.process import Receivers
+from reliability.result import Figures, Result
+from reliability.sender import Sender
+from reliability.stores import Stores, viewing
+from reliability.strangers import MANNERS
+from whereby_trigger.config import foreign_environment
+
+MIB = 1024 * 1024
+RSS_MAY_GROW = 24 * MIB
+P99_WITHIN = 0.5
+PER_SECOND = 50
+WARM_UP = 200
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def run(folder: Path, stores: Stores, *, sockets: int, seconds: float, p99_within: float = P99_WITHIN) -> Result:
+    """Let so many strangers of each manner come for so many seconds, and watch memory and signed traffic."""
+    url, emissions = stores.new(folder), folder / "emissions"
+    receivers, ledger = Receivers(url, emissions), Ledger(folder / "ledger")
+    sender, sent, source = Sender(ledger), dict[str, Item](), items(1)
+    figures: Figures = {"sockets at a time": sockets, "seconds each": seconds}
+    problems = list[str]()
+    try:
+        receiver = await receivers.start()
+        sender.port = await receiver.listening()
+        await _send_for(warm_up / PER_SECOND, sender, sent, source)
+        for manner in MANNERS:
+            before = memory.resident(receiver.pid)
+            await asyncio.to_thread(memory.forget_peak, receiver.pid)
+            async with _strangers(sender.port, manner, sockets) as opened:
+                took = await _send_for(seconds, sender, sent, source)
+                came = opened[-1]
+            grown, p99 = memory.peak(receiver.pid) - before, percentile(took, 99)
+            figures |= {
+                f"{manner}: connections": came,
+                f"{manner}: RSS grew by (MiB)": round(grown / MIB, 1),
+                f"{manner}: p99 (ms)": round(p99 * 1000, 1),
+            }
+            if grown > RSS_MAY_GROW:
+                problems.append(f"{manner}: the receiver's memory grew by {grown / MIB:.1f} MiB")
+            if p99 > p99_within:
+                problems.append(f"{manner}: signed traffic took {p99:.3f} s at the 99th percentile")
+            if came < sockets * 0.9:
+                problems.append(f"{manner}: only {came} of {sockets} connections could be opened")
+        await receiver.stop()
+        async with viewing(url) as view:
+            evidence = Evidence(sent, sender.sends, ledger.close(), await view.records(), read_emissions(emissions))
+    finally:
+        await receivers.close()
+        ledger.close()
+    problems += in_words(check(evidence))
+    if sender.answers.keys() != {200}:
+        problems.append(f"signed deliveries were answered {dict(sender.answers)}")
+    return Result(figures | {"signed deliveries": len(sent)}, problems)
+
+
+@asynccontextmanager
+async def _strangers(port: int, manner: str, sockets: int) -> AsyncIterator[list[int]]:
+    """Let them come for as long as the block; yield a list whose last item is how many connections they have opened."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reliability.strangers", str(port), manner, str(sockets)),
+        cwd=ROOT,
+        env=foreign_environment(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    output, said = process.stdout, [int(await process.stdout.readline() or 0)]
+
+    async def listen() -> None:
+        async for line in output:
+            said.append(int(line))
+
+    listening = asyncio.create_task(listen())
+
+    try:
+        yield said
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        await listening
+
+
+async def _send_for(seconds: float, sender: Sender, sent: dict[str, Item], source: Iterator[Item]) -> list[float]:
+    """Send signed deliveries at an even pace; return how long each took."""
+    deadline = time.monotonic() + seconds
+    deliveries: list[asyncio.Task[float]] = []
+    while time.monotonic() < deadline:
+        item = next(source)
+        sent[item.id] = item
+        deliveries.append(asyncio.create_task(_timed(sender, item)))
+        await asyncio.sleep(1 / PER_SECOND)
+    return list(await asyncio.gather(*deliveries))
+
+
+async def _timed(sender: Sender, item: Item) -> float:
+    connection, began = Connection(), time.monotonic()
+    try:
+        await sender.deliver(item, connection, retries=0)
+    finally:
+        connection.close()
+    return time.monotonic() - began
