@@ -1,10 +1,12 @@
 """One run of a coroutine assistant: however it ends, it ends in words, and takes nobody with it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.support.until import eventually
 from whereby_trigger.assist import CoroutineAssistant, Session
 from whereby_trigger.assist.follow import End, How
 from whereby_trigger.assist.run import run_coroutine
@@ -108,6 +110,46 @@ async def test_one_that_takes_no_notice_of_its_cancellation_is_waited_for(sessio
     assert not running.done()
     released.set()
     assert (await running).how is How.RETURNED
+
+
+@pytest.mark.parametrize("cut_off", [False, True], ids=["its session has ended", "it is cut off"])
+async def test_one_that_takes_no_notice_of_its_cancellation_is_named_in_a_warning(
+    session: Session, cut_off: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.assist.run.TO_UNWIND", 0.01, raising=False)
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def clings(session: Session) -> None:
+        while not released.is_set():
+            entered.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    running = asyncio.create_task(run_coroutine(CoroutineAssistant(clings), session, 0))
+    await asyncio.wait_for(entered.wait(), 5)
+    if cut_off:
+        running.cancel()
+    else:
+        session.ended.set("over")
+    try:
+        await eventually(lambda: caplog.messages, 5)
+    finally:
+        released.set()
+        await asyncio.wait({running})
+    (message,) = caplog.messages
+    assert "clings" in message
+    assert "acme.whereby.com/visit-1" in message
+
+
+async def test_one_that_unwinds_when_it_is_cancelled_is_warned_of_by_nobody(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stays(session: Session) -> None:
+        await asyncio.Event().wait()
+
+    session.ended.set("over")
+    assert (await run(stays, session, grace=0)).how is How.CUT_OFF
+    assert caplog.messages == []
 
 
 async def test_a_run_that_is_cut_off_ends_its_assistant_first(session: Session) -> None:

@@ -2,17 +2,21 @@
 
 import asyncio
 import traceback
+from typing import Final
 
 from whereby_trigger.assist.assistant import CoroutineAssistant
 from whereby_trigger.assist.follow import End, How
 from whereby_trigger.assist.session import Session
 from whereby_trigger.errors import AssistantRefused
 
+TO_UNWIND: Final = 1.0
+"""Seconds after which an assistant that was cancelled and has not returned is named in the log."""
+
 
 async def run_coroutine(assistant: CoroutineAssistant, session: Session, grace: float) -> End:
     """Run a coroutine in a room; once its session has ended, it has `grace` seconds before it is cancelled.
 
-    One that takes no notice of its cancellation is waited for, since it may still be in the room.
+    One that takes no notice of its cancellation is waited for, since it may still be in the room; a warning names it.
     """
     run = asyncio.create_task(_guarded(assistant, session), name=f"assistant in {session.room_url}")
     ended = asyncio.create_task(session.ended.wait())
@@ -21,15 +25,25 @@ async def run_coroutine(assistant: CoroutineAssistant, session: Session, grace: 
         if not run.done():
             await asyncio.wait({run}, timeout=grace)
         if not run.done():
-            run.cancel()
-            await asyncio.wait({run})
+            await _cancel(run, assistant, session)
         return run.result()
     except asyncio.CancelledError:
-        run.cancel()
-        await asyncio.wait({run})
+        await _cancel(run, assistant, session)
         raise
     finally:
         ended.cancel()
+
+
+async def _cancel(run: "asyncio.Task[End]", assistant: CoroutineAssistant, session: Session) -> None:
+    run.cancel()
+    await asyncio.wait({run}, timeout=TO_UNWIND)
+    if not run.done():
+        session.log.warning(
+            "the assistant %s was cancelled and does not return: until it does, its room gets no other and a drain "
+            "waits; let CancelledError pass",
+            assistant.name,
+        )
+        await asyncio.wait({run})
 
 
 async def _guarded(assistant: CoroutineAssistant, session: Session) -> End:
