@@ -65,7 +65,7 @@ def _without_owner_check() -> None:
 
 
 def _without_life_lock() -> None:
-    replace(store, "bury_if_dead", lambda database, replica: True)
+    replace(store, "has_died", lambda database, replica: True)
 
 
 def _prune_pending() -> None:

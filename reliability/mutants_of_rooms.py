@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
+from whereby_trigger import leftovers
 from whereby_trigger.assist import Tenure, spawn
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.store import SessionChange
@@ -62,6 +63,10 @@ def _without_the_guards_deadline() -> None:
     spawn.GUARD = kept
 
 
+def _without_the_search() -> None:
+    replace(leftovers, "sweep", lambda whose=(): iter(()))
+
+
 ROOMS = "tests/store/test_rooms.py::{}"
 
 OF_ROOMS: Mapping[str, Mutant] = {
@@ -88,6 +93,12 @@ OF_ROOMS: Mapping[str, Mutant] = {
     "without the guard": Mutant(
         _without_the_guards_deadline,
         "tests/assist/test_guard.py::test_a_stops_grace_does_not_outlast_the_deadline",
+    ),
+    "without the search for what a guard left": Mutant(
+        _without_the_search,
+        "tests/assist/test_leftovers.py::"
+        "test_a_run_whose_guard_was_killed_is_over_when_what_left_its_session_is_gone_too[obeys TERM]",
+        "assert not True",
     ),
     "rooms taken without a lease": Mutant(
         _without_asking_for_the_lease,

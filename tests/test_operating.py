@@ -39,7 +39,9 @@ def folder(tmp_path: Path) -> Path:
 
 def start(folder: Path) -> Process:
     return Process(
-        whereby_trigger("start", "app.py", "--port", "0"), cwd=folder, env={"WHEREBY_WEBHOOK_SECRET": SECRET}
+        whereby_trigger("start", "app.py", "--port", "0", "--lease-ttl", "3"),
+        cwd=folder,
+        env={"WHEREBY_WEBHOOK_SECRET": SECRET},
     )
 
 

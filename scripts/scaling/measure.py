@@ -154,7 +154,7 @@ async def _look(url: str, live: int, times: int) -> Look:
         hearing = Hearing()
         after = (await hearing.heard(connection, 0, frozenset())).upto
         asked: list[Callable[[], Awaitable[Any]]] = [
-            lambda: lease.claim(connection, replica, 7200.0, look_in=lambda seconds: None),
+            lambda: lease.claim(connection, replica, 7200.0, searched=set(), look_in=lambda seconds: None),
             lambda: rooms.take(connection, replica, 1, ("none",), 7200.0),
             lambda: rooms.stopping(connection, replica),
             lambda: hearing.heard(connection, after, heard),

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from whereby_trigger import leftovers
 from whereby_trigger.assist import Assistant, Claims, Supervisor, Tenure, Watchdog, launcher
 from whereby_trigger.boot import boot_time
 from whereby_trigger.config import Settings
@@ -104,7 +105,7 @@ class Running:
         self.dispatcher.fall_behind()
         loops = [self._backlog.run(), self._prune(), self._tenure.lease.keep()]
         if self._supervisor is not None and self._starts_assistants:
-            loops.append(self._supervisor.supervise())
+            loops += [self._supervisor.supervise(), leftovers.keep_clean()]
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
@@ -245,6 +246,7 @@ class Running:
             assistant,
             grace=settings.stop_grace,
             deadline=lambda: self._tenure.lease.deadline,
+            life=lambda: self.store.life,
             hidden=(*settings.secret, settings.store),
         )
         return Supervisor(self.store, launch, settings.max_rooms, settings.max_age)

@@ -19,6 +19,7 @@ async def started(
     lease: float = LONG,
     grace: float = 2.0,
     line: Callable[[str, str], None] | None = None,
+    run: str | None = None,
 ) -> AsyncIterator[GuardedProcess]:
     """Start a program with `lease` seconds until its deadline."""
     process = await GuardedProcess.start(
@@ -28,6 +29,7 @@ async def started(
         deadline=boot_time() + lease,
         grace=grace,
         line=line,
+        run=run,
     )
     try:
         yield process

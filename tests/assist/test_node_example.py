@@ -83,7 +83,9 @@ def test_from_the_webhook_that_fires_to_the_end_of_the_session(folder: Path, roo
         person = webhook("room.client.joined", room="/visit-1", id="w1", room_session_id="s1")
         assert deliver(url, person).status == 200
         visitor = room.next()
-        assert visitor.does() == {
+        joins = visitor.does()
+        joins["variables"].pop("WHEREBY_ASSISTANT_RUN")
+        assert joins == {
             "join": URL,
             "key": "the key",
             "variables": {"WHEREBY_ROOM_URL": URL, "WHEREBY_ROOM_NAME": "/visit-1", "WHEREBY_WEBHOOK_ID": "w1"},

@@ -28,7 +28,7 @@ class SqlitePlace(Place):
         assert isinstance(store, SqliteStore)
         writing, store._writing = store._writing, None
         assert writing is not None
-        os.close(writing.life._descriptor)
+        os.close(writing.life.descriptor)
         await writing.writer.close(10)
 
 

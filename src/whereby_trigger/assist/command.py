@@ -15,6 +15,7 @@ from whereby_trigger.assist.runs import Run
 from whereby_trigger.assist.session import Session
 from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError
+from whereby_trigger.leftovers import name_of_run
 from whereby_trigger.webhook import replace_lone_surrogates
 
 TRY_AGAIN: Final = 75
@@ -28,13 +29,15 @@ async def run_command(
     *,
     grace: float,
     deadline: Callable[[], float],
+    life: int | None,
     hidden: Collection[str],
 ) -> End:
     """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit.
 
-    `hidden` are the values that its environment must not hold.
+    `life` is the descriptor of the lock that shows this replica alive, if it has one; `hidden` are the values that its
+    environment must not hold.
     """
-    session = run.session
+    room, session = run.room, run.session
     try:
         process = await GuardedProcess.start(
             assistant.argv,
@@ -43,6 +46,8 @@ async def run_command(
             deadline=deadline(),
             grace=grace,
             line=_logged(session) if assistant.log_output else None,
+            life=life,
+            run=name_of_run(room.owner, room.id, room.attempt),
         )
     except AssistantError as error:
         return End(How.RAISED, str(error))

@@ -2,13 +2,18 @@
 
 Run by its path and with the standard library alone, so that it starts fast and whatever breaks the package spares it:
 
-    python -I -S guard.py CONTROL SUPERVISOR DEADLINE GRACE PROGRAM [ARGUMENT ...]
+    python -I -S guard.py CONTROL SUPERVISOR DEADLINE GRACE LIFE RUN PROGRAM [ARGUMENT ...]
 
 Its environment, stdin, stdout and stderr are the assistant's. CONTROL is the descriptor of a stream socket that nobody
 but the supervisor holds the other end of, SUPERVISOR that process's id; DEADLINE is in seconds of the boot clock, GRACE
 in seconds. It is told `deadline SECONDS` and `stop GRACE`, a line each. It tells `started PID` or `failed ERRNO`; then
 `late` if it ends the assistant since the deadline is near; and `exited CODE` (minus the signal, where one ended it).
 The end of the socket says that nothing of the assistant runs any more.
+
+LIFE is the descriptor of the lock that shows the supervisor's replica alive, or -1. The guard holds that lock too, so
+the replica counts as dead only when its assistants are gone as well. The assistant does not get it: something that it
+left behind would keep a dead replica alive. RUN is the name of this run. The assistant's environment is marked with it,
+by which whatever outlives its guard is found.
 
 The assistant leads a session, and so a process group, of its own. TERM, then KILL, go to the whole group:
 when told to stop; when the supervisor is gone; when it is frozen, which shows as a deadline that nobody moves; and when
@@ -32,6 +37,9 @@ LOOK_EVERY_WHEN_ENDING = 0.02
 
 FILES = "WHEREBY_TRIGGER_GUARD_FILES"
 """The variable that says how many files the assistant may open, if not as many as we. It does not get to see it."""
+
+# As in `whereby_trigger.leftovers`.
+MARK = "WHEREBY_ASSISTANT_RUN"
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -60,10 +68,20 @@ def lower_limits(files: str) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), hard))
 
 
-def launch(program: list[str]) -> int:
+def mark(run: str) -> str:
+    """Name the run, its guard, and the process namespace in which that number is the guard's."""
+    try:
+        namespace = "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
+    except OSError:
+        namespace = ""
+    return f"{run}:{os.getpid()}:{namespace}"
+
+
+def launch(run: str, program: list[str]) -> int:
     """Start the assistant as the leader of a session of its own and give its process id; raises OSError."""
     failure, report = os.pipe()
     guard = os.getpid()
+    os.putenv(MARK, mark(run))
     pid = os.fork()
     if pid == 0:
         become(program, guard, report)
@@ -245,9 +263,11 @@ def wakes_when_a_child_ends() -> int:
 
 def main(arguments: list[str]) -> None:
     lower_limits(os.environ.pop(FILES, ""))  # noqa: TID251 - meant for the guard alone
-    control, supervisor, deadline, grace = arguments[:4]
+    control, supervisor, deadline, grace, life, run = arguments[:6]
     guard = Guard(int(control), int(supervisor), float(deadline), float(grace))
-    os.set_inheritable(int(control), False)
+    for descriptor in (int(control), int(life)):
+        if descriptor >= 0:
+            os.set_inheritable(descriptor, False)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -257,7 +277,7 @@ def main(arguments: list[str]) -> None:
         guard.tell(f"failed {errno.ETIMEDOUT}")
         return
     try:
-        leader = launch(arguments[4:])
+        leader = launch(run, arguments[6:])
     except OSError as error:
         guard.tell(f"failed {error.errno}")
         return

@@ -9,9 +9,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from uuid import uuid4
 
 from msgspec import Struct
 
+from whereby_trigger import leftovers
 from whereby_trigger.assist.output import readable
 from whereby_trigger.assist.pipes import Feed, LineReader
 from whereby_trigger.assist.spawn import Spawned, spawn
@@ -57,23 +59,29 @@ class GuardedProcess:
         deadline: float,
         grace: float,
         line: TakeLine | None = None,
+        life: int | None = None,
+        run: str | None = None,
     ) -> "GuardedProcess":
         """Start a program, found on the PATH of `env`, and return when it runs.
 
         `input` goes to its stdin, which then ends. By `deadline`, on the boot clock, all of it has been killed unless
         `extend` moved that; `grace` is how many seconds it has between TERM and KILL, 2 at most, when the deadline is
         near or this process is gone. `line` is called with "stdout" or "stderr" and each line; without it stdout is
-        dropped. Raises AssistantError where the program cannot be started. A start that is cancelled leaves nothing.
+        dropped. `life` is the descriptor of the lock that shows this replica alive, if it has one: the guard holds it
+        until nothing of the process is left. `run` names this run and no other.
+
+        Raises AssistantError where the program cannot be started. A start that is cancelled leaves nothing.
         """
         if sys.platform == "win32":
             raise AssistantError(
                 "a command cannot be an assistant on Windows: use a coroutine, or run this on Linux or macOS"
             )
+        run = run or uuid4().hex
         try:
-            spawned = spawn(argv, env, deadline, grace, stdout=line is not None)
+            spawned = spawn(argv, env, deadline, grace, life=life, run=run, stdout=line is not None)
         except (OSError, ValueError) as error:
             raise AssistantError(f"the assistant {argv[0]} cannot be started: {error}") from error
-        process = cls(argv[0], spawned, input, line)
+        process = cls(argv[0], run, spawned, input, line)
         try:
             await asyncio.shield(process._started)
         except AssistantError:
@@ -85,9 +93,10 @@ class GuardedProcess:
             raise
         return process
 
-    def __init__(self, name: str, spawned: Spawned, input: bytes, line: TakeLine | None) -> None:
+    def __init__(self, name: str, run: str, spawned: Spawned, input: bytes, line: TakeLine | None) -> None:
         self.pid = 0
         self._name = name
+        self._run = run
         self._popen = spawned.popen
         self._control = spawned.control
         self._line = line
@@ -154,9 +163,11 @@ class GuardedProcess:
             await self._status.ended
             if self._code is None:
                 self._kill_group()
-            await asyncio.wait([output.ended for output in self._outputs], timeout=LINGER)
             while self._popen.poll() is None:  # noqa: ASYNC110 - it is about to end, and what tells of it varies by loop
                 await asyncio.sleep(0.001)
+            if self._code is None or self._popen.returncode != 0:
+                await leftovers.end([self._run])
+            await asyncio.wait([output.ended for output in self._outputs], timeout=LINGER)
         finally:
             self._close()
         return self._exit()

@@ -28,8 +28,19 @@ class Spawned(Struct, frozen=True):
     stdout: int | None
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], deadline: float, grace: float, *, stdout: bool) -> Spawned:
+def spawn(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    deadline: float,
+    grace: float,
+    *,
+    life: int | None,
+    run: str,
+    stdout: bool,
+) -> Spawned:
     """Start a guard for a command, with the assistant's stdout kept or dropped.
+
+    `life` is the descriptor of the replica's lock, if it has one, which the guard then holds too; `run` names the run.
 
     Raises OSError where the system has no room for it, ValueError where a text cannot be handed to a process.
     """
@@ -40,7 +51,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], deadline: float, grace: f
         their_stdin, stdin = _pipe(theirs, ours)
         stderr, their_stderr = _pipe(ours, theirs)
         kept, their_stdout = _pipe(ours, theirs) if stdout else (None, subprocess.DEVNULL)
-        told = (their_control, os.getpid(), float(deadline), float(grace))
+        told = (their_control, os.getpid(), float(deadline), float(grace), -1 if life is None else life, run)
         files = default_files()
         popen = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD), *map(str, told), *argv],
@@ -48,7 +59,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], deadline: float, grace: f
             stdin=their_stdin,
             stdout=their_stdout,
             stderr=their_stderr,
-            pass_fds=(their_control,),
+            pass_fds=(their_control,) if life is None else (their_control, life),
             start_new_session=True,
         )
         ours.pop_all()

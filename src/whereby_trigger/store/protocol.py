@@ -25,6 +25,14 @@ class Store(RoomStore, Protocol):
         """The id of this replica, under which it owns what it received; never used twice."""
         ...
 
+    @property
+    def life(self) -> int | None:
+        """The descriptor of the lock that shows this replica alive for as long as any process holds it.
+
+        None if the lease alone shows that.
+        """
+        ...
+
     async def open(self, changed: Callable[[], None]) -> None:
         """Open the store, migrate it, and call `changed` soon after another process has written.
 

@@ -1,5 +1,6 @@
 """Leases over another start of the machine, on platforms that tell less, and beside programs that knew none."""
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 
 from tests.support.clock import JumpingClock
 from tests.support.rooms import bring_to, newest, states
+from tests.support.sqlite_place import SqlitePlace
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.store.sqlite.lock import bury_if_dead, life_file
+from whereby_trigger.store.sqlite.lock import LifeLock, bury, has_died, life_file
 
 pytestmark = pytest.mark.anyio
 
@@ -66,9 +68,11 @@ async def test_a_file_that_shows_a_life_and_cannot_be_removed_hinders_nobody(
     await store.open(lambda: None)
     await store.rejoin(TTL)
     assert await store.renew(TTL)
-    life_file(path, "gone").touch()
-    assert bury_if_dead(path, "gone")
-    assert not bury_if_dead(path, store.replica)
+    os.close(LifeLock(path, "gone").descriptor)
+    assert has_died(path, "gone")
+    assert bury(path, "gone")
+    assert has_died(path, store.replica) is False
+    assert not bury(path, store.replica)
     await store.close()
 
 
@@ -131,3 +135,57 @@ async def test_a_live_replica_of_a_program_without_leases_keeps_what_it_has(url:
     finally:
         await newer.close()
         await older.close()
+
+
+async def test_a_replica_whose_file_was_removed_keeps_its_rooms_until_its_lease_has_run_out(
+    path: Path, clock: JumpingClock, store: Store, other: Store
+) -> None:
+    room = await bring_to(store, RoomState.LIVE)
+    life_file(path, store.replica).unlink()
+    assert await other.claim() == 0
+    assert await newest(other) == room
+    clock.jump(TTL - 1)
+    assert await other.renew(TTL)
+    assert await other.claim() == 0
+    clock.jump(2)
+    assert await other.claim() == 1
+
+
+@pytest.mark.parametrize("content", ["", "123"])
+async def test_a_file_in_the_place_of_a_live_replicas_says_nothing_of_its_death(
+    path: Path, clock: JumpingClock, store: Store, other: Store, content: str
+) -> None:
+    room = await bring_to(store, RoomState.LIVE)
+    life = life_file(path, store.replica)
+    life.unlink()
+    life.write_text(content)
+    assert await other.claim() == 0
+    assert await newest(other) == room
+    clock.jump(TTL + 1)
+    await other.rejoin(TTL)
+    assert await other.claim() == 1
+    assert not life.exists()
+
+
+async def test_a_replica_whose_file_was_removed_says_so_once(
+    path: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await store.renew(TTL)
+    assert caplog.messages == []
+    life_file(path, store.replica).unlink()
+    for _ in range(3):
+        assert await store.renew(TTL)
+    (message,) = caplog.messages
+    assert "removed" in message
+
+
+async def test_a_dead_replica_whose_guard_lives_keeps_its_rooms(url: str, store: Store, other: Store) -> None:
+    await bring_to(store, RoomState.LIVE)
+    assert store.life is not None
+    guards = os.dup(store.life)
+    try:
+        await SqlitePlace(Path(url)).crash(store)
+        assert await other.claim() == 0
+    finally:
+        os.close(guards)
+    assert await other.claim() == 1

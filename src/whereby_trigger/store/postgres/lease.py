@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 
+from whereby_trigger import leftovers
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.link import Connection, affected, transaction
 
@@ -60,6 +61,8 @@ NEXT_END = """
 SELECT min(expires) - whereby_trigger.clock() FROM whereby_trigger.replicas
 WHERE id <> $1 AND expires > whereby_trigger.clock()
 """
+EXPIRED_OF = f"{EXPIRED} AND id = ANY ($3::text[]) LIMIT 1 FOR UPDATE SKIP LOCKED"
+EXPIRED_NOW = f"SELECT id FROM ({EXPIRED}) AS expired"  # noqa: S608
 ANYTHING_LEFT = f"""
 SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({STRAYS}) OR ({OVERDUE}) AS any, ({NEXT_END}) AS next_end
 """
@@ -116,11 +119,14 @@ async def leave(connection: Connection, id: str) -> None:
         await connection.execute(DISOWN, None, id, WEBHOOKS)
 
 
-async def claim(connection: Connection, replica: str, max_age: float, look_in: Callable[[float], None]) -> int | None:
+async def claim(
+    connection: Connection, replica: str, max_age: float, look_in: Callable[[float], None], searched: set[str]
+) -> int | None:
     """Take over some of what the dead have left, and end some of the rooms that have waited for `max_age` seconds.
 
     Return how many webhooks and rooms were taken over; None where nothing could be done. `look_in` is told in how many
-    seconds the next lease of another ends.
+    seconds the next lease of another ends. What is left on this machine of a dead replica's assistants is ended first,
+    once for each replica, as `searched` remembers.
     """
     # Mostly there is nothing to do, and this is asked all the time: nothing is locked before that is known.
     left = await connection.fetchrow(ANYTHING_LEFT, replica, max_age)
@@ -128,10 +134,15 @@ async def claim(connection: Connection, replica: str, max_age: float, look_in: C
         look_in(left["next_end"])
     if not left["any"]:
         return None
+    # Before the transaction: rows that are locked hold up others, and the server bounds how long.
+    dead = {row["id"] for row in await connection.fetch(EXPIRED_NOW, replica, max_age)}
+    if dead - searched:
+        await leftovers.end(dead - searched)
+        searched |= dead
     async with transaction(connection):
         if not await connection.fetchval(HOLDS, replica):
             return None
-        expired = await connection.fetchrow(f"{EXPIRED} LIMIT 1 FOR UPDATE SKIP LOCKED", replica, max_age)
+        expired = await connection.fetchrow(EXPIRED_OF, replica, max_age, list(dead))
         if expired is not None:
             return await _bury(connection, replica, expired["id"], too_old=expired["too_old"])
         stray = await connection.fetchval(f"{FREE_STRAYS} LIMIT 1")

@@ -132,6 +132,10 @@ class PostgresStore:
     def location(self) -> str:
         return self._address.location
 
+    @property
+    def life(self) -> None:
+        return None
+
     async def open(self, changed: Callable[[], None]) -> None:
         for warning in await self._once(self._enter, LONG_WORK_WITHIN):
             logger.warning("%s", warning)
@@ -182,8 +186,11 @@ class PostgresStore:
 
     async def claim(self, max_age: float = math.inf) -> int:
         total = 0
+        searched: set[str] = set()
         while total < CLAIMED_AT_ONCE:
-            claim = partial(lease.claim, replica=self.replica, max_age=max_age, look_in=self._look_in)
+            claim = partial(
+                lease.claim, replica=self.replica, max_age=max_age, look_in=self._look_in, searched=searched
+            )
             claimed = await self._call("upkeep", claim)
             if claimed is None:
                 break

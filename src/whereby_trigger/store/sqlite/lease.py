@@ -1,13 +1,14 @@
 """What the lease says to SQLite: who lives, until when, and what becomes of what the dead leave."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 
 from whereby_trigger.boot import BootClock
 from whereby_trigger.store.sqlite import rooms, statements
 
 JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
 RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? AND expires > ?"
+GIVE_UP = "UPDATE replicas SET expires = 0 WHERE id = ?"
 LEAVE = "DELETE FROM replicas WHERE id = ?"
 OTHERS = """
 SELECT id, seen_at, boot, expires FROM replicas WHERE id <> :me
@@ -15,12 +16,19 @@ UNION SELECT owner, :now, '', 0 FROM webhooks
 WHERE state = 'pending' AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 UNION SELECT owner, :now, '', 0 FROM rooms WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 """
+Other = tuple[str, float, str, float]
 HOLDS = "SELECT 1 FROM replicas WHERE id = ? AND boot = ? AND expires > ?"
 
 
 def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float, clock: BootClock) -> None:
     boot, at = clock()
     connection.execute(JOIN, (id, pid, now, boot, at + ttl))
+
+
+def rejoin(connection: sqlite3.Connection, old: str, join: Callable[[sqlite3.Connection], None]) -> None:
+    """Give up a lease, so that what it held can be taken over at once, and enter under a new id."""
+    connection.execute(GIVE_UP, (old,))
+    join(connection)
 
 
 def renew(connection: sqlite3.Connection, id: str, now: float, ttl: float, clock: BootClock) -> bool:
@@ -40,20 +48,46 @@ def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
     connection.execute(LEAVE, (id,))
 
 
+def others(connection: sqlite3.Connection, id: str, now: float) -> list[Other]:
+    """Return every replica but one: its id, when it was last seen, and its lease, if it has one."""
+    return connection.execute(OTHERS, {"me": id, "now": now}).fetchall()
+
+
+def find_the_dead(
+    others: Iterable[Other],
+    clock: BootClock,
+    has_died: Callable[[str], bool | None],
+    end_leftovers: Callable[[Set[str]], bool],
+) -> set[str]:
+    """Return the replicas that are dead, with all of their assistants, or whose lease has run out: that is for ever.
+
+    Where nothing tells whether it is dead, as its file is missing, its lease does; a replica of an older program has
+    none. Assistants that have lost their guards are ended first; for those that do not end, its lease is the bound.
+    """
+    over, dead = set(), set()
+    this_boot, at = clock()
+    for other, _, boot, expires in others:
+        if expires and (boot != this_boot or expires <= at):
+            over.add(other)
+        elif (died := has_died(other)) or (died is None and not expires):
+            dead.add(other)
+    gone = not over | dead or end_leftovers(over | dead)
+    return over | dead if gone else over
+
+
 def bury_the_dead(
     connection: sqlite3.Connection,
     id: str,
     now: float,
     max_age: float,
-    clock: BootClock,
-    is_dead: Callable[[str], bool],
+    dead: Set[str],
+    bury: Callable[[str], bool],
 ) -> int:
-    """Take over the webhooks of every replica that is dead or whose lease has run out, and let its rooms wait."""
+    """Take over the webhooks of dead replicas, and let their rooms wait, unless another replica has done so already."""
     taken = 0
-    this_boot, at = clock()
-    for other, seen_at, boot, expires in connection.execute(OTHERS, {"me": id, "now": now}).fetchall():
-        # A replica of an older program has no lease, only its lock.
-        if is_dead(other) or (expires and (boot != this_boot or expires <= at)):
+    for other, seen_at, _, _ in others(connection, id, now):
+        if other in dead:
+            bury(other)
             too_old = now - max_age if now - seen_at > max_age else None
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
             taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount

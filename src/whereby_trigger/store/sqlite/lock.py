@@ -39,6 +39,9 @@ else:
         _close_file(descriptor)
 
 
+PATIENCE = 10
+"""Milliseconds for which a dead replica's file is tried to be locked, so that no file stays for ever."""
+
 _open: set[int] = set()
 
 
@@ -112,34 +115,77 @@ class Turn(FileLock):
 
 
 class LifeLock:
-    """Show other processes that a replica lives: the file is locked for as long as its process runs."""
+    """Show other processes that a replica lives: the file is locked for as long as its process or a guard of it runs.
+
+    The lock is the open file's, and a guard inherits that. The file holds its own number on the disk, so that one which
+    somebody put in its place vouches for nobody's death.
+    """
 
     def __init__(self, database: Path, replica: str) -> None:
-        self._path = life_file(database, replica)
-        self._descriptor = _open_file(self._path, os.O_EXCL)
-        _acquire(self._descriptor, wait=False)
+        self.path = life_file(database, replica)
+        self.descriptor = _open_file(self.path, os.O_EXCL)
+        try:
+            _acquire(self.descriptor, wait=False)
+            os.write(self.descriptor, _number_of(self.descriptor))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def in_place(self) -> bool:
+        """Return False if somebody removed or replaced the file."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
-        _remove(self._path, self._descriptor)
+        """Let go, and remove the file: what this replica had was given back."""
+        _remove(self.path, self.descriptor)
+
+    def die(self) -> None:
+        """Let go, and leave the file, which tells that the replica is dead."""
+        _close_file(self.descriptor)
 
 
 def life_file(database: Path, replica: str) -> Path:
     return database.with_name(f"{database.name}-replica-{replica}")
 
 
-def bury_if_dead(database: Path, replica: str) -> bool:
-    """Tell whether a replica is dead, and remove what it left beside the database if so."""
-    path = life_file(database, replica)
+def has_died(database: Path, replica: str) -> bool | None:
+    """Return True if a replica and its guards are dead, False if one of them lives, None if nothing tells."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(life_file(database, replica), os.O_RDWR)
     except FileNotFoundError:
-        return True
-    except PermissionError:
+        return None
+    except OSError:
         return False
     try:
         _acquire(descriptor, wait=False)
+        return True if os.read(descriptor, 32) == _number_of(descriptor) else None
     except OSError:
-        os.close(descriptor)
         return False
-    _remove(path, descriptor)
-    return True
+    finally:
+        os.close(descriptor)
+
+
+def bury(database: Path, replica: str) -> bool:
+    """Remove what a replica left beside the database; return False if somebody has it locked."""
+    path = life_file(database, replica)
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    for _ in range(PATIENCE):
+        with suppress(OSError):
+            _acquire(descriptor, wait=False)
+            _remove(path, descriptor)
+            return True
+        # Mostly it is somebody who looks whether the replica is dead.
+        time.sleep(0.001)
+    os.close(descriptor)
+    return False
+
+
+def _number_of(descriptor: int) -> bytes:
+    return str(os.fstat(descriptor).st_ino).encode()

@@ -1,6 +1,7 @@
 """The store on a SQLite file: one writer thread, one reading connection, and a lock that shows this replica alive."""
 
 import asyncio
+import logging
 import math
 import os
 import sqlite3
@@ -16,13 +17,16 @@ from uuid import uuid4
 
 from whereby_trigger.boot import BootClock, boot_clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.leftovers import end_blocking
 from whereby_trigger.store.futures import let_pass, refused
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.rooms import NEWEST, Heard, Room, RoomClaim, RoomMove, RoomRequest
 from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
-from whereby_trigger.store.sqlite.lock import LifeLock, bury_if_dead
+from whereby_trigger.store.sqlite.lock import LifeLock, bury, has_died
 from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
 from whereby_trigger.store.states import RoomState
+
+logger = logging.getLogger("whereby_trigger.store")
 
 CLOSE_TIMEOUT = 10.0
 PRUNE_ROWS = 500
@@ -54,6 +58,10 @@ class SqliteStore:
     def location(self) -> str:
         return str(self.path)
 
+    @property
+    def life(self) -> int | None:
+        return None if self._writing is None else self._writing.life.descriptor
+
     async def open(self, changed: Callable[[], None]) -> None:
         entered = await asyncio.to_thread(
             opening.enter, self.path, self.replica, self._lease_ttl, self._clock, self._wall()
@@ -79,7 +87,8 @@ class SqliteStore:
         if reader is not None:
             await reader.close()
         if writing is not None:
-            writing.life.close()
+            left = leaving.done() and leaving.exception() is None
+            (writing.life.close if left else writing.life.die)()
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
         return self._write(partial(statements.add, arrival=arrival, owner=self.replica, now=self._wall()))
@@ -94,15 +103,26 @@ class SqliteStore:
         self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(let_pass)
 
     def claim(self, max_age: float = math.inf) -> Awaitable[int]:
-        replica, now, clock, is_dead = self.replica, self._wall(), self._clock, partial(bury_if_dead, self.path)
+        return self._claim(max_age)
+
+    async def _claim(self, max_age: float) -> int:
+        replica, now, clock = self.replica, self._wall(), self._clock
+        others = await self._write(partial(lease.others, id=replica, now=now))
+
+        def find(_: sqlite3.Connection) -> set[str]:
+            return lease.find_the_dead(others, clock, partial(has_died, self.path), end_blocking)
+
+        # Not in the writer's thread: no delivery must wait while what a dead replica left is looked for.
+        dead = await self._read(find) if others else set[str]()
 
         def work(connection: sqlite3.Connection) -> int:
             if not lease.holds(connection, replica, clock):
                 return 0
             unowned = statements.claim_unowned(connection, replica)
-            return unowned + lease.bury_the_dead(connection, replica, now, max_age, clock, is_dead)
+            return unowned + lease.bury_the_dead(connection, replica, now, max_age, dead, partial(bury, self.path))
 
-        return self._write(work)
+        claimed: int = await self._write(work)
+        return claimed
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
         return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))
@@ -129,6 +149,8 @@ class SqliteStore:
         return self._write(lambda connection: connection.execute(statements.SEEN, (now, self.replica)).rowcount)
 
     def renew(self, ttl: float) -> Awaitable[bool]:
+        if self._writing is not None:
+            self._writing.look_after_life()
         return self._write(partial(lease.renew, id=self.replica, now=self._wall(), ttl=ttl, clock=self._clock))
 
     async def rejoin(self, ttl: float) -> None:
@@ -140,9 +162,9 @@ class SqliteStore:
         except OSError as error:
             raise StoreUnavailable(f"the store takes no new replica now: {error.strerror}") from error
         self._writing.life.close()
-        self.replica, self._writing.life = replica, life
-        joining = partial(lease.join, id=self.replica, pid=os.getpid(), now=self._wall(), ttl=ttl, clock=self._clock)
-        await self._write(joining, kept=True)
+        old, self.replica, self._writing.life = self.replica, replica, life
+        joining = partial(lease.join, id=replica, pid=os.getpid(), now=self._wall(), ttl=ttl, clock=self._clock)
+        await self._write(partial(lease.rejoin, old=old, join=joining), kept=True)
 
     def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
         return self._write(partial(rooms.request, request=request, now=self._wall()))
@@ -226,3 +248,14 @@ class _Writing:
 
     def __init__(self, writer: Writer, life: LifeLock) -> None:
         self.writer, self.life = writer, life
+        self._missed: LifeLock | None = None
+
+    def look_after_life(self) -> None:
+        """Say once that the file which shows this replica alive was removed: others go by its lease then."""
+        if self._missed is not self.life and not self.life.in_place:
+            self._missed = self.life
+            logger.warning(
+                "%s was removed or replaced while it was in use: should this replica die, its rooms wait until its "
+                "lease has run out; restart it when you can, and leave alone what lies beside the store",
+                self.life.path,
+            )

@@ -1,0 +1,200 @@
+"""What outlives its guard is found and ended before anything else runs in its room, and nothing else is touched."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.assist.programs import child, supervisor
+from tests.assist.started import started
+from tests.assist.test_guard import is_here
+from tests.support.guarding import replica_that_runs
+from tests.support.place import Place
+from tests.support.presence import Presence
+from tests.support.process import Process
+from tests.support.rooms import ask, take_one
+from tests.support.stores import KINDS
+from tests.support.until import eventually, until
+from whereby_trigger import leftovers
+from whereby_trigger.leftovers import MARK, sweep
+from whereby_trigger.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the environment of a process")
+
+
+@pytest.fixture(params=list(KINDS))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    with KINDS[request.param](tmp_path) as place:
+        yield place
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
+    store = place.replica()
+    await store.open(lambda: None)
+    yield store
+    await store.close()
+
+
+def swept(*whose: str) -> list[str]:
+    return [run for run in sweep(whose) if run is not None]
+
+
+def runs(pid: int) -> bool:
+    """Return False if a process is gone, or dead and not waited for yet."""
+    return os.path.lexists(f"/proc/{pid}/exe") and bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def namespace() -> str:
+    return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
+
+
+@contextmanager
+def marked(mark: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process with a mark, and kill it in the end."""
+    with subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: mark}) as process:
+        try:
+            until(lambda: f"{MARK}={mark}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def gone() -> int:
+    """Give the number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("options", [(), ("--child-ignores-term",)], ids=["obeys TERM", "ignores TERM"])
+async def test_a_run_whose_guard_was_killed_is_over_when_what_left_its_session_is_gone_too(
+    presence: Presence, options: tuple[str, ...]
+) -> None:
+    async with started(child(presence, "A", "--daemon", "B", *options)) as assistant:
+        _, guard = is_here(presence, "A")
+        pid, _ = is_here(presence, "B")
+        os.kill(guard, signal.SIGKILL)
+        assert (await assistant.wait()).signal == signal.SIGKILL
+        assert not runs(pid)
+        presence.everybody_gone(within=1)
+
+
+def test_what_outlives_a_supervisor_and_its_guard_is_ended_by_whoever_looks_next(presence: Presence) -> None:
+    with Process(supervisor(60, 2, program=child(presence, "A", "--daemon", "B")), cwd=ROOT) as boss:
+        _, guard = is_here(presence, "A")
+        is_here(presence, "B")
+        boss.popen.send_signal(signal.SIGSTOP)
+        os.kill(guard, signal.SIGKILL)
+        boss.kill()
+        presence.line("B ticks")
+        until(lambda: not swept())
+        presence.everybody_gone(within=1)
+
+
+@pytest.mark.anyio
+async def test_what_has_its_guard_is_left_alone(presence: Presence) -> None:
+    async with started(child(presence, "A", "--child", "B", "--daemon", "C")):
+        for name in "ABC":
+            is_here(presence, name)
+        for _ in range(10):
+            assert swept() == []
+        for name in "ABC":
+            presence.line(f"{name} ticks")
+
+
+@pytest.mark.anyio
+async def test_what_has_a_frozen_guard_is_left_alone_unless_its_replica_is_known_to_be_dead(presence: Presence) -> None:
+    async with started(child(presence, "A"), run="replica-1-1") as assistant:
+        _, guard = is_here(presence, "A")
+        os.kill(guard, signal.SIGSTOP)
+        assert swept() == swept("repli") == swept("replica-1-11") == swept("replica-1-1-1") == []
+        assert await leftovers.end(["replica"])
+        presence.everybody_gone(within=1)
+        os.kill(guard, signal.SIGCONT)
+        assert (await assistant.wait()).signal == signal.SIGKILL
+
+
+def test_a_guards_number_that_another_process_has_by_now_protects_nobody() -> None:
+    with marked(f"run:{os.getpid()}:{namespace()}") as process:
+        assert swept() == ["run"]
+        assert process.wait(5) == -signal.SIGKILL
+
+
+def test_what_cannot_be_judged_is_left_alone(gone: int) -> None:
+    for mark in (
+        "",
+        "run",
+        "run:",
+        f"run:{gone}",
+        f"run:{gone}:1",
+        *(f"run:{odd}:{namespace()}" for odd in ("-1", "x", "٣", "0", "9" * 5000)),
+    ):
+        with marked(mark) as process:
+            assert swept() == []
+            assert process.poll() is None
+
+
+def test_a_zombie_is_no_leftover(gone: int) -> None:
+    with marked(f"run:{gone}:{namespace()}") as process:
+        os.kill(process.pid, signal.SIGKILL)
+        until(lambda: ") Z " in Path(f"/proc/{process.pid}/stat").read_text())
+        assert swept() == []
+
+
+@pytest.mark.anyio
+async def test_a_search_that_fails_for_want_of_files_finds_nobody_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", none_left)
+    assert not await leftovers.end(["replica"])
+    assert not leftovers.end_blocking(["replica"])
+
+
+@pytest.mark.anyio
+async def test_a_killed_replicas_room_is_taken_over_when_its_assistant_has_left(
+    place: Place,
+    store: Store,
+    presence: Presence,
+) -> None:
+    await ask(store)
+    with replica_that_runs(place.url, 0.5, child(presence, "A", "--ignore-term")) as replica:
+        pid, _ = is_here(presence, "A")
+        replica.kill()
+        await place.outlast_the_dead(store)
+        await eventually(store.claim)
+        assert not runs(pid)
+    assert (await take_one(store)).attempt == 2
+
+
+@pytest.mark.anyio
+async def test_a_replica_and_guards_that_are_killed_at_once_leave_nobody_in_a_room_that_is_taken_over(
+    place: Place,
+    store: Store,
+    presence: Presence,
+) -> None:
+    await ask(store)
+    with replica_that_runs(place.url, 2, child(presence, "A", "--child", "B", "--daemon", "C")) as replica:
+        pids = [is_here(presence, name)[0] for name in "ABC"]
+        guard = parent_of(pids[0])
+        os.kill(replica.popen.pid, signal.SIGSTOP)
+        os.kill(guard, signal.SIGKILL)
+        replica.kill()
+        await place.outlast_the_dead(store)
+        await eventually(store.claim)
+        assert not any(map(runs, pids))
