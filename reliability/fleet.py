@@ -137,11 +137,12 @@ def _session(room: str) -> str:
     return f"session of {room}"
 
 
-def family(pid: int) -> list[int]:
-    """List a process and all that descends from it, the eldest first."""
+def family(pid: int, generations: int = 100) -> list[int]:
+    """List a process and what descends from it in so many generations, the eldest first."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     try:
         own = [int(child) for child in children.read_text(encoding="ascii").split()]
     except FileNotFoundError:
         return []
-    return [pid, *(descendant for child in own for descendant in family(child))]
+    own = own if generations else []
+    return [pid, *(descendant for child in own for descendant in family(child, generations - 1))]

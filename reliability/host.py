@@ -29,6 +29,11 @@ def as_process(trigger: Trigger, ticks: str) -> None:
     trigger.assistant_command(ticking(ticks), env={"TICK_HOST": str(os.getpid()), "LD_PRELOAD": ""})
 
 
+def slow_to_leave(trigger: Trigger, ticks: str) -> None:
+    """Take up to 9 s to leave, and have a helper in a session of its own."""
+    trigger.assistant_command([*ticking(ticks), "9"], env={"TICK_HOST": str(os.getpid())})
+
+
 def behind_sh(trigger: Trigger, ticks: str) -> None:
     script = f"{shlex.join(ticking(ticks))}; true"
     trigger.assistant_command(["sh", "-c", script], env={"TICK_HOST": str(os.getpid())})
@@ -85,6 +90,7 @@ async def _tick_until_ended(session: Session, ticks: str) -> None:
 
 FORMS: dict[str, Callable[[Trigger, str], None]] = {
     "process": as_process,
+    "slow": slow_to_leave,
     "sh": behind_sh,
     "npm": behind_npm,
     "coroutine": as_coroutine,

@@ -18,6 +18,7 @@ from reliability.rows import (
     poison,
     power_loss,
     rolling_deploys,
+    slow_leavers,
     slowloris,
     suite,
     unauthenticated,
@@ -151,6 +152,13 @@ FAULTS: dict[int, Row] = {
         "every answer 200, p99 as without; SIGTERM and the watchdog in time; 0 overlaps; dropped lines counted",
         unread_logs.run,
         on_both(doses=100, rate=500, seconds=10.0),
+    ),
+    30: Row(
+        "A replica is killed with -9, every other time with its guards, and started again at once; its assistants take "
+        "0 to 9 s to leave, and each has a helper in a session of its own",
+        "0 overlaps; served again at most 2 s after the last has left, on PostgreSQL the lease (6 s here) and 1 s",
+        slow_leavers.run,
+        on_sqlite(kills=200, assistants=4) | on_postgresql(kills=200, assistants=4, lease=6.0),
     ),
     31: Row(
         "Beside the store's file the log, its index or the locks are removed or replaced; the file gets a second name, "

@@ -1,4 +1,4 @@
-"""Rows 11 to 17 and 26, in small doses: assistants on replicas that die, freeze, are replaced and are poisoned."""
+"""Rows 11 to 17, 26 and 30, in small doses: assistants on replicas that die, freeze, are replaced and are poisoned."""
 
 import shutil
 from pathlib import Path
@@ -14,6 +14,7 @@ from reliability.rows import (
     orphaned_assistants,
     poison,
     rolling_deploys,
+    slow_leavers,
 )
 from reliability.stores import PostgresStores, SqliteStores, Stores
 from reliability.ticks import Tick, overlaps
@@ -55,6 +56,13 @@ async def test_nothing_of_an_assistant_outlives_its_supervisor(tmp_path: Path, f
     forms = 3 if shutil.which("npm") else 2
     result = await orphaned_assistants.run(tmp_path, files, doses=forms)
     assert [problem for problem in result.problems if "npm is missing" not in problem] == []
+
+
+async def test_nobody_is_in_a_room_that_what_a_killed_replica_left_has_not_left_yet(
+    tmp_path: Path, files: SqliteStores
+) -> None:
+    result = await slow_leavers.run(tmp_path, files, kills=2, assistants=2)
+    assert result.problems == []
 
 
 async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: Path, files: SqliteStores) -> None:
