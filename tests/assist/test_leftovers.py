@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.assist.test_guard import is_here
 from tests.support.guarding import replica_that_runs
 from tests.support.place import Place
 from tests.support.presence import Presence
-from tests.support.process import Process
+from tests.support.process import Process, whereby_trigger
 from tests.support.rooms import ask, take_one
 from tests.support.stores import KINDS
 from tests.support.until import eventually, until
@@ -26,6 +27,7 @@ from whereby_trigger.leftovers import MARK, sweep
 from whereby_trigger.store import Store
 
 ROOT = Path(__file__).parents[2]
+RUN = uuid4().hex
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the environment of a process")
 
@@ -45,7 +47,8 @@ async def store(place: Place) -> AsyncIterator[Store]:
 
 
 def swept(*whose: str) -> list[str]:
-    return [run for run in sweep(whose) if run is not None]
+    """Sweep, and return what was found of this test run: other programs of this machine may have left something too."""
+    return [run for run in sweep(whose) if run is not None and run.startswith(RUN)]
 
 
 def runs(pid: int) -> bool:
@@ -102,13 +105,13 @@ def test_what_outlives_a_supervisor_and_its_guard_is_ended_by_whoever_looks_next
         os.kill(guard, signal.SIGKILL)
         boss.kill()
         presence.line("B ticks")
-        until(lambda: not swept())
+        swept()
         presence.everybody_gone(within=1)
 
 
 @pytest.mark.anyio
 async def test_what_has_its_guard_is_left_alone(presence: Presence) -> None:
-    async with started(child(presence, "A", "--child", "B", "--daemon", "C")):
+    async with started(child(presence, "A", "--child", "B", "--daemon", "C"), run=RUN):
         for name in "ABC":
             is_here(presence, name)
         for _ in range(10):
@@ -119,19 +122,19 @@ async def test_what_has_its_guard_is_left_alone(presence: Presence) -> None:
 
 @pytest.mark.anyio
 async def test_what_has_a_frozen_guard_is_left_alone_unless_its_replica_is_known_to_be_dead(presence: Presence) -> None:
-    async with started(child(presence, "A"), run="replica-1-1") as assistant:
+    async with started(child(presence, "A"), run=f"{RUN}-1-1") as assistant:
         _, guard = is_here(presence, "A")
         os.kill(guard, signal.SIGSTOP)
-        assert swept() == swept("repli") == swept("replica-1-11") == swept("replica-1-1-1") == []
-        assert await leftovers.end(["replica"])
+        assert swept() == swept(RUN[:-1]) == swept(f"{RUN}-1-11") == swept(f"{RUN}-1-1-1") == []
+        assert await leftovers.end([RUN])
         presence.everybody_gone(within=1)
         os.kill(guard, signal.SIGCONT)
         assert (await assistant.wait()).signal == signal.SIGKILL
 
 
 def test_a_guards_number_that_another_process_has_by_now_protects_nobody() -> None:
-    with marked(f"run:{os.getpid()}:{namespace()}") as process:
-        assert swept() == ["run"]
+    with marked(f"{RUN}:{os.getpid()}:{namespace()}") as process:
+        assert swept() == [RUN]
         assert process.wait(5) == -signal.SIGKILL
 
 
@@ -140,9 +143,9 @@ def test_what_cannot_be_judged_is_left_alone(gone: int) -> None:
         "",
         "run",
         "run:",
-        f"run:{gone}",
-        f"run:{gone}:1",
-        *(f"run:{odd}:{namespace()}" for odd in ("-1", "x", "٣", "0", "9" * 5000)),
+        f"{RUN}:{gone}",
+        f"{RUN}:{gone}:1",
+        *(f"{RUN}:{odd}:{namespace()}" for odd in ("-1", "x", "٣", "0", "9" * 5000)),
     ):
         with marked(mark) as process:
             assert swept() == []
@@ -150,7 +153,7 @@ def test_what_cannot_be_judged_is_left_alone(gone: int) -> None:
 
 
 def test_a_zombie_is_no_leftover(gone: int) -> None:
-    with marked(f"run:{gone}:{namespace()}") as process:
+    with marked(f"{RUN}:{gone}:{namespace()}") as process:
         os.kill(process.pid, signal.SIGKILL)
         until(lambda: ") Z " in Path(f"/proc/{process.pid}/stat").read_text())
         assert swept() == []
@@ -198,3 +201,21 @@ async def test_a_replica_and_guards_that_are_killed_at_once_leave_nobody_in_a_ro
         await place.outlast_the_dead(store)
         await eventually(store.claim)
         assert not any(map(runs, pids))
+
+
+APP = """
+from whereby_trigger import Trigger
+
+trigger = Trigger(port=0, host="127.0.0.1")
+trigger.assistant_command(["sleep", "60"])
+"""
+
+
+def test_a_trigger_that_starts_ends_what_a_killed_one_and_its_guards_left(tmp_path: Path, gone: int) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    with (
+        marked(f"{RUN}:{gone}:{namespace()}") as left,
+        Process(whereby_trigger("start", "app.py"), cwd=tmp_path) as one,
+    ):
+        assert left.wait(20) == -signal.SIGKILL
+        assert "its guard was killed" in one.line(RUN)

@@ -103,9 +103,9 @@ class SqliteStore:
         self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(let_pass)
 
     def claim(self, max_age: float = math.inf) -> Awaitable[int]:
-        return self._claim(max_age)
+        return self._take_over(max_age)
 
-    async def _claim(self, max_age: float) -> int:
+    async def _take_over(self, max_age: float) -> int:
         replica, now, clock = self.replica, self._wall(), self._clock
         others = await self._write(partial(lease.others, id=replica, now=now))
 
