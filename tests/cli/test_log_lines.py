@@ -202,6 +202,15 @@ def test_a_type_can_neither_steer_the_terminal_nor_forge_a_line(terminal: Termin
     assert "no predicate for a b" in line
 
 
+def test_in_a_format_of_the_users_own_a_payload_cannot_steer_a_terminal_either(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "whereby_trigger.deliveries")
+    DeliveryLog().answered(Delivery(200, "no predicate for \x9b2J", "\u202e\x1b[2J", "\x1b[2J", decision="unhandled"))
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+
+
 def say_what_failed(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]") -> None:
     try:
         raise ValueError("no \x1b[2J such pipe")
