@@ -14,6 +14,7 @@ import time
 EVERY = 0.05
 HELPER = "TICK_HELPER_OF"
 STEPS = 10
+HELPS_FOR = 60.0
 
 
 def main() -> None:
@@ -26,7 +27,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: leaving.append(now() + lasts))
     if len(sys.argv) > 2 and HELPER not in os.environ:
         subprocess.Popen([sys.executable, "-S", *sys.argv], env=os.environ | {HELPER: pid}, start_new_session=True)
-    while HELPER in os.environ or not leaving or now() < leaving[0]:
+    # Where what must end it does not, it must not tick for ever.
+    last = now() + HELPS_FOR if HELPER in os.environ else None
+    while now() < last if last else not leaving or now() < leaving[0]:
         os.write(notebook, f"{now():.4f} {pid} {host} {room}\n".encode())
         time.sleep(EVERY)
 
