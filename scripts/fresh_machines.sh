@@ -118,6 +118,8 @@ inside() {
         mkdir -p "$machine/opt/python"
         mount --bind "$OTHER_PYTHON" "$machine/opt/python"
         mount -o remount,bind,ro "$machine/opt/python"
+        echo /opt/python/lib >"$machine/etc/ld.so.conf.d/python.conf"
+        chroot "$machine" ldconfig
     fi
     if [ -n "$read_only" ]; then
         mount --bind "$machine$read_only" "$machine$read_only"
