@@ -30,7 +30,15 @@ WARM_UP = 200
 ROOT = Path(__file__).resolve().parents[2]
 
 
-async def run(folder: Path, stores: Stores, *, sockets: int, seconds: float, p99_within: float = P99_WITHIN) -> Result:
+async def run(
+    folder: Path,
+    stores: Stores,
+    *,
+    sockets: int,
+    seconds: float,
+    p99_within: float = P99_WITHIN,
+    warm_up: int = WARM_UP,
+) -> Result:
     """Let so many strangers of each manner come for so many seconds, and watch memory and signed traffic."""
     url, emissions = stores.new(folder), folder / "emissions"
     receivers, ledger = Receivers(url, emissions), Ledger(folder / "ledger")

@@ -241,11 +241,11 @@ async def test_a_sender_of_a_byte_now_and_then_is_closed_all_the_same(
 
 
 def test_the_limits_are_those_of_the_docs() -> None:
-    from whereby_trigger.receive import edge, reception, server, waiting
+    from whereby_trigger.receive import crowd, edge, reception, server, waiting
 
     assert (reception.ANSWER_WITHIN, edge.READ_WITHIN, server.REQUEST_WITHIN) == (4.5, 10, 10)
     assert (waiting.MAX_REQUESTS, waiting.MAX_BYTES) == (2000, 64 * 1024 * 1024)
-    assert (waiting.MAX_ARRIVING, server.TAKEN_WITHIN, server.MAX_CONNECTIONS) == (16 * 1024 * 1024, 10, 2048)
+    assert (waiting.MAX_ARRIVING, server.TAKEN_WITHIN, crowd.MAX_CONNECTIONS) == (16 * 1024 * 1024, 10, 2048)
 
 
 async def receiver_has(receiver: Receiver, state: State) -> bool:

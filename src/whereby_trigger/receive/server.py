@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
-import time
 import weakref
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -15,12 +12,10 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
+from whereby_trigger.receive.crowd import Crowd
 from whereby_trigger.receive.edge import OWS, Edge, declared_length
 from whereby_trigger.receive.exchange import LARGEST, Exchange
-
-logger = logging.getLogger("whereby_trigger")
 
 MAX_HEADERS = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
@@ -37,24 +32,11 @@ UNSENT = 4096
 MAX_AHEAD = 4 * 1024 * 1024
 """Bytes that all clients together may send ahead of the answers they wait for."""
 
-AHEAD_A_TURN = 4
-"""Requests sent ahead that one turn of the loop takes up: whoever waits for their answers comes first."""
-
 LOOK_EVERY = 5
 """Ticks of uvicorn's clock, of a tenth of a second and a little, between looks for stalled requests."""
 
 LOOK_AHEAD = 1.0
 """Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
-
-MAX_CONNECTIONS = 2048
-"""Connections that may be open at once, or half of the files that may be open if that is less.
-
-Beyond it, those that have done nothing useful for longest are closed, so that nobody keeps deliveries out by holding
-connections. Those that have brought a delivery are closed last.
-"""
-
-SAY_EVERY = 30.0
-"""Seconds between two log lines about connections that were closed for their number."""
 
 IDLE_WITHIN = 620
 """Seconds that a connection may be idle: longer than load balancers keep theirs, 60 (AWS) to 600 (Google Cloud).
@@ -66,65 +48,6 @@ SHUTDOWN_WITHIN = 5.0
 """Seconds that requests get to finish at the end: more than one may wait for the store."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-class Crowd(ServerState):
-    """Hold what all connections share: how much they may hold between them, and how many they are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ahead = 0
-        self.max_connections = _max_connections()
-        self._to_go_on: deque[Protocol] = deque()
-        self._scheduled = False
-        self._closed = 0
-        self._said = float("-inf")
-
-    @property
-    def ceiling(self) -> int:
-        """Connections above which there is no waiting for the next look."""
-        return self.max_connections * 3 // 2
-
-    def go_on_later(self, connection: "Protocol") -> None:
-        """Have a connection take up what its client sent ahead, a few at a turn of the loop."""
-        self._to_go_on.append(connection)
-        self._schedule(connection.loop)
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._go_on, loop)
-
-    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._scheduled = False
-        for _ in range(min(AHEAD_A_TURN, len(self._to_go_on))):
-            self._to_go_on.popleft().go_on()
-        if self._to_go_on:
-            self._schedule(loop)
-
-    def close_surplus(self) -> None:
-        """Close the connections beyond the number allowed: first those that have been of no use for longest."""
-        if len(self.connections) <= self.max_connections:
-            return
-        live = [one for one in self.connections if isinstance(one, Protocol) and not one.transport.is_closing()]
-        surplus = max(0, len(live) - self.max_connections)
-        candidates = sorted((one for one in live if not one.is_served), key=lambda one: one.usefulness)[:surplus]
-        for connection in candidates:
-            connection.give_way()
-        self.note_closed(len(candidates))
-
-    def note_closed(self, count: int) -> None:
-        """Count connections closed to make room, and say so now and then."""
-        self._closed += count
-        now = time.monotonic()
-        if self._closed and now - self._said >= SAY_EVERY:
-            logger.warning(
-                "closed %d connections that brought nothing, to have room for deliveries: at most %d stay open; "
-                "if they are not yours, let a firewall or proxy keep them out",
-                self._closed,
-                self.max_connections,
-            )
-            self._closed, self._said = 0, now
 
 
 class Flow(FlowControl):
@@ -439,15 +362,6 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def _max_connections() -> int:
-    try:
-        import resource
-    except ImportError:
-        return MAX_CONNECTIONS
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
-
-
 class Server(uvicorn.Server):
     """Serve an ASGI app on a socket until told to stop; signals stay with whoever runs the loop."""
 
@@ -478,9 +392,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:
             now = asyncio.get_running_loop().time()
-            for connection in list(self.crowd.connections):
-                if isinstance(connection, Protocol):
-                    connection.close_if_stalled(now)
+            for connection in self.crowd.members:
+                connection.close_if_stalled(now)
         self.crowd.close_surplus()
         return await super().on_tick(counter)
 
@@ -513,7 +426,7 @@ class Server(uvicorn.Server):
     def descriptors(self) -> Iterator[int]:
         """List the descriptors of the socket that is listened on and of every connection."""
         yield self._listener.fileno()
-        for connection in self.crowd.connections:
+        for connection in self.crowd.members:
             yield connection.transport.get_extra_info("socket").fileno()
 
 

@@ -1,0 +1,116 @@
+"""What all connections of a server share: how many they may be, which of them give way, and who goes on first."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import Protocol, cast
+
+from uvicorn.server import ServerState
+
+logger = logging.getLogger("whereby_trigger")
+
+AHEAD_A_TURN = 4
+"""Requests sent ahead that one turn of the loop takes up: whoever waits for their answers comes first."""
+
+MAX_CONNECTIONS = 2048
+"""Connections that may be open at once, or half of the files that may be open if that is less.
+
+Beyond it, those that have done nothing useful for longest are closed, so that nobody keeps deliveries out by holding
+connections. Those that have brought a delivery are closed last.
+"""
+
+SAY_EVERY = 30.0
+"""Seconds between two log lines about connections that were closed for their number."""
+
+
+class Connection(Protocol):
+    """What the crowd needs of one connection."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+
+    @property
+    def is_served(self) -> bool: ...
+
+    @property
+    def usefulness(self) -> tuple[bool, float]: ...
+
+    def give_way(self) -> None: ...
+
+    def go_on(self) -> None: ...
+
+    def close_if_stalled(self, now: float) -> None: ...
+
+
+class Crowd(ServerState):
+    """Hold what all connections share: how much they may hold between them, and how many they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead = 0
+        self.max_connections = _max_connections()
+        self._to_go_on: deque[Connection] = deque()
+        self._scheduled = False
+        self._closed = 0
+        self._said = float("-inf")
+
+    @property
+    def members(self) -> list[Connection]:
+        """The connections that are open."""
+        return list(cast(set[Connection], self.connections))
+
+    @property
+    def ceiling(self) -> int:
+        """Connections above which there is no waiting for the next look."""
+        return self.max_connections * 3 // 2
+
+    def go_on_later(self, connection: Connection) -> None:
+        """Have a connection take up what its client sent ahead, a few at a turn of the loop."""
+        self._to_go_on.append(connection)
+        self._schedule(connection.loop)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._go_on, loop)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = False
+        for _ in range(min(AHEAD_A_TURN, len(self._to_go_on))):
+            self._to_go_on.popleft().go_on()
+        if self._to_go_on:
+            self._schedule(loop)
+
+    def close_surplus(self) -> None:
+        """Close the connections beyond the number allowed: first those that have been of no use for longest."""
+        if len(self.connections) <= self.max_connections:
+            return
+        live = [one for one in self.members if not one.transport.is_closing()]
+        surplus = max(0, len(live) - self.max_connections)
+        candidates = sorted((one for one in live if not one.is_served), key=lambda one: one.usefulness)[:surplus]
+        for connection in candidates:
+            connection.give_way()
+        self.note_closed(len(candidates))
+
+    def note_closed(self, count: int) -> None:
+        """Count connections closed to make room, and say so now and then."""
+        self._closed += count
+        now = time.monotonic()
+        if self._closed and now - self._said >= SAY_EVERY:
+            logger.warning(
+                "closed %d connections that brought nothing, to have room for deliveries: at most %d stay open; "
+                "if they are not yours, let a firewall or proxy keep them out",
+                self._closed,
+                self.max_connections,
+            )
+            self._closed, self._said = 0, now
+
+
+def _max_connections() -> int:
+    try:
+        import resource
+    except ImportError:
+        return MAX_CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
