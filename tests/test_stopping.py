@@ -17,7 +17,7 @@ import threading
 from whereby_trigger import Trigger, running
 
 running.DRAIN_MARGIN = 0.1
-trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0)
+trigger = Trigger(secret='s', host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0)
 
 async def main():
     async with trigger:
