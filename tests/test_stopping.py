@@ -2,12 +2,14 @@
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.process import Process, whereby_trigger
 from tests.support.programs import write
+from tests.support.until import AT_ONCE
 from tests.support.whereby import SECRET, deliver
 from whereby_trigger.testing import webhook
 
@@ -41,7 +43,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from whereby_trigger import Trigger, ending, running
 
-running.DRAIN_MARGIN, ending.AT_LEAST = 2.0, 1.0
+running.DRAIN_MARGIN, running.CLOSE_MARGIN, ending.AT_LEAST = 2.0, 1.0, 1.0
 trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0.1)
 trigger.when("assistant.requested")(lambda: True)
 own = ThreadPoolExecutor(1)
@@ -69,6 +71,16 @@ ASSISTANT_IN_A_THREAD_OF_ITS_OWN = """
 async def attend(session):
     print("running", flush=True)
     await asyncio.get_running_loop().run_in_executor(own, long_job)
+"""
+
+ASSISTANTS_IN_EVERY_THREAD_OF_THE_LOOP = """
+@trigger.assistant
+async def attend(session):
+    print("running", flush=True)
+    asyncio.get_running_loop().set_default_executor(everybodys)
+    await asyncio.to_thread(long_job)
+
+everybodys = ThreadPoolExecutor(1)
 """
 
 LISTENER_THAT_STAYS = """
@@ -118,6 +130,71 @@ def test_what_outlasts_the_drain_is_named_and_ends_with_the_process(
         assert '"stopped"' in process.output
         assert f"whereby-trigger: ended while this still ran: {left}\n" in process.output
         assert ("kept back" in process.output) is (user_code == LISTENER_THAT_STAYS)
+        assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("start", [False, True], ids=["program", "command line"])
+def test_assistants_that_hold_every_thread_of_the_loop_hold_up_no_end(tmp_path: Path, start: bool) -> None:
+    with serving(tmp_path, ASSISTANTS_IN_EVERY_THREAD_OF_THE_LOOP, start=start) as process:
+        url = f"http://127.0.0.1:{process.port()}/"
+        for room in ("/visit-1", "/visit-2", "/visit-3"):
+            assert deliver(url, webhook("assistant.requested", room=room)).status == 200
+            process.line("running")
+        began = time.monotonic()
+        assert process.stop() == 0
+        # No drain, a grace of 0.1 s, and 2 s for what must return.
+        assert time.monotonic() - began < 2.1 + AT_ONCE
+        assert '"stopped"' in process.output
+        assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_what_outlasts_the_loop_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    patient = ASSISTANTS_IN_EVERY_THREAD_OF_THE_LOOP + "\nrunning.DRAIN_MARGIN = 60\n"
+    with serving(tmp_path, patient, start=True) as process:
+        begin(process)
+        process.popen.send_signal(signal.SIGTERM)
+        process.line('"stopped"')
+        began = time.monotonic()
+        assert process.stop(number) == 0
+        assert time.monotonic() - began < AT_ONCE
+        assert "Traceback" not in process.output
+
+
+HANGING_DISK = """
+from whereby_trigger.store.sqlite import lock
+
+lock.LifeLock.close = lambda self: threading.Event().wait()
+"""
+
+
+def test_a_store_that_does_not_close_holds_up_no_end(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGING_DISK, start=True) as process:
+        process.port()
+        began = time.monotonic()
+        assert process.stop() == 70
+        assert time.monotonic() - began < 1 + AT_ONCE
+
+
+NO_MORE_THREADS = """
+@trigger.on("assistant.requested")
+async def block():
+    threading.Thread.start = refuse
+    print("running", flush=True)
+    {block}
+
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+"""
+
+
+@pytest.mark.parametrize(("block", "code"), [("", 0), ("threading.Event().wait()", 70)], ids=["idle", "held up"])
+def test_a_stop_needs_no_thread_that_is_still_to_be_started(tmp_path: Path, block: str, code: int) -> None:
+    with serving(tmp_path, NO_MORE_THREADS.replace("{block}", block), start=True) as process:
+        begin(process)
+        began = time.monotonic()
+        assert process.stop() == code
+        assert time.monotonic() - began < 2.6 + AT_ONCE
         assert "Traceback" not in process.output
 
 

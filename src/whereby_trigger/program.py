@@ -32,7 +32,7 @@ def run(
         try:
             runner.run(serving)
         finally:
-            last_resort.set(end_by(), runner.get_loop())
+            last_resort.set(end_by, runner.get_loop())
 
 
 @contextmanager

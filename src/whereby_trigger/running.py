@@ -22,9 +22,15 @@ logger = logging.getLogger("whereby_trigger")
 
 PRUNE_EVERY = 3600.0
 PING_WITHIN = 2.0
-DRAIN = "the drain"
+DRAIN, CLOSING = "the drain", "the end, which the store held up"
 DRAIN_MARGIN = 5.0
+"""Seconds after a drain, and the grace of its assistants, in which user code that was cancelled must have returned."""
+
+CLOSE_MARGIN = 5.0
+"""Seconds in which the store must have closed after that."""
+
 END_MARGIN = 2.0
+"""Seconds after a second signal in which the process must have ended."""
 
 Decided = Callable[[Queued, Decision], None]
 Claimed = Callable[[Room, Webhook], None]
@@ -92,11 +98,17 @@ class Running:
 
         Raises StoreError where the store, or the spill, cannot be used.
         """
-        if self._spill is None:
-            await self._join()
-        else:
-            self.dispatcher.cannot_read()
-            await self._spill.open()
+        try:
+            # At the end, when it is needed, there may be no thread left to start.
+            self._watchdog.start()
+            if self._spill is None:
+                await self._join()
+            else:
+                self.dispatcher.cannot_read()
+                await self._spill.open()
+        except BaseException:
+            self._watchdog.close()
+            raise
 
     async def _join(self) -> None:
         sent = boot_time()
@@ -108,13 +120,13 @@ class Running:
             loops += [self._supervisor.supervise(), leftovers.keep_clean()]
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
-    async def drain(self, timeout: float, hurry: asyncio.Event) -> None:
+    async def drain(self, timeout: float, hurry: asyncio.Event, *, rooms: float | None = None) -> None:
         """Launch nothing more; wait for what runs and is queued at most `timeout` seconds, or until told to hurry.
 
-        Assistants that run on then have `stop_grace` seconds to return.
+        Assistants are waited for `rooms` seconds, if that is less; those that run on then have `stop_grace` to return.
         """
         self.draining = True
-        finish = asyncio.create_task(self._finish(timeout))
+        finish = asyncio.create_task(self._finish(timeout, timeout if rooms is None else rooms))
         hurried = asyncio.create_task(hurry.wait())
         try:
             await asyncio.wait({finish, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,8 +148,9 @@ class Running:
         await self.dispatcher.cancel()
         await self._user_code.drain(0)
         self._user_code.close()
-        # The store has bounds of its own, and waits for no user code.
-        self._watchdog.clear(DRAIN)
+        # No user code is waited for any more, but a disk or a database may hang.
+        if self._watchdog.clear(DRAIN):
+            self._watchdog.set(CLOSING, boot_time() + CLOSE_MARGIN)
         await self.store.close()
         self._watchdog.close()
 
@@ -152,11 +165,20 @@ class Running:
         }
         return ", ".join(what for what, is_so in awaited.items() if is_so)
 
-    def bound_drain(self, timeout: float) -> float:
+    def drain_takes(self, timeout: float, rooms: float | None = None) -> float:
+        """Return how many seconds a drain takes at the most, from its beginning to the end of the process."""
+        return self._until_returned(timeout, rooms) + CLOSE_MARGIN
+
+    def bound_drain(self, timeout: float, rooms: float | None = None) -> float:
         """Have the process ended if user code holds up a drain of `timeout` seconds past its grace; return by when."""
-        deadline = boot_time() + timeout + self._settings.stop_grace + DRAIN_MARGIN
+        deadline = boot_time() + self._until_returned(timeout, rooms)
         self._watchdog.set(DRAIN, deadline)
         return deadline
+
+    def _until_returned(self, timeout: float, rooms: float | None) -> float:
+        if self._supervisor is not None:
+            timeout = max(timeout, (timeout if rooms is None else rooms) + self._settings.stop_grace)
+        return timeout + DRAIN_MARGIN
 
     def end_now(self) -> float:
         """Have the process ended if user code does not let it end by itself at once; return by when."""
@@ -213,12 +235,13 @@ class Running:
         for observer in self._observers:
             observer(queued, decision)
 
-    async def _finish(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
+    async def _finish(self, timeout: float, rooms: float) -> None:
+        # Side by side: the grace of assistants does not come on top of the time of listeners.
+        await asyncio.gather(self._settle(time.monotonic() + timeout), self._empty_rooms(rooms))
+
+    async def _empty_rooms(self, timeout: float) -> None:
         if self._supervisor is not None:
             await self._supervisor.drain(timeout)
-        await self._settle(deadline)
-        if self._supervisor is not None:
             await self._supervisor.hand_over("the replica is draining")
 
     async def _settle(self, deadline: float) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+from whereby_trigger.ending import ENDING as ENDING
+from whereby_trigger.ending import LastResort
 
 
 @contextmanager
@@ -29,5 +30,5 @@ def taken(handle: Callable[[signal.Signals], None], at_once: Callable[[signal.Si
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not LastResort.keeps_signals else ():
             signal.signal(number, handler)

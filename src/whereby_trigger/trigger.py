@@ -42,7 +42,10 @@ logger = logging.getLogger("whereby_trigger")
 A = TypeVar("A", bound=AssistantFunction)
 
 INTERRUPT_DRAIN = 10.0
-"""Seconds that a drain waits at the most after SIGINT: somebody sits at the terminal."""
+"""Seconds that a drain waits at the most for listeners after SIGINT: somebody sits at the terminal.
+
+Assistants, which may be in a meeting of hours, are told to leave at once.
+"""
 
 NO_PREDICATES: Final[WebhookTriggers] = {}
 """Not None: a type checker blames the wrong entry of a dict only where nothing but a dict can be given."""
@@ -112,6 +115,7 @@ class Trigger:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_timeout: float | None = None
+        self._rooms_for: float | None = None
         self.end_by: float | None = None
         self._draining_since_signal = self._serving = False
         self._opening: asyncio.Future[Trigger] | None = None
@@ -387,7 +391,7 @@ class Trigger:
     async def _open(self, settings: Settings) -> Edge:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
-        self._drain_timeout = self.end_by = None
+        self._drain_timeout = self._rooms_for = self.end_by = None
         self._draining_since_signal = self._serving = False
         self._running, edge, store = self._wire(settings)
         try:
@@ -404,8 +408,8 @@ class Trigger:
             timeout = self.resolve().settings.drain_timeout if self._drain_timeout is None else self._drain_timeout
             # No signal has told of this drain, and none shortens it. A warning, since a host may show nothing less.
             if timeout and not self._serving and (awaited := self._running.awaited):
-                logger.warning("draining for at most %g s: %s", timeout, awaited)
-            await self._running.drain(timeout, self._hurry)
+                logger.warning("draining for at most %g s: %s", self._running.drain_takes(timeout), awaited)
+            await self._running.drain(timeout, self._hurry, rooms=self._rooms_for)
 
     async def _close(self) -> None:
         running, self._edge = self._running, None
@@ -419,16 +423,17 @@ class Trigger:
         logger.info("stopped")
 
     def _bound_end(self, number: signal.Signals) -> None:
-        if self._draining_since_signal and self._running is not None:
-            self.end_by = self._running.end_now()
+        if self._draining_since_signal:
+            # Once all is closed, what is left of the loop may still hold up the end.
+            self.end_by = boot_time() if self._running is None else self._running.end_now()
         else:
             self._draining_since_signal = True
-            self._bound_drain(self._drain_for(number))
+            self._bound_drain(self._drain_for(number), _rooms_for(number))
 
-    def _bound_drain(self, timeout: float) -> None:
+    def _bound_drain(self, timeout: float, rooms: float | None = None) -> None:
         # In a host app, or around somebody's block, the process is not ours to end.
         if self._running is not None and self._serving:
-            self.end_by = self._running.bound_drain(timeout)
+            self.end_by = self._running.bound_drain(timeout, rooms)
 
     def _drain_for(self, number: signal.Signals) -> float:
         settled = self.resolve().settings.drain_timeout
@@ -444,10 +449,16 @@ class Trigger:
             logger.warning("%s again: ending now", number.name)
             self._hurry.set()
             return
-        self._drain_timeout = self._drain_for(number)
-        doing = f"draining for at most {self._drain_timeout:g} s" if self._drain_timeout else "stopping"
-        logger.info("%s: %s", number.name, doing)
+        self._drain_timeout, self._rooms_for = self._drain_for(number), _rooms_for(number)
+        logger.info("%s: %s", number.name, self._draining_in_words(self._drain_timeout, self._rooms_for))
         self._stopping.set()
+
+    def _draining_in_words(self, timeout: float, rooms: float | None) -> str:
+        awaited = "" if self._running is None else self._running.awaited
+        if self._running is None or not (timeout or awaited):
+            return "stopping"
+        within = self._running.drain_takes(timeout, rooms)
+        return f"draining for at most {within:g} s, or until it comes again{': ' * bool(awaited)}{awaited}"
 
     def _any_store(self, *, reading: bool = False) -> AbstractAsyncContextManager[Store]:
         in_use = self._in_use[-1] if self._in_use else None
@@ -465,3 +476,8 @@ class Trigger:
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
         if not settings.signed:
             logger.warning("%s", UNSIGNED[settings.allow_unsigned])
+
+
+def _rooms_for(number: signal.Signals) -> float | None:
+    """Tell for how many seconds assistants are waited for after a signal; None if that is as long as for all else."""
+    return 0.0 if number == signal.SIGINT else None

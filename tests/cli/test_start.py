@@ -139,5 +139,5 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         deliver(f"http://127.0.0.1:{process.port()}/", webhook("room.client.joined"))
         process.line("joining")
         process.popen.send_signal(signal.SIGTERM)
-        process.line("draining for at most 3600 s")
+        process.line("draining for at most 3610 s")
         assert process.stop() == 0

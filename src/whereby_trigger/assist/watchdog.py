@@ -25,13 +25,18 @@ class Watchdog:
     def set(self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True) -> None:
         """Have the process ended at `deadline`, if it `applies` then, unless it is moved or cleared before."""
         self._deadlines[name] = deadline, applies
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="whereby-trigger-watchdog", daemon=True)
-            self._thread.start()
+        self.start()
 
-    def clear(self, name: str) -> None:
-        """Forget a deadline."""
-        self._deadlines.pop(name, None)
+    def start(self) -> None:
+        """Start the thread now, unless it runs: raises RuntimeError where none can be started."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="whereby-trigger-watchdog", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def clear(self, name: str) -> bool:
+        """Forget a deadline; return whether it was set."""
+        return self._deadlines.pop(name, None) is not None
 
     def close(self) -> None:
         """Forget every deadline and end the thread."""

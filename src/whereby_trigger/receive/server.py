@@ -44,7 +44,7 @@ IDLE_WITHIN = 620
 Else they send a delivery over one that is just being closed, and answer 502 for us.
 """
 
-SHUTDOWN_WITHIN = 5.0
+SHUTDOWN_WITHIN = 3.0
 """Seconds that requests get to finish at the end: more than one may wait for the store."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]

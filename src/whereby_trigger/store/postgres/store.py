@@ -31,7 +31,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[Any]]
 
 CLOSE_TIMEOUT = 4.0
-"""Seconds for which an end waits for a database that is away, once for what is to be written and once to leave."""
+"""Seconds for which an end waits for a database that is away, three quarters of it for what is to be written."""
 
 PRUNE_ROWS = 500
 CLAIMED_AT_ONCE = 5000
@@ -353,9 +353,11 @@ class _Writing:
         if self._sooner is not None:
             self._sooner.cancel()
         await asyncio.wait({self._polling})
-        await asyncio.gather(*(lane.close(CLOSE_TIMEOUT) for name, lane in self.lanes.items() if name != "lease"))
+        end = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
+        written = CLOSE_TIMEOUT * 3 / 4
+        await asyncio.gather(*(lane.close(written) for name, lane in self.lanes.items() if name != "lease"))
         self.lanes["lease"].submit(CALL, leave).add_done_callback(let_pass)
-        await self.lanes["lease"].close(CLOSE_TIMEOUT)
+        await self.lanes["lease"].close(max(CLOSE_TIMEOUT / 4, end - asyncio.get_running_loop().time()))
 
 
 def _link(address: Address, name: str, within: float) -> Link:

@@ -14,6 +14,7 @@ from whereby_trigger.store.records import Arrival
 from whereby_trigger.store.spill import opening
 from whereby_trigger.store.sqlite import file
 from whereby_trigger.store.sqlite.writer import Writer
+from whereby_trigger.threads import in_thread
 
 APPEND = "INSERT INTO deliveries (arrival) VALUES (?)"
 HEAD = "SELECT seq, arrival FROM deliveries WHERE refused IS NULL ORDER BY seq"
@@ -23,7 +24,7 @@ PING = f"PRAGMA user_version = {opening.FORMAT}"
 
 BATCH: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
-CLOSE_TIMEOUT: Final = 10.0
+CLOSE_TIMEOUT: Final = 4.0
 
 
 class Spooled(Struct, frozen=True):
@@ -50,9 +51,13 @@ class Spool:
 
         Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
         """
-        database, turn, self.length = await asyncio.to_thread(opening.enter, self.path)
-        self._identity = file.Identity(self.path)
-        self._writer = Writer(database, turn, lambda: None, opening.CALLED)
+        with contextlib.ExitStack() as undo, file.shortage_in_words(self.path, opening.CALLED):
+            database, turn, self.length = await in_thread(opening.enter, self.path)
+            for each in (database, turn):
+                undo.callback(each.close)
+            self._identity = file.Identity(self.path)
+            self._writer = Writer(database, turn, lambda: None, opening.CALLED)
+            undo.pop_all()
 
     async def close(self) -> None:
         """Finish what was handed over, and let go of the file."""

@@ -4,10 +4,12 @@ import contextlib
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
+from whereby_trigger.shortage import shortage_of
 
 SCHEME = "sqlite:///"
 BUSY_TIMEOUT = 5.0
@@ -143,7 +145,20 @@ def opening_failed(path: Path, error: sqlite3.Error, called: str = "store") -> S
     return StoreError(f"the {called} {path} cannot be used: {text}")
 
 
+@contextlib.contextmanager
+def shortage_in_words(path: Path, called: str = "store") -> Iterator[None]:
+    """Say that this process has run out of threads, files or memory if that is why it cannot open the file."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (short := shortage_of(error)) is None:
+            raise
+        raise StoreUnavailable(f"the {called} {path} cannot be opened now: out of {short}") from error
+
+
 def not_writable(path: Path, error: OSError, called: str = "store") -> StoreError:
+    if (short := shortage_of(error)) is not None:
+        return StoreUnavailable(f"the {called} {path} cannot be opened now: out of {short}")
     return StoreError(f"the {called} {path} cannot be written: {error.strerror}; check who owns it")
 
 

@@ -8,11 +8,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from whereby_trigger.boot import BootClock, boot_clock
@@ -25,10 +24,18 @@ from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
 from whereby_trigger.store.sqlite.lock import LifeLock, bury, has_died
 from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
 from whereby_trigger.store.states import RoomState
+from whereby_trigger.threads import OwnThread, in_thread
+
+T = TypeVar("T")
+
+CLOSE_TIMEOUT = 4.0
+"""Seconds for which an end waits for a file that others hold locked, or a disk that hangs."""
+
+READER_WITHIN = 1.0
+"""Seconds for which an end waits for what is being read."""
 
 logger = logging.getLogger("whereby_trigger.store")
 
-CLOSE_TIMEOUT = 10.0
 PRUNE_ROWS = 500
 
 
@@ -63,19 +70,33 @@ class SqliteStore:
         return None if self._writing is None else self._writing.life.descriptor
 
     async def open(self, changed: Callable[[], None]) -> None:
-        entered = await asyncio.to_thread(
+        entered = await self._in_thread(
             opening.enter, self.path, self.replica, self._lease_ttl, self._clock, self._wall()
         )
         database, reading, turn, life = entered
-        self._reader = _Reader(reading, self.path)
-        database.readers_out = self._reader.out
-        self._writing = _Writing(Writer(database, turn, changed), life)
+        with ExitStack() as undo, file.shortage_in_words(self.path):
+            for each in (database, reading, turn, life):
+                undo.callback(each.close)
+            reader = _Reader(reading, self.path)
+            undo.callback(reader.end)
+            self._writing = _Writing(Writer(database, turn, changed), life)
+            self._reader = reader
+            database.readers_out = reader.out
+            undo.pop_all()
 
     async def peek(self) -> None:
-        self._reader = _Reader(await asyncio.to_thread(opening.look_into, self.path), self.path)
+        connection = await self._in_thread(opening.look_into, self.path)
+        with ExitStack() as undo, file.shortage_in_words(self.path):
+            undo.callback(connection.close)
+            self._reader = _Reader(connection, self.path)
+            undo.pop_all()
 
     async def migrate(self) -> list[int]:
-        return await asyncio.to_thread(opening.bring_up, self.path)
+        return await self._in_thread(opening.bring_up, self.path)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        with file.shortage_in_words(self.path):
+            return await in_thread(function, *arguments)
 
     async def close(self) -> None:
         writing, self._writing = self._writing, None
@@ -211,21 +232,25 @@ class _Reader:
         self._connection: sqlite3.Connection | None = connection
         self._path = path
         self._using = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, "whereby-trigger-reader")
+        self._thread = OwnThread("reader")
 
     async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
+            return await self._thread.run(self._read, work)
         except Exception as error:
             if is_refusal(error):
                 raise StoreError(f"the store refused a value: {error}") from error
-            # There may be no thread to read in, no file to open, or no memory for what was read.
+            # There may be no file to open, or no memory for what was read.
             raise StoreUnavailable(f"the store cannot be read now: {describe(error)}") from error
 
+    def end(self) -> None:
+        self._thread.end()
+
     async def close(self) -> None:
-        await asyncio.to_thread(self._thread.shutdown)
-        with self.out():
-            pass
+        # A connection that is read with must not be closed; it ends with the process.
+        if await self._thread.close(READER_WITHIN):
+            with self.out():
+                pass
 
     @contextmanager
     def out(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -57,8 +58,8 @@ class Writer:
         self._closed = False
         self._seen_version = self._data_version()
         self._next_look = 0.0
-        self._thread = threading.Thread(target=self._run, name="whereby-trigger-store", daemon=True)
-        self._thread.start()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._run, name="whereby-trigger-store", daemon=True).start()
 
     def submit(self, work: Work, *, kept: bool = False) -> "asyncio.Future[Any]":
         """Hand a piece of work over; its future has the outcome once it is committed and synced."""
@@ -76,7 +77,7 @@ class Writer:
         self._closed = True
         self._hand_over()
         self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join, timeout)
+        await asyncio.wait({self._ended}, timeout=timeout)
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -92,6 +93,7 @@ class Writer:
                 self._call_soon(_refuse, kept, StoreUnavailable(f"the {self._called} was closed"))
                 self._database.close()
                 self._turn.close()
+                self._call_soon(_end, self._ended)
                 return
 
     def _next_batch(self, wait: float) -> tuple[list[Job], bool]:
@@ -166,7 +168,8 @@ class Writer:
         return int(version)
 
     def _call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
-        if not self._loop.is_closed():
+        # The loop may have ended meanwhile.
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
 
 
@@ -180,6 +183,11 @@ def is_refusal(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """Return what went wrong; some errors, such as a MemoryError, have no text."""
     return str(error) or type(error).__name__
+
+
+def _end(ended: "asyncio.Future[None]") -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _settle(jobs: list[Job], outcomes: list[Any]) -> None:
