@@ -53,6 +53,10 @@ class AssistantError(UsageError):
     """An assistant cannot be run: its program is missing, or this platform cannot run it."""
 
 
+class SystemExhausted(AssistantError):
+    """The system has no thread, file or memory left to start an assistant; another try may find some."""
+
+
 class AssistantRefused(TriggerError):
     """Raise it in an assistant that was not let into its room: `retry` says whether another try makes sense.
 

@@ -22,6 +22,7 @@ logger = logging.getLogger("whereby_trigger")
 
 PRUNE_EVERY = 3600.0
 PING_WITHIN = 2.0
+BEGIN_AGAIN = 1.0
 DRAIN, CLOSING = "the drain", "the end, which the store held up"
 DRAIN_MARGIN = 5.0
 """Seconds after a drain, and the grace of its assistants, in which user code that was cancelled must have returned."""
@@ -71,7 +72,7 @@ class Running:
             dropped=self._drop_queue,
             regained=self._regained,
         )
-        decider = Decider(
+        self._decider = Decider(
             store,
             predicates,
             emitter,
@@ -81,7 +82,7 @@ class Running:
             held=lambda: self._tenure.lease.held,
             claim=self._claims(assistant),
         )
-        self.dispatcher = Dispatcher(store, decider, self._decided)
+        self.dispatcher = Dispatcher(store, self._decider, self._decided)
         self._backlog = Backlog(
             store,
             self.dispatcher,
@@ -115,10 +116,10 @@ class Running:
         await self.store.open(self._wake)
         self._tenure.lease.begin(sent)
         self.dispatcher.fall_behind()
-        loops = [self._backlog.run(), self._prune(), self._tenure.lease.keep()]
+        loops = [self._backlog.run, self._prune, self._tenure.lease.keep]
         if self._supervisor is not None and self._starts_assistants:
-            loops += [self._supervisor.supervise(), leftovers.keep_clean()]
-        self._loops = [asyncio.create_task(loop) for loop in loops]
+            loops += [self._supervisor.supervise, leftovers.keep_clean]
+        self._loops = [asyncio.create_task(_kept_up(loop)) for loop in loops]
 
     async def drain(self, timeout: float, hurry: asyncio.Event, *, rooms: float | None = None) -> None:
         """Launch nothing more; wait for what runs and is queued at most `timeout` seconds, or until told to hurry.
@@ -200,6 +201,11 @@ class Running:
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
         return self.store.add(arrival) if self._spill is None else self._spill.add(arrival)
+
+    @property
+    def short(self) -> str:
+        in_rooms = "" if self._supervisor is None else self._supervisor.short
+        return self._user_code.short or self._decider.short or in_rooms
 
     async def takes_writes(self) -> bool:
         taking = self.store if self._spill is None else self._spill
@@ -307,6 +313,17 @@ class Running:
                 if forgotten:
                     logger.info("forgot %d webhooks older than the retention", forgotten)
             await asyncio.sleep(PRUNE_EVERY)
+
+
+async def _kept_up(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop that must not end, and begin it again where an error ends it that nobody expected."""
+    while True:
+        try:
+            await loop()
+        except Exception as error:
+            # Not its text, which may hold what was received.
+            logger.error("an error of the trigger itself, %s: going on in %g s", type(error).__name__, BEGIN_AGAIN)
+        await asyncio.sleep(BEGIN_AGAIN)
 
 
 def _stored(arrival: Arrival, added: Added) -> tuple[str, str]:

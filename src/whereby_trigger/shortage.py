@@ -29,14 +29,18 @@ def shortage_of(error: BaseException | None) -> str | None:
     """Say what there is none left of if an error says so; None if it is about anything else."""
     if isinstance(error, MemoryError):
         return MEMORY
-    if isinstance(error, RuntimeError) and NO_THREAD in str(error):
+    if type(error) is RuntimeError and [part for part in error.args if type(part) is str and NO_THREAD in part]:
         return THREADS
     return ERRORS.get(error.errno or 0) if isinstance(error, OSError) else None
 
 
 def shortage_now(error: BaseException | None) -> str | None:
     """Do the same for an error of user code, which may mean its own limits: only if we can have none of it either."""
-    short = shortage_of(error)
+    try:
+        short = shortage_of(error)
+    except BaseException:
+        # An exception may have been written so that it raises another when it is looked at.
+        return None
     return short if short is not None and _is_short(short) else None
 
 

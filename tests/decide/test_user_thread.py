@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.support.until import eventually
+from whereby_trigger.decide import user_thread
 from whereby_trigger.decide.user_thread import LeftBehind, Outcome, UserThread
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +104,54 @@ async def test_every_call_that_hangs_is_left_behind_in_its_turn() -> None:
     assert (await thread.run(lambda: "after")).value == "after"
     let_go.set()
     thread.close()
+
+
+async def test_a_thread_that_cannot_be_started_is_tried_for_again_and_no_call_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(user_thread, "RETRY", 0.01)
+    thread = UserThread(limit=0.05)
+    let_go = threading.Event()
+    hanging = thread.run(let_go.wait)
+    behind = [thread.run(lambda number=number: number) for number in range(3)]
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", _refuse)
+        assert isinstance((await hanging).error, LeftBehind)
+        behind.append(thread.run(lambda: 3))
+        assert thread.short.startswith("out of threads")
+    assert [(await call).value for call in behind] == [0, 1, 2, 3]
+    assert thread.short == ""
+    let_go.set()
+    thread.close()
+
+
+async def test_beyond_so_many_calls_that_hang_the_others_wait_for_one_to_return(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(user_thread, "RETRY", 0.01)
+    thread = UserThread(limit=0.001)
+    begun = set[threading.Thread]()
+    let_go = threading.Event()
+
+    def hang() -> None:
+        begun.add(threading.current_thread())
+        let_go.wait()
+
+    hanging = [thread.run(hang) for _ in range(user_thread.MAX_HUNG)]
+    after = thread.run(lambda: "after")
+    await asyncio.gather(*hanging)
+    assert "16 calls hang" in thread.short
+    assert "hang at test_user_thread.py" in thread.short
+    assert len(begun) == user_thread.MAX_HUNG == 16
+    assert not after.done()
+    let_go.set()
+    assert (await after).value == "after"
+    assert thread.short == ""
+    thread.close()
+
+
+def _refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 async def test_calls_that_end_right_at_the_limit_are_neither_lost_nor_run_beside_each_other() -> None:

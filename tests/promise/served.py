@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Sent:
 class Served(Process):
     """Run a program of this folder on a store, for as long as a `with` block."""
 
-    def __init__(self, program: str, store: str, **settings: str) -> None:
+    def __init__(self, program: str, store: str, arguments: Sequence[str] = (), **settings: str) -> None:
         self.store = store
         env = {
             "WHEREBY_TRIGGER_STORE": store,
@@ -36,7 +36,7 @@ class Served(Process):
             "WHEREBY_TRIGGER_PORT": "0",
             "WHEREBY_WEBHOOK_SECRET": SECRET,
         }
-        super().__init__([sys.executable, "-m", f"tests.promise.{program}"], cwd=ROOT, env=env | settings)
+        super().__init__([sys.executable, "-m", f"tests.promise.{program}", *arguments], cwd=ROOT, env=env | settings)
 
     def __enter__(self) -> "Served":
         super().__enter__()

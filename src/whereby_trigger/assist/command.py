@@ -14,7 +14,7 @@ from whereby_trigger.assist.process import Exit, GuardedProcess
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.assist.session import Session
 from whereby_trigger.config import inherited
-from whereby_trigger.errors import AssistantError
+from whereby_trigger.errors import AssistantError, SystemExhausted
 from whereby_trigger.leftovers import name_of_run
 from whereby_trigger.webhook import replace_lone_surrogates
 
@@ -49,6 +49,8 @@ async def run_command(
             life=life,
             run=name_of_run(room.owner, room.id, room.attempt),
         )
+    except SystemExhausted as error:
+        return End(How.EXHAUSTED, str(error))
     except AssistantError as error:
         return End(How.RAISED, str(error))
     # While it started, a renewal may have moved the deadline.

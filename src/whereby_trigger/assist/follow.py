@@ -20,6 +20,8 @@ class How(StrEnum):
     RAISED = "raised"
     REFUSED = "refused"
     CUT_OFF = "cut off"
+    EXHAUSTED = "exhausted"
+    """The system had no thread, file or memory left for it."""
 
 
 class End(Struct, frozen=True):
@@ -51,6 +53,9 @@ def follow(end: End, *, restarts: int, stop: str | None, handing_over: bool) -> 
         return Following(RoomState.WAITING, HANDED_OVER, restarts)
     if end.how is How.RETURNED:
         return Following(RoomState.ENDED, end.reason, restarts)
+    if end.how is How.EXHAUSTED:
+        # Another replica may have what this one lacks: the room is there for it at once.
+        return Following(RoomState.WAITING, end.reason, restarts)
     if not end.retry:
         return Following(RoomState.FAILED, end.reason, restarts)
     if restarts >= len(BACKOFF):

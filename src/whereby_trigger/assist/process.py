@@ -17,7 +17,8 @@ from whereby_trigger import leftovers
 from whereby_trigger.assist.output import readable
 from whereby_trigger.assist.pipes import Feed, LineReader
 from whereby_trigger.assist.spawn import Spawned, spawn
-from whereby_trigger.errors import AssistantError
+from whereby_trigger.errors import AssistantError, SystemExhausted
+from whereby_trigger.shortage import ERRORS, named_in, shortage_of
 
 KEPT: Final = 50
 """Lines of stderr that are kept."""
@@ -70,7 +71,8 @@ class GuardedProcess:
         dropped. `life` is the descriptor of the lock that shows this replica alive, if it has one: the guard holds it
         until nothing of the process is left. `run` names this run and no other.
 
-        Raises AssistantError where the program cannot be started. A start that is cancelled leaves nothing.
+        Raises AssistantError if the program cannot be started, and SystemExhausted if that is no fault of its own. A
+        start that is cancelled leaves nothing.
         """
         if sys.platform == "win32":
             raise AssistantError(
@@ -79,8 +81,8 @@ class GuardedProcess:
         run = run or uuid4().hex
         try:
             spawned = spawn(argv, env, deadline, grace, life=life, run=run, stdout=line is not None)
-        except (OSError, ValueError) as error:
-            raise AssistantError(f"the assistant {argv[0]} cannot be started: {error}") from error
+        except (OSError, ValueError, MemoryError) as error:
+            raise _not_started(argv[0], shortage_of(error), str(error)) from error
         process = cls(argv[0], run, spawned, input, line)
         try:
             await asyncio.shield(process._started)
@@ -143,7 +145,8 @@ class GuardedProcess:
             self.pid = int(number)
             self._started.set_result(None)
         elif word == b"failed":
-            self._started.set_exception(AssistantError(_why_not_started(self._name, int(number))))
+            short = ERRORS.get(int(number))
+            self._started.set_exception(_not_started(self._name, short, _why_not_started(int(number))))
         elif word == b"late":
             self._late = True
         elif word == b"exited":
@@ -177,7 +180,7 @@ class GuardedProcess:
         stderr = tuple(map(readable, [*self._stderr, *self._errors.left][-KEPT:]))
         if not self._started.done():
             reason = stderr[-1] if stderr else "its guard was killed"
-            self._started.set_exception(AssistantError(f"the assistant {self._name} cannot be started: {reason}"))
+            self._started.set_exception(_not_started(self._name, named_in(reason), reason))
         if self._code is None:
             return Exit(None, signal.SIGKILL, (*stderr, "whereby-trigger: killed, as its guard was"))
         code, number = (self._code, None) if self._code >= 0 else (None, -self._code)
@@ -201,14 +204,19 @@ class GuardedProcess:
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def _why_not_started(name: str, number: int) -> str:
-    what = f"the assistant {name} cannot be started: "
+def _not_started(name: str, short: str | None, why: str) -> AssistantError:
+    if short is None:
+        return AssistantError(f"the assistant {name} cannot be started: {why}")
+    return SystemExhausted(f"the assistant {name} cannot be started now: out of {short}")
+
+
+def _why_not_started(number: int) -> str:
     if number == errno.ENOENT:
-        return what + "no such program; check its spelling, the PATH, and the interpreter that its first line names"
+        return "no such program; check its spelling, the PATH, and the interpreter that its first line names"
     if number == errno.EACCES:
-        return what + "it may not be executed; make it executable, or name its interpreter before it"
+        return "it may not be executed; make it executable, or name its interpreter before it"
     if number == errno.ENOEXEC:
-        return what + "it is no program; give it a first line that names its interpreter, or name that before it"
+        return "it is no program; give it a first line that names its interpreter, or name that before it"
     if number == errno.ETIMEDOUT:
-        return what + "its deadline had passed before it ran"
-    return what + os.strerror(number)
+        return "its deadline had passed before it ran"
+    return os.strerror(number)

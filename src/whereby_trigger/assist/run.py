@@ -8,6 +8,7 @@ from whereby_trigger.assist.assistant import CoroutineAssistant
 from whereby_trigger.assist.follow import End, How
 from whereby_trigger.assist.session import Session
 from whereby_trigger.errors import AssistantRefused
+from whereby_trigger.shortage import shortage_now
 
 TO_UNWIND: Final = 1.0
 """Seconds after which an assistant that was cancelled and has not returned is named in the log."""
@@ -55,6 +56,8 @@ async def _guarded(assistant: CoroutineAssistant, session: Session) -> End:
     except asyncio.CancelledError:
         return End(How.CUT_OFF, "cancelled: it had not returned in time")
     except BaseException as error:
+        if (short := shortage_now(error)) is not None:
+            return End(How.EXHAUSTED, f"out of {short}", errors=(_in_full(error),))
         return End(How.RAISED, f"raised {type(error).__name__}", errors=(_in_full(error),))
     return End(How.RETURNED, "it left the room")
 

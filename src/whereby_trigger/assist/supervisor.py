@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -13,6 +14,7 @@ from msgspec import structs
 from whereby_trigger.assist.follow import HANDED_OVER, End, Following, How, follow
 from whereby_trigger.assist.runs import Run
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import Room, RoomMove, RoomState, Store
 from whereby_trigger.texts import fit_for_stores
 
@@ -20,6 +22,13 @@ logger = logging.getLogger("whereby_trigger.assist")
 
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
+
+SHORTEST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 2.0
+"""Seconds for which no assistant is started after the system had nothing left for one."""
+
+LAPSE: Final = 1.0
+"""Seconds after that in which they are started one at a time, and another failure makes the pause longer."""
 
 UNTOLD: Final = "the store refused to take why"
 """The reason of a room whose own reason, or errors, the store refused."""
@@ -44,6 +53,12 @@ class Supervisor:
         self._unanswered = False
         self._draining = False
         self._handing_over = False
+        self._shortage = _Shortage()
+
+    @property
+    def short(self) -> str:
+        """What the system had none left of for an assistant a moment ago; "" if they start."""
+        return self._shortage.words
 
     @property
     def free(self) -> int:
@@ -112,10 +127,11 @@ class Supervisor:
     async def _launch_waiting(self) -> None:
         # A take whose answer was lost may have made rooms ours. The next one names them: a drain must not keep them.
         # In a hand-over the store is away or about to be closed, and either gives them to others.
-        if self.free <= 0 and (self._handing_over or not self._unanswered):
+        slots = self._shortage.slots(max(0, self.free))
+        if slots <= 0 and (self._handing_over or not self._unanswered):
             return
         self._unanswered = True
-        taken = await self._store.take(max(0, self.free), self._max_age)
+        taken = await self._store.take(slots, self._max_age)
         self._unanswered = False
         for room in taken:
             if self.free > 0:
@@ -134,8 +150,11 @@ class Supervisor:
         await asyncio.wait({launched})
         end = _storable(_end_of(launched))
         del self._runs[room.key]
+        if end.how is How.EXHAUSTED:
+            pause = self._shortage.note(end.reason)
+            asyncio.get_running_loop().call_later(pause, self.wake)
         following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
-        logger.log(_level(following, room), "room %s %s: %s", room.key, following.state, following.reason)
+        logger.log(_level(following, room, end), "room %s %s: %s", room.key, following.state, following.reason)
         move = RoomMove(
             id=room.id,
             state=following.state,
@@ -201,19 +220,53 @@ class Supervisor:
         self.wake()
 
 
+class _Shortage:
+    """Hold that an assistant could not be started for what the system lacks, until a while after it was tried again.
+
+    Until then none is started, so that the rooms are there for other replicas; then one at a time.
+    """
+
+    def __init__(self) -> None:
+        self._why = ""
+        self._pause = 0.0
+        self._over_at = 0.0
+
+    @property
+    def words(self) -> str:
+        return self._why if time.monotonic() < self._over_at + LAPSE else ""
+
+    def note(self, why: str) -> float:
+        """Take note of one more that could not be started; return the seconds until one is tried again."""
+        # Of many that were started together, one makes the pause longer.
+        if time.monotonic() >= self._over_at:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE) if self.words else SHORTEST_PAUSE
+            self._over_at = time.monotonic() + self._pause
+        self._why = why
+        return max(0.0, self._over_at - time.monotonic())
+
+    def slots(self, free: int) -> int:
+        """Bound the rooms that are taken now."""
+        if time.monotonic() < self._over_at:
+            return 0
+        return min(free, 1) if self.words else free
+
+
 def _end_of(launched: "asyncio.Task[End]") -> End:
     if launched.cancelled():
         return End(How.CUT_OFF, "cut off")
     error = launched.exception()
+    if (short := shortage_of(error)) is not None:
+        return End(How.EXHAUSTED, f"not launched: out of {short}")
     if error is not None:
         return End(How.RAISED, f"not launched: {type(error).__name__}", errors=(str(error),))
     return launched.result()
 
 
-def _level(following: Following, room: Room) -> int:
+def _level(following: Following, room: Room, end: End) -> int:
     if following.state is RoomState.FAILED:
         return logging.ERROR
-    return logging.WARNING if following.restarts > room.restarts else logging.INFO
+    worrying = following.restarts > room.restarts or end.how is How.EXHAUSTED
+    return logging.WARNING if worrying else logging.INFO
 
 
 def _storable(end: End) -> End:

@@ -21,6 +21,7 @@ from whereby_trigger.decide.suspects import Suspects
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.verdict import ask
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import Decision, State, Store
 from whereby_trigger.webhook import Room, RoomWebhook, Webhook, why_no_room
 
@@ -32,6 +33,9 @@ SUSPECT: Final = 2
 CLAIM_AGAIN = 0.5
 """Seconds after which the room of a success is claimed again from a store that was away."""
 
+ASK_AGAIN = 1.0
+"""Seconds after which a predicate is asked again that failed for what the process has run out of."""
+
 MAX_BLAMED: Final = 3
 """A webhook that was in user code at this many ends of a process is not asked about again."""
 
@@ -40,12 +44,13 @@ Claim = Callable[[Room, Webhook, float], Awaitable[str]]
 
 
 class Outcome(Struct, frozen=True):
-    """Hold a state and its reason, before they become a decision."""
+    """Hold a state and its reason, before they become a decision; `short` as in a verdict."""
 
     state: State
     reason: str
     asked: int = 0
     error: str | None = None
+    short: str | None = None
 
 
 class Decider:
@@ -76,6 +81,12 @@ class Decider:
         self._held = held
         self._claim = claim
         self._suspects = Suspects()
+        self._short, self._short_until = "", 0.0
+
+    @property
+    def short(self) -> str:
+        """What the process had run out of a moment ago that a predicate needs; "" if they find all of it."""
+        return self._short if time.monotonic() < self._short_until else ""
 
     async def decide(self, queued: Queued) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
@@ -90,6 +101,8 @@ class Decider:
         except StoreUnavailable:
             raise
         except Exception as error:
+            if (short := shortage_of(error)) is not None:
+                raise StoreUnavailable(f"out of {short}") from error
             reason = f"an error of the trigger itself, {type(error).__name__}"
             logger.error("webhook %s failed: %s", queued.webhook.id, reason)
             return self._decision(queued, Outcome(State.FAILED, reason), [storable(describe(error))])
@@ -107,10 +120,14 @@ class Decider:
 
     async def _run(self, queued: Queued, user_code: UserCode) -> Decision:
         errors = _Errors(self._store, queued.webhook.id)
-        if time.time() - queued.queued_at > self._max_age:
-            reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
-            return self._decision(queued, Outcome(State.SKIPPED, reason), errors.close())
-        outcome = await self._ask(queued, user_code)
+        while True:
+            if time.time() - queued.queued_at > self._max_age:
+                reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
+                return self._decision(queued, Outcome(State.SKIPPED, reason), errors.close())
+            outcome = await self._ask(queued, user_code)
+            if outcome.short is None:
+                break
+            await self._sit_out(queued, outcome.short)
         if outcome.error is not None:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
@@ -131,13 +148,23 @@ class Decider:
             return Outcome(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
         verdict = await ask(predicate, queued.webhook, user_code)
         if verdict.answer is None:
-            return Outcome(State.FAILED, verdict.reason, verdict.asked, verdict.error)
+            return Outcome(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
         if not verdict.answer:
             return Outcome(State.SKIPPED, verdict.reason, verdict.asked)
         if queued.room is None:
             reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
             return Outcome(State.FAILED, reason, verdict.asked)
         return Outcome(State.FIRED, verdict.reason, verdict.asked)
+
+    async def _sit_out(self, queued: Queued, short: str) -> None:
+        """Wait before a predicate is asked again which failed for what the process has run out of.
+
+        In its place: what came after it in its room must not overtake it.
+        """
+        logger.warning("webhook %s waits, its predicate found the process out of %s", queued.webhook.id, short)
+        # While it is asked again the shortage is not known to be over.
+        self._short, self._short_until = f"out of {short}", time.monotonic() + 2 * ASK_AGAIN
+        await asyncio.sleep(ASK_AGAIN)
 
     async def _claimed(self, claim: Claim, room: Room, webhook: Webhook, errors: "_Errors") -> str:
         """Claim the room of a success, however long the store is away: decided anew, it would be told again."""

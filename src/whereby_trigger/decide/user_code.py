@@ -60,6 +60,11 @@ class UserCode:
         """Whether no async code runs."""
         return not self._tasks
 
+    @property
+    def short(self) -> str:
+        """Why sync code is not called now; "" if it is."""
+        return self._thread.short
+
     async def drain(self, timeout: float) -> None:
         """Wait for the async code that runs, and cancel what runs on after `timeout` seconds."""
         if self.idle:

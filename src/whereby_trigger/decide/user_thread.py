@@ -2,12 +2,24 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
+
+from whereby_trigger.functions import name_of, place_of
+from whereby_trigger.shortage import shortage_of
+
+logger = logging.getLogger("whereby_trigger.decide")
+
+MAX_HUNG: Final = 16
+"""Threads that are left to calls that hang, at most. Beyond that the calls behind them wait for one to return."""
+
+RETRY: Final = 0.5
+"""Seconds after which a thread is tried for again while there is none for the calls that wait."""
 
 
 class Outcome(Struct, frozen=True):
@@ -38,11 +50,17 @@ class Call:
 
 
 class UserThread:
-    """Run calls one after the other in a thread; calls and outcomes cross over in batches."""
+    """Run calls one after the other in a thread; calls and outcomes cross over in batches.
+
+    Without a thread they wait: while none can be started, and while MAX_HUNG are left to calls that hang.
+    """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
+        self._queue = _Queue()
         self._worker: _Worker | None = None
+        self._hung: list[_Worker] = []
+        self._why = ""
         self._check: asyncio.TimerHandle | None = None
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Outcome]":
@@ -56,16 +74,25 @@ class UserThread:
         """Do the same, before all the calls that wait."""
         return self._put(function, arguments, next=True)
 
+    @property
+    def short(self) -> str:
+        """Why calls wait, or the next one would; "" if there is a thread for them."""
+        if self._worker is not None or not (self._queue.calls or self._is_full()):
+            return ""
+        return self._why
+
     def _put(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], *, next: bool
     ) -> "asyncio.Future[Outcome]":
         loop = asyncio.get_running_loop()
-        if self._worker is None:
-            self._worker = _Worker(loop, deque())
         call = Call(function, arguments, loop.create_future())
-        self._worker.put(call, next=next)
+        self._queue.put(call, next=next)
+        if self._worker is not None:
+            self._worker.wake()
+        elif not self._why:
+            self._start(loop)
         if self._check is None:
-            self._check = loop.call_later(self._limit, self._look)
+            self._check = loop.call_later(self._limit if self._worker is not None else RETRY, self._look, loop)
         return call.future
 
     def close(self) -> None:
@@ -73,69 +100,133 @@ class UserThread:
         if self._check is not None:
             self._check.cancel()
             self._check = None
+        for call in self._queue.clear():
+            call.future.cancel()
         if self._worker is not None:
-            for call in self._worker.leave() or ():
-                call.future.cancel()
+            self._worker.leave()
             self._worker = None
 
-    def _look(self) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._check = None
-        worker = self._worker
-        if worker is None or not worker.busy:
+        worker, now = self._worker, loop.time()
+        call = None if worker is None else worker.current
+        # Left too late, a call has been followed by another by now, which is looked for the next time.
+        if worker is not None and call is not None and now >= call.started + self._limit and worker.leave(call):
+            self._leave(worker, call)
+        if self._worker is None and self._queue.calls:
+            self._start(loop)
+        if self._worker is None:
+            self._check = loop.call_later(RETRY, self._look, loop) if self._queue.calls else None
+        elif self._worker.busy:
+            call = self._worker.current
+            due = (now if call is None else call.started) + self._limit
+            self._check = loop.call_later(max(0.001, due - now), self._look, loop)
+
+    def _leave(self, worker: "_Worker", call: Call) -> None:
+        self._worker = None
+        self._hung = [each for each in self._hung if each.runs]
+        self._hung.append(worker)
+        logger.warning(
+            "%s has run for longer than %g s: it cannot be stopped, and its thread is left to it (%d of at most %d)",
+            _described(call.function),
+            self._limit,
+            len(self._hung),
+            MAX_HUNG,
+        )
+        if self._is_full():
+            self._wait(f"{MAX_HUNG} calls hang: {self._hanging()}")
+        if not call.future.done():
+            call.future.set_result(Outcome(error=LeftBehind(f"took longer than {self._limit:g} s")))
+
+    def _is_full(self) -> bool:
+        return sum(each.runs for each in self._hung) >= MAX_HUNG
+
+    def _hanging(self) -> str:
+        counts = Counter(_described(call.function) for each in self._hung if (call := each.current) is not None)
+        return ", ".join(f"{name} ({count} times)" for name, count in sorted(counts.items()))
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._is_full():
             return
-        call, now = worker.current, worker.loop.time()
-        overdue = None if call is None or now < call.started + self._limit else call
-        if overdue is not None and (behind := worker.leave(overdue)) is not None:
-            self._worker = _Worker(worker.loop, behind)
-            call = None
-            if not overdue.future.done():
-                overdue.future.set_result(Outcome(error=LeftBehind(f"took longer than {self._limit:g} s")))
-        due = (now if call is None else call.started) + self._limit
-        self._check = worker.loop.call_later(max(0.001, due - now), self._look)
+        try:
+            self._worker = _Worker(loop, self._queue)
+        except (RuntimeError, MemoryError) as error:
+            if (short := shortage_of(error)) is None:
+                raise
+            self._wait(f"out of {short}")
+            return
+        if self._why:
+            self._why = ""
+            logger.warning("sync predicates and listeners are called again")
+
+    def _wait(self, why: str) -> None:
+        if why != self._why:
+            self._why = why
+            logger.error("sync predicates and listeners wait, and decisions with them: %s", why)
+
+
+class _Queue:
+    """Hold the calls that wait, for the loop that puts them and the thread that takes them."""
+
+    def __init__(self) -> None:
+        self.calls: deque[Call] = deque()
+        self.turn = threading.Lock()
+
+    def put(self, call: Call, *, next: bool) -> None:
+        with self.turn:
+            if next:
+                self.calls.appendleft(call)
+            else:
+                self.calls.append(call)
+
+    def clear(self) -> list[Call]:
+        with self.turn:
+            calls = list(self.calls)
+            self.calls.clear()
+        return calls
 
 
 class _Worker:
-    """Run calls in a thread of its own, until it is left."""
+    """Run the calls of a queue in a thread of its own, until it is left; raises RuntimeError if it cannot start."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, calls: deque[Call]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: _Queue) -> None:
         self.loop = loop
         self.current: Call | None = None
-        self._calls = calls
+        self._queue = queue
         self._left = False
-        self._turn = threading.Lock()
         self._wake = threading.Event()
         self._done: deque[tuple[Call, Outcome]] = deque()
         self._announced = False
-        threading.Thread(target=self._run, name="whereby-trigger-user-code", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="whereby-trigger-user-code", daemon=True)
+        self._thread.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread.is_alive()
 
     @property
     def busy(self) -> bool:
         """Whether a call runs or waits."""
-        with self._turn:
-            return self.current is not None or bool(self._calls)
+        with self._queue.turn:
+            return self.current is not None or bool(self._queue.calls)
 
-    def put(self, call: Call, *, next: bool) -> None:
-        """Have a call run after those that are there, or next."""
-        with self._turn:
-            if next:
-                self._calls.appendleft(call)
-            else:
-                self._calls.append(call)
+    def wake(self) -> None:
+        """Have it look for calls."""
         if not self._wake.is_set():
             self._wake.set()
 
-    def leave(self, call: Call | None = None) -> deque[Call] | None:
-        """Leave the thread to the call that it runs, and give what waits behind.
+    def leave(self, call: Call | None = None) -> bool:
+        """Leave the thread to the call that it runs.
 
-        Given a call, None if the thread has gone on to another meanwhile: that one must not run unwatched.
+        Given a call, False if the thread has gone on to another meanwhile: that one must not run unwatched.
         """
-        with self._turn:
+        with self._queue.turn:
             if call is not None and self.current is not call:
-                return None
+                return False
             self._left = True
-            behind, self._calls = self._calls, deque()
         self._wake.set()
-        return behind
+        return True
 
     def _run(self) -> None:
         while not self._left:
@@ -145,10 +236,13 @@ class _Worker:
             self._wake.clear()
 
     def _next(self) -> Call | None:
-        with self._turn:
-            while self._calls and self._calls[0].future.cancelled():
-                self._calls.popleft()
-            self.current = self._calls.popleft() if self._calls else None
+        calls = self._queue.calls
+        with self._queue.turn:
+            if self._left:
+                return None
+            while calls and calls[0].future.cancelled():
+                calls.popleft()
+            self.current = calls.popleft() if calls else None
             if self.current is not None:
                 self.current.started = self.loop.time()
             return self.current
@@ -171,3 +265,8 @@ class _Worker:
             call, outcome = self._done.popleft()
             if not call.future.done():
                 call.future.set_result(outcome)
+
+
+def _described(function: Callable[..., Any]) -> str:
+    name, place = name_of(function), place_of(function)
+    return name if place in name else f"{name} at {place}"

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from whereby_trigger.decide.failure import describe, kind
 from whereby_trigger.decide.predicates import Predicate
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.decide.user_thread import LeftBehind
+from whereby_trigger.shortage import shortage_now
 from whereby_trigger.webhook import Webhook, is_human
 
 BACKOFF: Final = (0.5, 2.0)
@@ -21,13 +22,15 @@ ATTEMPTS: Final = len(BACKOFF) + 1
 class Verdict(Struct, frozen=True):
     """Hold a predicate's answer: True or False, or None where it failed; the reason; how often it was asked.
 
-    `error` is what it raised, in full; the reason holds nothing of it but its type.
+    `error` is what it raised, in full; the reason holds nothing of it but its type. `short` says what the process had
+    run out of, if that is why it failed: then the answer may be another as soon as there is some again.
     """
 
     answer: bool | None
     reason: str
     asked: int
     error: str | None = None
+    short: str | None = None
 
 
 async def ask(
@@ -47,6 +50,8 @@ async def ask(
         outcome = await user_code.ask(predicate.function, arguments, predicate.is_async)
         if outcome.error is None:
             return _judge(predicate, webhook, outcome.value, asked)
+        if (short := shortage_now(outcome.error)) is not None:
+            return structs.replace(_failed(predicate, outcome.error, asked), short=short)
         if isinstance(outcome.error, LeftBehind) or asked == ATTEMPTS:
             return _failed(predicate, outcome.error, asked)
         await pause(BACKOFF[asked - 1])

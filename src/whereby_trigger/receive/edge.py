@@ -68,7 +68,7 @@ class Edge:
         if path == LIVE:
             await _answer(send, 200)
             return
-        ready = not self._host.draining and await self._host.takes_writes()
+        ready = not self._host.draining and not self._host.short and await self._host.takes_writes()
         spilled = self._host.spilled
         body = b"" if bodiless or spilled is None else b'{"spilled": %d}\n' % spilled
         await _answer(send, 200 if ready else 503, *((JSON,) if body else ()), body=body)

@@ -64,6 +64,11 @@ class Host(Protocol):
         """How many deliveries wait for the database; None where there is no place for them to wait."""
         ...
 
+    @property
+    def short(self) -> str:
+        """What keeps it from deciding or from starting assistants now, in words; "" where nothing does."""
+        ...
+
     async def takes_writes(self) -> bool: ...
 
     def accepted(self, accepted: Accepted, added: Added, started: float) -> None:
