@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reliability import boundaries, skew
+from reliability import boundaries, shortage, skew
 from reliability.receiver import SECRET
 from reliability.ticks import ticking
-from whereby_trigger import AssistantRefused, Session, Trigger, is_human
+from whereby_trigger import AssistantRefused, RoomClientJoined, Session, Trigger, is_human, running
 from whereby_trigger.assist import follow
 
 EVERY = 0.05
@@ -60,6 +60,20 @@ def blocking(trigger: Trigger, ticks: str) -> None:
         time.sleep(HANG)  # noqa: ASYNC251 - this is what must not hold up the drain
 
 
+def crowding(trigger: Trigger, ticks: str) -> None:
+    """Hold a thread of the event loop's default executor in each room, and for each predicate that is asked."""
+
+    @trigger.when("room.client.left")
+    async def crowd_too() -> bool:
+        await asyncio.to_thread(time.sleep, HANG)
+        return True
+
+    @trigger.assistant
+    async def crowd(session: Session) -> None:
+        _tick(session, ticks)
+        await asyncio.to_thread(time.sleep, HANG)
+
+
 def poisonous(trigger: Trigger, ticks: str) -> None:
     """Do in each room what its name says: raise, refuse, exit, hang, or tick as a good assistant does."""
 
@@ -75,6 +89,13 @@ def poisonous(trigger: Trigger, ticks: str) -> None:
         if "hang" in name:
             await asyncio.sleep(HANG)
         await _tick_until_ended(session, ticks)
+
+
+def _tick(session: Session, ticks: str) -> None:
+    notebook = os.open(ticks, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    at = time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.write(notebook, f"{at:.4f} {next(RUNS)} {os.getpid()} {session.room_name}\n".encode())
+    os.close(notebook)
 
 
 async def _tick_until_ended(session: Session, ticks: str) -> None:
@@ -96,6 +117,7 @@ FORMS: dict[str, Callable[[Trigger, str], None]] = {
     "coroutine": as_coroutine,
     "blocking": blocking,
     "poison": poisonous,
+    "crowding": crowding,
 }
 
 
@@ -110,11 +132,20 @@ def main() -> None:
     parser.add_argument("--stop-grace", type=float, default=2.0)
     parser.add_argument("--drain-timeout", type=float, default=0.2)
     parser.add_argument("--backoff", type=float, nargs=len(follow.BACKOFF), default=follow.BACKOFF)
+    parser.add_argument("--drain-margin", type=float, default=running.DRAIN_MARGIN)
+    parser.add_argument("--short-of", choices=shortage.KINDS)
     parser.add_argument("--die", choices=boundaries.ROOM_BOUNDARIES)
     options = parser.parse_args()
     skew.bear_it()
     logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
     follow.BACKOFF = tuple(options.backoff)
+    running.DRAIN_MARGIN = options.drain_margin
+
+    def joined(webhook: RoomClientJoined) -> bool:
+        if "deciding" in (webhook.data.room_name or ""):
+            shortage.need(options.short_of)
+        return is_human(webhook)
+
     trigger = Trigger(
         port=0,
         host="127.0.0.1",
@@ -125,9 +156,11 @@ def main() -> None:
         max_rooms=options.max_rooms,
         stop_grace=options.stop_grace,
         drain_timeout=options.drain_timeout,
-        webhook_triggers={"room.client.joined": lambda webhook: is_human(webhook)},
+        webhook_triggers={"room.client.joined": joined},
     )
     FORMS[options.assistant](trigger, options.ticks)
+    if options.short_of:
+        shortage.bear_it(options.short_of)
     if options.die:
         boundaries.die_at(options.die, 1, options.store)
     trigger.start()

@@ -1,4 +1,4 @@
-"""Rows 11 to 17, 26 and 30, in small doses: assistants on replicas that die, freeze, are replaced and are poisoned."""
+"""Rows 11 to 17, 26, 30, 33 and 34, in small doses: assistants on replicas that die, freeze or run short."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,12 @@ from reliability.rows import (
     dead_replicas,
     everybody_at_once,
     frozen_replicas,
+    full_executors,
     many_rooms,
     orphaned_assistants,
     poison,
     rolling_deploys,
+    shortages,
     slow_leavers,
 )
 from reliability.stores import PostgresStores, SqliteStores, Stores
@@ -72,6 +74,18 @@ async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: P
 
 async def test_a_poisoned_room_harms_no_other(tmp_path: Path, stores: Stores) -> None:
     result = await poison.run(tmp_path, stores, doses=12, backoff=(0.1, 0.1, 0.1))
+    assert result.problems == []
+
+
+async def test_a_replica_that_is_out_of_something_goes_on_when_there_is_some_again(
+    tmp_path: Path, stores: Stores
+) -> None:
+    result = await shortages.run(tmp_path, stores, doses=1, shortest=1.5, longest=2.0, side_by_side=7)
+    assert result.problems == []
+
+
+async def test_user_code_in_every_thread_of_the_loop_holds_up_no_drain(tmp_path: Path, stores: Stores) -> None:
+    result = await full_executors.run(tmp_path, stores, drains=1, margin=1.0)
     assert result.problems == []
 
 

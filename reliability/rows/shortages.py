@@ -1,0 +1,156 @@
+"""Row 33: a replica is out of threads, files or memory for a while, as it starts assistants, decides or reconnects."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from reliability.fleet import Fleet
+from reliability.http import Connection, NoAnswer
+from reliability.process import Receiver
+from reliability.receiver import SECRET
+from reliability.result import Figures, Result
+from reliability.stores import PostgresStores, Stores, viewing
+from whereby_trigger.boot import boot_time
+from whereby_trigger.store import RoomState, State
+from whereby_trigger.stores import store_for
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
+
+MOMENTS = (
+    ("files", "starting"),
+    ("threads", "starting"),
+    ("files", "deciding"),
+    ("threads", "deciding"),
+    ("memory", "deciding"),
+    ("files", "reconnecting"),
+    ("threads", "reconnecting"),
+)
+"""What is lacking and when. A process that is started has a limit of memory of its own, as large as ours."""
+
+BACK_WITHIN = 5.0
+WITHIN = 30.0
+SLACK = 1.0
+WARM = 16
+LOOK = 0.05
+DISCONNECT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{database}'"
+
+
+class Cell:
+    """Hold a replica that runs out of one thing, and a connection that was there before."""
+
+    def __init__(self, fleet: Fleet, replica: Receiver, stores: Stores, moment: str) -> None:
+        self._fleet, self._replica, self._stores, self._moment = fleet, replica, stores, moment
+        self._connection = Connection()
+        self.problems: list[str] = []
+        self.backs: list[float] = []
+
+    async def warm(self) -> None:
+        """Have every connection to the store open, and every thread there that is started when it is needed."""
+        for _ in range(WARM):
+            # Over the connections for whichever room, and nobody's assistant starts for it.
+            await self._post(webhook("room.client.knocked", room=self._fleet.room()))
+        room = self._fleet.room()
+        await self._join(room)
+        await self._fleet.until([room], lambda tick: True, WITHIN)
+        async with asyncio.timeout(WITHIN):
+            while not await self._is_ready():
+                await asyncio.sleep(LOOK)
+
+    async def dose(self, seconds: float) -> None:
+        """Be short for so many seconds, and see that all is well again."""
+        os.kill(self._replica.pid, signal.SIGUSR1)
+        await asyncio.sleep(LOOK)
+        room = f"{self._fleet.room()}-{self._moment}"
+        if self._moment == "reconnecting":
+            assert isinstance(self._stores, PostgresStores)
+            database = self._fleet.url.rpartition("/")[2].partition("?")[0]
+            await asyncio.to_thread(self._stores.server.run, DISCONNECT.format(database=database))
+        answer = await self._join(room)
+        told = False
+        over = boot_time() + seconds
+        while boot_time() < over:
+            told = not await self._is_ready() or told
+            await asyncio.sleep(LOOK)
+        os.kill(self._replica.pid, signal.SIGUSR2)
+        began = boot_time()
+        if not told:
+            self.problems.append(f"{room}: /readyz did not tell in {seconds:.1f} s")
+        if answer != 200:
+            while await self._join(room) != 200 and boot_time() < began + WITHIN:
+                await asyncio.sleep(LOOK)
+        await self._fleet.until([room], lambda tick: True, WITHIN)
+        while not await self._is_ready() and boot_time() < began + WITHIN:
+            await asyncio.sleep(LOOK)
+        self.backs.append(boot_time() - began)
+        await self._fleet.leave(room)
+
+    async def _join(self, room: str) -> int:
+        return await self._post(webhook("room.client.joined", room=room, room_session_id=f"session of {room}"))
+
+    async def _post(self, sent: Webhook) -> int:
+        headers = {SIGNATURE_HEADER: sign(SECRET, sent.raw, int(time.time()))}
+        with suppress(NoAnswer):
+            return await self._connection.post(await self._replica.listening(), sent.raw, headers)
+        return 0
+
+    async def _is_ready(self) -> bool:
+        with suppress(NoAnswer):
+            return await self._connection.get(await self._replica.listening(), "/readyz") == 200
+        return False
+
+
+async def run(
+    folder: Path, stores: Stores, *, doses: int, shortest: float, longest: float, side_by_side: int = 1
+) -> Result:
+    """Give so many doses of each shortage at each moment, some replicas at a time."""
+    moments = [each for each in MOMENTS if isinstance(stores, PostgresStores) or each[1] != "reconnecting"]
+    gate = asyncio.Semaphore(side_by_side)
+
+    async def give(number: int, what: str, moment: str) -> tuple[list[str], list[float]]:
+        async with gate:
+            where = folder / f"{what}-{moment}"
+            where.mkdir()
+            return await _give(where, stores, what, moment, doses, random.Random(number), (shortest, longest))
+
+    given = await asyncio.gather(*(give(number, *each) for number, each in enumerate(moments)))
+    problems = [problem for found, _ in given for problem in found]
+    figures: Figures = {"shortages": len(moments) * doses}
+    for (what, moment), (_, backs) in zip(moments, given, strict=True):
+        figures[f"out of {what} while {moment}: back after, at most (s)"] = round(max(backs, default=0.0), 1)
+    return Result(figures, problems)
+
+
+async def _give(
+    folder: Path,
+    stores: Stores,
+    what: str,
+    moment: str,
+    doses: int,
+    chance: random.Random,
+    span: tuple[float, float],
+) -> tuple[list[str], list[float]]:
+    async with Fleet(folder, stores, "--short-of", what) as fleet:
+        cell = Cell(fleet, await fleet.start(), stores, moment)
+        await cell.warm()
+        for _ in range(doses):
+            await cell.dose(chance.uniform(*span))
+        problems = [*cell.problems, *await _failed_for_good(fleet)]
+    late = [back for back in cell.backs if back > BACK_WITHIN + SLACK]
+    problems += [f"back only after {back:.1f} s" for back in late]
+    return [f"{what}, {moment}: {problem}" for problem in problems], cell.backs
+
+
+async def _failed_for_good(fleet: Fleet) -> list[str]:
+    store = store_for(fleet.url)
+    await store.peek()
+    try:
+        rooms = [room for room in await store.rooms() if room.state is RoomState.FAILED or room.restarts]
+    finally:
+        await store.close()
+    async with viewing(fleet.url) as view:
+        failed = [record for record in await view.records() if record.state is State.FAILED]
+    return [f"room {room.key}: {room.reason}" for room in rooms] + [f"{one.id}: {one.reason}" for one in failed]
