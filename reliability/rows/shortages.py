@@ -88,6 +88,9 @@ class Cell:
         self.backs.append(boot_time() - began)
         await self._fleet.leave(room)
 
+    def close(self) -> None:
+        self._connection.close()
+
     async def _join(self, room: str) -> int:
         return await self._post(webhook("room.client.joined", room=room, room_session_id=f"session of {room}"))
 
@@ -135,9 +138,12 @@ async def _give(
 ) -> tuple[list[str], list[float]]:
     async with Fleet(folder, stores, "--short-of", what) as fleet:
         cell = Cell(fleet, await fleet.start(), stores, moment)
-        await cell.warm()
-        for _ in range(doses):
-            await cell.dose(chance.uniform(*span))
+        try:
+            await cell.warm()
+            for _ in range(doses):
+                await cell.dose(chance.uniform(*span))
+        finally:
+            cell.close()
         problems = [*cell.problems, *await _failed_for_good(fleet)]
     late = [back for back in cell.backs if back > BACK_WITHIN + SLACK]
     problems += [f"back only after {back:.1f} s" for back in late]
