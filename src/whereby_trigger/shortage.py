@@ -41,7 +41,7 @@ def shortage_now(error: BaseException | None) -> str | None:
     except BaseException:
         # An exception may have been written so that it raises another when it is looked at.
         return None
-    return short if short is not None and _is_short(short) else None
+    return short if short is not None and is_short(short) else None
 
 
 def named_in(text: str) -> str | None:
@@ -49,7 +49,8 @@ def named_in(text: str) -> str | None:
     return next((short for number, short in ERRORS.items() if os.strerror(number) in text), None)
 
 
-def _is_short(short: str) -> bool:
+def is_short(short: str) -> bool:
+    """Return whether this process can have none of it now."""
     try:
         if short == FILES:
             for end in os.pipe():

@@ -1,13 +1,16 @@
 """`start`: one line at the start, one for each delivery, and a clean end."""
 
 import json
+import os
 import re
+import shlex
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.process import Process, run, whereby_trigger
+from tests.support.process import COMMAND, Process, clean_environment, run, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.stored import stored
 from tests.support.terminal import run_on_terminal
@@ -141,3 +144,20 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         process.popen.send_signal(signal.SIGTERM)
         process.line("draining for at most 3610 s")
         assert process.stop() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_a_start_without_files_to_be_had_is_one_that_may_be_tried_again(tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    environment = clean_environment(SECRETS)
+    ends = []
+    for files in (14, 16, 18):
+        begin = f"ulimit -n {files}; exec {shlex.quote(COMMAND)} start --port 0"
+        ends.append(
+            subprocess.run(
+                ["sh", "-c", begin], cwd=tmp_path, env=environment, capture_output=True, timeout=20, check=False
+            )
+        )
+    # Exit code 2 is for what no other try mends: the systemd unit starts nothing again after it.
+    assert [end.returncode for end in ends if end.returncode in (0, 2)] == []
+    assert any(b"out of files (see RLIMIT_NOFILE)" in end.stderr for end in ends)

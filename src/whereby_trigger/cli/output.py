@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from whereby_trigger.errors import StoreUnavailable, UsageError
+from whereby_trigger.shortage import shortage_of
 from whereby_trigger.texts import printable
 
 LAST_COLUMN = 24
@@ -63,7 +64,17 @@ def show_error(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         return error.exit_code
     wrong = isinstance(error, UsageError) and not isinstance(error, StoreUnavailable)
-    return WRONG_CALL if wrong else FAILED
+    return WRONG_CALL if wrong and not _is_shortage(error) else FAILED
+
+
+def _is_shortage(error: BaseException) -> bool:
+    """Return whether an error comes from a lack of threads, files or memory: then another try may succeed."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return any(shortage_of(each) is not None for each in causes)
 
 
 def note(text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
-from whereby_trigger.shortage import shortage_of
+from whereby_trigger.shortage import FILES, is_short, shortage_of
 
 SCHEME = "sqlite:///"
 BUSY_TIMEOUT = 5.0
@@ -142,6 +142,8 @@ def opening_failed(path: Path, error: sqlite3.Error, called: str = "store") -> S
         return StoreError(f"the {called} {path} is read-only: make the file and its folder writable")
     if "unable to open" in text and not os.path.exists(path):
         return StoreError(f"there is no {called} at {path}: start the trigger once, or name another with --{called}")
+    if "unable to open" in text and is_short(FILES):
+        return StoreUnavailable(f"the {called} {path} cannot be opened now: out of {FILES}")
     return StoreError(f"the {called} {path} cannot be used: {text}")
 
 
