@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 from msgspec import Struct
 
-from whereby_trigger.store.sqlite.file import path_of
+from whereby_trigger.store.sqlite.connection import path_of
 
 LOOK = 0.005
 

@@ -12,8 +12,8 @@ import asyncpg
 
 from bench.bodies import ROOMS, template
 from bench.load import LoadFailed
-from whereby_trigger.store.sqlite.file import path_of
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
+from whereby_trigger.store.sqlite.connection import path_of
 
 CHUNK = 100_000
 BYTES_EACH = 1600

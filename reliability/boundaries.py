@@ -7,7 +7,7 @@ from importlib import import_module
 from reliability.wrapping import wrap
 from whereby_trigger.assist import process
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Emitter
-from whereby_trigger.receive.exchange import Exchange
+from whereby_trigger.receive.fast_path import FastDelivery
 
 STEPS = ("insert", "commit", "answer", "emit", "decide", "claim", "blame")
 BOUNDARIES = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))
@@ -29,7 +29,7 @@ def die_at(boundary: str, passing: int, store: str) -> None:
     countdown = _Countdown(passing)
     before, after = (countdown.pass_, _nothing) if side == "before" else (_nothing, countdown.pass_)
     if step == "answer":
-        wrap(Exchange, "_answer", before, after, lambda self, answer: answer.status == 200)
+        wrap(FastDelivery, "_answer", before, after, lambda self, answer: answer.status == 200)
     elif step == "emit":
         wrap(Emitter, "emit", before, after, lambda self, event, *rest: event == TRIGGER_EVENT_SUCCESS)
     elif step == "emit again":

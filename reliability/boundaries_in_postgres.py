@@ -6,13 +6,13 @@ from typing import Any
 import asyncpg
 
 from reliability.wrapping import Act, wrap
-from whereby_trigger.store.postgres import lease, rooms, statements
+from whereby_trigger.store.postgres import lease, rooms, webhooks
 
 STATEMENTS = {
-    "insert": statements.ADD,
-    "decide": statements.DECIDE,
-    "blame": statements.BLAME,
-    "claim": lease.CLAIM_ORPHANED,
+    "insert": webhooks.ADD,
+    "decide": webhooks.DECIDE,
+    "blame": webhooks.BEGIN_ATTEMPT,
+    "claim": lease.TAKE_ORPHANED,
     "request": rooms.WAIT,
     "take": rooms.TAKE,
     "move": rooms.MOVE,
@@ -42,7 +42,7 @@ def _around_insert_in_flight(before: Act, after: Act) -> None:
     original = asyncpg.Connection.fetch
 
     async def fetch(connection: Any, query: str, *arguments: Any, **keywords: Any) -> Any:
-        if query != statements.ADD or connection.is_in_transaction():
+        if query != webhooks.ADD or connection.is_in_transaction():
             return await original(connection, query, *arguments, **keywords)
         coming = asyncio.ensure_future(original(connection, query, *arguments, **keywords))
         await asyncio.sleep(0)

@@ -5,12 +5,12 @@ import sqlite3
 from typing import Any
 
 from reliability.wrapping import Act, wrap
-from whereby_trigger.store.sqlite import lease, rooms, statements
+from whereby_trigger.store.sqlite import lease, rooms, webhooks
 
 PLACES = {
-    "insert": (statements, "add"),
-    "decide": (statements, "decide"),
-    "blame": (statements, "blame"),
+    "insert": (webhooks, "add"),
+    "decide": (webhooks, "decide"),
+    "blame": (webhooks, "blame"),
     "claim": (lease, "bury_the_dead"),
     "request": (rooms, "request"),
     "take": (rooms, "take"),

@@ -14,10 +14,10 @@ from reliability.process import PYTHON, ROOT, Receiver
 from reliability.receiver import SECRET
 from reliability.stores import Stores
 from reliability.ticks import Tick, Ticks
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 from whereby_trigger.config import foreign_environment
 from whereby_trigger.store import RoomState
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
 
@@ -103,7 +103,7 @@ class Fleet:
         """Wait until the store says that an assistant is live in each room, and no replica has that to write."""
         missing, deadline = set(rooms), boot_time() + within
         store = store_for(self.url)
-        await store.peek()
+        await store.open_readonly()
         try:
             while missing and boot_time() < deadline:
                 live = [room.url for room in await store.rooms() if room.state is RoomState.LIVE]

@@ -16,8 +16,8 @@ from pathlib import Path
 from reliability import boundaries, shortage, skew
 from reliability.receiver import SECRET
 from reliability.ticks import ticking
-from whereby_trigger import AssistantRefused, RoomClientJoined, Session, Trigger, is_human, running
-from whereby_trigger.assist import follow
+from whereby_trigger import AssistantRefused, RoomClientJoined, Session, Trigger, is_human, replica
+from whereby_trigger.assist import runners
 
 EVERY = 0.05
 HANG = 3600.0
@@ -131,15 +131,15 @@ def main() -> None:
     parser.add_argument("--max-rooms", type=int, default=200)
     parser.add_argument("--stop-grace", type=float, default=2.0)
     parser.add_argument("--drain-timeout", type=float, default=0.2)
-    parser.add_argument("--backoff", type=float, nargs=len(follow.BACKOFF), default=follow.BACKOFF)
-    parser.add_argument("--drain-margin", type=float, default=running.DRAIN_MARGIN)
+    parser.add_argument("--backoff", type=float, nargs=len(runners.BACKOFF), default=runners.BACKOFF)
+    parser.add_argument("--drain-margin", type=float, default=replica.DRAIN_MARGIN)
     parser.add_argument("--short-of", choices=shortage.KINDS)
     parser.add_argument("--die", choices=boundaries.ROOM_BOUNDARIES)
     options = parser.parse_args()
     skew.bear_it()
     logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
-    follow.BACKOFF = tuple(options.backoff)
-    running.DRAIN_MARGIN = options.drain_margin
+    runners.BACKOFF = tuple(options.backoff)
+    replica.DRAIN_MARGIN = options.drain_margin
 
     def joined(webhook: RoomClientJoined) -> bool:
         if "deciding" in (webhook.data.room_name or ""):

@@ -16,7 +16,7 @@ from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
-from whereby_trigger.store.sqlite import SqliteStore, file, migrate, statements, store
+from whereby_trigger.store.sqlite import SqliteStore, connection, migrations, store, webhooks
 
 VARIABLE = "RELIABILITY_MUTANT"
 
@@ -32,20 +32,20 @@ def pytest_configure() -> None:
 
 
 def _without_fsync() -> None:
-    original = file.make_durable
+    original = connection.make_durable
 
     def make_durable(connection: sqlite3.Connection, path: Path) -> None:
         original(connection, path)
         connection.execute("PRAGMA synchronous = OFF")
 
-    replace(file, "make_durable", make_durable)
+    replace(connection, "make_durable", make_durable)
 
 
 def _without_unique_index() -> None:
-    original = migrate.scripts
+    original = migrations.scripts
     changed = {number: sql.replace("NOT NULL UNIQUE", "NOT NULL") for number, sql in original().items()}
-    replace(migrate, "scripts", lambda: changed)
-    statements.INSERT = edited(statements.INSERT, "ON CONFLICT (id) DO NOTHING", "")
+    replace(migrations, "scripts", lambda: changed)
+    webhooks.INSERT = edited(webhooks.INSERT, "ON CONFLICT (id) DO NOTHING", "")
 
 
 def _answer_before_commit() -> None:
@@ -61,7 +61,7 @@ def _answer_before_commit() -> None:
 
 
 def _without_owner_check() -> None:
-    statements.DECIDE = edited(statements.DECIDE, "AND owner = ?", "AND ? <> ''")
+    webhooks.DECIDE = edited(webhooks.DECIDE, "AND owner = ?", "AND ? <> ''")
 
 
 def _without_life_lock() -> None:
@@ -69,23 +69,23 @@ def _without_life_lock() -> None:
 
 
 def _prune_pending() -> None:
-    statements.FORGET = edited(statements.FORGET, "state <> 'pending' AND", "")
+    webhooks.FORGET = edited(webhooks.FORGET, "state <> 'pending' AND", "")
 
 
 def _replay_pending() -> None:
     def replay(connection: sqlite3.Connection, query: Any, now: float) -> list[str]:
-        return [id for (id,) in connection.execute(f"{statements.REPLAY} RETURNING id", (now,)).fetchall()]
+        return [id for (id,) in connection.execute(f"{webhooks.REPLAY} RETURNING id", (now,)).fetchall()]
 
-    statements.replay = replay
+    webhooks.replay = replay
 
 
 def _without_blame() -> None:
-    uncounted = edited(statements.BLAME, "attempts + 1", "attempts")
-    statements.BLAME = edited(uncounted, "RETURNING attempts", "RETURNING attempts + 1")
+    uncounted = edited(webhooks.BEGIN_ATTEMPT, "attempts + 1", "attempts")
+    webhooks.BEGIN_ATTEMPT = edited(uncounted, "RETURNING attempts", "RETURNING attempts + 1")
 
 
 def _without_counting_takeovers() -> None:
-    statements.CLAIM_ORPHANED = edited(statements.CLAIM_ORPHANED, ", takeovers = takeovers + 1", "")
+    webhooks.TAKE_ORPHANED = edited(webhooks.TAKE_ORPHANED, ", takeovers = takeovers + 1", "")
 
 
 def _listeners_after_the_decision() -> None:

@@ -6,18 +6,18 @@ from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
 from whereby_trigger.store import Added, Arrival, State
-from whereby_trigger.store.postgres import PostgresStore, checks, lane, lease, link, migrate, rooms, statements
+from whereby_trigger.store.postgres import PostgresStore, checks, connection, lease, migrations, rooms, webhooks, writer
 
 CLOCK = "whereby_trigger.clock()"
 
 
 def _without_unique_index() -> None:
-    original = migrate.scripts
+    original = migrations.scripts
     unique, plain = "NOT NULL UNIQUE", "NOT NULL"
     edited("".join(original().values()), unique, plain)
-    replace(migrate, "scripts", lambda: {n: sql.replace(unique, plain) for n, sql in original().items()})
+    replace(migrations, "scripts", lambda: {n: sql.replace(unique, plain) for n, sql in original().items()})
     counted = "ON CONFLICT (id) DO UPDATE SET deliveries = webhooks.deliveries + excluded.deliveries"
-    statements.ADD = edited(statements.ADD, counted, "")
+    webhooks.ADD = edited(webhooks.ADD, counted, "")
 
 
 def _answer_before_commit() -> None:
@@ -33,7 +33,7 @@ def _answer_before_commit() -> None:
 
 
 def _without_owner_check() -> None:
-    statements.DECIDE = edited(statements.DECIDE, "AND webhooks.owner = given.owner", "")
+    webhooks.DECIDE = edited(webhooks.DECIDE, "AND webhooks.owner = given.owner", "")
 
 
 def _without_expiry() -> None:
@@ -47,18 +47,18 @@ def _renewed_though_expired() -> None:
 
 
 def _without_counting_takeovers() -> None:
-    lease.CLAIM_ORPHANED = edited(lease.CLAIM_ORPHANED, ", takeovers = takeovers + 1", "")
+    lease.TAKE_ORPHANED = edited(lease.TAKE_ORPHANED, ", takeovers = takeovers + 1", "")
 
 
 def _prune_pending() -> None:
-    statements.PRUNE = edited(statements.PRUNE, "state <> 'pending' AND ", "")
+    webhooks.PRUNE = edited(webhooks.PRUNE, "state <> 'pending' AND ", "")
 
 
 def _forgetting_lost_answers() -> None:
     async def nothing(*_: Any) -> dict[str, Any]:
         return {}
 
-    replace(statements, "_stored_before", nothing)
+    replace(webhooks, "_stored_before", nothing)
 
 
 def _rooms_without_asking_for_the_lease() -> None:
@@ -74,15 +74,15 @@ def _without_reading_synchronous_commit() -> None:
 
 
 def _unpinned() -> None:
-    link.PINNED = ""
+    connection.PINNED = ""
 
 
 def _keeping_every_connection() -> None:
-    replace(link, "leaves_connection_usable", lambda error: True)
+    replace(connection, "leaves_connection_usable", lambda error: True)
 
 
 def _holding_up_all_with_one_row() -> None:
-    replace(lane, "is_contention", lambda error: False)
+    replace(writer, "is_contention", lambda error: False)
 
 
 STORE = "tests/store/{}[postgresql]"

@@ -7,17 +7,17 @@ from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
 from whereby_trigger import leftovers
-from whereby_trigger.assist import Tenure, spawn
-from whereby_trigger.assist.runs import Run
+from whereby_trigger.assist import Fence, process
+from whereby_trigger.assist.runners import Run
 from whereby_trigger.store import SessionChange
-from whereby_trigger.store.sqlite import lease, migrate, rooms
+from whereby_trigger.store.sqlite import lease, migrations, rooms
 
 
 def _without_unique_index() -> None:
-    original = migrate.scripts
+    original = migrations.scripts
     unique, plain = "CREATE UNIQUE INDEX rooms_open", "CREATE INDEX rooms_open"
     edited("".join(original().values()), unique, plain)
-    replace(migrate, "scripts", lambda: {number: sql.replace(unique, plain) for number, sql in original().items()})
+    replace(migrations, "scripts", lambda: {number: sql.replace(unique, plain) for number, sql in original().items()})
 
 
 def _without_owner_check() -> None:
@@ -32,10 +32,10 @@ def _without_session_id_match() -> None:
 
 
 def _without_self_stop() -> None:
-    async def unheeded(self: Tenure) -> None:
+    async def unheeded(self: Fence) -> None:
         return
 
-    replace(Tenure, "_endangered", unheeded)
+    replace(Fence, "_endangered", unheeded)
 
 
 def _without_asking_for_the_lease() -> None:
@@ -58,9 +58,9 @@ def _cut_off_again_and_again() -> None:
 def _without_the_guards_deadline() -> None:
     """Let the guard keep an assistant whose supervisor has not been heard of by the deadline."""
     kept = Path(tempfile.mkdtemp(prefix="whereby-trigger-mutant-")) / "guard.py"
-    source = spawn.GUARD.read_text(encoding="utf-8")
+    source = process.GUARD.read_text(encoding="utf-8")
     kept.write_text(edited(source, "if now >= self._deadline - self._grace:", "if False:"), encoding="utf-8")
-    spawn.GUARD = kept
+    process.GUARD = kept
 
 
 def _without_the_search() -> None:

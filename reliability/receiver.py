@@ -21,7 +21,7 @@ from whereby_trigger import (
     TriggerSuccess,
     is_human,
 )
-from whereby_trigger.store.sqlite.file import path_of
+from whereby_trigger.store.sqlite.connection import path_of
 
 SECRET = "the secret of the reliability harness"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.postgres import Server
 from whereby_trigger.store import Query, Record, State, Store
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 DECIDED_WITHIN = 90.0
 LOOK_AGAIN = 0.5

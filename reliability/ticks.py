@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 TICKER = Path(__file__).with_name("ticker.py")
 LOOK = 0.01

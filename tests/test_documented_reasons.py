@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.markdown import Page
 from whereby_trigger import RoomClientJoined, Trigger
-from whereby_trigger.decide import Decider, Queued, UserCode
-from whereby_trigger.stores import store_for
+from whereby_trigger.decide import Decider, PendingWebhook, UserCode
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import Decision, webhook
 
 pytestmark = pytest.mark.anyio
@@ -63,8 +63,8 @@ async def late_decisions(folder: Path) -> list[Decision]:
     decider = Decider(store, trigger.predicates, trigger.emitter, UserCode(1), max_age=MAX_AGE)
     now = time.time()
     joined = webhook("room.client.joined")
-    old = Queued(1, joined, None, now - MAX_AGE - 1, now - MAX_AGE - 1, 0.0)
-    deadly = Queued(2, joined, None, now, now, 0.0, attempts=3, takeovers=3)
+    old = PendingWebhook(1, joined, None, now - MAX_AGE - 1, now - MAX_AGE - 1, 0.0)
+    deadly = PendingWebhook(2, joined, None, now, now, 0.0, attempts=3, takeovers=3)
     return [decision for queued in (old, deadly) if (decision := await decider.decide(queued)) is not None]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from whereby_trigger import program
+from whereby_trigger import process
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("set_before", "while_it_runs"), [(700, program.COLLECT_AFTER), (1_000_000, 1_000_000), (0, 0)]
+    ("set_before", "while_it_runs"), [(700, process.COLLECT_AFTER), (1_000_000, 1_000_000), (0, 0)]
 )
 def test_garbage_is_collected_more_rarely_while_it_runs_unless_it_is_rare_already(
     set_before: int, while_it_runs: int
@@ -26,5 +26,5 @@ def test_garbage_is_collected_more_rarely_while_it_runs_unless_it_is_rare_alread
 
     seen: list[int] = []
     gc.set_threshold(set_before)
-    program.run(serve())
+    process.run(serve())
     assert (seen, gc.get_threshold()[0]) == ([while_it_runs], set_before)

@@ -20,17 +20,18 @@ from tests.support.postgres import Server, database_of
 from tests.support.process import Process
 from tests.support.rooms import ask, bring_to, take_one
 from whereby_trigger.assist.lease import RENEWALS
-from whereby_trigger.assist.watchdog import EXIT_CODE
 from whereby_trigger.config import OPTIONS
 from whereby_trigger.decide.backlog import REREAD
-from whereby_trigger.receive.reception import ANSWER_WITHIN
-from whereby_trigger.running import PING_WITHIN
+from whereby_trigger.process import EXIT_CODE
+from whereby_trigger.receive.receiver import ANSWER_WITHIN
+from whereby_trigger.replica import PING_WITHIN
 from whereby_trigger.store import RoomState, State, Store
-from whereby_trigger.store.postgres import PostgresStore, link, migrate
+from whereby_trigger.store.postgres import PostgresStore, migrations
 from whereby_trigger.store.postgres.checks import CLOCKS_APART, OLDEST
-from whereby_trigger.store.postgres.failure import ADVICE
-from whereby_trigger.store.postgres.store import LANES, PATIENCE, POLL
-from whereby_trigger.store.spill.junction import SPILL_AFTER
+from whereby_trigger.store.postgres.connection import CONNECT_WITHIN, LIMITS
+from whereby_trigger.store.postgres.errors import ADVICE
+from whereby_trigger.store.postgres.store import PATIENCE, POLL, WRITERS
+from whereby_trigger.store.spill.store import SPILL_AFTER
 
 pytestmark = pytest.mark.anyio
 
@@ -55,8 +56,8 @@ SEEN = POLL * 1.2
 """Seconds within which every replica has looked: a poll, and a fifth."""
 
 TAKEN_OVER = f"{TTL - EVERY:.0f} to {ceil(TTL + SEEN)} s"
-IDLE = re.search(r"idle_in_transaction_session_timeout = '(\d+)s'", link.LIMITS)
-TABLES = re.search(r"'(\d+)s'", migrate.WAIT_FOR_TABLES)
+IDLE = re.search(r"idle_in_transaction_session_timeout = '(\d+)s'", LIMITS)
+TABLES = re.search(r"'(\d+)s'", migrations.WAIT_FOR_TABLES)
 assert IDLE is not None
 assert TABLES is not None
 
@@ -73,20 +74,20 @@ def prose(page: Page) -> str:
         f"each looks every {POLL:g} s, give or take a fifth",
         f"seen | within 0.1 s | within {SEEN:.1f} s",
         f"after the death, and somebody looks for it within {SEEN:.1f} s",
-        f"each replica keeps up to {len(LANES) + 1}, two for deliveries, one for each other kind of writing",
-        f"| `max_client_conn` | {len(LANES) + 1} for each replica",
+        f"each replica keeps up to {len(WRITERS) + 1}, two for deliveries, one for each other kind of writing",
+        f"| `max_client_conn` | {len(WRITERS) + 1} for each replica",
         f"PostgreSQL {OLDEST // 10_000} or later",
         f"`max_rooms` ({DEFAULTS['max_rooms']}) assistants",
         f"those older than `max_age` ({DEFAULTS['max_age'] / 3600:g} h) are skipped",
         f"every {REREAD:g} s, when they re-read what is pending",
-        f"a try takes up to {link.CONNECT_WITHIN:g} s",
+        f"a try takes up to {CONNECT_WITHIN:g} s",
         f"decided by others; a listener may be called again | {TAKEN_OVER} |",
         f"had locked, {IDLE[1]} s at most | {TAKEN_OVER} |",
         f"are answered 503 after {ANSWER_WITHIN:g} s, and `/readyz` turns to 503 within {PING_WITHIN:g} s",
         f"told to end {TOLD_FROM} to {TOLD_TO} s after the cut, and gone by {ENDED:g} s; "
         f"others start theirs within {ceil(TTL + SEEN)} s",
         f"told to end {TOLD_FROM} to {TOLD_TO} s after it went, and are gone by {ENDED:g} s",
-        f"start again within {ceil(TTL - ENDED + link.CONNECT_WITHIN + SEEN)} s of its return",
+        f"start again within {ceil(TTL - ENDED + CONNECT_WITHIN + SEEN)} s of its return",
         f"With a spill they are answered 200 within {SPILL_AFTER:g} s instead",
         f"From {DEFAULTS['tolerance'] / 60:g} minutes on it answers everything 401",
         f"A start says so from {CLOCKS_APART:g} s on",
@@ -101,8 +102,8 @@ def test_the_numbers_of_the_page_are_the_codes(said: str) -> None:
 
 
 def test_what_else_tells_of_a_replicas_connections_tells_the_same_number() -> None:
-    assert f"A replica keeps up to {len(LANES) + 1} connections" in prose(OPERATING)
-    assert f"each replica takes up to {len(LANES) + 1})" in ADVICE["53300"]
+    assert f"A replica keeps up to {len(WRITERS) + 1} connections" in prose(OPERATING)
+    assert f"each replica takes up to {len(WRITERS) + 1})" in ADVICE["53300"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ async def test_a_backup_of_a_store_at_work_is_restored_as_a_store_of_the_past(
     await _run(restore, postgres, copy, tmp_path)
     postgres.run("UPDATE whereby_trigger.replicas SET expires = 0", database_of(copy))
     async with opened(copy) as heir:
-        assert await heir.claim(3600.0) == 2
+        assert await heir.take_over(3600.0) == 2
         assert [(row.seq, row.id, row.takeovers) for row in await heir.pending(0, 10)] == [(pending.seq, "pending", 1)]
         assert (await record(heir, "decided")).state is State.FIRED
         assert (await take_one(heir)).attempt == 2
@@ -241,7 +242,7 @@ async def test_the_roles_of_the_page_are_enough_for_replicas_and_for_later_versi
     for role in ("trigger_owner", "trigger_app"):
         server.run(f"ALTER ROLE {role} PASSWORD '{server.password}'")
     owner, app = server.url("trigger", "trigger_owner"), server.url("trigger", "trigger_app")
-    assert await PostgresStore(owner).migrate() == list(migrate.scripts())
+    assert await PostgresStore(owner).migrate() == list(migrations.scripts())
     server.run(grants, "trigger")
     server.run(later, "trigger")
     async with opened(app) as store:

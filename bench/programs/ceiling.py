@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from whereby_trigger import program
+from whereby_trigger import process
 from whereby_trigger.receive import bind
 from whereby_trigger.receive.server import Server
 
@@ -34,4 +34,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    program.run(serve())
+    process.run(serve())

@@ -12,9 +12,9 @@ from itertools import islice
 import msgspec
 
 from bench.bodies import Body, bodies
-from whereby_trigger import program
+from whereby_trigger import process
 from whereby_trigger.store import Arrival, Decision, State, Store
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 
 async def store_and_decide(store: Store, source: Iterator[Body]) -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, required=True)
     parser.add_argument("--in-flight", type=int, required=True)
     options = parser.parse_args()
-    program.run(run(options.store, options.webhooks, options.replicas, options.in_flight))
+    process.run(run(options.store, options.webhooks, options.replicas, options.in_flight))
 
 
 if __name__ == "__main__":

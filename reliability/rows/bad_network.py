@@ -14,7 +14,7 @@ from reliability.load import Load
 from reliability.process import Receivers
 from reliability.result import Figures, Result
 from reliability.stores import PostgresStores, viewing
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 ANSWER_WITHIN = 4.8
 RECOVERS_WITHIN = 15.0

@@ -13,7 +13,7 @@ from reliability.result import Figures, Result
 from reliability.stores import PostgresStores, viewing
 from reliability.ticks import Tick, overlaps
 from tests.support.postgres import Server
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 from whereby_trigger.testing import webhook
 
 LEASE = 30.0

@@ -8,7 +8,7 @@ from reliability.process import Receiver
 from reliability.result import Result
 from reliability.stores import Stores
 from reliability.ticks import overlaps
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 WITHIN = 15.0
 

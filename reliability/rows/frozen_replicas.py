@@ -8,7 +8,7 @@ from reliability.fleet import Fleet, family
 from reliability.result import Result
 from reliability.stores import Stores
 from reliability.ticks import Tick, overlaps
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 TTL = 6.0
 WITHIN = TTL + 40.0

@@ -6,8 +6,8 @@ from pathlib import Path
 from reliability.fleet import Fleet
 from reliability.result import Result
 from reliability.stores import Stores
-from whereby_trigger.boot import boot_time
-from whereby_trigger.running import DRAIN_MARGIN
+from whereby_trigger.clock import boot_time
+from whereby_trigger.replica import DRAIN_MARGIN
 from whereby_trigger.testing import webhook
 
 ROOMS = 36

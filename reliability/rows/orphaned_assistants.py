@@ -13,7 +13,7 @@ from reliability.measures import percentile
 from reliability.result import Result
 from reliability.stores import Stores
 from reliability.ticks import ticking
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 TTL = 3.0
 DEATH_GRACE = 3.0

@@ -7,10 +7,10 @@ from reliability.fleet import Fleet
 from reliability.result import Result
 from reliability.rows import poisoned_predicates
 from reliability.stores import Stores
-from whereby_trigger.assist.follow import BACKOFF
-from whereby_trigger.boot import boot_time
+from whereby_trigger.assist.runners import BACKOFF
+from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Room, RoomState
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 POISONS = ("raise", "refuse", "exit", "hang")
 OVER_WITHIN = 120.0
@@ -58,7 +58,7 @@ async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float,
 
 async def _until_parked(url: str, doses: int) -> list[Room]:
     store = store_for(url)
-    await store.peek()
+    await store.open_readonly()
     try:
         deadline = boot_time() + OVER_WITHIN
         while True:

@@ -11,7 +11,7 @@ from reliability.process import Receiver
 from reliability.result import Result
 from reliability.stores import Stores, viewing
 from reliability.ticks import Tick, overlaps
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 from whereby_trigger.testing import webhook
 
 RATE = 20.0

@@ -14,9 +14,9 @@ from reliability.process import Receiver
 from reliability.receiver import SECRET
 from reliability.result import Figures, Result
 from reliability.stores import PostgresStores, Stores, viewing
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 from whereby_trigger.store import RoomState, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
 
@@ -152,7 +152,7 @@ async def _give(
 
 async def _failed_for_good(fleet: Fleet) -> list[str]:
     store = store_for(fleet.url)
-    await store.peek()
+    await store.open_readonly()
     try:
         rooms = [room for room in await store.rooms() if room.state is RoomState.FAILED or room.restarts]
     finally:

@@ -13,7 +13,7 @@ from reliability.result import Figures, Result
 from reliability.skew import Skew
 from reliability.stores import SqliteStores, Stores
 from reliability.ticks import overlaps
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 LEASE = 6.0
 ROOMS = 3

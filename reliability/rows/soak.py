@@ -16,7 +16,7 @@ from reliability.result import Figures, Result
 from reliability.sender import Answer
 from reliability.stores import Stores, viewing
 from whereby_trigger.store import Arrival, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 DRIFT_UNDER = 0.20
 GROWTH_UNDER = 0.10

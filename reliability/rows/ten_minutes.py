@@ -13,7 +13,7 @@ from reliability.result import Figures, Result
 from reliability.rows.kills import TWICE
 from reliability.stores import PostgresStores, viewing
 from reliability.ticks import Ticks, overlaps
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 from whereby_trigger.store import State
 
 REPLICAS = 3

@@ -22,8 +22,8 @@ from reliability.stores import Stores, viewing
 from reliability.ticks import Ticks, overlaps
 from tests.support.programs import free_port
 from tests.support.unread import Unread
-from whereby_trigger.assist.watchdog import EXIT_CODE
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
+from whereby_trigger.process import EXIT_CODE
 from whereby_trigger.store import State
 
 READ = "there"

@@ -18,7 +18,7 @@ from tests.support.connecting import connected
 from tests.support.postgres import Server
 from whereby_trigger.store import Arrival, Decision, RoomMove, RoomRequest, RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, lease, rooms
-from whereby_trigger.store.postgres.hearing import Hearing
+from whereby_trigger.store.postgres.webhooks import SettledCursor
 
 BATCH = 50
 DEAD = 0.2
@@ -151,13 +151,13 @@ async def _look(url: str, live: int, times: int) -> Look:
         replica = await connection.fetchval("SELECT owner FROM whereby_trigger.rooms LIMIT 1")
         keys = await connection.fetch("SELECT key FROM whereby_trigger.rooms WHERE owner = $1", replica)
         heard = frozenset(row["key"] for row in keys)
-        hearing = Hearing()
-        after = (await hearing.heard(connection, 0, frozenset())).upto
+        hearing = SettledCursor()
+        after = (await hearing.webhooks_after(connection, 0, frozenset())).cursor
         asked: list[Callable[[], Awaitable[Any]]] = [
-            lambda: lease.claim(connection, replica, 7200.0, searched=set(), look_in=lambda seconds: None),
+            lambda: lease.take_over(connection, replica, 7200.0, searched=set(), look_in=lambda seconds: None),
             lambda: rooms.take(connection, replica, 1, ("none",), 7200.0),
             lambda: rooms.stopping(connection, replica),
-            lambda: hearing.heard(connection, after, heard),
+            lambda: hearing.webhooks_after(connection, after, heard),
         ]
         pid = await connection.fetchval("SELECT pg_backend_pid()")
         began = _on_a_core(pid)

@@ -8,14 +8,14 @@ from scripts.scaling import assumptions as assumed
 from scripts.scaling.figures import ROOT, Figures
 from whereby_trigger.assist.lease import RENEWALS, margins
 from whereby_trigger.config import OPTIONS
-from whereby_trigger.store.postgres.store import LANES, POLL
+from whereby_trigger.store.postgres.store import POLL, WRITERS
 
 PAGE = ROOT / "docs" / "scaling.md"
 MARK = "<!-- {name}: made by `make scaling` -->\n"
 END = "<!-- end -->\n"
 
 LEASE_TTL = next(float(option.default) for option in OPTIONS if option.name == "lease_ttl")
-CONNECTIONS = len(LANES) + 1
+CONNECTIONS = len(WRITERS) + 1
 """One for each kind of writing, and one to read."""
 
 RANDOM_INDEXES = 2

@@ -176,7 +176,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_body", 256 * 1024, read_integer(1024, 64 * 1024 * 1024), "largest body that is read, in bytes"),
     Option("store", "sqlite:///whereby-trigger.db", read_text, "where webhooks and decisions live, as a URL"),
     Option("spill", UNSET, read_spill, "where deliveries wait while a PostgreSQL store is away, as sqlite:///file.db"),
-    Option("retention", 7 * 86400.0, read_duration(60), "how long decided webhooks are kept, in seconds"),
+    Option(
+        "retention",
+        7 * 86400.0,
+        read_duration(60),
+        "how long decided webhooks are kept, in seconds; at least twice the tolerance and 60 s",
+    ),
     Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
     Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),
     Option("lease_ttl", 30.0, read_duration(1), "how long a replica is taken for alive after each renewal, in seconds"),
@@ -289,3 +294,21 @@ def _warnings(settings: Settings, sources: Mapping[str, str], environ: Mapping[s
     if port and sources["port"] in ("command line", "keyword") and port.strip() != str(settings.port):
         return [f"PORT is {port} in the environment, but the {sources['port']} says {settings.port}: using that"]
     return []
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+REMEDY = (
+    "but there is no secret to tell who is calling: set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's "
+    "dashboard, or take whatever comes with allow_unsigned=True (--allow-unsigned)"
+)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise ConfigError where other machines would be served, or expect to be, with nothing to tell who is calling."""
+    if settings.signed or settings.allow_unsigned or settings.host in LOOPBACK:
+        return
+    if settings.host is not None:
+        raise ConfigError(f"host {settings.host!r} would serve other machines, {REMEDY}")
+    if platform_expects_traffic():
+        raise ConfigError(f"PORT is set, so outside traffic is expected here, {REMEDY}")

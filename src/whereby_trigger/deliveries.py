@@ -3,10 +3,10 @@
 import logging
 from time import monotonic
 
-from whereby_trigger.decide import Queued
+from whereby_trigger.decide import PendingWebhook
 from whereby_trigger.receive import Delivery
 from whereby_trigger.store import Decision, State
-from whereby_trigger.texts import printable
+from whereby_trigger.text import printable
 from whereby_trigger.webhook import WEBHOOK_CLASSES
 
 logger = logging.getLogger("whereby_trigger.deliveries")
@@ -89,7 +89,7 @@ class DeliveryLog:
         """Note that a delivery was let in."""
         self._refused_in_a_row = self._elsewhere_in_a_row = 0
 
-    def decided(self, queued: Queued, decision: Decision) -> None:
+    def decided(self, queued: PendingWebhook, decision: Decision) -> None:
         """Log a delivery whose webhook is decided now."""
         if logger.isEnabledFor(logging.INFO) or decision.state is State.FAILED:
             room = None if queued.room is None else queued.room.key

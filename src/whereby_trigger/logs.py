@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from whereby_trigger.config import wants_colour
 from whereby_trigger.stderr import LineWriter, in_words, writer_of
-from whereby_trigger.texts import printable
+from whereby_trigger.text import printable
 
 ROOT = "whereby_trigger"
 SERVER = "uvicorn"

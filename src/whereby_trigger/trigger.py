@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
-from whereby_trigger import logs, program, signals
+from whereby_trigger import logs, process
 from whereby_trigger.assist import (
     Assistant,
     AssistantFunction,
@@ -20,17 +20,16 @@ from whereby_trigger.assist import (
     coroutine_assistant,
     request_for,
 )
-from whereby_trigger.boot import boot_time
-from whereby_trigger.config import Resolved, Settings, check, resolve
+from whereby_trigger.clock import boot_time
+from whereby_trigger.config import Resolved, Settings, check, check_exposure, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import ConfigError, LifecycleError
-from whereby_trigger.mounting import Mounted
-from whereby_trigger.reach import check_reach
-from whereby_trigger.receive import Edge, Rules, bind
-from whereby_trigger.running import Running
+from whereby_trigger.receive import Endpoint, Rules, bind
+from whereby_trigger.receive.asgi import MountedApp
+from whereby_trigger.replica import Replica
 from whereby_trigger.stderr import fill_closed_descriptors
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store, every_room
-from whereby_trigger.stores import InUse, spool_for, store_for, usable
+from whereby_trigger.store.factory import InUse, spill_file_for, store_for, usable
 from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import room_from_url
 
@@ -105,11 +104,11 @@ class Trigger:
         self.once = On(self.emitter, once=True)
         self._registered = Registered()
         # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
-        self.asgi: Callable[..., Any] = Mounted(self.lifespan, lambda: self._edge)
+        self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._endpoint)
         self._user_code: UserCode | None = None
-        self._running: Running | None = None
+        self._running: Replica | None = None
         self._in_use: list[InUse] = []
-        self._edge: Edge | None = None
+        self._endpoint: Endpoint | None = None
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -232,9 +231,9 @@ class Trigger:
         Does nothing while the command line imports the program, since the command line serves. Raises LifecycleError
         in a running event loop, ConfigError, AddressError or StoreError where it cannot start.
         """
-        if program.is_being_imported():
+        if process.is_being_imported():
             return
-        if program.in_event_loop():
+        if process.in_event_loop():
             raise LifecycleError(
                 "start() blocks, but an event loop is running here: write `await trigger.serve()`, "
                 "or `async with trigger:` to go on beside it"
@@ -247,11 +246,11 @@ class Trigger:
                 "move @trigger.on(...) and @trigger.assistant before start()",
                 stacklevel=2,
             )
-        program.run(self.serve(), lambda: self.end_by)
+        process.run(self.serve(), lambda: self.end_by)
 
     async def serve(self) -> None:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
-        with signals.taken(self._signalled, self._bound_end):
+        with process.taken(self._signalled, self._bound_end):
             if not await self._is_opened():
                 logger.info("stopped before it had started")
                 return
@@ -351,14 +350,14 @@ class Trigger:
         if assistants not in ("list", "run"):
             raise ValueError(f"assistants is 'list' or 'run', not {assistants!r}")
 
-        def wire(overrides: dict[str, Any]) -> tuple[Running, Edge, Store]:
+        def wire(overrides: dict[str, Any]) -> tuple[Replica, Endpoint, Store]:
             settings = resolve(self._keywords, self._overrides | overrides).settings
             return self._wire(settings, starts_assistants=assistants == "run")
 
         return TestingTrigger(wire, self._release)
 
     def _settings(self) -> Settings:
-        if program.is_being_imported():
+        if process.is_being_imported():
             raise LifecycleError(
                 "the command line imports this program and serves it by itself: "
                 'put what serves under `if __name__ == "__main__":`, or call start(), which returns at once then'
@@ -368,27 +367,30 @@ class Trigger:
         resolved = self.resolve()
         for warning in resolved.warnings:
             logger.warning("%s", warning)
-        check_reach(resolved.settings)
+        check_exposure(resolved.settings)
         return resolved.settings
 
-    def _wire(self, settings: Settings, *, starts_assistants: bool = True) -> tuple[Running, Edge, Store]:
-        store, spool = store_for(settings.store, settings.lease_ttl), spool_for(settings.spill, settings.store)
+    def _wire(self, settings: Settings, *, starts_assistants: bool = True) -> tuple[Replica, Endpoint, Store]:
+        store, spill_file = (
+            store_for(settings.store, settings.lease_ttl),
+            spill_file_for(settings.spill, settings.store),
+        )
         self._user_code, assistant = UserCode(settings.predicate_timeout), self._registered.assistant
-        running = Running(
+        running = Replica(
             settings,
             store,
             self.predicates,
             self.emitter,
             self._user_code,
             assistant,
-            spool,
+            spill_file,
             starts_assistants=starts_assistants,
         )
         self._in_use.append(InUse(store, settings, asyncio.get_running_loop()))
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
-        return running, Edge(running, rules, path=settings.path, max_body=settings.max_body), store
+        return running, Endpoint(running, rules, path=settings.path, max_body=settings.max_body), store
 
-    async def _open(self, settings: Settings) -> Edge:
+    async def _open(self, settings: Settings) -> Endpoint:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
         self._drain_timeout = self._rooms_for = self.end_by = None
@@ -400,7 +402,7 @@ class Trigger:
             self._running = None
             self._release(store)
             raise
-        self._edge = edge
+        self._endpoint = edge
         return edge
 
     async def _drain(self) -> None:
@@ -412,7 +414,7 @@ class Trigger:
             await self._running.drain(timeout, self._hurry, rooms=self._rooms_for)
 
     async def _close(self) -> None:
-        running, self._edge = self._running, None
+        running, self._endpoint = self._running, None
         if running is None:
             return
         try:
@@ -471,8 +473,8 @@ class Trigger:
     def _say_started(self, settings: Settings, where: str) -> None:
         types = ", ".join(self.predicates.types()) or "none"
         signed = "signed" if settings.signed else "UNSIGNED"
-        store, spool = store_for(settings.store).location, spool_for(settings.spill, settings.store)
-        store = store if spool is None else f"{store}, spill {spool.path}"
+        store, spill_file = store_for(settings.store).location, spill_file_for(settings.spill, settings.store)
+        store = store if spill_file is None else f"{store}, spill {spill_file.path}"
         logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
         if not settings.signed:
             logger.warning("%s", UNSIGNED[settings.allow_unsigned])

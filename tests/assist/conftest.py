@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.presence import Presence
-from whereby_trigger.assist import spawn
+from whereby_trigger.assist.process import GUARD
 
 BY_GROUP = """
 import importlib.util, sys
@@ -29,8 +29,8 @@ def presence(tmp_path: Path) -> Iterator[Presence]:
 def guard_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test with the guard as it is where no orphans come to it."""
     path = tmp_path / "guard_by_group.py"
-    path.write_text(BY_GROUP.format(path=str(spawn.GUARD)))
-    monkeypatch.setattr(spawn, "GUARD", path)
+    path.write_text(BY_GROUP.format(path=str(GUARD)))
+    monkeypatch.setattr("whereby_trigger.assist.process.GUARD", path)
 
 
 @pytest.fixture(params=["adopting", "by group"])

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from whereby_trigger.assist.process import GuardedProcess
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 LONG = 60.0
 

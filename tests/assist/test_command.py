@@ -15,10 +15,8 @@ from tests.support.presence import Presence
 from tests.support.supervised import LONG, Assistants, Supervised
 from tests.webhook.test_json_verdicts import TAKEN, body, data
 from whereby_trigger.assist import CoroutineAssistant, command_assistant, launcher
-from whereby_trigger.assist.follow import End
-from whereby_trigger.assist.runs import Run
-from whereby_trigger.assist.supervisor import Launch
-from whereby_trigger.boot import boot_time
+from whereby_trigger.assist.runners import Launch, Run, RunResult
+from whereby_trigger.clock import boot_time
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
@@ -58,7 +56,7 @@ async def test_webhooks_that_a_command_has_no_way_to_read_are_not_kept_for_it(
     command = launch(child(presence, "A"))
     coroutine = launcher(CoroutineAssistant(assistants.stay), grace=LONG, deadline=lambda: LONG)
 
-    async def either(run: Run, launched: Callable[[int | None], None]) -> End:
+    async def either(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         runs[run.session.room_name] = run
         return await (command if run.session.room_name == "/command" else coroutine)(run, launched)
 

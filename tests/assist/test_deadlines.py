@@ -9,8 +9,8 @@ import pytest
 from tests.support.supervised import Supervised
 from tests.support.until import eventually
 from whereby_trigger.assist import command_assistant, launcher
-from whereby_trigger.assist.supervisor import Launch
-from whereby_trigger.boot import boot_time
+from whereby_trigger.assist.runners import Launch
+from whereby_trigger.clock import boot_time
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.sqlite import SqliteStore
 

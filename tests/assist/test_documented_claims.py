@@ -12,7 +12,7 @@ from whereby_trigger import RoomClientJoined
 from whereby_trigger.assist import Claims, Supervisor
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Arrival
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import room_of
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whereby_trigger.assist.environment import child_environment
+from whereby_trigger.assist.process import child_environment
 from whereby_trigger.config import OPTIONS, Option
 
 ROOM = {

@@ -18,8 +18,9 @@ from tests.assist.programs import child, node_child, supervisor
 from tests.assist.started import started
 from tests.support.presence import Presence
 from tests.support.process import Process
-from whereby_trigger.assist import guard, process, spawn
-from whereby_trigger.boot import boot_time
+from whereby_trigger.assist import guard, process
+from whereby_trigger.assist.process import GUARD
+from whereby_trigger.clock import boot_time
 
 ROOT = Path(__file__).parents[2]
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
@@ -312,7 +313,7 @@ def told_by_a_guard(program: list[str], deadline: float, supervisor: int) -> str
     here, there = socket.socketpair()
     with here, there:
         told = (there.fileno(), supervisor, deadline, 1, -1, "run")
-        command = [sys.executable, "-I", "-S", str(spawn.GUARD), *map(str, told), *program]
+        command = [sys.executable, "-I", "-S", str(GUARD), *map(str, told), *program]
         subprocess.run(command, pass_fds=(there.fileno(),), stdin=subprocess.DEVNULL, timeout=20, check=True)
         there.close()
         return here.recv(4096).decode()
@@ -324,7 +325,7 @@ def test_the_guard_reads_the_clock_that_leases_are_kept_by() -> None:
 
 
 def test_the_guard_imports_nothing_of_ours_and_little_else() -> None:
-    code = f"import sys; exec(open({str(spawn.GUARD)!r}).read(), {{'__name__': 'guard'}}); print(*sys.modules)"
+    code = f"import sys; exec(open({str(GUARD)!r}).read(), {{'__name__': 'guard'}}); print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
     modules = set(shown.split())
     assert "select" in modules

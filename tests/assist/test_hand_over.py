@@ -10,8 +10,7 @@ from tests.support.clock import JumpingClock
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.assist import Session
-from whereby_trigger.assist.follow import End, How
-from whereby_trigger.assist.runs import Run
+from whereby_trigger.assist.runners import Run, RunEnd, RunResult
 from whereby_trigger.store import RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
 
@@ -196,7 +195,7 @@ async def test_an_assistant_whose_room_was_taken_over_before_it_was_there_is_end
 ) -> None:
     starting, go_on, cut = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         starting.set()
         await go_on.wait()
         launched(None)
@@ -204,7 +203,7 @@ async def test_an_assistant_whose_room_was_taken_over_before_it_was_there_is_end
             await asyncio.Event().wait()
         finally:
             cut.set()
-        return End(How.RETURNED, "never")
+        return RunResult(RunEnd.RETURNED, "never")
 
     async with Supervised(store(), launch=launch) as frozen, Supervised(store(), assistants.stay) as two:
         two.supervisor._max_rooms = 0
@@ -214,7 +213,7 @@ async def test_an_assistant_whose_room_was_taken_over_before_it_was_there_is_end
         assert await two.store.renew(TTL)
         clock.jump(2)
         two.supervisor._max_rooms = 10
-        assert await two.store.claim() == 1
+        assert await two.store.take_over() == 1
         two.supervisor.wake()
         await two.reaches(LIVE)
         go_on.set()

@@ -180,7 +180,7 @@ async def test_a_killed_replicas_room_is_taken_over_when_its_assistant_has_left(
         pid, _ = is_here(presence, "A")
         replica.kill()
         await place.outlast_the_dead(store)
-        await eventually(store.claim)
+        await eventually(store.take_over)
         assert not runs(pid)
     assert (await take_one(store)).attempt == 2
 
@@ -199,7 +199,7 @@ async def test_a_replica_and_guards_that_are_killed_at_once_leave_nobody_in_a_ro
         os.kill(guard, signal.SIGKILL)
         replica.kill()
         await place.outlast_the_dead(store)
-        await eventually(store.claim)
+        await eventually(store.take_over)
         assert not any(map(runs, pids))
 
 

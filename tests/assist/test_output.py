@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whereby_trigger.assist.output import LONGEST, Lines, readable
+from whereby_trigger.assist.pipes import LONGEST, Lines, readable
 
 
 def lines_of(*chunks: bytes) -> list[bytes]:

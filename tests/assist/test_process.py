@@ -18,12 +18,12 @@ from tests.assist.started import started
 from tests.support.presence import Presence
 from tests.support.process import Process, arguments, parents
 from tests.support.until import eventually
-from whereby_trigger.assist.output import LONGEST
+from whereby_trigger.assist.pipes import LONGEST
 from whereby_trigger.assist.process import KEPT, Exit, GuardedProcess
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import AssistantError, UsageError
-from whereby_trigger.files import MOST, many_files
 from whereby_trigger.leftovers import MARK
+from whereby_trigger.process import MOST, many_files
 
 pytestmark = pytest.mark.anyio
 
@@ -257,7 +257,7 @@ async def test_a_missing_python_is_told_clearly(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_guard_that_does_not_come_up_is_told_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.assist.spawn.GUARD", Path("/no/such/guard.py"))
+    monkeypatch.setattr("whereby_trigger.assist.process.GUARD", Path("/no/such/guard.py"))
     before = children()
     with pytest.raises(AssistantError, match=r"/no/such/guard\.py"):
         await run(["true"])

@@ -8,8 +8,7 @@ import pytest
 
 from tests.support.until import eventually
 from whereby_trigger.assist import CoroutineAssistant, Session
-from whereby_trigger.assist.follow import End, How
-from whereby_trigger.assist.run import run_coroutine
+from whereby_trigger.assist.runners import RunEnd, RunResult, run_coroutine
 from whereby_trigger.errors import AssistantRefused
 from whereby_trigger.webhook import room_from_url
 
@@ -23,7 +22,7 @@ def session() -> Session:
     return Session(room_from_url("https://acme.whereby.com/visit-1"), None, 1)
 
 
-async def run(function: Callable[[Session], Awaitable[None]], session: Session, grace: float = LONG) -> End:
+async def run(function: Callable[[Session], Awaitable[None]], session: Session, grace: float = LONG) -> RunResult:
     return await asyncio.wait_for(run_coroutine(CoroutineAssistant(function), session, grace), 10)  # type: ignore[arg-type]
 
 
@@ -31,7 +30,7 @@ async def test_one_that_returns_has_left_the_room(session: Session) -> None:
     async def leaves(session: Session) -> None:
         await asyncio.sleep(0)
 
-    assert await run(leaves, session) == End(How.RETURNED, "it left the room")
+    assert await run(leaves, session) == RunResult(RunEnd.RETURNED, "it left the room")
 
 
 async def test_one_that_raises_is_recorded_in_full(session: Session) -> None:
@@ -39,7 +38,7 @@ async def test_one_that_raises_is_recorded_in_full(session: Session) -> None:
         raise ValueError("the names are secret")
 
     end = await run(raises, session)
-    assert (end.how, end.reason, end.retry) == (How.RAISED, "raised ValueError", True)
+    assert (end.how, end.reason, end.retry) == (RunEnd.RAISED, "raised ValueError", True)
     assert "the names are secret" in end.errors[0]
     assert "test_run.py" in end.errors[0]
 
@@ -49,7 +48,7 @@ async def test_one_that_was_refused_says_whether_another_try_makes_sense(session
     async def is_refused(session: Session) -> None:
         raise AssistantRefused("room_empty", retry=retry)
 
-    assert await run(is_refused, session) == End(How.REFUSED, "refused: room_empty", retry)
+    assert await run(is_refused, session) == RunResult(RunEnd.REFUSED, "refused: room_empty", retry)
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()], ids=lambda error: repr(error))
@@ -64,7 +63,7 @@ async def test_one_that_cancels_itself_is_cut_off(session: Session) -> None:
     async def cancels_itself(session: Session) -> None:
         raise asyncio.CancelledError
 
-    assert (await run(cancels_itself, session)).how is How.CUT_OFF
+    assert (await run(cancels_itself, session)).how is RunEnd.CUT_OFF
 
 
 async def test_one_whose_session_ends_may_leave_by_itself(session: Session) -> None:
@@ -75,7 +74,7 @@ async def test_one_whose_session_ends_may_leave_by_itself(session: Session) -> N
     running = asyncio.create_task(run(waits, session))
     await asyncio.sleep(0)
     session.ended.set("over")
-    assert (await running).how is How.RETURNED
+    assert (await running).how is RunEnd.RETURNED
 
 
 async def test_one_that_does_not_leave_in_its_grace_is_cancelled(session: Session) -> None:
@@ -89,7 +88,7 @@ async def test_one_that_does_not_leave_in_its_grace_is_cancelled(session: Sessio
             cleaned.append(True)
 
     session.ended.set("over")
-    assert (await run(stays, session, grace=0.01)).how is How.CUT_OFF
+    assert (await run(stays, session, grace=0.01)).how is RunEnd.CUT_OFF
     assert cleaned == [True]
 
 
@@ -109,14 +108,14 @@ async def test_one_that_takes_no_notice_of_its_cancellation_is_waited_for(sessio
     await asyncio.sleep(0)
     assert not running.done()
     released.set()
-    assert (await running).how is How.RETURNED
+    assert (await running).how is RunEnd.RETURNED
 
 
 @pytest.mark.parametrize("cut_off", [False, True], ids=["its session has ended", "it is cut off"])
 async def test_one_that_takes_no_notice_of_its_cancellation_is_named_in_a_warning(
     session: Session, cut_off: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.assist.run.TO_UNWIND", 0.01, raising=False)
+    monkeypatch.setattr("whereby_trigger.assist.runners.TO_UNWIND", 0.01, raising=False)
     entered, released = asyncio.Event(), asyncio.Event()
 
     async def clings(session: Session) -> None:
@@ -148,7 +147,7 @@ async def test_one_that_unwinds_when_it_is_cancelled_is_warned_of_by_nobody(
         await asyncio.Event().wait()
 
     session.ended.set("over")
-    assert (await run(stays, session, grace=0)).how is How.CUT_OFF
+    assert (await run(stays, session, grace=0)).how is RunEnd.CUT_OFF
     assert caplog.messages == []
 
 

@@ -69,28 +69,28 @@ def test_bots_are_not_counted() -> None:
 
 def test_the_last_count_holds() -> None:
     session = session_of(count(1, at=0))
-    session.hear(count(2, at=1))
+    session.deliver(count(2, at=1))
     assert session.humans == 2
-    session.hear(count(0, at=2, type="room.client.left"))
+    session.deliver(count(0, at=2, type="room.client.left"))
     assert session.humans == 0
 
 
 def test_a_count_that_comes_late_changes_nothing() -> None:
     session = session_of(count(1, at=0))
-    session.hear(count(0, at=5, type="room.client.left"))
-    session.hear(count(2, at=1))
+    session.deliver(count(0, at=5, type="room.client.left"))
+    session.deliver(count(2, at=1))
     assert session.humans == 0
 
 
 def test_of_counts_of_the_same_time_the_one_that_came_last_holds() -> None:
     session = session_of(count(1, at=0))
-    session.hear(count(2, at=0))
+    session.deliver(count(2, at=0))
     assert session.humans == 2
 
 
 def test_a_webhook_without_a_count_leaves_the_last_one() -> None:
     session = session_of(count(1, at=0))
-    session.hear(webhook("room.client.knocked"))
+    session.deliver(webhook("room.client.knocked"))
     assert session.humans == 1
 
 
@@ -107,10 +107,10 @@ async def test_of_webhooks_that_nobody_reads_the_newest_are_kept_and_the_rest_co
     caplog.set_level(logging.INFO, "whereby_trigger.assistant")
     session, all_of_them = session_of(None), numbered(UNREAD + 250)
     for each in all_of_them[:UNREAD]:
-        session.hear(each)
+        session.deliver(each)
     assert (session.missed, caplog.messages) == (0, [])
     for each in all_of_them[UNREAD:]:
-        session.hear(each)
+        session.deliver(each)
     assert session.missed == 250
     (message,) = caplog.messages
     assert message.startswith("[acme.whereby.com/visit-1] ")
@@ -124,11 +124,11 @@ async def test_who_reads_too_slowly_is_warned_and_reads_on_with_the_oldest_that_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     session, all_of_them = session_of(None), numbered(UNREAD + 2)
-    session.hear(all_of_them[0])
+    session.deliver(all_of_them[0])
     heard = session.webhooks()
     assert await anext(heard) == all_of_them[0]
     for each in all_of_them[1:]:
-        session.hear(each)
+        session.deliver(each)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert (await anext(heard), session.missed) == (all_of_them[2], 1)
 
@@ -137,16 +137,16 @@ async def test_who_reads_as_they_come_misses_nothing_however_many_there_are() ->
     session = session_of(None)
     heard = session.webhooks()
     for each in numbered(3 * UNREAD):
-        session.hear(each)
+        session.deliver(each)
         assert await anext(heard) == each
     assert session.missed == 0
 
 
 def test_what_is_not_kept_is_counted_all_the_same() -> None:
     session = session_of(count(1, at=0))
-    session.hear(count(5, at=1))
+    session.deliver(count(5, at=1))
     for each in numbered(2 * UNREAD):
-        session.hear(each)
+        session.deliver(each)
     assert session.humans == 5
 
 
@@ -154,7 +154,7 @@ async def test_webhooks_are_given_in_the_order_in_which_they_were_heard() -> Non
     session = session_of(None)
     heard = [webhook("room.client.joined", id=str(n)) for n in range(3)]
     for one in heard:
-        session.hear(one)
+        session.deliver(one)
     session.ended.set("over")
     assert await gathered(session) == heard
 
@@ -164,7 +164,7 @@ async def test_webhooks_wait_for_the_next_one() -> None:
     gathering = asyncio.create_task(gathered(session))
     for n in range(3):
         await turn()
-        session.hear(webhook("room.client.joined", id=str(n)))
+        session.deliver(webhook("room.client.joined", id=str(n)))
     await turn()
     assert not gathering.done()
     session.ended.set("over")
@@ -186,7 +186,7 @@ async def test_what_a_cancelled_wait_for_webhooks_did_not_get_the_next_one_gets(
     await turn()
     given_up.cancel()
     await asyncio.wait({given_up})
-    session.hear(webhook("room.client.joined", id="a"))
+    session.deliver(webhook("room.client.joined", id="a"))
     session.ended.set("over")
     assert [heard.id for heard in await asyncio.wait_for(gathered(session), 5)] == ["a"]
 
@@ -194,7 +194,7 @@ async def test_what_a_cancelled_wait_for_webhooks_did_not_get_the_next_one_gets(
 async def test_a_loop_over_webhooks_that_is_left_leaves_the_rest_to_the_next() -> None:
     session = session_of(None)
     for n in range(3):
-        session.hear(webhook("room.client.joined", id=str(n)))
+        session.deliver(webhook("room.client.joined", id=str(n)))
     async for heard in session.webhooks():
         assert isinstance(heard, RoomClientJoined)
         break

@@ -11,9 +11,8 @@ from tests.support.arrivals import arrival
 from tests.support.clock import JumpingClock
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import AT_ONCE, eventually
-from whereby_trigger.assist import Session, follow
-from whereby_trigger.assist.follow import End, How
-from whereby_trigger.assist.runs import Run
+from whereby_trigger.assist import Session
+from whereby_trigger.assist.runners import Run, RunEnd, RunResult
 from whereby_trigger.errors import AssistantRefused
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.sqlite import SqliteStore
@@ -42,7 +41,7 @@ def assistants() -> Assistants:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no pause before a restart."""
-    monkeypatch.setattr(follow, "BACKOFF", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("whereby_trigger.assist.runners.BACKOFF", (0.0, 0.0, 0.0))
 
 
 Stores = Callable[[], SqliteStore]
@@ -191,7 +190,7 @@ async def test_a_room_that_has_failed_can_be_started_by_hand(store: Stores) -> N
 async def test_a_restart_waits_for_its_pause_and_the_slot_is_free_meanwhile(
     store: Stores, clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "BACKOFF", (3600.0,))
+    monkeypatch.setattr("whereby_trigger.assist.runners.BACKOFF", (3600.0,))
     stays = Assistants()
 
     async def raises(session: Session) -> None:
@@ -229,7 +228,7 @@ async def test_one_that_was_refused_for_good_is_not_started_again(store: Stores)
 
 @pytest.mark.usefixtures("at_once")
 async def test_an_error_of_the_launch_itself_counts_like_the_assistants(store: Stores) -> None:
-    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         raise OSError("no more processes")
 
     async with Supervised(store(), launch=launch) as one:
@@ -273,14 +272,14 @@ async def test_one_that_is_asked_to_stop_shows_as_ending_until_it_has_left(store
 async def test_one_that_is_asked_to_stop_while_it_starts_may_leave_by_itself(store: Stores) -> None:
     starting, start, there, leave, left = (asyncio.Event() for _ in range(5))
 
-    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         starting.set()
         await start.wait()
         launched(None)
         there.set()
         await leave.wait()
         left.set()
-        return End(How.RETURNED, "it left the room")
+        return RunResult(RunEnd.RETURNED, "it left the room")
 
     async with Supervised(store(), launch=launch) as one:
         await one.ask()

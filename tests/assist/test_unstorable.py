@@ -11,9 +11,8 @@ import pytest
 from tests.support.place import Place
 from tests.support.stores import KINDS
 from tests.support.supervised import Supervised
-from whereby_trigger.assist import Session, follow
-from whereby_trigger.assist.follow import End, How
-from whereby_trigger.assist.runs import Run
+from whereby_trigger.assist import Session
+from whereby_trigger.assist.runners import Run, RunEnd, RunResult
 from whereby_trigger.errors import AssistantRefused, StoreError
 from whereby_trigger.store import Room, RoomMove, RoomState, Store
 
@@ -37,7 +36,7 @@ async def end_of(place: Place, function: Callable[[Session], Awaitable[None]]) -
 
 
 async def test_what_was_raised_is_stored_whatever_is_in_its_text(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "BACKOFF", ())
+    monkeypatch.setattr("whereby_trigger.assist.runners.BACKOFF", ())
     names = ", ".join(f"name {number}" for number in range(1000))
 
     async def raises(session: Session) -> None:
@@ -57,9 +56,9 @@ async def test_why_one_was_refused_is_stored_whatever_is_in_the_reason(place: Pl
 async def test_an_error_of_the_launch_itself_is_stored_whatever_is_in_its_text(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "BACKOFF", ())
+    monkeypatch.setattr("whereby_trigger.assist.runners.BACKOFF", ())
 
-    async def launch(run: Run, launched: Callable[[int | None], None]) -> End:
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         raise OSError(ODD)
 
     async with Supervised(place.replica(), launch=launch) as one:
@@ -85,9 +84,9 @@ class Refusing:
         return await self._store.move(move)
 
 
-async def fails(run: Run, launched: Callable[[int | None], None]) -> End:
+async def fails(run: Run, launched: Callable[[int | None], None]) -> RunResult:
     launched(None)
-    return End(How.REFUSED, "refused: enough", retry=False, errors=("what it said",))
+    return RunResult(RunEnd.REFUSED, "refused: enough", retry=False, errors=("what it said",))
 
 
 async def test_an_end_that_the_store_refuses_is_recorded_once_more_without_its_errors(

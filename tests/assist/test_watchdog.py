@@ -7,8 +7,8 @@ import pytest
 
 PROGRAM = """
 import threading
-from whereby_trigger.assist.watchdog import Watchdog
-from whereby_trigger.boot import boot_time
+from whereby_trigger.process import Watchdog
+from whereby_trigger.clock import boot_time
 
 watchdog = Watchdog()
 {setting}

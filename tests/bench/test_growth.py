@@ -12,7 +12,7 @@ from bench.sides import NAMES, POSTGRES, SQLITE, Side
 from bench.startup import start
 from bench.tables import growth
 from whereby_trigger.store import Query, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.webhook import decode
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ async def test_a_filled_store_is_one_that_the_program_could_have_filled(setting:
     with setting.stores.new(side) as url:
         await fill(url, SOME)
         store = store_for(url)
-        await store.peek()
+        await store.open_readonly()
         try:
             records = await store.find(Query())
         finally:

@@ -11,7 +11,7 @@ from tests.cli.conftest import Call
 from tests.cli.test_check import findings
 from tests.support.arrivals import arrival
 from tests.support.programs import HUMANS_JOIN, free_port, write
-from whereby_trigger.store.spill import Spool
+from whereby_trigger.store.spill import SpillFile
 
 pytestmark = pytest.mark.usefixtures("program")
 
@@ -30,10 +30,10 @@ def spill_of(call: Call, spill: str, **env: str) -> tuple[bool, str]:
 
 def fill(path: Path, *ids: str, refused: int = 0) -> None:
     async def add() -> None:
-        spool = Spool(f"sqlite:///{path}")
-        await spool.open()
-        await asyncio.gather(*(spool.append(arrival(id)) for id in ids))
-        await spool.close()
+        spill_file = SpillFile(f"sqlite:///{path}")
+        await spill_file.open()
+        await asyncio.gather(*(spill_file.append(arrival(id)) for id in ids))
+        await spill_file.close()
 
     asyncio.run(add())
     if refused:
@@ -57,12 +57,12 @@ def test_one_that_a_running_trigger_has_tells_it_too(call: Call, tmp_path: Path)
     fill(tmp_path / "spill.db", "a")
 
     async def check_beside() -> tuple[bool, str]:
-        spool = Spool(f"sqlite:///{tmp_path}/spill.db")
-        await spool.open()
+        spill_file = SpillFile(f"sqlite:///{tmp_path}/spill.db")
+        await spill_file.open()
         try:
             return await asyncio.to_thread(spill_of, call, "sqlite:///spill.db")
         finally:
-            await spool.close()
+            await spill_file.close()
 
     said = asyncio.run(check_beside())
     assert said == (True, f"{tmp_path}/spill.db is in use by a running trigger; deliveries that wait in it: 1")

@@ -10,7 +10,7 @@ from tests.cli.conftest import Call
 from tests.support.arrivals import decision
 from tests.support.stored import stored
 from whereby_trigger.store import Arrival
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 DAY = 86400.0
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from whereby_trigger.cli.demo.findings import Found, Heard, checks
+from whereby_trigger.cli.demo.findings import Found, Notified, checks
 from whereby_trigger.cli.demo.meeting import Meeting
 from whereby_trigger.cli.demo.play import Stage, conclude
 from whereby_trigger.cli.demo.show import Show
@@ -77,7 +77,7 @@ WRONG: dict[str, Callable[[Meeting, Found], Found]] = {
         found, records=edited(found.records, meeting.visitor_joined.id, decided_at=0.0)
     ),
     "When the server was killed": lambda meeting, found: altered(
-        found, heard_at_death=[*found.heard_at_death, Heard(meeting.session.id, 1)]
+        found, heard_at_death=[*found.heard_at_death, Notified(meeting.session.id, 1)]
     ),
     "Listeners heard once": lambda meeting, found: altered(found, heard=[*found.heard, found.heard[0]]),
 }

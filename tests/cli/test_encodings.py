@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.process import clean_environment, run
 from whereby_trigger.store import Arrival, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
 
 ASCII, LATIN, C = {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}

@@ -6,7 +6,7 @@ import pytest
 
 from whereby_trigger import ConfigError, Trigger
 from whereby_trigger.config import masked, resolve
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 VARIABLE = "WHEREBY_WEBHOOK_SECRET"
 

@@ -11,7 +11,7 @@ from tests.support.arrivals import arrival
 from tests.support.stage import Stage, leave_pending, settings_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
-from whereby_trigger.decide import Backlog, Decider, Dispatcher, Queued
+from whereby_trigger.decide import Backlog, Decider, Dispatcher, PendingWebhook
 from whereby_trigger.store import Query, State
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
@@ -168,7 +168,7 @@ async def test_what_arrives_while_the_backlog_is_read_makes_it_be_read_again(tmp
         decider = Decider(stage.store, trigger.predicates, trigger.emitter, stage.user_code, max_age=60)
         dispatcher = Dispatcher(stage.store, decider, lambda queued, decision: None)
         dispatcher.begin_reading()
-        dispatcher.submit(Queued(1, joined(0), None, time.time(), time.time(), time.monotonic()))
+        dispatcher.submit(PendingWebhook(1, joined(0), None, time.time(), time.time(), time.monotonic()))
         assert not dispatcher.end_reading(complete=True)
         assert not dispatcher.knows(1)
         dispatcher.begin_reading()
@@ -246,14 +246,14 @@ async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
         await one.deliver(joined(0))
         await two.deliver(joined(1))
         await asyncio.gather(one.decision(joined(0)), two.decision(joined(1)))
-        claim = one.store.claim
+        claim = one.store.take_over
 
         def counted(max_age):  # type: ignore[no-untyped-def]
             nonlocal looks
             looks += 1
             return claim(max_age)
 
-        one.store.claim = counted  # type: ignore[assignment, method-assign]
+        one.store.take_over = counted  # type: ignore[assignment, method-assign]
         await eventually(lambda: looks >= 2)
         begin = time.monotonic()
         await eventually(lambda: looks >= 4)

@@ -5,12 +5,12 @@ import time
 import pytest
 
 from whereby_trigger import Trigger
-from whereby_trigger.decide import Decider, Queued, UserCode
+from whereby_trigger.decide import Decider, PendingWebhook, UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Decision, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import Room, Webhook, room_of
+from whereby_trigger.webhook import RoomIdentity, Webhook, room_of
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ class Clerk:
         self.heard: list[int] = []
         self.held = True
 
-    async def claim(self, room: Room, webhook: Webhook, now: float) -> str:
+    async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
         if self.refusals:
             raise self.refusals.pop(0)
         return "an assistant starts"
@@ -46,7 +46,7 @@ class Clerk:
                 claim=self.claim,
             )
             now = time.time()
-            return await decider.decide(Queued(1, JOINED, room_of(JOINED), now, now, 0.0))
+            return await decider.decide(PendingWebhook(1, JOINED, room_of(JOINED), now, now, 0.0))
         finally:
             user_code.close()
 
@@ -79,7 +79,7 @@ async def test_a_success_whose_lease_is_lost_meanwhile_is_left_to_whoever_has_it
     clerk = Clerk(StoreUnavailable("away"))
     claim = clerk.claim
 
-    async def lose(room: Room, webhook: Webhook, now: float) -> str:
+    async def lose(room: RoomIdentity, webhook: Webhook, now: float) -> str:
         clerk.held = False
         return await claim(room, webhook, now)
 

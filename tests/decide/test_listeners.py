@@ -56,7 +56,7 @@ async def test_listeners_are_called_in_the_order_of_their_registration_the_succe
 async def test_a_listener_by_type_hears_of_every_such_webhook_whatever_its_predicate_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.verdict.BACKOFF", (0.0, 0.0))
+    monkeypatch.setattr("whereby_trigger.decide.predicates.BACKOFF", (0.0, 0.0))
     answers: dict[str, Any] = {"/yes": True, "/no": False, "/none": None}
 
     def predicate(webhook: RoomClientJoined) -> bool:

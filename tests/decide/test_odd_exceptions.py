@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from whereby_trigger import Trigger
-from whereby_trigger.decide.failure import MAX_LENGTH, describe, kind, storable
+from whereby_trigger.decide.predicates import MAX_LENGTH, brief_error, full_error, storable_error
 from whereby_trigger.store import Decision, State
 from whereby_trigger.testing import webhook
 
@@ -69,7 +69,7 @@ ODD: dict[str, Callable[[], bool]] = {
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.verdict.BACKOFF", (0.0, 0.0))
+    monkeypatch.setattr("whereby_trigger.decide.predicates.BACKOFF", (0.0, 0.0))
 
 
 async def decisions_with(trigger: Trigger) -> tuple[Decision, Decision, tuple[str, ...]]:
@@ -127,13 +127,13 @@ def raised(error: BaseException) -> BaseException:
 
 def test_a_reason_holds_an_exceptions_type_but_nothing_of_its_text() -> None:
     error = raised(ValueError("Robin Example has no appointment"))
-    assert kind(error) == "raised ValueError"
-    assert "Robin" in describe(error)
-    assert "test_odd_exceptions.py:" in describe(error)
+    assert brief_error(error) == "raised ValueError"
+    assert "Robin" in full_error(error)
+    assert "test_odd_exceptions.py:" in full_error(error)
 
 
 def test_a_long_text_still_leaves_the_place_where_it_was_raised() -> None:
-    stored = storable(describe(raised(ValueError("x" * 1_000_000))))
+    stored = storable_error(full_error(raised(ValueError("x" * 1_000_000))))
     assert "test_odd_exceptions.py:" in stored
     assert len(stored) == MAX_LENGTH
     assert stored.endswith("…")
@@ -141,7 +141,7 @@ def test_a_long_text_still_leaves_the_place_where_it_was_raised() -> None:
 
 @pytest.mark.parametrize(("text", "fit"), [("a\0b", "a\N{REPLACEMENT CHARACTER}b"), ("a\ud800b", "a?b"), ("añ", "añ")])
 def test_a_stored_text_holds_nothing_that_a_store_refuses(text: str, fit: str) -> None:
-    assert storable(text) == fit
+    assert storable_error(text) == fit
 
 
 async def test_an_error_of_the_trigger_itself_fails_that_webhook_and_its_room_goes_on() -> None:

@@ -144,7 +144,7 @@ async def test_a_flag_that_a_listener_sets_is_seen_by_the_next_predicate_of_the_
 async def test_a_predicate_that_raises_holds_up_its_own_room_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.verdict.BACKOFF", (3600.0, 3600.0))
+    monkeypatch.setattr("whereby_trigger.decide.predicates.BACKOFF", (3600.0, 3600.0))
     gates = Gates()
 
     async def predicate(webhook: RoomClientJoined) -> bool:

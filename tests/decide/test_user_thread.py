@@ -7,8 +7,7 @@ import time
 import pytest
 
 from tests.support.until import eventually
-from whereby_trigger.decide import user_thread
-from whereby_trigger.decide.user_thread import LeftBehind, Outcome, UserThread
+from whereby_trigger.decide.user_code import MAX_HUNG, CallResult, LeftBehind, UserThread
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +51,7 @@ async def test_a_call_that_is_to_be_next_goes_before_those_that_wait() -> None:
 async def test_a_call_made_by_the_outcome_of_another_runs_too() -> None:
     thread = UserThread(limit=30)
     for number in range(300):
-        assert await thread.run(lambda number=number: number) == Outcome(number)
+        assert await thread.run(lambda number=number: number) == CallResult(number)
     thread.close()
 
 
@@ -109,7 +108,7 @@ async def test_every_call_that_hangs_is_left_behind_in_its_turn() -> None:
 async def test_a_thread_that_cannot_be_started_is_tried_for_again_and_no_call_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(user_thread, "RETRY", 0.01)
+    monkeypatch.setattr("whereby_trigger.decide.user_code.RETRY", 0.01)
     thread = UserThread(limit=0.05)
     let_go = threading.Event()
     hanging = thread.run(let_go.wait)
@@ -128,7 +127,7 @@ async def test_a_thread_that_cannot_be_started_is_tried_for_again_and_no_call_is
 async def test_beyond_so_many_calls_that_hang_the_others_wait_for_one_to_return(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(user_thread, "RETRY", 0.01)
+    monkeypatch.setattr("whereby_trigger.decide.user_code.RETRY", 0.01)
     thread = UserThread(limit=0.001)
     begun = set[threading.Thread]()
     let_go = threading.Event()
@@ -137,12 +136,12 @@ async def test_beyond_so_many_calls_that_hang_the_others_wait_for_one_to_return(
         begun.add(threading.current_thread())
         let_go.wait()
 
-    hanging = [thread.run(hang) for _ in range(user_thread.MAX_HUNG)]
+    hanging = [thread.run(hang) for _ in range(MAX_HUNG)]
     after = thread.run(lambda: "after")
     await asyncio.gather(*hanging)
     assert "16 calls hang" in thread.short
     assert "hang at test_user_thread.py" in thread.short
-    assert len(begun) == user_thread.MAX_HUNG == 16
+    assert len(begun) == MAX_HUNG == 16
     assert not after.done()
     let_go.set()
     assert (await after).value == "after"

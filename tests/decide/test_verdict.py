@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from whereby_trigger.decide import Predicates, UserCode
-from whereby_trigger.decide.verdict import Verdict, ask
+from whereby_trigger.decide.predicates import Verdict, ask
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio

@@ -10,12 +10,12 @@ import threading
 from reliability import shortage
 from whereby_trigger import Session, Trigger
 from whereby_trigger.assist import supervisor
-from whereby_trigger.decide import decider, user_thread
+from whereby_trigger.decide import decider, user_code
 
 WHAT, ASSISTANT = sys.argv[1:]
 hanging = threading.Event()
 
-user_thread.MAX_HUNG = 2  # type: ignore[misc]
+user_code.MAX_HUNG = 2  # type: ignore[misc]
 decider.ASK_AGAIN = supervisor.SHORTEST_PAUSE = supervisor.LONGEST_PAUSE = 0.2  # type: ignore[misc]
 trigger = Trigger(stop_grace=1)
 

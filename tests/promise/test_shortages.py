@@ -14,7 +14,7 @@ from tests.support.http import Connection, connected, delivery, request
 from tests.support.until import eventually
 from tests.support.whereby import SECRET
 from whereby_trigger.store import Room, RoomState, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")]
@@ -59,7 +59,7 @@ def tell(program: Served, number: signal.Signals, line: str) -> None:
 
 async def rooms_of(program: Served) -> list[Room]:
     store = store_for(program.store)
-    await store.peek()
+    await store.open_readonly()
     try:
         return await store.rooms()
     finally:

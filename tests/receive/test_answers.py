@@ -208,7 +208,7 @@ INCOMPLETE = {
 
 
 async def test_a_request_that_stays_incomplete_is_closed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.receive.edge.READ_WITHIN", 0.2)
+    monkeypatch.setattr("whereby_trigger.receive.asgi.READ_WITHIN", 0.2)
     monkeypatch.setattr("whereby_trigger.receive.server.REQUEST_WITHIN", 1.5)
 
     async def send(data: bytes) -> float:
@@ -241,11 +241,14 @@ async def test_a_sender_of_a_byte_now_and_then_is_closed_all_the_same(
 
 
 def test_the_limits_are_those_of_the_docs() -> None:
-    from whereby_trigger.receive import crowd, edge, reception, server, waiting
+    from whereby_trigger.receive import crowd, server
+    from whereby_trigger.receive.asgi import READ_WITHIN
+    from whereby_trigger.receive.limits import MAX_ARRIVING, MAX_BYTES, MAX_REQUESTS
+    from whereby_trigger.receive.receiver import ANSWER_WITHIN
 
-    assert (reception.ANSWER_WITHIN, edge.READ_WITHIN, server.REQUEST_WITHIN) == (4.5, 10, 10)
-    assert (waiting.MAX_REQUESTS, waiting.MAX_BYTES) == (2000, 64 * 1024 * 1024)
-    assert (waiting.MAX_ARRIVING, server.TAKEN_WITHIN, crowd.MAX_CONNECTIONS) == (16 * 1024 * 1024, 10, 2048)
+    assert (ANSWER_WITHIN, READ_WITHIN, server.REQUEST_WITHIN) == (4.5, 10, 10)
+    assert (MAX_REQUESTS, MAX_BYTES) == (2000, 64 * 1024 * 1024)
+    assert (MAX_ARRIVING, server.TAKEN_WITHIN, crowd.MAX_CONNECTIONS) == (16 * 1024 * 1024, 10, 2048)
 
 
 async def receiver_has(receiver: Receiver, state: State) -> bool:

@@ -12,8 +12,8 @@ from tests.support.http import Connection, ask, connected, delivery, request, si
 from tests.support.receiver import HeldStore, Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.receive import server
+from whereby_trigger.receive.limits import Arriving
 from whereby_trigger.receive.server import Protocol
-from whereby_trigger.receive.waiting import Arriving
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -134,7 +134,7 @@ async def test_a_body_that_is_announced_and_does_not_come_takes_no_memory_and_no
             connection = await stack.enter_async_context(connected(receiver.port))
             await connection.send(request("POST", "/", [signature(b""), ("Content-Length", str(64 * KIB))]))
         await eventually(lambda: len([one for one in protocols(receiver) if one.cycle is not None]) == 300)
-        assert receiver.edge.waiting.requests == receiver.edge.waiting.bytes == receiver.edge.arriving.bytes == 0
+        assert receiver.edge.in_flight.requests == receiver.edge.in_flight.bytes == receiver.edge.arriving.bytes == 0
         assert (await ask(receiver.port, delivery(BODY))) is not None
     assert len(await receiver.records()) == 1
 

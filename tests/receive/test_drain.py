@@ -28,9 +28,9 @@ class BusyStore(SqliteStore):
 
     async def _claim(self, max_age: float) -> int:
         await self.go.wait()
-        return await super().claim(max_age)
+        return await super().take_over(max_age)
 
-    def claim(self, max_age: float = math.inf) -> "asyncio.Future[int]":
+    def take_over(self, max_age: float = math.inf) -> "asyncio.Future[int]":
         return asyncio.ensure_future(self._claim(max_age))
 
 

@@ -124,7 +124,7 @@ async def test_who_hangs_up_before_its_body_is_there_or_its_answer_leaves_no_pla
     async with connected(receiver.port) as connection:
         await connection.send(data)
     edge = receiver.edge
-    await eventually(lambda: edge.waiting.requests == edge.waiting.bytes == edge.arriving.bytes == 0)
+    await eventually(lambda: edge.in_flight.requests == edge.in_flight.bytes == edge.arriving.bytes == 0)
     assert not edge.arriving.bodies
 
 

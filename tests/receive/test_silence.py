@@ -69,7 +69,7 @@ async def test_no_log_line_holds_what_was_told_in_confidence(
     tmp_path: Path, log: Callable[[], str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr("whereby_trigger.decide.verdict.BACKOFF", (0.0, 0.0))
+    monkeypatch.setattr("whereby_trigger.decide.predicates.BACKOFF", (0.0, 0.0))
     odd = f'{{"id": "odd", "displayName": "{CANARY}"'.encode()
     bodies = [
         telling("joined"),

@@ -13,7 +13,7 @@ from reliability.stores import PostgresStores
 from tests.support.arrivals import arrival
 from tests.support.postgres import Server
 from whereby_trigger.store import State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.webhook import decode, room_of
 
 pytestmark = pytest.mark.anyio

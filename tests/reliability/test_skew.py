@@ -10,13 +10,13 @@ import pytest
 
 from reliability.missing import ToolMissing
 from reliability.skew import Skew
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 ROOT = Path(__file__).parents[2]
 CLOCKS = """if True:
     import json, time
     from reliability import skew
-    from whereby_trigger.boot import boot_time
+    from whereby_trigger.clock import boot_time
     skew.bear_it()
     for _ in range(2):
         print(json.dumps([time.time(), boot_time()]), flush=True)

@@ -11,7 +11,7 @@ from tests.support.outage import AwayStore
 from tests.support.stored import records_in
 from tests.support.until import eventually
 from whereby_trigger.store import Record
-from whereby_trigger.store.spill import Spill, Spool
+from whereby_trigger.store.spill import Spill, SpillFile
 
 LONG = 1000.0
 WITHIN = 60.0
@@ -27,10 +27,10 @@ class Spilling:
         self.url = f"sqlite:///{folder}/webhooks.db"
         self.path = folder / "spill.db"
         self.store = AwayStore(self.url)
-        self.spool = Spool(f"sqlite:///{self.path}")
+        self.spill_file = SpillFile(f"sqlite:///{self.path}")
         self.leased = True
         self.moves = 0
-        self.spill = Spill(self.store, self.spool, join=self._join, held=lambda: self.leased, moved=self._moved)
+        self.spill = Spill(self.store, self.spill_file, join=self._join, held=lambda: self.leased, moved=self._moved)
 
     async def __aenter__(self) -> "Spilling":
         await self.spill.open()
@@ -66,17 +66,17 @@ Open = Callable[..., Awaitable[Spilling]]
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no busy machine pass for a database that is away, and one that is away be tried again soon."""
-    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", LONG)
-    monkeypatch.setattr("whereby_trigger.store.spill.spill.JOIN_WITHIN", LONG)
-    monkeypatch.setattr("whereby_trigger.store.spill.spill.SHORTEST_PAUSE", 0.05)
-    monkeypatch.setattr("whereby_trigger.store.spill.spill.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.store.JOIN_WITHIN", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.store.SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr("whereby_trigger.store.spill.store.LONGEST_PAUSE", 0.1)
 
 
 @pytest.fixture
 def impatience(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait not long for a database that is silent."""
-    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", 0.2)
-    monkeypatch.setattr("whereby_trigger.store.spill.spill.JOIN_WITHIN", 0.2)
+    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", 0.2)
+    monkeypatch.setattr("whereby_trigger.store.spill.store.JOIN_WITHIN", 0.2)
 
 
 @pytest.fixture

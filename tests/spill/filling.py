@@ -8,34 +8,34 @@ import sys
 from tests.store.sqlite.filling import ROOM_LEFT, limit_files
 from tests.support.arrivals import arrival
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store.spill import Spool, look_into
+from whereby_trigger.store.spill import SpillFile, read_content
 
 
 async def main(url: str) -> None:
-    spool = Spool(url)
-    await spool.open()
+    spill_file = SpillFile(url)
+    await spill_file.open()
     taken, refused, reason = 0, 0, ""
     limit_files(ROOM_LEFT)
     for n in range(100):
         try:
-            await spool.append(arrival(f"{n}", body=os.urandom(50_000)))
+            await spill_file.append(arrival(f"{n}", body=os.urandom(50_000)))
             taken += 1
         except StoreUnavailable as error:
             refused, reason = refused + 1, str(error)
-    full = await emptied(spool)
+    full = await emptied(spill_file)
     limit_files(resource.RLIM_INFINITY)
-    await spool.append(arrival("after"))
-    after = await emptied(spool)
-    await spool.close()
-    left = look_into(spool.path).waiting
+    await spill_file.append(arrival("after"))
+    after = await emptied(spill_file)
+    await spill_file.close()
+    left = read_content(spill_file.path).waiting
     print(taken, refused, reason, full, after, left, sep="\n")
 
 
-async def emptied(spool: Spool) -> int:
+async def emptied(spill_file: SpillFile) -> int:
     removed = 0
-    while rows := await spool.head():
+    while rows := await spill_file.head():
         removed += len(rows)
-        await spool.remove([row.seq for row in rows])
+        await spill_file.remove([row.seq for row in rows])
     return removed
 
 

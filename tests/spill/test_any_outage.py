@@ -22,7 +22,7 @@ async def live_through(folder: Path, steps: list[str]) -> None:
         if step == "deliver":
             delivered.append(asyncio.ensure_future(one.spill.add(arrival(f"{len(delivered)}"))))
         elif step == "go_on":
-            await one.spool.ping()
+            await one.spill_file.ping()
         elif step == "restart":
             await one.spill.close()
             await asyncio.gather(*delivered)

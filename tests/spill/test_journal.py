@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.arrivals import arrival
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store.spill import Spool
+from whereby_trigger.store.spill import SpillFile
 
 pytestmark = pytest.mark.anyio
 
@@ -45,24 +45,24 @@ async def test_what_is_spilled_is_in_the_file_though_its_journal_is_removed(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "spill.db"
-    spool = Spool(f"sqlite:///{path}")
-    await spool.open()
-    await spool.append(arrival("before"))
+    spill_file = SpillFile(f"sqlite:///{path}")
+    await spill_file.open()
+    await spill_file.append(arrival("before"))
     damage(path)
-    await spool.append(arrival("after"))
+    await spill_file.append(arrival("after"))
     assert count(path) == 2
-    assert len(await spool.head()) == 2
-    await spool.close()
+    assert len(await spill_file.head()) == 2
+    await spill_file.close()
 
 
 async def test_a_spill_with_two_names_is_refused_and_takes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "spill.db"
-    spool = Spool(f"sqlite:///{path}")
-    await spool.open()
+    spill_file = SpillFile(f"sqlite:///{path}")
+    await spill_file.open()
     os.link(path, tmp_path / "other.db")
-    for refused in (spool.append(arrival("a")), spool.ping()):
+    for refused in (spill_file.append(arrival("a")), spill_file.ping()):
         with pytest.raises(StoreUnavailable, match="has a second name, a hard link"):
             await refused
-    await spool.close()
+    await spill_file.close()
     with pytest.raises(StoreError, match="has a second name, a hard link"):
-        await spool.open()
+        await spill_file.open()

@@ -17,7 +17,7 @@ from tests.support.stored import records_in
 from tests.support.until import eventually
 from whereby_trigger import Trigger
 from whereby_trigger.store import Record, State
-from whereby_trigger.store.spill import Spool
+from whereby_trigger.store.spill import SpillFile
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -32,8 +32,8 @@ class Outage:
             return True
 
         trigger = Trigger(webhook_triggers={"room.client.joined": note})
-        self.spool = Spool(f"sqlite:///{folder}/spill.db")
-        self.receiver = Receiver(folder, trigger, AwayStore, self.spool, **settings)
+        self.spill_file = SpillFile(f"sqlite:///{folder}/spill.db")
+        self.receiver = Receiver(folder, trigger, AwayStore, self.spill_file, **settings)
         assert isinstance(self.receiver.store, AwayStore)
         self.store = self.receiver.store
         if down:
@@ -234,7 +234,7 @@ async def test_a_lease_lost_in_the_outage_is_regained_first_and_what_was_spilled
         replica = outage.store.replica
         outage.store.go_down()
         await outage.deliver("a")
-        await eventually(lambda: not outage.receiver.running._tenure.lease.held)
+        await eventually(lambda: not outage.receiver.running._fence.lease.held)
         outage.store.come_back()
         record = (await outage.decided("a"))["a"]
         assert record.owner == outage.store.replica != replica
@@ -243,7 +243,7 @@ async def test_a_lease_lost_in_the_outage_is_regained_first_and_what_was_spilled
 
 async def test_what_neither_the_database_nor_the_disk_takes_is_answered_503(outage: Outage) -> None:
     outage.store.go_down()
-    await outage.spool.close()
+    await outage.spill_file.close()
     answer = await post(outage.receiver.edge, webhook("room.client.joined").raw)
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     assert (await outage.readyz()).status == 503

@@ -9,8 +9,8 @@ import pytest
 from tests.spill.conftest import Open, Spilling
 from tests.support.arrivals import NOW, arrival
 from whereby_trigger.store import Arrival, State
-from whereby_trigger.store.spill import look_into
-from whereby_trigger.store.spill.opening import Content
+from whereby_trigger.store.spill import read_content
+from whereby_trigger.store.spill.file import SpillContent
 from whereby_trigger.webhook import identify
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,7 @@ async def test_it_is_quarantined_with_its_bytes_and_the_rest_is_stored_as_ever(
     assert (quarantined.state, quarantined.body, quarantined.received_at) == (State.QUARANTINED, b"refused", NOW)
     assert quarantined.reason == "the database refused what was read in it"
     assert f"a delivery from the spill is quarantined as {quarantined.id}" in caplog.text
-    assert look_into(one.path) == Content(0, 0)
+    assert read_content(one.path) == SpillContent(0, 0)
 
 
 async def test_where_even_that_is_refused_it_is_kept_aside_and_said(
@@ -48,7 +48,7 @@ async def test_where_even_that_is_refused_it_is_kept_aside_and_said(
 ) -> None:
     await spill(one, arrival("a"), UNSTORABLE, arrival("c"))
     assert await one.ids() == ["a", "c"]
-    assert look_into(one.path) == Content(waiting=0, refused=1)
+    assert read_content(one.path) == SpillContent(waiting=0, refused=1)
     assert f"a delivery is kept aside in the spill {one.path}: the database refuses it" in caplog.text
     assert not (await one.spill.add(arrival("d"))).spilled
 
@@ -60,7 +60,7 @@ async def test_what_is_kept_aside_is_tried_again_at_the_next_start(opened: Open)
     other = await opened()
     await other.drained()
     assert UNSTORABLE.id in other.store.asked
-    assert look_into(one.path) == Content(waiting=0, refused=1)
+    assert read_content(one.path) == SpillContent(waiting=0, refused=1)
 
 
 async def test_what_this_program_cannot_read_is_kept_aside(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +72,7 @@ async def test_what_this_program_cannot_read_is_kept_aside(opened: Open, caplog:
     other = await opened()
     await other.drained()
     assert await other.ids() == ["a"]
-    assert look_into(one.path) == Content(waiting=0, refused=1)
+    assert read_content(one.path) == SpillContent(waiting=0, refused=1)
     assert "this program cannot read it" in caplog.text
 
 

@@ -12,7 +12,7 @@ from tests.support.postgres import Server, database_of
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.spill import Spill, Spool
+from whereby_trigger.store.spill import Spill, SpillFile
 
 pytestmark = pytest.mark.anyio
 
@@ -29,13 +29,13 @@ def url(postgres: Server) -> str:
 
 @pytest.fixture
 async def spill(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Spill]:
-    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", SPILL_AFTER)
-    store, spool = PostgresStore(url), Spool(f"sqlite:///{tmp_path}/spill.db")
+    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", SPILL_AFTER)
+    store, spill_file = PostgresStore(url), SpillFile(f"sqlite:///{tmp_path}/spill.db")
 
     async def join() -> None:
         await store.open(lambda: None)
 
-    spill = Spill(store, spool, join=join, held=lambda: True, moved=lambda: None)
+    spill = Spill(store, spill_file, join=join, held=lambda: True, moved=lambda: None)
     await spill.open()
     yield spill
     await spill.close()

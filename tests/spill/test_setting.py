@@ -9,8 +9,8 @@ from tests.support.programs import HUMANS_JOIN, write
 from tests.support.replica import ROOT
 from whereby_trigger import ConfigError, Trigger
 from whereby_trigger.config import resolve
-from whereby_trigger.store.spill.junction import SPILL_AFTER
-from whereby_trigger.stores import spool_for
+from whereby_trigger.store.factory import spill_file_for
+from whereby_trigger.store.spill.store import SPILL_AFTER
 from whereby_trigger.testing import webhook
 
 DATABASE = "postgresql://nobody@127.0.0.1/none"
@@ -21,7 +21,7 @@ def test_it_is_off_by_default_and_by_its_name() -> None:
     environ = {"WHEREBY_TRIGGER_SPILL": "sqlite:///spill.db"}
     assert resolve({}, {}, environ).settings.spill == "sqlite:///spill.db"
     assert resolve({"spill": "off"}, {}, environ).settings.spill is None
-    assert spool_for(None, DATABASE) is None
+    assert spill_file_for(None, DATABASE) is None
 
 
 def test_the_documented_wait_is_the_real_one() -> None:
@@ -36,8 +36,8 @@ def test_a_password_given_as_a_spill_is_not_shown() -> None:
 
 def test_relative_and_absolute_files_are_found_as_a_stores_are(tmp_path: Path) -> None:
     relative, absolute = (
-        spool_for("sqlite:///spill.db", DATABASE),
-        spool_for(f"sqlite:///{tmp_path}/spill.db", DATABASE),
+        spill_file_for("sqlite:///spill.db", DATABASE),
+        spill_file_for(f"sqlite:///{tmp_path}/spill.db", DATABASE),
     )
     assert relative is not None
     assert absolute is not None

@@ -11,7 +11,7 @@ from tests.support.rooms import bring_to
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Added, Arrival, RoomState, SessionChange, State
-from whereby_trigger.store.spill import look_into
+from whereby_trigger.store.spill import read_content
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ async def test_what_a_database_that_is_down_refuses_is_on_the_disk_when_it_is_an
     one.store.go_down()
     (added,) = await add(one, "a")
     assert added == Added(0, False, State.PENDING, spilled=True)
-    assert look_into(one.path).waiting == 1
+    assert read_content(one.path).waiting == 1
     assert await one.ids() == []
 
 
@@ -54,7 +54,7 @@ async def test_once_one_was_spilled_the_next_ask_a_silent_database_no_more(
 ) -> None:
     one.store.fall_silent()
     await add(one, "a")
-    monkeypatch.setattr("whereby_trigger.store.spill.junction.SPILL_AFTER", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", LONG)
     assert [added.spilled for added in await add(one, "b", "c")] == [True] * 2
     assert not {"b", "c"} & set(one.store.asked)
 
@@ -146,7 +146,7 @@ async def test_everything_of_a_delivery_is_kept(one: Spilling) -> None:
     ended = Arrival("b", "room.session.ended", "r", b"{}", NOW, change=SessionChange("r", False, None, NOW))
     assert (await one.spill.add(odd)).state is State.QUARANTINED
     await one.spill.add(ended)
-    read = await one.spool.head()
+    read = await one.spill_file.head()
     assert [spooled.arrival for spooled in read] == [odd, ended]
 
 
@@ -252,7 +252,7 @@ async def test_deliveries_are_taken_while_either_takes_them(one: Spilling) -> No
     await one.spill.ping(NOW)
     one.store.fall_silent()
     await one.spill.ping(NOW)
-    await one.spool.close()
+    await one.spill_file.close()
     with pytest.raises(StoreUnavailable, match="spill is closed"):
         await one.spill.ping(NOW)
     one.store.come_back()
@@ -260,14 +260,14 @@ async def test_deliveries_are_taken_while_either_takes_them(one: Spilling) -> No
 
 
 async def test_what_neither_takes_is_unavailable_and_says_of_both(one: Spilling) -> None:
-    await one.spool.close()
+    await one.spill_file.close()
     one.store.go_down()
     with pytest.raises(StoreUnavailable, match="the database does not take it, and the spill is closed"):
         await add(one, "a")
 
 
 async def test_the_database_is_tried_again_where_the_spill_took_nothing(one: Spilling) -> None:
-    await one.spool.close()
+    await one.spill_file.close()
     one.store.go_down()
     with pytest.raises(StoreUnavailable):
         await add(one, "a")

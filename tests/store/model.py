@@ -156,7 +156,7 @@ class Model:
         self.dead.add(old)
         self.join(new)
 
-    def claim(self, owner: str) -> int:
+    def take_over(self, owner: str) -> int:
         if not self.holds(owner):
             return 0
         taken = self._pass_on(None, owner)

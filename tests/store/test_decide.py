@@ -58,10 +58,10 @@ async def test_a_late_finisher_changes_nothing(replicas: Replicas) -> None:
     late, heir = await replicas(), await replicas()
     seq = await decided(late, "a")
     await heir.replay(Query(ids=("a",)), NOW + 5)
-    assert await heir.claim() == 1
+    assert await heir.take_over() == 1
     before = await record(heir, "a")
     assert not await late.decide(decision(seq, "a", State.FAILED, reason="late"))
-    assert await late.blame(seq) == 0
+    assert await late.begin_attempt(seq) == 0
     assert await record(heir, "a") == before
     assert await heir.decide(decision(seq, "a", State.SKIPPED))
 
@@ -78,7 +78,7 @@ async def test_a_quarantined_body_is_not_decided_on(store: Store) -> None:
 
 async def test_blame_counts_up_and_survives_the_decision_of_others(store: Store) -> None:
     one, other = await store.add(arrival("a")), await store.add(arrival("b"))
-    assert [await store.blame(one.seq) for _ in range(3)] == [1, 2, 3]
+    assert [await store.begin_attempt(one.seq) for _ in range(3)] == [1, 2, 3]
     await store.decide(decision(other.seq, "b"))
     (row,) = await store.pending(0, 10)
     assert (row.id, row.attempts) == ("a", 3)
@@ -88,9 +88,9 @@ async def test_nobody_is_blamed_for_what_is_decided_or_anothers(replicas: Replic
     owner, other = await replicas(), await replicas()
     seq = await decided(owner, "a")
     added = await owner.add(arrival("b"))
-    assert await owner.blame(seq) == 0
-    assert await other.blame(added.seq) == 0
-    assert await owner.blame(4711) == 0
+    assert await owner.begin_attempt(seq) == 0
+    assert await other.begin_attempt(added.seq) == 0
+    assert await owner.begin_attempt(4711) == 0
     assert (await owner.pending(0, 10))[0].attempts == 0
 
 
@@ -98,7 +98,7 @@ async def test_a_note_comes_after_the_errors_of_the_decision_in_order(store: Sto
     added = await store.add(arrival("a"))
     deciding = store.decide(decision(added.seq, "a", errors=("first",)))
     for error in ("second", "third 'quoted' \"twice\"", "Grüße 🎥"):
-        store.note("a", error)
+        store.append_error("a", error)
     await deciding
     await eventually(lambda: _has_errors(store, 4))
     stored = await record(store, "a")
@@ -107,7 +107,7 @@ async def test_a_note_comes_after_the_errors_of_the_decision_in_order(store: Sto
 
 
 async def test_a_note_to_a_webhook_that_is_gone_is_lost_quietly(store: Store) -> None:
-    store.note("nobody", "too late")
+    store.append_error("nobody", "too late")
     await store.add(arrival("a"))
     assert (await record(store, "a")).errors == ()
 

@@ -27,7 +27,7 @@ LEFT = pytest.mark.parametrize(("state", "then"), [(STARTING, WAITING), (LIVE, W
 async def test_no_room_of_a_live_replica_is_taken_over(replicas: Replicas, state: RoomState) -> None:
     owner, other = await replicas(), await replicas()
     room = await bring_to(owner, state)
-    assert await other.claim() == 0
+    assert await other.take_over() == 0
     assert await newest(other) == room
 
 
@@ -37,7 +37,7 @@ async def test_a_renewed_lease_outlasts_any_time(place: Place, replicas: Replica
     for _ in range(5):
         place.clock.jump(TTL - 1)
         assert await owner.renew(TTL)
-        assert await other.claim() == 0
+        assert await other.take_over() == 0
     assert await newest(owner) == room
 
 
@@ -53,9 +53,9 @@ async def test_a_replica_whose_lease_has_run_out_takes_nothing_over(place: Place
     await bring_to(dead, LIVE)
     await place.crash(dead)
     place.clock.jump(TTL + 1)
-    assert await store.claim() == 0
+    assert await store.take_over() == 0
     await store.rejoin(TTL)
-    assert await store.claim() == 2
+    assert await store.take_over() == 2
 
 
 async def test_a_replica_whose_lease_has_run_out_takes_no_room(place: Place, store: Store) -> None:
@@ -76,7 +76,7 @@ async def test_a_dead_replicas_rooms_wait_and_its_ending_ones_end(
     dead, other = await replicas(), await replicas()
     await bring_to(dead, state)
     await place.bury(dead, other)
-    assert await other.claim() == 1
+    assert await other.take_over() == 1
     room = await newest(other)
     assert (room.state, room.owner, room.pid) == (then, None, None)
     assert dead.replica in room.reason
@@ -88,7 +88,7 @@ async def test_a_dead_replicas_room_is_taken_with_the_next_attempt_and_no_restar
     dead, other = await replicas(), await replicas()
     await bring_to(dead, LIVE)
     await place.bury(dead, other)
-    await other.claim()
+    await other.take_over()
     taken = await take_one(other)
     assert (taken.owner, taken.attempt, taken.restarts) == (other.replica, 2, 0)
 
@@ -101,7 +101,7 @@ async def test_a_dead_replicas_room_that_was_asked_to_end_has_ended(
     await bring_to(dead, state, session_id="s")
     await session(other, "end", session_id="s")
     await place.bury(dead, other)
-    await other.claim()
+    await other.take_over()
     assert await states(other) == [ENDED]
     assert await other.take(10) == []
 
@@ -111,7 +111,7 @@ async def test_what_was_to_start_after_a_dead_replicas_room_starts(place: Place,
     await bring_to(dead, ENDING)
     await ask(other, webhook="next")
     await place.bury(dead, other)
-    await other.claim()
+    await other.take_over()
     assert await states(other) == [ENDED, WAITING]
     assert (await take_one(other)).webhook == "next"
 
@@ -123,7 +123,7 @@ async def test_the_rooms_of_a_replica_dead_for_longer_than_max_age_end_unstarted
     await bring_to(dead, LIVE)
     await place.bury(dead, other)
     await place.pass_time(100, other)
-    await other.claim(max_age=99)
+    await other.take_over(max_age=99)
     room = await newest(other)
     assert (room.state, room.attempt) == (ENDED, 1)
     assert "max_age" in room.reason
@@ -137,7 +137,7 @@ async def test_what_was_to_start_after_the_room_of_a_replica_dead_for_longer_tha
     await ask(other, asked_at=place.clock.now())
     await place.bury(dead, other)
     await place.pass_time(100, other)
-    await other.claim(max_age=99)
+    await other.take_over(max_age=99)
     assert await states(other) == [ENDED]
 
 
@@ -149,7 +149,7 @@ async def test_however_long_its_replica_is_dead_a_room_is_followed_by_who_asked_
     await place.bury(dead, other)
     await place.pass_time(100, other)
     await ask(other, webhook="next", asked_at=place.clock.now())
-    await other.claim(max_age=99)
+    await other.take_over(max_age=99)
     assert await states(other) == [ENDED, WAITING]
     assert (await take_one(other)).webhook == "next"
 
@@ -159,7 +159,7 @@ async def test_however_old_a_room_is_it_waits_when_its_replica_died_just_now(pla
     await bring_to(dead, LIVE)
     await place.pass_time(1100, dead, other)
     await place.bury(dead, other)
-    await other.claim(max_age=1000)
+    await other.take_over(max_age=1000)
     assert await states(other) == [WAITING]
 
 
@@ -167,7 +167,7 @@ async def test_a_room_that_has_waited_for_longer_than_max_age_ends_unstarted(pla
     for key, seconds in (("old", 20), ("young", 90)):
         await ask(store, f"acme.whereby.com/{key}")
         await place.pass_time(seconds, store)
-    await store.claim(max_age=100)
+    await store.take_over(max_age=100)
     assert await states(store) == [ENDED, WAITING]
     assert "max_age" in (await store.rooms())[1].reason
 
@@ -178,7 +178,7 @@ async def test_a_dead_replicas_rooms_are_taken_over_once(place: Place, replicas:
         await ask(dead, f"acme.whereby.com/{n}")
     await dead.take(20)
     await place.bury(dead, *heirs)
-    assert sum(await asyncio.gather(*(heir.claim() for heir in heirs))) == 20
+    assert sum(await asyncio.gather(*(heir.take_over() for heir in heirs))) == 20
     taken = await asyncio.gather(*(heir.take(20) for heir in heirs))
     assert sorted(room.key for rooms in taken for room in rooms) == sorted(f"acme.whereby.com/{n}" for n in range(20))
 
@@ -187,11 +187,11 @@ async def test_a_killed_process_leaves_its_room_to_others(place: Place, store: S
     await ask(store)
     with replica_that_takes(place.url) as other:
         owner = other.line("took").split()[1]
-        assert await store.claim() == 0
+        assert await store.take_over() == 0
         assert (await newest(store)).owner == owner
         other.kill()
     await place.outlast_the_dead(store)
-    await eventually(store.claim)
+    await eventually(store.take_over)
     assert (await take_one(store)).attempt == 2
 
 
@@ -200,9 +200,9 @@ async def test_a_frozen_process_keeps_its_room_until_its_lease_has_run_out(place
     with replica_that_takes(place.url) as frozen:
         frozen.line("took")
         frozen.popen.send_signal(signal.SIGSTOP)
-        assert await store.claim() == 0
+        assert await store.take_over() == 0
         await place.outlast_leases(store)
-        assert await store.claim() == 1
+        assert await store.take_over() == 1
     assert (await take_one(store)).attempt == 2
 
 
@@ -216,10 +216,10 @@ async def test_a_frozen_replicas_rooms_are_taken_over_when_its_lease_has_run_out
     frozen, other = await replicas(), await replicas()
     await bring_to(frozen, state)
     place.clock.jump(TTL - 1)
-    assert await other.claim() == 0
+    assert await other.take_over() == 0
     assert await other.renew(TTL)
     place.clock.jump(2)
-    assert await other.claim() == 1
+    assert await other.take_over() == 1
     assert await states(other) == [then]
 
 
@@ -228,7 +228,7 @@ async def test_a_replica_that_thaws_can_change_nothing_of_what_was_taken_over(pl
     added = await frozen.add(arrival("a"))
     room = await bring_to(frozen, LIVE)
     await place.outlast_leases(other)
-    await other.claim()
+    await other.take_over()
     for state in RoomState:
         assert not await move(frozen, room, state)
     assert not await frozen.decide(decision(added.seq, "a"))
@@ -241,10 +241,10 @@ async def test_what_a_thawed_replica_stores_under_its_old_id_is_taken_over(place
     frozen, other = await replicas(), await replicas()
     await bring_to(frozen, LIVE)
     await place.outlast_leases(other)
-    await other.claim()
+    await other.take_over()
     await frozen.add(arrival("late"))
     await place.bury(frozen, other)
-    await other.claim()
+    await other.take_over()
     assert (await record(other, "late")).owner == other.replica
 
 
@@ -268,7 +268,7 @@ async def test_what_a_replica_gave_up_by_rejoining_is_taken_over_at_once(replica
     await store.add(arrival("a"))
     await bring_to(store, LIVE)
     await store.rejoin(TTL)
-    assert await other.claim() == 2
+    assert await other.take_over() == 2
     assert (await take_one(other)).attempt == 2
 
 
@@ -276,7 +276,7 @@ async def test_a_replica_that_rejoined_may_take_over_what_it_had_itself(replicas
     store = await replicas()
     await bring_to(store, LIVE)
     await store.rejoin(TTL)
-    assert await store.claim() == 1
+    assert await store.take_over() == 1
     assert (await take_one(store)).owner == store.replica
 
 
@@ -306,10 +306,10 @@ async def test_a_replica_that_closes_gives_its_rooms_back_at_once(
 async def test_a_replica_that_closes_gives_its_pending_webhooks_back_as_not_to_blame(replicas: Replicas) -> None:
     leaving, other = await replicas(), await replicas()
     added = await leaving.add(arrival("a"))
-    await leaving.blame(added.seq)
+    await leaving.begin_attempt(added.seq)
     await leaving.close()
     assert (await record(other, "a")).owner is None
-    assert await other.claim() == 1
+    assert await other.take_over() == 1
     (row,) = await other.pending(0, 10)
     assert (row.takeovers, row.attempts) == (1, 0)
 

@@ -38,8 +38,8 @@ Verb = Callable[[Store], Awaitable[object]]
 VERBS: dict[str, Verb] = {
     "add": lambda store: store.add(arrival("a")),
     "decide": lambda store: store.decide(decision(1, "a")),
-    "blame": lambda store: store.blame(1),
-    "claim": lambda store: store.claim(),
+    "blame": lambda store: store.begin_attempt(1),
+    "claim": lambda store: store.take_over(),
     "pending": lambda store: store.pending(0, 1),
     "find": lambda store: store.find(Query()),
     "replay": lambda store: store.replay(Query(), NOW),
@@ -52,7 +52,7 @@ VERBS: dict[str, Verb] = {
     "stop": lambda store: store.stop(ROOM, "stopped by hand"),
     "rooms": lambda store: store.rooms(),
     "stopping": lambda store: store.stopping(),
-    "heard": lambda store: store.heard(0, frozenset({ROOM})),
+    "heard": lambda store: store.webhooks_after(0, frozenset({ROOM})),
 }
 
 
@@ -69,7 +69,7 @@ async def test_a_note_to_a_closed_store_is_lost_quietly(place: Place) -> None:
     store = place.replica()
     await store.open(lambda: None)
     await store.close()
-    store.note("a", "too late")
+    store.append_error("a", "too late")
 
 
 async def test_no_two_replicas_have_the_same_id(place: Place, replicas: Replicas) -> None:
@@ -103,7 +103,7 @@ async def test_a_replica_is_told_of_a_replay_by_another(replicas: Replicas) -> N
     told.clear()
     await other.replay(Query(), NOW)
     await asyncio.wait_for(told.wait(), 5)
-    assert await store.claim() == 1
+    assert await store.take_over() == 1
 
 
 async def test_looking_into_a_store_reads_it_and_changes_nothing(place: Place, replicas: Replicas) -> None:
@@ -111,7 +111,7 @@ async def test_looking_into_a_store_reads_it_and_changes_nothing(place: Place, r
     await decided(store, "a", State.FIRED)
     await store.add(arrival("b"))
     looking = place.replica()
-    await looking.peek()
+    await looking.open_readonly()
     try:
         assert [found.id for found in await looking.find(Query())] == ["b", "a"]
         assert await looking.pending(0, 10) == []
@@ -119,7 +119,7 @@ async def test_looking_into_a_store_reads_it_and_changes_nothing(place: Place, r
             await looking.add(arrival("c"))
     finally:
         await looking.close()
-    assert await store.claim() == 0
+    assert await store.take_over() == 0
 
 
 async def test_a_store_is_migrated_on_its_own_once(place: Place) -> None:

@@ -154,9 +154,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @PRESENT
     @rule(which=WHICH)
-    def claim(self, which: int) -> None:
+    def take_over(self, which: int) -> None:
         store = self.one(which)
-        assert self.run(self.later(store.claim)) == self.model.claim(store.replica)
+        assert self.run(self.later(store.take_over)) == self.model.take_over(store.replica)
 
     @PRESENT
     @rule(which=WHICH, n=st.integers(0, 9))
@@ -284,7 +284,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.run(store.rejoin(TTL))
         self.enter()
         heir = self.stores[-1]
-        self.run(self.later(heir.claim))
+        self.run(self.later(heir.take_over))
         rooms = self.run(heir.rooms())
         assert [room for room in rooms if room.state in OWNED] == []
         kept = {entry.request.key for entry in self.model.rooms if entry.state in (RoomState.STARTING, RoomState.LIVE)}

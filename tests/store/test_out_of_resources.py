@@ -18,7 +18,7 @@ from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Query, RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.sqlite import statements
+from whereby_trigger.store.sqlite import webhooks
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ class Lack:
 def lack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lack]:
     lack = Lack(request.param)
     monkeypatch.setattr(threading.Thread, "start", lack.stand_before(threading.Thread.start))
-    monkeypatch.setattr(statements, "decide", lack.stand_before(statements.decide))
+    monkeypatch.setattr(webhooks, "decide", lack.stand_before(webhooks.decide))
     yield lack
     lack.now = False
 

@@ -8,7 +8,7 @@ from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decision
 from tests.support.place import Place
 from tests.support.rooms import ask, bring_to, move, newest, session, session_arrival, states
-from whereby_trigger.assist.claims import request_for
+from whereby_trigger.assist.supervisor import request_for
 from whereby_trigger.store import RoomClaim, RoomState, State, Store
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import room_from_url

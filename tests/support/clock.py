@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 
-from whereby_trigger.boot import boot_clock
+from whereby_trigger.clock import boot_clock
 
 
 class JumpingClock:

@@ -7,8 +7,8 @@ from tests.support.process import Process
 from tests.support.replica import ROOT
 from whereby_trigger.assist import Supervisor, launcher
 from whereby_trigger.assist.assistant import command_assistant
-from whereby_trigger.boot import boot_time
-from whereby_trigger.stores import store_for
+from whereby_trigger.clock import boot_time
+from whereby_trigger.store.factory import store_for
 
 
 def replica_that_runs(url: str, grace: float, program: list[str]) -> Process:

@@ -56,7 +56,7 @@ class PostgresPlace(Place):
         writing, store._writing = store._writing, None
         assert writing is not None
         writing._polling.cancel()
-        for lane in writing.lanes.values():
+        for lane in writing.writers.values():
             await lane.close(0)
 
 

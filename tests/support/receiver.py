@@ -9,11 +9,11 @@ from tests.support.http import SECRET
 from whereby_trigger import Trigger
 from whereby_trigger.config import resolve
 from whereby_trigger.decide import UserCode
-from whereby_trigger.receive import Edge, Rules, bind
+from whereby_trigger.receive import Endpoint, Rules, bind
 from whereby_trigger.receive.server import Server
-from whereby_trigger.running import Running
+from whereby_trigger.replica import Replica
 from whereby_trigger.store import Added, Arrival, Query, Record
-from whereby_trigger.store.spill import Spool
+from whereby_trigger.store.spill import SpillFile
 from whereby_trigger.store.sqlite import SqliteStore
 
 
@@ -42,23 +42,23 @@ class Receiver:
         folder: Path,
         trigger: Trigger | None = None,
         store: type[SqliteStore] = SqliteStore,
-        spool: Spool | None = None,
+        spill_file: SpillFile | None = None,
         **settings: Any,
     ) -> None:
         defaults = {"store": f"sqlite:///{folder}/webhooks.db", "secret": SECRET}
         self.settings = resolve({**defaults, **settings}, {}, {}).settings
         self.store = store(self.settings.store)
-        self._spool = spool
+        self._spill_file = spill_file
         self._trigger = trigger or Trigger()
 
     async def __aenter__(self) -> "Receiver":
         user_code = UserCode(self.settings.predicate_timeout)
         predicates, emitter, assistant = self._trigger.predicates, self._trigger.emitter, None
-        self.running = Running(self.settings, self.store, predicates, emitter, user_code, assistant, self._spool)
+        self.running = Replica(self.settings, self.store, predicates, emitter, user_code, assistant, self._spill_file)
         rules = Rules(
             self.settings.secret, self.settings.allow_unsigned, self.settings.tolerance, self.settings.subdomain
         )
-        self.edge = Edge(self.running, rules, path=self.settings.path, max_body=self.settings.max_body)
+        self.edge = Endpoint(self.running, rules, path=self.settings.path, max_body=self.settings.max_body)
         await self.running.open()
         self.server = Server(self.edge, bind("127.0.0.1", 0))
         await self.server.open()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.process import Process
 from whereby_trigger.store import Arrival
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 ROOT = Path(__file__).parents[2]
 

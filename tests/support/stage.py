@@ -8,9 +8,9 @@ from typing import Any
 
 from whereby_trigger import Trigger, Webhook
 from whereby_trigger.config import Settings, resolve
-from whereby_trigger.decide import Queued, UserCode
+from whereby_trigger.decide import PendingWebhook, UserCode
 from whereby_trigger.receive import Accepted, Rules, intake
-from whereby_trigger.running import Running
+from whereby_trigger.replica import Replica
 from whereby_trigger.store import Added, Decision, Query, Record
 from whereby_trigger.store.sqlite import SqliteStore
 
@@ -27,7 +27,7 @@ class Stage:
 
     async def __aenter__(self) -> "Stage":
         self.user_code = UserCode(self.settings.predicate_timeout)
-        self.running = Running(self.settings, self.store, self.trigger.predicates, self.trigger.emitter, self.user_code)
+        self.running = Replica(self.settings, self.store, self.trigger.predicates, self.trigger.emitter, self.user_code)
         self.running.observe(self._note)
         await self.running.open()
         return self
@@ -69,7 +69,7 @@ class Stage:
     def _future(self, id: str) -> "asyncio.Future[Decision]":
         return self._decisions.setdefault(id, asyncio.get_running_loop().create_future())
 
-    def _note(self, queued: Queued, decision: Decision) -> None:
+    def _note(self, queued: PendingWebhook, decision: Decision) -> None:
         self.decided.append(decision)
         if not self._future(decision.id).done():
             self._future(decision.id).set_result(decision)

@@ -3,7 +3,7 @@
 import asyncio
 
 from whereby_trigger.store import Query, Record
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 
 def stored(url: str) -> list[Record]:
@@ -14,7 +14,7 @@ def stored(url: str) -> list[Record]:
 async def records_in(url: str) -> list[Record]:
     """Do the same in an event loop."""
     store = store_for(url)
-    await store.peek()
+    await store.open_readonly()
     try:
         return (await store.find(Query()))[::-1]
     finally:

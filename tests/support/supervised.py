@@ -9,7 +9,7 @@ from types import TracebackType
 from tests.support.rooms import request
 from tests.support.until import eventually
 from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, launcher
-from whereby_trigger.assist.supervisor import Launch
+from whereby_trigger.assist.runners import Launch
 from whereby_trigger.store import Room, RoomState, Store
 
 LONG = 60.0

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.process import Process
 from whereby_trigger.errors import UsageError
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -45,7 +45,7 @@ async def attempt(url: str) -> str:
         await store.open(lambda: None)
     except UsageError as error:
         return str(error)
-    claimed = await store.claim()
+    claimed = await store.take_over()
     await store.close()
     return f"opened, {claimed} claimed"
 

@@ -12,8 +12,8 @@ from whereby_trigger.webhook import (
     ROOM_TYPES,
     WEBHOOK_TYPES,
     AssistantRequested,
-    Room,
     RoomData,
+    RoomIdentity,
     UnknownWebhook,
     room_from_url,
     room_of,
@@ -27,7 +27,7 @@ def requested(room_name: str = "/visit-1", subdomain: str = "acme") -> Assistant
 
 @pytest.mark.parametrize("type", ROOM_TYPES)
 def test_the_seven_types_that_name_a_room_have_it(type: str) -> None:
-    assert room_of(webhook(type, room="/visit-1", subdomain="acme")) == Room(
+    assert room_of(webhook(type, room="/visit-1", subdomain="acme")) == RoomIdentity(
         key="acme.whereby.com/visit-1",
         url="https://acme.whereby.com/visit-1",
         name="/visit-1",

@@ -9,12 +9,11 @@ from whereby_trigger.assist.assistant import (
     command_assistant,
     coroutine_assistant,
 )
-from whereby_trigger.assist.claims import Claims, request_for
-from whereby_trigger.assist.launch import launcher
+from whereby_trigger.assist.lease import Fence
+from whereby_trigger.assist.runners import launcher
 from whereby_trigger.assist.session import Ended, Session
-from whereby_trigger.assist.supervisor import Supervisor
-from whereby_trigger.assist.tenure import Tenure
-from whereby_trigger.assist.watchdog import Watchdog
+from whereby_trigger.assist.supervisor import Claims, Supervisor, request_for
+from whereby_trigger.process import Watchdog
 
 __all__ = [
     "Assistant",
@@ -23,10 +22,10 @@ __all__ = [
     "CommandAssistant",
     "CoroutineAssistant",
     "Ended",
+    "Fence",
     "Registered",
     "Session",
     "Supervisor",
-    "Tenure",
     "Watchdog",
     "command_assistant",
     "coroutine_assistant",

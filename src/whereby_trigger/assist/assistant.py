@@ -1,4 +1,4 @@
-"""What runs in a room: a user's coroutine, or a user's command; registered once for a trigger."""
+"""What a user registers to run in a room: a coroutine, or a command."""
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from whereby_trigger.assist.session import Session
+from whereby_trigger.callables import is_async
 from whereby_trigger.errors import RegistrationError
-from whereby_trigger.functions import is_async
 
 AssistantFunction = Callable[[Session], Coroutine[Any, Any, Any]]
 

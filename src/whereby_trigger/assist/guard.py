@@ -246,7 +246,7 @@ class Guard:
 
 
 def clock() -> float:
-    """Read the boot clock, as `whereby_trigger.boot` does."""
+    """Read the boot clock, as `whereby_trigger.clock` does."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -1,4 +1,4 @@
-"""The supervisor's ends of an assistant's pipes, read and written as the event loop finds them ready."""
+"""The pipes of an assistant's process: its output by lines, its input by pieces."""
 
 import asyncio
 import os
@@ -6,7 +6,35 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from whereby_trigger.assist.output import Lines
+from whereby_trigger.text import storable_text
+
+LONGEST: Final = 8 * 1024
+"""Bytes of a line that are kept."""
+
+
+class Lines:
+    """Split a stream of bytes into lines, none of them held longer than can be shown."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what came next, and give the lines that it ended."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[: LONGEST + 1]
+        return lines
+
+    def end(self) -> list[bytes]:
+        """Give what stands after the last line's end, if anything does."""
+        rest, self._rest = self._rest, b""
+        return [rest] if rest else []
+
+
+def readable(line: bytes) -> str:
+    """Make text of a line: UTF-8 where it is, at most LONGEST bytes of it, and no NUL, which some stores refuse."""
+    cut = line[:LONGEST] + "…".encode() if len(line) > LONGEST else line
+    return storable_text(cut.decode("utf-8", errors="replace").rstrip("\r"))
+
 
 CHUNK: Final = 64 * 1024
 """Bytes that are read at a time: as many as a pipe holds, unless somebody made it larger."""

@@ -1,24 +1,144 @@
-"""The supervisor's side of a process assistant: started behind its guard, told, and seen through to its end."""
+"""An assistant's process: its environment, its guard, its output and its end."""
 
 import asyncio
 import contextlib
 import errno
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import uuid4
 
 from msgspec import Struct
 
 from whereby_trigger import leftovers
-from whereby_trigger.assist.output import readable
-from whereby_trigger.assist.pipes import Feed, LineReader
-from whereby_trigger.assist.spawn import Spawned, spawn
+from whereby_trigger.assist.pipes import Feed, LineReader, readable
+from whereby_trigger.config import OPTIONS, PREFIX
 from whereby_trigger.errors import AssistantError, SystemExhausted
+from whereby_trigger.process import default_files
 from whereby_trigger.shortage import ERRORS, named_in, shortage_of
+
+LIBPQ: Final = frozenset({"PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGSERVICEFILE"})
+"""The variables by which a PostgreSQL store is opened where its URL has no password.
+
+Source: PostgreSQL docs, libpq, Environment Variables.
+"""
+
+LONG_ENOUGH: Final = 12
+"""Characters from which on a secret is looked for inside of other values: a shorter one may be part of a word."""
+
+
+def child_environment(
+    base: Mapping[str, str], room: Mapping[str, str], extra: Mapping[str, str], *, hidden: Collection[str] = ()
+) -> dict[str, str]:
+    """Give a process assistant's environment: `base`, the user's `extra` over it, the variables of its room over both.
+
+    Left out are this package's settings, by name, and whatever holds one of the `hidden` values (the secrets, the
+    store's URL) or the password in one, under any name and also where `extra` holds it: `{**os.environ, …}` is a habit.
+    Where a hidden value is a PostgreSQL's URL, so is what else may open it.
+    """
+    values = frozenset(_with_passwords(hidden))
+    names = LIBPQ if any(value.startswith(("postgresql:", "postgres:")) for value in hidden) else frozenset[str]()
+    inherited = {name: value for name, value in {**base, **extra}.items() if name not in names}
+    kept = {name: value for name, value in inherited.items() if not _is_ours(name) and not _holds(value, values)}
+    return {**kept, **room}
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX) or any(
+        name in option.environment for option in OPTIONS if option.name in ("secret", "store")
+    )
+
+
+def _holds(value: str, hidden: Collection[str]) -> bool:
+    return any(value == secret or (len(secret) >= LONG_ENOUGH and secret in value) for secret in hidden)
+
+
+def _with_passwords(hidden: Collection[str]) -> Iterator[str]:
+    for value in filter(None, hidden):
+        yield value
+        for password in filter(None, _passwords(value)):
+            yield password
+            yield unquote(password)
+
+
+def _passwords(url: str) -> list[str | None]:
+    try:
+        parts = urlsplit(url)
+        return [parts.password, *(value for name, value in parse_qsl(parts.query) if name == "password")]
+    except ValueError:
+        return []
+
+
+GUARD = Path(__file__).with_name("guard.py")
+
+FILES = "WHEREBY_TRIGGER_GUARD_FILES"
+"""The variable by which the guard is told how many files its assistant may open, if not as many as we."""
+
+
+class Spawned(Struct, frozen=True):
+    """Hold a guard's process, and our ends of what leads to it and to its assistant, as descriptors."""
+
+    popen: "subprocess.Popen[bytes]"
+    control: int
+    stdin: int
+    stderr: int
+    stdout: int | None
+
+
+def spawn(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    deadline: float,
+    grace: float,
+    *,
+    life: int | None,
+    run: str,
+    stdout: bool,
+) -> Spawned:
+    """Start a guard for a command, with the assistant's stdout kept or dropped.
+
+    `life` is the descriptor of the replica's lock, if it has one, which the guard then holds too; `run` names the run.
+
+    Raises OSError where the system has no room for it, ValueError where a text cannot be handed to a process.
+    """
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        here, there = (end.detach() for end in socket.socketpair())
+        control = _closed_by(ours, here)
+        their_control = _closed_by(theirs, there)
+        their_stdin, stdin = _pipe(theirs, ours)
+        stderr, their_stderr = _pipe(ours, theirs)
+        kept, their_stdout = _pipe(ours, theirs) if stdout else (None, subprocess.DEVNULL)
+        told = (their_control, os.getpid(), float(deadline), float(grace), -1 if life is None else life, run)
+        files = default_files()
+        popen = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(GUARD), *map(str, told), *argv],
+            env=dict(env) if files is None else {**env, FILES: str(files)},
+            stdin=their_stdin,
+            stdout=their_stdout,
+            stderr=their_stderr,
+            pass_fds=(their_control,) if life is None else (their_control, life),
+            start_new_session=True,
+        )
+        ours.pop_all()
+    return Spawned(popen, control, stdin, stderr, kept)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    return _closed_by(reader, reading), _closed_by(writer, writing)
+
+
+def _closed_by(stack: contextlib.ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
+
 
 KEPT: Final = 50
 """Lines of stderr that are kept."""

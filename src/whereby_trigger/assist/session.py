@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
 
-from whereby_trigger.webhook import Room, RoomClientJoined, RoomClientLeft, Webhook
+from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, RoomIdentity, Webhook
 
 UNREAD: Final = 1000
 """Webhooks that a session keeps for `webhooks()`: an assistant that never reads them stays for hours."""
@@ -55,7 +55,7 @@ class Session:
     webhooks that were dropped because too many were unread.
     """
 
-    def __init__(self, room: Room, webhook: Webhook | None, attempt: int) -> None:
+    def __init__(self, room: RoomIdentity, webhook: Webhook | None, attempt: int) -> None:
         self.room_url = room.url
         self.room_name = room.name
         self.subdomain = room.subdomain
@@ -90,7 +90,7 @@ class Session:
             self._news.clear()
             await self._news.wait()
 
-    def hear(self, webhook: Webhook) -> None:
+    def deliver(self, webhook: Webhook) -> None:
         """Take in one more webhook of the room."""
         self._count(webhook)
         if len(self._heard) == UNREAD:

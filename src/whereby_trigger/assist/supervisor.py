@@ -5,18 +5,18 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from msgspec import structs
 
-from whereby_trigger.assist.follow import HANDED_OVER, End, Following, How, follow
-from whereby_trigger.assist.runs import Run
+from whereby_trigger.assist.runners import HANDED_OVER, Launch, NextState, Run, RunEnd, RunResult, next_state
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
-from whereby_trigger.store import Room, RoomMove, RoomState, Store
-from whereby_trigger.texts import fit_for_stores
+from whereby_trigger.store import Room, RoomClaim, RoomMove, RoomRequest, RoomState, Store, session_of
+from whereby_trigger.text import storable_text
+from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, RoomIdentity, RoomWebhook, Webhook, is_human
 
 logger = logging.getLogger("whereby_trigger.assist")
 
@@ -32,9 +32,6 @@ LAPSE: Final = 1.0
 
 UNTOLD: Final = "the store refused to take why"
 """The reason of a room whose own reason, or errors, the store refused."""
-
-Launch = Callable[[Run, Callable[[int | None], None]], Coroutine[Any, Any, End]]
-"""Run an assistant to its end; the callable is told once it runs, with its process id if it has one."""
 
 
 class Supervisor:
@@ -87,7 +84,7 @@ class Supervisor:
             self._woken.clear()
             try:
                 await self._launch_waiting()
-                await self._heed_stops()
+                await self._apply_stops()
                 await self._tell()
             except StoreError as error:
                 logger.warning("rooms cannot be looked after now: %s", error)
@@ -120,7 +117,7 @@ class Supervisor:
         self.wake()
 
     async def _over(self, timeout: float | None) -> None:
-        tasks = [run.seen_through for run in self._runs.values() if run.seen_through is not None]
+        tasks = [run.supervised for run in self._runs.values() if run.supervised is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
@@ -143,24 +140,24 @@ class Supervisor:
         key = run.room.key
         self._runs[key] = run
         run.launched = asyncio.create_task(self._launch(run, partial(self._launched, run)), name=f"assistant in {key}")
-        run.seen_through = asyncio.create_task(self._see_through(run, run.launched), name=f"room {key}")
+        run.supervised = asyncio.create_task(self._supervise_run(run, run.launched), name=f"room {key}")
 
-    async def _see_through(self, run: Run, launched: "asyncio.Task[End]") -> None:
+    async def _supervise_run(self, run: Run, launched: "asyncio.Task[RunResult]") -> None:
         room = run.room
         await asyncio.wait({launched})
         end = _storable(_end_of(launched))
         del self._runs[room.key]
-        if end.how is How.EXHAUSTED:
+        if end.how is RunEnd.EXHAUSTED:
             pause = self._shortage.note(end.reason)
             asyncio.get_running_loop().call_later(pause, self.wake)
-        following = follow(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
-        logger.log(_level(following, room, end), "room %s %s: %s", room.key, following.state, following.reason)
+        after = next_state(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
+        logger.log(_level(after, room, end), "room %s %s: %s", room.key, after.state, after.reason)
         move = RoomMove(
             id=room.id,
-            state=following.state,
-            reason=following.reason,
-            delay=following.pause,
-            restarts=following.restarts,
+            state=after.state,
+            reason=after.reason,
+            delay=after.pause,
+            restarts=after.restarts,
             errors=end.errors,
         )
         self._record(move, self._concluded)
@@ -173,7 +170,7 @@ class Supervisor:
         logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt)
         self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._moved, run))
 
-    async def _heed_stops(self) -> None:
+    async def _apply_stops(self) -> None:
         if not self._runs:
             return
         for room in await self._store.stopping():
@@ -184,14 +181,14 @@ class Supervisor:
                 self._record(RoomMove(room.id, RoomState.ENDING, room.stop, pid=room.pid), partial(self._moved, run))
 
     async def _tell(self) -> None:
-        runs = {key: run for key, run in self._runs.items() if run.hears}
-        for after in {run.heard_to for run in runs.values()}:
-            keys = frozenset(key for key, run in runs.items() if run.heard_to == after)
-            heard = await self._store.heard(after, keys)
+        runs = {key: run for key, run in self._runs.items() if run.has_reader}
+        for after in {run.cursor for run in runs.values()}:
+            keys = frozenset(key for key, run in runs.items() if run.cursor == after)
+            heard = await self._store.webhooks_after(after, keys)
             for key, seq, body in heard.webhooks:
-                runs[key].hear(seq, body)
+                runs[key].deliver(seq, body)
             for key in keys:
-                runs[key].heard_all_to(heard.upto)
+                runs[key].advance(heard.cursor)
             if heard.more:
                 self.wake()
 
@@ -251,23 +248,72 @@ class _Shortage:
         return min(free, 1) if self.words else free
 
 
-def _end_of(launched: "asyncio.Task[End]") -> End:
+def _end_of(launched: "asyncio.Task[RunResult]") -> RunResult:
     if launched.cancelled():
-        return End(How.CUT_OFF, "cut off")
+        return RunResult(RunEnd.CUT_OFF, "cut off")
     error = launched.exception()
     if (short := shortage_of(error)) is not None:
-        return End(How.EXHAUSTED, f"not launched: out of {short}")
+        return RunResult(RunEnd.EXHAUSTED, f"not launched: out of {short}")
     if error is not None:
-        return End(How.RAISED, f"not launched: {type(error).__name__}", errors=(str(error),))
+        return RunResult(RunEnd.RAISED, f"not launched: {type(error).__name__}", errors=(str(error),))
     return launched.result()
 
 
-def _level(following: Following, room: Room, end: End) -> int:
-    if following.state is RoomState.FAILED:
+def _level(after: NextState, room: Room, end: RunResult) -> int:
+    if after.state is RoomState.FAILED:
         return logging.ERROR
-    worrying = following.restarts > room.restarts or end.how is How.EXHAUSTED
+    worrying = after.restarts > room.restarts or end.how is RunEnd.EXHAUSTED
     return logging.WARNING if worrying else logging.INFO
 
 
-def _storable(end: End) -> End:
-    return structs.replace(end, reason=fit_for_stores(end.reason), errors=tuple(map(fit_for_stores, end.errors)))
+def _storable(end: RunResult) -> RunResult:
+    return structs.replace(end, reason=storable_text(end.reason), errors=tuple(map(storable_text, end.errors)))
+
+
+class Claims:
+    """Let the room of a success wait for an assistant; with `bots`, that of a bot's own join too.
+
+    `claimed` is told each room that gets one, and because of which webhook.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        supervisor: Supervisor,
+        *,
+        bots: bool,
+        claimed: Callable[[RoomIdentity, Webhook], None] = lambda room, webhook: None,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._bots = bots
+        self._claimed = claimed
+
+    async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
+        """Claim the room of a webhook that fired; return what came of it. Raises StoreUnavailable."""
+        if not self._bots and isinstance(webhook, RoomClientJoined | RoomClientLeft) and not is_human(webhook):
+            return "no assistant for a bot's own event: is_human"
+        claim = await self._store.request(request_for(room, webhook, now))
+        if claim.new:
+            self._claimed(room, webhook)
+            self._supervisor.wake()
+        return self._words(claim)
+
+    def _words(self, claim: RoomClaim) -> str:
+        if claim.new:
+            return "an assistant starts" if self._supervisor.free > 0 else "no free slot: the room waits"
+        if claim.state is RoomState.ENDED:
+            return "no assistant: its session has ended already"
+        if claim.state is RoomState.WAITING:
+            return "the room waits for an assistant already"
+        if claim.state is RoomState.ENDING:
+            return "the room's assistant is ending, another starts next"
+        return f"room has an assistant, on replica {claim.owner}"
+
+
+def request_for(room: RoomIdentity, webhook: Webhook | None, now: float) -> RoomRequest:
+    """Ask for an assistant in a room because of a webhook, or by hand."""
+    if not isinstance(webhook, RoomWebhook):
+        return RoomRequest(room.key, room.url, None, None, now)
+    asked_at = now if webhook.created_at is None else webhook.created_at.timestamp()
+    return RoomRequest(room.key, room.url, webhook.id, session_of(webhook), asked_at)

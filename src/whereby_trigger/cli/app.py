@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from whereby_trigger.config import NAMES, Resolved, resolve
 from whereby_trigger.errors import AppError
-from whereby_trigger.program import importing
+from whereby_trigger.process import importing
 from whereby_trigger.trigger import Trigger
 
 DEFAULTS = ("app.py", "main.py", "trigger.py")
@@ -29,7 +29,7 @@ app_option = click.option(
 )
 
 
-class Place(Struct, frozen=True):
+class AppLocation(Struct, frozen=True):
     """Say where a program is: a `file`, or else a `module` that is found from `folder`; and which of its Triggers."""
 
     name: str
@@ -39,7 +39,7 @@ class Place(Struct, frozen=True):
     attribute: str | None
 
 
-def locate(app: str | None) -> Place:
+def locate(app: str | None) -> AppLocation:
     """Find the program that APP names, or the default one; raises AppError where there is none."""
     if app is None:
         app = _default()
@@ -50,13 +50,13 @@ def locate(app: str | None) -> Place:
         file = Path(target).absolute()
         if not file.is_file():
             raise AppError(f"there is no file {file}: check the path, and the folder you are in")
-        return Place(app, file.parent, file, file.stem, attribute)
+        return AppLocation(app, file.parent, file, file.stem, attribute)
     if not all(part.isidentifier() for part in target.split(".")):
         raise AppError(f"{app!r} names no program: {FORM}")
-    return Place(app, Path.cwd(), None, target, attribute)
+    return AppLocation(app, Path.cwd(), None, target, attribute)
 
 
-def load(place: Place) -> Trigger:
+def load(place: AppLocation) -> Trigger:
     """Import a program and give its Trigger; what it prints meanwhile goes to standard error.
 
     Raises AppError where it cannot be imported, or has no Trigger or several.
@@ -94,7 +94,7 @@ def _split(app: str) -> tuple[str, str | None]:
     return app, None
 
 
-def _import(place: Place) -> ModuleType:
+def _import(place: AppLocation) -> ModuleType:
     if place.file is None:
         return importlib.import_module(place.module)
     spec = importlib.util.spec_from_file_location(place.module, place.file)
@@ -106,7 +106,7 @@ def _import(place: Place) -> ModuleType:
     return module
 
 
-def _trigger_of(module: ModuleType, place: Place) -> Trigger:
+def _trigger_of(module: ModuleType, place: AppLocation) -> Trigger:
     if place.attribute is not None:
         return _named(module, place, place.attribute)
     found = {id(value): name for name, value in vars(module).items() if isinstance(value, Trigger)}
@@ -122,7 +122,7 @@ def _trigger_of(module: ModuleType, place: Place) -> Trigger:
     return trigger
 
 
-def _named(module: ModuleType, place: Place, attribute: str) -> Trigger:
+def _named(module: ModuleType, place: AppLocation, attribute: str) -> Trigger:
     try:
         value = attrgetter(attribute)(module)
     except AttributeError as error:
@@ -133,7 +133,7 @@ def _named(module: ModuleType, place: Place, attribute: str) -> Trigger:
     return value
 
 
-def _why_not_imported(place: Place, error: BaseException) -> str:
+def _why_not_imported(place: AppLocation, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name is not None and place.file is None:
         parents = place.module.split(".")
         if error.name in (".".join(parents[: n + 1]) for n in range(len(parents))):
@@ -149,7 +149,7 @@ def _message(error: BaseException) -> str:
     return " ".join(str(error).split()) or "without a message"
 
 
-def _where(place: Place, error: BaseException) -> str:
+def _where(place: AppLocation, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename is not None:
         file, number, line = error.filename, error.lineno, error.text
     else:
@@ -163,6 +163,6 @@ def _where(place: Place, error: BaseException) -> str:
     return f"  {name}, line {number}: {(line or '').strip()}\n"
 
 
-def _is_theirs(place: Place, file: str) -> bool:
+def _is_theirs(place: AppLocation, file: str) -> bool:
     path = Path(file)
     return path.is_relative_to(place.folder) and not path.is_relative_to(OURS) and "site-packages" not in path.parts

@@ -8,16 +8,15 @@ from typing import Any
 import click
 
 from whereby_trigger.assist import Assistant, CoroutineAssistant
-from whereby_trigger.cli.app import Place, app_argument, load, locate
+from whereby_trigger.cli.app import AppLocation, app_argument, load, locate
 from whereby_trigger.cli.events import json_option
 from whereby_trigger.cli.findings import Finding
 from whereby_trigger.cli.options import settings_options
 from whereby_trigger.cli.output import FAILED, show_objects, show_table
-from whereby_trigger.cli.tried_stores import spill_findings, store_findings
-from whereby_trigger.config import Settings
+from whereby_trigger.cli.stores import spill_findings, store_findings
+from whereby_trigger.config import Settings, check_exposure
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS
 from whereby_trigger.errors import AppError, ConfigError, UsageError
-from whereby_trigger.reach import check_reach
 from whereby_trigger.receive import bind
 from whereby_trigger.trigger import Trigger
 
@@ -41,7 +40,7 @@ def _as_object(found: Finding) -> dict[str, Any]:
     return {"check": found.about, "ok": found.ok, "verdict": found.verdict, "detail": found.detail}
 
 
-def _look_over(place: Place, given: Mapping[str, Any]) -> Iterator[Finding]:
+def _look_over(place: AppLocation, given: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         trigger = load(place)
     except AppError as error:
@@ -89,7 +88,7 @@ def _assistant(assistant: Assistant) -> Finding:
 
 def _secret(settings: Settings) -> Finding:
     try:
-        check_reach(settings)
+        check_exposure(settings)
     except ConfigError as error:
         return Finding("secret", False, str(error))
     if settings.signed:

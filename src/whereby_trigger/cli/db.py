@@ -10,7 +10,7 @@ from whereby_trigger.cli.events import store_option
 from whereby_trigger.cli.output import show_lines
 from whereby_trigger.cli.records import local
 from whereby_trigger.cli.stores import changed, settings_with_store
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 
 @click.group()

@@ -13,7 +13,7 @@ from whereby_trigger.cli.records import HEADER, as_full_object, as_lines, as_obj
 from whereby_trigger.cli.stores import changed, looked_into, settings_with_store
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.store import Query, Record, State, Store
-from whereby_trigger.texts import printable
+from whereby_trigger.text import printable
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
 
 LIMIT = 50

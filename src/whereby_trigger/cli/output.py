@@ -15,7 +15,7 @@ import click
 
 from whereby_trigger.errors import StoreUnavailable, UsageError
 from whereby_trigger.shortage import shortage_of
-from whereby_trigger.texts import printable
+from whereby_trigger.text import printable
 
 LAST_COLUMN = 24
 """Characters that the last column of a table keeps, however narrow the terminal is."""

@@ -25,7 +25,7 @@ class Signer(Struct, frozen=True):
         return sign(self.secret, body, int(time.time() + self.skew))
 
 
-class Answer(Struct, frozen=True):
+class PostAnswer(Struct, frozen=True):
     """Hold what came back, and after how many seconds."""
 
     status: int
@@ -33,7 +33,7 @@ class Answer(Struct, frozen=True):
     seconds: float
 
 
-class Address(Struct, frozen=True):
+class TargetAddress(Struct, frozen=True):
     """Hold the parts of a URL that is posted to."""
 
     url: str
@@ -43,7 +43,7 @@ class Address(Struct, frozen=True):
     target: str
 
 
-def address_of(url: str) -> Address:
+def address_of(url: str) -> TargetAddress:
     """Read a URL; raises click.UsageError where nothing can be posted to it."""
     try:
         parts = urlsplit(url)
@@ -54,10 +54,10 @@ def address_of(url: str) -> Address:
         raise click.UsageError(f"--url {url!r} is no URL ({error})") from error
     if parts.scheme not in ("http", "https") or not host or " " in host or not host.isprintable():
         raise click.UsageError(f"--url {url!r} is no http or https URL: write it like http://127.0.0.1:8080/")
-    return Address(url, parts.scheme == "https", host, port, _target(parts))
+    return TargetAddress(url, parts.scheme == "https", host, port, _target(parts))
 
 
-def post(address: Address, body: bytes, signer: Signer | None) -> Answer:
+def post(address: TargetAddress, body: bytes, signer: Signer | None) -> PostAnswer:
     """Deliver a body, signed unless there is no signer; raises Failed where no answer comes back."""
     headers = {"Content-Type": "application/json"}
     if signer is not None:
@@ -82,7 +82,7 @@ def post(address: Address, body: bytes, signer: Signer | None) -> Answer:
         raise Failed(f"{address.url} cannot be posted to: {type(error).__name__}: {error}") from error
     finally:
         connection.close()
-    return Answer(response.status, response.reason, time.monotonic() - started)
+    return PostAnswer(response.status, response.reason, time.monotonic() - started)
 
 
 def _target(parts: SplitResult) -> str:

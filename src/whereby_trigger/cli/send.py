@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from whereby_trigger.cli.app import app_option, resolved
 from whereby_trigger.cli.output import FAILED, note, show_lines
-from whereby_trigger.cli.post import Address, Signer, address_of, post
+from whereby_trigger.cli.post import Signer, TargetAddress, address_of, post
 from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.errors import DecodeError
 from whereby_trigger.testing import webhook
@@ -118,7 +118,7 @@ def _signer(settings: Settings, forgery: Forgery) -> Signer | None:
     return Signer(secret, -2 * settings.tolerance if forgery.stale else 0.0)
 
 
-def _deliver(address: Address, built: Webhook, signer: Signer | None) -> int:
+def _deliver(address: TargetAddress, built: Webhook, signer: Signer | None) -> int:
     answer = post(address, built.raw, signer)
     show_lines(f"{answer.status} {answer.phrase}  {built.type}  {built.id}  {answer.seconds * 1000:.1f} ms")
     return answer.status

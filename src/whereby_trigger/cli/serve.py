@@ -9,7 +9,7 @@ import click
 from whereby_trigger import logs
 from whereby_trigger.cli.app import app_argument, load, locate
 from whereby_trigger.cli.options import settings_options
-from whereby_trigger.program import run
+from whereby_trigger.process import run
 from whereby_trigger.trigger import Trigger
 
 logger = logging.getLogger("whereby_trigger")

@@ -4,10 +4,9 @@ from whereby_trigger.decide.backlog import Backlog
 from whereby_trigger.decide.decider import Claim, Decider
 from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.pending import PendingWebhook
 from whereby_trigger.decide.predicates import Predicates, did_you_mean
-from whereby_trigger.decide.queued import Queued
-from whereby_trigger.decide.registration import On, When
-from whereby_trigger.decide.signatures import WebhookTriggers
+from whereby_trigger.decide.registration import On, WebhookTriggers, When
 from whereby_trigger.decide.user_code import UserCode
 
 __all__ = [
@@ -18,8 +17,8 @@ __all__ = [
     "Dispatcher",
     "Emitter",
     "On",
+    "PendingWebhook",
     "Predicates",
-    "Queued",
     "TriggerSuccess",
     "UserCode",
     "WebhookTriggers",

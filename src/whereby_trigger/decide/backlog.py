@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from whereby_trigger.decide.dispatcher import Dispatcher
-from whereby_trigger.decide.queued import from_store
+from whereby_trigger.decide.pending import from_store
 from whereby_trigger.errors import DecodeError, StoreError
 from whereby_trigger.store import Decision, Pending, State, Store
 
@@ -46,7 +46,7 @@ class Backlog:
         self._claim_at = 0.0
         self._read_at = 0.0
 
-    def claim(self) -> None:
+    def take_over(self) -> None:
         """Look now whether there is something to take over."""
         self._claim_at = 0.0
         self._woken.set()
@@ -76,7 +76,7 @@ class Backlog:
         now = time.monotonic()
         if now >= self._claim_at:
             self._claim_at = now + TAKEOVER
-            if await self._store.claim(self._max_age):
+            if await self._store.take_over(self._max_age):
                 self._dispatcher.fall_behind()
                 self._claimed()
         if self._dispatcher.behind or now >= self._read_at:

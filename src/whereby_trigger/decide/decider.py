@@ -14,16 +14,13 @@ from typing import Any, Final, cast
 from msgspec import Struct
 
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
-from whereby_trigger.decide.failure import describe, kind, storable
-from whereby_trigger.decide.predicates import Predicates
-from whereby_trigger.decide.queued import Queued
-from whereby_trigger.decide.suspects import Suspects
+from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
+from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
 from whereby_trigger.decide.user_code import UserCode
-from whereby_trigger.decide.verdict import ask
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import Decision, State, Store
-from whereby_trigger.webhook import Room, RoomWebhook, Webhook, why_no_room
+from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -36,14 +33,14 @@ CLAIM_AGAIN = 0.5
 ASK_AGAIN = 1.0
 """Seconds after which a predicate is asked again that failed for what the process has run out of."""
 
-MAX_BLAMED: Final = 3
+MAX_CRASHES: Final = 3
 """A webhook that was in user code at this many ends of a process is not asked about again."""
 
 
-Claim = Callable[[Room, Webhook, float], Awaitable[str]]
+Claim = Callable[[RoomIdentity, Webhook, float], Awaitable[str]]
 
 
-class Outcome(Struct, frozen=True):
+class Judgement(Struct, frozen=True):
     """Hold a state and its reason, before they become a decision; `short` as in a verdict."""
 
     state: State
@@ -80,7 +77,7 @@ class Decider:
         self._subdomain = subdomain
         self._held = held
         self._claim = claim
-        self._suspects = Suspects()
+        self._suspects = PoisonIsolation()
         self._short, self._short_until = "", 0.0
 
     @property
@@ -88,7 +85,7 @@ class Decider:
         """What the process had run out of a moment ago that a predicate needs; "" if they find all of it."""
         return self._short if time.monotonic() < self._short_until else ""
 
-    async def decide(self, queued: Queued) -> Decision | None:
+    async def decide(self, queued: PendingWebhook) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
 
         Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, and nothing else: the
@@ -105,25 +102,25 @@ class Decider:
                 raise StoreUnavailable(f"out of {short}") from error
             reason = f"an error of the trigger itself, {type(error).__name__}"
             logger.error("webhook %s failed: %s", queued.webhook.id, reason)
-            return self._decision(queued, Outcome(State.FAILED, reason), [storable(describe(error))])
+            return self._decision(queued, Judgement(State.FAILED, reason), [storable_error(full_error(error))])
 
-    async def _decide(self, queued: Queued) -> Decision | None:
-        if queued.attempts >= MAX_BLAMED:
+    async def _decide(self, queued: PendingWebhook) -> Decision | None:
+        if queued.attempts >= MAX_CRASHES:
             reason = f"the process ended while it was in user code, {queued.attempts} times"
-            return self._decision(queued, Outcome(State.FAILED, reason), [])
+            return self._decision(queued, Judgement(State.FAILED, reason), [])
         if queued.takeovers < SUSPECT:
             return await self._run(queued, self._user_code)
         async with self._suspects.alone(queued):
-            if not await self._store.blame(queued.seq):
+            if not await self._store.begin_attempt(queued.seq):
                 return None
             return await self._run(queued, self._user_code.ahead())
 
-    async def _run(self, queued: Queued, user_code: UserCode) -> Decision:
+    async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision:
         errors = _Errors(self._store, queued.webhook.id)
         while True:
             if time.time() - queued.queued_at > self._max_age:
                 reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
-                return self._decision(queued, Outcome(State.SKIPPED, reason), errors.close())
+                return self._decision(queued, Judgement(State.SKIPPED, reason), errors.close())
             outcome = await self._ask(queued, user_code)
             if outcome.short is None:
                 break
@@ -136,27 +133,27 @@ class Decider:
             await self._emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors)
             if self._claim is not None:
                 claimed = await self._claimed(self._claim, queued.room, queued.webhook, errors)
-                outcome = Outcome(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
+                outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
         listened = await self._emit_type(queued.webhook, user_code, errors)
         if outcome.state is State.UNHANDLED and listened:
-            outcome = Outcome(State.NOTIFIED, "no predicate for its type; its listeners were called")
+            outcome = Judgement(State.NOTIFIED, "no predicate for its type; its listeners were called")
         return self._decision(queued, outcome, errors.close())
 
-    async def _ask(self, queued: Queued, user_code: UserCode) -> Outcome:
+    async def _ask(self, queued: PendingWebhook, user_code: UserCode) -> Judgement:
         predicate = self._predicates.get(queued.webhook.type)
         if predicate is None:
-            return Outcome(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
+            return Judgement(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
         verdict = await ask(predicate, queued.webhook, user_code)
         if verdict.answer is None:
-            return Outcome(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
+            return Judgement(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
         if not verdict.answer:
-            return Outcome(State.SKIPPED, verdict.reason, verdict.asked)
+            return Judgement(State.SKIPPED, verdict.reason, verdict.asked)
         if queued.room is None:
             reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
-            return Outcome(State.FAILED, reason, verdict.asked)
-        return Outcome(State.FIRED, verdict.reason, verdict.asked)
+            return Judgement(State.FAILED, reason, verdict.asked)
+        return Judgement(State.FIRED, verdict.reason, verdict.asked)
 
-    async def _sit_out(self, queued: Queued, short: str) -> None:
+    async def _sit_out(self, queued: PendingWebhook, short: str) -> None:
         """Wait before a predicate is asked again which failed for what the process has run out of.
 
         In its place: what came after it in its room must not overtake it.
@@ -166,7 +163,7 @@ class Decider:
         self._short, self._short_until = f"out of {short}", time.monotonic() + 2 * ASK_AGAIN
         await asyncio.sleep(ASK_AGAIN)
 
-    async def _claimed(self, claim: Claim, room: Room, webhook: Webhook, errors: "_Errors") -> str:
+    async def _claimed(self, claim: Claim, room: RoomIdentity, webhook: Webhook, errors: "_Errors") -> str:
         """Claim the room of a success, however long the store is away: decided anew, it would be told again."""
         while True:
             try:
@@ -177,7 +174,7 @@ class Decider:
                 logger.warning("webhook %s waits to ask for its assistant: %s", webhook.id, error)
                 await asyncio.sleep(CLAIM_AGAIN)
             except StoreError as error:
-                errors.keep(f"asking for an assistant: {describe(error)}")
+                errors.keep(f"asking for an assistant: {full_error(error)}")
                 return "no assistant: the store refused the request"
 
     async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
@@ -188,12 +185,12 @@ class Decider:
     async def _emit(self, event: str, payload: Any, user_code: UserCode, errors: "_Errors") -> bool:
         return await self._emitter.emit(event, payload, user_code, errors.add)
 
-    def _decision(self, queued: Queued, outcome: Outcome, errors: list[str]) -> Decision:
+    def _decision(self, queued: PendingWebhook, outcome: Judgement, errors: list[str]) -> Decision:
         return Decision(
             seq=queued.seq,
             id=queued.webhook.id,
             state=outcome.state,
-            reason=storable(outcome.reason),
+            reason=storable_error(outcome.reason),
             attempts=queued.takeovers + outcome.asked,
             decided_at=time.time(),
             errors=tuple(errors),
@@ -210,14 +207,14 @@ class _Errors:
         self._closed = False
 
     def add(self, listener: str, error: BaseException) -> None:
-        logger.warning("listener %s %s (webhook %s)", listener, kind(error), self._id)
-        self.keep(f"listener {listener}: {describe(error)}")
+        logger.warning("listener %s %s (webhook %s)", listener, brief_error(error), self._id)
+        self.keep(f"listener {listener}: {full_error(error)}")
 
     def keep(self, error: str) -> None:
         if self._closed:
-            self._store.note(self._id, storable(error))
+            self._store.append_error(self._id, storable_error(error))
         else:
-            self._gathered.append(storable(error))
+            self._gathered.append(storable_error(error))
 
     def close(self) -> list[str]:
         self._closed = True

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from whereby_trigger.decide.decider import Decider
-from whereby_trigger.decide.queued import Queued
+from whereby_trigger.decide.pending import PendingWebhook
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Decision, Store
 
@@ -24,11 +24,11 @@ class Dispatcher:
     read, so that no webhook overtakes an older one of its room.
     """
 
-    def __init__(self, store: Store, decider: Decider, settled: Callable[[Queued, Decision], None]) -> None:
+    def __init__(self, store: Store, decider: Decider, settled: Callable[[PendingWebhook, Decision], None]) -> None:
         self._store = store
         self._decider = decider
         self._settled = settled
-        self._rooms: dict[str, deque[Queued]] = {}
+        self._rooms: dict[str, deque[PendingWebhook]] = {}
         self._known: dict[int, int] = {}
         self._bytes = 0
         self._settled_while_reading: set[int] | None = None
@@ -62,7 +62,7 @@ class Dispatcher:
         """Tell whether a webhook is queued or being decided here."""
         return seq in self._known
 
-    def submit(self, queued: Queued) -> bool:
+    def submit(self, queued: PendingWebhook) -> bool:
         """Queue a webhook that was just stored, unless it was read back before we were told.
 
         False where it is the first for which there is no room, so that from now on the backlog must be read.
@@ -87,7 +87,7 @@ class Dispatcher:
         self._read_back = set()
         self._missed = False
 
-    def resubmit(self, queued: Queued) -> bool:
+    def resubmit(self, queued: PendingWebhook) -> bool:
         """Queue a webhook that was read from the backlog; False where there is no room for it."""
         if queued.seq in self._known or queued.seq in (self._settled_while_reading or ()):
             return True
@@ -138,11 +138,11 @@ class Dispatcher:
         for seq in list(self._known):
             self._forget(seq)
 
-    def _queue(self, queued: Queued) -> None:
+    def _queue(self, queued: PendingWebhook) -> None:
         self._known[queued.seq] = queued.size
         self._bytes += queued.size
         self._idle.clear()
-        room = queued.order
+        room = queued.ordering_key
         if room is None:
             self._spawn(self._decide(queued))
         elif room in self._rooms:
@@ -156,7 +156,7 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _decide_in_order(self, room: str, queue: deque[Queued]) -> None:
+    async def _decide_in_order(self, room: str, queue: deque[PendingWebhook]) -> None:
         try:
             while queue:
                 await self._decide(queue.popleft())
@@ -165,7 +165,7 @@ class Dispatcher:
             for undecided in queue:
                 self._forget(undecided.seq)
 
-    async def _decide(self, queued: Queued) -> None:
+    async def _decide(self, queued: PendingWebhook) -> None:
         try:
             decision = await self._decider.decide(queued)
         except StoreError as error:
@@ -177,14 +177,14 @@ class Dispatcher:
         else:
             self._commit(queued, decision)
 
-    def _commit(self, queued: Queued, decision: Decision | None) -> None:
+    def _commit(self, queued: PendingWebhook, decision: Decision | None) -> None:
         if decision is None:
             self._forget(queued.seq)
         else:
             commit = asyncio.ensure_future(self._store.decide(decision))
             commit.add_done_callback(lambda commit: self._committed(queued, decision, commit))
 
-    def _committed(self, queued: Queued, decision: Decision, commit: "asyncio.Future[bool]") -> None:
+    def _committed(self, queued: PendingWebhook, decision: Decision, commit: "asyncio.Future[bool]") -> None:
         self._forget(queued.seq)
         if commit.cancelled():
             return

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from whereby_trigger.callables import UserFunction, is_async, name_of, takes_argument
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import RegistrationError
-from whereby_trigger.functions import UserFunction, is_async, name_of, takes_argument
 from whereby_trigger.webhook import WEBHOOK_TYPES, RoomWebhook
 
 TRIGGER_EVENT_SUCCESS: Final = "trigger_event_success"

@@ -1,14 +1,53 @@
-"""The predicates: one for each webhook type, registered by dict or by decorator."""
+"""The predicates: one for each webhook type, asked up to three times; only a bool counts as an answer."""
 
+import asyncio
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from whereby_trigger.callables import UserFunction, is_async, name_of, place_of, takes_argument
+from whereby_trigger.decide.user_code import LeftBehind, TookTooLong, UserCode
 from whereby_trigger.errors import RegistrationError
-from whereby_trigger.functions import UserFunction, is_async, name_of, place_of, takes_argument
-from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES
+from whereby_trigger.shortage import shortage_now
+from whereby_trigger.text import storable_text
+from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES, Webhook, is_human
+
+MAX_LENGTH = 500
+LOOP_MISSING = ("no running event loop", "no current event loop")
+
+
+def brief_error(error: BaseException) -> str:
+    """Say what happened without the exception's own text, which may hold a person's name."""
+    if isinstance(error, TookTooLong):
+        return str(error)
+    if isinstance(error, asyncio.CancelledError):
+        return "was cancelled"
+    if isinstance(error, RuntimeError) and any(hint in _text(error) for hint in LOOP_MISSING):
+        return "needs the event loop: make it `async def`, sync code runs in a thread"
+    return f"raised {type(error).__name__}"
+
+
+def full_error(error: BaseException) -> str:
+    """Say in full, for the store alone, what was raised and where."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    where = " (at {}:{})".format(*frames[-1]) if frames else ""
+    return f"{type(error).__name__}{where}: {_text(error)}"
+
+
+def storable_error(text: str) -> str:
+    """Make a text fit for every store: no lone surrogate, no NUL, of bounded length."""
+    brief = text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
+    return storable_text(brief)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as raised:
+        return f"its text cannot be had, {type(raised).__name__}"
 
 
 class Predicate(Struct, frozen=True):
@@ -75,3 +114,67 @@ def did_you_mean(word: object, words: Iterable[str]) -> str:
     candidates = list(words)
     near = difflib.get_close_matches(str(word), candidates, 1, 0.6)
     return f": did you mean {near[0]!r}?" if near else ": use one of " + ", ".join(candidates)
+
+
+BACKOFF: Final = (0.5, 2.0)
+"""Seconds before a predicate that raised is asked the second and the third time."""
+
+ATTEMPTS: Final = len(BACKOFF) + 1
+
+
+class Verdict(Struct, frozen=True):
+    """Hold a predicate's answer: True or False, or None where it failed; the reason; how often it was asked.
+
+    `error` is what it raised, in full; the reason holds nothing of it but its type. `short` says what the process had
+    run out of, if that is why it failed: then the answer may be another as soon as there is some again.
+    """
+
+    answer: bool | None
+    reason: str
+    asked: int
+    error: str | None = None
+    short: str | None = None
+
+
+async def ask(
+    predicate: Predicate,
+    webhook: Webhook,
+    user_code: UserCode,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Verdict:
+    """Ask a predicate about a webhook, again after a backoff where it raises or is too slow.
+
+    A sync predicate over the limit is not asked again: its thread cannot be stopped, only left behind.
+    """
+    arguments = predicate.arguments(webhook)
+    asked = 0
+    while True:
+        asked += 1
+        outcome = await user_code.ask(predicate.function, arguments, predicate.is_async)
+        if outcome.error is None:
+            return _judge(predicate, webhook, outcome.value, asked)
+        if (short := shortage_now(outcome.error)) is not None:
+            return structs.replace(_failed(predicate, outcome.error, asked), short=short)
+        if isinstance(outcome.error, LeftBehind) or asked == ATTEMPTS:
+            return _failed(predicate, outcome.error, asked)
+        await pause(BACKOFF[asked - 1])
+
+
+def _failed(predicate: Predicate, error: BaseException, asked: int) -> Verdict:
+    times = "once" if asked == 1 else f"{asked} times"
+    reason = f"predicate {predicate.name} {brief_error(error)}, {times}"
+    return Verdict(None, reason, asked, f"predicate {predicate.name}: {full_error(error)}")
+
+
+def _judge(predicate: Predicate, webhook: Webhook, answer: object, asked: int) -> Verdict:
+    if answer is True:
+        return Verdict(True, f"predicate {predicate.name} returned True", asked)
+    if answer is False:
+        reason = f"predicate {predicate.name} returned False"
+        return Verdict(False, reason if is_human(webhook) else f"{reason} (a bot's own event: is_human)", asked)
+    hint = ": is a `return` missing?" if answer is None else ", not True or False"
+    return Verdict(None, f"predicate {predicate.name} returned {_brief(answer)}{hint}", asked)
+
+
+def _brief(answer: object) -> str:
+    return "None" if answer is None else f"a value of type {type(answer).__name__}"

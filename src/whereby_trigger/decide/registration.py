@@ -1,35 +1,10 @@
-"""How a user's functions are registered: `when` for predicates, `on` and `once` for listeners."""
+"""How a user's functions are registered and typed: `when` for predicates, `on` and `once` for listeners."""
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, overload
 
 from whereby_trigger.decide.emitter import Emitter, TriggerSuccess
 from whereby_trigger.decide.predicates import Predicates
-from whereby_trigger.decide.signatures import (
-    AnyListener,
-    AnyPredicate,
-    AssistantRequestedListener,
-    AssistantRequestedPredicate,
-    JoinedListener,
-    JoinedPredicate,
-    KnockCancelledListener,
-    KnockCancelledPredicate,
-    KnockedListener,
-    KnockedPredicate,
-    LeftListener,
-    LeftPredicate,
-    RecordingFinishedListener,
-    RoomType,
-    SessionEndedListener,
-    SessionEndedPredicate,
-    SessionStartedListener,
-    SessionStartedPredicate,
-    SuccessListener,
-    TranscriptionFailedListener,
-    TranscriptionFinishedListener,
-    TranscriptionStartedListener,
-    WithDefault,
-)
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.webhook import (
     AssistantRequested,
@@ -44,6 +19,72 @@ from whereby_trigger.webhook import (
     TranscriptionFinished,
     TranscriptionStarted,
 )
+
+P = TypeVar("P")
+Returned = TypeVar("Returned", covariant=True)
+
+Answer = bool | Awaitable[bool]
+TypedPredicate = Callable[[P], Answer] | Callable[[], Answer]
+TypedListener = Callable[[P], object] | Callable[[], object]
+
+
+class WithDefault(Protocol[Returned]):
+    """Take a lambda that binds a name of its surroundings, `lambda payload, name=name: …`, as loops need it.
+
+    mypy does not take a lambda with a default for a function of one argument, though any other function it does.
+    """
+
+    def __call__(self, payload: object, bound: Any = ..., /) -> Returned: ...
+
+
+RoomType = Literal[
+    "room.client.joined",
+    "room.client.left",
+    "room.client.knocked",
+    "room.client.knockCancelled",
+    "room.session.started",
+    "room.session.ended",
+    "assistant.requested",
+]
+
+WebhookTriggers = TypedDict(
+    "WebhookTriggers",
+    {
+        "room.client.joined": TypedPredicate[RoomClientJoined],
+        "room.client.left": TypedPredicate[RoomClientLeft],
+        "room.client.knocked": TypedPredicate[RoomClientKnocked],
+        "room.client.knockCancelled": TypedPredicate[RoomClientKnockCancelled],
+        "room.session.started": TypedPredicate[RoomSessionStarted],
+        "room.session.ended": TypedPredicate[RoomSessionEnded],
+        "assistant.requested": TypedPredicate[AssistantRequested],
+    },
+    total=False,
+)
+"""Predicates by webhook type. Source: Whereby's Assistant SDK reference, WherebyWebhookTriggers."""
+
+JoinedPredicate = TypeVar("JoinedPredicate", bound=TypedPredicate[RoomClientJoined])
+LeftPredicate = TypeVar("LeftPredicate", bound=TypedPredicate[RoomClientLeft])
+KnockedPredicate = TypeVar("KnockedPredicate", bound=TypedPredicate[RoomClientKnocked])
+KnockCancelledPredicate = TypeVar("KnockCancelledPredicate", bound=TypedPredicate[RoomClientKnockCancelled])
+SessionStartedPredicate = TypeVar("SessionStartedPredicate", bound=TypedPredicate[RoomSessionStarted])
+SessionEndedPredicate = TypeVar("SessionEndedPredicate", bound=TypedPredicate[RoomSessionEnded])
+AssistantRequestedPredicate = TypeVar("AssistantRequestedPredicate", bound=TypedPredicate[AssistantRequested])
+AnyPredicate = TypeVar("AnyPredicate", bound=Callable[..., Answer])
+
+SuccessListener = TypeVar("SuccessListener", bound=TypedListener[TriggerSuccess])
+JoinedListener = TypeVar("JoinedListener", bound=TypedListener[RoomClientJoined])
+LeftListener = TypeVar("LeftListener", bound=TypedListener[RoomClientLeft])
+KnockedListener = TypeVar("KnockedListener", bound=TypedListener[RoomClientKnocked])
+KnockCancelledListener = TypeVar("KnockCancelledListener", bound=TypedListener[RoomClientKnockCancelled])
+SessionStartedListener = TypeVar("SessionStartedListener", bound=TypedListener[RoomSessionStarted])
+SessionEndedListener = TypeVar("SessionEndedListener", bound=TypedListener[RoomSessionEnded])
+TranscriptionStartedListener = TypeVar("TranscriptionStartedListener", bound=TypedListener[TranscriptionStarted])
+TranscriptionFinishedListener = TypeVar("TranscriptionFinishedListener", bound=TypedListener[TranscriptionFinished])
+TranscriptionFailedListener = TypeVar("TranscriptionFailedListener", bound=TypedListener[TranscriptionFailed])
+RecordingFinishedListener = TypeVar("RecordingFinishedListener", bound=TypedListener[RecordingFinished])
+AssistantRequestedListener = TypeVar("AssistantRequestedListener", bound=TypedListener[AssistantRequested])
+AnyListener = TypeVar("AnyListener", bound=Callable[..., Any])
+
 
 Result = TypeVar("Result")
 

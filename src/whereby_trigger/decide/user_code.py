@@ -1,13 +1,278 @@
-"""How user code is called: sync code in its thread, async code on the loop, and no exception of either gets further."""
+"""How user code is called: sync code in a thread, async code on the loop; no exception of either gets further."""
 
 import asyncio
+import contextlib
 import copy
 import inspect
+import logging
+import threading
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
-from whereby_trigger.decide.user_thread import Outcome, TookTooLong, UserThread
-from whereby_trigger.functions import UserFunction
+from msgspec import Struct
+
+from whereby_trigger.callables import UserFunction, name_of, place_of
+from whereby_trigger.shortage import shortage_of
+
+logger = logging.getLogger("whereby_trigger.decide")
+
+MAX_HUNG: Final = 16
+"""Threads that are left to calls that hang, at most. Beyond that the calls behind them wait for one to return."""
+
+RETRY: Final = 0.5
+"""Seconds after which a thread is tried for again while there is none for the calls that wait."""
+
+
+class CallResult(Struct, frozen=True):
+    """Hold what a call of user code came to."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+class TookTooLong(Exception):
+    """A call of user code passed its time limit."""
+
+
+class LeftBehind(TookTooLong):
+    """A call of sync user code passed its time limit; its thread was left to it and replaced."""
+
+
+class Call:
+    """Hold one call on its way through the thread. `started` is when it began, by the loop's clock."""
+
+    __slots__ = ("arguments", "function", "future", "started")
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], future: "asyncio.Future[CallResult]"
+    ) -> None:
+        self.function, self.arguments, self.future = function, arguments, future
+        self.started = 0.0
+
+
+class UserThread:
+    """Run calls one after the other in a thread; calls and outcomes cross over in batches.
+
+    Without a thread they wait: while none can be started, and while MAX_HUNG are left to calls that hang.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._queue = _Queue()
+        self._worker: _Worker | None = None
+        self._hung: list[_Worker] = []
+        self._why = ""
+        self._check: asyncio.TimerHandle | None = None
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[CallResult]":
+        """Call a function in the thread; its future holds the value or whatever was raised, SystemExit included.
+
+        A call that takes longer than the limit gives LeftBehind, and the calls behind it go on in a new thread.
+        """
+        return self._put(function, arguments, next=False)
+
+    def run_next(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[CallResult]":
+        """Do the same, before all the calls that wait."""
+        return self._put(function, arguments, next=True)
+
+    @property
+    def short(self) -> str:
+        """Why calls wait, or the next one would; "" if there is a thread for them."""
+        if self._worker is not None or not (self._queue.calls or self._is_full()):
+            return ""
+        return self._why
+
+    def _put(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], *, next: bool
+    ) -> "asyncio.Future[CallResult]":
+        loop = asyncio.get_running_loop()
+        call = Call(function, arguments, loop.create_future())
+        self._queue.put(call, next=next)
+        if self._worker is not None:
+            self._worker.wake()
+        elif not self._why:
+            self._start(loop)
+        if self._check is None:
+            self._check = loop.call_later(self._limit if self._worker is not None else RETRY, self._look, loop)
+        return call.future
+
+    def close(self) -> None:
+        """Drop the calls that have not begun, and leave the thread to the one that runs."""
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        for call in self._queue.clear():
+            call.future.cancel()
+        if self._worker is not None:
+            self._worker.leave()
+            self._worker = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._check = None
+        worker, now = self._worker, loop.time()
+        call = None if worker is None else worker.current
+        # Left too late, a call has been followed by another by now, which is looked for the next time.
+        if worker is not None and call is not None and now >= call.started + self._limit and worker.leave(call):
+            self._leave(worker, call)
+        if self._worker is None and self._queue.calls:
+            self._start(loop)
+        if self._worker is None:
+            self._check = loop.call_later(RETRY, self._look, loop) if self._queue.calls else None
+        elif self._worker.busy:
+            call = self._worker.current
+            due = (now if call is None else call.started) + self._limit
+            self._check = loop.call_later(max(0.001, due - now), self._look, loop)
+
+    def _leave(self, worker: "_Worker", call: Call) -> None:
+        self._worker = None
+        self._hung = [each for each in self._hung if each.runs]
+        self._hung.append(worker)
+        logger.warning(
+            "%s has run for longer than %g s: it cannot be stopped, and its thread is left to it (%d of at most %d)",
+            _described(call.function),
+            self._limit,
+            len(self._hung),
+            MAX_HUNG,
+        )
+        if self._is_full():
+            self._wait(f"{MAX_HUNG} calls hang: {self._hanging()}")
+        if not call.future.done():
+            call.future.set_result(CallResult(error=LeftBehind(f"took longer than {self._limit:g} s")))
+
+    def _is_full(self) -> bool:
+        return sum(each.runs for each in self._hung) >= MAX_HUNG
+
+    def _hanging(self) -> str:
+        counts = Counter(_described(call.function) for each in self._hung if (call := each.current) is not None)
+        return ", ".join(f"{name} ({count} times)" for name, count in sorted(counts.items()))
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._is_full():
+            return
+        try:
+            self._worker = _Worker(loop, self._queue)
+        except (RuntimeError, MemoryError) as error:
+            if (short := shortage_of(error)) is None:
+                raise
+            self._wait(f"out of {short}")
+            return
+        if self._why:
+            self._why = ""
+            logger.warning("sync predicates and listeners are called again")
+
+    def _wait(self, why: str) -> None:
+        if why != self._why:
+            self._why = why
+            logger.error("sync predicates and listeners wait, and decisions with them: %s", why)
+
+
+class _Queue:
+    """Hold the calls that wait, for the loop that puts them and the thread that takes them."""
+
+    def __init__(self) -> None:
+        self.calls: deque[Call] = deque()
+        self.turn = threading.Lock()
+
+    def put(self, call: Call, *, next: bool) -> None:
+        with self.turn:
+            if next:
+                self.calls.appendleft(call)
+            else:
+                self.calls.append(call)
+
+    def clear(self) -> list[Call]:
+        with self.turn:
+            calls = list(self.calls)
+            self.calls.clear()
+        return calls
+
+
+class _Worker:
+    """Run the calls of a queue in a thread of its own, until it is left; raises RuntimeError if it cannot start."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: _Queue) -> None:
+        self.loop = loop
+        self.current: Call | None = None
+        self._queue = queue
+        self._left = False
+        self._wake = threading.Event()
+        self._done: deque[tuple[Call, CallResult]] = deque()
+        self._announced = False
+        self._thread = threading.Thread(target=self._run, name="whereby-trigger-user-code", daemon=True)
+        self._thread.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread.is_alive()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs or waits."""
+        with self._queue.turn:
+            return self.current is not None or bool(self._queue.calls)
+
+    def wake(self) -> None:
+        """Have it look for calls."""
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def leave(self, call: Call | None = None) -> bool:
+        """Leave the thread to the call that it runs.
+
+        Given a call, False if the thread has gone on to another meanwhile: that one must not run unwatched.
+        """
+        with self._queue.turn:
+            if call is not None and self.current is not call:
+                return False
+            self._left = True
+        self._wake.set()
+        return True
+
+    def _run(self) -> None:
+        while not self._left:
+            while (call := self._next()) is not None:
+                self._call(call)
+            self._wake.wait()
+            self._wake.clear()
+
+    def _next(self) -> Call | None:
+        calls = self._queue.calls
+        with self._queue.turn:
+            if self._left:
+                return None
+            while calls and calls[0].future.cancelled():
+                calls.popleft()
+            self.current = calls.popleft() if calls else None
+            if self.current is not None:
+                self.current.started = self.loop.time()
+            return self.current
+
+    def _call(self, call: Call) -> None:
+        try:
+            outcome = CallResult(call.function(*call.arguments))
+        except BaseException as error:
+            outcome = CallResult(error=error)
+        self._done.append((call, outcome))
+        if not self._announced:
+            self._announced = True
+            # A call that was left behind may outlive the loop that it was for.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        self._announced = False
+        while self._done:
+            call, outcome = self._done.popleft()
+            if not call.future.done():
+                call.future.set_result(outcome)
+
+
+def _described(function: Callable[..., Any]) -> str:
+    name, place = name_of(function), place_of(function)
+    return name if place in name else f"{name} at {place}"
+
 
 WIND_DOWN = 1.0
 """Seconds that async code which was cancelled is waited for, in case it ignores that."""
@@ -32,7 +297,7 @@ class UserCode:
         twin._run_sync = self._thread.run_next
         return twin
 
-    def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Awaitable[Outcome]:
+    def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Awaitable[CallResult]:
         """Call a function within the time limit, and await what it returns where that can be awaited."""
         return self._within_limit(function, arguments) if is_async else self._ask_sync(function, arguments)
 
@@ -80,7 +345,7 @@ class UserCode:
         self._closed = True
         self._thread.close()
 
-    async def _ask_sync(self, function: UserFunction, arguments: Arguments) -> Outcome:
+    async def _ask_sync(self, function: UserFunction, arguments: Arguments) -> CallResult:
         outcome = await self._run_sync(function, *arguments)
         if _is_awaitable(outcome.value):
             return await self._within_limit(_itself, (outcome.value,))
@@ -101,15 +366,15 @@ class UserCode:
         # A decision may say that the listener was called only once its first step has been taken.
         await self._first_step(self._loop.create_task(_told(function, arguments, failed)))
 
-    async def _within_limit(self, function: UserFunction, arguments: Arguments) -> Outcome:
-        task = self._loop.create_task(_outcome(function, arguments))
+    async def _within_limit(self, function: UserFunction, arguments: Arguments) -> CallResult:
+        task = self._loop.create_task(_result_of(function, arguments))
         try:
             await self._first_step(task)
             if task.done() or await _ended(task, self._limit):
                 return task.result()
             task.cancel()
             await _ended(task, WIND_DOWN)
-            return Outcome(error=TookTooLong(f"took longer than {self._limit:g} s"))
+            return CallResult(error=TookTooLong(f"took longer than {self._limit:g} s"))
         finally:
             task.cancel()
 
@@ -129,17 +394,17 @@ async def _ended(task: asyncio.Task[Any], within: float) -> bool:
 
 
 async def _told(function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]) -> None:
-    outcome = await _outcome(function, arguments)
+    outcome = await _result_of(function, arguments)
     if outcome.error is not None:
         failed(outcome.error)
 
 
-async def _outcome(function: UserFunction, arguments: Arguments) -> Outcome:
+async def _result_of(function: UserFunction, arguments: Arguments) -> CallResult:
     # SystemExit that leaves a task ends the loop, and with it the process.
     try:
-        return Outcome(await function(*arguments))
+        return CallResult(await function(*arguments))
     except BaseException as error:
-        return Outcome(error=error)
+        return CallResult(error=error)
 
 
 def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
-from whereby_trigger.receive.loopback import why_not_local
+from whereby_trigger.receive.exposure import why_not_local
 from whereby_trigger.store import Arrival, State, session_change
 from whereby_trigger.webhook import (
-    Room,
+    RoomIdentity,
     Webhook,
     decode,
     identify,
@@ -36,7 +36,7 @@ class Accepted(Struct, frozen=True):
 
     arrival: Arrival
     webhook: Webhook | None
-    room: Room | None
+    room: RoomIdentity | None
 
 
 class Rejected(Struct, frozen=True):

@@ -13,9 +13,9 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from whereby_trigger.receive.asgi import OWS, Endpoint, declared_length
 from whereby_trigger.receive.crowd import Crowd
-from whereby_trigger.receive.edge import OWS, Edge, declared_length
-from whereby_trigger.receive.exchange import LARGEST, Exchange
+from whereby_trigger.receive.fast_path import LARGEST, FastDelivery
 
 MAX_HEADERS = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
@@ -72,8 +72,8 @@ class Protocol(HttpToolsProtocol):
         "_body_left",
         "_complete",
         "_crowd",
-        "_edge",
-        "_exchange",
+        "_endpoint",
+        "_fast",
         "_header_bytes",
         "_idle_bytes",
         "_in_head",
@@ -93,8 +93,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **keywords)
         self.awaited_since: float | None = None
         self.idle_since: float | None = None
-        self._edge = self.app if isinstance(self.app, Edge) else None
-        self._exchange: Exchange | None = None
+        self._endpoint = self.app if isinstance(self.app, Endpoint) else None
+        self._fast: FastDelivery | None = None
         self._crowd = self.server_state if isinstance(self.server_state, Crowd) else Crowd()
         self._header_bytes = 0
         self._idle_bytes = 0
@@ -121,10 +121,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._take_ahead()
-        if self._exchange is not None:
-            self._exchange.hang_up()
+        if self._fast is not None:
+            self._fast.hang_up()
             # They hold each other, and many connections that end together would wait in memory for a collection.
-            self._exchange = self.cycle = None  # type: ignore[assignment]
+            self._fast = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         if self._ahead or self._must_wait:
@@ -272,9 +272,9 @@ class Protocol(HttpToolsProtocol):
             return
         length = declared_length(self.headers)
         self._body_left = length or 0
-        self._exchange = self._plain_delivery(length)
-        if self._exchange is not None:
-            self.cycle = self._exchange  # type: ignore[assignment]
+        self._fast = self._plain_delivery(length)
+        if self._fast is not None:
+            self.cycle = self._fast  # type: ignore[assignment]
             return
         # What ASGI is told of a request is made up for those alone that go that way.
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -285,8 +285,8 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._progress = True
         self._body_left = max(0, self._body_left - len(body))
-        if self._exchange is not None:
-            self._exchange.gather(body)
+        if self._fast is not None:
+            self._fast.gather(body)
         else:
             super().on_body(body)
 
@@ -296,18 +296,28 @@ class Protocol(HttpToolsProtocol):
             return
         self._complete = True
         self.awaited_since = None
-        if self._exchange is not None:
-            self._exchange.complete()
+        if self._fast is not None:
+            self._fast.complete()
         else:
             super().on_message_complete()
 
-    def _plain_delivery(self, length: int | None) -> Exchange | None:
-        edge, parser = self._edge, self.parser
-        if edge is None or self.url != edge.url or self._method != b"POST" or parser.get_http_version() != "1.1":
+    def _plain_delivery(self, length: int | None) -> FastDelivery | None:
+        endpoint, parser = self._endpoint, self.parser
+        if (
+            endpoint is None
+            or self.url != endpoint.url
+            or self._method != b"POST"
+            or parser.get_http_version() != "1.1"
+        ):
             return None
-        if length is None or length > min(LARGEST, edge.max_body) or self.expect_100_continue or edge.waiting.full:
+        if (
+            length is None
+            or length > min(LARGEST, endpoint.max_body)
+            or self.expect_100_continue
+            or endpoint.in_flight.full
+        ):
             return None
-        return Exchange(edge, self.headers, length, self.transport, parser.should_keep_alive(), self._answered)
+        return FastDelivery(endpoint, self.headers, length, self.transport, parser.should_keep_alive(), self._answered)
 
     def _answered(self, let_in: bool) -> None:
         self._let_in = self._let_in or let_in
@@ -346,7 +356,7 @@ class Protocol(HttpToolsProtocol):
     @property
     def is_served(self) -> bool:
         """Whether a delivery of this connection is with the store."""
-        return self._complete and self._exchange is not None and not self._exchange.response_complete
+        return self._complete and self._fast is not None and not self._fast.response_complete
 
     @property
     def usefulness(self) -> tuple[bool, float]:

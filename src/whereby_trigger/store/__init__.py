@@ -1,16 +1,19 @@
 """Where webhooks and decisions live: the protocol that every store speaks, and its values."""
 
-from whereby_trigger.store.protocol import Store
-from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.rooms import (
-    Heard,
+from whereby_trigger.store.protocol import RoomStore, Store, every_room
+from whereby_trigger.store.records import (
+    Added,
+    Arrival,
+    Decision,
+    Pending,
+    Query,
+    Record,
     Room,
     RoomClaim,
     RoomMove,
     RoomRequest,
-    RoomStore,
     SessionChange,
-    every_room,
+    WebhooksAfter,
     session_change,
     session_of,
 )
@@ -23,7 +26,6 @@ __all__ = [
     "Added",
     "Arrival",
     "Decision",
-    "Heard",
     "Pending",
     "Query",
     "Record",
@@ -36,6 +38,7 @@ __all__ = [
     "SessionChange",
     "State",
     "Store",
+    "WebhooksAfter",
     "every_room",
     "session_change",
     "session_of",

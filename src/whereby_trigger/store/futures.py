@@ -19,7 +19,7 @@ def refused(why: str) -> "asyncio.Future[Any]":
     return future
 
 
-def let_pass(written: "asyncio.Future[Any]") -> None:
+def ignore_result(written: "asyncio.Future[Any]") -> None:
     """Take note of an outcome that nobody waits for: asyncio would log a failure, with what it holds."""
     if not written.cancelled():
         written.exception()

@@ -1,11 +1,72 @@
 """What every store does: the verbs that the stages speak, and what each promises."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 
-from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.rooms import RoomStore
+from whereby_trigger.store.records import (
+    NEWEST,
+    PAGE,
+    Added,
+    Arrival,
+    Decision,
+    Pending,
+    Query,
+    Record,
+    Room,
+    RoomClaim,
+    RoomMove,
+    RoomRequest,
+    WebhooksAfter,
+)
+from whereby_trigger.store.states import RoomState
+
+
+class RoomStore(Protocol):
+    """Keep one open entry for each room, and the lease by which replicas own theirs."""
+
+    def renew(self, ttl: float) -> Awaitable[bool]:
+        """Extend this replica's lease to `ttl` seconds from now; False where it has run out or is gone."""
+        ...
+
+    async def rejoin(self, ttl: float) -> None:
+        """Give up this replica's id, with all that it owns, and take a new one."""
+        ...
+
+    def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
+        """Let a room wait for an assistant, unless it has an open entry; one that is ending gets a successor."""
+        ...
+
+    def take(self, slots: int, max_age: float = math.inf) -> Awaitable[list[Room]]:
+        """Make at most `slots` waiting rooms this replica's, in order, as `starting`; none where its lease is gone.
+
+        One that has waited for longer than `max_age` seconds is left, for `claim` to end.
+        Beyond `slots` it gives those that an earlier call took before it raised StoreUnavailable.
+        """
+        ...
+
+    def move(self, move: RoomMove) -> Awaitable[bool]:
+        """Change a room of this replica; False where it is not this replica's, or not in a state before that one."""
+        ...
+
+    def stop(self, key: str, reason: str) -> Awaitable[RoomState | None]:
+        """Ask a room's assistant to end; return the state it was in, None where the room has no open entry."""
+        ...
+
+    def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
+        """Read rooms with an id below `below`, newest first: every one, or at most `limit`.
+
+        Of very many, all at once take seconds in which nothing else is done: `every_room` reads them page by page.
+        """
+        ...
+
+    def stopping(self) -> Awaitable[list[Room]]:
+        """Read this replica's rooms whose assistants are asked to end."""
+        ...
+
+    def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
+        """Read the webhooks of some rooms with a number above `after`, or the first of them."""
+        ...
 
 
 class Store(RoomStore, Protocol):
@@ -40,7 +101,7 @@ class Store(RoomStore, Protocol):
         """
         ...
 
-    async def peek(self) -> None:
+    async def open_readonly(self) -> None:
         """Open the store to read it only: nothing is created, migrated or taken over.
 
         Raises StoreError where there is no store, or it is not at this program's schema.
@@ -69,18 +130,18 @@ class Store(RoomStore, Protocol):
         """
         ...
 
-    def blame(self, seq: int) -> Awaitable[int]:
+    def begin_attempt(self, seq: int) -> Awaitable[int]:
         """Count one more attempt at a pending webhook before user code sees it; return the count.
 
         What ends the process is found out by this: a webhook that was in user code each time is not asked about again.
         """
         ...
 
-    def note(self, id: str, error: str) -> None:
+    def append_error(self, id: str, error: str) -> None:
         """Add to a decision, without waiting for it, a listener's error that came after it."""
         ...
 
-    def claim(self, max_age: float = math.inf) -> Awaitable[int]:
+    def take_over(self, max_age: float = math.inf) -> Awaitable[int]:
         """Take over pending webhooks whose replica is dead or that have none, and rooms; return how many.
 
         Of very many, some thousands at a time, so that the first are decided while others wait for the next call.
@@ -113,3 +174,12 @@ class Store(RoomStore, Protocol):
     def ping(self, now: float) -> Awaitable[None]:
         """Write something small, to tell whether the store takes writes."""
         ...
+
+
+async def every_room(store: RoomStore) -> AsyncGenerator[Room, None]:
+    """Read every room, newest first, a page at a time; one that asks meanwhile may be left out."""
+    below = NEWEST
+    while page := await store.rooms(limit=PAGE, below=below):
+        for room in page:
+            yield room
+        below = page[-1].id

@@ -9,18 +9,18 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from whereby_trigger.decide import Queued
+from whereby_trigger.decide import PendingWebhook
 from whereby_trigger.errors import DecodeError, DeliveryError
-from whereby_trigger.receive import Edge
-from whereby_trigger.running import Running
+from whereby_trigger.receive import Endpoint
+from whereby_trigger.replica import Replica
 from whereby_trigger.store import Decision, Query, Record, Store
-from whereby_trigger.webhook import Room, RoomWebhook, Webhook, WebhookBase, decode, identify, sign
+from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, WebhookBase, decode, identify, sign
 
 SECRET = "a secret for tests"  # noqa: S105
 LEAVE_WITHIN = 1.0
 """Seconds that an assistant has to leave by itself at the end of a test."""
 
-Opened = tuple[Running, Edge, Store]
+Opened = tuple[Replica, Endpoint, Store]
 
 
 class AssistantStart(Struct, frozen=True):
@@ -52,7 +52,7 @@ class TestingTrigger:
     async def __aenter__(self) -> "TestingTrigger":
         store = f"sqlite:///{self._folder.name}/test.db"
         overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
-        self._running, self._edge, self._store = self._wire(overrides)
+        self._running, self._endpoint, self._store = self._wire(overrides)
         self._running.observe(self._note)
         self._running.observe_claims(self._note_claim)
         try:
@@ -103,7 +103,7 @@ class TestingTrigger:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self._edge(scope, receive, send)
+        await self._endpoint(scope, receive, send)
         return int(sent[0]["status"])
 
     async def stored(self) -> list[Record]:
@@ -117,11 +117,11 @@ class TestingTrigger:
     def _decision(self, id: str) -> "asyncio.Future[Decision]":
         return self._decided.setdefault(id, asyncio.get_running_loop().create_future())
 
-    def _note(self, queued: Queued, decision: Decision) -> None:
+    def _note(self, queued: PendingWebhook, decision: Decision) -> None:
         decided = self._decision(decision.id)
         if not decided.done():
             decided.set_result(decision)
 
-    def _note_claim(self, room: Room, webhook: Webhook) -> None:
+    def _note_claim(self, room: RoomIdentity, webhook: Webhook) -> None:
         # Predicates are registered for webhooks that name a room, and for no others.
         self.assistants.append(AssistantStart(room.url, cast(RoomWebhook, webhook)))

@@ -13,7 +13,7 @@ from whereby_trigger.webhook.data import (
     WebhookData,
 )
 from whereby_trigger.webhook.decode import decode, identify, replace_lone_surrogates
-from whereby_trigger.webhook.room import Room, room_from_url, room_of, room_path, why_no_room
+from whereby_trigger.webhook.room import RoomIdentity, room_from_url, room_of, room_path, why_no_room
 from whereby_trigger.webhook.signature import SIGNATURE_HEADER, sign, verify
 from whereby_trigger.webhook.types import (
     ROOM_TYPES,
@@ -52,12 +52,12 @@ __all__ = [
     "RecordingData",
     "RecordingFinished",
     "RoleName",
-    "Room",
     "RoomClientJoined",
     "RoomClientKnockCancelled",
     "RoomClientKnocked",
     "RoomClientLeft",
     "RoomData",
+    "RoomIdentity",
     "RoomSessionEnded",
     "RoomSessionStarted",
     "RoomWebhook",

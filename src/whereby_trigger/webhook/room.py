@@ -20,7 +20,7 @@ _NOT_FOR_URLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _EXAMPLE = "https://your-subdomain.whereby.com/your-room"
 
 
-class Room(Struct, frozen=True, kw_only=True):
+class RoomIdentity(Struct, frozen=True, kw_only=True):
     """A room of Whereby's.
 
     `key` is the lower-cased host and the path: one room, one key. `name` has exactly one leading slash and no
@@ -33,13 +33,13 @@ class Room(Struct, frozen=True, kw_only=True):
     subdomain: str
 
 
-def room_of(webhook: Webhook, subdomain: str | None = None) -> Room | None:
+def room_of(webhook: Webhook, subdomain: str | None = None) -> RoomIdentity | None:
     """Give the room a webhook names, or None where it names no valid one.
 
     `subdomain` is the setting of that name, used only where the webhook carries none.
     """
     room = _resolve(webhook, subdomain)
-    return room if isinstance(room, Room) else None
+    return room if isinstance(room, RoomIdentity) else None
 
 
 def why_no_room(webhook: Webhook, subdomain: str | None = None) -> str:
@@ -48,7 +48,7 @@ def why_no_room(webhook: Webhook, subdomain: str | None = None) -> str:
     return reason if isinstance(reason, str) else ""
 
 
-def room_from_url(url: str) -> Room:
+def room_from_url(url: str) -> RoomIdentity:
     """Read a room's URL as a person pastes it; query and fragment, such as a room key, are dropped.
 
     Raises `ConfigError` where it is not the URL of a Whereby room.
@@ -72,7 +72,7 @@ def room_path(room_name: str) -> str:
     return "/" + quote(_decoded(room_name).strip("/"))
 
 
-def _resolve(webhook: Webhook, subdomain: str | None) -> Room | str:
+def _resolve(webhook: Webhook, subdomain: str | None) -> RoomIdentity | str:
     data = webhook.data
     if not isinstance(data, RoomData):
         return f"a {webhook.type} webhook names no room"
@@ -84,7 +84,7 @@ def _resolve(webhook: Webhook, subdomain: str | None) -> Room | str:
 
 
 @lru_cache(maxsize=1024)
-def _room_named(subdomain: str, room_name: str, which_subdomain: str) -> Room | str:
+def _room_named(subdomain: str, room_name: str, which_subdomain: str) -> RoomIdentity | str:
     """Give the room of a webhook; there are many webhooks to a room."""
     return _room(subdomain, _decoded(room_name), which_subdomain, "the webhook")
 
@@ -97,7 +97,7 @@ def _decoded(room_name: str) -> str:
         return room_name
 
 
-def _room(subdomain: str, room_name: str, which_subdomain: str, name_source: str) -> Room | str:
+def _room(subdomain: str, room_name: str, which_subdomain: str, name_source: str) -> RoomIdentity | str:
     if not _LABEL.fullmatch(subdomain):
         return f"{which_subdomain} is not a host label"
     path = room_name.strip("/")
@@ -110,4 +110,6 @@ def _room(subdomain: str, room_name: str, which_subdomain: str, name_source: str
         return "a part of the room name is nothing but dots"
     host = subdomain.lower() + _DOMAIN
     encoded = "/" + quote(path)
-    return Room(key=host + encoded, url=f"https://{host}{encoded}", name="/" + path, subdomain=subdomain.lower())
+    return RoomIdentity(
+        key=host + encoded, url=f"https://{host}{encoded}", name="/" + path, subdomain=subdomain.lower()
+    )

@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 from whereby_trigger.assist.process import GuardedProcess
-from whereby_trigger.boot import boot_time
+from whereby_trigger.clock import boot_time
 
 
 def say(*words: Any) -> None:

@@ -12,7 +12,7 @@ from tests.support.arrivals import ROOM, arrival
 from tests.support.place import Place
 from tests.support.postgres_place import postgres_place
 from whereby_trigger.store import Store
-from whereby_trigger.store.postgres.hearing import SETTLES_IN
+from whereby_trigger.store.postgres.webhooks import SETTLES_IN
 
 pytestmark = pytest.mark.anyio
 
@@ -50,8 +50,8 @@ async def storing_late(place: Place) -> AsyncIterator[tuple[Any, int]]:
 
 
 async def heard(store: Store, after: int) -> tuple[list[int], int]:
-    found = await store.heard(after, HERE)
-    return [seq for _, seq, _ in found.webhooks], found.upto
+    found = await store.webhooks_after(after, HERE)
+    return [seq for _, seq, _ in found.webhooks], found.cursor
 
 
 async def test_a_lower_number_that_is_committed_after_a_higher_one_is_heard(place: Place, store: Store) -> None:
@@ -71,12 +71,12 @@ async def test_a_lower_number_that_is_committed_after_a_higher_one_is_heard(plac
 
 
 async def test_the_beginning_moves_on_step_by_step_and_never_back(place: Place, store: Store) -> None:
-    upto = 0
+    cursor = 0
     for number in range(4):
         added = await store.add(arrival(str(number)))
-        found, upto = await heard(store, upto)
+        found, cursor = await heard(store, cursor)
         assert found[-1] == added.seq
-        assert upto == max(0, added.seq - 2)
+        assert cursor == max(0, added.seq - 2)
         place.clock.jump(SETTLES_IN / 2 + 1)
 
 

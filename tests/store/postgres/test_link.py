@@ -7,8 +7,7 @@ import pytest
 
 from tests.support.postgres import Server, database_of
 from tests.support.until import eventually
-from whereby_trigger.store.postgres.address import address_of
-from whereby_trigger.store.postgres.link import Connection, Link
+from whereby_trigger.store.postgres.connection import Connection, ManagedConnection, address_of
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +23,7 @@ async def test_work_that_is_cut_off_is_nothing_for_asyncio_to_complain_of(
     async def is_asleep() -> bool:
         return await asyncio.to_thread(postgres.run, SLEEPING, database_of(url)) == "1"
 
-    link = Link(address_of(url), 60)
+    link = ManagedConnection(address_of(url), 60)
     working = asyncio.create_task(link.run(sleep))
     await eventually(is_asleep)
     working.cancel()

@@ -70,10 +70,10 @@ async def test_a_locked_webhook_holds_up_no_other_decision_and_keeps_its_own_unt
     added = {id: await store.add(arrival(id)) for id in ids}
     async with locked(url, "webhooks WHERE id = 'locked'") as holding:
         kept, *others = (asyncio.ensure_future(store.decide(decision(added[id].seq, id))) for id in ids)
-        store.note("locked", "what its listener raised later")
+        store.append_error("locked", "what its listener raised later")
         async with asyncio.timeout(SOON):
             assert await asyncio.gather(*others) == MANY * [True]
-            store.note("0", "what the listener of another raised")
+            store.append_error("0", "what the listener of another raised")
             await eventually(lambda: has_error(store, "0"))
         assert not kept.done()
         await holding.execute("COMMIT")
@@ -158,10 +158,10 @@ async def test_a_locked_row_of_a_dead_replica_holds_up_the_takeover_of_nothing_e
     postgres.run(DIE.format(heir=heir.replica), database_of(url))
     async with locked(url, f"rooms WHERE key = '{ROOM}'"), locked(url, "webhooks WHERE id = 'locked'"):
         async with asyncio.timeout(SOON):
-            assert await heir.claim() == 2
+            assert await heir.take_over() == 2
         assert [row.id for row in await heir.pending(0, 10)] == ["free"]
         assert [room.state for room in await heir.rooms()] == [RoomState.WAITING, RoomState.STARTING]
-    assert await heir.claim() == 2
+    assert await heir.take_over() == 2
     assert {room.state for room in await heir.rooms()} == {RoomState.WAITING}
 
 

@@ -14,8 +14,7 @@ from tests.support.rooms import ask, session
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store.postgres import rooms
-from whereby_trigger.store.postgres.address import address_of
-from whereby_trigger.store.postgres.link import Connection, Link, transaction
+from whereby_trigger.store.postgres.connection import Connection, ManagedConnection, address_of, transaction
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +34,7 @@ async def frozen_after(url: str, work: Callable[[Connection], Awaitable[Any]]) -
             held.set()
             await thaw.wait()
 
-    link = Link(address_of(url), 60.0)
+    link = ManagedConnection(address_of(url), 60.0)
     freezing = asyncio.ensure_future(link.run(freeze))
     await held.wait()
     try:

@@ -10,16 +10,16 @@ import pytest
 from tests.support.process import WITHIN, clean_environment
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.postgres.look_up import look_up
+from whereby_trigger.store.postgres.connection import look_up
 
 pytestmark = pytest.mark.anyio
 
 OPEN_WITHOUT_RESOLVER = """
 import asyncio, socket, sys, threading
 from whereby_trigger.cli import main
-from whereby_trigger.store.postgres import link
+from whereby_trigger.store.postgres import connection
 
-link.CONNECT_WITHIN = 0.1
+connection.CONNECT_WITHIN = 0.1
 socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
 sys.argv = ["whereby-trigger", "events", "list", "--store", "postgresql://db.example/x"]
 main()
@@ -42,7 +42,7 @@ async def test_a_name_that_cannot_be_one_is_said_to_be_none_at_once(host: str) -
     with pytest.raises(UnicodeError):
         await asyncio.wait_for(look_up((host,)), WITHIN)
     with pytest.raises(StoreError, match=r"cannot be found: .*; correct its URL"):
-        await PostgresStore(f"postgresql://{host}/x").peek()
+        await PostgresStore(f"postgresql://{host}/x").open_readonly()
 
 
 def test_a_resolver_that_does_not_answer_is_left_and_the_program_ends() -> None:

@@ -9,11 +9,11 @@ from tests.store.conftest import Replicas
 from tests.support.arrivals import arrival
 from tests.support.postgres import Server, database_of
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store.postgres import PostgresStore, migrate
+from whereby_trigger.store.postgres import PostgresStore, migrations
 
 pytestmark = pytest.mark.anyio
 
-NEXT = migrate.SCHEMA + 1
+NEXT = migrations.SCHEMA + 1
 EXPAND = "ALTER TABLE whereby_trigger.webhooks ADD COLUMN later text;"
 INDEX = "CREATE INDEX IF NOT EXISTS webhooks_type ON whereby_trigger.webhooks (type);"
 
@@ -21,9 +21,9 @@ INDEX = "CREATE INDEX IF NOT EXISTS webhooks_type ON whereby_trigger.webhooks (t
 @pytest.fixture
 def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this program be the next one, which has a migration more."""
-    known = migrate.scripts()
-    monkeypatch.setattr(migrate, "SCHEMA", NEXT)
-    monkeypatch.setattr(migrate, "scripts", lambda: known | {NEXT: EXPAND + INDEX})
+    known = migrations.scripts()
+    monkeypatch.setattr(migrations, "SCHEMA", NEXT)
+    monkeypatch.setattr(migrations, "scripts", lambda: known | {NEXT: EXPAND + INDEX})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.support.rooms import ask, take_one
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import State
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.postgres.migrate import SCHEMA
+from whereby_trigger.store.postgres.migrations import SCHEMA
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ async def test_a_replica_that_runs_keeps_working_through_the_migration(
     await take_one(store)
     assert (await record(store, "before")).state is State.FIRED
     assert (await record(store, "after")).state is State.FIRED
-    assert await store.claim() == 0
+    assert await store.take_over() == 0
     assert await store.renew(30)
     assert await store.prune(2e9) == 2
 
@@ -52,7 +52,7 @@ async def test_one_that_starts_later_is_admitted_and_migrates_nothing(
     assert await PostgresStore(url).migrate() == []
     await decided(await opened(url), "one")
     reading = PostgresStore(url)
-    await reading.peek()
+    await reading.open_readonly()
     assert (await record(reading, "one")).state is State.FIRED
     await reading.close()
 
@@ -63,6 +63,6 @@ async def test_one_that_is_not_admitted_is_refused_and_told_to_upgrade(
     await PostgresStore(url).migrate()
     migrated_by_newer(postgres, url, admits=SCHEMA + 1)
     store = PostgresStore(url)
-    for use in (lambda: opened(url), store.peek, store.migrate):
+    for use in (lambda: opened(url), store.open_readonly, store.migrate):
         with pytest.raises(StoreError, match=f"this one knows {SCHEMA}: upgrade whereby-trigger, or use another"):
             await use()

@@ -13,8 +13,8 @@ from tests.support.arrivals import decided
 from tests.support.postgres import HOST, SUPERUSER, Server, database_of
 from tests.support.postgres_roles import PASSWORD, Roles
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.stores import store_for
 
 pytestmark = pytest.mark.anyio
 
@@ -118,7 +118,7 @@ async def test_where_it_cannot_be_opened_a_line_says_why_and_what_to_do(
     names = {"role": limited.name, "limited": limited.url(url).partition("//")[2].partition("@")[0]}
     wrong = form.format(url=url, there=there, host=HOST, silent=silent, deaf=deaf, **names)
     with pytest.raises(StoreError, match=says) as refusal:
-        await PostgresStore(wrong).peek()
+        await PostgresStore(wrong).open_readonly()
     assert "\n" not in str(refusal.value)
     assert str(refusal.value).startswith(f"the store {PostgresStore(wrong).location} ")
     assert not any(secret in str(refusal.value) for secret in ("hush", postgres.password, PASSWORD))
@@ -126,7 +126,7 @@ async def test_where_it_cannot_be_opened_a_line_says_why_and_what_to_do(
 
 async def test_whatever_it_is_opened_for_the_reason_is_the_same(url: str) -> None:
     store = PostgresStore(f"{url}_none")
-    for use in (store.peek, store.migrate, store.look, partial(store.open, lambda: None)):
+    for use in (store.open_readonly, store.migrate, store.look, partial(store.open, lambda: None)):
         with pytest.raises(StoreError, match="does not exist; create the database, or name another"):
             await use()
 
@@ -137,5 +137,5 @@ async def test_what_another_try_would_not_change_is_no_outage(
 ) -> None:
     there = f"{HOST}:{postgres.port}/{database_of(url)}"
     with pytest.raises(StoreError) as refusal:
-        await PostgresStore(form.format(url=url, there=there, role=roles.new().name)).peek()
+        await PostgresStore(form.format(url=url, there=there, role=roles.new().name)).open_readonly()
     assert not isinstance(refusal.value, StoreUnavailable)

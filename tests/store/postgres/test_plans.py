@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
-from whereby_trigger.store.postgres import PostgresStore, hearing, lease, rooms, statements
+from whereby_trigger.store.postgres import PostgresStore, lease, rooms, webhooks
+from whereby_trigger.store.postgres.webhooks import LAST, LAST_SETTLED, SETTLED_SINCE, WEBHOOKS_AFTER
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +39,7 @@ FEW = ["acme.whereby.com/1", "acme.whereby.com/2"]
 MANY = [f"acme.whereby.com/{number}" for number in range(500)]
 SEQS = list(range(WEBHOOKS - 400, WEBHOOKS, 4))
 IDS = [f"{number:032x}" for number in SEQS]
-LAST = WEBHOOKS - 100
+HIGH = WEBHOOKS - 100
 N = len(SEQS)
 
 ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
@@ -47,8 +48,8 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         (ME, 7200.0),
         {"webhooks_pending", "rooms_owner", "rooms_waiting_since"},
     ),
-    "claim: what nobody owns": (lease.CLAIM_UNOWNED, (ME, 5000), {"webhooks_pending", "webhooks_pkey"}),
-    "claim: what the dead own": (lease.CLAIM_ORPHANED, (ME, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
+    "claim: what nobody owns": (lease.TAKE_UNOWNED, (ME, 5000), {"webhooks_pending", "webhooks_pkey"}),
+    "claim: what the dead own": (lease.TAKE_ORPHANED, (ME, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
     "claim: rooms": (rooms.OWNED_BY, (DEAD, 500), {"rooms_owner"}),
     "claim: give rooms back": (rooms.RELEASE, (DEAD, False, "died", [1, 2]), {"rooms_pkey", "rooms_owner"}),
     "claim: rooms that waited too long": (rooms.END_OLD, (7200.0, 500), {"rooms_waiting_since", "rooms_pkey"}),
@@ -60,23 +61,23 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         {"rooms_owner", "rooms_open", "webhooks_id_key", "webhooks_pkey"},
     ),
     "stopping": (rooms.STOPPING, (ME,), {"rooms_owner", "rooms_open"}),
-    "heard: how far, at first": (hearing.LAST_SETTLED, (10.0,), {"webhooks_pkey"}),
-    "heard: how far by now": (hearing.SETTLED_SINCE, (10.0, LAST, hearing.LAST), {"webhooks_pkey"}),
-    "heard: the newest of many rooms": (hearing.HEARD, (LAST, WEBHOOKS, MANY, 500), {"webhooks_room"}),
-    "heard: a long time of a few rooms": (hearing.HEARD, (0, WEBHOOKS, FEW, 500), {"webhooks_room"}),
-    "pending": (statements.PENDING, (ME, 0, 500), {"webhooks_pending"}),
+    "heard: how far, at first": (LAST_SETTLED, (10.0,), {"webhooks_pkey"}),
+    "heard: how far by now": (SETTLED_SINCE, (10.0, HIGH, LAST), {"webhooks_pkey"}),
+    "heard: the newest of many rooms": (WEBHOOKS_AFTER, (HIGH, WEBHOOKS, MANY, 500), {"webhooks_room"}),
+    "heard: a long time of a few rooms": (WEBHOOKS_AFTER, (0, WEBHOOKS, FEW, 500), {"webhooks_room"}),
+    "pending": (webhooks.PENDING, (ME, 0, 500), {"webhooks_pending"}),
     "decide": (
-        statements.DECIDE,
+        webhooks.DECIDE,
         (SEQS, IDS, ["fired"] * N, [""] * N, [1] * N, [1.0] * N, ["[]"] * N, [ME] * N),
         {"webhooks_pending", "webhooks_pkey"},
     ),
-    "decide again": (statements.DECIDED_SO, (SEQS, ["fired"] * N, [1.0] * N, [ME] * N), {"webhooks_pkey"}),
-    "add again": (statements.STORED_SO, (IDS, [1.0] * N, [ME] * N), {"webhooks_id_key"}),
-    "blame": (statements.BLAME, (WEBHOOKS, ME), {"webhooks_pkey", "webhooks_pending"}),
-    "note": (statements.NOTE, (IDS[0], "error"), {"webhooks_id_key"}),
+    "decide again": (webhooks.DECIDED_SO, (SEQS, ["fired"] * N, [1.0] * N, [ME] * N), {"webhooks_pkey"}),
+    "add again": (webhooks.STORED_SO, (IDS, [1.0] * N, [ME] * N), {"webhooks_id_key"}),
+    "blame": (webhooks.BEGIN_ATTEMPT, (WEBHOOKS, ME), {"webhooks_pkey", "webhooks_pending"}),
+    "note": (webhooks.APPEND_ERROR, (IDS[0], "error"), {"webhooks_id_key"}),
     "request: the room": (rooms.FIND_OPEN, (FEW[0],), {"rooms_open"}),
     "request: its sessions": (rooms.SESSION_CHANGES, (FEW[0],), {"webhooks_sessions"}),
-    "prune": (statements.PRUNE, (0.0, 1e12, 500), {"webhooks_decided", "webhooks_pkey"}),
+    "prune": (webhooks.PRUNE, (0.0, 1e12, 500), {"webhooks_decided", "webhooks_pkey"}),
     "prune rooms": (rooms.FORGET, (0.0, 500), {"rooms_ended", "rooms_pkey"}),
 }
 NAMES = {statement: name for name, (statement, *_) in ASKED.items()}
@@ -152,6 +153,6 @@ async def test_forgetting_reads_what_it_forgets_also_where_new_rows_lie_in_the_p
                 "'fired', 1 FROM whereby_trigger.webhooks, generate_series(1, 10000) n WHERE seq = 27000",
                 kept_from,
             )
-        forgetting = await pages_read(connection, statements.PRUNE, 20_100.0, 1e12, 500)
+        forgetting = await pages_read(connection, webhooks.PRUNE, 20_100.0, 1e12, 500)
         assert await connection.fetchval("SELECT min(received_at) FROM whereby_trigger.webhooks") > 20_050
         assert forgetting < 1000

@@ -25,7 +25,7 @@ each_way = pytest.mark.parametrize("options", ["", "?pooler=yes"])
 async def works(store: Store) -> bool:
     """Tell whether every connection of a replica writes and reads."""
     try:
-        await store.claim()
+        await store.take_over()
         return await store.renew(30.0) and bool(await store.find(Query(limit=1)))
     except StoreUnavailable:
         return False

@@ -48,15 +48,15 @@ async def test_what_a_dead_replica_leaves_is_taken_over_in_parts_in_order_and_to
         await ask(dead, f"acme.whereby.com/{number}")
         await take_one(dead)
     postgres.run(DIE.format(heir=heir.replica), database_of(url))
-    assert await heir.claim() == 4
+    assert await heir.take_over() == 4
     assert Counter(room.state for room in await heir.rooms()) == {RoomState.WAITING: 2, RoomState.STARTING: 1}
     assert await owned(heir) == ids[:2]
-    assert await heir.claim() == 5
+    assert await heir.take_over() == 5
     assert {room.state for room in await heir.rooms()} == {RoomState.WAITING}
     assert await owned(heir) == ids[:6]
-    assert await heir.claim() == 1
+    assert await heir.take_over() == 1
     assert [(row.id, row.takeovers) for row in await heir.pending(0, 100)] == [(id, 1) for id in ids]
-    assert await heir.claim() == 0
+    assert await heir.take_over() == 0
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -70,7 +70,7 @@ async def test_a_replica_that_stops_with_more_than_it_gives_back_at_once_leaves_
     for id in ids:
         await stopping.add(arrival(id))
     await stopping.close()
-    while await heir.claim():
+    while await heir.take_over():
         pass
     assert [(row.id, row.takeovers) for row in await heir.pending(0, 100)] == [(id, 1) for id in ids]
 
@@ -84,7 +84,7 @@ async def test_heirs_at_once_share_what_many_dead_have_left(postgres: Server, ur
     heirs = [await opened(url) for _ in range(2)]
     ids = "', '".join(heir.replica for heir in heirs)
     postgres.run(f"UPDATE whereby_trigger.replicas SET expires = 0 WHERE id NOT IN ('{ids}')", database_of(url))
-    assert sum([await heir.claim() for heir in heirs * 4]) == 12
+    assert sum([await heir.take_over() for heir in heirs * 4]) == 12
     assert sorted([*await owned(heirs[0]), *await owned(heirs[1])]) == [
         f"webhook {number} {at}" for number in range(3) for at in range(4)
     ]
@@ -101,13 +101,13 @@ async def test_what_somebody_else_has_locked_is_left_for_the_next_time(
     try:
         await holding.execute("BEGIN")
         await holding.execute("SELECT FROM whereby_trigger.webhooks WHERE id = 'locked' FOR UPDATE")
-        assert await heir.claim() == 1
-        assert await heir.claim() == 0
+        assert await heir.take_over() == 1
+        assert await heir.take_over() == 0
         assert await owned(heir) == ["free"]
         await holding.execute("COMMIT")
     finally:
         await holding.close()
-    assert await heir.claim() == 1
+    assert await heir.take_over() == 1
     assert sorted(await owned(heir)) == ["free", "locked"]
 
 
@@ -120,7 +120,7 @@ async def test_a_dead_replica_may_have_more_rooms_than_the_server_has_locks() ->
         await store.open(lambda: None)
         try:
             taken = 0
-            while claimed := await store.claim():
+            while claimed := await store.take_over():
                 taken += claimed
             assert taken == MANY
             assert {room.state for room in await store.rooms()} == {RoomState.WAITING}
@@ -137,12 +137,12 @@ async def test_the_end_of_a_lease_is_looked_for_when_it_comes_and_not_at_the_nex
     await heir.open(told.set)
     try:
         postgres.run(DYING.format(heir=heir.replica), database_of(url))
-        claimed = await heir.claim()
+        claimed = await heir.take_over()
         async with asyncio.timeout(30):
             while not claimed:
                 await told.wait()
                 told.clear()
-                claimed = await heir.claim()
+                claimed = await heir.take_over()
         assert await owned(heir) == ["left"]
     finally:
         await heir.close()

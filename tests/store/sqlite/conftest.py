@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from whereby_trigger.store import Store
-from whereby_trigger.store.sqlite import SqliteStore, file
+from whereby_trigger.store.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -26,5 +26,5 @@ def unopened(url: str) -> Store:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
     """Have every store that is opened from now on wait a fifth of a second for a lock."""
-    monkeypatch.setattr(file, "BUSY_TIMEOUT", 0.2)
+    monkeypatch.setattr("whereby_trigger.store.sqlite.connection.BUSY_TIMEOUT", 0.2)
     return 0.2

@@ -43,10 +43,10 @@ async def test_a_killed_replicas_webhooks_are_taken_over_though_a_child_of_it_li
         heir = SqliteStore(url)
         await heir.open(lambda: None)
         try:
-            assert await heir.claim() == 0
+            assert await heir.take_over() == 0
             parent.kill()
             os.kill(child, 0)
-            assert await heir.claim() == 1
+            assert await heir.take_over() == 1
         finally:
             await heir.close()
             os.kill(child, signal.SIGKILL)

@@ -39,7 +39,7 @@ async def test_nothing_is_written_to_a_file_that_is_there_no_longer(
 ) -> None:
     await running.add(arrival("before"))
     remove(path)
-    for write in (running.add(arrival("after")), running.ping(NOW), running.claim(), running.renew(30)):
+    for write in (running.add(arrival("after")), running.ping(NOW), running.take_over(), running.renew(30)):
         with pytest.raises(StoreUnavailable, match=rf"takes no writes now: {path} was .* while it was in use: put it"):
             await write
 

@@ -21,7 +21,7 @@ from tests.support.replica import ROOT
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Query, Store
-from whereby_trigger.store.sqlite import SqliteStore, file, journal, statements
+from whereby_trigger.store.sqlite import SqliteStore, journal, webhooks
 
 pytestmark = pytest.mark.anyio
 
@@ -203,15 +203,15 @@ async def _all_take(stores: list[SqliteStore], n: int, acknowledged: set[str]) -
 async def test_a_log_removed_in_mid_commit_takes_no_acknowledged_webhook_along(
     running: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = statements.add
+    add = webhooks.add
 
     def add_and_remove(*args: Any, **given: Any) -> Any:
-        monkeypatch.setattr(statements, "add", add)
+        monkeypatch.setattr(webhooks, "add", add)
         added = add(*args, **given)
         remove_both(path)
         return added
 
-    monkeypatch.setattr(statements, "add", add_and_remove)
+    monkeypatch.setattr(webhooks, "add", add_and_remove)
     assert await taken(running, "a") <= in_the_file(path)
     assert await taken(running, "b") == {"b"}
 
@@ -273,7 +273,7 @@ async def test_a_file_with_two_names_is_refused_under_both(url: str, path: Path)
     await store.close()
     os.link(path, path.with_name("other.db"))
     for name in (path.name, "other.db"):
-        for open in (SqliteStore.peek, SqliteStore.migrate, lambda store: store.open(lambda: None)):
+        for open in (SqliteStore.open_readonly, SqliteStore.migrate, lambda store: store.open(lambda: None)):
             with pytest.raises(StoreError, match="has a second name, a hard link: each name has a journal of its own"):
                 await open(SqliteStore(f"sqlite:///{path.with_name(name)}"))
     path.with_name("other.db").unlink()
@@ -328,7 +328,7 @@ async def test_a_journal_that_a_reader_keeps_from_being_emptied_is_told_of_once_
 async def test_an_emptied_journal_gives_its_space_back(
     unopened: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file, "JOURNAL_KEPT", 50_000)
+    monkeypatch.setattr("whereby_trigger.store.sqlite.connection.JOURNAL_KEPT", 50_000)
     await unopened.open(lambda: None)
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")

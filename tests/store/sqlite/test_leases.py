@@ -52,7 +52,7 @@ async def test_a_lease_is_renewed_while_nothing_can_be_opened(
     store = SqliteStore(url, TTL)
     await store.open(lambda: None)
     # As with no file descriptor to spare: which start of the machine this is cannot be read again.
-    monkeypatch.setattr("whereby_trigger.boot.BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr("whereby_trigger.clock.BOOT_ID", tmp_path / "none")
     assert await store.renew(TTL)
     await store.close()
 
@@ -82,7 +82,7 @@ async def test_the_lease_of_another_start_of_the_machine_is_void(url: str, clock
     after = SqliteStore(url, TTL, clock)
     await after.open(lambda: None)
     try:
-        assert await after.claim() == 1
+        assert await after.take_over() == 1
         assert await states(after) == [RoomState.WAITING]
     finally:
         await after.close()
@@ -96,11 +96,11 @@ async def test_a_rejoin_that_fails_can_be_tried_again(tmp_path: Path, store: Sto
             await store.rejoin(TTL)
     finally:
         away.rename(tmp_path)
-    assert await other.claim() == 0
+    assert await other.take_over() == 0
     assert await newest(other) == room
     await store.rejoin(TTL)
     assert await store.renew(TTL)
-    assert await other.claim() == 1
+    assert await other.take_over() == 1
 
 
 async def test_a_frozen_replica_is_found_where_the_platform_tells_no_start_of_the_machine(url: str) -> None:
@@ -111,9 +111,9 @@ async def test_a_frozen_replica_is_found_where_the_platform_tells_no_start_of_th
     at += TTL - 1
     await other.open(lambda: None)
     try:
-        assert await other.claim() == 0
+        assert await other.take_over() == 0
         at += 2
-        assert await other.claim() == 1
+        assert await other.take_over() == 1
         assert await states(other) == [RoomState.WAITING]
     finally:
         await other.close()
@@ -129,7 +129,7 @@ async def test_a_live_replica_of_a_program_without_leases_keeps_what_it_has(url:
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE replicas SET boot = '', expires = 0 WHERE id = ?", (older.replica,))
         connection.close()
-        assert await newer.claim() == 0
+        assert await newer.take_over() == 0
         await older.close()
         assert await states(newer) == [RoomState.WAITING]
     finally:
@@ -142,13 +142,13 @@ async def test_a_replica_whose_file_was_removed_keeps_its_rooms_until_its_lease_
 ) -> None:
     room = await bring_to(store, RoomState.LIVE)
     life_file(path, store.replica).unlink()
-    assert await other.claim() == 0
+    assert await other.take_over() == 0
     assert await newest(other) == room
     clock.jump(TTL - 1)
     assert await other.renew(TTL)
-    assert await other.claim() == 0
+    assert await other.take_over() == 0
     clock.jump(2)
-    assert await other.claim() == 1
+    assert await other.take_over() == 1
 
 
 @pytest.mark.parametrize("content", ["", "123"])
@@ -159,11 +159,11 @@ async def test_a_file_in_the_place_of_a_live_replicas_says_nothing_of_its_death(
     life = life_file(path, store.replica)
     life.unlink()
     life.write_text(content)
-    assert await other.claim() == 0
+    assert await other.take_over() == 0
     assert await newest(other) == room
     clock.jump(TTL + 1)
     await other.rejoin(TTL)
-    assert await other.claim() == 1
+    assert await other.take_over() == 1
     assert not life.exists()
 
 
@@ -185,7 +185,7 @@ async def test_a_dead_replica_whose_guard_lives_keeps_its_rooms(url: str, store:
     guards = os.dup(store.life)
     try:
         await SqlitePlace(Path(url)).crash(store)
-        assert await other.claim() == 0
+        assert await other.take_over() == 0
     finally:
         os.close(guards)
-    assert await other.claim() == 1
+    assert await other.take_over() == 1

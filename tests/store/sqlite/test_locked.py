@@ -13,7 +13,8 @@ from tests.support.arrivals import NOW, arrival, decision, record
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Query, State, Store
-from whereby_trigger.store.sqlite import SqliteStore, file
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.store.sqlite.connection import BUSY_TIMEOUT
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +35,7 @@ def other(running: Store, path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def test_a_lock_is_waited_for_as_long_as_the_docs_say() -> None:
-    assert file.BUSY_TIMEOUT == 5
+    assert BUSY_TIMEOUT == 5
 
 
 @pytest.mark.parametrize("mode", ["IMMEDIATE", "EXCLUSIVE"])
@@ -56,7 +57,7 @@ async def test_a_program_that_keeps_even_readers_out_is_told_of(impatient: float
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
-    for opening in (SqliteStore(url).open(lambda: None), SqliteStore(url).peek()):
+    for opening in (SqliteStore(url).open(lambda: None), SqliteStore(url).open_readonly()):
         with pytest.raises(StoreUnavailable, match="held locked by another program"):
             await opening
     other.close()
@@ -74,7 +75,7 @@ async def test_while_locked_writes_are_refused_reads_go_on_and_afterwards_all_is
 ) -> None:
     await running.add(arrival("before"))
     other.execute("BEGIN IMMEDIATE")
-    for write in (running.add(arrival("during")), running.ping(NOW), running.claim()):
+    for write in (running.add(arrival("during")), running.ping(NOW), running.take_over()):
         with pytest.raises(StoreUnavailable, match="takes no writes now"):
             await write
     assert [found.id for found in await running.find(Query())] == ["before"]
@@ -90,7 +91,7 @@ async def test_a_decision_waits_for_the_lock_to_go_however_long_it_stays(
     one, two = await running.add(arrival("a")), await running.add(arrival("b"))
     other.execute("BEGIN IMMEDIATE")
     deciding = [running.decide(decision(one.seq, "a")), running.decide(decision(two.seq, "b", State.SKIPPED))]
-    running.note("a", "later")
+    running.append_error("a", "later")
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             await running.ping(NOW)
@@ -118,7 +119,7 @@ async def test_a_store_that_is_locked_when_it_closes_closes_all_the_same(
     assert caplog.records == []
     heir = SqliteStore(url)
     await heir.open(lambda: None)
-    assert await heir.claim() == 1
+    assert await heir.take_over() == 1
     await heir.close()
 
 

@@ -13,12 +13,12 @@ from tests.support.process import Process
 from tests.support.replica import ROOT
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import State
-from whereby_trigger.store.sqlite import SqliteStore, migrate
+from whereby_trigger.store.sqlite import SqliteStore, migrations
 
 pytestmark = pytest.mark.anyio
 
-REAL = migrate.scripts()
-NEXT = migrate.SCHEMA + 1
+REAL = migrations.scripts()
+NEXT = migrations.SCHEMA + 1
 
 
 def schema_of(path: Path) -> tuple[int, list[str]]:
@@ -30,7 +30,7 @@ def schema_of(path: Path) -> tuple[int, list[str]]:
 
 
 def test_migrations_are_numbered_from_one_without_a_gap() -> None:
-    assert sorted(REAL) == list(range(1, migrate.SCHEMA + 1))
+    assert sorted(REAL) == list(range(1, migrations.SCHEMA + 1))
 
 
 def test_the_states_that_the_schema_allows_are_the_states_there_are(path: Path) -> None:
@@ -45,8 +45,8 @@ def test_the_states_that_the_schema_allows_are_the_states_there_are(path: Path) 
 async def test_a_database_of_every_older_schema_is_brought_up_one_by_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for known in range(1, migrate.SCHEMA + 1):
-        monkeypatch.setattr(migrate, "scripts", lambda known=known: {n: REAL[n] for n in range(1, known + 1)})
+    for known in range(1, migrations.SCHEMA + 1):
+        monkeypatch.setattr(migrations, "scripts", lambda known=known: {n: REAL[n] for n in range(1, known + 1)})
         assert await SqliteStore(f"sqlite:///{path}").migrate() == [known]
         assert schema_of(path)[0] == known
 
@@ -57,10 +57,10 @@ async def test_a_newer_program_brings_the_store_up_and_keeps_what_is_in_it(
     older = SqliteStore(url)
     await older.open(lambda: None)
     await decided(older, "a", State.SKIPPED)
-    monkeypatch.setattr(migrate, "SCHEMA", NEXT)
-    monkeypatch.setattr(migrate, "scripts", lambda: REAL | {NEXT: "ALTER TABLE webhooks ADD COLUMN newer TEXT"})
+    monkeypatch.setattr(migrations, "SCHEMA", NEXT)
+    monkeypatch.setattr(migrations, "scripts", lambda: REAL | {NEXT: "ALTER TABLE webhooks ADD COLUMN newer TEXT"})
     with pytest.raises(StoreError, match=f"is at schema {NEXT - 1}, this program reads {NEXT}: run .*db migrate"):
-        await SqliteStore(url).peek()
+        await SqliteStore(url).open_readonly()
     newer = SqliteStore(url)
     await newer.open(lambda: None)
     assert schema_of(path)[0] == NEXT
@@ -81,7 +81,7 @@ async def test_a_migration_that_fails_half_way_leaves_the_old_schema_and_the_sto
     before = schema_of(path)
     with monkeypatch.context() as patched:
         broken = "CREATE TABLE half (x); DELETE FROM webhooks; INSERT INTO nowhere VALUES (1); CREATE TABLE whole (x)"
-        patched.setattr(migrate, "scripts", lambda: REAL | {NEXT: broken})
+        patched.setattr(migrations, "scripts", lambda: REAL | {NEXT: broken})
         with pytest.raises(StoreError, match="nowhere"):
             await SqliteStore(url).open(lambda: None)
     assert schema_of(path) == before
@@ -93,17 +93,17 @@ async def test_a_migration_that_fails_half_way_leaves_the_old_schema_and_the_sto
 
 KILLED = """
 import asyncio, os, signal, sys
-from whereby_trigger.store.sqlite import SqliteStore, file, migrate
-scripts, connect = migrate.scripts(), file.connect
+from whereby_trigger.store.sqlite import SqliteStore, migrations, opening
+scripts, connect = migrations.scripts(), opening.connect
 
 def deadly(*arguments, **keywords):
     connection = connect(*arguments, **keywords)
     connection.create_function("die", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
     return connection
 
-file.connect = deadly
+opening.connect = deadly
 half = "CREATE TABLE half (x); DELETE FROM webhooks; SELECT die(); CREATE TABLE whole (x)"
-migrate.scripts = lambda: scripts | {migrate.SCHEMA + 1: half}
+migrations.scripts = lambda: scripts | {migrations.SCHEMA + 1: half}
 asyncio.run(SqliteStore(sys.argv[1]).migrate())
 """
 

@@ -14,7 +14,8 @@ from tests.support.replica import replica_that_stores
 from tests.support.unprivileged import outcomes
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Query, State, Store
-from whereby_trigger.store.sqlite import SqliteStore, file, migrate
+from whereby_trigger.store.sqlite import SqliteStore, migrations
+from whereby_trigger.store.sqlite.connection import connect, make_durable
 
 pytestmark = pytest.mark.anyio
 
@@ -127,19 +128,19 @@ async def test_another_programs_database_is_refused_and_left_as_it_was(
 
 async def test_a_store_that_admits_only_newer_programs_is_refused_and_left_as_it_was(path: Path, url: str) -> None:
     await make(url)
-    change(path, f"UPDATE version SET schema = {migrate.SCHEMA + 2}, admits = {migrate.SCHEMA + 1}")
+    change(path, f"UPDATE version SET schema = {migrations.SCHEMA + 2}, admits = {migrations.SCHEMA + 1}")
     before = path.read_bytes()
     reason = await why_not(SqliteStore(url))
-    assert f"schema {migrate.SCHEMA + 1}; this one knows {migrate.SCHEMA}: upgrade whereby-trigger" in reason
+    assert f"schema {migrations.SCHEMA + 1}; this one knows {migrations.SCHEMA}: upgrade whereby-trigger" in reason
     looking = SqliteStore(url)
     with pytest.raises(StoreError, match="upgrade whereby-trigger"):
-        await looking.peek()
+        await looking.open_readonly()
     assert path.read_bytes() == before
 
 
 async def test_a_newer_store_that_still_admits_this_program_works(path: Path, url: str) -> None:
     await make(url)
-    change(path, f"UPDATE version SET schema = {migrate.SCHEMA + 1}", "ALTER TABLE webhooks ADD COLUMN newer TEXT")
+    change(path, f"UPDATE version SET schema = {migrations.SCHEMA + 1}", "ALTER TABLE webhooks ADD COLUMN newer TEXT")
     store = SqliteStore(url)
     await store.open(lambda: None)
     await decided(store, "b")
@@ -147,7 +148,7 @@ async def test_a_newer_store_that_still_admits_this_program_works(path: Path, ur
     assert (newest.id, newest.state, oldest.state) == ("b", State.FIRED, State.FIRED)
     await store.close()
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT schema FROM version").fetchone() == (migrate.SCHEMA + 1,)
+    assert connection.execute("SELECT schema FROM version").fetchone() == (migrations.SCHEMA + 1,)
     connection.close()
 
 
@@ -242,7 +243,7 @@ async def test_a_closed_store_leaves_no_file_open_and_nothing_beside_it_but_the_
 async def test_looking_creates_no_store(tmp_path: Path) -> None:
     looking = SqliteStore(f"sqlite:///{tmp_path}/webhooks.db")
     with pytest.raises(StoreError, match="there is no store at"):
-        await looking.peek()
+        await looking.open_readonly()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -250,7 +251,7 @@ async def test_looking_leaves_the_folder_as_it_was(path: Path, url: str) -> None
     await make(url)
     before = {found: found.read_bytes() for found in path.parent.iterdir()}
     looking = SqliteStore(url)
-    await looking.peek()
+    await looking.open_readonly()
     await looking.find(Query())
     await looking.close()
     assert {found: found.read_bytes() for found in path.parent.iterdir()} == before
@@ -260,7 +261,7 @@ async def test_looking_leaves_the_folder_as_it_was(path: Path, url: str) -> None
 async def test_looking_into_no_store_is_an_error_and_changes_nothing(path: Path, url: str, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(StoreError):
-        await SqliteStore(url).peek()
+        await SqliteStore(url).open_readonly()
     assert path.read_bytes() == content
 
 
@@ -282,8 +283,8 @@ async def test_every_file_is_its_owners_only(path: Path, url: str) -> None:
 
 async def test_a_commit_is_synced_before_it_is_told(path: Path) -> None:
     path.touch()
-    connection = file.connect(path)
-    file.make_durable(connection, path)
+    connection = connect(path)
+    make_durable(connection, path)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
@@ -296,7 +297,7 @@ async def test_what_a_killed_replica_left_is_cleared_away_by_the_next(path: Path
             killed.kill()
     store = SqliteStore(url)
     await store.open(lambda: None)
-    assert await store.claim() == 1
+    assert await store.take_over() == 1
     assert [found.name for found in path.parent.glob("*-replica-*")] == [f"webhooks.db-replica-{store.replica}"]
     await store.close()
     connection = sqlite3.connect(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from whereby_trigger.errors import ConfigError
-from whereby_trigger.store.sqlite.file import path_of
+from whereby_trigger.store.sqlite.connection import path_of
 
 HOME = Path("/home/robin")
 

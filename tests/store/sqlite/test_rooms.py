@@ -10,7 +10,8 @@ import pytest
 from tests.support.arrivals import NOW, ROOM, arrival
 from tests.support.rooms import ask, take_one
 from whereby_trigger.store import RoomMove, RoomState, Store
-from whereby_trigger.store.sqlite import SqliteStore, opening, rooms
+from whereby_trigger.store.sqlite import SqliteStore, rooms
+from whereby_trigger.store.sqlite.opening import migrate_file
 from whereby_trigger.store.states import OVER, OWNED
 
 ELSEWHERE = "acme.whereby.com/elsewhere"
@@ -19,7 +20,7 @@ OPEN = sorted(set(RoomState) - OVER)
 
 @pytest.fixture
 def connection(path: Path) -> Iterator[sqlite3.Connection]:
-    opening.bring_up(path)
+    migrate_file(path)
     connection = sqlite3.connect(path, isolation_level=None)
     yield connection
     connection.close()
@@ -84,9 +85,9 @@ async def test_a_page_of_what_was_heard_is_never_longer_than_it_takes_to_read_in
     await unopened.open(lambda: None)
     try:
         await asyncio.gather(*(unopened.add(arrival(str(n))) for n in range(501)))
-        heard = await unopened.heard(0, frozenset({ROOM}))
+        heard = await unopened.webhooks_after(0, frozenset({ROOM}))
         assert (len(heard.webhooks), heard.more) == (500, True)
-        assert len((await unopened.heard(heard.upto, frozenset({ROOM}))).webhooks) == 1
+        assert len((await unopened.webhooks_after(heard.cursor, frozenset({ROOM}))).webhooks) == 1
     finally:
         await unopened.close()
 

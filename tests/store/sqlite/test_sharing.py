@@ -26,7 +26,7 @@ LOOKS = 12
 async def look(url: str) -> int:
     """Do what `events list` does."""
     store = SqliteStore(url)
-    await store.peek()
+    await store.open_readonly()
     found = await store.find(Query(limit=20))
     await store.close()
     return len(found)
@@ -51,7 +51,7 @@ async def test_replicas_that_reach_one_file_by_different_names_know_each_other(t
         await store.open(lambda: None)
         await store.add(arrival(f"of {store.replica}"))
     for store in stores:
-        assert await store.claim() == 0
+        assert await store.take_over() == 0
         assert await store.renew(30)
     for store in stores:
         await store.close()
@@ -84,7 +84,7 @@ async def test_servers_and_the_command_line_share_a_file_under_load_and_nobody_s
         assert tally["slowest"] < 2
         assert tally["stored"] > total / SERVERS / 4
     store = SqliteStore(url)
-    await store.peek()
+    await store.open_readonly()
     stored = await store.find(Query())
     await store.close()
     assert len(stored) == total

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store.sqlite import file
+from whereby_trigger.store.sqlite.connection import connect, make_durable
 from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import FileLock
 from whereby_trigger.store.sqlite.writer import Writer
@@ -34,8 +34,8 @@ class FailingLock(FileLock):
 async def test_a_turn_that_cannot_be_had_is_an_outage_and_what_must_be_kept_is_tried_again(path: Path) -> None:
     path.touch()
     turn = FailingLock(path.with_name("lock"))
-    connection = file.connect(path)
-    file.make_durable(connection, path)
+    connection = connect(path)
+    make_durable(connection, path)
     writer = Writer(Database(path, connection), turn, lambda: None)
 
     def work(connection: sqlite3.Connection) -> str:

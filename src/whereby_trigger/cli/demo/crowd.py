@@ -14,7 +14,7 @@ REVIEW = "/review"
 """Not the first act's rooms: where both are played on one store, its sessions would count in these."""
 
 
-class Call(Struct, frozen=True):
+class LoadCall(Struct, frozen=True):
     """Describe one delivery, and to which replicas it goes at once; they count from 1."""
 
     step: Step
@@ -29,15 +29,15 @@ class Crowd:
             moment = begin + timedelta(seconds=seconds)
             return {"room": room, "created_at": moment, "room_session_id": f"session in {room}"}
 
-        def joins(seconds: float, who: str, role: str, room: str, *replicas: int) -> Call:
+        def joins(seconds: float, who: str, role: str, room: str, *replicas: int) -> LoadCall:
             sent = webhook("room.client.joined", role_name=role, **about(room, seconds))
-            return Call(Step(f"{who} enters {room}", sent, _to(replicas)), replicas)
+            return LoadCall(Step(f"{who} enters {room}", sent, _to(replicas)), replicas)
 
-        def ends(seconds: float, room: str, *replicas: int) -> Call:
+        def ends(seconds: float, room: str, *replicas: int) -> LoadCall:
             sent = webhook("room.session.ended", **about(room, seconds))
-            return Call(Step(f"the session in {room} ends", sent, _to(replicas)), replicas)
+            return LoadCall(Step(f"the session in {room} ends", sent, _to(replicas)), replicas)
 
-        self.joins: Sequence[Call] = [
+        self.joins: Sequence[LoadCall] = [
             joins(0, "a host", "host", VISIT, 1),
             joins(1, "a visitor", "visitor", VISIT, 2),
             joins(2, "another visitor", "visitor", VISIT, 1),
@@ -46,9 +46,9 @@ class Crowd:
         ]
         self.at_once = joins(5, "a visitor", "visitor", REVIEW, 1, 2)
         self.meanwhile = joins(30, "a latecomer", "visitor", REVIEW, 1)
-        self.ends: Sequence[Call] = [ends(60, VISIT, 3), ends(60, REVIEW, 3)]
+        self.ends: Sequence[LoadCall] = [ends(60, VISIT, 3), ends(60, REVIEW, 3)]
 
-    def played(self, *, outage: bool) -> Sequence[Call]:
+    def played(self, *, outage: bool) -> Sequence[LoadCall]:
         """List what is delivered; `meanwhile` is where the database dies on the way."""
         return [*self.joins, self.at_once, *([self.meanwhile] if outage else []), *self.ends]
 

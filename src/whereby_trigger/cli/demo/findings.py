@@ -16,7 +16,7 @@ class Sent(Struct, frozen=True):
     answer: int
 
 
-class Heard(Struct, frozen=True):
+class Notified(Struct, frozen=True):
     """Hold one line that a listener wrote: for which webhook, at which attempt."""
 
     id: str
@@ -32,9 +32,9 @@ class Found(Struct, frozen=True):
     sent: Sequence[Sent]
     refusals: Sequence[str]
     records: Sequence[Record]
-    heard: Sequence[Heard]
+    heard: Sequence[Notified]
     records_at_death: Sequence[Record]
-    heard_at_death: Sequence[Heard]
+    heard_at_death: Sequence[Notified]
 
 
 class Check(Struct, frozen=True):
@@ -112,7 +112,7 @@ def _state(records: Sequence[Record], id: str) -> str:
     return next((str(record.state) for record in records if record.id == id), "not stored")
 
 
-def _attempts(heard: Sequence[Heard]) -> dict[str, list[int]]:
+def _attempts(heard: Sequence[Notified]) -> dict[str, list[int]]:
     attempts: dict[str, list[int]] = {}
     for one in heard:
         attempts.setdefault(one.id, []).append(one.attempt)

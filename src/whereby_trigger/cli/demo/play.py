@@ -11,14 +11,14 @@ from pathlib import Path
 
 from whereby_trigger.cli.demo import replicas
 from whereby_trigger.cli.demo.crowd import Crowd
-from whereby_trigger.cli.demo.findings import Found, Heard, Sent, checks
+from whereby_trigger.cli.demo.findings import Found, Notified, Sent, checks
 from whereby_trigger.cli.demo.meeting import STANDUP, Meeting, Step
 from whereby_trigger.cli.demo.post import post
-from whereby_trigger.cli.demo.server import Server
+from whereby_trigger.cli.demo.server import DemoServer
 from whereby_trigger.cli.demo.show import Show
 from whereby_trigger.cli.demo.venue import Venue
 from whereby_trigger.store import Query, Record, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 DECIDED_WITHIN = 10.0
 
@@ -60,7 +60,7 @@ class Stage:
         self._folder = folder
         self._show = show
         self._secret = secrets.token_hex(16)
-        self._server = Server(folder, self._secret, "example.py", venue)
+        self._server = DemoServer(folder, self._secret, "example.py", venue)
         self._store = store_for(self._server.store)
         self._sent: list[Sent] = []
         self._changed = asyncio.Event()
@@ -117,7 +117,7 @@ class Stage:
     async def _records(self) -> list[Record]:
         return list(reversed(await self._store.find(Query())))
 
-    def _heard(self) -> list[Heard]:
+    def _heard(self) -> list[Notified]:
         notebook = self._folder / "notebook.txt"
         lines = notebook.read_text(encoding="utf-8").splitlines() if notebook.exists() else []
-        return [Heard(id, int(attempt)) for _, id, attempt in map(str.split, lines)]
+        return [Notified(id, int(attempt)) for _, id, attempt in map(str.split, lines)]

@@ -7,17 +7,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
-from whereby_trigger.cli.demo.crowd import Call, Crowd
+from whereby_trigger.cli.demo.crowd import Crowd, LoadCall
 from whereby_trigger.cli.demo.findings import Sent
 from whereby_trigger.cli.demo.meeting import Step
 from whereby_trigger.cli.demo.post import post
 from whereby_trigger.cli.demo.presence import Observed, Outage, Stay, checks
-from whereby_trigger.cli.demo.server import Server
+from whereby_trigger.cli.demo.server import DemoServer
 from whereby_trigger.cli.demo.show import Show
 from whereby_trigger.cli.demo.venue import LEASE, Database, Venue
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Query, RoomState, State
-from whereby_trigger.stores import store_for
+from whereby_trigger.store.factory import store_for
 
 LOOK = 0.02
 HAPPENS_WITHIN = 10.0
@@ -42,7 +42,7 @@ class Replicas:
         self._venue = venue
         self._show = show
         self._secret = secrets.token_hex(16)
-        self._servers = [Server(folder, self._secret, "managed.py", venue) for _ in range(REPLICAS)]
+        self._servers = [DemoServer(folder, self._secret, "managed.py", venue) for _ in range(REPLICAS)]
         self._pids: dict[int, int] = {}
         self._store = store_for(self._servers[0].store)
         self._sent: list[Sent] = []
@@ -52,7 +52,7 @@ class Replicas:
         try:
             await asyncio.gather(self._start(1), self._start(2))
             self._show.server("\nSecond act: two replicas on one store, each ready to run assistants")
-            await self._store.peek()
+            await self._store.open_readonly()
             return await self._act(crowd)
         finally:
             await asyncio.gather(*(server.kill() for server in self._servers))
@@ -121,15 +121,15 @@ class Replicas:
         self._show.server(f"kill -9 of replica {replica}, which had an assistant in {' and '.join(rooms)}{lease}")
         return killed_at
 
-    async def _deliver(self, calls: Sequence[Call]) -> None:
+    async def _deliver(self, calls: Sequence[LoadCall]) -> None:
         for call in calls:
             await asyncio.gather(*(self._post(call.step, self._servers[number - 1]) for number in call.replicas))
 
-    async def _answer_to(self, call: Call) -> float:
+    async def _answer_to(self, call: LoadCall) -> float:
         await self._deliver([call])
         return time.time()
 
-    async def _post(self, step: Step, server: Server) -> None:
+    async def _post(self, step: Step, server: DemoServer) -> None:
         began = time.perf_counter()
         self._sent.append(Sent(step, await post(server.port, step.webhook.raw, self._secret)))
         self._show.sent(self._sent[-1], (time.perf_counter() - began) * 1000)

@@ -19,7 +19,7 @@ START_WITHIN = 20.0
 STOP_WITHIN = 10.0
 
 
-class Server:
+class DemoServer:
     """Run one of the demo's programs in a folder, on a port of its own choice."""
 
     def __init__(self, folder: Path, secret: str, program: str, venue: Venue) -> None:

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Query
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.stores import store_for
 
 LEASE = 6.0
 """Seconds for which a replica counts as alive: so short that nobody has to wait long for what a kill leaves behind."""
@@ -64,7 +64,7 @@ async def venue_at(url: str | None, database: Database | None = None) -> Venue:
         return Venue()
     await store_for(url).migrate()
     store = store_for(url)
-    await store.peek()
+    await store.open_readonly()
     try:
         if await store.find(Query(limit=1)) or await store.rooms(limit=1):
             raise StoreError(

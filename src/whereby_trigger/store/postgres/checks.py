@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store.postgres.link import Connection, transaction
+from whereby_trigger.store.postgres.connection import Connection, transaction
 
 OLDEST = 140_000
 """PostgreSQL 14, as the server counts its versions."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from whereby_trigger import leftovers
 from whereby_trigger.store.postgres import rooms
-from whereby_trigger.store.postgres.link import Connection, affected, transaction
+from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 
 JOIN = """
 INSERT INTO whereby_trigger.replicas (id, pid, seen_at, expires)
@@ -47,7 +47,7 @@ SELECT owner FROM gaps CROSS JOIN LATERAL (
     ) AS of_webhooks
 ) AS strays
 """
-STRAYS, FREE_STRAYS = (_STRAYS.format(locking=locking) for locking in ("", " FOR UPDATE SKIP LOCKED"))
+ORPHANS, FREE_STRAYS = (_STRAYS.format(locking=locking) for locking in ("", " FOR UPDATE SKIP LOCKED"))
 """Owners that are no replicas, looked for between those that are: what the living own may be very much.
 The second leaves out what somebody has locked: it must not hide what else there is.
 
@@ -64,9 +64,9 @@ WHERE id <> $1 AND expires > whereby_trigger.clock()
 EXPIRED_OF = f"{EXPIRED} AND id = ANY ($3::text[]) LIMIT 1 FOR UPDATE SKIP LOCKED"
 EXPIRED_NOW = f"SELECT id FROM ({EXPIRED}) AS expired"  # noqa: S608
 ANYTHING_LEFT = f"""
-SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({STRAYS}) OR ({OVERDUE}) AS any, ({NEXT_END}) AS next_end
+SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({ORPHANS}) OR ({OVERDUE}) AS any, ({NEXT_END}) AS next_end
 """
-CLAIM_UNOWNED = f"""
+TAKE_UNOWNED = f"""
 UPDATE whereby_trigger.webhooks SET owner = $1
 WHERE seq = ANY (ARRAY({UNOWNED} ORDER BY owner, seq LIMIT $2 FOR UPDATE SKIP LOCKED))
 """  # noqa: S608
@@ -76,7 +76,7 @@ ORDER BY owner, seq LIMIT $3 FOR UPDATE SKIP LOCKED
 """
 """Only the index of what is pending has this order, so that no plan can walk past what is decided."""
 
-CLAIM_ORPHANED = f"""
+TAKE_ORPHANED = f"""
 UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1 WHERE seq = ANY (ARRAY({PENDING_OF}))
 """  # noqa: S608
 DISOWN = f"""
@@ -119,7 +119,7 @@ async def leave(connection: Connection, id: str) -> None:
         await connection.execute(DISOWN, None, id, WEBHOOKS)
 
 
-async def claim(
+async def take_over(
     connection: Connection, replica: str, max_age: float, look_in: Callable[[float], None], searched: set[str]
 ) -> int | None:
     """Take over some of what the dead have left, and end some of the rooms that have waited for `max_age` seconds.
@@ -144,18 +144,18 @@ async def claim(
             return None
         expired = await connection.fetchrow(EXPIRED_OF, replica, max_age, list(dead))
         if expired is not None:
-            return await _bury(connection, replica, expired["id"], too_old=expired["too_old"])
-        stray = await connection.fetchval(f"{FREE_STRAYS} LIMIT 1")
-        taken = 0 if stray is None else await _bury(connection, replica, stray)
-        taken += affected(await connection.execute(CLAIM_UNOWNED, replica, WEBHOOKS))
+            return await _take_over_from(connection, replica, expired["id"], too_old=expired["too_old"])
+        orphan = await connection.fetchval(f"{FREE_STRAYS} LIMIT 1")
+        taken = 0 if orphan is None else await _take_over_from(connection, replica, orphan)
+        taken += affected(await connection.execute(TAKE_UNOWNED, replica, WEBHOOKS))
         ended = await rooms.end_old(connection, max_age, ROOMS)
         return taken if taken or ended else None
 
 
-async def _bury(connection: Connection, heir: str, dead: str, *, too_old: float | None = None) -> int:
+async def _take_over_from(connection: Connection, new_owner: str, dead: str, *, too_old: float | None = None) -> int:
     reason = f"its replica {dead} died" + ("" if too_old is None else " longer than max_age ago")
     released = await rooms.release(connection, dead, reason, limit=ROOMS, too_old=too_old)
-    orphaned = affected(await connection.execute(CLAIM_ORPHANED, heir, dead, WEBHOOKS))
+    orphaned = affected(await connection.execute(TAKE_ORPHANED, new_owner, dead, WEBHOOKS))
     if released < ROOMS and orphaned < WEBHOOKS:
         await connection.execute(LEAVE, dead)
     return released + orphaned

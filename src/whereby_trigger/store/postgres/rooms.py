@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store.open_room import OpenRoom, is_older, is_over, pack, unpack
-from whereby_trigger.store.postgres.link import Connection, affected, transaction
-from whereby_trigger.store.rooms import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
+from whereby_trigger.store.postgres.connection import Connection, affected, transaction
+from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
+from whereby_trigger.store.room_rules import OpenRoom, is_older, is_over, pack, unpack
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
 
 LOCK = """
@@ -26,7 +26,7 @@ FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
 WHERE key = $1 AND state NOT IN ('ended', 'failed') FOR UPDATE
 """
-FOLLOW = "UPDATE whereby_trigger.rooms SET successor = $2 WHERE id = $1"
+SET_SUCCESSOR = "UPDATE whereby_trigger.rooms SET successor = $2 WHERE id = $1"
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
 TAKE = """
 UPDATE whereby_trigger.rooms SET
@@ -137,7 +137,7 @@ async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
             await _wait(connection, [request])
             return RoomClaim(True, RoomState.WAITING, None)
         if open.is_ending:
-            await connection.execute(FOLLOW, open.id, pack(request))
+            await connection.execute(SET_SUCCESSOR, open.id, pack(request))
         return open.met
 
 
@@ -174,7 +174,7 @@ async def _move(connection: Connection, piece: Move, again: bool) -> bool:
         )
         if row is None:
             return again and bool(await connection.fetchval(MOVED_SO, move.id, piece.ticket))
-        await _let_follow(connection, [row])
+        await _start_successor(connection, [row])
         return True
 
 
@@ -189,7 +189,7 @@ async def _stop(connection: Connection, key: str, reason: str) -> RoomState | No
         if open is None:
             return None
         await _ask_to_stop(connection, open, reason)
-        await connection.execute(FOLLOW, open.id, None)
+        await connection.execute(SET_SUCCESSOR, open.id, None)
         return open.state
 
 
@@ -199,7 +199,7 @@ async def change_session(connection: Connection, change: SessionChange) -> None:
     if open is None:
         return
     if open.loses_successor(change):
-        await connection.execute(FOLLOW, open.id, None)
+        await connection.execute(SET_SUCCESSOR, open.id, None)
     reason = open.why_to_stop(change)
     if reason is not None:
         await _ask_to_stop(connection, open, reason)
@@ -215,7 +215,7 @@ async def release(connection: Connection, owner: str, reason: str, *, limit: int
     found = await connection.fetch(OWNED_BY, owner, limit)
     await lock(connection, [room["key"] for room in found])
     rows = await connection.fetch(RELEASE, owner, too_old is not None, reason, [room["id"] for room in found])
-    await _let_follow(connection, rows, too_old)
+    await _start_successor(connection, rows, too_old)
     return len(rows)
 
 
@@ -247,7 +247,7 @@ async def _ask_to_stop(connection: Connection, open: OpenRoom, reason: str) -> N
     await connection.execute(ASK_TO_STOP, open.id, reason)
 
 
-async def _let_follow(connection: Connection, moved: Sequence[Any], too_old: float | None = None) -> None:
+async def _start_successor(connection: Connection, moved: Sequence[Any], too_old: float | None = None) -> None:
     """Let the successors of rooms that are over by now wait, but those that are too old."""
     over = [row["successor"] for row in moved if RoomState(row["state"]) in OVER and row["successor"] is not None]
     following = [successor for successor in over if too_old is None or not is_older(successor, than=too_old)]

@@ -11,18 +11,36 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store.futures import let_pass, refused
-from whereby_trigger.store.postgres import checks, lease, migrate, rooms, statements
-from whereby_trigger.store.postgres.address import NO_SERVICES, Address, address_of
+from whereby_trigger.store.futures import ignore_result, refused
+from whereby_trigger.store.postgres import checks, lease, migrations, rooms, webhooks
 from whereby_trigger.store.postgres.checks import Remark
-from whereby_trigger.store.postgres.failure import unusable
-from whereby_trigger.store.postgres.hearing import Hearing
-from whereby_trigger.store.postgres.lane import KEPT, Lane, Verb
-from whereby_trigger.store.postgres.link import LOCK_WITHIN, Connection, Link, rolled_back
-from whereby_trigger.store.postgres.services import Services
-from whereby_trigger.store.postgres.statements import Owned
-from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.rooms import NEWEST, Heard, Room, RoomClaim, RoomMove, RoomRequest
+from whereby_trigger.store.postgres.connection import (
+    LOCK_WITHIN,
+    NO_SERVICES,
+    Connection,
+    DatabaseAddress,
+    ManagedConnection,
+    Services,
+    address_of,
+    rolled_back,
+)
+from whereby_trigger.store.postgres.errors import unusable
+from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
+from whereby_trigger.store.postgres.writer import KEPT, PostgresWriter, Verb
+from whereby_trigger.store.records import (
+    NEWEST,
+    Added,
+    Arrival,
+    Decision,
+    Pending,
+    Query,
+    Record,
+    Room,
+    RoomClaim,
+    RoomMove,
+    RoomRequest,
+    WebhooksAfter,
+)
 from whereby_trigger.store.states import OWNED, RoomState
 
 logger = logging.getLogger("whereby_trigger.store")
@@ -43,7 +61,7 @@ READ_WITHIN = 10.0
 ARRIVALS = ("arrivals", "more arrivals")
 """Two, so that one batch is worked on while the other is synced; a room's webhooks keep to one, and to their order."""
 
-LANES = {
+WRITERS = {
     **dict.fromkeys(ARRIVALS, 3.0),
     "decisions": 5.0,
     "rooms": 5.0,
@@ -98,13 +116,13 @@ def _noted_id(piece: tuple[str, str]) -> str:
     return piece[0]
 
 
-_ARRIVALS_LOCKED = partial(statements.locked, id_of=_arrival_id)
-_NOTES_LOCKED = partial(statements.locked, id_of=_noted_id)
+_ARRIVALS_LOCKED = partial(webhooks.locked, id_of=_arrival_id)
+_NOTES_LOCKED = partial(webhooks.locked, id_of=_noted_id)
 
-ADD = Verb(statements.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED)
-DECIDE = Verb(statements.decide, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
-NOTE = Verb(statements.note, 500, KEPT, _of_first, _NOTES_LOCKED)
-BLAME = Verb(statements.blame)
+ADD = Verb(webhooks.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED)
+DECIDE = Verb(webhooks.decide, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
+APPEND_ERROR = Verb(webhooks.append_error, 500, KEPT, _of_first, _NOTES_LOCKED)
+BEGIN_ATTEMPT = Verb(webhooks.begin_attempt)
 REQUEST = Verb(rooms.request, 1, PATIENCE, _of_key, rooms.locked)
 STOP = Verb(rooms.stop, 1, PATIENCE, _of_first, rooms.locked)
 MOVE = Verb(rooms.move, 1, KEPT, _of_key, rooms.locked)
@@ -121,10 +139,10 @@ class PostgresStore:
         self._address = address_of(url, services)
         self.replica = uuid4().hex
         self._lease_ttl = lease_ttl
-        self._writing: _Writing | None = None
-        self._reading: Lane | None = None
+        self._writing: _OpenPostgres | None = None
+        self._reading: PostgresWriter | None = None
         self._unanswered: tuple[str, ...] = ()
-        self._hearing = Hearing()
+        self._cursor = SettledCursor()
         self._keys: dict[int, str] = {}
         self._unsafe = ""
 
@@ -139,19 +157,19 @@ class PostgresStore:
     async def open(self, changed: Callable[[], None]) -> None:
         for warning in await self._once(self._enter, LONG_WORK_WITHIN):
             logger.warning("%s", warning)
-        self._reading = Lane(Link(self._address, READ_WITHIN, serving=True))
-        self._writing = _Writing(self._address, changed)
+        self._reading = PostgresWriter(ManagedConnection(self._address, READ_WITHIN, serving=True))
+        self._writing = _OpenPostgres(self._address, changed)
 
-    async def peek(self) -> None:
-        schema = await self._once(partial(migrate.check_admitted, location=self.location), LOOK_WITHIN)
+    async def open_readonly(self) -> None:
+        schema = await self._once(partial(migrations.check_admitted, location=self.location), LOOK_WITHIN)
         if schema == 0:
             raise StoreError(f"there is no store at {self.location}: start the trigger once, or name another")
-        if schema < migrate.SCHEMA:
+        if schema < migrations.SCHEMA:
             raise StoreError(
-                f"the store {self.location} is at schema {schema}, this program reads {migrate.SCHEMA}: "
+                f"the store {self.location} is at schema {schema}, this program reads {migrations.SCHEMA}: "
                 "run `whereby-trigger db migrate`, or start the trigger once"
             )
-        self._reading = Lane(Link(self._address, LOOK_WITHIN))
+        self._reading = PostgresWriter(ManagedConnection(self._address, LOOK_WITHIN))
 
     async def migrate(self) -> list[int]:
         return await self._once(self._migrate, LONG_WORK_WITHIN)
@@ -172,24 +190,24 @@ class PostgresStore:
             await reading.close(0)
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
-        lane = ARRIVALS[hash(arrival.room or arrival.id) % len(ARRIVALS)]
-        return self._write(lane, ADD, Owned(arrival, self.replica))
+        writer = ARRIVALS[hash(arrival.room or arrival.id) % len(ARRIVALS)]
+        return self._write(writer, ADD, Owned(arrival, self.replica))
 
     def decide(self, decision: Decision) -> Awaitable[bool]:
         return self._write("decisions", DECIDE, Owned(decision, self.replica))
 
-    def blame(self, seq: int) -> Awaitable[int]:
-        return self._write("decisions", BLAME, Owned(seq, self.replica))
+    def begin_attempt(self, seq: int) -> Awaitable[int]:
+        return self._write("decisions", BEGIN_ATTEMPT, Owned(seq, self.replica))
 
-    def note(self, id: str, error: str) -> None:
-        self._write("decisions", NOTE, (id, error)).add_done_callback(let_pass)
+    def append_error(self, id: str, error: str) -> None:
+        self._write("decisions", APPEND_ERROR, (id, error)).add_done_callback(ignore_result)
 
-    async def claim(self, max_age: float = math.inf) -> int:
+    async def take_over(self, max_age: float = math.inf) -> int:
         total = 0
         searched: set[str] = set()
         while total < CLAIMED_AT_ONCE:
             claim = partial(
-                lease.claim, replica=self.replica, max_age=max_age, look_in=self._look_in, searched=searched
+                lease.take_over, replica=self.replica, max_age=max_age, look_in=self._look_in, searched=searched
             )
             claimed = await self._call("upkeep", claim)
             if claimed is None:
@@ -198,18 +216,18 @@ class PostgresStore:
         return total
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
-        return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))
+        return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit))
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
-        return self._read(partial(statements.find, query=query))
+        return self._read(partial(webhooks.find, query=query))
 
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
-        return self._call("replays", partial(statements.replay, query=query, now=now))
+        return self._call("replays", partial(webhooks.replay, query=query, now=now))
 
     async def prune(self, before: float) -> int:
-        webhooks = await self._prune_each(partial(statements.prune, now=time.time()), before)
+        forgotten = await self._prune_each(partial(webhooks.prune, now=time.time()), before)
         await self._prune_each(rooms.forget, before)
-        return webhooks
+        return forgotten
 
     async def _prune_each(self, prune: Callable[..., Any], before: float) -> int:
         total, forgotten = 0, PRUNE_ROWS
@@ -258,20 +276,20 @@ class PostgresStore:
     def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.read, limit=limit, below=below))
 
-    def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
-        return self._read(partial(self._hearing.heard, after=after, keys=keys))
+    def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
+        return self._read(partial(self._cursor.webhooks_after, after=after, keys=keys))
 
     def _look_in(self, seconds: float) -> None:
         if self._writing is not None:
             self._writing.look_in(seconds)
 
-    def _write(self, lane: str, verb: Verb, piece: Any) -> "asyncio.Future[Any]":
+    def _write(self, writer: str, verb: Verb, piece: Any) -> "asyncio.Future[Any]":
         if self._writing is None:
             return refused("the store is not open for writing: start the trigger first")
-        return self._writing.lanes[lane].submit(verb, piece)
+        return self._writing.writers[writer].submit(verb, piece)
 
-    def _call(self, lane: str, work: Work) -> "asyncio.Future[Any]":
-        return self._write(lane, CALL, work)
+    def _call(self, writer: str, work: Work) -> "asyncio.Future[Any]":
+        return self._write(writer, CALL, work)
 
     async def _read(self, work: Work) -> Any:
         if self._reading is None:
@@ -280,7 +298,7 @@ class PostgresStore:
 
     async def _enter(self, connection: Connection) -> list[str]:
         warnings = await checks.check(connection, self.location)
-        if await migrate.migrate(connection, self.location):
+        if await migrations.migrate(connection, self.location):
             await checks.check(connection, self.location)
         await lease.join(connection, self.replica, self._lease_ttl)
         return warnings
@@ -296,7 +314,7 @@ class PostgresStore:
 
     async def _migrate(self, connection: Connection) -> list[int]:
         await checks.check(connection, self.location)
-        return await migrate.migrate(connection, self.location)
+        return await migrations.migrate(connection, self.location)
 
     async def _look(self, connection: Connection) -> list[Remark]:
         remarks = await checks.look(connection, self.location)
@@ -312,33 +330,33 @@ class PostgresStore:
             return Remark("schema", str(problem), problem=problem)
 
     async def _try_to_enter(self, connection: Connection) -> str:
-        schema = await migrate.check_admitted(connection, self.location)
-        if 0 < schema < migrate.SCHEMA:
-            return f"{schema}, which the next start brings to {migrate.SCHEMA}"
+        schema = await migrations.check_admitted(connection, self.location)
+        if 0 < schema < migrations.SCHEMA:
+            return f"{schema}, which the next start brings to {migrations.SCHEMA}"
         async with rolled_back(connection):
-            await migrate.migrate(connection, self.location)
+            await migrations.migrate(connection, self.location)
             await lease.join(connection, self.replica, self._lease_ttl)
         return f"{schema}, and takes writes" if schema else "none yet, and the first start may make it"
 
     async def _once(self, work: Callable[[Connection], Awaitable[T]], within: float) -> T:
         """Do work over a connection of its own; raises StoreError that says why the database cannot be used."""
-        link = Link(self._address, within)
+        managed = ManagedConnection(self._address, within)
         try:
-            return await link.run(work)
+            return await managed.run(work)
         except Exception as error:
             raise unusable(self.location, error) from error
         finally:
-            await link.close()
+            await managed.close()
 
 
-class _Writing:
+class _OpenPostgres:
     """Hold what writing takes: a lane for each kind of work that must not wait for another, and the poll."""
 
-    def __init__(self, address: Address, changed: Callable[[], None]) -> None:
+    def __init__(self, address: DatabaseAddress, changed: Callable[[], None]) -> None:
         self._address = address
         self._changed = changed
         self._sooner: asyncio.TimerHandle | None = None
-        self.lanes = {name: Lane(_link(address, name, within)) for name, within in LANES.items()}
+        self.writers = {name: PostgresWriter(_link(address, name, within)) for name, within in WRITERS.items()}
         self._polling = asyncio.create_task(_poll(changed), name="whereby-trigger poll")
 
     def look_in(self, seconds: float) -> None:
@@ -355,13 +373,13 @@ class _Writing:
         await asyncio.wait({self._polling})
         end = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
         written = CLOSE_TIMEOUT * 3 / 4
-        await asyncio.gather(*(lane.close(written) for name, lane in self.lanes.items() if name != "lease"))
-        self.lanes["lease"].submit(CALL, leave).add_done_callback(let_pass)
-        await self.lanes["lease"].close(max(CLOSE_TIMEOUT / 4, end - asyncio.get_running_loop().time()))
+        await asyncio.gather(*(writer.close(written) for name, writer in self.writers.items() if name != "lease"))
+        self.writers["lease"].submit(CALL, leave).add_done_callback(ignore_result)
+        await self.writers["lease"].close(max(CLOSE_TIMEOUT / 4, end - asyncio.get_running_loop().time()))
 
 
-def _link(address: Address, name: str, within: float) -> Link:
-    return Link(address, within, lock_within=ROW_WITHIN if name in FOR_EACH else LOCK_WITHIN, serving=True)
+def _link(address: DatabaseAddress, name: str, within: float) -> ManagedConnection:
+    return ManagedConnection(address, within, lock_within=ROW_WITHIN if name in FOR_EACH else LOCK_WITHIN, serving=True)
 
 
 async def _call(connection: Connection, pieces: Sequence[Work], *, again: bool) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store.sqlite import file
+from whereby_trigger.store.sqlite.connection import Identity, connect, make_durable
 
 logger = logging.getLogger("whereby_trigger.store")
 
@@ -170,7 +170,7 @@ class Database:
     def __init__(self, path: Path, connection: sqlite3.Connection, called: str = "store") -> None:
         self._path = path
         self._called = called
-        self._identity = file.Identity(path)
+        self._identity = Identity(path)
         self._connection: sqlite3.Connection | None = connection
         self._journal = Journal(path, connection)
         self._told_size = LARGE
@@ -278,9 +278,9 @@ class Database:
     def _open(self) -> None:
         try:
             with ExitStack() as undo:
-                connection = file.connect(self._path, called=self._called)
+                connection = connect(self._path, called=self._called)
                 undo.callback(connection.close)
-                file.make_durable(connection, self._path, self._called)
+                make_durable(connection, self._path, self._called)
                 self._journal = Journal(self._path, connection)
                 undo.pop_all()
         except StoreError as error:

@@ -3,8 +3,8 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Set
 
-from whereby_trigger.boot import BootClock
-from whereby_trigger.store.sqlite import rooms, statements
+from whereby_trigger.clock import BootClock
+from whereby_trigger.store.sqlite import rooms, webhooks
 
 JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
 RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? AND expires > ?"
@@ -43,7 +43,7 @@ def holds(connection: sqlite3.Connection, id: str, clock: BootClock) -> bool:
 
 def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
     """Give back everything that a replica owns, and its lease; no webhook is to blame for an end like this."""
-    connection.execute(statements.DISOWN, (id,))
+    connection.execute(webhooks.DISOWN, (id,))
     rooms.release(connection, id, now, "given back by a replica that stopped")
     connection.execute(LEAVE, (id,))
 
@@ -75,7 +75,7 @@ def find_the_dead(
     return over | dead if gone else over
 
 
-def bury_the_dead(
+def take_over_dead(
     connection: sqlite3.Connection,
     id: str,
     now: float,
@@ -90,7 +90,7 @@ def bury_the_dead(
             bury(other)
             too_old = now - max_age if now - seen_at > max_age else None
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
-            taken += connection.execute(statements.CLAIM_ORPHANED, (id, other)).rowcount
+            taken += connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount
             taken += rooms.release(connection, other, now, reason, too_old=too_old)
             connection.execute(LEAVE, (other,))
     rooms.end_old(connection, now, max_age)

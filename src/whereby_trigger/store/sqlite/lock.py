@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from whereby_trigger.store.sqlite.file import Identity
+from whereby_trigger.store.sqlite.connection import Identity
 
 if sys.platform == "win32":
     import msvcrt

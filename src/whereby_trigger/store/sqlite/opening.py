@@ -1,4 +1,4 @@
-"""How the database is opened: by a replica that will write, for a migration alone, or only to be looked into."""
+"""How the database is opened: by a replica that will write, for a migration alone, or only to be read."""
 
 import os
 import sqlite3
@@ -6,55 +6,64 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from whereby_trigger.boot import BootClock
+from whereby_trigger.clock import BootClock
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store.sqlite import file, lease, migrate
+from whereby_trigger.store.sqlite import lease, migrations
+from whereby_trigger.store.sqlite.connection import (
+    BUSY_TIMEOUT,
+    connect,
+    create,
+    held_locked,
+    make_durable,
+    not_writable,
+    opening_failed,
+)
 from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import LifeLock, Turn
 
 Entered = tuple[Database, sqlite3.Connection, Turn, LifeLock]
 
 
-def enter(path: Path, replica: str, ttl: float, clock: BootClock, now: float) -> Entered:
+def open_to_write(path: Path, replica: str, ttl: float, clock: BootClock, now: float) -> Entered:
     """Create and migrate the database as needed, and enter a replica; raises StoreError where that cannot be.
 
     Return the database to write to, a connection to read with, the lock to write in turn with, and the one that shows
     the replica alive.
     """
-    with ExitStack() as undo, _in_words(path):
+    with ExitStack() as undo, _explained(path):
         connection, turn = _writable(path, undo)
         life = LifeLock(path, replica)
         undo.callback(life.close)
-        turn.acquire(file.BUSY_TIMEOUT)
-        file.make_durable(connection, path)
-        migrate.migrate(connection, path)
+        turn.acquire(BUSY_TIMEOUT)
+        make_durable(connection, path)
+        migrations.migrate(connection, path)
         lease.join(connection, replica, os.getpid(), now, ttl, clock)
         database = Database(path, connection)
         undo.callback(database.close)
         turn.release()
-        reading = file.connect(path, readonly=True)
+        reading = connect(path, readonly=True)
         undo.pop_all()
         return database, reading, turn, life
 
 
-def bring_up(path: Path) -> list[int]:
+def migrate_file(path: Path) -> list[int]:
     """Create the database where there is none, migrate it, and give the numbers of the migrations applied."""
-    with ExitStack() as undo, _in_words(path):
+    with ExitStack() as undo, _explained(path):
         connection, turn = _writable(path, undo)
-        turn.acquire(file.BUSY_TIMEOUT)
-        file.make_durable(connection, path)
-        return migrate.migrate(connection, path)
+        turn.acquire(BUSY_TIMEOUT)
+        make_durable(connection, path)
+        return migrations.migrate(connection, path)
 
 
-def look_into(path: Path) -> sqlite3.Connection:
+def open_readonly(path: Path) -> sqlite3.Connection:
     """Open a database to read it only; raises StoreError where there is none, or not at this program's schema."""
-    with ExitStack() as undo, _in_words(path):
-        connection = file.connect(path, readonly=True)
+    with ExitStack() as undo, _explained(path):
+        connection = connect(path, readonly=True)
         undo.callback(connection.close)
-        schema = migrate.check_admitted(connection, path)
-        if schema < migrate.SCHEMA:
+        schema = migrations.check_admitted(connection, path)
+        if schema < migrations.SCHEMA:
             raise StoreError(
-                f"the store {path} is at schema {schema}, this program reads {migrate.SCHEMA}: "
+                f"the store {path} is at schema {schema}, this program reads {migrations.SCHEMA}: "
                 "run `whereby-trigger db migrate`, or start the trigger once"
             )
         undo.pop_all()
@@ -62,24 +71,24 @@ def look_into(path: Path) -> sqlite3.Connection:
 
 
 def _writable(path: Path, undo: ExitStack) -> tuple[sqlite3.Connection, Turn]:
-    file.create(path)
-    connection = file.connect(path)
+    create(path)
+    connection = connect(path)
     undo.callback(connection.close)
     # Before anything is changed: the file may be another program's.
-    migrate.check_admitted(connection, path)
+    migrations.check_admitted(connection, path)
     turn = Turn(path)
     undo.callback(turn.close)
     return connection, turn
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     """Say why the database cannot be used."""
     try:
         yield
     except sqlite3.Error as error:
-        raise file.opening_failed(path, error) from error
+        raise opening_failed(path, error) from error
     except TimeoutError as error:
-        raise file.held_locked(path) from error
+        raise held_locked(path) from error
     except OSError as error:
-        raise file.not_writable(path, error) from error
+        raise not_writable(path, error) from error

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import structs
 
-from whereby_trigger.store.open_room import OpenRoom, is_older, is_over, pack, unpack
-from whereby_trigger.store.rooms import Heard, Room, RoomClaim, RoomMove, RoomRequest, SessionChange
+from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange, WebhooksAfter
+from whereby_trigger.store.room_rules import OpenRoom, is_older, is_over, pack, unpack
 from whereby_trigger.store.states import OVER, OWNED, RoomState, before
 
 WAIT = """
@@ -22,7 +22,7 @@ FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
 WHERE key = ? AND state NOT IN ('ended', 'failed')
 """
-FOLLOW = "UPDATE rooms SET successor = ? WHERE id = ?"
+SET_SUCCESSOR = "UPDATE rooms SET successor = ? WHERE id = ?"
 # Before `since`, the clock was set back: by how much nobody knows, so nothing is held any longer.
 NEXT = """
 SELECT id FROM rooms
@@ -58,7 +58,7 @@ END_OLD = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE state =
 ASK_TO_STOP = "UPDATE rooms SET stop = COALESCE(stop, ?) WHERE id = ? AND state IN ('starting', 'live', 'ending')"
 OWNED_BY = "SELECT id, state, successor FROM rooms WHERE owner = ?"
 LAST = "SELECT COALESCE(MAX(seq), 0) FROM webhooks"
-HEARD = """
+WEBHOOKS_AFTER = """
 SELECT room, seq, body FROM webhooks
 WHERE seq > ? AND seq <= ? AND room IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?
 """
@@ -75,7 +75,7 @@ def request(connection: sqlite3.Connection, request: RoomRequest, now: float) ->
     if _is_over(connection, request):
         return RoomClaim(False, RoomState.ENDED, None)
     if open is not None:
-        connection.execute(FOLLOW, (pack(request), open.id))
+        connection.execute(SET_SUCCESSOR, (pack(request), open.id))
         return open.met
     _wait(connection, request, now)
     return RoomClaim(True, RoomState.WAITING, None)
@@ -128,7 +128,7 @@ def stop(connection: sqlite3.Connection, key: str, reason: str, now: float) -> R
     if open is None:
         return None
     _ask_to_stop(connection, open, reason, now)
-    connection.execute(FOLLOW, (None, open.id))
+    connection.execute(SET_SUCCESSOR, (None, open.id))
     return open.state
 
 
@@ -138,7 +138,7 @@ def change_session(connection: sqlite3.Connection, change: SessionChange, now: f
     if open is None:
         return
     if open.loses_successor(change):
-        connection.execute(FOLLOW, (None, open.id))
+        connection.execute(SET_SUCCESSOR, (None, open.id))
     reason = open.why_to_stop(change)
     if reason is not None:
         _ask_to_stop(connection, open, reason, now)
@@ -155,7 +155,7 @@ def release(
     owned = connection.execute(OWNED_BY, (owner,)).fetchall()
     for id, state, successor in owned:
         if too_old is not None and successor is not None and is_older(successor, than=too_old):
-            connection.execute(FOLLOW, (None, id))
+            connection.execute(SET_SUCCESSOR, (None, id))
         over = too_old is not None or state == RoomState.ENDING
         move(connection, RoomMove(id, RoomState.ENDED if over else RoomState.WAITING, reason), owner, now)
     return len(owned)
@@ -177,11 +177,11 @@ def read(connection: sqlite3.Connection, limit: int | None, below: int) -> list[
     return [_room(row) for row in rows]
 
 
-def heard(connection: sqlite3.Connection, after: int, keys: frozenset[str]) -> Heard:
+def webhooks_after(connection: sqlite3.Connection, after: int, keys: frozenset[str]) -> WebhooksAfter:
     (last,) = connection.execute(LAST).fetchone()
-    rows = connection.execute(HEARD, (after, last, json.dumps(sorted(keys)), PAGE)).fetchall()
+    rows = connection.execute(WEBHOOKS_AFTER, (after, last, json.dumps(sorted(keys)), PAGE)).fetchall()
     more = len(rows) == PAGE
-    return Heard(tuple(rows), rows[-1][1] if more else last, more)
+    return WebhooksAfter(tuple(rows), rows[-1][1] if more else last, more)
 
 
 def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:

@@ -14,14 +14,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from whereby_trigger.boot import BootClock, boot_clock
+from whereby_trigger.clock import BootClock, boot_clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.leftovers import end_blocking
-from whereby_trigger.store.futures import let_pass, refused
-from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
-from whereby_trigger.store.rooms import NEWEST, Heard, Room, RoomClaim, RoomMove, RoomRequest
-from whereby_trigger.store.sqlite import file, lease, opening, rooms, statements
+from whereby_trigger.store.futures import ignore_result, refused
+from whereby_trigger.store.records import (
+    NEWEST,
+    Added,
+    Arrival,
+    Decision,
+    Pending,
+    Query,
+    Record,
+    Room,
+    RoomClaim,
+    RoomMove,
+    RoomRequest,
+    WebhooksAfter,
+)
+from whereby_trigger.store.sqlite import lease, rooms, webhooks
+from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, bury, has_died
+from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
 from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
 from whereby_trigger.store.states import RoomState
 from whereby_trigger.threads import OwnThread, in_thread
@@ -53,12 +67,12 @@ class SqliteStore:
         clock: BootClock = boot_clock,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.path = file.path_of(url)
+        self.path = path_of(url)
         self.replica = uuid4().hex
         self._lease_ttl = lease_ttl
         self._clock = clock
         self._wall = wall
-        self._writing: _Writing | None = None
+        self._writing: _OpenSqlite | None = None
         self._reader: _Reader | None = None
 
     @property
@@ -71,31 +85,31 @@ class SqliteStore:
 
     async def open(self, changed: Callable[[], None]) -> None:
         entered = await self._in_thread(
-            opening.enter, self.path, self.replica, self._lease_ttl, self._clock, self._wall()
+            open_to_write, self.path, self.replica, self._lease_ttl, self._clock, self._wall()
         )
         database, reading, turn, life = entered
-        with ExitStack() as undo, file.shortage_in_words(self.path):
+        with ExitStack() as undo, shortage_in_words(self.path):
             for each in (database, reading, turn, life):
                 undo.callback(each.close)
             reader = _Reader(reading, self.path)
             undo.callback(reader.end)
-            self._writing = _Writing(Writer(database, turn, changed), life)
+            self._writing = _OpenSqlite(Writer(database, turn, changed), life)
             self._reader = reader
             database.readers_out = reader.out
             undo.pop_all()
 
-    async def peek(self) -> None:
-        connection = await self._in_thread(opening.look_into, self.path)
-        with ExitStack() as undo, file.shortage_in_words(self.path):
+    async def open_readonly(self) -> None:
+        connection = await self._in_thread(open_readonly, self.path)
+        with ExitStack() as undo, shortage_in_words(self.path):
             undo.callback(connection.close)
             self._reader = _Reader(connection, self.path)
             undo.pop_all()
 
     async def migrate(self) -> list[int]:
-        return await self._in_thread(opening.bring_up, self.path)
+        return await self._in_thread(migrate_file, self.path)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        with file.shortage_in_words(self.path):
+        with shortage_in_words(self.path):
             return await in_thread(function, *arguments)
 
     async def close(self) -> None:
@@ -103,7 +117,7 @@ class SqliteStore:
         reader, self._reader = self._reader, None
         if writing is not None:
             leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=self._wall()))
-            leaving.add_done_callback(let_pass)
+            leaving.add_done_callback(ignore_result)
             await writing.writer.close(CLOSE_TIMEOUT)
         if reader is not None:
             await reader.close()
@@ -112,18 +126,18 @@ class SqliteStore:
             (writing.life.close if left else writing.life.die)()
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
-        return self._write(partial(statements.add, arrival=arrival, owner=self.replica, now=self._wall()))
+        return self._write(partial(webhooks.add, arrival=arrival, owner=self.replica, now=self._wall()))
 
     def decide(self, decision: Decision) -> Awaitable[bool]:
-        return self._write(partial(statements.decide, decision=decision, owner=self.replica), kept=True)
+        return self._write(partial(webhooks.decide, decision=decision, owner=self.replica), kept=True)
 
-    def blame(self, seq: int) -> Awaitable[int]:
-        return self._write(partial(statements.blame, seq=seq, owner=self.replica))
+    def begin_attempt(self, seq: int) -> Awaitable[int]:
+        return self._write(partial(webhooks.begin_attempt, seq=seq, owner=self.replica))
 
-    def note(self, id: str, error: str) -> None:
-        self._write(partial(statements.note, id=id, error=error), kept=True).add_done_callback(let_pass)
+    def append_error(self, id: str, error: str) -> None:
+        self._write(partial(webhooks.append_error, id=id, error=error), kept=True).add_done_callback(ignore_result)
 
-    def claim(self, max_age: float = math.inf) -> Awaitable[int]:
+    def take_over(self, max_age: float = math.inf) -> Awaitable[int]:
         return self._take_over(max_age)
 
     async def _take_over(self, max_age: float) -> int:
@@ -139,25 +153,25 @@ class SqliteStore:
         def work(connection: sqlite3.Connection) -> int:
             if not lease.holds(connection, replica, clock):
                 return 0
-            unowned = statements.claim_unowned(connection, replica)
-            return unowned + lease.bury_the_dead(connection, replica, now, max_age, dead, partial(bury, self.path))
+            unowned = webhooks.take_unowned(connection, replica)
+            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, partial(bury, self.path))
 
         claimed: int = await self._write(work)
         return claimed
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
-        return self._read(partial(statements.pending, owner=self.replica, after=after, limit=limit))
+        return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit))
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
-        return self._read(partial(statements.find, query=query))
+        return self._read(partial(webhooks.find, query=query))
 
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
-        return self._write(partial(statements.replay, query=query, now=now))
+        return self._write(partial(webhooks.replay, query=query, now=now))
 
     async def prune(self, before: float) -> int:
-        webhooks = await self._prune_each(partial(statements.prune, now=self._wall()), before)
+        forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before)
         await self._prune_each(rooms.forget, before)
-        return webhooks
+        return forgotten
 
     async def _prune_each(self, prune: Callable[..., int], before: float) -> int:
         total, forgotten = 0, PRUNE_ROWS
@@ -167,7 +181,7 @@ class SqliteStore:
         return total
 
     def ping(self, now: float) -> Awaitable[None]:
-        return self._write(lambda connection: connection.execute(statements.SEEN, (now, self.replica)).rowcount)
+        return self._write(lambda connection: connection.execute(webhooks.SEEN, (now, self.replica)).rowcount)
 
     def renew(self, ttl: float) -> Awaitable[bool]:
         if self._writing is not None:
@@ -211,8 +225,8 @@ class SqliteStore:
     def stopping(self) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.stopping, owner=self.replica))
 
-    def heard(self, after: int, keys: frozenset[str]) -> Awaitable[Heard]:
-        return self._read(partial(rooms.heard, after=after, keys=keys))
+    def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
+        return self._read(partial(rooms.webhooks_after, after=after, keys=keys))
 
     def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
         if self._writing is None:
@@ -264,11 +278,11 @@ class _Reader:
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         with self._using:
             if self._connection is None:
-                self._connection = file.connect(self._path, readonly=True)
+                self._connection = connect(self._path, readonly=True)
             return work(self._connection)
 
 
-class _Writing:
+class _OpenSqlite:
     """Hold what writing takes: the writer, and the lock that shows this replica alive."""
 
     def __init__(self, writer: Writer, life: LifeLock) -> None:

@@ -1,0 +1,336 @@
+"""One run of an assistant, as a coroutine or a command, and the state of its room that follows."""
+
+import asyncio
+import json
+import traceback
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from enum import StrEnum
+from functools import partial
+from math import isinf
+from typing import Any, Final
+
+from msgspec import Struct
+
+from whereby_trigger.assist.assistant import Assistant, CommandAssistant, CoroutineAssistant
+from whereby_trigger.assist.process import Exit, GuardedProcess, child_environment
+from whereby_trigger.assist.session import Session
+from whereby_trigger.config import inherited
+from whereby_trigger.errors import AssistantError, AssistantRefused, DecodeError, SystemExhausted
+from whereby_trigger.leftovers import name_of_run
+from whereby_trigger.shortage import shortage_now
+from whereby_trigger.store import Room, RoomState
+from whereby_trigger.webhook import Webhook, decode, replace_lone_surrogates, room_from_url
+
+BACKOFF: tuple[float, ...] = (1.0, 5.0, 15.0)
+"""Seconds before an assistant that failed is started again, for the first, second and third time."""
+
+HANDED_OVER: Final = "handed over by a replica that stopped"
+
+
+class RunEnd(StrEnum):
+    """Name how a run was over."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    REFUSED = "refused"
+    CUT_OFF = "cut off"
+    EXHAUSTED = "exhausted"
+    """The system had no thread, file or memory left for it."""
+
+
+class RunResult(Struct, frozen=True):
+    """Describe the end of one run: how, in words, whether another makes sense, and what was raised or printed."""
+
+    how: RunEnd
+    reason: str
+    retry: bool = True
+    errors: tuple[str, ...] = ()
+
+
+class NextState(Struct, frozen=True):
+    """Say what becomes of the room: its state and reason, after how many seconds, and the restarts used up."""
+
+    state: RoomState
+    reason: str
+    restarts: int
+    pause: float = 0.0
+
+
+def next_state(end: RunResult, *, restarts: int, stop: str | None, handing_over: bool) -> NextState:
+    """Decide what becomes of a room after a run.
+
+    `stop` is why its assistant had been asked to end, `handing_over` whether it was ended for another replica's sake.
+    """
+    if stop is not None:
+        return NextState(RoomState.ENDED, stop, restarts)
+    if handing_over:
+        return NextState(RoomState.WAITING, HANDED_OVER, restarts)
+    if end.how is RunEnd.RETURNED:
+        return NextState(RoomState.ENDED, end.reason, restarts)
+    if end.how is RunEnd.EXHAUSTED:
+        # Another replica may have what this one lacks: the room is there for it at once.
+        return NextState(RoomState.WAITING, end.reason, restarts)
+    if not end.retry:
+        return NextState(RoomState.FAILED, end.reason, restarts)
+    if restarts >= len(BACKOFF):
+        return NextState(RoomState.FAILED, f"{end.reason}, after {restarts} restarts", restarts)
+    again = f"{end.reason}: restart {restarts + 1} of {len(BACKOFF)}"
+    return NextState(RoomState.WAITING, again, restarts + 1, BACKOFF[restarts])
+
+
+class Run:
+    """Hold a room that is this replica's, its session, and the tasks that launch it and see it through.
+
+    `stop` is why the assistant was asked to end, `handed_over` whether it was ended for another replica's sake,
+    `extend` moves a process assistant's deadline, `hears` tells whether anybody can read what the session is told,
+    `heard_to` is the number up to which it has been told of all that concerns it, which is what came after the number
+    of its room.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.session = Session(room_from_url(room.url), _decoded(room.body), room.attempt)
+        self.stop: str | None = None
+        self.handed_over = False
+        self.extend: Callable[[float], None] | None = None
+        self.launched: asyncio.Task[RunResult] | None = None
+        self.supervised: asyncio.Task[None] | None = None
+        self.has_reader = True
+        self.cursor = room.seq
+        self._seen: set[int] = set()
+
+    def deliver(self, seq: int, body: bytes) -> None:
+        """Pass a webhook of the room on to the session, unless it came before the session or is known to it."""
+        if seq <= max(self.cursor, self.room.seq) or seq in self._seen:
+            return
+        self._seen.add(seq)
+        webhook = _decoded(body)
+        if webhook is not None:
+            self.session.deliver(webhook)
+
+    def advance(self, cursor: int) -> None:
+        """Take note that nothing with a number up to this one is still to come.
+
+        A store that cannot say so yet of a number as young as the session's beginning names a lower one: from there
+        on the session hears with the others, instead of by itself.
+        """
+        fresh = self.cursor == self.room.seq
+        self.cursor = cursor if fresh else max(self.cursor, cursor)
+        self._seen = {seq for seq in self._seen if seq > self.cursor}
+
+    def hand_over(self, reason: str) -> None:
+        """End the session, so that another replica can take the room."""
+        self.handed_over = True
+        self.session.ended.set(reason)
+
+    def cut_off(self, reason: str) -> None:
+        """End the run now, without waiting for the assistant to return by itself."""
+        self.hand_over(reason)
+        # Once: cancelled again, the run would leave behind an assistant that takes no notice of it.
+        if self.launched is not None and not self.launched.cancelling():
+            self.launched.cancel()
+
+
+def _decoded(body: bytes | None) -> Webhook | None:
+    try:
+        return None if body is None else decode(body)
+    except DecodeError:
+        return None
+
+
+TO_UNWIND: Final = 1.0
+"""Seconds after which an assistant that was cancelled and has not returned is named in the log."""
+
+
+Launch = Callable[[Run, Callable[[int | None], None]], Coroutine[Any, Any, RunResult]]
+"""Run an assistant to its end; the callable is told once it runs, with its process id if it has one."""
+
+
+async def run_coroutine(assistant: CoroutineAssistant, session: Session, grace: float) -> RunResult:
+    """Run a coroutine in a room; once its session has ended, it has `grace` seconds before it is cancelled.
+
+    One that takes no notice of its cancellation is waited for, since it may still be in the room; a warning names it.
+    """
+    run = asyncio.create_task(_guarded(assistant, session), name=f"assistant in {session.room_url}")
+    ended = asyncio.create_task(session.ended.wait())
+    try:
+        await asyncio.wait({run, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not run.done():
+            await asyncio.wait({run}, timeout=grace)
+        if not run.done():
+            await _cancel(run, assistant, session)
+        return run.result()
+    except asyncio.CancelledError:
+        await _cancel(run, assistant, session)
+        raise
+    finally:
+        ended.cancel()
+
+
+async def _cancel(run: "asyncio.Task[RunResult]", assistant: CoroutineAssistant, session: Session) -> None:
+    run.cancel()
+    await asyncio.wait({run}, timeout=TO_UNWIND)
+    if not run.done():
+        session.log.warning(
+            "the assistant %s was cancelled and does not return: until it does, its room gets no other and a drain "
+            "waits; let CancelledError pass",
+            assistant.name,
+        )
+        await asyncio.wait({run})
+
+
+async def _guarded(assistant: CoroutineAssistant, session: Session) -> RunResult:
+    # SystemExit that leaves a task ends the loop, and with it every other room's assistant.
+    try:
+        await assistant.function(session)
+    except AssistantRefused as error:
+        return RunResult(RunEnd.REFUSED, f"refused: {error.reason}", retry=error.retry)
+    except asyncio.CancelledError:
+        return RunResult(RunEnd.CUT_OFF, "cancelled: it had not returned in time")
+    except BaseException as error:
+        if (short := shortage_now(error)) is not None:
+            return RunResult(RunEnd.EXHAUSTED, f"out of {short}", errors=(_in_full(error),))
+        return RunResult(RunEnd.RAISED, f"raised {type(error).__name__}", errors=(_in_full(error),))
+    return RunResult(RunEnd.RETURNED, "it left the room")
+
+
+def _in_full(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error, limit=-5))
+
+
+TRY_AGAIN: Final = 75
+"""The exit code by which a process says that another try makes sense: EX_TEMPFAIL of sysexits.h."""
+
+
+async def run_command(
+    assistant: CommandAssistant,
+    run: Run,
+    launched: Callable[[int | None], None],
+    *,
+    grace: float,
+    deadline: Callable[[], float],
+    life: int | None,
+    hidden: Collection[str],
+) -> RunResult:
+    """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit.
+
+    `life` is the descriptor of the lock that shows this replica alive, if it has one; `hidden` are the values that its
+    environment must not hold.
+    """
+    room, session = run.room, run.session
+    try:
+        process = await GuardedProcess.start(
+            assistant.argv,
+            env=child_environment(inherited(), _room_variables(session), assistant.env, hidden=hidden),
+            input=_input(session),
+            deadline=deadline(),
+            grace=grace,
+            line=_logged(session) if assistant.log_output else None,
+            life=life,
+            run=name_of_run(room.owner, room.id, room.attempt),
+        )
+    except SystemExhausted as error:
+        return RunResult(RunEnd.EXHAUSTED, str(error))
+    except AssistantError as error:
+        return RunResult(RunEnd.RAISED, str(error))
+    # While it started, a renewal may have moved the deadline.
+    process.extend(deadline())
+    run.extend = process.extend
+    launched(process.pid)
+    ended = asyncio.create_task(session.ended.wait())
+    exited = asyncio.create_task(process.wait())
+    try:
+        await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
+        process.stop(grace)
+        # Awaited by itself, it would be cancelled with the run while the process still ends.
+        await asyncio.wait({exited})
+        exit = exited.result()
+        run.handed_over = run.handed_over or exit.late
+        return _result_of_exit(exit)
+    except asyncio.CancelledError:
+        process.stop(0)
+        await asyncio.wait({exited})
+        raise
+    finally:
+        ended.cancel()
+
+
+def _room_variables(session: Session) -> Mapping[str, str]:
+    webhook = session.webhook
+    return {
+        "WHEREBY_ROOM_URL": session.room_url,
+        "WHEREBY_ROOM_NAME": session.room_name,
+        "WHEREBY_WEBHOOK_ID": "" if webhook is None else webhook.id,
+    }
+
+
+def _input(session: Session) -> bytes:
+    webhook = None if session.webhook is None else _readable_by_all(session.webhook.raw)
+    room = {
+        "roomUrl": session.room_url,
+        "roomName": session.room_name,
+        "subdomain": session.subdomain,
+        "attempt": session.attempt,
+        "webhook": webhook,
+    }
+    return json.dumps(room).encode() + b"\n"
+
+
+def _readable_by_all(raw: bytes) -> Any:
+    """Read JSON with null for a number that no double holds, and U+FFFD for half a surrogate pair.
+
+    RFC 8259, 6 and 8.2, warns of both: they are JSON, but parsers refuse them, or end up with an infinity or with a
+    text that cannot be printed.
+    """
+    whole = replace_lone_surrogates(raw)
+    return json.loads(whole, parse_int=partial(_number, kind=int), parse_float=partial(_number, kind=float))
+
+
+def _number(text: str, kind: type[int] | type[float]) -> float | None:
+    return None if isinf(float(text)) else kind(text)
+
+
+def _logged(session: Session) -> Callable[[str, str], None]:
+    def line(stream: str, text: str) -> None:
+        session.log.info("%s: %s", stream, text)
+
+    return line
+
+
+def _result_of_exit(exit: Exit) -> RunResult:
+    errors = ("\n".join(exit.stderr),) if exit.stderr else ()
+    if exit.code == 0:
+        return RunResult(RunEnd.RETURNED, "it left the room")
+    if exit.code == TRY_AGAIN:
+        return RunResult(RunEnd.REFUSED, f"exited with {TRY_AGAIN}: worth another try", errors=errors)
+    if exit.code is not None:
+        return RunResult(RunEnd.RAISED, f"exited with {exit.code}", errors=errors)
+    return RunResult(RunEnd.RAISED, f"ended by signal {exit.signal}", errors=errors)
+
+
+def launcher(
+    assistant: Assistant,
+    *,
+    grace: float,
+    deadline: Callable[[], float],
+    life: Callable[[], int | None] = lambda: None,
+    hidden: Collection[str] = (),
+) -> Launch:
+    """Make the function that runs an assistant in a room to its end.
+
+    `grace` is stop_grace in seconds; `deadline` tells, on the boot clock, by when a process must be gone; `life`
+    returns the descriptor of the lock that shows this replica alive, if it has one; `hidden` are the values that no
+    process may see.
+    """
+
+    async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
+        if isinstance(assistant, CommandAssistant):
+            # A process has no way to ask its session, where all that it heard would pile up.
+            run.has_reader = False
+            return await run_command(
+                assistant, run, launched, grace=grace, deadline=deadline, life=life(), hidden=hidden
+            )
+        launched(None)
+        return await run_coroutine(assistant, run.session, grace)
+
+    return launch

@@ -1,0 +1,337 @@
+"""The trigger's own process: its event loop, its signals, its deadlines, and its end at a time that is set."""
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import logging
+import os
+import signal
+import sys
+import sysconfig
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from whereby_trigger.clock import boot_time
+from whereby_trigger.stderr import never_awaited, say_last
+
+MOST = 65_536
+"""More than we can use. Some systems allow a billion, and a program that closes each by number never starts there."""
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    """Raise the soft limit of open files towards the hard one, for a program that is ours, until the block ends."""
+    try:
+        import resource
+    except ImportError:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if soft == resource.RLIM_INFINITY or soft >= most or _Raised.by_default is not None:
+        yield
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):
+        # macOS refuses what its kernel does not allow, whatever the hard limit says.
+        yield
+        return
+    _Raised.by_default = soft
+    try:
+        yield
+    finally:
+        _Raised.by_default = None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def default_files() -> int | None:
+    """Return the soft limit before it was raised, or None if it was not."""
+    return _Raised.by_default
+
+
+class _Raised:
+    by_default: int | None = None
+
+
+@contextmanager
+def taken(handle: Callable[[signal.Signals], None], at_once: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM handled on the running loop; off the main thread nothing is taken.
+
+    `at_once` is called before, even while user code blocks the loop; it must not touch the loop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        at_once(signal.Signals(number))
+        loop.call_soon_threadsafe(handle, signal.Signals(number))
+
+    before = {number: signal.signal(number, receive) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if not LastResort.keeps_signals else ():
+            signal.signal(number, handler)
+
+
+LOOK = 0.1
+EXIT_CODE = 70
+
+LOOKS = 5
+"""How many looks in a row must find a deadline passed: the loop of a machine that slept gets its chance first."""
+
+
+class Watchdog:
+    """Keep deadlines, by name, in seconds of the boot clock. One that passes ends the process at once."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[str, tuple[float, Callable[[], bool]]] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def set(self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True) -> None:
+        """Have the process ended at `deadline`, if it `applies` then, unless it is moved or cleared before."""
+        self._deadlines[name] = deadline, applies
+        self.start()
+
+    def start(self) -> None:
+        """Start the thread now, unless it runs: raises RuntimeError where none can be started."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="whereby-trigger-watchdog", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def clear(self, name: str) -> bool:
+        """Forget a deadline; return whether it was set."""
+        return self._deadlines.pop(name, None) is not None
+
+    def close(self) -> None:
+        """Forget every deadline and end the thread."""
+        self._deadlines.clear()
+        self._closed.set()
+
+    def _run(self) -> None:
+        passed: dict[str, int] = {}
+        while not self._closed.wait(LOOK):
+            now = boot_time()
+            for name, (deadline, applies) in list(self._deadlines.items()):
+                passed[name] = passed.get(name, 0) + 1 if now > deadline and applies() else 0
+                if passed[name] >= LOOKS:
+                    _end_at_once(name)
+
+
+def _end_at_once(name: str) -> None:
+    try:
+        say_last(f"whereby-trigger: ended, user code did not return by the deadline of {name}\n")
+    finally:
+        os._exit(EXIT_CODE)
+
+
+AT_LEAST = 1.0
+"""Seconds that are given to what winds down, even where the drain before took all of its time."""
+
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+SAY_WITHIN = 1.0
+"""Seconds in which the last words are written: whoever reads no more of them must not hold up the end."""
+
+NOT_THEIRS = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<frozen")
+
+
+class LastResort:
+    """End the process at the time that is set, unless the block is left before; with `to_the_end` all the same.
+
+    Its thread starts with the block: at the end there may be none left. Signals that are taken in the block stay taken
+    until its end, so that none comes in between. Off the main thread the process is somebody else's, and goes on.
+    """
+
+    keeps_signals = False
+
+    def __init__(self, to_the_end: bool) -> None:
+        self._to_the_end = to_the_end
+        self._set = threading.Event()
+        self._left = threading.Event()
+        self._end_at = 0.0
+        self._hurried = False
+        self._last: tuple[asyncio.AbstractEventLoop, BaseException | None] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "LastResort":
+        if threading.current_thread() is threading.main_thread():
+            threading.Thread(target=self._wait, name="whereby-trigger-last-resort", daemon=True).start()
+            self._before = {number: signal.getsignal(number) for number in ENDING}
+            LastResort.keeps_signals = True
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        LastResort.keeps_signals = False
+        if self._last is None or not self._to_the_end:
+            self._left.set()
+            self._set.set()
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def set(self, end_by: Callable[[], float | None], loop: asyncio.AbstractEventLoop) -> None:
+        """Have the process end at a time of the boot clock, if any, with the exit code that it is about to have.
+
+        From now on a signal that asks for the end once more has it end at once.
+        """
+        if end_by() is None or threading.current_thread() is not threading.main_thread():
+            return
+        for number in ENDING:
+            signal.signal(number, self._end_now)
+        # Read after that: a signal that came just before has moved it.
+        self._end_at = max(boot_time() + AT_LEAST, end_by() or 0.0)
+        self._last = loop, sys.exc_info()[1]
+        self._set.set()
+
+    def _end_now(self, number: int, frame: FrameType | None) -> None:
+        # It may interrupt whatever runs: nothing in here waits for a lock.
+        self._hurried = True
+
+    def _wait(self) -> None:
+        self._set.wait()
+        while not self._left.wait(LOOK):
+            if self._last is not None and (self._hurried or boot_time() >= self._end_at):
+                _end_now(*self._last)
+
+
+def _end_now(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
+    try:
+        # Apart, so that whoever does not read one of them keeps the other from nobody.
+        acts = [threading.Thread(target=_say_what_runs, args=(loop, error), daemon=True)]
+        acts += [threading.Thread(target=act, daemon=True) for act in (_flush_output, logging.shutdown)]
+        over = time.monotonic() + SAY_WITHIN
+        with suppress(RuntimeError):
+            for act in acts:
+                act.start()
+        for act in acts:
+            if act.ident is not None:
+                act.join(max(0.0, over - time.monotonic()))
+    finally:
+        # Even if no thread can be started.
+        os._exit(0 if error is None else 1)
+
+
+def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
+    raised = "" if error is None else "".join(traceback.format_exception(error))
+    runs = ", ".join(sorted(set(_what_runs(loop)))) or "no function of yours"
+    say_last(f"{raised}whereby-trigger: ended while this still ran: {runs}\n")
+
+
+def _flush_output() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+
+
+def _what_runs(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
+    """Give the place in each task of the loop, and in each thread that holds up the end, where user code is."""
+    frames = sys._current_frames()
+    threads = [_callers(frames.get(thread.ident or 0)) for thread in threading.enumerate() if not thread.daemon]
+    tasks = [_awaiting(task.get_coro()) for task in asyncio.all_tasks(loop)]
+    for stack in (*threads, *tasks):
+        yield from _innermost_of_theirs(stack)
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    # Whoever has the loop run is at work no more.
+    while frame is not None and frame.f_code.co_filename != asyncio.runners.__file__:
+        yield frame
+        frame = frame.f_back
+
+
+def _awaiting(coroutine: Any) -> list[FrameType]:
+    frames: list[FrameType] = []
+    while inspect.iscoroutine(coroutine):
+        frames += [coroutine.cr_frame] if coroutine.cr_frame is not None else []
+        coroutine = coroutine.cr_await
+    return frames[::-1]
+
+
+def _innermost_of_theirs(stack: Iterable[FrameType]) -> Iterator[str]:
+    for frame in stack:
+        code = frame.f_code
+        if not code.co_filename.startswith(NOT_THEIRS):
+            yield f"{code.co_qualname} at {Path(code.co_filename).name}:{frame.f_lineno}"
+            return
+
+
+COLLECT_AFTER = 10_000
+"""How many objects may be made and not freed before Python looks for circles among them.
+
+By itself it looks after 700, which is what a dozen webhooks under way take, and hardly one of them is in a circle.
+"""
+
+
+def run(
+    serving: Coroutine[Any, Any, None], end_by: Callable[[], float | None] = lambda: None, *, to_the_end: bool = False
+) -> None:
+    """Run a coroutine in an event loop of its own, to its end. Blocks.
+
+    Tasks and threads of the loop that it leaves behind are waited for until `end_by()`, in seconds of the boot clock,
+    and then end with the process; with `to_the_end` so does whatever goes on when this has returned.
+    """
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    quiet_end = never_awaited(to_the_end)
+    with many_files(), _rare_collections(), quiet_end, LastResort(to_the_end) as last_resort, runner:
+        try:
+            runner.run(serving)
+        finally:
+            last_resort.set(end_by, runner.get_loop())
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Make every `start()` return at once, while the command line imports a program that calls it."""
+    _Importing.active = True
+    try:
+        yield
+    finally:
+        _Importing.active = False
+
+
+def is_being_imported() -> bool:
+    """Tell whether the command line is importing a program now."""
+    return _Importing.active
+
+
+def in_event_loop() -> bool:
+    """Tell whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    before = young, *older = gc.get_threshold()
+    gc.set_threshold(max(young, COLLECT_AFTER) if young else 0, *older)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+class _Importing:
+    active = False
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

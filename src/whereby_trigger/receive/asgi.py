@@ -1,0 +1,219 @@
+"""The trigger as an ASGI app: knows its path, reads a delivery and answers it. User code never runs in here."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from whereby_trigger.receive.intake import Headers, Rules
+from whereby_trigger.receive.limits import MAX_ARRIVING, Arriving, Incoming, InFlightLimit
+from whereby_trigger.receive.receiver import CROWDED, RETRY_AFTER, Answer, Delivery, Host, Receiver
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+READ_WITHIN = 10.0
+"""Seconds after which a request that is still incomplete is given up."""
+
+LIVE, READY = PROBES = ("/livez", "/readyz")
+LONGEST_PATH = 200
+"""Characters of a path that is not served, up to which it is logged."""
+
+OWS = b" \t"
+"""What may stand around a header's value and is no part of it. Source: RFC 9110, 5.5."""
+
+CLOSE = (b"connection", b"close")
+JSON = (b"content-type", b"application/json")
+
+
+class Endpoint:
+    """Serve one path over ASGI. Mounted in a host app, whatever the host routes here is that path."""
+
+    def __init__(self, host: Host, rules: Rules, *, path: str, max_body: int) -> None:
+        self._host = host
+        self.in_flight = InFlightLimit()
+        self.arriving = Arriving(max(MAX_ARRIVING, 2 * max_body))
+        self.receiver = Receiver(host, rules, self.in_flight)
+        self._path = path
+        self.url = quote(path).encode()
+        self.max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = _path_below_root(scope)
+        probed = path in PROBES
+        reads, delivers = scope["method"] in ("GET", "HEAD"), scope["method"] == "POST"
+        elsewhere = probed or (path != self._path and "endpoint" not in scope)
+        if elsewhere and delivers:
+            self._note_elsewhere(scope, 405 if probed else 404)
+        if elsewhere and not probed:
+            await _send_answer(send, 404)
+        elif probed and reads:
+            await self._probe(path, send, bodiless=scope["method"] == "HEAD")
+        elif reads:
+            await _send_answer(send, 200)
+        elif probed or not delivers:
+            await _send_answer(send, 405, (b"allow", b"GET, HEAD" if probed else b"GET, HEAD, POST"))
+        else:
+            await self._deliver(scope, receive, send)
+
+    def _note_elsewhere(self, scope: Scope, status: int) -> None:
+        served = quote(scope.get("root_path", "").rstrip("/") + self._path, errors="replace")
+        asked = quote(scope["path"][:LONGEST_PATH], errors="replace")[:LONGEST_PATH]
+        self._host.answered(Delivery(status, f"deliveries are taken at {served}, not at {asked}"))
+
+    async def _probe(self, path: str, send: Send, *, bodiless: bool) -> None:
+        if path == LIVE:
+            await _send_answer(send, 200)
+            return
+        ready = not self._host.draining and not self._host.short and await self._host.takes_writes()
+        spilled = self._host.spilled
+        body = b"" if bodiless or spilled is None else b'{"spilled": %d}\n' % spilled
+        await _send_answer(send, 200 if ready else 503, *((JSON,) if body else ()), body=body)
+
+    async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+        headers = [(name, value.strip(OWS)) for name, value in scope["headers"]]
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer = partial(_settle, answered)
+        try:
+            self._refuse_unread(headers)
+            body = await self._read(receive)
+        except _Refused as refused:
+            self.receiver.refuse(refused.answer, started, answer)
+        except _Gone:
+            return
+        else:
+            self.receiver.take(headers, body, started, answer, scope.get("http_version", "1.1"))
+        given = await answered
+        await _send_answer(send, given.status, *given.headers)
+
+    def _refuse_unread(self, headers: Headers) -> None:
+        if (declared_length(headers) or 0) > self.max_body:
+            raise _Refused(413, "the body is too large", CLOSE)
+        if self.in_flight.full:
+            raise _Refused(503, CROWDED, RETRY_AFTER)
+
+    async def _read(self, receive: Receive) -> bytes:
+        incoming = None
+        gave_way = False
+
+        def give_way() -> None:
+            nonlocal gave_way
+            gave_way = True
+            limit.reschedule(asyncio.get_running_loop().time())
+
+        try:
+            async with asyncio.timeout(READ_WITHIN) as limit:
+                incoming = Incoming(self.arriving, give_way)
+                return await self._read_chunks(receive, incoming)
+        except TimeoutError:
+            if gave_way:
+                raise _Refused(503, CROWDED, RETRY_AFTER, CLOSE) from None
+            raise _Refused(408, "the request was not complete in time", CLOSE) from None
+        finally:
+            if incoming is not None:
+                incoming.leave()
+
+    async def _read_chunks(self, receive: Receive, incoming: Incoming) -> bytes:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            chunk = message.get("body", b"")
+            body += chunk
+            if len(body) > self.max_body:
+                raise _Refused(413, "the body is too large", CLOSE)
+            if not message.get("more_body", False):
+                return bytes(body)
+            incoming.hold(len(chunk))
+
+
+class _Refused(Exception):
+    """A delivery is refused before all of it was read."""
+
+    def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(reason)
+        self.answer = Answer(status, reason, headers)
+
+
+class _Gone(Exception):
+    """The sender hung up before its request was complete."""
+
+
+def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:
+    if not answered.done():
+        answered.set_result(answer)
+
+
+def _path_below_root(scope: Scope) -> str:
+    """Give the path without the prefix that a proxy has stripped and the server puts back. Source: ASGI, HTTP scope."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return (path.removeprefix(root) or "/") if f"{path}/".startswith(f"{root}/") else path
+
+
+def declared_length(headers: Headers) -> int | None:
+    """Read how many bytes a request says its body has; None where it does not."""
+    length = None
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            length = int(value[:20])
+        elif name == b"transfer-encoding":
+            return None
+    return length
+
+
+async def _send_answer(send: Send, status: int, *headers: tuple[bytes, bytes], body: bytes = b"") -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+logger = logging.getLogger("whereby_trigger")
+
+LIFESPAN_MISSING = """\
+a request was answered 503: the trigger is mounted but not running. Add its lifespan to the host app:
+
+    app = FastAPI(lifespan=trigger.lifespan)    # or Starlette(lifespan=trigger.lifespan)
+
+or, where the app has a lifespan already, put `async with trigger.lifespan(app):` around its `yield`."""
+
+
+class MountedApp:
+    """Answer ASGI requests with the running edge; with 503, and a hint in the log, while there is none."""
+
+    def __init__(self, lifespan: Callable[[Any], Any], endpoint: Callable[[], Endpoint | None]) -> None:
+        self._lifespan = lifespan
+        self._endpoint = endpoint
+        self._hinted = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._run_lifespan(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Imported here, since only a server that runs `trigger.asgi` as it is needs it.
+        from starlette.routing import Router
+
+        await Router(lifespan=self._lifespan)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoint()
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+            return
+        if not self._hinted:
+            self._hinted = True
+            logger.error("%s", LIFESPAN_MISSING)
+        headers = [(b"content-length", b"0"), (b"retry-after", b"5")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,167 @@
+"""The reception: takes a delivery that is complete, has it judged and stored, and answers once it is on disk."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from whereby_trigger.errors import StoreError
+from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
+from whereby_trigger.receive.limits import InFlightLimit, Slot
+from whereby_trigger.store import Added, Arrival
+
+ANSWER_WITHIN = 4.5
+"""Seconds a delivery waits for the store: Whereby gives up after 5. Source: Whereby docs, Failed delivery."""
+
+LOOK_EVERY = 0.05
+"""Seconds between looks for deliveries that have waited for so long."""
+
+RETRY_AFTER = (b"retry-after", b"5")
+CROWDED = "too many deliveries wait for the store"
+
+
+class Delivery(Struct):
+    """Describe one delivery and its answer, for the log, and what was decided, "" where nothing was by it.
+
+    `seconds` runs from its first byte to its answer, or to the decision.
+    """
+
+    status: int
+    reason: str
+    type: str = ""
+    room: str | None = None
+    id: str = ""
+    skew: float | None = None
+    seconds: float = 0.0
+    decision: str = ""
+
+
+class Answer(Struct, frozen=True):
+    """Say how a delivery is answered; the reason is for the log. The body is always empty."""
+
+    status: int
+    reason: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    skew: float | None = None
+
+
+OK: Final = Answer(200)
+
+
+class Host(Protocol):
+    """What the receiving stage needs of the trigger it serves."""
+
+    @property
+    def draining(self) -> bool: ...
+
+    def add(self, arrival: Arrival) -> Awaitable[Added]: ...
+
+    @property
+    def spilled(self) -> int | None:
+        """How many deliveries wait for the database; None where there is no place for them to wait."""
+        ...
+
+    @property
+    def short(self) -> str:
+        """What keeps it from deciding or from starting assistants now, in words; "" where nothing does."""
+        ...
+
+    async def takes_writes(self) -> bool: ...
+
+    def accepted(self, accepted: Accepted, added: Added, started: float) -> None:
+        """Hand a stored webhook on; `started` is when its delivery began, by time.monotonic()."""
+        ...
+
+    def answered(self, delivery: Delivery) -> None:
+        """Note an answer that no decision will follow."""
+        ...
+
+
+class Receiver:
+    """Take deliveries, whoever has read them."""
+
+    def __init__(self, host: Host, rules: Rules, waiting: InFlightLimit) -> None:
+        self._host = host
+        self._rules = rules
+        self._waiting = waiting
+        # In the order in which they came, and none that was answered.
+        self._unanswered: dict[_Storing, None] = {}
+        self._look: asyncio.TimerHandle | None = None
+
+    def take(
+        self,
+        headers: Headers,
+        body: bytes,
+        started: float,
+        answer: Callable[[Answer], None],
+        http_version: str = "1.1",
+    ) -> None:
+        """Judge a delivery, hand it to the store, and answer once that has it; `started` is by time.monotonic().
+
+        It takes a place among those that wait for the store, until the store is done with it, however long the delivery
+        itself waits for that. A store's call is not cancelled by who waits for it: what hears 503 may have been stored.
+        """
+        verdict = intake(headers, body, time.time(), self._rules, http_version)
+        if isinstance(verdict, Rejected):
+            self.refuse(Answer(verdict.status, verdict.reason, skew=verdict.skew), started, answer)
+            return
+        if self._waiting.full:
+            self.refuse(Answer(503, CROWDED, (RETRY_AFTER,)), started, answer)
+            return
+        slot = Slot(self._waiting, len(body))
+        storing = _Storing(verdict, started, slot, answer)
+        self._unanswered[storing] = None
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_EVERY, self._give_up_on_late)
+        adding = asyncio.ensure_future(self._host.add(verdict.arrival))
+        adding.add_done_callback(partial(self._stored, storing))
+
+    def refuse(self, refusal: Answer, started: float, answer: Callable[[Answer], None]) -> None:
+        """Give an answer other than 200."""
+        seconds = time.monotonic() - started
+        self._host.answered(Delivery(refusal.status, refusal.reason, skew=refusal.skew, seconds=seconds))
+        answer(refusal)
+
+    def _stored(self, storing: "_Storing", adding: "asyncio.Future[Added]") -> None:
+        storing.slot.leave()
+        problem = _problem(adding)
+        if storing not in self._unanswered:
+            return
+        del self._unanswered[storing]
+        if problem is not None:
+            self.refuse(Answer(503, problem, (RETRY_AFTER,)), storing.started, storing.answer)
+            return
+        storing.answer(OK)
+        self._host.accepted(storing.accepted, adding.result(), storing.started)
+
+    def _give_up_on_late(self) -> None:
+        began_before = time.monotonic() - ANSWER_WITHIN
+        late = [storing for storing in self._unanswered if storing.started <= began_before]
+        for storing in late:
+            del self._unanswered[storing]
+            refusal = Answer(503, "the store did not answer in time", (RETRY_AFTER,))
+            self.refuse(refusal, storing.started, storing.answer)
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(LOOK_EVERY, self._give_up_on_late) if self._unanswered else None
+
+
+class _Storing:
+    """Hold a delivery that the store has been given."""
+
+    __slots__ = ("accepted", "answer", "slot", "started")
+
+    def __init__(self, accepted: Accepted, started: float, slot: Slot, answer: Callable[[Answer], None]) -> None:
+        self.accepted, self.started, self.slot, self.answer = accepted, started, slot, answer
+
+
+def _problem(adding: "asyncio.Future[Added]") -> str | None:
+    """Say why a delivery was not stored; None where it was."""
+    if adding.cancelled():
+        return "the store was closed"
+    error = adding.exception()
+    if error is None or isinstance(error, StoreError):
+        return None if error is None else str(error)
+    return f"an error of the trigger itself, {type(error).__name__}"

@@ -1,0 +1,83 @@
+"""The stores there are: which one a URL names, the spool before it, and whoever has one in use."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from whereby_trigger.config import Settings, masked, postgres_services
+from whereby_trigger.errors import ConfigError
+from whereby_trigger.store import Store
+from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from whereby_trigger.store.postgres import PostgresStore
+
+
+class InUse(Struct, frozen=True):
+    """Hold an open store, the settings that name it, and the event loop that it belongs to."""
+
+    store: Store
+    settings: Settings
+    loop: asyncio.AbstractEventLoop
+
+
+@asynccontextmanager
+async def usable(in_use: InUse | None, settings: Settings, *, reading: bool) -> AsyncIterator[Store]:
+    """Give the store in use where its own loop runs; else open the one that settings name, `reading` or to change it.
+
+    Raises StoreError.
+    """
+    if in_use is not None and in_use.loop is asyncio.get_running_loop():
+        yield in_use.store
+        return
+    store = store_for(settings.store, settings.lease_ttl)
+    await (store.open_readonly() if reading else store.open(lambda: None))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def store_for(url: str, lease_ttl: float = 30.0) -> "SqliteStore | PostgresStore":
+    """Make the store that a URL names, unopened, for a replica whose lease lasts `lease_ttl` seconds.
+
+    Raises ConfigError.
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        return SqliteStore(url, lease_ttl)
+    if scheme in ("postgresql", "postgres"):
+        return _postgres(url, lease_ttl)
+    raise ConfigError(
+        f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db or postgresql://user@host/database"
+    )
+
+
+def spill_file_for(spill: str | None, store: str) -> SpillFile | None:
+    """Make the spool, unopened, in which deliveries wait while the store that a URL names is away; None without one.
+
+    Raises ConfigError.
+    """
+    if spill is None:
+        return None
+    if store.startswith("sqlite:"):
+        raise ConfigError(
+            f"spill {spill!r} is for a database that may be away, but store {store!r} is a file on this machine too: "
+            "leave spill out, or set it to off"
+        )
+    return SpillFile(spill)
+
+
+def _postgres(url: str, lease_ttl: float) -> "PostgresStore":
+    # Its driver is an extra, and nobody on SQLite should wait for its import.
+    try:
+        from whereby_trigger.store.postgres import PostgresStore, Services
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise ConfigError("a store on PostgreSQL needs its driver: pip install 'whereby-trigger[postgres]'") from None
+    return PostgresStore(url, lease_ttl, Services(*postgres_services()))

@@ -1,0 +1,365 @@
+"""A connection to PostgreSQL: found by its URL, opened within a bound, and replaced when it is lost."""
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from configparser import Error as NotReadable
+from configparser import RawConfigParser
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+import asyncpg
+
+from whereby_trigger.errors import ConfigError
+from whereby_trigger.store.futures import ignore_result
+from whereby_trigger.store.postgres.errors import leaves_connection_usable
+
+
+async def look_up(hosts: Sequence[str]) -> None:
+    """Wait until the name of one of these hosts is found; there is nothing to wait for where there are none.
+
+    An event loop waits at its end for what it looks up itself, and complains of what nobody waits for any more.
+    Raises OSError where none is known, UnicodeError where none can be a name.
+    """
+    if not hosts:
+        return
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: Exception | None) -> None:
+        if found.done():
+            return
+        if error is None:
+            found.set_result(None)
+        else:
+            found.set_exception(error)
+
+    def look() -> None:
+        error = _error_of(hosts)
+        # The loop may have ended meanwhile.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=look, name="whereby-trigger look-up", daemon=True).start()
+    await found
+
+
+def _error_of(hosts: Sequence[str]) -> Exception | None:
+    """Find the first host that is known; give the last error where none is."""
+    unknown: Exception | None = None
+    for host in hosts:
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            unknown = error
+        else:
+            return None
+    return unknown
+
+
+class Services(NamedTuple):
+    """Hold what the environment says of services: the one to use where a URL names none, and the file they are in.
+
+    `host` is the database's where neither a URL nor a service names one.
+    """
+
+    default: str | None = None
+    file: Path | None = None
+    host: str = ""
+
+    def options(self, name: str | None) -> Mapping[str, str]:
+        """Give the options of a service, of the default one where no name is given, with its name as `service`.
+
+        The driver would take an unknown name for none, PGSERVICE for nothing, and a % in a password for its own.
+        Raises ConfigError where the file does not describe it.
+        Source: PostgreSQL docs, libpq, The Connection Service File.
+        """
+        name = name or self.default
+        if not name:
+            return {}
+        described = RawConfigParser(strict=False, allow_no_value=True)
+        try:
+            read = [] if self.file is None else described.read(self.file, encoding="utf-8")
+        except (NotReadable, UnicodeDecodeError):
+            # Its text would show a line of the file, and with it perhaps a password.
+            raise ConfigError(
+                f"the service file {self.file} cannot be read: write [name] and key=value lines"
+            ) from None
+        if not described.has_section(name):
+            why = "does not describe it" if read else "is not there, or may not be read"
+            raise ConfigError(
+                f"the store is to be service {name!r}, but {self.file or 'no file'} {why}: add [{name}] to it, "
+                "or name another file by PGSERVICEFILE"
+            )
+        return {key: value or "" for key, value in described.items(name)} | {"service": name}
+
+
+SCHEMES = ("postgresql", "postgres")
+EXAMPLE = "postgresql://user:password@host/database"
+SHOWN = ("service", "host", "port", "dbname", "database", "user", "sslmode", "target_session_attrs")
+"""The options of a URL that tell where the database is and are no secret."""
+
+LIBPQ_ONLY = (
+    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    *("tcp_user_timeout", "gssencmode", "fallback_application_name"),
+)
+"""How libpq is to connect; the driver would take them for settings of the server, and link.py has its own ways."""
+
+POOLER = "pooler"
+ANSWERS = {"yes": True, "no": False}
+NOT_PASSED = {*LIBPQ_ONLY, "service"}
+HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
+"""One of the hosts in a URL, with a port or without."""
+
+
+class DatabaseAddress(NamedTuple):
+    """Hold the URL for the driver, and the one for a person.
+
+    `pooler` tells whether a pooler is between, None: to be found out; `hosts` are the names to look up, if any.
+    """
+
+    dsn: str
+    location: str
+    pooler: bool | None
+    hosts: tuple[str, ...] = ()
+
+
+NO_SERVICES = Services()
+
+
+def address_of(url: str, services: Services = NO_SERVICES) -> DatabaseAddress:
+    """Read `postgresql://user:password@host:port/database?options`; the environment has what is left out.
+
+    `pooler=yes` and `pooler=no` are ours: whether a pooler such as PgBouncer lends connections for a transaction only.
+    Of several hosts, one that takes writes is meant where the URL does not say otherwise.
+    Raises ConfigError for another scheme, a URL that cannot be read, or a service that is not described.
+    Source: PostgreSQL docs, libpq, Connection URIs, Environment Variables and The Connection Service File.
+    """
+    parts, options = _read(url)
+    told = options.pop(POOLER, None)
+    if told is not None and told not in ANSWERS:
+        raise ConfigError(f"the store's URL says {POOLER}={told}: write {POOLER}=yes or {POOLER}=no, or leave it out")
+    options = {**services.options(options.get("service")), **options}
+    user, at, hosts = parts.netloc.rpartition("@")
+    shown = urlencode({name: value for name, value in options.items() if name in SHOWN}, safe="/")
+    where = user.partition(":")[0] + at + hosts + parts.path + ("?" + shown if shown else "")
+    if "," in (unquote(hosts) or options.get("host") or services.host):
+        options.setdefault("target_session_attrs", "read-write")
+    passed = urlencode({name: value for name, value in options.items() if name not in NOT_PASSED})
+    # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
+    dsn = f"postgresql://{parts.netloc}{parts.path.rstrip('/')}" + ("?" + passed if passed else "")
+    names = tuple(_names(unquote(hosts) or options.get("host") or services.host))
+    return DatabaseAddress(dsn, f"postgresql://{where}", None if told is None else ANSWERS[told], names)
+
+
+def _names(hosts: str) -> Iterator[str]:
+    """Take the names, or numbers, out of a list of hosts; a folder with a socket in it is none."""
+    for host in hosts.split(","):
+        found = HOST.fullmatch(host)
+        if found is not None and found[1] and not host.startswith("/"):
+            yield found[1].strip("[]")
+
+
+def _read(url: str) -> tuple[SplitResult, dict[str, str]]:
+    """Take a URL apart; one in which a password may have got elsewhere is refused, and not repeated."""
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise _unreadable() from None
+    if parts.scheme not in SCHEMES:
+        raise ConfigError(f"the store's URL begins with {parts.scheme!r}: write {EXAMPLE}")
+    user, at, hosts = parts.netloc.rpartition("@")
+    later = parts.path if at else parts.path + parts.query
+    misplaced = "@" in user + later or parts.fragment or not url.startswith(f"{parts.scheme}://")
+    if misplaced or not all(map(HOST.fullmatch, hosts.split(","))):
+        raise _unreadable()
+    return parts, options
+
+
+def _unreadable() -> ConfigError:
+    return ConfigError(f"the store's URL cannot be read: write {EXAMPLE}, with reserved characters as %XX")
+
+
+Connection = Any
+"""An asyncpg connection, which brings no types."""
+
+T = TypeVar("T")
+
+CONNECT_WITHIN = 4.0
+CLOSE_WITHIN = 1.0
+
+LOCK_WITHIN = 3.0
+BRIEFLY = 0.025
+"""Seconds that work waits for a lock: usually, and when it is known that somebody else may hold it for long."""
+
+LIMITS = """
+SET {scope} lock_timeout = '{lock:.0f}ms';
+SET {scope} statement_timeout = '{within:g}s';
+SET {scope} idle_in_transaction_session_timeout = '2s';
+"""
+"""What we wait for no longer, the server must not go on with; and a replica that freezes or vanishes in a transaction
+must not hold its locks for as long as TCP believes in it, nor for so long that others give up.
+"""
+
+PINNED = """
+SELECT set_config('synchronous_commit', COALESCE(NULLIF(current_setting('synchronous_commit'), 'off'), 'on'), {local});
+"""
+"""A replica's sessions wait for the disk whatever the server, the database or the role is told later."""
+
+WRITABLE = "SELECT FROM whereby_trigger.replicas LIMIT 0 FOR UPDATE;"
+"""A read that a standby refuses, and a session that is read-only: what they show may be old."""
+
+
+class ManagedConnection:
+    """Keep one connection, for one piece of work at a time.
+
+    Work that takes longer than `within` seconds is given up together with the connection: it may be done or not.
+    It waits for a lock for at most `lock_within` seconds. The connection of a replica at work is `serving`: it is used
+    only where it takes writes, and its commits wait for the disk.
+    """
+
+    def __init__(
+        self, address: DatabaseAddress, within: float, *, lock_within: float = LOCK_WITHIN, serving: bool = False
+    ) -> None:
+        self._address = address
+        self._within = within
+        self._lock_within = lock_within
+        self._serving = serving
+        self._connection: Connection | None = None
+        self._pooled = address.pooler is True
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, briefly: bool = False) -> T:
+        """Do work, in a transaction that hardly waits for a lock with `briefly`.
+
+        Raises what the database, the driver or the network raise, and TimeoutError. After an error the connection is
+        given up, unless the error is known to leave it usable.
+        """
+        connection = await self._connected()
+        try:
+            return await _bounded(connection, self._wrapped(connection, work, briefly), self._within)
+        except BaseException as error:
+            if not leaves_connection_usable(error):
+                connection.terminate()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        connection, self._connection = self._connection, None
+        if connection is None or connection.is_closed():
+            return
+        closing = asyncio.ensure_future(connection.close())
+        await asyncio.wait({closing}, timeout=CLOSE_WITHIN)
+        if not closing.done():
+            connection.terminate()
+            await asyncio.wait({closing})
+        closing.exception()
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect(self._address.pooler is True)
+            if self._address.pooler is None and await _is_pooled(self._connection):
+                await self.close()
+                self._connection = await self._connect(True)
+            if not self._pooled:
+                await _tried(self._connection, self._connection.execute(self._conditions("SESSION")))
+        return self._connection
+
+    async def _connect(self, pooled: bool) -> Connection:
+        self._pooled = pooled
+        # A pooler may give each transaction to another server process, which knows no statement prepared before.
+        statements = {"statement_cache_size": 0} if pooled else {}
+        settings = {"application_name": "whereby-trigger"}
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN):
+                await look_up(self._address.hosts)
+                return await asyncpg.connect(self._address.dsn, server_settings=settings, **statements)
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {CONNECT_WITHIN:g} s") from None
+
+    async def _wrapped(self, connection: Connection, work: Callable[[Connection], Awaitable[T]], briefly: bool) -> T:
+        if not self._pooled and not briefly:
+            return await work(connection)
+        async with transaction(connection, self._conditions("LOCAL", briefly=briefly)):
+            return await work(connection)
+
+    def _conditions(self, scope: str, *, briefly: bool = False) -> str:
+        """Return what a session, or a transaction, begins with; it is sent along with its first statement."""
+        lock = BRIEFLY if briefly else self._lock_within
+        limits = LIMITS.format(scope=scope, within=self._within, lock=lock * 1000)
+        if not self._serving:
+            return limits
+        return limits + PINNED.format(local=str(scope == "LOCAL").lower()) + WRITABLE
+
+
+async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within: float) -> T:
+    """Wait for work, at most `within` seconds; then it is given up together with the connection."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({working}, timeout=within)
+    finally:
+        # Cancelling would have the driver ask the server to cancel, over a network that may be what hangs.
+        late = not working.done()
+        if late:
+            connection.terminate()
+            await asyncio.wait({working})
+            ignore_result(working)
+    if late and working.exception() is not None:
+        raise TimeoutError(f"no answer within {within:g} s")
+    return working.result()
+
+
+@asynccontextmanager
+async def transaction(connection: Connection, limits: str = "") -> AsyncIterator[None]:
+    """Do what is in the block in one transaction: the one that is on, or a new one under `limits`."""
+    if connection.is_in_transaction():
+        yield
+        return
+    try:
+        await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}")
+        yield
+        await connection.execute("COMMIT")
+    except BaseException:
+        if not connection.is_closed() and connection.is_in_transaction():
+            await connection.execute("ROLLBACK")
+        raise
+
+
+@asynccontextmanager
+async def rolled_back(connection: Connection) -> AsyncIterator[None]:
+    """Try what is in the block, and take it back."""
+    async with transaction(connection):
+        await connection.execute("SAVEPOINT trial")
+        yield
+        await connection.execute("ROLLBACK TO SAVEPOINT trial")
+
+
+def affected(tag: str) -> int:
+    """Read from a command's tag, such as `DELETE 3`, how many rows it was about."""
+    return int(tag.rpartition(" ")[2])
+
+
+async def _is_pooled(connection: Connection) -> bool:
+    """Tell whether the process that answers is another than the one that greeted: a pooler greets for itself.
+
+    Source: PgBouncer makes up the process id and key for cancelling that it sends at the start.
+    """
+    return bool(await _tried(connection, _answering(connection)) != connection.get_server_pid())
+
+
+async def _tried(connection: Connection, work: Coroutine[Any, Any, T]) -> T:
+    """Do what makes a new connection fit for use; one that is not must not be used."""
+    try:
+        return await _bounded(connection, work, CONNECT_WITHIN)
+    except BaseException:
+        connection.terminate()
+        raise
+
+
+async def _answering(connection: Connection) -> int:
+    async with transaction(connection):
+        return int(await connection.fetchval("SELECT pg_backend_pid()"))

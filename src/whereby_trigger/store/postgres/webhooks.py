@@ -1,0 +1,294 @@
+"""What each verb on webhooks says to PostgreSQL."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store.postgres import rooms
+from whereby_trigger.store.postgres.connection import Connection, affected, transaction
+from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record, WebhooksAfter
+from whereby_trigger.store.states import FIRST_STATES, State
+from whereby_trigger.webhook import room_path
+
+ADD = """
+WITH arrived AS MATERIALIZED (
+    SELECT nextval('whereby_trigger.webhooks_seq') AS seq, given.* FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::text[], $9::float8[],
+        $10::integer[], $11::float8[]
+    ) AS given (id, type, room, body, received_at, owner, state, reason, decided_at, deliveries, kept_until)
+)
+INSERT INTO whereby_trigger.webhooks AS webhooks
+    (seq, id, type, room, body, received_at, queued_at, owner, state, reason, decided_at, deliveries, kept_until)
+SELECT seq, id, type, room, body, received_at, received_at, owner, state, reason, decided_at, deliveries, kept_until
+FROM arrived ORDER BY id COLLATE "C"
+ON CONFLICT (id) DO UPDATE SET
+    deliveries = webhooks.deliveries + excluded.deliveries,
+    kept_until = greatest(webhooks.kept_until, excluded.kept_until)
+RETURNING id, seq, state, xmax = 0 AS new
+"""
+STORED_SO = """
+SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new FROM whereby_trigger.webhooks AS webhooks
+JOIN unnest($1::text[], $2::float8[], $3::text[]) AS arrived (id, received_at, owner) USING (id, received_at, owner)
+"""
+DECIDE = """
+WITH decided AS MATERIALIZED (
+    SELECT given.* FROM unnest(
+        $1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[]
+    ) AS given (seq, id, state, reason, attempts, decided_at, errors, owner)
+    CROSS JOIN LATERAL (
+        SELECT FROM whereby_trigger.webhooks AS webhooks
+        WHERE webhooks.seq = given.seq AND webhooks.id = given.id AND webhooks.owner = given.owner
+            AND webhooks.state = 'pending'
+        FOR UPDATE
+    ) AS locked
+)
+UPDATE whereby_trigger.webhooks AS webhooks SET
+    state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at,
+    errors = ARRAY(SELECT json_array_elements_text(decided.errors::json))
+FROM decided WHERE webhooks.seq = decided.seq RETURNING webhooks.seq
+"""
+"""Locks its rows one after the other, as they are given: a plain join would lock them in an order of its own."""
+
+DECIDED_SO = """
+SELECT webhooks.seq FROM whereby_trigger.webhooks AS webhooks
+JOIN unnest($1::bigint[], $2::text[], $3::float8[], $4::text[]) AS decided (seq, state, decided_at, owner)
+USING (seq, state, decided_at, owner)
+"""
+BEGIN_ATTEMPT = """
+UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
+WHERE seq = $1 AND state = 'pending' AND owner = $2 RETURNING attempts
+"""
+APPEND_ERROR = "UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1"
+PENDING = """
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers FROM whereby_trigger.webhooks
+WHERE state = 'pending' AND (owner, seq) > ($1, $2) AND owner <= $1 ORDER BY owner, seq LIMIT $3
+"""
+"""Only the index of what is pending has this order, so that no plan can walk past what is decided."""
+
+FIND = """
+SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body
+FROM whereby_trigger.webhooks
+"""
+REPLAY = """
+UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = $1,
+reason = '', decided_at = NULL, errors = '{}'
+"""
+PRUNE = """
+DELETE FROM whereby_trigger.webhooks WHERE seq = ANY (ARRAY(
+    SELECT seq FROM whereby_trigger.webhooks WHERE state <> 'pending' AND received_at < $1 AND kept_until < $2
+    ORDER BY received_at LIMIT $3 FOR UPDATE SKIP LOCKED
+))
+"""
+
+TABLES_FREE = "LOCK TABLE whereby_trigger.webhooks, whereby_trigger.rooms IN ROW EXCLUSIVE MODE NOWAIT"
+LOCKED = """
+WITH free AS MATERIALIZED (
+    SELECT seq FROM whereby_trigger.webhooks WHERE id = ANY($1::text[]) FOR UPDATE SKIP LOCKED
+)
+SELECT id FROM whereby_trigger.webhooks WHERE id = ANY($1::text[]) AND seq NOT IN (SELECT seq FROM free)
+"""
+
+LAST_CHARACTER = "\U0010ffff"
+
+
+class Owned(NamedTuple):
+    """Hold what is to be done to a webhook, and the replica as which it is done."""
+
+    what: Any
+    owner: str
+
+
+async def locked(connection: Connection, pieces: Sequence[Any], id_of: Callable[[Any], str]) -> list[bool]:
+    """Return of each piece whether somebody else has locked its webhook; raises where a table is locked.
+
+    A webhook that somebody else stores at this moment is not found.
+    """
+    async with transaction(connection):
+        await connection.execute(TABLES_FREE)
+        ids = [id_of(piece) for piece in pieces]
+        found = {row["id"] for row in await connection.fetch(LOCKED, ids)}
+        return [id in found for id in ids]
+
+
+async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[Added]:
+    first: dict[str, Owned] = {}
+    deliveries = Counter(piece.what.id for piece in pieces)
+    # The same id may come twice in a batch, signed at two times.
+    kept_until: dict[str, float] = {}
+    for piece in pieces:
+        kept_until[piece.what.id] = max(kept_until.get(piece.what.id, 0.0), piece.what.kept_until)
+    for piece in pieces:
+        if piece.what.state not in FIRST_STATES:
+            raise StoreError(f"no webhook is stored as {piece.what.state}")
+        first.setdefault(piece.what.id, piece)
+    stored = await _stored_before(connection, first) if again else {}
+    rows = [
+        _row(piece.what, piece.owner, deliveries[id], kept_until[id]) for id, piece in first.items() if id not in stored
+    ]
+    changes = {id: piece.what.change for id, piece in first.items() if piece.what.change and id not in stored}
+    if changes:
+        async with transaction(connection):
+            await rooms.lock(connection, [change.key for change in changes.values()])
+            stored |= await _insert(connection, rows)
+            for id, change in changes.items():
+                if stored[id]["new"]:
+                    await rooms.change_session(connection, change)
+    else:
+        stored |= await _insert(connection, rows)
+    return [_added(stored[piece.what.id], is_first=first[piece.what.id] is piece) for piece in pieces]
+
+
+async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
+    return {row["id"]: row for row in await connection.fetch(ADD, *zip(*rows, strict=True))} if rows else {}
+
+
+async def _stored_before(connection: Connection, first: dict[str, Owned]) -> dict[str, Any]:
+    tried = [(piece.what.id, piece.what.received_at, piece.owner) for piece in first.values()]
+    return {row["id"]: row for row in await connection.fetch(STORED_SO, *zip(*tried, strict=True))}
+
+
+def _row(arrival: Arrival, owner: str, deliveries: int, kept_until: float) -> tuple[Any, ...]:
+    decided_at = None if arrival.state is State.PENDING else arrival.received_at
+    return (
+        *(arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner),
+        *(arrival.state, arrival.reason, decided_at, deliveries, kept_until),
+    )
+
+
+def _added(row: Any, *, is_first: bool) -> Added:
+    return Added(row["seq"], not (row["new"] and is_first), State(row["state"]))
+
+
+async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:
+    first: dict[int, Owned] = {}
+    for piece in pieces:
+        if piece.what.state is State.PENDING:
+            raise StoreError("pending is no decision")
+        first.setdefault(piece.what.seq, piece)
+    # In the order in which arrivals lock rows, so that no two batches wait for each other.
+    rows = [_decided(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
+    decided = {row["seq"] for row in await connection.fetch(DECIDE, *zip(*rows, strict=True))}
+    if again:
+        tried = [(piece.what.seq, piece.what.state, piece.what.decided_at, piece.owner) for piece in first.values()]
+        decided |= {row["seq"] for row in await connection.fetch(DECIDED_SO, *zip(*tried, strict=True))}
+    return [piece.what.seq in decided and first[piece.what.seq] is piece for piece in pieces]
+
+
+def _decided(decision: Decision, owner: str) -> tuple[Any, ...]:
+    return (
+        *(decision.seq, decision.id, decision.state, decision.reason, decision.attempts, decision.decided_at),
+        *(json.dumps(decision.errors) if decision.errors else "[]", owner),
+    )
+
+
+async def begin_attempt(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[int]:
+    return [await connection.fetchval(BEGIN_ATTEMPT, piece.what, piece.owner) or 0 for piece in pieces]
+
+
+async def append_error(connection: Connection, pieces: Sequence[tuple[str, str]], *, again: bool) -> list[None]:
+    await connection.executemany(APPEND_ERROR, sorted(pieces, key=lambda piece: piece[0]))
+    return [None] * len(pieces)
+
+
+async def pending(connection: Connection, owner: str, after: int, limit: int) -> list[Pending]:
+    return [Pending(*row) for row in await connection.fetch(PENDING, owner, after, limit)]
+
+
+async def find(connection: Connection, query: Query) -> list[Record]:
+    selected, values = _select(query)
+    return [_record(row) for row in await connection.fetch(f"{FIND} {selected}", *values)]
+
+
+async def replay(connection: Connection, query: Query, now: float) -> list[str]:
+    selected, values = _select(query, now, also="state <> 'pending'")
+    statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
+    return [row["id"] for row in await connection.fetch(statement, *values)]
+
+
+async def prune(connection: Connection, before: float, now: float, limit: int) -> int:
+    """Forget at most `limit` decided webhooks received before a time and not to be kept now; return how many."""
+    return affected(await connection.execute(PRUNE, before, now, limit))
+
+
+def _select(query: Query, *first: Any, also: str = "true") -> tuple[str, list[Any]]:
+    clauses = [also]
+    values = [*first]
+
+    def where(clause: str, *given: Any) -> None:
+        numbers = range(len(values) + 1, len(values) + 1 + len(given))
+        clauses.append(clause.format(*(f"${number}" for number in numbers)))
+        values.extend(given)
+
+    if query.ids is not None:
+        where("id = ANY({})", list(query.ids))
+    if query.prefix is not None:
+        where("id >= {} AND id < {}", query.prefix, query.prefix + LAST_CHARACTER)
+    if query.state is not None:
+        where("state = {}", query.state)
+    if query.type is not None:
+        where("type = {}", query.type)
+    if query.room is not None and query.room.startswith("/"):
+        where("substr(room, strpos(room, '/')) = {}", room_path(query.room))
+    elif query.room is not None:
+        where("room = {}", query.room)
+    limit = "" if query.limit is None else f"LIMIT {int(query.limit)}"
+    return f"WHERE {' AND '.join(clauses)} ORDER BY seq DESC {limit}", values
+
+
+def _record(row: Any) -> Record:
+    return Record(**{**row, "state": State(row["state"]), "errors": tuple(row["errors"])})
+
+
+LAST_SETTLED = """
+SELECT seq FROM whereby_trigger.webhooks
+WHERE stored_at < whereby_trigger.clock() - $1::float8 ORDER BY seq DESC LIMIT 1
+"""
+SETTLED_SINCE = """
+SELECT max(seq) FROM whereby_trigger.webhooks WHERE seq > $2 AND seq < COALESCE((
+    SELECT seq FROM whereby_trigger.webhooks
+    WHERE seq > $2 AND stored_at >= whereby_trigger.clock() - $1::float8 ORDER BY seq LIMIT 1
+), $3)
+"""
+"""The same as the first, where it is known of a number that it is settled: reads only what came after that."""
+
+WEBHOOKS_AFTER = """
+SELECT found.room, found.seq, found.body FROM unnest($3::text[]) AS given (room) CROSS JOIN LATERAL (
+    SELECT room, seq, body FROM whereby_trigger.webhooks AS webhooks
+    WHERE (webhooks.room, webhooks.seq) > (given.room, $1) AND webhooks.room <= given.room AND webhooks.seq <= $2
+    ORDER BY webhooks.room, webhooks.seq LIMIT $4
+) AS found ORDER BY found.seq LIMIT $4
+"""
+"""Looks into the index of rooms once for each, whatever the server thinks of how much there is to be found."""
+
+SETTLES_IN = 10.0
+"""Seconds after which no lower number comes to light any more: numbers are given out before they are committed."""
+
+PAGE = 500
+LAST = 2**63 - 1
+
+
+class SettledCursor:
+    """Read what rooms hear, and remember how far all is settled."""
+
+    def __init__(self) -> None:
+        self._settled = 0
+
+    async def webhooks_after(self, connection: Connection, after: int, keys: frozenset[str]) -> WebhooksAfter:
+        """Read the webhooks of some rooms with a number above `after`, or the first of them."""
+        rooms = sorted(keys)
+        settled = await self._settle(connection)
+        rows = await connection.fetch(WEBHOOKS_AFTER, after, settled, rooms, PAGE)
+        more = len(rows) == PAGE
+        if not more:
+            rows += await connection.fetch(WEBHOOKS_AFTER, max(after, settled), LAST, rooms, None)
+        return WebhooksAfter(tuple(tuple(row) for row in rows), rows[-1]["seq"] if more else settled, more)
+
+    async def _settle(self, connection: Connection) -> int:
+        if self._settled:
+            settled = await connection.fetchval(SETTLED_SINCE, SETTLES_IN, self._settled, LAST)
+        else:
+            settled = await connection.fetchval(LAST_SETTLED, SETTLES_IN)
+        self._settled = settled or self._settled
+        return self._settled

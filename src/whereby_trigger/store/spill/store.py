@@ -1,0 +1,388 @@
+"""The spill: deliveries that the database does not take in time wait in a file and follow in order."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import Final
+
+from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
+from whereby_trigger.store.futures import Write
+from whereby_trigger.store.protocol import Store
+from whereby_trigger.store.records import Added, Arrival
+from whereby_trigger.store.spill.file import BATCH, SpilledDelivery, SpillFile
+from whereby_trigger.store.states import State
+from whereby_trigger.webhook import identify
+
+SPILL_AFTER: Final = 2.0
+"""Seconds that a delivery waits for the database: what is left until its answer must suffice for a sync to disk."""
+
+
+class Route(Enum):
+    """Name where deliveries go: those that are held wait for the last ones before them to leave the spool."""
+
+    DATABASE = auto()
+    SPOOL = auto()
+    HELD = auto()
+
+
+@dataclass(eq=False, slots=True)
+class InTransit:
+    """Carry one delivery that has no answer yet; `sent` is the database's answer to come, None while it is held."""
+
+    arrival: Arrival
+    answer: "asyncio.Future[Added]"
+    late: asyncio.TimerHandle | None = None
+    sent: "asyncio.Future[Added] | None" = None
+
+    def stop_waiting(self) -> None:
+        """Wait for the database no longer."""
+        if self.late is not None:
+            self.late.cancel()
+
+
+class SpillRouter:
+    """Send deliveries into the spool, until told to release them into the database.
+
+    Where the database refuses or does not answer in time, all that has no answer yet goes into the spool, in order,
+    and so does what follows. What the database stores all the same is found to be a duplicate later.
+    """
+
+    def __init__(self, store: Store, spill_file: SpillFile) -> None:
+        self._store = store
+        self._spill_file = spill_file
+        self._route = Route.SPOOL
+        self._in_transit: dict[InTransit, None] = {}
+        self.diverted = asyncio.Event()
+        self.why = ""
+
+    @property
+    def direct(self) -> bool:
+        """Whether deliveries go to the database."""
+        return self._route is Route.DATABASE
+
+    def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
+        """Have a delivery stored, by the database or on the spool's disk."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Added] = loop.create_future()
+        if self._route is Route.SPOOL:
+            self._append(arrival, answer)
+        else:
+            passing = InTransit(arrival, answer)
+            passing.late = loop.call_later(SPILL_AFTER, self._divert_late, passing)
+            self._in_transit[passing] = None
+            if self._route is Route.DATABASE:
+                self._send(passing)
+        return answer
+
+    def divert(self, why: str) -> None:
+        """Send deliveries into the spool, and keep in words why."""
+        self._route, self.why = Route.SPOOL, why
+        passing, self._in_transit = self._in_transit, {}
+        for one in passing:
+            one.stop_waiting()
+            if one.sent is not None:
+                # What the store has not begun it leaves out then, so that it comes in behind those before it.
+                one.sent.cancel()
+            self._append(one.arrival, one.answer)
+        self.diverted.set()
+
+    def hold(self) -> None:
+        """Let deliveries wait where they are, as long as they would wait for the database."""
+        self._route = Route.HELD
+
+    def release(self) -> None:
+        """Send deliveries to the database."""
+        self._route = Route.DATABASE
+        self.diverted.clear()
+        for passing in self._in_transit:
+            if passing.sent is None:
+                self._send(passing)
+
+    def _send(self, passing: InTransit) -> None:
+        passing.sent = asyncio.ensure_future(self._store.add(passing.arrival))
+        passing.sent.add_done_callback(partial(self._answered, passing))
+
+    def _divert_late(self, passing: InTransit) -> None:
+        # One whose row somebody has locked waits alone: the database takes all others.
+        if not (isinstance(passing.sent, Write) and passing.sent.held_up):
+            self.divert(f"the database did not answer within {SPILL_AFTER:g} s")
+
+    def _answered(self, passing: InTransit, sent: "asyncio.Future[Added]") -> None:
+        error = StoreUnavailable("it gave no answer") if sent.cancelled() else sent.exception()
+        if passing not in self._in_transit:
+            return
+        if isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy):
+            self.divert(str(error))
+            return
+        del self._in_transit[passing]
+        passing.stop_waiting()
+        _answer(passing.answer, error or sent.result())
+
+    def _append(self, arrival: Arrival, answer: "asyncio.Future[Added]") -> None:
+        self._spill_file.append(arrival).add_done_callback(partial(_appended, arrival, answer))
+
+
+def _appended(arrival: Arrival, answer: "asyncio.Future[Added]", written: "asyncio.Future[None]") -> None:
+    error = StoreUnavailable("the spill was closed") if written.cancelled() else written.exception()
+    if isinstance(error, StoreUnavailable):
+        error = StoreUnavailable(f"the database does not take it, and {error}")
+    _answer(answer, error or Added(0, False, arrival.state, spilled=True))
+
+
+def _answer(answer: "asyncio.Future[Added]", outcome: Added | BaseException) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, Added):
+        answer.set_result(outcome)
+    else:
+        answer.set_exception(outcome)
+
+
+logger = logging.getLogger("whereby_trigger.spill")
+
+UNREADABLE = "this program cannot read it"
+REFUSED = "the database refuses it"
+
+
+class SpillMover:
+    """Move deliveries into the database; `moved` is called when some are there, before they leave the spool.
+
+    What the database refuses for its values was answered 200 already, and must not hold up the rest: it is stored as
+    quarantined, with its bytes and nothing read in them; where even that is refused, it is kept aside in the spool.
+    """
+
+    def __init__(self, store: Store, spill_file: SpillFile, moved: Callable[[], None]) -> None:
+        self._store = store
+        self._spill_file = spill_file
+        self._moved = moved
+
+    async def move_oldest(self) -> int:
+        """Move some of the oldest; return how many. Raises StoreUnavailable where the database or the disk is away."""
+        rows = await self._spill_file.head()
+        outcomes = await asyncio.gather(*[self._add(row) for row in rows], return_exceptions=True)
+        stored = [row.seq for row, outcome in zip(rows, outcomes, strict=True) if isinstance(outcome, Added)]
+        if stored:
+            self._moved()
+            await self._spill_file.remove(stored)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if _is_refusal(outcome):
+                await self._keep(row)
+            elif isinstance(outcome, BaseException):
+                raise outcome if isinstance(outcome, StoreUnavailable) else StoreUnavailable(type(outcome).__name__)
+        return len(stored)
+
+    def _add(self, row: SpilledDelivery) -> "asyncio.Future[Added]":
+        if row.arrival is not None:
+            return asyncio.ensure_future(self._store.add(row.arrival))
+        unreadable: asyncio.Future[Added] = asyncio.get_running_loop().create_future()
+        unreadable.set_exception(StoreError(UNREADABLE))
+        return unreadable
+
+    async def _keep(self, row: SpilledDelivery) -> None:
+        if row.arrival is not None and await self._quarantine(row.arrival):
+            await self._spill_file.remove([row.seq])
+            return
+        reason = UNREADABLE if row.arrival is None else REFUSED
+        logger.error("a delivery is kept aside in the spill %s: %s", self._spill_file.path, reason)
+        await self._spill_file.set_aside(row.seq, reason)
+
+    async def _quarantine(self, arrival: Arrival) -> bool:
+        id, reason = identify(arrival.body), "the database refused what was read in it"
+        plain = Arrival(
+            id, "", None, arrival.body, arrival.received_at, State.QUARANTINED, reason, kept_until=arrival.kept_until
+        )
+        try:
+            await self._store.add(plain)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            return False
+        logger.error("a delivery from the spill is quarantined as %s: %s", id, reason)
+        return True
+
+
+def _is_refusal(outcome: object) -> bool:
+    return isinstance(outcome, StoreError) and not isinstance(outcome, StoreUnavailable)
+
+
+JOIN_WITHIN: Final = 5.0
+"""Seconds that a start waits for the database before it goes on without."""
+
+PING_WITHIN: Final = 1.0
+
+SHORTEST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between tries of a database that is away."""
+
+
+class Spill:
+    """Take deliveries for a database that may be away, so that each is on some disk before it is answered.
+
+    `join` opens the database, and raises StoreUnavailable while it is away. `held` tells whether this replica has its
+    lease, without which nothing should become its own. `moved` is called when deliveries came out of the spool.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spill_file: SpillFile,
+        *,
+        join: Callable[[], Awaitable[None]],
+        held: Callable[[], bool],
+        moved: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._spill_file = spill_file
+        self._join = join
+        self._held = held
+        self._router = SpillRouter(store, spill_file)
+        self._mover = SpillMover(store, spill_file, moved)
+        self._woken = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._told = ""
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def length(self) -> int:
+        """How many deliveries wait for the database."""
+        return self._spill_file.length
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits that the database would take now."""
+        return self._settled.is_set()
+
+    async def open(self) -> None:
+        """Take deliveries from now on, and join the database as soon as it is there.
+
+        Raises StoreError where the spool, or a database that is there, cannot be used.
+        """
+        await self._spill_file.open()
+        if self.length:
+            logger.info("deliveries from before that wait in the spill %s: %d", self._spill_file.path, self.length)
+        joining = asyncio.ensure_future(self._join())
+        try:
+            await asyncio.wait({joining}, timeout=JOIN_WITHIN)
+            if joining.done():
+                joining.result()
+                self._release_if_empty()
+            else:
+                self._say_away(f"no answer within {JOIN_WITHIN:g} s")
+        except StoreUnavailable as error:
+            self._say_away(str(error))
+        except BaseException:
+            joining.cancel()
+            await asyncio.wait({joining})
+            await self._spill_file.close()
+            raise
+        self._running = asyncio.create_task(self._run(joining), name="whereby-trigger spill")
+
+    def add(self, arrival: Arrival) -> Awaitable[Added]:
+        """Store a delivery in the database, or where that is away on the spool's disk; `spilled` tells which."""
+        return self._router.add(arrival)
+
+    async def ping(self, now: float) -> None:
+        """Return if deliveries are taken, by the database or by the spool.
+
+        Raises StoreUnavailable if not, StoreError if the database takes them but would not keep them.
+        """
+        if self._router.direct:
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(PING_WITHIN):
+                    await self._store.ping(now)
+                    return
+        await self._spill_file.ping()
+
+    def wake(self) -> None:
+        """Try the database now, if something waits for it."""
+        self._woken.set()
+
+    async def settle(self, timeout: float) -> None:
+        """Wait until nothing waits that the database would take now, at most `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._settled.wait()
+
+    async def close(self) -> None:
+        """Stop moving, and let go of the file; what is in it stays."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running})
+        self._router.divert("the trigger stops")
+        await self._spill_file.close()
+        if self.length:
+            logger.warning(
+                "deliveries that stay in the spill %s until the next start: %d", self._spill_file.path, self.length
+            )
+
+    async def _run(self, joining: "asyncio.Future[None]") -> None:
+        await self._joined(joining)
+        while True:
+            await self._empty()
+            await self._router.diverted.wait()
+            self._say_away(self._router.why)
+
+    async def _joined(self, joining: "asyncio.Future[None]") -> None:
+        pause = SHORTEST_PAUSE
+        while True:
+            try:
+                return await joining
+            except Exception as error:
+                self._say_away(_in_words(error))
+            pause = await self._rest(pause)
+            joining = asyncio.ensure_future(self._join())
+
+    async def _empty(self) -> None:
+        """Move all that waits, in order; at the end deliveries are held, so that those that keep coming let it end."""
+        moved, pause, answers = 0, SHORTEST_PAUSE, False
+        while not self._release_if_empty():
+            self._settled.clear()
+            if answers and self.length <= BATCH:
+                self._router.hold()
+            try:
+                moved += await self._move()
+            except Exception as error:
+                self._router.divert(_in_words(error))
+                self._say_away(_in_words(error))
+                pause, answers = await self._rest(pause), False
+            else:
+                pause, answers = SHORTEST_PAUSE, True
+        if moved:
+            logger.info("the database takes deliveries again, and has those from the spill: %d", moved)
+
+    async def _move(self) -> int:
+        if not self._held():
+            raise StoreUnavailable("this replica has no lease now")
+        return await self._mover.move_oldest()
+
+    def _release_if_empty(self) -> bool:
+        if self.length:
+            return False
+        self._router.release()
+        self._settled.set()
+        self._told = ""
+        return True
+
+    async def _rest(self, pause: float) -> float:
+        """Wait about `pause` seconds, or until woken; give the next pause."""
+        self._settled.set()
+        with contextlib.suppress(TimeoutError):
+            # Replicas that lost one database together should not come back to it together.
+            async with asyncio.timeout(random.uniform(pause / 2, pause)):  # noqa: S311
+                await self._woken.wait()
+        self._woken.clear()
+        return min(2 * pause, LONGEST_PAUSE)
+
+    def _say_away(self, why: str) -> None:
+        if why != self._told:
+            self._told = why
+            logger.warning("deliveries go into the spill %s: %s", self._spill_file.path, why)
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, StoreError) else type(error).__name__

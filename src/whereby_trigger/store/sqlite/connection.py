@@ -1,0 +1,203 @@
+"""The SQLite file: found by its URL, opened so that a commit is on disk, and refused with the reason."""
+
+import contextlib
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
+from whereby_trigger.shortage import FILES, is_short, shortage_of
+
+SCHEME = "sqlite:///"
+BUSY_TIMEOUT = 5.0
+OLDEST_SQLITE = (3, 35, 0)
+
+JOURNAL_KEPT = 64 * 1024 * 1024
+"""Bytes that the journal keeps on disk once it was emptied."""
+
+TWO_NAMES = (
+    "each name has a journal of its own, and what is written under one is lost under the other; "
+    "remove the other name (`find / -xdev -samefile` lists them), and back up with SQLite's own backup"
+)
+
+
+def path_of(url: str, called: str = "store") -> Path:
+    """Read `sqlite:///relative.db` or `sqlite:////absolute.db` into an absolute path; `called` is what it is, in words.
+
+    Raises ConfigError for another scheme, a store in memory, and options, which could only weaken what a 200 promises.
+    """
+    if not url.startswith(SCHEME):
+        raise ConfigError(f"{called} {url!r} is no SQLite URL: write sqlite:///file.db, with four slashes if absolute")
+    name = unquote(url.removeprefix(SCHEME))
+    if "?" in url:
+        raise ConfigError(f"{called} {url!r} has options after '?': there are none, every commit is synced to disk")
+    if not name or name == ":memory:" or "\0" in name:
+        raise ConfigError(f"{called} {url!r} names no file: webhooks must outlive the process, write sqlite:///file.db")
+    try:
+        # What lies beside the file must be found whatever link leads to it: who lives, and whose turn it is to write.
+        return Path(os.path.realpath(Path(name).expanduser()))
+    except RuntimeError:
+        raise ConfigError(f"{called} {url!r} begins with '~', but there is no such user with a home") from None
+
+
+def create(path: Path, called: str = "store") -> None:
+    """Make an empty database file that only its owner can read, if there is none, and sync its folder."""
+    try:
+        if path.is_dir():
+            raise StoreError(f"the {called} {path} is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise StoreError(
+                f"the {called}'s folder {path.parent} does not exist: create it, or set {called}= to another place"
+            )
+        # One that is there is not even opened: who closes it loses the locks that the process has on it elsewhere.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise not_writable(path, error, called) from error
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise StoreError(
+            f"the {called} {path} is read-only, or its folder is: both must be writable, "
+            "the journal lies beside the file"
+        )
+
+
+def connect(path: Path, *, readonly: bool = False, called: str = "store") -> sqlite3.Connection:
+    """Open an existing database, changing nothing in it; raises StoreError where that fails."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
+    _check_one_name(path, called)
+    try:
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise opening_failed(path, error, called) from error
+    connection.execute("PRAGMA query_only = 1" if readonly else "PRAGMA query_only = 0")
+    return connection
+
+
+def make_durable(connection: sqlite3.Connection, path: Path, called: str = "store") -> None:
+    """Have a commit return only when it is on disk; raises StoreError where the file would not be synced."""
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = 1")
+    connection.execute("PRAGMA checkpoint_fullfsync = 1")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_KEPT}")
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if synchronous < 2:
+        raise StoreError(f"the {called} {path} does not sync its commits (synchronous={synchronous}): not safe to use")
+    if journal != "wal":
+        raise StoreError(
+            f"the {called} {path} cannot use a write-ahead log (journal mode {journal}): "
+            "put it on a local disk, network file systems do not work"
+        )
+
+
+class Identity:
+    """Know which file was opened, to notice when it is there no longer: what is committed to it then is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._opened = os.stat(path)
+
+    def check(self) -> None:
+        """Raise OSError if the file was deleted, moved or replaced, or was given a second name."""
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self._path} was deleted or moved while it was in use: {_PUT_BACK}") from None
+        if not os.path.samestat(self._opened, there):
+            raise FileExistsError(f"{self._path} was replaced while it was in use: {_PUT_BACK}")
+        if there.st_nlink > 1:
+            raise FileExistsError(f"{self._path} has a second name, a hard link: {TWO_NAMES}")
+
+    def holds(self) -> bool:
+        """Return whether the file is still the one that was opened, under this name alone."""
+        try:
+            self.check()
+        except OSError:
+            return False
+        return True
+
+
+_PUT_BACK = "put it back, or start again to go on with what is there then"
+
+
+def opening_failed(path: Path, error: sqlite3.Error, called: str = "store") -> StoreError:
+    """Say in words why a database cannot be opened."""
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return held_locked(path, called)
+    if "not a database" in text or "malformed" in text:
+        return StoreError(
+            f"the {called} {path} is damaged or is no SQLite file ({text}): move it away and start with a new one, "
+            "or restore it from a backup"
+        )
+    if "readonly" in text:
+        return StoreError(f"the {called} {path} is read-only: make the file and its folder writable")
+    if "unable to open" in text and not os.path.exists(path):
+        return StoreError(f"there is no {called} at {path}: start the trigger once, or name another with --{called}")
+    if "unable to open" in text and is_short(FILES):
+        return StoreUnavailable(f"the {called} {path} cannot be opened now: out of {FILES}")
+    return StoreError(f"the {called} {path} cannot be used: {text}")
+
+
+@contextlib.contextmanager
+def shortage_in_words(path: Path, called: str = "store") -> Iterator[None]:
+    """Say that this process has run out of threads, files or memory if that is why it cannot open the file."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (short := shortage_of(error)) is None:
+            raise
+        raise StoreUnavailable(f"the {called} {path} cannot be opened now: out of {short}") from error
+
+
+def not_writable(path: Path, error: OSError, called: str = "store") -> StoreError:
+    if (short := shortage_of(error)) is not None:
+        return StoreUnavailable(f"the {called} {path} cannot be opened now: out of {short}")
+    return StoreError(f"the {called} {path} cannot be written: {error.strerror}; check who owns it")
+
+
+def held_locked(path: Path, called: str = "store") -> StoreError:
+    return StoreUnavailable(
+        f"the {called} {path} is held locked by another program for more than {BUSY_TIMEOUT:g} s: "
+        "close what has it open (a database browser, a backup), then start again"
+    )
+
+
+def _check_one_name(path: Path, called: str) -> None:
+    """Raise StoreError if the file has a name beside which another journal would lie."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_nlink > 1:
+            raise StoreError(f"the {called} {path} has a second name, a hard link: {TWO_NAMES}")
+    if _is_mounted_alone(path):
+        raise StoreError(
+            f"the {called} {path} is mounted as a single file: its journal would not lie beside the file itself, "
+            "and would be lost with the container; mount the folder that it is in"
+        )
+
+
+def _is_mounted_alone(path: Path) -> bool:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return False
+    # Source: proc_pid_mountinfo(5): the fifth field, with blanks and backslashes in octal.
+    name = re.sub(rb"[ \t\n\\\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(path))
+    return any(mount.split(b" ", 5)[4:5] == [name] for mount in mounts.splitlines())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,269 @@
+"""The lease kept on a real store, with a short time: renewed, endangered, lost, and had again under a new id."""
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from tests.support.clock import JumpingClock
+from tests.support.rooms import ask, newest
+from tests.support.supervised import Assistants, Function
+from tests.support.until import eventually
+from whereby_trigger.assist import CoroutineAssistant, Fence, Session, Supervisor, Watchdog, launcher
+from whereby_trigger.assist.lease import Lease
+from whereby_trigger.clock import boot_time
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import RoomState
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.store.sqlite.lock import FileLock
+
+pytestmark = pytest.mark.anyio
+
+TTL = 1.5
+LIVE, WAITING = RoomState.LIVE, RoomState.WAITING
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rooms.db"
+
+
+@pytest.fixture
+def assistants() -> Assistants:
+    return Assistants()
+
+
+@contextmanager
+def away(path: Path) -> Iterator[None]:
+    """Keep the store away from every replica: hold the lock in whose turn they write."""
+    lock = FileLock(path.with_name(path.name + "-lock"))
+    lock.acquire(5)
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+class Noted(Watchdog):
+    """Note the deadlines, and how far they were off, instead of ending the tests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead: list[float] = []
+
+    def set(self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True) -> None:
+        self.ahead.append(deadline - boot_time())
+
+
+class Replica:
+    """Keep a lease and serve rooms for as long as an `async with` block."""
+
+    def __init__(self, path: Path, function: Function | None, clock: JumpingClock | None = None) -> None:
+        self.store = SqliteStore(f"sqlite:///{path}", TTL, clock or JumpingClock())
+        self.watchdog = Noted()
+        self.dropped = 0
+        self.held_when_regained: list[bool] = []
+        assistant = CoroutineAssistant(function)  # type: ignore[arg-type]
+        launch = launcher(assistant, grace=60, deadline=lambda: self.tenure.lease.deadline)
+        self.supervisor = None if function is None else Supervisor(self.store, launch, 10)
+        self.tenure = Fence(
+            self.store, TTL, self.supervisor, self.watchdog, dropped=self._drop, regained=self._regained
+        )
+
+    async def _drop(self) -> None:
+        self.dropped += 1
+
+    def _regained(self) -> None:
+        self.held_when_regained.append(self.tenure.lease.held)
+
+    async def __aenter__(self) -> "Replica":
+        sent = boot_time()
+        await self.store.open(self.supervisor.wake if self.supervisor else lambda: None)
+        self.tenure.lease.begin(sent)
+        loops = [self.tenure.lease.keep()] + ([self.supervisor.supervise()] if self.supervisor else [])
+        self._loops = [asyncio.create_task(loop) for loop in loops]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.supervisor:
+            await self.supervisor.cut_off("the test is over")
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.wait(self._loops)
+        await self.store.close()
+
+    async def serve(self) -> None:
+        """Have the one room get its assistant."""
+        assert self.supervisor is not None
+        await ask(self.store)
+        self.supervisor.wake()
+        await eventually(self.is_live)
+
+    async def is_live(self) -> bool:
+        return (await newest(self.store)).state is LIVE
+
+
+async def test_a_lease_is_renewed_for_as_long_as_the_store_is_there(path: Path, assistants: Assistants) -> None:
+    async with Replica(path, assistants.stay) as replica, Replica(path, None) as other:
+        await replica.serve()
+        first = replica.tenure.lease.deadline
+        while replica.tenure.lease.deadline < first + 1.5 * TTL:
+            assert replica.tenure.lease.held
+            assert await other.store.take_over() == 0
+            await eventually(lambda at=replica.tenure.lease.deadline: replica.tenure.lease.deadline > at)  # type: ignore[misc]
+        assert assistants.started == [("visit-1", 1)]
+        assert replica.dropped == 0
+
+
+class Unanswered(SqliteStore):
+    """Keep whoever renews a lease waiting."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.answers: list[asyncio.Future[bool]] = []
+
+    def renew(self, ttl: float) -> "asyncio.Future[bool]":
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+
+async def test_a_renewal_that_fails_when_the_lease_is_lost_already_is_nothing_for_asyncio_to_complain_of(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, lost = Unanswered(f"sqlite:///{path}"), asyncio.Event()
+    await store.open(lambda: None)
+
+    async def note() -> None:
+        lost.set()
+
+    lease = Lease(store, 0.3, extended=lambda deadline: None, endangered=note, lost=note)
+    lease.begin(boot_time())
+    keeping = asyncio.create_task(lease.keep())
+    await eventually(lambda: store.answers and boot_time() > lease.deadline and lost.is_set())
+    await eventually(lambda: len(store.answers) > 1)
+    keeping.cancel()
+    await asyncio.wait({keeping})
+    for answer in store.answers:
+        answer.set_exception(StoreUnavailable("the store is away"))
+    store.answers.clear()
+    del answer
+    await store.close()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_the_deadline_counts_from_when_the_renewal_was_sent_and_leaves_a_margin(path: Path) -> None:
+    async with Replica(path, None) as replica:
+        replica.tenure.lease.begin(1000.0)
+        assert 1000 + TTL * 0.9 < replica.tenure.lease.deadline < 1000 + TTL
+
+
+async def test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it(
+    path: Path, assistants: Assistants
+) -> None:
+    async with Replica(path, assistants.stay) as replica:
+        await replica.serve()
+        with away(path):
+            await eventually(lambda: not assistants.there)
+            assert boot_time() < replica.tenure.lease.deadline, "it left after the deadline"
+        assert "lease" in assistants.sessions["visit-1"].ended.reason
+        await eventually(lambda: assistants.there)
+        room = await newest(replica.store)
+        assert room.restarts == 0
+        assert [attempt for _, attempt in assistants.started] == [1, 2]
+
+
+async def test_an_assistant_that_does_not_leave_is_cancelled_before_the_deadline(path: Path) -> None:
+    cancelled: list[float] = []
+
+    async def stays(session: Session) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(boot_time())
+
+    async with Replica(path, stays) as replica:
+        await replica.serve()
+        with away(path):
+            await eventually(lambda: cancelled)
+        assert cancelled[0] < replica.tenure.lease.deadline
+        await eventually(replica.is_live)
+        assert (await newest(replica.store)).restarts == 0
+
+
+async def test_a_lease_that_ran_out_is_had_again_under_a_new_id_with_the_queue_dropped(
+    path: Path, assistants: Assistants
+) -> None:
+    async with Replica(path, assistants.stay) as replica:
+        await replica.serve()
+        old, lease = replica.store.replica, replica.tenure.lease
+        with away(path):
+            await eventually(lambda: replica.store.replica != old)
+            assert not lease.held
+            assert assistants.there == []
+            assert replica.dropped == 1
+        await eventually(lambda: replica.held_when_regained)
+        await replica.store.take_over()
+        await eventually(lambda: assistants.there)
+        room = await newest(replica.store)
+        assert (room.owner, room.attempt, room.restarts) == (replica.store.replica, 2, 0)
+
+
+async def test_a_new_id_whose_lease_has_run_out_meanwhile_is_not_used(path: Path, assistants: Assistants) -> None:
+    async with Replica(path, assistants.stay) as replica:
+        await replica.serve()
+        old, lease = replica.store.replica, replica.tenure.lease
+        with away(path):
+            await eventually(lambda: replica.store.replica != old)
+            since = boot_time()
+            await eventually(lambda: boot_time() > since + TTL)
+        await eventually(lambda: lease.held)
+        assert replica.held_when_regained == [True]
+        assert min(replica.watchdog.ahead) > 0
+
+
+async def test_a_replica_whose_lease_another_took_for_dead_starts_anew(path: Path, assistants: Assistants) -> None:
+    ahead = JumpingClock()
+    async with Replica(path, assistants.stay) as replica:
+        await replica.serve()
+        old = replica.store.replica
+        ahead.jump(TTL + 1)
+        other = SqliteStore(f"sqlite:///{path}", TTL, ahead)
+        await other.open(lambda: None)
+        assert await other.take_over() == 1
+        (taken,) = await other.take(1)
+        await eventually(lambda: replica.store.replica != old)
+        await eventually(lambda: not assistants.there)
+        assert (await newest(other)).owner == taken.owner == other.replica
+        assert replica.dropped == 1
+        await other.close()
+
+
+async def test_a_replica_that_cannot_rejoin_tries_again(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    async with Replica(folder / "rooms.db", None) as replica:
+        old = replica.store.replica
+        away = folder.rename(tmp_path / "away")
+        replica.tenure.lease.deadline = 0.0
+        await eventually(lambda: replica.dropped >= 2)
+        assert replica.store.replica == old
+        away.rename(folder)
+        await eventually(lambda: replica.tenure.lease.held)
+        assert replica.store.replica != old
+
+
+async def test_a_replica_without_an_assistant_keeps_its_lease_and_drops_its_queue_too(path: Path) -> None:
+    async with Replica(path, None) as replica:
+        old = replica.store.replica
+        with away(path):
+            await eventually(lambda: replica.store.replica != old)
+        await eventually(lambda: replica.tenure.lease.held)
+        assert replica.dropped == 1
+        assert replica.watchdog.ahead == []

@@ -1,0 +1,117 @@
+"""What was pending at two deaths is let into user code one at a time, and each death is blamed on that one alone."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.doomed import Doomed
+from tests.support.stage import Stage, leave_pending
+from tests.support.stored import stored
+from whereby_trigger import RoomClientJoined, Trigger, Webhook
+from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
+from whereby_trigger.store import State
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing import webhook
+
+pytestmark = pytest.mark.anyio
+
+WITHIN = 30.0
+
+
+def joined(number: int, display_name: str = "Robin") -> Webhook:
+    return webhook("room.client.joined", id=f"{number}", room=f"/visit-{number}", display_name=display_name)
+
+
+def left(number: int, display_name: str = "Robin") -> Webhook:
+    return webhook("room.client.left", id=f"{number}", room=f"/visit-{number}", display_name=display_name)
+
+
+def queued(seq: int, attempts: int = 0) -> PendingWebhook:
+    return PendingWebhook(seq, joined(seq), None, 0.0, 0.0, 0.0, attempts=attempts, takeovers=2)
+
+
+@pytest.mark.parametrize("make", [joined, left], ids=["async", "sync"])
+def test_deaths_that_come_from_outside_are_blamed_on_one_webhook_each_and_on_a_different_one_each_time(
+    make: Callable[[int, str], Webhook], tmp_path: Path
+) -> None:
+    asyncio.run(leave_pending(tmp_path, *(make(number, "slow") for number in range(4))))
+    asked = []
+    for _ in range(9):
+        with Doomed(tmp_path) as program:
+            asked.append(program.line("asked"))
+            program.kill()
+    assert Counter(asked[1:]) == {f"asked {number}\n": 2 for number in range(4)}
+    states = [(record.state, record.attempts) for record in stored(f"sqlite:///{tmp_path}/stage.db")]
+    assert states == [(State.PENDING, 2)] * 4
+
+
+async def test_what_was_pending_at_one_death_is_decided_together(tmp_path: Path) -> None:
+    total, asked, together = 20, 0, asyncio.Event()
+
+    async def predicate() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == total:
+            together.set()
+        await together.wait()
+        return True
+
+    await leave_pending(tmp_path, *(joined(number) for number in range(total)))
+    async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
+        async with asyncio.timeout(WITHIN):
+            await together.wait()
+            await asyncio.gather(*(stage.decision(joined(number)) for number in range(total)))
+        assert {record.state for record in await stage.records()} == {State.FIRED}
+
+
+async def test_what_was_pending_at_two_deaths_is_asked_about_one_at_a_time_with_its_blame_stored(
+    tmp_path: Path,
+) -> None:
+    blamed: list[list[int]] = []
+
+    async def predicate(webhook: RoomClientJoined) -> bool:
+        await asyncio.sleep(0)
+        blamed.append([row.attempts for row in await stage.store.pending(0, 10)])
+        return True
+
+    sent = [joined(number) for number in range(3)]
+    await leave_pending(tmp_path, *sent)
+    again = SqliteStore(f"sqlite:///{tmp_path}/stage.db")
+    await again.open(lambda: None)
+    assert await again.take_over() == 3
+    await again.close()
+    async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
+        await asyncio.gather(*map(stage.decision, sent))
+    assert [sum(attempts) for attempts in blamed] == [1, 1, 1]
+
+
+async def test_the_least_blamed_of_those_that_wait_together_goes_first() -> None:
+    suspects, order = PoisonIsolation(), list[int]()
+
+    async def take_turn(seq: int, attempts: int) -> None:
+        async with suspects.alone(queued(seq, attempts)):
+            await asyncio.sleep(0)
+            order.append(seq)
+
+    await asyncio.gather(*(take_turn(seq, attempts) for seq, attempts in [(1, 2), (2, 1), (3, 0), (4, 1), (5, 0)]))
+    assert order == [3, 5, 2, 4, 1]
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_turn_that_is_cancelled_before_or_in_it_passes_on(steps: int) -> None:
+    suspects = PoisonIsolation()
+
+    async def take_turn(seq: int) -> None:
+        async with suspects.alone(queued(seq)):
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(take_turn(seq)) for seq in range(3)]
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    tasks[0].cancel()
+    async with asyncio.timeout(WITHIN):
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await take_turn(4)
