@@ -10,8 +10,8 @@ from whereby_trigger.store.sqlite import lease, rooms, webhooks
 PLACES = {
     "insert": (webhooks, "add"),
     "decide": (webhooks, "decide"),
-    "blame": (webhooks, "blame"),
-    "claim": (lease, "bury_the_dead"),
+    "blame": (webhooks, "begin_attempt"),
+    "claim": (lease, "take_over_dead"),
     "request": (rooms, "request"),
     "take": (rooms, "take"),
     "move": (rooms, "move"),

@@ -16,7 +16,7 @@ from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
-from whereby_trigger.store.sqlite import SqliteStore, connection, migrations, store, webhooks
+from whereby_trigger.store.sqlite import SqliteStore, migrations, opening, store, webhooks
 
 VARIABLE = "RELIABILITY_MUTANT"
 
@@ -32,13 +32,13 @@ def pytest_configure() -> None:
 
 
 def _without_fsync() -> None:
-    original = connection.make_durable
+    original = opening.make_durable
 
     def make_durable(connection: sqlite3.Connection, path: Path) -> None:
         original(connection, path)
         connection.execute("PRAGMA synchronous = OFF")
 
-    replace(connection, "make_durable", make_durable)
+    replace(opening, "make_durable", make_durable)
 
 
 def _without_unique_index() -> None:
@@ -120,7 +120,7 @@ OF_WEBHOOKS: Mapping[str, Mutant] = {
     ),
     "claim from a live replica": Mutant(
         _without_life_lock,
-        "tests/store/test_claim.py::test_nothing_of_a_live_process_is_claimed[sqlite]",
+        "tests/store/test_take_over.py::test_nothing_of_a_live_process_is_claimed[sqlite]",
     ),
     "prune what is pending": Mutant(
         _prune_pending,

@@ -87,7 +87,7 @@ OF_ROOMS: Mapping[str, Mutant] = {
     ),
     "without the self-stop": Mutant(
         _without_self_stop,
-        "tests/assist/test_tenure.py::test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it",
+        "tests/assist/test_self_fencing.py::test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it",
         "it left after the deadline",
     ),
     "without the guard": Mutant(

@@ -27,7 +27,7 @@ DISCONNECT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE
 
 
 class Lack:
-    """Have no thread started, and SQLite decide nothing, while `now`; `met` counts how often that was tried."""
+    """Have no thread started, and SQLite decide and find nothing, while `now`; `met` counts how often that was tried."""
 
     def __init__(self, error: Exception) -> None:
         self.error, self.now, self.met = error, False, 0
@@ -46,7 +46,8 @@ class Lack:
 def lack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lack]:
     lack = Lack(request.param)
     monkeypatch.setattr(threading.Thread, "start", lack.stand_before(threading.Thread.start))
-    monkeypatch.setattr(webhooks, "decide", lack.stand_before(webhooks.decide))
+    for verb in ("decide", "find"):
+        monkeypatch.setattr(webhooks, verb, lack.stand_before(getattr(webhooks, verb)))
     yield lack
     lack.now = False
 

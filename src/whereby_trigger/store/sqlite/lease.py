@@ -81,13 +81,11 @@ def take_over_dead(
     now: float,
     max_age: float,
     dead: Set[str],
-    bury: Callable[[str], bool],
 ) -> int:
     """Take over the webhooks of dead replicas, and let their rooms wait, unless another replica has done so already."""
     taken = 0
     for other, seen_at, _, _ in others(connection, id, now):
         if other in dead:
-            bury(other)
             too_old = now - max_age if now - seen_at > max_age else None
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
             taken += connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount

@@ -150,14 +150,19 @@ class SqliteStore:
         # Not in the writer's thread: no delivery must wait while what a dead replica left is looked for.
         dead = await self._read(find) if others else set[str]()
 
-        def work(connection: sqlite3.Connection) -> int:
+        def work(connection: sqlite3.Connection) -> int | None:
             if not lease.holds(connection, replica, clock):
-                return 0
+                return None
             unowned = webhooks.take_unowned(connection, replica)
-            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, partial(bury, self.path))
+            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead)
 
-        claimed: int = await self._write(work)
-        return claimed
+        taken: int | None = await self._write(work)
+        if taken is None:
+            return 0
+        # Only after the commit: a replica whose file is missing counts as alive until its lease ends.
+        if dead:
+            await self._read(lambda _: [bury(self.path, other) for other in dead])
+        return taken
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
         return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit))
