@@ -16,6 +16,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from whereby_trigger.threads import in_thread
+
 logger = logging.getLogger("whereby_trigger.assist")
 
 MARK: Final = "WHEREBY_ASSISTANT_RUN"
@@ -26,8 +28,8 @@ PATIENCE: Final = 0.5
 
 NUMBER: Final = re.compile("[0-9]{1,10}")
 LOOK: Final = 0.01
-AT_ONCE: Final = 64
-"""Processes that are looked at before the event loop gets its turn."""
+HELD_UP: Final = 0.25
+"""Seconds after which a process that is still being looked at is left out by others who look."""
 
 SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What says nothing of a process, only that we cannot look now."""
@@ -48,65 +50,43 @@ def name_of_run(replica: str | None, room: int, attempt: int) -> str:
     return f"{replica}-{room}-{attempt}"
 
 
-def sweep(whose: Collection[str] = ()) -> Iterator[str | None]:
+def sweep(whose: Collection[str] = ()) -> Iterator[str]:
     """Kill what runs without its guard, and all that is of `whose`, runs or replicas; yield the run of each.
 
-    Yields None for every other process, so that the caller can pause. What is killed and not gone yet is found again by
-    the next sweep. A guard that cannot be looked at, or that is of another process namespace, counts as alive.
-    Raises OSError without files or memory to look.
+    What is killed and not gone yet is found again by the next sweep. A guard that cannot be looked at, or that is of
+    another process namespace, counts as alive. Raises OSError without files or memory to look.
+
+    For a thread of its own: the kernel may let nobody look at a process, and hold up whoever tries, as it does `ps`.
     """
     namespace = _namespace()
     if namespace is None:
         return
     for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
-        mark = _mark_of(int(entry), namespace)
-        wanted = mark is not None and (_is_of(mark.run, whose) or not _guard_lives(mark))
-        yield mark.run if mark is not None and wanted and _kill(int(entry), mark, namespace) else None
+        if entry.isdigit() and int(entry) != os.getpid() and (run := _looked_at(int(entry), whose, namespace)):
+            yield run
 
 
 async def end(whose: Collection[str]) -> bool:
-    """Kill all that is left of runs or replicas; return whether it is gone, after `PATIENCE` seconds at most."""
-    search = _Search(whose)
-    while not search.over:
-        await asyncio.sleep(search.pause)
-        try:
-            search.found(await _sweep_gently(whose))
-        except OSError as error:
-            search.failed(error)
-    return search.told()
-
-
-def end_blocking(whose: Collection[str]) -> bool:
-    """Do the same in a thread that may wait."""
-    search = _Search(whose)
-    while not search.over:
-        time.sleep(search.pause)
-        try:
-            search.found([run for run in sweep(whose) if run is not None])
-        except OSError as error:
-            search.failed(error)
-    return search.told()
+    """Kill all that is left of runs or replicas; return whether it is gone, after about `PATIENCE` seconds at most."""
+    try:
+        async with asyncio.timeout(PATIENCE + HELD_UP):
+            return await in_thread(_Search(whose).run)
+    except TimeoutError:
+        why = "a process holds up whoever looks at it"
+    except (RuntimeError, MemoryError) as error:
+        why = str(error)
+    _warn_unseen(whose, why)
+    return False
 
 
 async def keep_clean() -> None:
     """Kill, every few seconds until cancelled, what runs without its guard, whichever replica it was of."""
     while True:
-        with contextlib.suppress(OSError):
-            for run in set(await _sweep_gently()):
-                logger.warning("killed what was left of the assistant's run %s: its guard was killed", run)
+        with contextlib.suppress(OSError, RuntimeError, MemoryError):
+            async with asyncio.timeout(EVERY):
+                for run in await in_thread(lambda: set(sweep())):
+                    logger.warning("killed what was left of the assistant's run %s: its guard was killed", run)
         await asyncio.sleep(EVERY)
-
-
-async def _sweep_gently(whose: Collection[str] = ()) -> list[str]:
-    found = []
-    for number, run in enumerate(sweep(whose)):
-        if run is not None:
-            found.append(run)
-        if number % AT_ONCE == AT_ONCE - 1:
-            await asyncio.sleep(0)
-    return found
 
 
 class _Search:
@@ -118,33 +98,51 @@ class _Search:
         self._killed = 0
         self._left = 0
         self._error: OSError | None = None
-        self.over = False
-        self.pause = 0.0
 
-    def found(self, runs: Iterable[str]) -> None:
-        self._error = None
-        self._left = sum(_is_of(run, self._whose) for run in runs)
-        self._killed = max(self._killed, self._left)
-        self._go_on(done=self._left == 0)
-
-    def failed(self, error: OSError) -> None:
-        self._error = error
-        self._go_on(done=False)
-
-    def told(self) -> bool:
-        """Say in the log what there was; return True if nothing is left."""
+    def run(self) -> bool:
+        """Return True if nothing is left, and say in the log what there was."""
+        while not self._look() and time.monotonic() < self._give_up:
+            time.sleep(LOOK)
         names = ", ".join(sorted(self._whose))
         if self._error is not None:
-            logger.warning("cannot look for what is left of the assistants of %s: %s", names, self._error.strerror)
+            _warn_unseen(self._whose, self._error.strerror)
         elif self._left:
             logger.warning("%d processes of the assistants of %s were killed and are still there", self._left, names)
         elif self._killed:
             logger.warning("killed %d processes that were left of the assistants of %s", self._killed, names)
         return self._error is None and self._left == 0
 
-    def _go_on(self, *, done: bool) -> None:
-        self.pause = LOOK
-        self.over = done or time.monotonic() > self._give_up
+    def _look(self) -> bool:
+        try:
+            self._left, self._error = sum(_is_of(run, self._whose) for run in sweep(self._whose)), None
+        except OSError as error:
+            self._error = error
+            return False
+        self._killed = max(self._killed, self._left)
+        return self._left == 0
+
+
+def _warn_unseen(whose: Collection[str], why: str | None) -> None:
+    logger.warning("cannot look for what is left of the assistants of %s: %s", ", ".join(sorted(whose)), why)
+
+
+_being_looked_at: dict[int, float] = {}
+"""The processes that some thread looks at, each with the time when it began."""
+
+
+def _looked_at(pid: int, whose: Collection[str], namespace: str) -> str | None:
+    """Kill a process if it is to be killed; return its run then. One that has held up another thread is left out."""
+    now = time.monotonic()
+    if now - _being_looked_at.get(pid, now) > HELD_UP:
+        return None
+    _being_looked_at[pid] = now
+    try:
+        mark = _mark_of(pid, namespace)
+        if mark is None or not (_is_of(mark.run, whose) or not _guard_lives(mark)):
+            return None
+        return mark.run if _kill(pid, mark, namespace) else None
+    finally:
+        _being_looked_at.pop(pid, None)
 
 
 def _is_of(run: str, whose: Iterable[str]) -> bool:

@@ -57,12 +57,11 @@ def find_the_dead(
     others: Iterable[Other],
     clock: BootClock,
     has_died: Callable[[str], bool | None],
-    end_leftovers: Callable[[Set[str]], bool],
-) -> set[str]:
-    """Return the replicas that are dead, with all of their assistants, or whose lease has run out: that is for ever.
+) -> tuple[set[str], set[str]]:
+    """Return the replicas whose lease has run out, which is for ever, and those that are dead before.
 
     Where nothing tells whether it is dead, as its file is missing, its lease does; a replica of an older program has
-    none. Assistants that have lost their guards are ended first; for those that do not end, its lease is the bound.
+    none.
     """
     over, dead = set(), set()
     this_boot, at = clock()
@@ -71,8 +70,7 @@ def find_the_dead(
             over.add(other)
         elif (died := has_died(other)) or (died is None and not expires):
             dead.add(other)
-    gone = not over | dead or end_leftovers(over | dead)
-    return over | dead if gone else over
+    return over, dead
 
 
 def take_over_dead(

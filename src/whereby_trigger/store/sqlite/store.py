@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from whereby_trigger import leftovers
 from whereby_trigger.clock import BootClock, boot_clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.leftovers import end_blocking
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.records import (
     NEWEST,
@@ -144,11 +144,15 @@ class SqliteStore:
         replica, now, clock = self.replica, self._wall(), self._clock
         others = await self._write(partial(lease.others, id=replica, now=now))
 
-        def find(_: sqlite3.Connection) -> set[str]:
-            return lease.find_the_dead(others, clock, partial(has_died, self.path), end_blocking)
+        def find(_: sqlite3.Connection) -> tuple[set[str], set[str]]:
+            return lease.find_the_dead(others, clock, partial(has_died, self.path))
 
-        # Not in the writer's thread: no delivery must wait while what a dead replica left is looked for.
-        dead = await self._read(find) if others else set[str]()
+        # Not in the writer's thread: no delivery must wait while the files of others are looked at.
+        over, dead = await self._read(find) if others else (set[str](), set[str]())
+        # Assistants that lost their guards end first. For those that do not end, their replica's lease is the bound.
+        if (over or dead) and not await leftovers.end(over | dead):
+            dead = set()
+        dead |= over
 
         def work(connection: sqlite3.Connection) -> int | None:
             if not lease.holds(connection, replica, clock):
