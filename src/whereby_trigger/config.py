@@ -235,14 +235,14 @@ def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
     return bool((os.environ if environ is None else environ).get("PORT"))
 
 
-def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | None, Path, str]:
-    """Tell which of PostgreSQL's services the environment names, the file that describes them, and the host it names.
+def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | None, Path, str, str]:
+    """Return the service of PostgreSQL that the environment names, the file that describes it, and its host and port.
 
-    Source: PostgreSQL docs, libpq, Environment Variables (PGSERVICE, PGSERVICEFILE, PGHOST).
+    Source: PostgreSQL docs, libpq, Environment Variables (PGSERVICE, PGSERVICEFILE, PGHOST, PGPORT).
     """
     environ = os.environ if environ is None else environ
     file = environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
-    return environ.get("PGSERVICE"), Path(file), environ.get("PGHOST", "")
+    return environ.get("PGSERVICE"), Path(file), environ.get("PGHOST", ""), environ.get("PGPORT", "")
 
 
 def foreign_environment() -> dict[str, str]:

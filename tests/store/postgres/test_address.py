@@ -117,3 +117,34 @@ def test_the_names_to_look_up_are_those_of_its_hosts(url: str, hosts: tuple[str,
 )
 def test_the_environment_names_the_host_where_the_url_does_not(url: str, hosts: tuple[str, ...]) -> None:
     assert address_of(url, Services(*postgres_services({"PGHOST": "b.example"}))).hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "others"),
+    [
+        ("postgresql://a", {}, ()),
+        (
+            "postgresql://u:p@a:1,b:2,c/x?sslmode=require",
+            {},
+            (
+                "postgresql://u:p@b:2,c,a:1/x?sslmode=require&target_session_attrs=read-write",
+                "postgresql://u:p@c,a:1,b:2/x?sslmode=require&target_session_attrs=read-write",
+            ),
+        ),
+        (
+            "postgresql:///x?host=a,/run&port=1,2",
+            {},
+            ("postgresql:///x?host=%2Frun%2Ca&port=2%2C1&target_session_attrs=read-write",),
+        ),
+        (
+            "postgresql:///x",
+            {"PGHOST": "a,b", "PGPORT": "5433"},
+            ("postgresql:///x?target_session_attrs=read-write&host=b%2Ca",),
+        ),
+        ("postgresql://a,b/x", {"PGPORT": "1,2"}, ()),
+    ],
+)
+def test_each_of_several_hosts_may_come_first_with_its_port(
+    url: str, environment: dict[str, str], others: tuple[str, ...]
+) -> None:
+    assert address_of(url, Services(*postgres_services(environment))).others == others

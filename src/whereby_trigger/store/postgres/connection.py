@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from configparser import Error as NotReadable
 from configparser import RawConfigParser
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
@@ -64,12 +65,13 @@ def _error_of(hosts: Sequence[str]) -> Exception | None:
 class Services(NamedTuple):
     """Hold what the environment says of services: the one to use where a URL names none, and the file they are in.
 
-    `host` is the database's where neither a URL nor a service names one.
+    `host` and `port` are the database's where neither a URL nor a service names one.
     """
 
     default: str | None = None
     file: Path | None = None
     host: str = ""
+    port: str = ""
 
     def options(self, name: str | None) -> Mapping[str, str]:
         """Give the options of a service, of the default one where no name is given, with its name as `service`.
@@ -120,12 +122,14 @@ class DatabaseAddress(NamedTuple):
     """Hold the URL for the driver, and the one for a person.
 
     `pooler` tells whether a pooler is between, None: to be found out; `hosts` are the names to look up, if any.
+    `others` are the URL for the driver with each of the other hosts first, if there are several.
     """
 
     dsn: str
     location: str
     pooler: bool | None
     hosts: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 NO_SERVICES = Services()
@@ -147,13 +151,30 @@ def address_of(url: str, services: Services = NO_SERVICES) -> DatabaseAddress:
     user, at, hosts = parts.netloc.rpartition("@")
     shown = urlencode({name: value for name, value in options.items() if name in SHOWN}, safe="/")
     where = user.partition(":")[0] + at + hosts + parts.path + ("?" + shown if shown else "")
-    if "," in (unquote(hosts) or options.get("host") or services.host):
+    listed = unquote(hosts) or options.get("host") or services.host
+    if "," in listed:
         options.setdefault("target_session_attrs", "read-write")
-    passed = urlencode({name: value for name, value in options.items() if name not in NOT_PASSED})
-    # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
-    dsn = f"postgresql://{parts.netloc}{parts.path.rstrip('/')}" + ("?" + passed if passed else "")
-    names = tuple(_names(unquote(hosts) or options.get("host") or services.host))
-    return DatabaseAddress(dsn, f"postgresql://{where}", None if told is None else ANSWERS[told], names)
+
+    def beginning_with(first: int) -> str:
+        lists = {"host": "" if hosts else listed, "port": options.get("port", "")} if first else {}
+        turned = {name: _turned(values, first) for name, values in lists.items() if "," in values}
+        passed = urlencode({name: value for name, value in (options | turned).items() if name not in NOT_PASSED})
+        # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
+        return f"postgresql://{user}{at}{_turned(hosts, first)}{parts.path.rstrip('/')}" + (
+            "?" + passed if passed else ""
+        )
+
+    # A list of ports in the environment goes with the hosts in the order in which they are named.
+    several = 0 if "," in services.port else (hosts or listed).count(",")
+    dsn, *others = map(beginning_with, range(1 + several))
+    pooler = None if told is None else ANSWERS[told]
+    return DatabaseAddress(dsn, f"postgresql://{where}", pooler, tuple(_names(listed)), tuple(others))
+
+
+def _turned(values: str, by: int) -> str:
+    """Have a list begin with another of its values."""
+    listed = values.split(",")
+    return ",".join(listed[by:] + listed[:by])
 
 
 def _names(hosts: str) -> Iterator[str]:
@@ -192,6 +213,8 @@ T = TypeVar("T")
 
 CONNECT_WITHIN = 4.0
 CLOSE_WITHIN = 1.0
+NEXT_HOST_AFTER = 1.0
+"""Seconds after which, of several hosts, the next one is tried beside one that has not answered."""
 
 LOCK_WITHIN = 3.0
 BRIEFLY = 0.025
@@ -232,6 +255,7 @@ class ManagedConnection:
         self._serving = serving
         self._connection: Connection | None = None
         self._pooled = address.pooler is True
+        self._first = 0
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, briefly: bool = False) -> T:
         """Do work, in a transaction that hardly waits for a lock with `briefly`.
@@ -276,10 +300,39 @@ class ManagedConnection:
         settings = {"application_name": "whereby-trigger"}
         try:
             async with asyncio.timeout(CONNECT_WITHIN):
-                await look_up(self._address.hosts)
-                return await asyncpg.connect(self._address.dsn, server_settings=settings, **statements)
+                return await self._first_to_answer(partial(asyncpg.connect, server_settings=settings, **statements))
         except TimeoutError:
             raise TimeoutError(f"no answer within {CONNECT_WITHIN:g} s") from None
+
+    async def _first_to_answer(self, connect: Callable[[str], Awaitable[Connection]]) -> Connection:
+        """Connect to a host that answers: one that is silent must not keep us from the others.
+
+        An attempt tries all hosts, each when the one before has refused. While one waits, the next begins elsewhere.
+        """
+        dsns, hosts = (self._address.dsn, *self._address.others), self._address.hosts
+
+        async def attempt(first: int) -> Connection:
+            await look_up(hosts[first:] + hosts[:first])
+            return await connect(dsns[first])
+
+        attempts: dict[asyncio.Task[Connection], int] = {}
+        done: set[asyncio.Task[Connection]] = set()
+        try:
+            for number in range(len(dsns)):
+                first = (self._first + number) % len(dsns)
+                attempts[asyncio.create_task(attempt(first))] = first
+                pause = NEXT_HOST_AFTER if number + 1 < len(dsns) else None
+                done, _ = await asyncio.wait(attempts, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    break
+            chosen = min(done, key=lambda task: task.exception() is not None)
+            self._first = attempts[chosen]
+            attempts.pop(chosen)
+            return chosen.result()
+        finally:
+            for task in attempts:
+                task.cancel()
+                task.add_done_callback(_drop)
 
     async def _wrapped(self, connection: Connection, work: Callable[[Connection], Awaitable[T]], briefly: bool) -> T:
         if not self._pooled and not briefly:
@@ -294,6 +347,12 @@ class ManagedConnection:
         if not self._serving:
             return limits
         return limits + PINNED.format(local=str(scope == "LOCAL").lower()) + WRITABLE
+
+
+def _drop(attempt: "asyncio.Task[Connection]") -> None:
+    """Close a connection that came too late."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
 
 
 async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within: float) -> T:
