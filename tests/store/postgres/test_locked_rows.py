@@ -176,6 +176,39 @@ async def test_a_locked_lease_that_ran_out_keeps_nobody_from_a_new_one(
         assert await store.renew(30.0)
 
 
+LONG_DEAD = "UPDATE whereby_trigger.replicas SET expires = 0, seen_at = seen_at - 60 WHERE id <> '{heir}'"
+REPLICAS = "SELECT count(*) FROM whereby_trigger.replicas"
+
+
+async def test_a_locked_lease_that_ran_out_keeps_from_nobody_what_it_was_for(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    dead, heir = await opened(url), await opened(url)
+    await add_all(dead, "one", "two")
+    await ask(dead)
+    await take_one(dead)
+    postgres.run(LONG_DEAD.format(heir=heir.replica), database_of(url))
+    async with locked(url, f"replicas WHERE id = '{dead.replica}'"):
+        async with asyncio.timeout(SOON):
+            assert await heir.take_over() == 3
+            assert await heir.take_over() == 0
+        assert [row.id for row in await heir.pending(0, 10)] == ["one", "two"]
+        assert [room.state for room in await heir.rooms()] == [RoomState.WAITING]
+    await heir.take_over()
+    assert postgres.run(REPLICAS, database_of(url)) == "1"
+
+
+async def test_a_replica_whose_lease_is_locked_gives_back_what_it_has_when_it_stops(url: str, opened: Replicas) -> None:
+    leaving, other = await opened(url), await opened(url)
+    await add_all(leaving, "one")
+    await ask(leaving)
+    await take_one(leaving)
+    async with locked(url, f"replicas WHERE id = '{leaving.replica}'"):
+        await leaving.close()
+        assert await other.take_over() == 1
+        assert [room.state for room in await other.rooms()] == [RoomState.WAITING]
+
+
 @pytest.mark.parametrize("mode", ["SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
 async def test_what_waits_for_a_locked_table_is_done_soon_after_it_is_free(
     url: str, opened: Replicas, mode: str

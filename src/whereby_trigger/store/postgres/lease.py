@@ -23,7 +23,12 @@ WHERE id IN (SELECT id FROM whereby_trigger.replicas WHERE id = $1 FOR UPDATE SK
 """
 """One whose row is locked has run out, or does so by itself: it must not keep us from a new lease."""
 
-LEAVE = "DELETE FROM whereby_trigger.replicas WHERE id = $1"
+LEAVE = """
+DELETE FROM whereby_trigger.replicas
+WHERE id IN (SELECT id FROM whereby_trigger.replicas WHERE id = $1 FOR UPDATE SKIP LOCKED)
+"""
+"""One whose row is locked stays, and owns nothing: it must not keep what it owned from others."""
+
 SEEN = "UPDATE whereby_trigger.replicas SET seen_at = whereby_trigger.clock() WHERE id = $1"
 HOLDS = "SELECT true FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock()"
 UNOWNED = "SELECT seq FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner IS NULL"
@@ -62,6 +67,18 @@ SELECT min(expires) - whereby_trigger.clock() FROM whereby_trigger.replicas
 WHERE id <> $1 AND expires > whereby_trigger.clock()
 """
 EXPIRED_OF = f"{EXPIRED} AND id = ANY ($3::text[]) LIMIT 1 FOR UPDATE SKIP LOCKED"
+EXPIRED_AND_LOCKED = f"""
+{EXPIRED} AND id = ANY ($3::text[]) AND greatest(expires, seen_at) < whereby_trigger.clock() - 2 AND (
+    EXISTS (SELECT FROM whereby_trigger.rooms WHERE owner = replicas.id)
+    OR EXISTS (
+        SELECT FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner >= replicas.id AND owner <= replicas.id
+    )
+) ORDER BY random() LIMIT 1
+"""  # noqa: S608
+"""One that has been locked for longer than a takeover takes. A lease that has run out is never renewed, so that lock
+tells nothing: what the replica owned has locks of its own.
+"""
+
 EXPIRED_NOW = f"SELECT id FROM ({EXPIRED}) AS expired"  # noqa: S608
 ANYTHING_LEFT = f"""
 SELECT EXISTS ({UNOWNED}) OR EXISTS ({EXPIRED}) OR EXISTS ({ORPHANS}) OR ({OVERDUE}) AS any, ({NEXT_END}) AS next_end
@@ -145,8 +162,13 @@ async def take_over(
         expired = await connection.fetchrow(EXPIRED_OF, replica, max_age, list(dead))
         if expired is not None:
             return await _take_over_from(connection, replica, expired["id"], too_old=expired["too_old"])
+        taken = 0
+        expired = await connection.fetchrow(EXPIRED_AND_LOCKED, replica, max_age, list(dead)) if dead else None
+        if expired is not None:
+            taken += await _take_over_from(connection, replica, expired["id"], too_old=expired["too_old"])
         orphan = await connection.fetchval(f"{FREE_STRAYS} LIMIT 1")
-        taken = 0 if orphan is None else await _take_over_from(connection, replica, orphan)
+        if orphan is not None:
+            taken += await _take_over_from(connection, replica, orphan)
         taken += affected(await connection.execute(TAKE_UNOWNED, replica, WEBHOOKS))
         ended = await rooms.end_old(connection, max_age, ROOMS)
         return taken if taken or ended else None
