@@ -1,6 +1,7 @@
 """What is written to standard error: whole lines, in order, by a thread; and what becomes of those that do not fit."""
 
 import contextlib
+import copy
 import io
 import os
 import re
@@ -203,6 +204,17 @@ def test_what_is_written_to_standard_error_meanwhile_is_written_at_the_end_of_th
             sys.stderr.write(b"bytes")  # type: ignore[arg-type]
     assert sys.stderr is pipe.stream
     assert pipe.until("rest") == "begun, and ended\nrest"
+
+
+def test_what_stands_in_for_standard_error_has_all_that_it_has(pipe: Pipe) -> None:
+    ours = StandardError(LineWriter(pipe.stream), pipe.stream)
+    for name in dir(pipe.stream):
+        if not name.startswith("_"):
+            getattr(ours, name)
+    assert ours.name == pipe.stream.name
+    ours.reconfigure(errors="replace")
+    assert pipe.stream.errors == "replace"
+    assert copy.copy(ours).fileno() == ours.fileno()
 
 
 def test_a_stream_that_somebody_put_in_the_place_of_standard_error_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,6 +261,12 @@ class StandardError(io.TextIOBase):
     def buffer(self) -> Any:
         return self._stream.buffer
 
+    def __getattr__(self, name: str) -> Any:
+        """Return what else the stream has, such as its name, or how it is reconfigured."""
+        if name == "_stream":
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
     def close(self) -> None:
         """Hand on what was begun: the stream belongs to the interpreter."""
         self.flush()
