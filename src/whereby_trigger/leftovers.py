@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import re
 import signal
@@ -30,6 +31,8 @@ NUMBER: Final = re.compile("[0-9]{1,10}")
 LOOK: Final = 0.01
 HELD_UP: Final = 0.25
 """Seconds after which a process that is still being looked at is left out by others who look."""
+
+UNSEEN: Final = "a process holds up whoever looks at it, as it does `ps`"
 
 SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What says nothing of a process, only that we cannot look now."""
@@ -72,7 +75,7 @@ async def end(whose: Collection[str]) -> bool:
         async with asyncio.timeout(PATIENCE + HELD_UP):
             return await in_thread(_Search(whose).run)
     except TimeoutError:
-        why = "a process holds up whoever looks at it"
+        why = UNSEEN
     except (RuntimeError, MemoryError) as error:
         why = str(error)
     _warn_unseen(whose, why)
@@ -97,32 +100,33 @@ class _Search:
         self._give_up = time.monotonic() + PATIENCE
         self._killed = 0
         self._left = 0
-        self._error: OSError | None = None
+        self._why_unseen: str | None = None
 
     def run(self) -> bool:
         """Return True if nothing is left, and say in the log what there was."""
         while not self._look() and time.monotonic() < self._give_up:
             time.sleep(LOOK)
         names = ", ".join(sorted(self._whose))
-        if self._error is not None:
-            _warn_unseen(self._whose, self._error.strerror)
+        if self._why_unseen is not None:
+            _warn_unseen(self._whose, self._why_unseen)
         elif self._left:
             logger.warning("%d processes of the assistants of %s were killed and are still there", self._left, names)
         elif self._killed:
             logger.warning("killed %d processes that were left of the assistants of %s", self._killed, names)
-        return self._error is None and self._left == 0
+        return self._why_unseen is None and self._left == 0
 
     def _look(self) -> bool:
         try:
-            self._left, self._error = sum(_is_of(run, self._whose) for run in sweep(self._whose)), None
+            self._left = sum(_is_of(run, self._whose) for run in sweep(self._whose))
+            # What another thread still looks at may be of these runs.
+            self._why_unseen = UNSEEN if any(map(_is_held_up, list(_being_looked_at))) else None
         except OSError as error:
-            self._error = error
-            return False
+            self._why_unseen = error.strerror or "no files or memory"
         self._killed = max(self._killed, self._left)
-        return self._left == 0
+        return self._why_unseen is None and self._left == 0
 
 
-def _warn_unseen(whose: Collection[str], why: str | None) -> None:
+def _warn_unseen(whose: Collection[str], why: str) -> None:
     logger.warning("cannot look for what is left of the assistants of %s: %s", ", ".join(sorted(whose)), why)
 
 
@@ -130,12 +134,15 @@ _being_looked_at: dict[int, float] = {}
 """The processes that some thread looks at, each with the time when it began."""
 
 
+def _is_held_up(pid: int) -> bool:
+    return time.monotonic() - _being_looked_at.get(pid, math.inf) > HELD_UP
+
+
 def _looked_at(pid: int, whose: Collection[str], namespace: str) -> str | None:
     """Kill a process if it is to be killed; return its run then. One that has held up another thread is left out."""
-    now = time.monotonic()
-    if now - _being_looked_at.get(pid, now) > HELD_UP:
+    if _is_held_up(pid):
         return None
-    _being_looked_at[pid] = now
+    _being_looked_at[pid] = time.monotonic()
     try:
         mark = _mark_of(pid, namespace)
         if mark is None or not (_is_of(mark.run, whose) or not _guard_lives(mark)):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -67,12 +67,19 @@ def namespace() -> str:
     return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
 
 
+def has_mark(pid: int, mark: str) -> bool:
+    with suppress(ProcessLookupError):
+        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    # Another trigger of this machine was there first.
+    return True
+
+
 @contextmanager
 def marked(mark: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process with a mark, and kill it in the end."""
     with subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: mark}) as process:
         try:
-            until(lambda: f"{MARK}={mark}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
+            until(lambda: process.poll() is not None or has_mark(process.pid, mark))
             yield process
         finally:
             process.kill()
@@ -189,13 +196,14 @@ def unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("unseen")
-async def test_a_process_that_holds_up_whoever_looks_at_it_holds_up_one_search_and_no_event_loop(
+async def test_a_process_that_holds_up_whoever_looks_at_it_holds_up_no_event_loop_and_hides_no_other(
     caplog: pytest.LogCaptureFixture, gone: int
 ) -> None:
     with marked(f"{RUN}-1-1:{gone}:{namespace()}") as left:
         async with asyncio.timeout(10):
-            assert not await leftovers.end([RUN])
-            assert await leftovers.end([RUN])
+            # What cannot be looked at may be what is looked for.
+            for _ in range(2):
+                assert not await leftovers.end([RUN])
         assert left.wait(5) == -signal.SIGKILL
     assert "a process holds up whoever looks at it" in caplog.text
 
