@@ -85,6 +85,32 @@ def garbage_log(path: Path) -> None:
 DAMAGES = [remove_log, remove_index, remove_both, move_log, empty_log, older_log, garbage_log]
 
 
+def cut_to_nothing(path: Path) -> None:
+    """As `> webhooks.db-wal` does, or a program that rotates logs."""
+    os.truncate(log_of(path), 0)
+
+
+def cut_to_its_header(path: Path) -> None:
+    os.truncate(log_of(path), 32)
+
+
+def cut_in_half(path: Path) -> None:
+    os.truncate(log_of(path), log_of(path).stat().st_size // 2)
+
+
+def cut_and_remove(path: Path) -> None:
+    cut_to_nothing(path)
+    remove_log(path)
+
+
+def cut_without_index(path: Path) -> None:
+    cut_to_nothing(path)
+    remove_index(path)
+
+
+CUTS = [cut_to_nothing, cut_to_its_header, cut_in_half, cut_and_remove, cut_without_index]
+
+
 @pytest.fixture
 async def running(unopened: Store) -> AsyncIterator[Store]:
     await unopened.open(lambda: None)
@@ -214,6 +240,82 @@ async def test_a_log_removed_in_mid_commit_takes_no_acknowledged_webhook_along(
     monkeypatch.setattr(webhooks, "add", add_and_remove)
     assert await taken(running, "a") <= in_the_file(path)
     assert await taken(running, "b") == {"b"}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.skipif(sys.platform != "linux", reason="the index is read as Linux shows it")
+async def test_what_is_acknowledged_after_the_journal_was_cut_short_is_in_the_file(
+    running: Store, path: Path, cut: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(20):
+        await running.add(arrival(f"before {n}", body=b"x" * 20_000))
+    cut(path)
+    acknowledged = {id for n in range(3) for id in await taken(running, f"after {n}")}
+    assert in_the_file(path) >= acknowledged >= {"after 2"}
+    assert "what was only in it is lost" in caplog.text
+    assert {record.id for record in await running.find(Query())} == in_the_file(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the index is read as Linux shows it")
+async def test_a_log_cut_short_in_mid_commit_takes_no_acknowledged_webhook_along(
+    running: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = webhooks.add
+
+    def add_and_cut(*args: Any, **given: Any) -> Any:
+        monkeypatch.setattr(webhooks, "add", add)
+        added = add(*args, **given)
+        cut_to_nothing(path)
+        return added
+
+    await taken(running, "before")
+    monkeypatch.setattr(webhooks, "add", add_and_cut)
+    assert await taken(running, "a") <= in_the_file(path)
+    assert await taken(running, "b") == {"b"}
+    assert "b" in in_the_file(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the index is read as Linux shows it")
+async def test_replicas_whose_journal_was_cut_short_take_webhooks_again_and_keep_them(url: str, path: Path) -> None:
+    stores = [SqliteStore(url), SqliteStore(url), SqliteStore(url)]
+    for store in stores:
+        await store.open(lambda: None)
+        await store.add(arrival(f"before {store.replica}"))
+    for n in range(3):
+        cut_to_nothing(path)
+        acknowledged: set[str] = set()
+        await eventually(partial(_all_take, stores, n, acknowledged))
+        assert in_the_file(path) >= acknowledged
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.parametrize("left", [0, 4096, 20_000])
+async def test_a_database_that_was_cut_short_takes_nothing_more(running: Store, path: Path, left: int) -> None:
+    for n in range(30):
+        await running.add(arrival(f"{n}", body=b"x" * 20_000))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint")
+    assert await taken(running, "before") == {"before"}
+    os.truncate(path, left)
+    for n in range(3):
+        with pytest.raises(StoreUnavailable, match="was cut short while it was in use, and cannot be mended"):
+            await running.add(arrival(f"after {n}"))
+    with pytest.raises(StoreUnavailable):
+        await running.ping(NOW)
+
+
+async def test_a_vacuum_by_another_program_is_no_damage(running: Store, path: Path) -> None:
+    for n in range(30):
+        await running.add(arrival(f"{n}", body=b"x" * 20_000))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert await taken(running, "a") == {"a"}
+        other.execute("DELETE FROM webhooks WHERE id <> 'a'")
+        other.execute("VACUUM")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert await taken(running, "b") == {"b"}
+    assert in_the_file(path) == {"a", "b"}
 
 
 async def test_a_decision_that_was_committed_as_the_log_vanished_is_told_as_made(running: Store, path: Path) -> None:

@@ -27,6 +27,17 @@ READERS: Final = (0x40000002, 510)
 INDEX_IN_USE: Final = (128, 1)
 """The same in the index of the journal (os_unix.c: UNIX_SHM_DMS)."""
 
+INDEX_HEADER: Final = 48
+"""Bytes of the index's header, which is there twice. Source: SQLite docs, WAL-mode File Format, 2.1."""
+
+LOG_HEADER, FRAME_HEADER, LOG_BEGINS = 32, 24, b"\x37\x7f\x06"
+"""Bytes before the log's frames and before each page in it, and how a log begins. Source: the same, section 4."""
+
+SAVED: Final = "all that was in it is saved"
+SAVED_ELSEWHERE: Final = "another process has saved what was in it"
+LOST: Final = "what was only in it is lost"
+"""What has become of a journal's content."""
+
 if sys.platform == "linux":
     import fcntl
     import struct
@@ -144,6 +155,21 @@ class Journal:
         """The bytes of the log that is in use."""
         return os.fstat(self._log).st_size
 
+    @property
+    def database_size(self) -> int:
+        """The bytes of the database itself."""
+        return self._pins[0].stat.st_size
+
+    def database_says(self) -> int:
+        """Read how many bytes the database has by its first page. Source: SQLite docs, Database File Format, 1.3."""
+        if not hasattr(os, "pread"):
+            return 0
+        first = os.pread(self._pins[0].descriptor, 32, 0)
+        if len(first) < 32:
+            return 32
+        page, pages = int.from_bytes(first[16:18]), int.from_bytes(first[28:32])
+        return pages * (65536 if page == 1 else page)
+
     def has_log(self) -> bool | None:
         """Return whether the log in use is the one at its path, or None if there is none."""
         return _is_there(self._log_at, self._log_opened)
@@ -151,6 +177,21 @@ class Journal:
     def has_index(self) -> bool | None:
         """Return whether the index in use is the one at its path, or None if there is none."""
         return _is_there(self._index_at, self._index_opened)
+
+    def is_whole(self) -> bool:
+        """Return False if somebody cut the log short: it has lost its beginning, or ends before its index says."""
+        if sys.platform != "linux":
+            # Elsewhere a read of the index may not show what SQLite has written to its mapping.
+            return True
+        header = os.pread(self._pins[1].descriptor, 2 * INDEX_HEADER, 0)
+        if len(header) < 2 * INDEX_HEADER or header[:INDEX_HEADER] != header[INDEX_HEADER:]:
+            # Somebody is writing it, or has cut it short as well; then SQLite's next look at it ends the process.
+            return True
+        page, frames = struct.unpack_from("=HI", header, 14)
+        if not frames:
+            return True
+        ends = LOG_HEADER + frames * (FRAME_HEADER + (65536 if page == 1 else page))
+        return self.size >= ends and os.pread(self._log, len(LOG_BEGINS), 0) == LOG_BEGINS
 
     def close(self, connection: sqlite3.Connection, *, keep: bool) -> None:
         """Close the connection; with `keep` the files stay, though this process is the last one."""
@@ -164,7 +205,8 @@ class Database:
     """Hold the connection that writes, and answer for what it commits: it is in the files at their paths.
 
     If the log or its index was removed or replaced, what is in them is saved into the database, and the connection is
-    opened again. All but `is_intact` and `close` are called by whose turn it is to write.
+    opened again; the latter also if the log was cut short. All but `is_intact` and `close` are called by whose turn it
+    is to write.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, called: str = "store") -> None:
@@ -174,6 +216,7 @@ class Database:
         self._connection: sqlite3.Connection | None = connection
         self._journal = Journal(path, connection)
         self._told_size = LARGE
+        self._size, self._is_cut = 0, False
         self.readers_out: Callable[[], AbstractContextManager[None]] = nullcontext
         """Closes what else this process has open of the database, and lets nobody open it during a `with` block.
 
@@ -188,12 +231,13 @@ class Database:
         return self._connection
 
     def is_intact(self) -> bool:
-        """Return False if the log or its index is not at its path any more."""
+        """Return False if the log or its index is not at its path any more, or the log was cut short."""
         journal = self._journal
-        return bool(self._connection is not None and journal.has_log() and journal.has_index())
+        return bool(self._connection is not None and journal.has_log() and journal.has_index() and journal.is_whole())
 
     def prepare(self) -> sqlite3.Connection:
         """Return the connection for a transaction; raises OSError or sqlite3.Error if it cannot be mended."""
+        self._check_size()
         # Without the database itself there is nothing to go on with, but what is open can still be read.
         if not self.is_intact() and self._identity.holds():
             self._mend()
@@ -202,8 +246,26 @@ class Database:
     def settle(self) -> None:
         """Raise OSError or sqlite3.Error unless what was just committed is in the files at their paths."""
         self._identity.check()
+        self._check_size()
         if not self.is_intact() and not self._mend():
             raise OSError(errno.EIO, f"the journal {self._journal.log_path} was replaced during a commit")
+
+    def _check_size(self) -> None:
+        """Raise OSError, from then on, if the database is smaller than it was and than its first page says.
+
+        A VACUUM changes both. What was cut off is lost, and what is written after that would be of no use.
+        """
+        if self._connection is None:
+            return
+        size = self._journal.database_size
+        self._is_cut = self._is_cut or (size < self._size and size < self._journal.database_says())
+        if self._is_cut:
+            raise OSError(
+                errno.EIO,
+                f"the {self._called} {self._path} was cut short while it was in use, and cannot be mended: "
+                "stop the trigger, put a backup in its place, and start again",
+            )
+        self._size = size
 
     def warn_if_large(self) -> None:
         """Log that the journal grows, once each time that it has doubled."""
@@ -235,30 +297,33 @@ class Database:
             if self._connection is None:
                 self._open()
                 return False
-            saved = self._save(self._connection)
+            outcome = self._save(self._connection)
             connection, self._connection = self._connection, None
             self._journal.close(connection, keep=True)
+            logger.log(
+                logging.ERROR if outcome is LOST else logging.WARNING,
+                "the journal %s of the %s was removed, replaced or cut short while it was in use: %s; "
+                "leave what lies beside the file alone while a trigger runs",
+                self._journal.log_path,
+                self._called,
+                outcome,
+            )
             self._open()
-        logger.warning(
-            "the journal %s of the %s was removed or replaced while it was in use: %s, and goes on with a new one; "
-            "leave what lies beside the file alone while a trigger runs",
-            self._journal.log_path,
-            self._called,
-            "all that was in it is saved" if saved else "another process has saved what was in it",
-        )
-        return saved
+        return outcome is SAVED
 
-    def _save(self, connection: sqlite3.Connection) -> bool:
-        """Bring what is only in the log into the database, unless another process has done it."""
+    def _save(self, connection: sqlite3.Connection) -> str:
+        """Bring what is only in the log into the database, unless another process has done it; return the outcome."""
         journal = self._journal
         log, index = journal.has_log(), journal.has_index()
+        if index is not False and not journal.is_whole():
+            return LOST
         if not journal.size:
             # Another replica came first: it has saved everything, and emptied the log.
-            return False
+            return SAVED_ELSEWHERE
         if index is False:
             if log:
                 # Another process has made a new index from the same log, and has all of it.
-                return False
+                return SAVED_ELSEWHERE
             # Its pages and ours may differ by now, and must not be mixed.
             raise FileExistsError(
                 errno.EEXIST,
@@ -273,7 +338,7 @@ class Database:
         if log is False:
             # All is in the database now, and what somebody put in the log's place would be taken for newer.
             journal.log_path.unlink(missing_ok=True)
-        return True
+        return SAVED
 
     def _open(self) -> None:
         try:
@@ -281,8 +346,17 @@ class Database:
                 connection = connect(self._path, called=self._called)
                 undo.callback(connection.close)
                 make_durable(connection, self._path, self._called)
-                self._journal = Journal(self._path, connection)
+                journal = Journal(self._path, connection)
+                undo.callback(journal.close, connection, keep=True)
+                if not journal.is_whole():
+                    # A new index is made from what is left, but only once nobody has the old one open.
+                    raise OSError(
+                        errno.EBUSY,
+                        f"the journal {journal.log_path} was cut short, and another program keeps its index open: "
+                        f"end every other program that has the {self._called} open",
+                    )
                 undo.pop_all()
+                self._journal = journal
         except StoreError as error:
             raise OSError(errno.EIO, str(error)) from error
         self._connection = connection

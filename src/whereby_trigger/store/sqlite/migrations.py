@@ -52,4 +52,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> list[int]:
     missing = {number: script for number, script in sorted(scripts().items()) if number > schema}
     for number, script in missing.items():
         connection.executescript(f"BEGIN IMMEDIATE; {script}; UPDATE version SET schema = {number}; COMMIT;")  # noqa: S608
+    if missing:
+        # A journal that somebody cuts short must not take the tables along.
+        connection.execute("PRAGMA wal_checkpoint")
     return list(missing)
