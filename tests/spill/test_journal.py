@@ -3,12 +3,14 @@
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.spill.conftest import Spilling
 from tests.support.arrivals import arrival
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.spill import SpillFile
@@ -53,6 +55,18 @@ async def test_what_is_spilled_is_in_the_file_though_its_journal_is_removed(
     assert count(path) == 2
     assert len(await spill_file.head()) == 2
     await spill_file.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that the log was cut is seen on Linux only")
+async def test_a_spill_whose_journal_was_cut_short_waits_for_nothing_that_is_lost(one: Spilling) -> None:
+    one.store.go_down()
+    for n in range(3):
+        await one.spill.add(arrival(f"before {n}"))
+    os.truncate(one.path.with_name("spill.db-wal"), 0)
+    await one.spill.add(arrival("after"))
+    one.store.come_back()
+    await one.drained()
+    assert "after" in await one.ids()
 
 
 async def test_a_spill_with_two_names_is_refused_and_takes_nothing(tmp_path: Path) -> None:

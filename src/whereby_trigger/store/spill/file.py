@@ -88,6 +88,8 @@ def open_spill(path: Path) -> tuple[Database, HeldLock, int]:
         make_durable(connection, path, CALLED)
         if is_new:
             connection.executescript(CREATE)
+            # A journal that somebody cuts short must not take the table along.
+            connection.execute("PRAGMA wal_checkpoint")
         # Another program may be behind the database by now, or this one may be another.
         connection.execute(TRY_AGAIN)
         waiting = _count(connection).waiting
@@ -178,6 +180,8 @@ class SpillFile:
     def __init__(self, url: str) -> None:
         self.path = path_of(url, CALLED)
         self.length = 0
+        # How often the head was read, and how many have been appended since.
+        self._reads = self._appended_since = 0
         self._gone: set[int] = set()
         self._writer: Writer | None = None
 
@@ -208,14 +212,22 @@ class SpillFile:
             connection.execute(APPEND, (msgpack.encode(arrival),))
 
         # Counted from now on: nobody may overtake what is on its way into the file.
-        self.length += 1
         appended = self._opened.submit(work)
-        appended.add_done_callback(self._appended)
+        self.length += 1
+        self._appended_since += 1
+        appended.add_done_callback(partial(self._appended, self._reads))
         return appended
 
-    def head(self) -> Awaitable[list[SpilledDelivery]]:
+    async def head(self) -> list[SpilledDelivery]:
         """Read the oldest, once all that was handed over before is there: at most BATCH of them, or BATCH_BYTES."""
-        return self._opened.submit(partial(_head, gone=frozenset(self._gone)))
+        self._reads += 1
+        self._appended_since = 0
+        found: list[SpilledDelivery] = await self._opened.submit(partial(_head, gone=frozenset(self._gone)))
+        if not found:
+            # A commit that failed may be there all the same, and a journal that was cut short takes rows along: whoever
+            # waited for a length that is wrong would wait for ever.
+            self.length = self._appended_since
+        return found
 
     async def remove(self, seqs: Sequence[int]) -> None:
         """Forget deliveries that the database has; on a disk that is full, at first in memory only.
@@ -251,9 +263,10 @@ class SpillFile:
             raise StoreUnavailable("the spill is not open: start the trigger first")
         return self._writer
 
-    def _appended(self, appended: "asyncio.Future[None]") -> None:
+    def _appended(self, reads: int, appended: "asyncio.Future[None]") -> None:
         if appended.cancelled() or appended.exception() is not None:
             self.length -= 1
+            self._appended_since -= reads == self._reads
 
 
 def _head(connection: sqlite3.Connection, gone: Set[int]) -> list[SpilledDelivery]:
