@@ -66,7 +66,7 @@ def _rooms_without_asking_for_the_lease() -> None:
 
 
 def _rooms_without_owner_check() -> None:
-    rooms.MOVE = edited(rooms.MOVE, "AND owner = $2", "AND $2 <> ''")
+    rooms.FIND_OWNED = edited(rooms.FIND_OWNED, "AND owner = $2", "AND $2 <> ''")
 
 
 def _without_reading_synchronous_commit() -> None:

@@ -9,7 +9,8 @@ from reliability.mutant import Mutant, edited, replace
 from whereby_trigger import leftovers
 from whereby_trigger.assist import Fence, process
 from whereby_trigger.assist.runners import Run
-from whereby_trigger.store import SessionChange
+from whereby_trigger.store import RoomState, SessionChange, room_rules
+from whereby_trigger.store.room_rules import Change, OpenRoom
 from whereby_trigger.store.sqlite import lease, migrations, rooms
 
 
@@ -21,7 +22,7 @@ def _without_unique_index() -> None:
 
 
 def _without_owner_check() -> None:
-    rooms.MOVE = edited(rooms.MOVE, "AND owner = :owner", "AND :owner <> ''")
+    rooms.FIND_OWNED = edited(rooms.FIND_OWNED, "AND owner = ?", "AND ? <> ''")
 
 
 def _without_session_id_match() -> None:
@@ -43,7 +44,12 @@ def _without_asking_for_the_lease() -> None:
 
 
 def _without_the_request_to_stop() -> None:
-    rooms.MOVE = edited(rooms.MOVE, "AND stop IS NOT NULL", "AND 0")
+    original = room_rules.moved
+
+    def moved(entry: OpenRoom, state: RoomState, reason: str) -> Change | None:
+        return original(entry._replace(stop=None), state, reason)
+
+    replace(room_rules, "moved", moved)
 
 
 def _cut_off_again_and_again() -> None:

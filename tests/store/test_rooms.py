@@ -288,7 +288,7 @@ async def test_rooms_are_listed_newest_first(store: Store) -> None:
 async def test_every_room_is_read_a_page_at_a_time_and_none_twice(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.store.records.PAGE", 2)
+    monkeypatch.setattr("whereby_trigger.store.protocol.PAGE", 2)
     read, pages = store.rooms, []
 
     async def rooms(**given: int) -> list[Room]:

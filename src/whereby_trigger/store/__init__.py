@@ -17,7 +17,8 @@ from whereby_trigger.store.records import (
     session_change,
     session_of,
 )
-from whereby_trigger.store.states import FIRST_STATES, ROOM_TRANSITIONS, TRANSITIONS, RoomState, State
+from whereby_trigger.store.room_rules import ROOM_TRANSITIONS
+from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, RoomState, State
 
 __all__ = [
     "FIRST_STATES",

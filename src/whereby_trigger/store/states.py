@@ -1,5 +1,6 @@
-"""What can become of a webhook and of a room: every state and every way from one to another."""
+"""The states of a webhook and of a room. How a room gets from one to another is in `room_rules`."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -24,6 +25,12 @@ TRANSITIONS: Final = {
 }
 """From each state, the states that may follow: a decision once, and only a replay makes it pending again."""
 
+DECIDABLE: Final = frozenset(state for state in State if TRANSITIONS[state] & _DECIDED)
+"""The states from which a decision leads on."""
+
+REPLAYABLE: Final = frozenset(state for state in State if State.PENDING in TRANSITIONS[state])
+"""The states from which a replay makes a webhook pending again."""
+
 FIRST_STATES: Final = frozenset({State.PENDING, State.QUARANTINED})
 """The states in which a webhook can be stored."""
 
@@ -45,17 +52,11 @@ OVER: Final = frozenset({RoomState.ENDED, RoomState.FAILED})
 OWNED: Final = frozenset({RoomState.STARTING, RoomState.LIVE, RoomState.ENDING})
 """The states in which a room belongs to a replica; every change from here names it."""
 
-ROOM_TRANSITIONS: Final = {
-    RoomState.WAITING: frozenset({RoomState.STARTING, RoomState.ENDED}),
-    RoomState.STARTING: frozenset({RoomState.LIVE, RoomState.ENDING, RoomState.WAITING, *OVER}),
-    RoomState.LIVE: frozenset({RoomState.ENDING, RoomState.WAITING, *OVER}),
-    RoomState.ENDING: frozenset({RoomState.ENDED}),
-    RoomState.ENDED: frozenset[RoomState](),
-    RoomState.FAILED: frozenset[RoomState](),
-}
-"""From each state, the states that may follow. Back to waiting: a restart, a takeover, or a hand-over in a drain."""
 
+def sql_in(states: Iterable[StrEnum]) -> str:
+    """Return the SQL condition that a column's value is one of some states: `= 'pending'`, `IN ('fired', 'failed')`.
 
-def before(state: RoomState) -> list[RoomState]:
-    """List the states from which a room may come into this one."""
-    return [other for other, following in ROOM_TRANSITIONS.items() if state in following]
+    The values are text in the statement, not parameters: a planner uses a partial index only for a constant.
+    """
+    quoted = [f"'{state}'" for state in sorted(states)]
+    return f"= {quoted[0]}" if len(quoted) == 1 else f"IN ({', '.join(quoted)})"

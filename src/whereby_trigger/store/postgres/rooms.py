@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
+from whereby_trigger.store import room_rules
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
-from whereby_trigger.store.room_rules import OpenRoom, is_older, is_over, pack, unpack
-from whereby_trigger.store.states import OVER, OWNED, RoomState, before
+from whereby_trigger.store.room_rules import Change, OpenRoom, RoomEvent
+from whereby_trigger.store.states import OWNED, RoomState
 
 LOCK = """
 SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
@@ -26,7 +27,23 @@ FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
 WHERE key = $1 AND state NOT IN ('ended', 'failed') FOR UPDATE
 """
-SET_SUCCESSOR = "UPDATE whereby_trigger.rooms SET successor = $2 WHERE id = $1"
+LOCK_ROOM = """
+SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
+FROM whereby_trigger.rooms WHERE id = $1
+"""
+FIND_OWNED = """
+SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
+WHERE id = $1 AND owner = $2 FOR UPDATE
+"""
+WRITE = """
+UPDATE whereby_trigger.rooms SET
+    state = $2,
+    reason = COALESCE($3, reason),
+    since = CASE WHEN state = $2 THEN since ELSE whereby_trigger.clock() END,
+    stop = $4,
+    successor = $5
+WHERE id = $1
+"""
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
 TAKE = """
 UPDATE whereby_trigger.rooms SET
@@ -45,41 +62,33 @@ SELECT {", ".join(f"rooms.{column}" for column in COLUMNS.split(", "))}, webhook
 FROM whereby_trigger.rooms AS rooms LEFT JOIN whereby_trigger.webhooks AS webhooks ON webhooks.id = rooms.webhook
 WHERE rooms.owner = $1 AND rooms.state = 'starting' AND rooms.ticket = ANY($2::text[]) ORDER BY rooms.id
 """  # noqa: S608
-KEYS = "SELECT key FROM whereby_trigger.rooms WHERE id = $1"
 TABLES_FREE = "LOCK TABLE whereby_trigger.rooms IN ROW EXCLUSIVE MODE NOWAIT"
 MOVE = """
 UPDATE whereby_trigger.rooms SET
-    state = CASE WHEN $3 = 'waiting' AND stop IS NOT NULL THEN 'ended' ELSE $3 END,
-    reason = CASE WHEN $3 = 'waiting' AND stop IS NOT NULL THEN stop ELSE $4 END,
-    owner = CASE WHEN $5 THEN owner END,
-    pid = CASE WHEN $5 THEN COALESCE($6, pid) END,
+    state = $2,
+    reason = $3,
+    stop = $4,
+    successor = $5,
+    owner = CASE WHEN $6 THEN owner END,
+    pid = CASE WHEN $6 THEN COALESCE($7, pid) END,
     since = whereby_trigger.clock(),
-    not_before = CASE WHEN $7::float8 > 0 THEN whereby_trigger.clock() + $7 ELSE 0 END,
-    restarts = COALESCE($8, restarts),
-    errors = $9,
-    ticket = $10
-WHERE id = $1 AND owner = $2 AND state = ANY($11::text[])
-RETURNING state, successor
+    not_before = CASE WHEN $8::float8 > 0 THEN whereby_trigger.clock() + $8 ELSE 0 END,
+    restarts = COALESCE($9, restarts),
+    errors = $10,
+    ticket = $11
+WHERE id = $1
 """
 MOVED_SO = "SELECT true FROM whereby_trigger.rooms WHERE id = $1 AND ticket = $2"
-END_WAITING = """
-UPDATE whereby_trigger.rooms SET state = 'ended', reason = $2, since = whereby_trigger.clock()
-WHERE id = $1 AND state = 'waiting'
-"""
-ASK_TO_STOP = """
-UPDATE whereby_trigger.rooms SET stop = COALESCE(stop, $2)
-WHERE id = $1 AND state IN ('starting', 'live', 'ending')
-"""
 OWNED_BY = "SELECT id, key FROM whereby_trigger.rooms WHERE owner = $1 LIMIT $2"
+FIND_RELEASED = """
+SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
+WHERE owner = $1 AND id = ANY($2::bigint[]) FOR UPDATE SKIP LOCKED
+"""
 RELEASE = """
-UPDATE whereby_trigger.rooms SET
-    state = CASE WHEN $2 OR stop IS NOT NULL OR state = 'ending' THEN 'ended' ELSE 'waiting' END,
-    reason = CASE WHEN stop IS NOT NULL AND state <> 'ending' AND NOT $2 THEN stop ELSE $3 END,
-    owner = NULL, pid = NULL, since = whereby_trigger.clock(), not_before = 0, errors = '{}', ticket = NULL
-WHERE id = ANY (ARRAY(
-    SELECT id FROM whereby_trigger.rooms WHERE owner = $1 AND id = ANY($4::bigint[]) FOR UPDATE SKIP LOCKED
-))
-RETURNING state, successor
+UPDATE whereby_trigger.rooms AS rooms SET
+    state = given.state, reason = given.reason, successor = NULL, owner = NULL, pid = NULL,
+    since = whereby_trigger.clock(), not_before = 0, errors = '{}', ticket = NULL
+FROM unnest($1::bigint[], $2::text[], $3::text[]) AS given (id, state, reason) WHERE rooms.id = given.id
 """
 END_OLD = """
 UPDATE whereby_trigger.rooms
@@ -130,22 +139,21 @@ async def request(connection: Connection, pieces: Sequence[RoomRequest], *, agai
 async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
     async with transaction(connection):
         await lock(connection, [request.key])
-        open = await _find_open(connection, request.key)
-        if (open is None or open.is_ending) and await _is_over(connection, request):
+        claim, change = room_rules.requested(await _find_open(connection, request.key), request)
+        if (claim.new or change is not None) and await _is_over(connection, request):
             return RoomClaim(False, RoomState.ENDED, None)
-        if open is None:
-            await _wait(connection, [request])
-            return RoomClaim(True, RoomState.WAITING, None)
-        if open.is_ending:
-            await connection.execute(SET_SUCCESSOR, open.id, pack(request))
-        return open.met
+        if claim.new:
+            await _wait(connection, request)
+        elif change is not None:
+            await _write(connection, change)
+        return claim
 
 
 async def _is_over(connection: Connection, request: RoomRequest) -> bool:
-    """Tell whether the session of the webhook that fired is over already."""
+    # Who asks by hand means now, whatever has ended.
     if request.webhook is None:
         return False
-    return is_over(request, [row["body"] for row in await connection.fetch(SESSION_CHANGES, request.key)])
+    return room_rules.is_over(request, [row["body"] for row in await connection.fetch(SESSION_CHANGES, request.key)])
 
 
 async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...], max_age: float) -> list[Room]:
@@ -163,18 +171,19 @@ async def move(connection: Connection, pieces: Sequence[Move], *, again: bool) -
 async def _move(connection: Connection, piece: Move, again: bool) -> bool:
     move = piece.move
     async with transaction(connection):
-        key = await connection.fetchval(KEYS, move.id)
-        if key is None:
-            return False
-        await lock(connection, [key])
-        row = await connection.fetchrow(
-            MOVE,
-            *(move.id, piece.owner, move.state, move.reason, move.state in OWNED, move.pid, move.delay),
-            *(move.restarts, list(move.errors), piece.ticket, before(move.state)),
-        )
-        if row is None:
+        await connection.execute(LOCK_ROOM, move.id)
+        row = await connection.fetchrow(FIND_OWNED, move.id, piece.owner)
+        change = None if row is None else room_rules.moved(_open(row), move.state, move.reason)
+        if change is None:
             return again and bool(await connection.fetchval(MOVED_SO, move.id, piece.ticket))
-        await _start_successor(connection, [row])
+        entry = change.entry
+        await connection.execute(
+            MOVE,
+            *(entry.id, entry.state, change.reason, entry.stop, entry.successor, entry.state in OWNED, move.pid),
+            *(move.delay, move.restarts, list(move.errors), piece.ticket),
+        )
+        if change.opens is not None:
+            await _wait(connection, change.opens)
         return True
 
 
@@ -188,34 +197,37 @@ async def _stop(connection: Connection, key: str, reason: str) -> RoomState | No
         open = await _find_open(connection, key)
         if open is None:
             return None
-        await _ask_to_stop(connection, open, reason)
-        await connection.execute(SET_SUCCESSOR, open.id, None)
+        await _write(connection, room_rules.change(open, RoomEvent.STOPPED, reason))
         return open.state
 
 
-async def change_session(connection: Connection, change: SessionChange) -> None:
-    """Ask the assistants of a session that is over to end; the room's lock is held."""
-    open = await _find_open(connection, change.key)
+async def change_session(connection: Connection, said: SessionChange) -> None:
+    """Ask the assistants of a session that is over to end; the caller holds the room's lock."""
+    open = await _find_open(connection, said.key)
     if open is None:
         return
-    if open.loses_successor(change):
-        await connection.execute(SET_SUCCESSOR, open.id, None)
-    reason = open.why_to_stop(change)
-    if reason is not None:
-        await _ask_to_stop(connection, open, reason)
+    change = room_rules.session_changed(open, said)
+    if change.entry != open:
+        await _write(connection, change)
 
 
 async def release(connection: Connection, owner: str, reason: str, *, limit: int, too_old: float | None = None) -> int:
-    """Let rooms of a replica that is gone wait for another, but those whose end was asked for.
+    """Let rooms of a replica that is gone wait for another one, except those whose end was asked for.
 
-    `too_old` is the time before which it was gone, if that is too long ago: then all of them end, and who asked before
-    that time does not follow. At most `limit` of them, since each is locked, and the server has room for so many locks
-    only; return how many.
+    `too_old` is the time before which the replica was gone, if that is too long ago: all of its rooms end then, and a
+    successor that was asked for before that time does not start. At most `limit` rooms are released, since each is
+    locked, and the server has room for so many locks only; return how many.
     """
     found = await connection.fetch(OWNED_BY, owner, limit)
     await lock(connection, [room["key"] for room in found])
-    rows = await connection.fetch(RELEASE, owner, too_old is not None, reason, [room["id"] for room in found])
-    await _start_successor(connection, rows, too_old)
+    rows = await connection.fetch(FIND_RELEASED, owner, [room["id"] for room in found])
+    changes = [room_rules.released(_open(row), reason, too_old) for row in rows]
+    given = [(change.entry.id, change.entry.state, change.reason) for change in changes]
+    if given:
+        await connection.execute(RELEASE, *zip(*given, strict=True))
+    for change in changes:
+        if change.opens is not None:
+            await _wait(connection, change.opens)
     return len(rows)
 
 
@@ -239,24 +251,20 @@ async def forget(connection: Connection, before: float, limit: int) -> int:
 
 async def _find_open(connection: Connection, key: str) -> OpenRoom | None:
     row = await connection.fetchrow(FIND_OPEN, key)
-    return None if row is None else OpenRoom(**{**row, "state": RoomState(row["state"])})
+    return None if row is None else _open(row)
 
 
-async def _ask_to_stop(connection: Connection, open: OpenRoom, reason: str) -> None:
-    await connection.execute(END_WAITING, open.id, reason)
-    await connection.execute(ASK_TO_STOP, open.id, reason)
+def _open(row: Any) -> OpenRoom:
+    return OpenRoom(**{**row, "state": RoomState(row["state"])})
 
 
-async def _start_successor(connection: Connection, moved: Sequence[Any], too_old: float | None = None) -> None:
-    """Let the successors of rooms that are over by now wait, but those that are too old."""
-    over = [row["successor"] for row in moved if RoomState(row["state"]) in OVER and row["successor"] is not None]
-    following = [successor for successor in over if too_old is None or not is_older(successor, than=too_old)]
-    await _wait(connection, [unpack(successor) for successor in following])
+async def _write(connection: Connection, change: Change) -> None:
+    entry = change.entry
+    await connection.execute(WRITE, entry.id, entry.state, change.reason, entry.stop, entry.successor)
 
 
-async def _wait(connection: Connection, requests: Sequence[RoomRequest]) -> None:
-    for request in requests:
-        await connection.execute(WAIT, *structs.astuple(request))
+async def _wait(connection: Connection, request: RoomRequest) -> None:
+    await connection.execute(WAIT, *structs.astuple(request))
 
 
 def _room(row: Any) -> Room:

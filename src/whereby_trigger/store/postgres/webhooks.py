@@ -9,7 +9,7 @@ from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record, WebhooksAfter
-from whereby_trigger.store.states import FIRST_STATES, State
+from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, State, sql_in
 from whereby_trigger.webhook import room_path
 
 ADD = """
@@ -32,7 +32,7 @@ STORED_SO = """
 SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new FROM whereby_trigger.webhooks AS webhooks
 JOIN unnest($1::text[], $2::float8[], $3::text[]) AS arrived (id, received_at, owner) USING (id, received_at, owner)
 """
-DECIDE = """
+DECIDE = f"""
 WITH decided AS MATERIALIZED (
     SELECT given.* FROM unnest(
         $1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[]
@@ -40,7 +40,7 @@ WITH decided AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT FROM whereby_trigger.webhooks AS webhooks
         WHERE webhooks.seq = given.seq AND webhooks.id = given.id AND webhooks.owner = given.owner
-            AND webhooks.state = 'pending'
+            AND webhooks.state {sql_in(DECIDABLE)}
         FOR UPDATE
     ) AS locked
 )
@@ -48,7 +48,7 @@ UPDATE whereby_trigger.webhooks AS webhooks SET
     state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at,
     errors = ARRAY(SELECT json_array_elements_text(decided.errors::json))
 FROM decided WHERE webhooks.seq = decided.seq RETURNING webhooks.seq
-"""
+"""  # noqa: S608
 """Locks its rows one after the other, as they are given: a plain join would lock them in an order of its own."""
 
 DECIDED_SO = """
@@ -202,7 +202,7 @@ async def find(connection: Connection, query: Query) -> list[Record]:
 
 
 async def replay(connection: Connection, query: Query, now: float) -> list[str]:
-    selected, values = _select(query, now, also="state <> 'pending'")
+    selected, values = _select(query, now, also=f"state {sql_in(REPLAYABLE)}")
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
     return [row["id"] for row in await connection.fetch(statement, *values)]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from msgspec import structs
 
+from whereby_trigger.store import room_rules
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange, WebhooksAfter
-from whereby_trigger.store.room_rules import OpenRoom, is_older, is_over, pack, unpack
-from whereby_trigger.store.states import OVER, OWNED, RoomState, before
+from whereby_trigger.store.room_rules import Change, OpenRoom, RoomEvent
+from whereby_trigger.store.states import OWNED, RoomState
 
 WAIT = """
 INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since)
@@ -22,7 +23,18 @@ FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
 WHERE key = ? AND state NOT IN ('ended', 'failed')
 """
-SET_SUCCESSOR = "UPDATE rooms SET successor = ? WHERE id = ?"
+FIND_OWNED = """
+SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms WHERE id = ? AND owner = ?
+"""
+WRITE = """
+UPDATE rooms SET
+    state = :state,
+    reason = COALESCE(:reason, reason),
+    since = CASE WHEN state = :state THEN since ELSE :now END,
+    stop = :stop,
+    successor = :successor
+WHERE id = :id
+"""
 # Before `since`, the clock was set back: by how much nobody knows, so nothing is held any longer.
 NEXT = """
 SELECT id FROM rooms
@@ -42,21 +54,20 @@ WHERE rooms.id = ?
 """
 MOVE = """
 UPDATE rooms SET
-    state = CASE WHEN :state = 'waiting' AND stop IS NOT NULL THEN 'ended' ELSE :state END,
-    reason = CASE WHEN :state = 'waiting' AND stop IS NOT NULL THEN stop ELSE :reason END,
+    state = :state,
+    reason = :reason,
     owner = CASE WHEN :owned THEN owner END,
     pid = CASE WHEN :owned THEN COALESCE(:pid, pid) END,
     since = :now,
     not_before = :not_before,
     restarts = COALESCE(:restarts, restarts),
-    errors = :errors
-WHERE id = :id AND owner = :owner AND state IN (SELECT value FROM json_each(:before))
-RETURNING state, successor
+    errors = :errors,
+    stop = :stop,
+    successor = :successor
+WHERE id = :id
 """
-END_WAITING = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE id = ? AND state = 'waiting'"
 END_OLD = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE state = 'waiting' AND since < ?"
-ASK_TO_STOP = "UPDATE rooms SET stop = COALESCE(stop, ?) WHERE id = ? AND state IN ('starting', 'live', 'ending')"
-OWNED_BY = "SELECT id, state, successor FROM rooms WHERE owner = ?"
+OWNED_BY = "SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms WHERE owner = ?"
 LAST = "SELECT COALESCE(MAX(seq), 0) FROM webhooks"
 WEBHOOKS_AFTER = """
 SELECT room, seq, body FROM webhooks
@@ -70,22 +81,23 @@ PAGE = 500
 
 def request(connection: sqlite3.Connection, request: RoomRequest, now: float) -> RoomClaim:
     open = _find_open(connection, request.key)
-    if open is not None and not open.is_ending:
-        return open.met
-    if _is_over(connection, request):
+    claim, change = room_rules.requested(open, request)
+    if (claim.new or change is not None) and _is_over(connection, request):
         return RoomClaim(False, RoomState.ENDED, None)
-    if open is not None:
-        connection.execute(SET_SUCCESSOR, (pack(request), open.id))
-        return open.met
-    _wait(connection, request, now)
-    return RoomClaim(True, RoomState.WAITING, None)
+    if claim.new:
+        _wait(connection, request, now)
+    elif change is not None:
+        _write(connection, change, now)
+    return claim
 
 
 def _is_over(connection: sqlite3.Connection, request: RoomRequest) -> bool:
     # Who asks by hand means now, whatever has ended.
     if request.webhook is None:
         return False
-    return is_over(request, [body for (body,) in connection.execute(SESSION_CHANGES, (request.key,)).fetchall()])
+    return room_rules.is_over(
+        request, [body for (body,) in connection.execute(SESSION_CHANGES, (request.key,)).fetchall()]
+    )
 
 
 def _wait(connection: sqlite3.Connection, request: RoomRequest, now: float) -> None:
@@ -101,63 +113,63 @@ def take(connection: sqlite3.Connection, owner: str, slots: int, now: float, max
 
 
 def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float) -> bool:
+    row = connection.execute(FIND_OWNED, (move.id, owner)).fetchone()
+    change = None if row is None else room_rules.moved(_open(row), move.state, move.reason)
+    if change is None:
+        return False
+    _move(connection, change, move, now)
+    return True
+
+
+def _move(connection: sqlite3.Connection, change: Change, move: RoomMove, now: float) -> None:
     values = {
-        "id": move.id,
-        "state": move.state,
-        "reason": move.reason,
+        "id": change.entry.id,
+        "state": change.entry.state,
+        "reason": change.reason,
+        "stop": change.entry.stop,
+        "successor": change.entry.successor,
         "pid": move.pid,
         "not_before": now + move.delay,
         "restarts": move.restarts,
         "errors": json.dumps(move.errors),
-        "owner": owner,
         "now": now,
-        "owned": move.state in OWNED,
-        "before": json.dumps(before(move.state)),
+        "owned": change.entry.state in OWNED,
     }
-    row = connection.execute(MOVE, values).fetchone()
-    if row is None:
-        return False
-    state, successor = row
-    if state in OVER and successor is not None:
-        _wait(connection, unpack(successor), now)
-    return True
+    connection.execute(MOVE, values)
+    if change.opens is not None:
+        _wait(connection, change.opens, now)
 
 
 def stop(connection: sqlite3.Connection, key: str, reason: str, now: float) -> RoomState | None:
     open = _find_open(connection, key)
     if open is None:
         return None
-    _ask_to_stop(connection, open, reason, now)
-    connection.execute(SET_SUCCESSOR, (None, open.id))
+    _write(connection, room_rules.change(open, RoomEvent.STOPPED, reason), now)
     return open.state
 
 
-def change_session(connection: sqlite3.Connection, change: SessionChange, now: float) -> None:
+def change_session(connection: sqlite3.Connection, said: SessionChange, now: float) -> None:
     """Ask the assistants of a session that is over to end."""
-    open = _find_open(connection, change.key)
+    open = _find_open(connection, said.key)
     if open is None:
         return
-    if open.loses_successor(change):
-        connection.execute(SET_SUCCESSOR, (None, open.id))
-    reason = open.why_to_stop(change)
-    if reason is not None:
-        _ask_to_stop(connection, open, reason, now)
+    change = room_rules.session_changed(open, said)
+    if change.entry != open:
+        _write(connection, change, now)
 
 
 def release(
     connection: sqlite3.Connection, owner: str, now: float, reason: str, *, too_old: float | None = None
 ) -> int:
-    """Let the rooms of a replica that is gone wait for another, but those whose end was asked for.
+    """Let the rooms of a replica that is gone wait for another one, except those whose end was asked for.
 
-    `too_old` is the time before which it was gone, if that is too long ago: then all of them end, and who asked before
-    that time does not follow.
+    `too_old` is the time before which the replica was gone, if that is too long ago: all of its rooms end then, and a
+    successor that was asked for before that time does not start.
     """
     owned = connection.execute(OWNED_BY, (owner,)).fetchall()
-    for id, state, successor in owned:
-        if too_old is not None and successor is not None and is_older(successor, than=too_old):
-            connection.execute(SET_SUCCESSOR, (None, id))
-        over = too_old is not None or state == RoomState.ENDING
-        move(connection, RoomMove(id, RoomState.ENDED if over else RoomState.WAITING, reason), owner, now)
+    for row in owned:
+        change = room_rules.released(_open(row), reason, too_old)
+        _move(connection, change, RoomMove(change.entry.id, change.entry.state, reason), now)
     return len(owned)
 
 
@@ -191,12 +203,17 @@ def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:
 
 def _find_open(connection: sqlite3.Connection, key: str) -> OpenRoom | None:
     row = connection.execute(FIND_OPEN, (key,)).fetchone()
-    return None if row is None else OpenRoom(row[0], RoomState(row[1]), *row[2:])
+    return None if row is None else _open(row)
 
 
-def _ask_to_stop(connection: sqlite3.Connection, open: OpenRoom, reason: str, now: float) -> None:
-    connection.execute(END_WAITING, (reason, now, open.id))
-    connection.execute(ASK_TO_STOP, (reason, open.id))
+def _open(row: Sequence[Any]) -> OpenRoom:
+    return OpenRoom(row[0], RoomState(row[1]), *row[2:])
+
+
+def _write(connection: sqlite3.Connection, change: Change, now: float) -> None:
+    entry = change.entry
+    values = {"id": entry.id, "state": entry.state, "stop": entry.stop, "successor": entry.successor}
+    connection.execute(WRITE, values | {"reason": change.reason, "now": now})
 
 
 def _room(row: Sequence[Any]) -> Room:

@@ -7,7 +7,7 @@ from typing import Any
 
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.sqlite import rooms
-from whereby_trigger.store.states import FIRST_STATES, State
+from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, State, sql_in
 from whereby_trigger.webhook import room_path
 
 INSERT = """
@@ -17,10 +17,10 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> 'pending' THEN ?
 COUNT_DELIVERY = """
 UPDATE webhooks SET deliveries = deliveries + 1, kept_until = max(kept_until, ?) WHERE id = ? RETURNING seq, state
 """
-DECIDE = """
+DECIDE = f"""
 UPDATE webhooks SET state = ?, reason = ?, attempts = ?, decided_at = ?, errors = ?
-WHERE seq = ? AND id = ? AND state = 'pending' AND owner = ?
-"""
+WHERE seq = ? AND id = ? AND state {sql_in(DECIDABLE)} AND owner = ?
+"""  # noqa: S608
 BEGIN_ATTEMPT = """
 UPDATE webhooks SET attempts = attempts + 1
 WHERE seq = ? AND state = 'pending' AND owner = ? RETURNING attempts
@@ -97,7 +97,7 @@ def find(connection: sqlite3.Connection, query: Query) -> list[Record]:
 
 
 def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str]:
-    selected, values = _select(query, "state <> 'pending'")
+    selected, values = _select(query, f"state {sql_in(REPLAYABLE)}")
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM webhooks {selected}) RETURNING id"  # noqa: S608
     return [id for (id,) in connection.execute(statement, (now, *values)).fetchall()]
 

@@ -1,0 +1,222 @@
+"""What the table of a room's rules says is what both stores do, event by event, in every situation of an entry."""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import pytest
+
+from tests.store.conftest import Replicas
+from tests.support.arrivals import NOW
+from tests.support.place import Place
+from tests.support.rooms import ask, bring_to, move, request, session
+from whereby_trigger.store import Room, RoomClaim, RoomState, Store
+from whereby_trigger.store.room_rules import (
+    MOVES,
+    ROOM_TRANSITIONS,
+    RULES,
+    Change,
+    Effect,
+    OpenRoom,
+    RoomEvent,
+    change,
+    pack,
+    requested,
+)
+from whereby_trigger.store.states import OVER, OWNED
+
+pytestmark = pytest.mark.anyio
+
+WAITING, STARTING, LIVE, ENDING, ENDED, FAILED = RoomState
+OWN, NEXT, THIRD = "own", "next", "third"
+MAX_AGE = 40.0
+WHY = "as the event says"
+LONG_AGO = 1.0
+
+
+class Situation(NamedTuple):
+    """Say in which situation a room's entry is: its state, whether its end was asked for, and its successor's time."""
+
+    state: RoomState
+    stop: str | None = None
+    successor_asked_at: float | None = None
+
+    @property
+    def key(self) -> str:
+        return f"acme.whereby.com/{self.state}-{self.stop}-{self.successor_asked_at}"
+
+    @property
+    def successor(self) -> str | None:
+        asked_at = self.successor_asked_at
+        return None if asked_at is None else pack(request(self.key, webhook=NEXT, session_id=NEXT, asked_at=asked_at))
+
+    async def come_about(self, store: Store) -> OpenRoom:
+        room = await bring_to(store, self.state, key=self.key, session_id=OWN)
+        if self.stop is not None:
+            await store.stop(self.key, self.stop)
+        if self.successor_asked_at is not None:
+            claim = await ask(store, self.key, webhook=NEXT, session_id=NEXT, asked_at=self.successor_asked_at)
+            assert claim == RoomClaim(False, ENDING, store.replica)
+        return OpenRoom(room.id, self.state, room.owner, self.stop, OWN, NOW, self.successor)
+
+
+SITUATIONS = [
+    *(Situation(state) for state in (LIVE, STARTING, ENDING)),
+    *(Situation(state, "asked") for state in (LIVE, STARTING, ENDING)),
+    *(
+        Situation(state, stop, asked_at)
+        for state, stop in ((LIVE, "asked"), (STARTING, "asked"), (ENDING, "asked"), (ENDING, None))
+        for asked_at in (NOW + 5, LONG_AGO)
+    ),
+    Situation(WAITING),
+]
+"""Every situation that an open entry can be in. The one that waits comes last, or it would be taken for another."""
+
+
+class Stage(NamedTuple):
+    """Hold who does what: the replica that owns the rooms, and another one."""
+
+    place: Place
+    owner: Store
+    other: Store
+
+    async def request(self, room: OpenRoom, key: str) -> None:
+        third = request(key, webhook=THIRD, session_id=THIRD, asked_at=NOW + 9)
+        assert await self.owner.request(third) == requested(room, third)[0]
+
+    async def stop(self, room: OpenRoom, key: str) -> None:
+        assert await self.owner.stop(key, WHY) is room.state
+
+    async def end_session(self, room: OpenRoom, key: str) -> None:
+        await session(self.owner, f"{key} ended", key=key, session_id=OWN, created_at=NOW + 20)
+
+    async def end_next_session(self, room: OpenRoom, key: str) -> None:
+        await session(self.owner, f"{key} next ended", key=key, session_id=NEXT, created_at=NOW + 20)
+
+    def move(self, state: RoomState) -> Callable[[OpenRoom, str], Awaitable[None]]:
+        async def moved(room: OpenRoom, key: str) -> None:
+            stored = next(one for one in await self.owner.rooms() if one.id == room.id)
+            allowed = room.state in RULES[MOVES[state]]
+            assert await move(self.owner, stored, state, WHY) is allowed
+
+        return moved
+
+    async def take(self) -> None:
+        assert [one.key for one in await self.other.take(100)] == [Situation(WAITING).key]
+
+    async def owner_leaves(self) -> None:
+        await self.owner.close()
+
+    async def owner_dies_long_ago(self) -> None:
+        await self.place.crash(self.owner)
+        await self.place.pass_time(2 * MAX_AGE, self.other)
+        await self.other.take_over(MAX_AGE)
+
+    async def rooms_grow_old(self) -> None:
+        await self.place.pass_time(2 * MAX_AGE, self.owner, self.other)
+        await self.other.take_over(MAX_AGE)
+
+    def to_each(self) -> dict[RoomEvent, Callable[[OpenRoom, str], Awaitable[None]]]:
+        return {
+            RoomEvent.REQUESTED: self.request,
+            RoomEvent.STOPPED: self.stop,
+            RoomEvent.SESSION_OVER: self.end_session,
+            RoomEvent.SUCCESSOR_OVER: self.end_next_session,
+            **{event: self.move(state) for state, event in MOVES.items()},
+        }
+
+    def to_all(self) -> dict[RoomEvent, Callable[[], Awaitable[None]]]:
+        return {
+            RoomEvent.TAKEN: self.take,
+            RoomEvent.OWNER_GONE: self.owner_leaves,
+            RoomEvent.OWNER_LONG_GONE: self.owner_dies_long_ago,
+            RoomEvent.TOO_OLD: self.rooms_grow_old,
+        }
+
+
+def expected(room: OpenRoom, key: str, event: RoomEvent) -> Change:
+    if event is RoomEvent.SUCCESSOR_OVER and room.successor is None:
+        return Change(room)
+    third = pack(request(key, webhook=THIRD, session_id=THIRD, asked_at=NOW + 9))
+    oldest = 2 * LONG_AGO if event is RoomEvent.OWNER_LONG_GONE else 0.0
+    return change(room, event, WHY, asked=third, oldest=oldest)
+
+
+@pytest.mark.parametrize("event", RoomEvent)
+async def test_each_event_does_to_a_stored_room_what_the_table_says(
+    place: Place, replicas: Replicas, event: RoomEvent
+) -> None:
+    stage = Stage(place, await replicas(), await replicas())
+    # What waits when a replica died long ago has itself waited for too long.
+    situations = [one for one in SITUATIONS if (one.state, event) != (WAITING, RoomEvent.OWNER_LONG_GONE)]
+    before = {situation.key: await situation.come_about(stage.owner) for situation in situations}
+    assert set(stage.to_each()) | set(stage.to_all()) == set(RoomEvent)
+    if event in stage.to_all():
+        await stage.to_all()[event]()
+    else:
+        for key, room in before.items():
+            await stage.to_each()[event](room, key)
+    changes = {key: expected(room, key, event) for key, room in before.items()}
+    await hold_against(changes, before, stage, event)
+    if event not in stage.to_all():
+        await successors_are(changes, stage)
+
+
+async def hold_against(changes: dict[str, Change], before: dict[str, OpenRoom], stage: Stage, event: RoomEvent) -> None:
+    stored = {room.id: room for room in await stage.other.rooms()}
+    for key, said in changes.items():
+        room = stored.pop(said.entry.id)
+        owner = before[key].owner or stage.other.replica
+        assert (room.state, room.owner) == (said.entry.state, owner if said.entry.state in OWNED else None), key
+        if event in (RoomEvent.STOPPED, *MOVES.values()) or said.reason not in (None, WHY):
+            assert said.reason in (None, room.reason), key
+            assert room.stop == said.entry.stop, key
+        assert bool(room.stop) == bool(said.entry.stop), key
+    opened = {key: said.opens for key, said in changes.items() if said.opens is not None}
+    assert {room.key: (room.webhook, room.state) for room in stored.values()} == {
+        key: (opens.webhook, WAITING) for key, opens in opened.items()
+    }
+
+
+async def successors_are(changes: dict[str, Change], stage: Stage) -> None:
+    """Have every open entry end, and see which successors wait then."""
+    for said in changes.values():
+        stored: Room = next(room for room in await stage.owner.rooms() if room.id == said.entry.id)
+        if stored.owner == stage.owner.replica:
+            assert await move(stage.owner, stored, ENDED)
+    ids = {said.entry.id for said in changes.values()}
+    waiting = {room.key: room.webhook for room in await stage.owner.rooms() if room.id not in ids}
+    for key, said in changes.items():
+        follows = said.entry.successor is not None or said.opens is not None
+        assert (key in waiting) is follows, key
+        if said.entry.successor is not None:
+            assert waiting[key] == (THIRD if '"third"' in said.entry.successor else NEXT), key
+
+
+def test_every_event_is_in_the_table_and_every_state_that_a_move_leads_to() -> None:
+    assert set(RULES) == set(RoomEvent)
+    assert set(MOVES) == set(RoomState) - {STARTING}
+    for state, event in MOVES.items():
+        assert {step.state for step in RULES[event].values()} == {state}
+
+
+def test_nothing_happens_to_an_entry_that_is_over() -> None:
+    assert all(state not in OVER for steps in RULES.values() for state in steps)
+
+
+def test_only_what_a_replica_owns_can_be_asked_to_end_or_have_a_successor() -> None:
+    for steps in RULES.values():
+        for state, step in steps.items():
+            if set(step.effects) & {Effect.ASK_TO_STOP, Effect.KEEP_SUCCESSOR}:
+                assert state in OWNED
+                assert step.state is None
+
+
+def test_the_statements_of_many_rows_change_only_what_waits() -> None:
+    """TAKE and END_OLD, which do not ask the table, name the states `waiting`, `starting` and `ended`."""
+    assert {state: step.state for state, step in RULES[RoomEvent.TAKEN].items()} == {WAITING: STARTING}
+    assert {state: step.state for state, step in RULES[RoomEvent.TOO_OLD].items()} == {WAITING: ENDED}
+
+
+def test_the_transitions_follow_from_the_table() -> None:
+    assert ROOM_TRANSITIONS[ENDING] == {ENDED}
+    assert ROOM_TRANSITIONS[WAITING] == {STARTING, ENDED}
