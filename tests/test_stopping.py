@@ -16,9 +16,9 @@ from whereby_trigger.testing import webhook
 BESIDE = """
 import asyncio
 import threading
-from whereby_trigger import Trigger, running
+from whereby_trigger import Trigger, replica
 
-running.DRAIN_MARGIN = 0.1
+replica.DRAIN_MARGIN = 0.1
 trigger = Trigger(secret='s', host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0)
 
 async def main():
@@ -41,9 +41,9 @@ SERVING = """
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from whereby_trigger import Trigger, ending, running
+from whereby_trigger import Trigger, process, replica
 
-running.DRAIN_MARGIN, running.CLOSE_MARGIN, ending.AT_LEAST = 2.0, 1.0, 1.0
+replica.DRAIN_MARGIN, replica.CLOSE_MARGIN, process.AT_LEAST = 2.0, 1.0, 1.0
 trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0.1)
 trigger.when("assistant.requested")(lambda: True)
 own = ThreadPoolExecutor(1)
@@ -150,7 +150,7 @@ def test_assistants_that_hold_every_thread_of_the_loop_hold_up_no_end(tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_what_outlasts_the_loop_at_once(tmp_path: Path, number: signal.Signals) -> None:
-    patient = ASSISTANTS_IN_EVERY_THREAD_OF_THE_LOOP + "\nrunning.DRAIN_MARGIN = 60\n"
+    patient = ASSISTANTS_IN_EVERY_THREAD_OF_THE_LOOP + "\nreplica.DRAIN_MARGIN = 60\n"
     with serving(tmp_path, patient, start=True) as process:
         begin(process)
         process.popen.send_signal(signal.SIGTERM)
@@ -217,10 +217,10 @@ def test_what_a_program_does_after_it_served_takes_as_long_as_it_takes(tmp_path:
 LEFT = """
 import asyncio
 import threading
-from whereby_trigger import ending, program
-from whereby_trigger.boot import boot_time
+from whereby_trigger import process
+from whereby_trigger.clock import boot_time
 
-ending.AT_LEAST = 0.1
+process.AT_LEAST = 0.1
 over = threading.Event()
 
 def job():
@@ -231,7 +231,7 @@ async def serve():
     {end}
 
 def run():
-    program.run(serve(), lambda: {end_by})
+    process.run(serve(), lambda: {end_by})
     print("after", flush=True)
 
 {how}

@@ -62,10 +62,11 @@ class _Raised:
 
 
 @contextmanager
-def taken(handle: Callable[[signal.Signals], None], at_once: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM handled on the running loop; off the main thread nothing is taken.
+def taken(at_once: Callable[[signal.Signals], Callable[[], None]]) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM within the block; off the main thread no signal is taken.
 
-    `at_once` is called before, even while user code blocks the loop; it must not touch the loop.
+    `at_once` is called even while user code blocks the loop, and must not touch the loop. What it returns is called in
+    the running loop, when that comes to it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -73,8 +74,7 @@ def taken(handle: Callable[[signal.Signals], None], at_once: Callable[[signal.Si
     loop = asyncio.get_running_loop()
 
     def receive(number: int, frame: FrameType | None) -> None:
-        at_once(signal.Signals(number))
-        loop.call_soon_threadsafe(handle, signal.Signals(number))
+        loop.call_soon_threadsafe(at_once(signal.Signals(number)))
 
     before = {number: signal.signal(number, receive) for number in ENDING}
     try:

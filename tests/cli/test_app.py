@@ -81,7 +81,7 @@ FAILURES = {
         "app.py, line 2: trigger = Trigger(secret='')",
     ),
     "import asyncio, whereby_trigger\nasyncio.run(whereby_trigger.Trigger().serve())\n": (
-        "LifecycleError: the command line imports this program and serves it by itself",
+        "LifecycleError: the command line imports this program and serves it itself",
         "app.py, line 2: asyncio.run(whereby_trigger.Trigger().serve())",
     ),
     "from whereby_trigger import Trigger\nTrigger().when('room.client.join')(print)\n": (

@@ -15,6 +15,7 @@ from tests.support.http import SECRET, ask, connected, delivery, request
 from tests.support.stored import stored
 from tests.support.until import eventually, until
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, AddressError, LifecycleError, StoreError, Trigger, TriggerSuccess
+from whereby_trigger.lifecycle import LIFE, Cause, Phase
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
 
@@ -348,3 +349,51 @@ async def is_draining(port: int) -> bool:
 
 def has_state(url: str, id: str, state: State) -> bool:
     return any((record.id, record.state) == (id, state) for record in stored(url))
+
+
+# The table of its phases
+
+
+def test_every_phase_and_every_cause_is_in_the_table_and_each_life_can_end() -> None:
+    assert set(LIFE) == set(Phase)
+    assert {cause for causes in LIFE.values() for cause in causes} == set(Cause)
+    for phase in set(Phase) - {Phase.IDLE}:
+        assert Phase.CLOSED in reached_from(phase)
+
+
+def reached_from(phase: Phase) -> set[Phase]:
+    reached, found = set[Phase](), {phase}
+    while found - reached:
+        reached |= found
+        found = {after for before in reached for after in LIFE[before].values()}
+    return reached
+
+
+def test_only_a_trigger_that_is_idle_or_closed_can_be_started() -> None:
+    assert {phase for phase, causes in LIFE.items() if Cause.START in causes} == {Phase.IDLE, Phase.CLOSED}
+
+
+@pytest.mark.parametrize("first", [Phase.OPENING, Phase.SERVING])
+def test_a_first_signal_drains_and_a_second_ends(first: Phase) -> None:
+    assert LIFE[first][Cause.SIGNAL] is Phase.DRAINING
+    assert LIFE[Phase.DRAINING][Cause.SIGNAL] is Phase.ENDING
+
+
+async def test_a_trigger_that_is_stopped_while_it_opens_ends_and_can_be_started_again(trigger: Trigger) -> None:
+    for _ in range(2):
+        serving = asyncio.create_task(trigger.serve())
+        await asyncio.sleep(0)
+        with pytest.raises(LifecycleError, match="running already"):
+            await trigger.serve()
+        trigger.stop()
+        await asyncio.wait_for(serving, 10)
+
+
+async def test_serving_that_is_cancelled_while_it_opens_is_cancelled_and_can_be_started_again(trigger: Trigger) -> None:
+    serving = asyncio.create_task(trigger.serve())
+    await asyncio.sleep(0)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    async with trigger:
+        assert await status(trigger, request()) == 200

@@ -12,7 +12,7 @@ from tests.support.programs import write
 from tests.support.stored import stored
 from tests.support.until import AT_ONCE, until
 from tests.support.whereby import SECRET, deliver, request
-from whereby_trigger import trigger as module
+from whereby_trigger import lifecycle
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
 
@@ -22,9 +22,9 @@ MEETING = """
 import asyncio
 import sys
 from pathlib import Path
-from whereby_trigger import TRIGGER_EVENT_SUCCESS, Trigger, trigger as module
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, Trigger, lifecycle
 
-module.INTERRUPT_DRAIN = 0.5
+lifecycle.INTERRUPT_DRAIN = 0.5
 over = Path("over")
 trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=60)
 trigger.when("room.client.joined")(lambda: True)
@@ -111,7 +111,7 @@ def test_sigint_waits_for_a_short_while_only(tmp_path: Path) -> None:
         assert 0.5 <= time.monotonic() - started < 0.5 + AT_ONCE
         assert "SIGINT: draining for at most 10.5 s" in process.output
         assert "Traceback" not in process.output
-    assert module.INTERRUPT_DRAIN == 10
+    assert lifecycle.INTERRUPT_DRAIN == 10
 
 
 def test_an_idle_trigger_ends_in_no_time(tmp_path: Path) -> None:

@@ -1,0 +1,354 @@
+"""The life of a trigger: it opens, serves, drains and closes, by one table of phases.
+
+`LIFE` says which phase follows which on what; what is not listed changes nothing. A phase is entered where its cause
+is: in a signal's handler, in the thread that calls `stop()`, or in the loop. The loop acts on it when it comes to it,
+which user code may delay, so the time by which the process must have ended is set where the phase is entered.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from whereby_trigger import process
+from whereby_trigger.clock import boot_time
+from whereby_trigger.config import Resolved, Settings, check_exposure
+from whereby_trigger.errors import ConfigError, LifecycleError
+from whereby_trigger.receive import Endpoint, bind
+from whereby_trigger.replica import Replica
+from whereby_trigger.store import Store
+from whereby_trigger.store.factory import spill_file_for, store_for
+
+if TYPE_CHECKING:
+    from whereby_trigger.receive.server import Server
+
+logger = logging.getLogger("whereby_trigger")
+
+INTERRUPT_DRAIN = 10.0
+"""The most seconds that a drain waits for listeners after SIGINT: somebody sits at the terminal.
+
+Assistants, which may be in a meeting of hours, are told to leave at once.
+"""
+
+LAST_DECISIONS = 1.0
+"""Seconds that are left for decisions once the drain is over."""
+
+GIVE_UP_START_WITHIN = 2.0
+"""Seconds that a start which a signal has given up may take to end: a thread may still wait for a lock."""
+
+UNSIGNED = {
+    False: "UNSIGNED: no secret is set, so any program on this machine can start assistants. Requests that show that a "
+    "web page, a proxy or a tunnel sent them are refused, but not every proxy shows it: set WHEREBY_WEBHOOK_SECRET "
+    "before anything forwards to this port",
+    True: "UNSIGNED: no secret is set and unsigned deliveries are allowed, so anybody who reaches this address can "
+    "start assistants: set WHEREBY_WEBHOOK_SECRET",
+}
+"""What a start without a secret says, by whether unsigned deliveries are allowed from everywhere."""
+
+
+class Phase(StrEnum):
+    """Name where a trigger is in its life."""
+
+    IDLE = "idle"
+    OPENING = "opening"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDING = "ending"
+    """A second signal came: nothing is waited for any longer."""
+
+    CLOSED = "closed"
+
+
+class Cause(StrEnum):
+    """Name what leads from one phase to another."""
+
+    START = "start"
+    OPENED = "opened"
+    STOP = "stop()"
+    SIGNAL = "a signal"
+    LEFT = "its block was left"
+    OVER = "all is closed, or could not be opened"
+
+
+LIFE: Final[Mapping[Phase, Mapping[Cause, Phase]]] = {
+    Phase.IDLE: {Cause.START: Phase.OPENING},
+    Phase.OPENING: {
+        Cause.OPENED: Phase.SERVING,
+        Cause.STOP: Phase.DRAINING,
+        Cause.SIGNAL: Phase.DRAINING,
+        Cause.OVER: Phase.CLOSED,
+    },
+    Phase.SERVING: {
+        Cause.STOP: Phase.DRAINING,
+        Cause.SIGNAL: Phase.DRAINING,
+        Cause.LEFT: Phase.DRAINING,
+    },
+    Phase.DRAINING: {Cause.SIGNAL: Phase.ENDING, Cause.OVER: Phase.CLOSED},
+    Phase.ENDING: {Cause.OVER: Phase.CLOSED},
+    Phase.CLOSED: {Cause.START: Phase.OPENING},
+}
+"""From each phase, what leads on, and to which. A start that is stopped drains at once, whatever it had opened."""
+
+
+class DrainBounds(NamedTuple):
+    """Hold for how many seconds a drain waits; for assistants as long as for all else if `rooms` is None."""
+
+    timeout: float
+    rooms: float | None = None
+
+
+class Lifecycle:
+    """Open, serve, drain and close what `wire` makes from settings, as often as it is started.
+
+    `release` is told of each store that is in use no longer; `types` names the webhooks that predicates ask about.
+    """
+
+    def __init__(
+        self,
+        resolve: Callable[[], Resolved],
+        wire: Callable[[Settings], tuple[Replica, Endpoint, Store]],
+        release: Callable[[Store], None],
+        types: Callable[[], list[str]],
+    ) -> None:
+        self._resolve, self._wire, self._release, self._types = resolve, wire, release, types
+        self.phase = Phase.IDLE
+        self.endpoint: Endpoint | None = None
+        self.end_by: float | None = None
+        """When the process must have ended, in seconds of the boot clock; None if it is not ours to end."""
+
+        self._owns_process = False
+        self._replica: Replica | None = None
+        self._server: Server | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._bounds: DrainBounds | None = None
+        self._begin()
+
+    @property
+    def port(self) -> int | None:
+        """The port that is listened on, or None."""
+        return None if self._server is None else self._server.port
+
+    async def serve(self) -> None:
+        """Serve until `stop()` or a signal, then drain. Signals are taken on the main thread only."""
+        settings = self._checked_settings()
+        # Before signals are taken: each of them then meets a start, which it gives up.
+        self._begin(Cause.START, owns_process=True)
+        with process.taken(self._signalled):
+            self._opening = asyncio.create_task(self._open_with_port(settings))
+            try:
+                await self._opening
+                await self._draining.wait()
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                logger.info("stopped before it had started")
+            finally:
+                await self.leave()
+
+    async def enter(self) -> None:
+        """Open the port and the store, and begin to serve within somebody's block."""
+        settings = self._checked_settings()
+        self._begin(Cause.START)
+        await self._open_with_port(settings)
+
+    async def leave(self) -> None:
+        """Drain, close the port, close the store."""
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(self._close)
+            if self._server is not None:
+                closing.push_async_callback(self._close_port, self._server)
+            await self._drain()
+
+    @asynccontextmanager
+    async def mounted(self) -> AsyncIterator[None]:
+        """Serve within a host app's lifespan, without a port. Raises ConfigError without a secret."""
+        settings = self._checked_settings()
+        if not settings.signed and not settings.allow_unsigned:
+            raise ConfigError(
+                "trigger.asgi needs a secret, since the host app may be reached from anywhere: "
+                "set WHEREBY_WEBHOOK_SECRET, or allow_unsigned=True"
+            )
+        self._begin(Cause.START)
+        await self._open(settings)
+        self._say_started(settings, "mounted in a host app")
+        try:
+            yield
+        finally:
+            await self.leave()
+
+    def stop(self) -> None:
+        """Have `serve()` drain and return; returns at once. For any thread."""
+        # A block and a lifespan end when they are left.
+        if not self._owns_process:
+            return
+        before = self._enter(Cause.STOP)
+        if before is Phase.SERVING:
+            self._bound_process(DrainBounds(self._resolve().settings.drain_timeout))
+        # Once the loop is closed, everything that could be stopped has stopped.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _begin(self, cause: Cause | None = None, *, owns_process: bool = False) -> None:
+        # Both events only wake what waits in the loop for their phase.
+        self._draining, self._ending = asyncio.Event(), asyncio.Event()
+        self._bounds = self.end_by = None
+        if cause is not None:
+            self._loop, self._owns_process = asyncio.get_running_loop(), owns_process
+            self._enter(cause)
+
+    def _enter(self, cause: Cause) -> Phase:
+        """Enter the phase that a cause leads to; return the one before."""
+        before = self.phase
+        self.phase = LIFE[before].get(cause, before)
+        return before
+
+    def _wake(self) -> None:
+        if self.phase not in (Phase.OPENING, Phase.SERVING):
+            self._draining.set()
+        if self.phase is Phase.ENDING:
+            self._ending.set()
+
+    def _checked_settings(self) -> Settings:
+        if process.is_being_imported():
+            raise LifecycleError(
+                "the command line imports this program and serves it itself: "
+                'put what serves under `if __name__ == "__main__":`, or call start(), which returns at once then'
+            )
+        if Cause.START not in LIFE[self.phase]:
+            raise LifecycleError("this trigger is running already: stop it first, or make another Trigger")
+        resolved = self._resolve()
+        for warning in resolved.warnings:
+            logger.warning("%s", warning)
+        check_exposure(resolved.settings)
+        return resolved.settings
+
+    async def _open_with_port(self, settings: Settings) -> None:
+        try:
+            listener = bind(settings.listen_host, settings.port)
+        except BaseException:
+            self._enter(Cause.OVER)
+            raise
+        try:
+            endpoint = await self._open(settings)
+        except BaseException:
+            listener.close()
+            raise
+        # uvicorn is a third of what the import of this package would take, and a mounted trigger needs none.
+        from whereby_trigger.receive.server import Server
+
+        self._server = Server(endpoint, listener)
+        await self._server.open()
+        host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
+        self._say_started(settings, f"http://{host}:{self._server.port}{settings.path}")
+
+    async def _open(self, settings: Settings) -> Endpoint:
+        try:
+            self._replica, endpoint, store = self._wire(settings)
+            try:
+                await self._replica.open()
+            except BaseException:
+                self._replica = None
+                self._release(store)
+                raise
+        except BaseException:
+            self._enter(Cause.OVER)
+            raise
+        self.endpoint = endpoint
+        self._enter(Cause.OPENED)
+        return endpoint
+
+    async def _drain(self) -> None:
+        self._enter(Cause.LEFT)
+        if self._replica is not None:
+            timeout, rooms = self._bounds or DrainBounds(self._resolve().settings.drain_timeout)
+            # No signal has told of this drain, and none shortens it. A warning, since a host may show nothing less.
+            if timeout and not self._owns_process and (awaited := self._replica.awaited):
+                logger.warning("draining for at most %g s: %s", self._replica.drain_takes(timeout), awaited)
+            await self._replica.drain(timeout, self._ending, rooms=rooms)
+
+    async def _close_port(self, server: "Server") -> None:
+        if self.phase is Phase.ENDING:
+            await server.close(0)
+        else:
+            await server.close()
+        self._server = None
+
+    async def _close(self) -> None:
+        replica, self.endpoint = self._replica, None
+        try:
+            if replica is not None:
+                await replica.close(0 if self.phase is Phase.ENDING else LAST_DECISIONS)
+        finally:
+            self._replica = None
+            self._enter(Cause.OVER)
+            if replica is not None:
+                self._release(replica.store)
+        if replica is not None:
+            logger.info("stopped")
+
+    def _signalled(self, number: signal.Signals) -> Callable[[], None]:
+        """Enter the phase that a signal leads to, and return what is left for the loop to do.
+
+        It runs while user code may block the loop, which it must not touch.
+        """
+        before = self._enter(Cause.SIGNAL)
+        if before in (Phase.OPENING, Phase.SERVING):
+            self._bounds = self._bounds_after(number)
+            if before is Phase.SERVING:
+                self._bound_process(self._bounds)
+            else:
+                self.end_by = boot_time() + GIVE_UP_START_WITHIN
+            return partial(self._drain_after, number)
+        # Once all is closed, what is left of the loop may still hold up the end.
+        self.end_by = boot_time() if self._replica is None else self._replica.end_now()
+        return partial(self._hurry_after, number)
+
+    def _bounds_after(self, number: signal.Signals) -> DrainBounds:
+        timeout = self._resolve().settings.drain_timeout
+        return DrainBounds(min(timeout, INTERRUPT_DRAIN), 0.0) if number == signal.SIGINT else DrainBounds(timeout)
+
+    def _bound_process(self, bounds: DrainBounds) -> None:
+        # In a host app, or around somebody's block, the process is not ours to end.
+        if self._replica is not None and self._owns_process:
+            self.end_by = self._replica.bound_drain(*bounds)
+
+    def _drain_after(self, number: signal.Signals) -> None:
+        if self._opening is not None and not self._opening.done():
+            logger.info("%s: the start is given up", number.name)
+            self._opening.cancel()
+        else:
+            logger.info("%s: %s", number.name, self._draining_in_words())
+        self._wake()
+
+    def _hurry_after(self, number: signal.Signals) -> None:
+        logger.warning("%s again: ending now", number.name)
+        if self._opening is not None:
+            self._opening.cancel()
+        self._wake()
+
+    def _draining_in_words(self) -> str:
+        replica, bounds = self._replica, self._bounds
+        if replica is None or bounds is None or not (bounds.timeout or replica.awaited):
+            return "stopping"
+        awaited = replica.awaited
+        within = replica.drain_takes(*bounds)
+        return f"draining for at most {within:g} s, or until it comes again{': ' * bool(awaited)}{awaited}"
+
+    def _say_started(self, settings: Settings, where: str) -> None:
+        types = ", ".join(self._types()) or "none"
+        signed = "signed" if settings.signed else "UNSIGNED"
+        store, spill_file = store_for(settings.store).location, spill_file_for(settings.spill, settings.store)
+        store = store if spill_file is None else f"{store}, spill {spill_file.path}"
+        logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
+        if not settings.signed:
+            logger.warning("%s", UNSIGNED[settings.allow_unsigned])
+
+
+def _is_cancelled() -> bool:
+    """Return True if whoever runs this task has cancelled it; a signal cancels only the opening, a task of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
