@@ -16,7 +16,7 @@ from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
-from whereby_trigger.store.sqlite import SqliteStore, migrations, opening, store, webhooks
+from whereby_trigger.store.sqlite import SqliteStore, connection, migrations, opening, store, webhooks
 
 VARIABLE = "RELIABILITY_MUTANT"
 
@@ -32,7 +32,7 @@ def pytest_configure() -> None:
 
 
 def _without_fsync() -> None:
-    original = opening.make_durable
+    original = connection.make_durable
 
     def make_durable(connection: sqlite3.Connection, path: Path) -> None:
         original(connection, path)

@@ -7,8 +7,9 @@ from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
 from whereby_trigger import leftovers
-from whereby_trigger.assist import Fence, process
+from whereby_trigger.assist import process
 from whereby_trigger.assist.runners import Run
+from whereby_trigger.fence import Fence
 from whereby_trigger.store import RoomState, SessionChange, room_rules
 from whereby_trigger.store.room_rules import Change, OpenRoom
 from whereby_trigger.store.sqlite import lease, migrations, rooms
@@ -33,7 +34,7 @@ def _without_session_id_match() -> None:
 
 
 def _without_self_stop() -> None:
-    async def unheeded(self: Fence) -> None:
+    def unheeded(self: Fence) -> None:
         return
 
     replace(Fence, "_endangered", unheeded)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.markdown import Page
+from tests.support.stages import decider_for
 from whereby_trigger import RoomClientJoined, Trigger
-from whereby_trigger.decide import Decider, PendingWebhook, UserCode
+from whereby_trigger.clock import boot_time
+from whereby_trigger.decide import PendingWebhook, UserCode
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import Decision, webhook
 
@@ -60,7 +62,8 @@ DELIVERED = (
 async def late_decisions(folder: Path) -> list[Decision]:
     """Decide what a test cannot bring about in a second: a webhook of yesterday, and one that ended three processes."""
     store = store_for(f"sqlite:///{folder}/never-opened.db")
-    decider = Decider(store, trigger.predicates, trigger.emitter, UserCode(1), max_age=MAX_AGE)
+    store.lease.begin(boot_time())
+    decider = decider_for(store, trigger.predicates, trigger.emitter, UserCode(1), MAX_AGE)
     now = time.time()
     joined = webhook("room.client.joined")
     old = PendingWebhook(1, joined, None, now - MAX_AGE - 1, now - MAX_AGE - 1, 0.0)

@@ -19,12 +19,12 @@ from tests.support.markdown import Page
 from tests.support.postgres import Server, database_of
 from tests.support.process import Process
 from tests.support.rooms import ask, bring_to, take_one
-from whereby_trigger.assist.lease import RENEWALS
 from whereby_trigger.config import OPTIONS
 from whereby_trigger.decide.backlog import REREAD
+from whereby_trigger.lease import RENEWALS
 from whereby_trigger.process import EXIT_CODE
+from whereby_trigger.receive.readiness import PING_WITHIN
 from whereby_trigger.receive.receiver import ANSWER_WITHIN
-from whereby_trigger.replica import PING_WITHIN
 from whereby_trigger.store import RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, migrations
 from whereby_trigger.store.postgres.checks import CLOCKS_APART, OLDEST

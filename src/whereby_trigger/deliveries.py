@@ -3,11 +3,11 @@
 import logging
 from time import monotonic
 
-from whereby_trigger.decide import PendingWebhook
-from whereby_trigger.receive import Delivery
+from msgspec import Struct
+
 from whereby_trigger.store import Decision, State
 from whereby_trigger.text import printable
-from whereby_trigger.webhook import WEBHOOK_CLASSES
+from whereby_trigger.webhook import WEBHOOK_CLASSES, RoomIdentity, Webhook
 
 logger = logging.getLogger("whereby_trigger.deliveries")
 
@@ -56,6 +56,22 @@ ANSWERS = {
 """What a predicate for a type is likely to return. Who leaves, knocks or ends something wants no assistant."""
 
 
+class Delivery(Struct):
+    """Describe one delivery and its answer, and what was decided, "" if nothing was because of it.
+
+    `seconds` runs from its first byte to its answer, or to the decision.
+    """
+
+    status: int
+    reason: str
+    type: str = ""
+    room: str | None = None
+    id: str = ""
+    skew: float | None = None
+    seconds: float = 0.0
+    decision: str = ""
+
+
 class DeliveryLog:
     """Log each delivery once: when it is refused or a duplicate at its answer, else when it is decided.
 
@@ -89,15 +105,15 @@ class DeliveryLog:
         """Note that a delivery was let in."""
         self._refused_in_a_row = self._elsewhere_in_a_row = 0
 
-    def decided(self, queued: PendingWebhook, decision: Decision) -> None:
-        """Log a delivery whose webhook is decided now."""
+    def decided(self, webhook: Webhook, room: RoomIdentity | None, started: float, decision: Decision) -> None:
+        """Log a delivery whose webhook is decided now; `started` is when it began, by time.monotonic()."""
         if logger.isEnabledFor(logging.INFO) or decision.state is State.FAILED:
-            room = None if queued.room is None else queued.room.key
-            delivery = Delivery(200, decision.reason, queued.webhook.type, room, decision.id, decision=decision.state)
-            delivery.seconds = monotonic() - queued.started
+            key = None if room is None else room.key
+            delivery = Delivery(200, decision.reason, webhook.type, key, decision.id, decision=decision.state)
+            delivery.seconds = monotonic() - started
             _log(delivery, self._signed)
         if decision.state is State.UNHANDLED:
-            self._show_handler(queued.webhook.type)
+            self._show_handler(webhook.type)
 
     def _sent_elsewhere(self, delivery: Delivery) -> None:
         # Counted apart from refusals: who tries paths out must not put off the hint that the secret is wrong.

@@ -1,4 +1,4 @@
-"""One run of a trigger: its stages wired to each other, opened in order and drained in order."""
+"""One run of a trigger: builds its stages, opens them, drains them in order, and closes them."""
 
 import asyncio
 import contextlib
@@ -7,21 +7,21 @@ import time
 from collections.abc import Awaitable, Callable
 
 from whereby_trigger import leftovers
-from whereby_trigger.assist import Assistant, Claims, Fence, Supervisor, Watchdog, launcher
+from whereby_trigger.assist import Assistant, Claims, NoClaims, Supervisor, launch_nothing, launcher
 from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Settings
-from whereby_trigger.decide import Backlog, Claim, Decider, Dispatcher, Emitter, PendingWebhook, Predicates, UserCode
+from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Predicates, UserCode
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
-from whereby_trigger.receive import Accepted, Delivery
-from whereby_trigger.store import Added, Arrival, Decision, State, Store
-from whereby_trigger.store.spill import Spill, SpillFile
-from whereby_trigger.webhook import RoomIdentity, Webhook
+from whereby_trigger.fence import Fence
+from whereby_trigger.process import Watchdog
+from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules
+from whereby_trigger.store import Store, Unread
+from whereby_trigger.store.spill import SpillFile, SpillStore
 
 logger = logging.getLogger("whereby_trigger")
 
 PRUNE_EVERY = 3600.0
-PING_WITHIN = 2.0
 BEGIN_AGAIN = 1.0
 DRAIN, CLOSING = "the drain", "the end, which the store held up"
 DRAIN_MARGIN = 5.0
@@ -33,14 +33,12 @@ CLOSE_MARGIN = 5.0
 END_MARGIN = 2.0
 """Seconds after a second signal in which the process must have ended."""
 
-Decided = Callable[[PendingWebhook, Decision], None]
-Claimed = Callable[[RoomIdentity, Webhook], None]
-
 
 class Replica:
-    """Receive, store and decide with one open store, until closed.
+    """Receive, store and decide with one store, from `open` to `close`; deliveries come in by the `endpoint`.
 
-    Without `starts_assistants`, a room that asks for an assistant waits for one that never comes.
+    Each stage is given what it calls: the endpoint its receiver, that the store and the dispatcher, that the decider,
+    that the claims, these the supervisor. Without `starts_assistants`, a room that asks for one waits for ever.
     """
 
     def __init__(
@@ -58,75 +56,74 @@ class Replica:
         self._settings = settings
         self.store = store
         self._user_code = user_code
-        self._log = DeliveryLog(signed=settings.signed)
-        self._observers: list[Decided] = [self._log.decided]
-        self._claim_observers: list[Claimed] = []
-        self._starts_assistants = starts_assistants
         self._watchdog = Watchdog()
-        self._supervisor = None if assistant is None else self._supervise(assistant)
-        self._fence = Fence(
-            store,
-            settings.lease_ttl,
-            self._supervisor,
-            self._watchdog,
-            dropped=self._drop_queue,
-            regained=self._regained,
-        )
+        self._unread = unread = Unread()
+        self._taking: Store = store if spill_file is None else SpillStore(store, spill_file, unread)
+        self._starts_assistants = starts_assistants and assistant is not None
+        # Without an assistant there is none to give time to.
+        self._grace = 0.0 if assistant is None else settings.stop_grace
+        self._supervisor, self.claims = _assisting(settings, self._taking, assistant)
         self._decider = Decider(
-            store,
+            self._taking,
             predicates,
             emitter,
             user_code,
+            self.claims,
             max_age=settings.max_age,
             subdomain=settings.subdomain,
-            held=lambda: self._fence.lease.held,
-            claim=self._claims(assistant),
         )
-        self.dispatcher = Dispatcher(store, self._decider, self._decided)
+        log = DeliveryLog(signed=settings.signed)
+        self.dispatcher = Dispatcher(self._taking, self._supervisor, self._decider, log, unread)
         self._backlog = Backlog(
-            store,
+            self._taking,
+            self._supervisor,
             self.dispatcher,
+            unread,
             max_age=settings.max_age,
             subdomain=settings.subdomain,
-            claimed=self._wake_supervisor,
         )
-        self._spill = None if spill_file is None else self._spilling(spill_file)
+        self._fence = Fence(self._taking, self._supervisor, self.dispatcher, unread, self._watchdog)
+        self.readiness = Readiness(self._taking, user_code, self._decider, self._supervisor)
+        rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
+        in_flight = InFlightLimit()
+        receiver = Receiver(self._taking, self.dispatcher, log, rules, in_flight)
+        self.endpoint = Endpoint(
+            receiver, in_flight, self.readiness, log, path=settings.path, max_body=settings.max_body
+        )
         self._loops: list[asyncio.Task[None]] = []
-        self.draining = False
 
     async def open(self) -> None:
         """Open the store, and begin to decide what is pending in it; with a spill, a store that is away is waited for.
 
-        Raises StoreError where the store, or the spill, cannot be used.
+        Raises StoreError if the store, or the spill, cannot be used.
         """
         try:
             # At the end, when it is needed, there may be no thread left to start.
             self._watchdog.start()
-            if self._spill is None:
-                await self._join()
-            else:
-                self.dispatcher.cannot_read()
-                await self._spill.open()
+            await self._taking.open(self._look)
         except BaseException:
             self._watchdog.close()
             raise
+        self._loops = [asyncio.create_task(self._begin())]
 
-    async def _join(self) -> None:
-        sent = boot_time()
-        await self.store.open(self._wake)
-        self._fence.lease.begin(sent)
+    async def _begin(self) -> None:
+        lease = self._taking.lease
+        if not lease.begun.is_set():
+            self.dispatcher.cannot_read()
+            await lease.begun.wait()
+        self._fence.begin()
         self.dispatcher.fall_behind()
-        loops = [self._backlog.run, self._prune, self._fence.lease.keep]
-        if self._supervisor is not None and self._starts_assistants:
+        loops = [self._backlog.run, self._prune, self._fence.keep]
+        if self._starts_assistants:
             loops += [self._supervisor.supervise, leftovers.keep_clean]
-        self._loops = [asyncio.create_task(_kept_up(loop)) for loop in loops]
+        self._loops += [asyncio.create_task(_kept_up(loop)) for loop in loops]
 
     async def drain(self, timeout: float, hurry: asyncio.Event, *, rooms: float | None = None) -> None:
         """Launch nothing more; wait for what runs and is queued at most `timeout` seconds, or until told to hurry.
 
         Assistants are waited for `rooms` seconds, if that is less; those that run on then have `stop_grace` to return.
         """
-        self.draining = True
+        self.readiness.draining = True
         finish = asyncio.create_task(self._finish(timeout, timeout if rooms is None else rooms))
         hurried = asyncio.create_task(hurry.wait())
         try:
@@ -138,10 +135,7 @@ class Replica:
 
     async def close(self, within: float) -> None:
         """Stop deciding after `within` seconds and close the store; what is pending there waits for the next start."""
-        if self._spill is not None:
-            await self._spill.close()
-        if self._supervisor is not None:
-            await self._supervisor.cut_off("the replica has stopped")
+        await self._supervisor.cut_off("the replica has stopped")
         await self.dispatcher.drain(within)
         for task in self._loops:
             task.cancel()
@@ -152,17 +146,17 @@ class Replica:
         # No user code is waited for any more, but a disk or a database may hang.
         if self._watchdog.clear(DRAIN):
             self._watchdog.set(CLOSING, boot_time() + CLOSE_MARGIN)
-        await self.store.close()
+        await self._taking.close()
         self._watchdog.close()
 
     @property
     def awaited(self) -> str:
         """What a drain that began now would wait for, in words; "" where that is nothing."""
         awaited = {
-            "assistants are in their rooms": self._supervisor is not None and self._supervisor.running,
+            "assistants are in their rooms": self._supervisor.running,
             "async predicates or listeners run": not self._user_code.idle,
             "webhooks are being decided": not self.dispatcher.idle and not self.dispatcher.behind,
-            "deliveries wait in the spill": self._spill is not None and self._spill.length and not self._spill.settled,
+            "deliveries wait in the spill": self._taking.spilled and not self._taking.settled,
         }
         return ", ".join(what for what, is_so in awaited.items() if is_so)
 
@@ -177,9 +171,7 @@ class Replica:
         return deadline
 
     def _until_returned(self, timeout: float, rooms: float | None) -> float:
-        if self._supervisor is not None:
-            timeout = max(timeout, (timeout if rooms is None else rooms) + self._settings.stop_grace)
-        return timeout + DRAIN_MARGIN
+        return max(timeout, (timeout if rooms is None else rooms) + self._grace) + DRAIN_MARGIN
 
     def end_now(self) -> float:
         """Have the process ended if user code does not let it end by itself at once; return by when."""
@@ -187,129 +179,32 @@ class Replica:
         self._watchdog.set("the second signal", deadline)
         return deadline
 
-    def observe(self, observer: Decided) -> None:
-        """Have every decision told to a function, after its commit."""
-        self._observers.append(observer)
-
-    def observe_claims(self, observer: Claimed) -> None:
-        """Have every room that is to get an assistant told to a function, with the webhook that fired."""
-        self._claim_observers.append(observer)
-
-    @property
-    def spilled(self) -> int | None:
-        return None if self._spill is None else self._spill.length
-
-    def add(self, arrival: Arrival) -> Awaitable[Added]:
-        return self.store.add(arrival) if self._spill is None else self._spill.add(arrival)
-
-    @property
-    def short(self) -> str:
-        in_rooms = "" if self._supervisor is None else self._supervisor.short
-        return self._user_code.short or self._decider.short or in_rooms
-
-    async def takes_writes(self) -> bool:
-        taking = self.store if self._spill is None else self._spill
-        try:
-            async with asyncio.timeout(PING_WITHIN):
-                await taking.ping(time.time())
-        except (StoreError, TimeoutError):
-            return False
-        return True
-
-    def accepted(self, accepted: Accepted, added: Added, started: float) -> None:
-        self._log.accepted()
-        arrival, webhook = accepted.arrival, accepted.webhook
-        if added.spilled or added.duplicate or webhook is None:
-            reason, decision = _stored(arrival, added)
-            delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
-            delivery.seconds = time.monotonic() - started
-            self._log.answered(delivery)
-            if added.state is State.PENDING and not added.spilled and not self.dispatcher.knows(added.seq):
-                self._backlog.read()
-            return
-        if self._supervisor is not None:
-            self._supervisor.wake(arrival.room)
-        received_at = arrival.received_at
-        queued = PendingWebhook(added.seq, webhook, accepted.room, received_at, received_at, started)
-        if not self.dispatcher.submit(queued):
-            self._backlog.read()
-
-    def answered(self, delivery: Delivery) -> None:
-        self._log.answered(delivery)
-
-    def _decided(self, queued: PendingWebhook, decision: Decision) -> None:
-        for observer in self._observers:
-            observer(queued, decision)
-
     async def _finish(self, timeout: float, rooms: float) -> None:
         # Side by side: the grace of assistants does not come on top of the time of listeners.
         await asyncio.gather(self._settle(time.monotonic() + timeout), self._empty_rooms(rooms))
 
     async def _empty_rooms(self, timeout: float) -> None:
-        if self._supervisor is not None:
-            await self._supervisor.drain(timeout)
-            await self._supervisor.hand_over("the replica is draining")
+        await self._supervisor.drain(timeout)
+        await self._supervisor.hand_over("the replica is draining")
 
     async def _settle(self, deadline: float) -> None:
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
         while (left := deadline - time.monotonic()) > 0:
-            if self._spill is not None:
-                await self._spill.settle(left)
+            await self._taking.settle(left)
             await self.dispatcher.drain(max(0.0, deadline - time.monotonic()))
             await self._user_code.drain(max(0.0, deadline - time.monotonic()))
-            settled = self._spill is None or self._spill.settled
-            if settled and self.dispatcher.idle and self._user_code.idle:
+            if self._taking.settled and self.dispatcher.idle and self._user_code.idle:
                 return
 
-    def _spilling(self, spill_file: SpillFile) -> Spill:
-        return Spill(self.store, spill_file, join=self._join, held=lambda: self._fence.lease.held, moved=self._moved)
-
-    def _moved(self) -> None:
-        self.dispatcher.fall_behind()
-        self._backlog.read()
-        self._wake_supervisor()
-
-    def _supervise(self, assistant: Assistant) -> Supervisor:
-        settings = self._settings
-        launch = launcher(
-            assistant,
-            grace=settings.stop_grace,
-            deadline=lambda: self._fence.lease.deadline,
-            life=lambda: self.store.life,
-            hidden=(*settings.secret, settings.store),
-        )
-        return Supervisor(self.store, launch, settings.max_rooms, settings.max_age)
-
-    def _claims(self, assistant: Assistant | None) -> Claim | None:
-        if assistant is None or self._supervisor is None:
-            return None
-        return Claims(self.store, self._supervisor, bots=assistant.bots, claimed=self._claimed).claim
-
-    def _claimed(self, room: RoomIdentity, webhook: Webhook) -> None:
-        for observer in self._claim_observers:
-            observer(room, webhook)
-
-    def _regained(self) -> None:
-        if self._spill is not None:
-            self._spill.wake()
-        self._backlog.read()
-        self._wake_supervisor()
-
-    def _wake(self) -> None:
+    def _look(self) -> None:
+        """Look for what another process has written."""
         self._backlog.take_over()
-        self._wake_supervisor()
-
-    def _wake_supervisor(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.wake()
-
-    async def _drop_queue(self) -> None:
-        await self.dispatcher.cancel()
+        self._supervisor.wake()
 
     async def _prune(self) -> None:
         while True:
             with contextlib.suppress(StoreError):
-                forgotten = await self.store.prune(time.time() - self._settings.retention)
+                forgotten = await self._taking.prune(time.time() - self._settings.retention)
                 if forgotten:
                     logger.info("forgot %d webhooks older than the retention", forgotten)
             await asyncio.sleep(PRUNE_EVERY)
@@ -326,8 +221,16 @@ async def _kept_up(loop: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(BEGIN_AGAIN)
 
 
-def _stored(arrival: Arrival, added: Added) -> tuple[str, str]:
-    """Say how a delivery was stored that no decision follows now, and in which state."""
-    if added.spilled:
-        return "spilled: waits for the database", added.state
-    return ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)
+def _assisting(settings: Settings, store: Store, assistant: Assistant | None) -> tuple[Supervisor, Claims]:
+    if assistant is None:
+        supervisor = Supervisor(store, launch_nothing, 0)
+        return supervisor, NoClaims(store, supervisor, bots=False)
+    launch = launcher(
+        assistant,
+        grace=settings.stop_grace,
+        deadline=lambda: store.lease.deadline,
+        life=lambda: store.life,
+        hidden=(*settings.secret, settings.store),
+    )
+    supervisor = Supervisor(store, launch, settings.max_rooms, settings.max_age)
+    return supervisor, Claims(store, supervisor, bots=assistant.bots)

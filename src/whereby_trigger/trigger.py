@@ -23,7 +23,7 @@ from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import LifecycleError
 from whereby_trigger.lifecycle import Lifecycle
-from whereby_trigger.receive import Endpoint, Rules
+from whereby_trigger.receive import Endpoint
 from whereby_trigger.receive.asgi import MountedApp
 from whereby_trigger.replica import Replica
 from whereby_trigger.stderr import fill_closed_descriptors
@@ -279,8 +279,7 @@ class Trigger:
             starts_assistants=starts_assistants,
         )
         self._in_use.append(InUse(store, settings, asyncio.get_running_loop()))
-        rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
-        return replica, Endpoint(replica, rules, path=settings.path, max_body=settings.max_body), store
+        return replica, replica.endpoint, store
 
     def _any_store(self, *, reading: bool = False) -> AbstractAsyncContextManager[Store]:
         in_use = self._in_use[-1] if self._in_use else None

@@ -66,7 +66,7 @@ async def test_a_hand_over_ends_every_assistant_and_another_replica_has_its_room
         for name in "ab":
             await one.ask(name)
             await one.reaches(LIVE, name)
-        two.supervisor._max_rooms = 10
+        two.supervisor.slots = 10
         await one.supervisor.hand_over("the replica is draining")
         assert assistants.sessions["a"].ended.reason == "the replica is draining"
         for name in "ab":
@@ -206,13 +206,13 @@ async def test_an_assistant_whose_room_was_taken_over_before_it_was_there_is_end
         return RunResult(RunEnd.RETURNED, "never")
 
     async with Supervised(store(), launch=launch) as frozen, Supervised(store(), assistants.stay) as two:
-        two.supervisor._max_rooms = 0
+        two.supervisor.slots = 0
         await frozen.ask()
         await starting.wait()
         clock.jump(TTL - 1)
         assert await two.store.renew(TTL)
         clock.jump(2)
-        two.supervisor._max_rooms = 10
+        two.supervisor.slots = 10
         assert await two.store.take_over() == 1
         two.supervisor.wake()
         await two.reaches(LIVE)

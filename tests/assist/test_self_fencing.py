@@ -13,11 +13,13 @@ from tests.support.clock import JumpingClock
 from tests.support.rooms import ask, newest
 from tests.support.supervised import Assistants, Function
 from tests.support.until import eventually
-from whereby_trigger.assist import CoroutineAssistant, Fence, Session, Supervisor, Watchdog, launcher
-from whereby_trigger.assist.lease import Lease
+from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, launch_nothing, launcher
 from whereby_trigger.clock import boot_time
+from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import RoomState
+from whereby_trigger.fence import Fence
+from whereby_trigger.process import Watchdog
+from whereby_trigger.store import RoomState, Store, Unread
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.store.sqlite.lock import FileLock
 
@@ -59,40 +61,51 @@ class Noted(Watchdog):
         self.ahead.append(deadline - boot_time())
 
 
+class Queue(Dispatcher):
+    """Count how often what is queued was dropped."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    async def cancel(self) -> None:
+        self.dropped += 1
+
+
+class LookedAt(Unread):
+    """Note whether the lease was held each time that the store was to be read."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+        self.held: list[bool] = []
+
+    def look(self) -> None:
+        self.held.append(self._store.lease.held)
+
+
 class Replica:
     """Keep a lease and serve rooms for as long as an `async with` block."""
 
     def __init__(self, path: Path, function: Function | None, clock: JumpingClock | None = None) -> None:
         self.store = SqliteStore(f"sqlite:///{path}", TTL, clock or JumpingClock())
         self.watchdog = Noted()
-        self.dropped = 0
-        self.held_when_regained: list[bool] = []
         assistant = CoroutineAssistant(function)  # type: ignore[arg-type]
-        launch = launcher(assistant, grace=60, deadline=lambda: self.tenure.lease.deadline)
-        self.supervisor = None if function is None else Supervisor(self.store, launch, 10)
-        self.tenure = Fence(
-            self.store, TTL, self.supervisor, self.watchdog, dropped=self._drop, regained=self._regained
-        )
-
-    async def _drop(self) -> None:
-        self.dropped += 1
-
-    def _regained(self) -> None:
-        self.held_when_regained.append(self.tenure.lease.held)
+        launch = launcher(assistant, grace=60, deadline=lambda: self.store.lease.deadline)
+        self.supervisor = Supervisor(self.store, launch, 10 if function else 0)
+        self.queue, self.unread = Queue(), LookedAt(self.store)
+        self.fence = Fence(self.store, self.supervisor, self.queue, self.unread, self.watchdog)
 
     async def __aenter__(self) -> "Replica":
-        sent = boot_time()
-        await self.store.open(self.supervisor.wake if self.supervisor else lambda: None)
-        self.tenure.lease.begin(sent)
-        loops = [self.tenure.lease.keep()] + ([self.supervisor.supervise()] if self.supervisor else [])
+        await self.store.open(self.supervisor.wake)
+        self.fence.begin()
+        loops = [self.fence.keep(), self.supervisor.supervise()]
         self._loops = [asyncio.create_task(loop) for loop in loops]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.supervisor:
-            await self.supervisor.cut_off("the test is over")
+        await self.supervisor.cut_off("the test is over")
         for loop in self._loops:
             loop.cancel()
         await asyncio.wait(self._loops)
@@ -100,7 +113,6 @@ class Replica:
 
     async def serve(self) -> None:
         """Have the one room get its assistant."""
-        assert self.supervisor is not None
         await ask(self.store)
         self.supervisor.wake()
         await eventually(self.is_live)
@@ -112,20 +124,20 @@ class Replica:
 async def test_a_lease_is_renewed_for_as_long_as_the_store_is_there(path: Path, assistants: Assistants) -> None:
     async with Replica(path, assistants.stay) as replica, Replica(path, None) as other:
         await replica.serve()
-        first = replica.tenure.lease.deadline
-        while replica.tenure.lease.deadline < first + 1.5 * TTL:
-            assert replica.tenure.lease.held
+        first = replica.store.lease.deadline
+        while replica.store.lease.deadline < first + 1.5 * TTL:
+            assert replica.store.lease.held
             assert await other.store.take_over() == 0
-            await eventually(lambda at=replica.tenure.lease.deadline: replica.tenure.lease.deadline > at)  # type: ignore[misc]
+            await eventually(lambda at=replica.store.lease.deadline: replica.store.lease.deadline > at)  # type: ignore[misc]
         assert assistants.started == [("visit-1", 1)]
-        assert replica.dropped == 0
+        assert replica.queue.dropped == 0
 
 
 class Unanswered(SqliteStore):
     """Keep whoever renews a lease waiting."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url)
+        super().__init__(url, 0.3)
         self.answers: list[asyncio.Future[bool]] = []
 
     def renew(self, ttl: float) -> "asyncio.Future[bool]":
@@ -136,16 +148,11 @@ class Unanswered(SqliteStore):
 async def test_a_renewal_that_fails_when_the_lease_is_lost_already_is_nothing_for_asyncio_to_complain_of(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, lost = Unanswered(f"sqlite:///{path}"), asyncio.Event()
+    store, queue = Unanswered(f"sqlite:///{path}"), Queue()
     await store.open(lambda: None)
-
-    async def note() -> None:
-        lost.set()
-
-    lease = Lease(store, 0.3, extended=lambda deadline: None, endangered=note, lost=note)
-    lease.begin(boot_time())
-    keeping = asyncio.create_task(lease.keep())
-    await eventually(lambda: store.answers and boot_time() > lease.deadline and lost.is_set())
+    fence = Fence(store, Supervisor(store, launch_nothing, 0), queue, Unread(), Noted())
+    keeping = asyncio.create_task(fence.keep())
+    await eventually(lambda: store.answers and queue.dropped)
     await eventually(lambda: len(store.answers) > 1)
     keeping.cancel()
     await asyncio.wait({keeping})
@@ -160,8 +167,8 @@ async def test_a_renewal_that_fails_when_the_lease_is_lost_already_is_nothing_fo
 
 async def test_the_deadline_counts_from_when_the_renewal_was_sent_and_leaves_a_margin(path: Path) -> None:
     async with Replica(path, None) as replica:
-        replica.tenure.lease.begin(1000.0)
-        assert 1000 + TTL * 0.9 < replica.tenure.lease.deadline < 1000 + TTL
+        replica.store.lease.begin(1000.0)
+        assert 1000 + TTL * 0.9 < replica.store.lease.deadline < 1000 + TTL
 
 
 async def test_while_the_store_is_away_assistants_leave_before_the_deadline_and_come_back_with_it(
@@ -171,7 +178,7 @@ async def test_while_the_store_is_away_assistants_leave_before_the_deadline_and_
         await replica.serve()
         with away(path):
             await eventually(lambda: not assistants.there)
-            assert boot_time() < replica.tenure.lease.deadline, "it left after the deadline"
+            assert boot_time() < replica.store.lease.deadline, "it left after the deadline"
         assert "lease" in assistants.sessions["visit-1"].ended.reason
         await eventually(lambda: assistants.there)
         room = await newest(replica.store)
@@ -192,7 +199,7 @@ async def test_an_assistant_that_does_not_leave_is_cancelled_before_the_deadline
         await replica.serve()
         with away(path):
             await eventually(lambda: cancelled)
-        assert cancelled[0] < replica.tenure.lease.deadline
+        assert cancelled[0] < replica.store.lease.deadline
         await eventually(replica.is_live)
         assert (await newest(replica.store)).restarts == 0
 
@@ -202,13 +209,13 @@ async def test_a_lease_that_ran_out_is_had_again_under_a_new_id_with_the_queue_d
 ) -> None:
     async with Replica(path, assistants.stay) as replica:
         await replica.serve()
-        old, lease = replica.store.replica, replica.tenure.lease
+        old, lease = replica.store.replica, replica.store.lease
         with away(path):
             await eventually(lambda: replica.store.replica != old)
             assert not lease.held
             assert assistants.there == []
-            assert replica.dropped == 1
-        await eventually(lambda: replica.held_when_regained)
+            assert replica.queue.dropped == 1
+        await eventually(lambda: replica.unread.held)
         await replica.store.take_over()
         await eventually(lambda: assistants.there)
         room = await newest(replica.store)
@@ -218,13 +225,13 @@ async def test_a_lease_that_ran_out_is_had_again_under_a_new_id_with_the_queue_d
 async def test_a_new_id_whose_lease_has_run_out_meanwhile_is_not_used(path: Path, assistants: Assistants) -> None:
     async with Replica(path, assistants.stay) as replica:
         await replica.serve()
-        old, lease = replica.store.replica, replica.tenure.lease
+        old, lease = replica.store.replica, replica.store.lease
         with away(path):
             await eventually(lambda: replica.store.replica != old)
             since = boot_time()
             await eventually(lambda: boot_time() > since + TTL)
         await eventually(lambda: lease.held)
-        assert replica.held_when_regained == [True]
+        assert replica.unread.held == [True]
         assert min(replica.watchdog.ahead) > 0
 
 
@@ -241,7 +248,7 @@ async def test_a_replica_whose_lease_another_took_for_dead_starts_anew(path: Pat
         await eventually(lambda: replica.store.replica != old)
         await eventually(lambda: not assistants.there)
         assert (await newest(other)).owner == taken.owner == other.replica
-        assert replica.dropped == 1
+        assert replica.queue.dropped == 1
         await other.close()
 
 
@@ -251,11 +258,11 @@ async def test_a_replica_that_cannot_rejoin_tries_again(tmp_path: Path) -> None:
     async with Replica(folder / "rooms.db", None) as replica:
         old = replica.store.replica
         away = folder.rename(tmp_path / "away")
-        replica.tenure.lease.deadline = 0.0
-        await eventually(lambda: replica.dropped >= 2)
+        replica.store.lease.deadline = 0.0
+        await eventually(lambda: replica.queue.dropped >= 2)
         assert replica.store.replica == old
         away.rename(folder)
-        await eventually(lambda: replica.tenure.lease.held)
+        await eventually(lambda: replica.store.lease.held)
         assert replica.store.replica != old
 
 
@@ -264,6 +271,6 @@ async def test_a_replica_without_an_assistant_keeps_its_lease_and_drops_its_queu
         old = replica.store.replica
         with away(path):
             await eventually(lambda: replica.store.replica != old)
-        await eventually(lambda: replica.tenure.lease.held)
-        assert replica.dropped == 1
+        await eventually(lambda: replica.store.lease.held)
+        assert replica.queue.dropped == 1
         assert replica.watchdog.ahead == []

@@ -14,8 +14,7 @@ from tests.cli.conftest import Call
 from tests.support.programs import write
 from whereby_trigger import Trigger, WebhookType, deliveries, logs
 from whereby_trigger.assist import Session
-from whereby_trigger.deliveries import DeliveryLog, handler_for
-from whereby_trigger.receive import Delivery
+from whereby_trigger.deliveries import Delivery, DeliveryLog, handler_for
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
 

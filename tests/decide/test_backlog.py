@@ -9,10 +9,11 @@ import pytest
 
 from tests.support.arrivals import arrival
 from tests.support.stage import Stage, leave_pending, settings_for
+from tests.support.stages import backlog_for, decider_for, dispatcher_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
-from whereby_trigger.decide import Backlog, Decider, Dispatcher, PendingWebhook
-from whereby_trigger.store import Query, State
+from whereby_trigger.decide import PendingWebhook
+from whereby_trigger.store import Query, State, Unread
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -165,8 +166,8 @@ async def test_what_is_read_back_before_its_commit_is_answered_is_decided_once(
 async def test_what_arrives_while_the_backlog_is_read_makes_it_be_read_again(tmp_path: Path) -> None:
     trigger = Trigger()
     async with Stage(trigger, tmp_path) as stage:
-        decider = Decider(stage.store, trigger.predicates, trigger.emitter, stage.user_code, max_age=60)
-        dispatcher = Dispatcher(stage.store, decider, lambda queued, decision: None)
+        decider = decider_for(stage.store, trigger.predicates, trigger.emitter, stage.user_code, 60)
+        dispatcher = dispatcher_for(stage.store, decider, Unread())
         dispatcher.begin_reading()
         dispatcher.submit(PendingWebhook(1, joined(0), None, time.time(), time.time(), time.monotonic()))
         assert not dispatcher.end_reading(complete=True)
@@ -264,10 +265,11 @@ async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
 async def test_a_look_that_is_asked_for_as_the_trigger_closes_does_not_keep_it_open(steps: int, tmp_path: Path) -> None:
     asked = Asked()
     async with Stage(asked.trigger(), tmp_path) as stage:
-        backlog = Backlog(stage.store, stage.running.dispatcher, max_age=60)
+        unread = Unread()
+        backlog = backlog_for(stage.store, stage.running.dispatcher, unread)
         looking = asyncio.create_task(backlog.run())
         await eventually(lambda: not stage.running.dispatcher.behind)
-        backlog.read()
+        unread.look()
         for _ in range(steps):
             await asyncio.sleep(0)
         looking.cancel()

@@ -5,6 +5,8 @@ import time
 import pytest
 
 from whereby_trigger import Trigger
+from whereby_trigger.assist import Claims, Supervisor, launch_nothing
+from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import Decider, PendingWebhook, UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Decision, State
@@ -17,13 +19,15 @@ pytestmark = pytest.mark.anyio
 JOINED = webhook("room.client.joined")
 
 
-class Clerk:
+class Clerk(Claims):
     """Take a claim after it was refused for some reasons, one after the other."""
 
     def __init__(self, *refusals: StoreError) -> None:
         self.refusals = list(refusals)
         self.heard: list[int] = []
-        self.held = True
+        self.store = store_for("sqlite:///never-opened.db")
+        self.store.lease.begin(boot_time())
+        super().__init__(self.store, Supervisor(self.store, launch_nothing, 0), bots=False)
 
     async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
         if self.refusals:
@@ -37,13 +41,12 @@ class Clerk:
         user_code = UserCode(10)
         try:
             decider = Decider(
-                store_for("sqlite:///never-opened.db"),
+                self.store,
                 trigger.predicates,
                 trigger.emitter,
                 user_code,
+                self,
                 max_age=60,
-                held=lambda: self.held,
-                claim=self.claim,
             )
             now = time.time()
             return await decider.decide(PendingWebhook(1, JOINED, room_of(JOINED), now, now, 0.0))
@@ -80,7 +83,7 @@ async def test_a_success_whose_lease_is_lost_meanwhile_is_left_to_whoever_has_it
     claim = clerk.claim
 
     async def lose(room: RoomIdentity, webhook: Webhook, now: float) -> str:
-        clerk.held = False
+        clerk.store.lease.lose()
         return await claim(room, webhook, now)
 
     clerk.claim = lose  # type: ignore[method-assign]

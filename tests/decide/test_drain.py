@@ -66,7 +66,7 @@ async def test_what_arrived_while_the_backlog_was_read_is_decided_before_the_dra
         await reading.begun.wait()
         await stage.deliver(joined())
         draining = asyncio.create_task(drain(stage, AMPLE))
-        await eventually(lambda: stage.running.draining)
+        await eventually(lambda: stage.running.readiness.draining)
         reading.go.set()
         assert await draining < AMPLE
         assert [record.state for record in await stage.records()] == [State.FIRED]
@@ -117,7 +117,7 @@ async def test_async_listeners_get_the_drains_time(tmp_path: Path) -> None:
         await stage.deliver(sent)
         await stage.decision(sent)
         draining = asyncio.create_task(drain(stage, AMPLE))
-        await eventually(lambda: stage.running.draining)
+        await eventually(lambda: stage.running.readiness.draining)
         go.set()
         assert await draining < AMPLE
         assert ended.is_set()
@@ -187,7 +187,7 @@ async def test_what_arrives_during_the_drain_is_decided_and_its_listeners_get_th
         await stage.deliver(joined(1))
         await eventually(lambda: len(gates) == 1)
         draining = asyncio.create_task(drain(stage, AMPLE))
-        await eventually(lambda: stage.running.draining)
+        await eventually(lambda: stage.running.readiness.draining)
         await stage.deliver(joined(2))
         await eventually(lambda: len(gates) == 2)
         gates[0].set()
@@ -259,7 +259,7 @@ async def test_a_drain_that_is_told_to_hurry_ends_now(tmp_path: Path) -> None:
     async with Stage(Trigger(webhook_triggers={"room.client.joined": never}), tmp_path) as stage:
         await stage.deliver(joined())
         draining = asyncio.create_task(stage.running.drain(3600, hurry))
-        await eventually(lambda: stage.running.draining)
+        await eventually(lambda: stage.running.readiness.draining)
         hurry.set()
         async with asyncio.timeout(AMPLE):
             await draining

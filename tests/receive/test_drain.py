@@ -22,8 +22,8 @@ JOINED = webhook("room.client.joined", id="a1").raw
 class BusyStore(SqliteStore):
     """Take its time over a claim, as a store that others are writing to."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
+        super().__init__(url, lease_ttl)
         self.go = asyncio.Event()
 
     async def _claim(self, max_age: float) -> int:

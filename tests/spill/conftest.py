@@ -10,37 +10,44 @@ import pytest
 from tests.support.outage import AwayStore
 from tests.support.stored import records_in
 from tests.support.until import eventually
-from whereby_trigger.store import Record
-from whereby_trigger.store.spill import Spill, SpillFile
+from whereby_trigger.clock import boot_time
+from whereby_trigger.store import Record, Unread
+from whereby_trigger.store.spill import SpillFile, SpillStore
 
 LONG = 1000.0
 WITHIN = 60.0
 
 
+class Counted(Unread):
+    moves = 0
+
+    def fall_behind(self) -> None:
+        self.moves += 1
+        super().fall_behind()
+
+
 class Spilling:
     """Spill what is added while the store is away, for as long as an `async with` block.
 
-    `leased` says whether the replica has its lease, `moves` counts how often deliveries came out of the spool.
+    `unread` counts how often deliveries came out of the spool.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, unread: Counted | None = None) -> None:
         self.url = f"sqlite:///{folder}/webhooks.db"
         self.path = folder / "spill.db"
         self.store = AwayStore(self.url)
         self.spill_file = SpillFile(f"sqlite:///{self.path}")
-        self.leased = True
-        self.moves = 0
-        self.spill = Spill(self.store, self.spill_file, join=self._join, held=lambda: self.leased, moved=self._moved)
+        self.unread = unread or Counted()
+        self.spill = SpillStore(self.store, self.spill_file, self.unread)
 
     async def __aenter__(self) -> "Spilling":
-        await self.spill.open()
+        await self.spill.open(lambda: None)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.spill.close()
-        await self.store.close()
 
     async def records(self) -> list[Record]:
         """Read what the store holds, in order of arrival there, whether the replica reaches it or not."""
@@ -53,11 +60,11 @@ class Spilling:
         """Wait until nothing waits for the store."""
         await eventually(lambda: self.spill.settled and not self.spill.length, WITHIN)
 
-    async def _join(self) -> None:
-        await self.store.open(lambda: None)
+    def lose_the_lease(self) -> None:
+        self.store.lease.lose()
 
-    def _moved(self) -> None:
-        self.moves += 1
+    def renew_the_lease(self) -> None:
+        self.store.lease.begin(boot_time())
 
 
 Open = Callable[..., Awaitable[Spilling]]

@@ -6,17 +6,17 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.spill.conftest import Spilling
+from tests.spill.conftest import Counted, Spilling
 from tests.support.arrivals import arrival
 
 
-class Doomed(Spilling):
-    def _moved(self) -> None:
+class Doomed(Counted):
+    def fall_behind(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def main(folder: str, *ids: str) -> None:
-    async with Doomed(Path(folder)) as one:
+    async with Spilling(Path(folder), Doomed()) as one:
         one.store.go_down()
         for id in ids:
             assert (await one.spill.add(arrival(id))).spilled

@@ -16,7 +16,7 @@ STEPS = ("deliver", "deliver", "deliver", "go_down", "fall_silent", "come_back",
 
 async def live_through(folder: Path, steps: list[str]) -> None:
     one = Spilling(folder)
-    await one.spill.open()
+    await one.spill.open(lambda: None)
     delivered: list[asyncio.Future[Added]] = []
     for step in steps:
         if step == "deliver":
@@ -27,9 +27,8 @@ async def live_through(folder: Path, steps: list[str]) -> None:
             await one.spill.close()
             await asyncio.gather(*delivered)
             one.store.come_back()
-            await one.store.close()
             one = Spilling(folder)
-            await one.spill.open()
+            await one.spill.open(lambda: None)
         else:
             # A database does not refuse and come back before its refusal is heard.
             await asyncio.sleep(0)
@@ -39,7 +38,6 @@ async def live_through(folder: Path, steps: list[str]) -> None:
     await one.drained()
     assert await one.ids() == [f"{n}" for n in range(len(delivered))]
     await one.spill.close()
-    await one.store.close()
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

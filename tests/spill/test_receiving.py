@@ -124,7 +124,7 @@ async def test_what_cannot_be_decoded_is_quarantined_by_way_of_the_spill(outage:
     outage.store.go_down()
     assert (await post(outage.receiver.edge, b"[]")).status == 200
     outage.store.come_back()
-    await eventually(lambda: outage.receiver.running.spilled == 0)
+    await eventually(lambda: outage.receiver.running.readiness.spilled == 0)
     (record,) = await outage.records()
     assert (record.state, record.body) == (State.QUARANTINED, b"[]")
 
@@ -148,7 +148,7 @@ async def test_a_duplicate_of_what_waits_in_the_spill_is_decided_once(outage: Ou
     outage.store.come_back()
     records = await outage.decided("a")
     assert asked == ["a"]
-    await eventually(lambda: outage.receiver.running.spilled == 0)
+    await eventually(lambda: outage.receiver.running.readiness.spilled == 0)
     assert records["a"].deliveries == 2
 
 
@@ -165,7 +165,7 @@ async def test_it_is_ready_for_as_long_as_deliveries_are_taken_and_tells_how_man
     )
     assert (await outage.readyz("HEAD")).body == b""
     outage.store.come_back()
-    await eventually(lambda: outage.receiver.running.spilled == 0)
+    await eventually(lambda: outage.receiver.running.readiness.spilled == 0)
     assert json.loads((await outage.readyz()).body) == {"spilled": 0}
 
 
@@ -195,7 +195,7 @@ async def test_a_start_without_the_database_takes_deliveries_and_decides_nothing
         assert (await outage.readyz()).status == 200
         assert asked == []
         outage.store.come_back()
-        await eventually(lambda: outage.receiver.running.spilled == 0)
+        await eventually(lambda: outage.receiver.running.readiness.spilled == 0)
         records = await outage.decided("a", "b")
         assert asked == ["a", "b"]
         assert {record.owner for record in records.values()} == {outage.store.replica}
@@ -212,7 +212,7 @@ async def test_a_drain_does_not_wait_for_a_database_that_is_away(tmp_path: Path,
         await outage.deliver("b")
         async with asyncio.timeout(5):
             await outage.receiver.running.drain(LONG, asyncio.Event())
-        assert outage.receiver.running.spilled == 1
+        assert outage.receiver.running.readiness.spilled == 1
 
 
 async def test_a_drain_waits_until_what_is_in_the_spill_is_decided_where_the_database_is_there(
@@ -224,7 +224,7 @@ async def test_a_drain_waits_until_what_is_in_the_spill_is_decided_where_the_dat
     async with Outage(tmp_path, asked) as outage:
         await outage.receiver.running.drain(LONG, asyncio.Event())
         assert asked == [f"{n}" for n in range(20)]
-        assert outage.receiver.running.spilled == 0
+        assert outage.receiver.running.readiness.spilled == 0
 
 
 async def test_a_lease_lost_in_the_outage_is_regained_first_and_what_was_spilled_is_the_new_replicas_own(
@@ -234,7 +234,7 @@ async def test_a_lease_lost_in_the_outage_is_regained_first_and_what_was_spilled
         replica = outage.store.replica
         outage.store.go_down()
         await outage.deliver("a")
-        await eventually(lambda: not outage.receiver.running._fence.lease.held)
+        await eventually(lambda: not outage.store.lease.held)
         outage.store.come_back()
         record = (await outage.decided("a"))["a"]
         assert record.owner == outage.store.replica != replica

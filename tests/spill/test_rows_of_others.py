@@ -11,8 +11,9 @@ from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError
+from whereby_trigger.store import Unread
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.spill import Spill, SpillFile
+from whereby_trigger.store.spill import SpillFile, SpillStore
 
 pytestmark = pytest.mark.anyio
 
@@ -28,21 +29,16 @@ def url(postgres: Server) -> str:
 
 
 @pytest.fixture
-async def spill(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Spill]:
+async def spill(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SpillStore]:
     monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", SPILL_AFTER)
     store, spill_file = PostgresStore(url), SpillFile(f"sqlite:///{tmp_path}/spill.db")
-
-    async def join() -> None:
-        await store.open(lambda: None)
-
-    spill = Spill(store, spill_file, join=join, held=lambda: True, moved=lambda: None)
-    await spill.open()
+    spill = SpillStore(store, spill_file, Unread())
+    await spill.open(lambda: None)
     yield spill
     await spill.close()
-    await store.close()
 
 
-async def test_a_delivery_of_a_locked_row_waits_alone(url: str, spill: Spill) -> None:
+async def test_a_delivery_of_a_locked_row_waits_alone(url: str, spill: SpillStore) -> None:
     await spill.add(arrival("locked"))
     async with connected(url) as holding:
         await holding.execute("BEGIN; SELECT FROM whereby_trigger.webhooks FOR UPDATE")
@@ -60,7 +56,7 @@ async def test_a_delivery_of_a_locked_row_waits_alone(url: str, spill: Spill) ->
 
 
 async def test_what_was_spilled_while_the_database_was_read_only_reaches_it_afterwards(
-    postgres: Server, url: str, spill: Spill
+    postgres: Server, url: str, spill: SpillStore
 ) -> None:
     name = database_of(url)
     await spill.add(arrival("before"))
@@ -72,7 +68,7 @@ async def test_what_was_spilled_while_the_database_was_read_only_reaches_it_afte
     assert not (await spill.add(arrival("after"))).spilled
 
 
-async def test_a_database_that_takes_deliveries_and_would_not_keep_them_is_told_by_the_ping(spill: Spill) -> None:
+async def test_a_database_that_takes_deliveries_and_would_not_keep_them_is_told_by_the_ping(spill: SpillStore) -> None:
     await spill.ping(0.0)
     spill._store._unsafe = "fsync=off"  # type: ignore[attr-defined]
     with pytest.raises(StoreError, match="fsync=off"):

@@ -69,7 +69,7 @@ async def test_a_database_that_is_back_has_all_of_it_in_order_and_gets_the_next_
     (added,) = await add(one, "after")
     assert not added.spilled
     assert await one.ids() == ["before", *spilled, "after"]
-    assert one.moves
+    assert one.unread.moves
 
 
 async def test_what_arrives_while_it_drains_joins_the_tail(one: Spilling) -> None:
@@ -162,15 +162,14 @@ async def test_what_it_says_of_a_session_takes_effect_when_it_is_in_the_database
 
 
 async def test_a_replica_without_its_lease_hands_nothing_over_until_it_has_one(one: Spilling) -> None:
-    one.leased = False
+    one.lose_the_lease()
     one.store.go_down()
     await add(one, "a")
     one.store.come_back()
     await one.spill.settle(5)
     assert (await add(one, "b"))[0].spilled
     assert one.store.asked == ["a"]
-    one.leased = True
-    one.spill.wake()
+    one.renew_the_lease()
     await one.drained()
     assert await one.ids() == ["a", "b"]
 

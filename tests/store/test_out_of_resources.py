@@ -27,7 +27,7 @@ DISCONNECT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE
 
 
 class Lack:
-    """Have no thread started, and SQLite decide and find nothing, while `now`; `met` counts how often that was tried."""
+    """Start no thread, and let SQLite decide and find nothing, while `now`; `met` counts the tries."""
 
     def __init__(self, error: Exception) -> None:
         self.error, self.now, self.met = error, False, 0

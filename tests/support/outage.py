@@ -27,8 +27,8 @@ class AwayStore(SqliteStore):
     What it is asked in silence is done when it is back, unless it was cancelled; what may wait, waits.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
+        super().__init__(url, lease_ttl)
         self.asked: list[str] = []
         self._reach = Reach.HERE
         self._turned = asyncio.Event()

@@ -9,7 +9,7 @@ from tests.support.http import SECRET
 from whereby_trigger import Trigger
 from whereby_trigger.config import resolve
 from whereby_trigger.decide import UserCode
-from whereby_trigger.receive import Endpoint, Rules, bind
+from whereby_trigger.receive import bind
 from whereby_trigger.receive.server import Server
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Added, Arrival, Query, Record
@@ -20,8 +20,8 @@ from whereby_trigger.store.sqlite import SqliteStore
 class HeldStore(SqliteStore):
     """Store what it is given only when it is let go, as a store that is slow."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
+        super().__init__(url, lease_ttl)
         self.go = asyncio.Event()
         self.asked = 0
 
@@ -47,7 +47,7 @@ class Receiver:
     ) -> None:
         defaults = {"store": f"sqlite:///{folder}/webhooks.db", "secret": SECRET}
         self.settings = resolve({**defaults, **settings}, {}, {}).settings
-        self.store = store(self.settings.store)
+        self.store = store(self.settings.store, self.settings.lease_ttl)
         self._spill_file = spill_file
         self._trigger = trigger or Trigger()
 
@@ -55,10 +55,7 @@ class Receiver:
         user_code = UserCode(self.settings.predicate_timeout)
         predicates, emitter, assistant = self._trigger.predicates, self._trigger.emitter, None
         self.running = Replica(self.settings, self.store, predicates, emitter, user_code, assistant, self._spill_file)
-        rules = Rules(
-            self.settings.secret, self.settings.allow_unsigned, self.settings.tolerance, self.settings.subdomain
-        )
-        self.edge = Endpoint(self.running, rules, path=self.settings.path, max_body=self.settings.max_body)
+        self.edge = self.running.endpoint
         await self.running.open()
         self.server = Server(self.edge, bind("127.0.0.1", 0))
         await self.server.open()

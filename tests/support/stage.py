@@ -8,7 +8,7 @@ from typing import Any
 
 from whereby_trigger import Trigger, Webhook
 from whereby_trigger.config import Settings, resolve
-from whereby_trigger.decide import PendingWebhook, UserCode
+from whereby_trigger.decide import UserCode
 from whereby_trigger.receive import Accepted, Rules, intake
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Added, Decision, Query, Record
@@ -28,7 +28,7 @@ class Stage:
     async def __aenter__(self) -> "Stage":
         self.user_code = UserCode(self.settings.predicate_timeout)
         self.running = Replica(self.settings, self.store, self.trigger.predicates, self.trigger.emitter, self.user_code)
-        self.running.observe(self._note)
+        self.running.dispatcher.observe(self._note)
         await self.running.open()
         return self
 
@@ -45,11 +45,11 @@ class Stage:
 
     async def store_only(self, webhook: Webhook, received_at: float | None = None) -> Added:
         """Store a webhook without handing it on, as where the commit's answer was lost."""
-        return await self.running.add(self._verdict(webhook, received_at).arrival)
+        return await self.store.add(self._verdict(webhook, received_at).arrival)
 
     def hand_on(self, webhook: Webhook, added: Added, received_at: float | None = None) -> None:
         """Hand on what was only stored."""
-        self.running.accepted(self._verdict(webhook, received_at), added, time.monotonic())
+        self.running.endpoint.receiver.hand_on(self._verdict(webhook, received_at), added, time.monotonic())
 
     async def decision(self, webhook: Webhook) -> Decision:
         """Wait for the decision on a webhook."""
@@ -69,7 +69,7 @@ class Stage:
     def _future(self, id: str) -> "asyncio.Future[Decision]":
         return self._decisions.setdefault(id, asyncio.get_running_loop().create_future())
 
-    def _note(self, queued: PendingWebhook, decision: Decision) -> None:
+    def _note(self, decision: Decision) -> None:
         self.decided.append(decision)
         if not self._future(decision.id).done():
             self._future(decision.id).set_result(decision)

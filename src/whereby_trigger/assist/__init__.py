@@ -9,11 +9,9 @@ from whereby_trigger.assist.assistant import (
     command_assistant,
     coroutine_assistant,
 )
-from whereby_trigger.assist.lease import Fence
 from whereby_trigger.assist.runners import launcher
 from whereby_trigger.assist.session import Ended, Session
-from whereby_trigger.assist.supervisor import Claims, Supervisor, request_for
-from whereby_trigger.process import Watchdog
+from whereby_trigger.assist.supervisor import Claims, NoClaims, Supervisor, launch_nothing, request_for
 
 __all__ = [
     "Assistant",
@@ -22,13 +20,13 @@ __all__ = [
     "CommandAssistant",
     "CoroutineAssistant",
     "Ended",
-    "Fence",
+    "NoClaims",
     "Registered",
     "Session",
     "Supervisor",
-    "Watchdog",
     "command_assistant",
     "coroutine_assistant",
+    "launch_nothing",
     "launcher",
     "request_for",
 ]

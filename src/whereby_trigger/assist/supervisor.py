@@ -33,6 +33,13 @@ LAPSE: Final = 1.0
 UNTOLD: Final = "the store refused to take why"
 """The reason of a room whose own reason, or errors, the store refused."""
 
+Claimed = Callable[[RoomIdentity, Webhook], None]
+
+
+async def launch_nothing(run: Run, launched: Callable[[int | None], None]) -> RunResult:
+    """Stand in for the launch of a supervisor without slots, which launches nothing."""
+    raise NotImplementedError("this program has no assistant")
+
 
 class Supervisor:
     """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time.
@@ -43,7 +50,7 @@ class Supervisor:
     def __init__(self, store: Store, launch: Launch, max_rooms: int, max_age: float = math.inf) -> None:
         self._store = store
         self._launch = launch
-        self._max_rooms = max_rooms
+        self.slots = max_rooms
         self._max_age = max_age
         self._runs: dict[str, Run] = {}
         self._woken = asyncio.Event()
@@ -60,7 +67,7 @@ class Supervisor:
     @property
     def free(self) -> int:
         """How many more rooms this replica can serve now."""
-        return 0 if self._draining or self._handing_over else self._max_rooms - len(self._runs)
+        return 0 if self._draining or self._handing_over else self.slots - len(self._runs)
 
     @property
     def running(self) -> bool:
@@ -271,23 +278,17 @@ def _storable(end: RunResult) -> RunResult:
 
 
 class Claims:
-    """Let the room of a success wait for an assistant; with `bots`, that of a bot's own join too.
+    """Let the room of a success wait for an assistant; with `bots`, that of a bot's own join too."""
 
-    `claimed` is told each room that gets one, and because of which webhook.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        supervisor: Supervisor,
-        *,
-        bots: bool,
-        claimed: Callable[[RoomIdentity, Webhook], None] = lambda room, webhook: None,
-    ) -> None:
+    def __init__(self, store: Store, supervisor: Supervisor, *, bots: bool) -> None:
         self._store = store
         self._supervisor = supervisor
         self._bots = bots
-        self._claimed = claimed
+        self._observers: list[Claimed] = []
+
+    def observe(self, observer: Claimed) -> None:
+        """Have every room that is to get an assistant told to a function, with the webhook that fired."""
+        self._observers.append(observer)
 
     async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
         """Claim the room of a webhook that fired; return what came of it. Raises StoreUnavailable."""
@@ -295,7 +296,8 @@ class Claims:
             return "no assistant for a bot's own event: is_human"
         claim = await self._store.request(request_for(room, webhook, now))
         if claim.new:
-            self._claimed(room, webhook)
+            for observer in self._observers:
+                observer(room, webhook)
             self._supervisor.wake()
         return self._words(claim)
 
@@ -309,6 +311,13 @@ class Claims:
         if claim.state is RoomState.ENDING:
             return "the room's assistant is ending, another starts next"
         return f"room has an assistant, on replica {claim.owner}"
+
+
+class NoClaims(Claims):
+    """Ask for nothing, in a program that has no assistant."""
+
+    async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
+        return ""
 
 
 def request_for(room: RoomIdentity, webhook: Webhook | None, now: float) -> RoomRequest:

@@ -1,7 +1,7 @@
 """The stage that decides: asks the predicate, calls the listeners, commits the decision."""
 
 from whereby_trigger.decide.backlog import Backlog
-from whereby_trigger.decide.decider import Claim, Decider
+from whereby_trigger.decide.decider import Decider
 from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
 from whereby_trigger.decide.pending import PendingWebhook
@@ -12,7 +12,6 @@ from whereby_trigger.decide.user_code import UserCode
 __all__ = [
     "TRIGGER_EVENT_SUCCESS",
     "Backlog",
-    "Claim",
     "Decider",
     "Dispatcher",
     "Emitter",

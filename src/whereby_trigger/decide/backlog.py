@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 
+from whereby_trigger.assist import Supervisor
 from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.pending import from_store
 from whereby_trigger.errors import DecodeError, StoreError
-from whereby_trigger.store import Decision, Pending, State, Store
+from whereby_trigger.store import Decision, Pending, State, Store, Unread
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -31,35 +31,31 @@ class Backlog:
     def __init__(
         self,
         store: Store,
+        supervisor: Supervisor,
         dispatcher: Dispatcher,
+        unread: Unread,
         *,
         max_age: float,
         subdomain: str | None = None,
-        claimed: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._supervisor = supervisor
         self._dispatcher = dispatcher
+        self._unread = unread
         self._max_age = max_age
         self._subdomain = subdomain
-        self._claimed = claimed
-        self._woken = asyncio.Event()
         self._claim_at = 0.0
         self._read_at = 0.0
 
     def take_over(self) -> None:
         """Look now whether there is something to take over."""
         self._claim_at = 0.0
-        self._woken.set()
-
-    def read(self) -> None:
-        """Read now what is pending."""
-        self._read_at = 0.0
-        self._woken.set()
+        self._unread.woken.set()
 
     async def run(self) -> None:
         """Look at once, when told to, and every few seconds, until cancelled."""
         while True:
-            self._woken.clear()
+            self._unread.woken.clear()
             try:
                 await self._look()
             except StoreError as error:
@@ -70,7 +66,7 @@ class Backlog:
                 pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._woken.wait()
+                    await self._unread.woken.wait()
 
     async def _look(self) -> None:
         now = time.monotonic()
@@ -78,9 +74,9 @@ class Backlog:
             self._claim_at = now + TAKEOVER
             if await self._store.take_over(self._max_age):
                 self._dispatcher.fall_behind()
-                self._claimed()
-        if self._dispatcher.behind or now >= self._read_at:
-            self._read_at = now + REREAD
+                self._supervisor.wake()
+        if self._unread.behind or self._unread.due or now >= self._read_at:
+            self._unread.due, self._read_at = False, now + REREAD
             await self._read()
 
     async def _read(self) -> None:

@@ -8,11 +8,11 @@ from then on is blamed on one webhook, and the one that was blamed for three is 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from msgspec import Struct
 
+from whereby_trigger.assist import Claims
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
@@ -37,9 +37,6 @@ MAX_CRASHES: Final = 3
 """A webhook that was in user code at this many ends of a process is not asked about again."""
 
 
-Claim = Callable[[RoomIdentity, Webhook, float], Awaitable[str]]
-
-
 class Judgement(Struct, frozen=True):
     """Hold a state and its reason, before they become a decision; `short` as in a verdict."""
 
@@ -53,8 +50,8 @@ class Judgement(Struct, frozen=True):
 class Decider:
     """Decide webhooks one by one.
 
-    `max_age` is in seconds, `subdomain` the setting, for the reasons; `held` tells whether the replica's lease still
-    holds, `claim` asks for an assistant in the room of a success and says in words what came of it.
+    `max_age` is in seconds, `subdomain` the setting, for the reasons; `claims` asks for an assistant in the room of a
+    success and says in words what came of it. Nothing is decided without the store's lease.
     """
 
     def __init__(
@@ -63,11 +60,10 @@ class Decider:
         predicates: Predicates,
         emitter: Emitter,
         user_code: UserCode,
+        claims: Claims,
         *,
         max_age: float,
         subdomain: str | None = None,
-        held: Callable[[], bool] = lambda: True,
-        claim: Claim | None = None,
     ) -> None:
         self._store = store
         self._predicates = predicates
@@ -75,8 +71,7 @@ class Decider:
         self._user_code = user_code
         self._max_age = max_age
         self._subdomain = subdomain
-        self._held = held
-        self._claim = claim
+        self._claims = claims
         self._suspects = PoisonIsolation()
         self._short, self._short_until = "", 0.0
 
@@ -91,7 +86,7 @@ class Decider:
         Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, and nothing else: the
         webhooks behind it in its room must get their turn, and it must not be asked forever.
         """
-        if not self._held():
+        if not self._store.lease.held:
             return None
         try:
             return await self._decide(queued)
@@ -131,8 +126,7 @@ class Decider:
             # Predicates are registered for webhooks that name a room, and for no others.
             success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
             await self._emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors)
-            if self._claim is not None:
-                claimed = await self._claimed(self._claim, queued.room, queued.webhook, errors)
+            if claimed := await self._claim(queued.room, queued.webhook, errors):
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
         listened = await self._emit_type(queued.webhook, user_code, errors)
         if outcome.state is State.UNHANDLED and listened:
@@ -163,13 +157,13 @@ class Decider:
         self._short, self._short_until = f"out of {short}", time.monotonic() + 2 * ASK_AGAIN
         await asyncio.sleep(ASK_AGAIN)
 
-    async def _claimed(self, claim: Claim, room: RoomIdentity, webhook: Webhook, errors: "_Errors") -> str:
+    async def _claim(self, room: RoomIdentity, webhook: Webhook, errors: "_Errors") -> str:
         """Claim the room of a success, however long the store is away: decided anew, it would be told again."""
         while True:
             try:
-                return await claim(room, webhook, time.time())
+                return await self._claims.claim(room, webhook, time.time())
             except StoreUnavailable as error:
-                if not self._held():
+                if not self._store.lease.held:
                     raise
                 logger.warning("webhook %s waits to ask for its assistant: %s", webhook.id, error)
                 await asyncio.sleep(CLAIM_AGAIN)

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from whereby_trigger.assist import Supervisor
 from whereby_trigger.decide.decider import Decider
 from whereby_trigger.decide.pending import PendingWebhook
+from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store import Decision, Store
+from whereby_trigger.store import Decision, Store, Unread
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -24,19 +26,21 @@ class Dispatcher:
     read, so that no webhook overtakes an older one of its room.
     """
 
-    def __init__(self, store: Store, decider: Decider, settled: Callable[[PendingWebhook, Decision], None]) -> None:
+    def __init__(
+        self, store: Store, supervisor: Supervisor, decider: Decider, log: DeliveryLog, unread: Unread
+    ) -> None:
         self._store = store
+        self._supervisor = supervisor
         self._decider = decider
-        self._settled = settled
+        self._log = log
+        self._unread = unread
+        self._observers: list[Callable[[Decision], None]] = []
         self._rooms: dict[str, deque[PendingWebhook]] = {}
         self._known: dict[int, int] = {}
         self._bytes = 0
         self._settled_while_reading: set[int] | None = None
         self._read_back: set[int] = set()
-        # Until the backlog has been read once, an older webhook of any room may be in it.
-        self._behind = True
-        self._missed = False
-        self._idle = asyncio.Event()
+        self._maybe_idle = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -46,46 +50,58 @@ class Dispatcher:
     @property
     def has_room(self) -> bool:
         """Whether it pays to read the backlog: with nothing left behind at once, else when half is decided."""
-        return not self._behind or (len(self._known) <= MAX_QUEUED // 2 and self._bytes <= MAX_BYTES // 2)
+        return not self._unread.behind or (len(self._known) <= MAX_QUEUED // 2 and self._bytes <= MAX_BYTES // 2)
 
     @property
     def behind(self) -> bool:
         """Whether there are webhooks in the store for which there was no room in memory."""
-        return self._behind
+        return self._unread.behind
 
     @property
     def idle(self) -> bool:
         """Whether nothing is queued or being decided, nor left in the store as far as it can be read."""
-        return self._idle.is_set()
+        return not self._known and not self._unread.awaited
 
     def knows(self, seq: int) -> bool:
         """Tell whether a webhook is queued or being decided here."""
         return seq in self._known
 
-    def submit(self, queued: PendingWebhook) -> bool:
+    def observe(self, observer: Callable[[Decision], None]) -> None:
+        """Have every decision told to a function, after its commit."""
+        self._observers.append(observer)
+
+    def find(self, seq: int) -> None:
+        """Have the store read now if a pending webhook in it is not known here."""
+        if seq not in self._known:
+            self._unread.look()
+
+    def submit(self, queued: PendingWebhook) -> None:
         """Queue a webhook that was just stored, unless it was read back before we were told.
 
-        False where it is the first for which there is no room, so that from now on the backlog must be read.
+        If there is no room for it, it is left in the store, and from now on the backlog must be read.
         """
+        room = queued.ordering_key
+        if room is not None:
+            self._supervisor.wake(room)
         if queued.seq in self._known or queued.seq in self._read_back:
-            return True
-        if not self._behind and not self.full:
+            return
+        if self._unread.behind:
+            self.fall_behind()
+        elif self.full:
+            self.fall_behind()
+            self._unread.look()
+        else:
             self._queue(queued)
-            return True
-        was_behind = self._behind
-        self.fall_behind()
-        return was_behind
 
     def fall_behind(self) -> None:
         """Note that there are webhooks in the store that are not queued, older maybe than what arrives."""
-        self._behind = self._missed = True
-        self._idle.clear()
+        self._unread.fall_behind()
 
     def begin_reading(self) -> None:
         """Note that the store's backlog is about to be read, and what is decided from now on."""
         self._settled_while_reading = set()
         self._read_back = set()
-        self._missed = False
+        self._unread.begin_reading()
 
     def resubmit(self, queued: PendingWebhook) -> bool:
         """Queue a webhook that was read from the backlog; False where there is no room for it."""
@@ -101,15 +117,14 @@ class Dispatcher:
     def end_reading(self, *, complete: bool) -> bool:
         """Note that the backlog was read, to its end or not; tell whether nothing is left there."""
         self._settled_while_reading = None
-        if complete and not self._missed:
-            self._behind = False
-            self._note_idleness()
-        return not self._behind
+        self._unread.end_reading(complete=complete)
+        self._note_idleness()
+        return not self._unread.behind
 
     def cannot_read(self) -> None:
         """Note that the store does not give the backlog now: a drain leaves it to the next start."""
-        if not self._known:
-            self._idle.set()
+        self._unread.cannot_read()
+        self._note_idleness()
 
     async def drain(self, timeout: float) -> bool:
         """Wait until all is decided and committed that is queued, or left in a store that can be read.
@@ -118,7 +133,9 @@ class Dispatcher:
         """
         try:
             async with asyncio.timeout(timeout):
-                await self._idle.wait()
+                while not self.idle:
+                    self._maybe_idle.clear()
+                    await self._maybe_idle.wait()
         except TimeoutError:
             return False
         return True
@@ -141,7 +158,6 @@ class Dispatcher:
     def _queue(self, queued: PendingWebhook) -> None:
         self._known[queued.seq] = queued.size
         self._bytes += queued.size
-        self._idle.clear()
         room = queued.ordering_key
         if room is None:
             self._spawn(self._decide(queued))
@@ -192,7 +208,9 @@ class Dispatcher:
         if error is not None:
             logger.warning("the decision on webhook %s was not stored: %s", decision.id, error)
         elif commit.result():
-            self._settled(queued, decision)
+            self._log.decided(queued.webhook, queued.room, queued.started, decision)
+            for observer in self._observers:
+                observer(decision)
 
     def _forget(self, seq: int) -> None:
         self._bytes -= self._known.pop(seq, 0)
@@ -201,5 +219,5 @@ class Dispatcher:
         self._note_idleness()
 
     def _note_idleness(self) -> None:
-        if not self._known and not self._behind:
-            self._idle.set()
+        if self.idle:
+            self._maybe_idle.set()

@@ -3,6 +3,18 @@
 from whereby_trigger.receive.address import bind
 from whereby_trigger.receive.asgi import Endpoint
 from whereby_trigger.receive.intake import Accepted, Rejected, Rules, intake
-from whereby_trigger.receive.receiver import Delivery, Host
+from whereby_trigger.receive.limits import InFlightLimit
+from whereby_trigger.receive.readiness import Readiness
+from whereby_trigger.receive.receiver import Receiver
 
-__all__ = ["Accepted", "Delivery", "Endpoint", "Host", "Rejected", "Rules", "bind", "intake"]
+__all__ = [
+    "Accepted",
+    "Endpoint",
+    "InFlightLimit",
+    "Readiness",
+    "Receiver",
+    "Rejected",
+    "Rules",
+    "bind",
+    "intake",
+]

@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from whereby_trigger.receive.intake import Headers, Rules
+from whereby_trigger.deliveries import Delivery, DeliveryLog
+from whereby_trigger.receive.intake import Headers
 from whereby_trigger.receive.limits import MAX_ARRIVING, Arriving, Incoming, InFlightLimit
-from whereby_trigger.receive.receiver import CROWDED, RETRY_AFTER, Answer, Delivery, Host, Receiver
+from whereby_trigger.receive.readiness import Readiness
+from whereby_trigger.receive.receiver import CROWDED, RETRY_AFTER, Answer, Receiver
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -33,11 +35,21 @@ JSON = (b"content-type", b"application/json")
 class Endpoint:
     """Serve one path over ASGI. Mounted in a host app, whatever the host routes here is that path."""
 
-    def __init__(self, host: Host, rules: Rules, *, path: str, max_body: int) -> None:
-        self._host = host
-        self.in_flight = InFlightLimit()
+    def __init__(
+        self,
+        receiver: Receiver,
+        in_flight: InFlightLimit,
+        readiness: Readiness,
+        log: DeliveryLog,
+        *,
+        path: str,
+        max_body: int,
+    ) -> None:
+        self.receiver = receiver
+        self.in_flight = in_flight
+        self._readiness = readiness
+        self._log = log
         self.arriving = Arriving(max(MAX_ARRIVING, 2 * max_body))
-        self.receiver = Receiver(host, rules, self.in_flight)
         self._path = path
         self.url = quote(path).encode()
         self.max_body = max_body
@@ -63,14 +75,13 @@ class Endpoint:
     def _note_elsewhere(self, scope: Scope, status: int) -> None:
         served = quote(scope.get("root_path", "").rstrip("/") + self._path, errors="replace")
         asked = quote(scope["path"][:LONGEST_PATH], errors="replace")[:LONGEST_PATH]
-        self._host.answered(Delivery(status, f"deliveries are taken at {served}, not at {asked}"))
+        self._log.answered(Delivery(status, f"deliveries are taken at {served}, not at {asked}"))
 
     async def _probe(self, path: str, send: Send, *, bodiless: bool) -> None:
         if path == LIVE:
             await _send_answer(send, 200)
             return
-        ready = not self._host.draining and not self._host.short and await self._host.takes_writes()
-        spilled = self._host.spilled
+        ready, spilled = await self._readiness.is_ready(), self._readiness.spilled
         body = b"" if bodiless or spilled is None else b'{"spilled": %d}\n' % spilled
         await _send_answer(send, 200 if ready else 503, *((JSON,) if body else ()), body=body)
 

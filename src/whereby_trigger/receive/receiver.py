@@ -1,17 +1,19 @@
-"""The reception: takes a delivery that is complete, has it judged and stored, and answers once it is on disk."""
+"""The receiver: has a complete delivery judged and stored, answers once it is on disk, and hands it on."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 
+from whereby_trigger.decide import Dispatcher, PendingWebhook
+from whereby_trigger.deliveries import Delivery, DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
 from whereby_trigger.receive.limits import InFlightLimit, Slot
-from whereby_trigger.store import Added, Arrival
+from whereby_trigger.store import Added, Arrival, State, Store
 
 ANSWER_WITHIN = 4.5
 """Seconds a delivery waits for the store: Whereby gives up after 5. Source: Whereby docs, Failed delivery."""
@@ -21,22 +23,6 @@ LOOK_EVERY = 0.05
 
 RETRY_AFTER = (b"retry-after", b"5")
 CROWDED = "too many deliveries wait for the store"
-
-
-class Delivery(Struct):
-    """Describe one delivery and its answer, for the log, and what was decided, "" where nothing was by it.
-
-    `seconds` runs from its first byte to its answer, or to the decision.
-    """
-
-    status: int
-    reason: str
-    type: str = ""
-    room: str | None = None
-    id: str = ""
-    skew: float | None = None
-    seconds: float = 0.0
-    decision: str = ""
 
 
 class Answer(Struct, frozen=True):
@@ -51,40 +37,15 @@ class Answer(Struct, frozen=True):
 OK: Final = Answer(200)
 
 
-class Host(Protocol):
-    """What the receiving stage needs of the trigger it serves."""
-
-    @property
-    def draining(self) -> bool: ...
-
-    def add(self, arrival: Arrival) -> Awaitable[Added]: ...
-
-    @property
-    def spilled(self) -> int | None:
-        """How many deliveries wait for the database; None where there is no place for them to wait."""
-        ...
-
-    @property
-    def short(self) -> str:
-        """What keeps it from deciding or from starting assistants now, in words; "" where nothing does."""
-        ...
-
-    async def takes_writes(self) -> bool: ...
-
-    def accepted(self, accepted: Accepted, added: Added, started: float) -> None:
-        """Hand a stored webhook on; `started` is when its delivery began, by time.monotonic()."""
-        ...
-
-    def answered(self, delivery: Delivery) -> None:
-        """Note an answer that no decision will follow."""
-        ...
-
-
 class Receiver:
-    """Take deliveries, whoever has read them."""
+    """Take deliveries: the first stage, before the store and the dispatcher."""
 
-    def __init__(self, host: Host, rules: Rules, waiting: InFlightLimit) -> None:
-        self._host = host
+    def __init__(
+        self, store: Store, dispatcher: Dispatcher, log: DeliveryLog, rules: Rules, waiting: InFlightLimit
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._log = log
         self._rules = rules
         self._waiting = waiting
         # In the order in which they came, and none that was answered.
@@ -116,13 +77,13 @@ class Receiver:
         self._unanswered[storing] = None
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_EVERY, self._give_up_on_late)
-        adding = asyncio.ensure_future(self._host.add(verdict.arrival))
+        adding = asyncio.ensure_future(self._store.add(verdict.arrival))
         adding.add_done_callback(partial(self._stored, storing))
 
     def refuse(self, refusal: Answer, started: float, answer: Callable[[Answer], None]) -> None:
         """Give an answer other than 200."""
         seconds = time.monotonic() - started
-        self._host.answered(Delivery(refusal.status, refusal.reason, skew=refusal.skew, seconds=seconds))
+        self._log.answered(Delivery(refusal.status, refusal.reason, skew=refusal.skew, seconds=seconds))
         answer(refusal)
 
     def _stored(self, storing: "_Storing", adding: "asyncio.Future[Added]") -> None:
@@ -135,7 +96,22 @@ class Receiver:
             self.refuse(Answer(503, problem, (RETRY_AFTER,)), storing.started, storing.answer)
             return
         storing.answer(OK)
-        self._host.accepted(storing.accepted, adding.result(), storing.started)
+        self.hand_on(storing.accepted, adding.result(), storing.started)
+
+    def hand_on(self, accepted: Accepted, added: Added, started: float) -> None:
+        """Hand a delivery that was answered to the dispatcher, or log it if no decision follows."""
+        self._log.accepted()
+        arrival, webhook = accepted.arrival, accepted.webhook
+        if webhook is None or added.spilled or added.duplicate:
+            reason, decision = _stored(arrival, added)
+            delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
+            delivery.seconds = time.monotonic() - started
+            self._log.answered(delivery)
+            if added.state is State.PENDING and not added.spilled:
+                self._dispatcher.find(added.seq)
+            return
+        received_at = arrival.received_at
+        self._dispatcher.submit(PendingWebhook(added.seq, webhook, accepted.room, received_at, received_at, started))
 
     def _give_up_on_late(self) -> None:
         began_before = time.monotonic() - ANSWER_WITHIN
@@ -165,3 +141,10 @@ def _problem(adding: "asyncio.Future[Added]") -> str | None:
     if error is None or isinstance(error, StoreError):
         return None if error is None else str(error)
     return f"an error of the trigger itself, {type(error).__name__}"
+
+
+def _stored(arrival: Arrival, added: Added) -> tuple[str, str]:
+    """Say how a delivery was stored that no decision follows now, and in which state."""
+    if added.spilled:
+        return "spilled: waits for the database", added.state
+    return ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)

@@ -19,6 +19,7 @@ from whereby_trigger.store.records import (
 )
 from whereby_trigger.store.room_rules import ROOM_TRANSITIONS
 from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, RoomState, State
+from whereby_trigger.store.unread import Unread
 
 __all__ = [
     "FIRST_STATES",
@@ -39,6 +40,7 @@ __all__ = [
     "SessionChange",
     "State",
     "Store",
+    "Unread",
     "WebhooksAfter",
     "every_room",
     "session_change",

@@ -4,6 +4,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 
+from whereby_trigger.lease import Lease
 from whereby_trigger.store.records import (
     NEWEST,
     PAGE,
@@ -94,6 +95,25 @@ class Store(RoomStore, Protocol):
         """
         ...
 
+    @property
+    def lease(self) -> Lease:
+        """This replica's lease, counted from `open` on."""
+        ...
+
+    @property
+    def spilled(self) -> int | None:
+        """How many deliveries wait in a file for the store to take them; None if none can."""
+        ...
+
+    @property
+    def settled(self) -> bool:
+        """Whether no delivery waits that the store would take now."""
+        ...
+
+    async def settle(self, timeout: float) -> None:
+        """Wait until no delivery waits that the store would take now, at most `timeout` seconds."""
+        ...
+
     async def open(self, changed: Callable[[], None]) -> None:
         """Open the store, migrate it, and call `changed` soon after another process has written.
 
@@ -174,6 +194,16 @@ class Store(RoomStore, Protocol):
     def ping(self, now: float) -> Awaitable[None]:
         """Write something small, to tell whether the store takes writes."""
         ...
+
+
+class Unspilled:
+    """What a store says of a spill if it has none."""
+
+    spilled: int | None = None
+    settled = True
+
+    async def settle(self, timeout: float) -> None:
+        return
 
 
 async def every_room(store: RoomStore) -> AsyncGenerator[Room, None]:

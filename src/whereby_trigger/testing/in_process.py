@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from whereby_trigger.decide import PendingWebhook
 from whereby_trigger.errors import DecodeError, DeliveryError
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.replica import Replica
@@ -53,8 +52,8 @@ class TestingTrigger:
         store = f"sqlite:///{self._folder.name}/test.db"
         overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
         self._running, self._endpoint, self._store = self._wire(overrides)
-        self._running.observe(self._note)
-        self._running.observe_claims(self._note_claim)
+        self._running.dispatcher.observe(self._note)
+        self._running.claims.observe(self._note_claim)
         try:
             await self._running.open()
         except BaseException:
@@ -117,7 +116,7 @@ class TestingTrigger:
     def _decision(self, id: str) -> "asyncio.Future[Decision]":
         return self._decided.setdefault(id, asyncio.get_running_loop().create_future())
 
-    def _note(self, queued: PendingWebhook, decision: Decision) -> None:
+    def _note(self, decision: Decision) -> None:
         decided = self._decision(decision.id)
         if not decided.done():
             decided.set_result(decision)

@@ -112,9 +112,9 @@ async def test_a_room_that_was_taken_unknowingly_before_a_drain_goes_to_another(
         assert await drained.store.take(1) == []
         await other.ask()
         link.tear(drained.store.replica.encode())
-        drained.supervisor._max_rooms = 1
+        drained.supervisor.slots = 1
         await eventually(lambda: link.torn == 1)
-        other.supervisor._max_rooms = 1
+        other.supervisor.slots = 1
         assert (await other.reaches(RoomState.LIVE)).owner == other.store.replica
     assert assistants.started == [("visit-1", 2)]
 

@@ -182,7 +182,7 @@ async def test_a_read_in_between_keeps_nobody_at_an_index_that_was_removed(
 ) -> None:
     save, loop = journal.Database._save, asyncio.get_running_loop()
 
-    def save_beside_a_read(self: journal.Database, connection: sqlite3.Connection) -> bool:
+    def save_beside_a_read(self: journal.Database, connection: sqlite3.Connection) -> str:
         reading = asyncio.run_coroutine_threadsafe(_ids(running), loop)
         # It is answered only after the mending, unless it gets in between.
         with suppress(TimeoutError):

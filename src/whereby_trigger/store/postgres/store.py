@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.lease import Lease
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.postgres import checks, lease, migrations, rooms, webhooks
 from whereby_trigger.store.postgres.checks import Remark
@@ -27,6 +29,7 @@ from whereby_trigger.store.postgres.connection import (
 from whereby_trigger.store.postgres.errors import unusable
 from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
 from whereby_trigger.store.postgres.writer import KEPT, PostgresWriter, Verb
+from whereby_trigger.store.protocol import Unspilled
 from whereby_trigger.store.records import (
     NEWEST,
     Added,
@@ -128,7 +131,7 @@ STOP = Verb(rooms.stop, 1, PATIENCE, _of_first, rooms.locked)
 MOVE = Verb(rooms.move, 1, KEPT, _of_key, rooms.locked)
 
 
-class PostgresStore:
+class PostgresStore(Unspilled):
     """Remember webhooks, decisions and rooms in a PostgreSQL database that replicas on many machines may share.
 
     `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by the database's clock.
@@ -138,7 +141,7 @@ class PostgresStore:
     def __init__(self, url: str, lease_ttl: float = 30.0, services: Services = NO_SERVICES) -> None:
         self._address = address_of(url, services)
         self.replica = uuid4().hex
-        self._lease_ttl = lease_ttl
+        self.lease = Lease(lease_ttl)
         self._writing: _OpenPostgres | None = None
         self._reading: PostgresWriter | None = None
         self._unanswered: tuple[str, ...] = ()
@@ -155,10 +158,12 @@ class PostgresStore:
         return None
 
     async def open(self, changed: Callable[[], None]) -> None:
+        sent = boot_time()
         for warning in await self._once(self._enter, LONG_WORK_WITHIN):
             logger.warning("%s", warning)
         self._reading = PostgresWriter(ManagedConnection(self._address, READ_WITHIN, serving=True))
         self._writing = _OpenPostgres(self._address, changed)
+        self.lease.begin(sent)
 
     async def open_readonly(self) -> None:
         schema = await self._once(partial(migrations.check_admitted, location=self.location), LOOK_WITHIN)
@@ -300,7 +305,7 @@ class PostgresStore:
         warnings = await checks.check(connection, self.location)
         if await migrations.migrate(connection, self.location):
             await checks.check(connection, self.location)
-        await lease.join(connection, self.replica, self._lease_ttl)
+        await lease.join(connection, self.replica, self.lease.ttl)
         return warnings
 
     async def _renew(self, connection: Connection, ttl: float) -> bool:
@@ -335,7 +340,7 @@ class PostgresStore:
             return f"{schema}, which the next start brings to {migrations.SCHEMA}"
         async with rolled_back(connection):
             await migrations.migrate(connection, self.location)
-            await lease.join(connection, self.replica, self._lease_ttl)
+            await lease.join(connection, self.replica, self.lease.ttl)
         return f"{schema}, and takes writes" if schema else "none yet, and the first start may make it"
 
     async def _once(self, work: Callable[[Connection], Awaitable[T]], within: float) -> T:

@@ -1,4 +1,4 @@
-"""The spill: deliveries that the database does not take in time wait in a file and follow in order."""
+"""A store with a spill: deliveries that the database does not take in time wait in a file and follow in order."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,13 @@ from functools import partial
 from typing import Final
 
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
+from whereby_trigger.lease import Lease
 from whereby_trigger.store.futures import Write
 from whereby_trigger.store.protocol import Store
 from whereby_trigger.store.records import Added, Arrival
 from whereby_trigger.store.spill.file import BATCH, SpilledDelivery, SpillFile
 from whereby_trigger.store.states import State
+from whereby_trigger.store.unread import Unread
 from whereby_trigger.webhook import identify
 
 SPILL_AFTER: Final = 2.0
@@ -150,16 +152,16 @@ REFUSED = "the database refuses it"
 
 
 class SpillMover:
-    """Move deliveries into the database; `moved` is called when some are there, before they leave the spool.
+    """Move deliveries into the database; `unread` is told when some are there, before they leave the spool.
 
     What the database refuses for its values was answered 200 already, and must not hold up the rest: it is stored as
     quarantined, with its bytes and nothing read in them; where even that is refused, it is kept aside in the spool.
     """
 
-    def __init__(self, store: Store, spill_file: SpillFile, moved: Callable[[], None]) -> None:
+    def __init__(self, store: Store, spill_file: SpillFile, unread: Unread) -> None:
         self._store = store
         self._spill_file = spill_file
-        self._moved = moved
+        self._unread = unread
 
     async def move_oldest(self) -> int:
         """Move some of the oldest; return how many. Raises StoreUnavailable where the database or the disk is away."""
@@ -167,7 +169,8 @@ class SpillMover:
         outcomes = await asyncio.gather(*[self._add(row) for row in rows], return_exceptions=True)
         stored = [row.seq for row, outcome in zip(rows, outcomes, strict=True) if isinstance(outcome, Added)]
         if stored:
-            self._moved()
+            self._unread.fall_behind()
+            self._unread.look()
             await self._spill_file.remove(stored)
         for row, outcome in zip(rows, outcomes, strict=True):
             if _is_refusal(outcome):
@@ -220,32 +223,47 @@ LONGEST_PAUSE: Final = 5.0
 """Seconds between tries of a database that is away."""
 
 
-class Spill:
-    """Take deliveries for a database that may be away, so that each is on some disk before it is answered.
+class SpillStore:
+    """Take deliveries for a store that may be away, so that each is on some disk before it is answered.
 
-    `join` opens the database, and raises StoreUnavailable while it is away. `held` tells whether this replica has its
-    lease, without which nothing should become its own. `moved` is called when deliveries came out of the spool.
+    All else is the store's own. `unread` is told of deliveries that came out of the spool.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        spill_file: SpillFile,
-        *,
-        join: Callable[[], Awaitable[None]],
-        held: Callable[[], bool],
-        moved: Callable[[], None],
-    ) -> None:
+    def __init__(self, store: Store, spill_file: SpillFile, unread: Unread) -> None:
         self._store = store
         self._spill_file = spill_file
-        self._join = join
-        self._held = held
         self._router = SpillRouter(store, spill_file)
-        self._mover = SpillMover(store, spill_file, moved)
-        self._woken = asyncio.Event()
+        self._mover = SpillMover(store, spill_file, unread)
         self._settled = asyncio.Event()
         self._told = ""
         self._running: asyncio.Task[None] | None = None
+        self.open_readonly, self.migrate = store.open_readonly, store.migrate
+        self.decide, self.begin_attempt, self.append_error = store.decide, store.begin_attempt, store.append_error
+        self.take_over, self.pending, self.find = store.take_over, store.pending, store.find
+        self.replay, self.prune = store.replay, store.prune
+        self.renew, self.rejoin = store.renew, store.rejoin
+        self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop
+        self.rooms, self.stopping, self.webhooks_after = store.rooms, store.stopping, store.webhooks_after
+
+    @property
+    def location(self) -> str:
+        return self._store.location
+
+    @property
+    def replica(self) -> str:
+        return self._store.replica
+
+    @property
+    def life(self) -> int | None:
+        return self._store.life
+
+    @property
+    def lease(self) -> Lease:
+        return self._store.lease
+
+    @property
+    def spilled(self) -> int:
+        return self.length
 
     @property
     def length(self) -> int:
@@ -257,15 +275,15 @@ class Spill:
         """Whether nothing waits that the database would take now."""
         return self._settled.is_set()
 
-    async def open(self) -> None:
-        """Take deliveries from now on, and join the database as soon as it is there.
+    async def open(self, changed: Callable[[], None]) -> None:
+        """Take deliveries from now on, and open the database as soon as it is there: its lease begins then.
 
-        Raises StoreError where the spool, or a database that is there, cannot be used.
+        Raises StoreError if the spool, or a database that is there, cannot be used.
         """
         await self._spill_file.open()
         if self.length:
             logger.info("deliveries from before that wait in the spill %s: %d", self._spill_file.path, self.length)
-        joining = asyncio.ensure_future(self._join())
+        joining = asyncio.ensure_future(self._store.open(changed))
         try:
             await asyncio.wait({joining}, timeout=JOIN_WITHIN)
             if joining.done():
@@ -280,7 +298,7 @@ class Spill:
             await asyncio.wait({joining})
             await self._spill_file.close()
             raise
-        self._running = asyncio.create_task(self._run(joining), name="whereby-trigger spill")
+        self._running = asyncio.create_task(self._run(changed, joining), name="whereby-trigger spill")
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
         """Store a delivery in the database, or where that is away on the spool's disk; `spilled` tells which."""
@@ -298,10 +316,6 @@ class Spill:
                     return
         await self._spill_file.ping()
 
-    def wake(self) -> None:
-        """Try the database now, if something waits for it."""
-        self._woken.set()
-
     async def settle(self, timeout: float) -> None:
         """Wait until nothing waits that the database would take now, at most `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
@@ -309,7 +323,7 @@ class Spill:
                 await self._settled.wait()
 
     async def close(self) -> None:
-        """Stop moving, and let go of the file; what is in it stays."""
+        """Stop moving, and let go of the file and of the database; what is in the file stays."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
@@ -319,15 +333,16 @@ class Spill:
             logger.warning(
                 "deliveries that stay in the spill %s until the next start: %d", self._spill_file.path, self.length
             )
+        await self._store.close()
 
-    async def _run(self, joining: "asyncio.Future[None]") -> None:
-        await self._joined(joining)
+    async def _run(self, changed: Callable[[], None], joining: "asyncio.Future[None]") -> None:
+        await self._joined(changed, joining)
         while True:
             await self._empty()
             await self._router.diverted.wait()
             self._say_away(self._router.why)
 
-    async def _joined(self, joining: "asyncio.Future[None]") -> None:
+    async def _joined(self, changed: Callable[[], None], joining: "asyncio.Future[None]") -> None:
         pause = SHORTEST_PAUSE
         while True:
             try:
@@ -335,7 +350,7 @@ class Spill:
             except Exception as error:
                 self._say_away(_in_words(error))
             pause = await self._rest(pause)
-            joining = asyncio.ensure_future(self._join())
+            joining = asyncio.ensure_future(self._store.open(changed))
 
     async def _empty(self) -> None:
         """Move all that waits, in order; at the end deliveries are held, so that those that keep coming let it end."""
@@ -356,7 +371,7 @@ class Spill:
             logger.info("the database takes deliveries again, and has those from the spill: %d", moved)
 
     async def _move(self) -> int:
-        if not self._held():
+        if not self._store.lease.held:
             raise StoreUnavailable("this replica has no lease now")
         return await self._mover.move_oldest()
 
@@ -369,13 +384,12 @@ class Spill:
         return True
 
     async def _rest(self, pause: float) -> float:
-        """Wait about `pause` seconds, or until woken; give the next pause."""
+        """Wait about `pause` seconds, or until the lease is renewed; return the next pause."""
         self._settled.set()
         with contextlib.suppress(TimeoutError):
             # Replicas that lost one database together should not come back to it together.
             async with asyncio.timeout(random.uniform(pause / 2, pause)):  # noqa: S311
-                await self._woken.wait()
-        self._woken.clear()
+                await self._store.lease.renewal()
         return min(2 * pause, LONGEST_PAUSE)
 
     def _say_away(self, why: str) -> None:

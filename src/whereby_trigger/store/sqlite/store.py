@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from whereby_trigger import leftovers
-from whereby_trigger.clock import BootClock, boot_clock
+from whereby_trigger.clock import BootClock, boot_clock, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.lease import Lease
 from whereby_trigger.store.futures import ignore_result, refused
+from whereby_trigger.store.protocol import Unspilled
 from whereby_trigger.store.records import (
     NEWEST,
     Added,
@@ -53,7 +55,7 @@ logger = logging.getLogger("whereby_trigger.store")
 PRUNE_ROWS = 500
 
 
-class SqliteStore:
+class SqliteStore(Unspilled):
     """Remember webhooks, decisions and rooms in a SQLite file that several processes of one machine may share.
 
     `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by `clock`;
@@ -69,7 +71,7 @@ class SqliteStore:
     ) -> None:
         self.path = path_of(url)
         self.replica = uuid4().hex
-        self._lease_ttl = lease_ttl
+        self.lease = Lease(lease_ttl)
         self._clock = clock
         self._wall = wall
         self._writing: _OpenSqlite | None = None
@@ -84,8 +86,9 @@ class SqliteStore:
         return None if self._writing is None else self._writing.life.descriptor
 
     async def open(self, changed: Callable[[], None]) -> None:
+        sent = boot_time()
         entered = await self._in_thread(
-            open_to_write, self.path, self.replica, self._lease_ttl, self._clock, self._wall()
+            open_to_write, self.path, self.replica, self.lease.ttl, self._clock, self._wall()
         )
         database, reading, turn, life = entered
         with ExitStack() as undo, shortage_in_words(self.path):
@@ -97,6 +100,7 @@ class SqliteStore:
             self._reader = reader
             database.readers_out = reader.out
             undo.pop_all()
+        self.lease.begin(sent)
 
     async def open_readonly(self) -> None:
         connection = await self._in_thread(open_readonly, self.path)
