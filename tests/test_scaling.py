@@ -86,7 +86,7 @@ def prose(page: Page) -> str:
         f"are answered 503 after {ANSWER_WITHIN:g} s, and `/readyz` turns to 503 within {PING_WITHIN:g} s",
         f"told to end {TOLD_FROM} to {TOLD_TO} s after the cut, and gone by {ENDED:g} s; "
         f"others start theirs within {ceil(TTL + SEEN)} s",
-        f"told to end {TOLD_FROM} to {TOLD_TO} s after it went, and are gone by {ENDED:g} s",
+        f"told to end {TOLD_FROM} to {TOLD_TO} s after the outage began, and are gone by {ENDED:g} s",
         f"start again within {ceil(TTL - ENDED + CONNECT_WITHIN + SEEN)} s of its return",
         f"With a spill they are answered 200 within {SPILL_AFTER:g} s instead",
         f"From {DEFAULTS['tolerance'] / 60:g} minutes on it answers everything 401",
