@@ -1,5 +1,6 @@
 """What the docs show can be done: their programs run, their commands exist, their links lead somewhere."""
 
+import re
 import shlex
 import sqlite3
 import sys
@@ -12,6 +13,7 @@ from tests.support.markdown import Page
 from tests.support.process import Process, whereby_trigger
 from tests.support.whereby import SECRET, deliver
 from whereby_trigger.cli import commands
+from whereby_trigger.store import FIRST_STATES, ROOM_TRANSITIONS, TRANSITIONS, RoomState, State
 from whereby_trigger.testing import webhook
 
 ROOT = Path(__file__).parents[1]
@@ -111,3 +113,18 @@ def test_the_pages_show_the_examples_as_they_are() -> None:
                 docstring, _, program = shown.read_text().partition('"""\n\n')
                 assert docstring.startswith('"""')
                 assert block.code.partition("\n")[2] == program, f"{name(page)}:{block.line}"
+
+
+def test_the_picture_of_the_readme_shows_every_state_and_only_moves_that_there_are() -> None:
+    (picture,) = Page(ROOT / "README.md").blocks("mermaid")
+    of_webhooks, _, rest = picture.code.partition("subgraph room")
+    of_rooms = rest.partition("    end\n")[0]
+    arrow = re.compile(r"^ +(\w+)(?:\(\(\w+\)\))? -->(?:\|[^|]+\|)? (\w+)", re.MULTILINE)
+    webhooks = set(arrow.findall(of_webhooks))
+    first = {(before, after) for before, after in webhooks if before == "stored"}
+    assert {after for _, after in first} == FIRST_STATES
+    assert {after for _, after in webhooks} == set(State)
+    assert all(after in TRANSITIONS[State(before)] for before, after in webhooks - first)
+    rooms = {(RoomState(before), RoomState(after.removeprefix("room_"))) for before, after in arrow.findall(of_rooms)}
+    assert {state for move in rooms for state in move} == set(RoomState)
+    assert all(after in ROOM_TRANSITIONS[before] for before, after in rooms)
