@@ -4,6 +4,7 @@ import re
 import shlex
 import sqlite3
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -128,3 +129,19 @@ def test_the_picture_of_the_readme_shows_every_state_and_only_moves_that_there_a
     rooms = {(RoomState(before), RoomState(after.removeprefix("room_"))) for before, after in arrow.findall(of_rooms)}
     assert {state for move in rooms for state in move} == set(RoomState)
     assert all(after in ROOM_TRANSITIONS[before] for before, after in rooms)
+
+
+CONTRIBUTING = Page(ROOT / "CONTRIBUTING.md")
+
+
+def test_contributing_lists_the_layers_as_import_linter_holds_them() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (layers,) = (contract["layers"] for contract in settings["contracts"] if contract["id"] == "layers")
+    shown = next(block for block in CONTRIBUTING.blocks("") if block.code.startswith("cli"))
+    assert shown.code.splitlines() == [re.sub("[()]", "", layer) for layer in layers]
+
+
+def test_contributing_says_what_every_module_of_the_package_is_for() -> None:
+    listed = {name.partition("/")[0] for row in CONTRIBUTING.table("Where") for name in re.findall("`([^`]+)`", row[0])}
+    package = {path.name for path in (ROOT / "src" / "whereby_trigger").iterdir()}
+    assert listed == {name for name in package if name != "py.typed" and not name.startswith("__")}
