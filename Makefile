@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# The first interpreter that runs and is new enough: a name on the PATH may be a shim for nothing.
+# The first interpreter that runs and is new enough. A name on the PATH may be a shim without an interpreter behind it.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 UV ?= uv
@@ -18,15 +18,15 @@ CODE := $(wildcard src tests examples reliability bench deploy scripts)
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-venv: $(DEV) ## Create .venv with all that work on the package needs
+venv: $(DEV) ## Create .venv with everything that development needs
 
-demo: $(BASE) ## Run the demo: a scripted meeting, sent to a real server
+demo: $(BASE) ## Run the demo: scripted meetings on real servers
 	$(BIN)/whereby-trigger demo
 
-demo-cluster: $(DEV) ## Run it with replicas on a real PostgreSQL, which is killed on the way too
+demo-cluster: $(DEV) ## Run the demo on a real PostgreSQL, which is killed on the way
 	PYTHONPATH=. $(BIN)/python scripts/demo_cluster.py
 
-# Hundreds of processes import the package in a run: none is to compile it anew, whatever is set where it runs.
+# Hundreds of processes import the package in a run: let them share its bytecode, whatever the environment says.
 test: $(DEV) ## Run the tests (ARGS="..." goes to pytest)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
@@ -46,7 +46,7 @@ bench: $(DEV) ## Measure what docs/performance.md reports (TABLES=1,2 for some, 
 scaling: $(DEV) ## Measure and calculate what docs/scaling.md reports
 	PYTHONPATH=. $(BIN)/python -m scripts.scaling
 
-pins: ## Choose the versions in requirements/ anew (needs uv)
+pins: ## Update the pinned versions in requirements/ (needs uv)
 	UV="$(UV)" scripts/pins.sh
 
 clean: ## Remove .venv, caches and builds
