@@ -137,9 +137,9 @@ def _measured(figures: Figures) -> str:
     look = ", ".join(f"{each.milliseconds:.2g} ms with {each.live:,} live rooms" for each in figures.looks)
     return (
         f"- A webhook of 550 bytes, decided, takes {figures.webhook_disk:,.0f} bytes on disk: "
-        f"{figures.webhook_table:,.0f} in the table and {figures.webhook_indexes:,.0f} in its indexes, with what lies "
-        f"free between two vacuums. To store and decide it writes {figures.webhook_log:,.0f} bytes of log; up to "
-        f"{RANDOM_INDEXES * PAGE_BYTES:,} more where each index entry is the first on its page since the last "
+        f"{figures.webhook_table:,.0f} in the table and {figures.webhook_indexes:,.0f} in its indexes, with the space "
+        f"that is free between two vacuums. To store and decide it writes {figures.webhook_log:,.0f} bytes of log, "
+        f"and up to {RANDOM_INDEXES * PAGE_BYTES:,} more if each index entry is the first on its page since the last "
         "checkpoint.\n"
         f"- An assistant takes {figures.assistant_disk:,.0f} bytes on disk and {figures.assistant_log:,.0f} of log.\n"
         f"- A replica's look keeps a core of the database busy for {look}.\n"
