@@ -86,6 +86,17 @@ async def test_the_next_meeting_of_a_room_is_listed_again() -> None:
     assert sessions == ["one", "two"]
 
 
+async def test_a_second_block_of_the_same_testing_trigger_begins_empty() -> None:
+    trigger = firing()
+    trigger.assistant(Staying())
+    joined, testing = webhook(JOINED), trigger.testing()
+    for _ in range(2):
+        async with testing as t:
+            assert (await t.deliver(joined)).state == "fired"
+            assert len(t.assistants) == 1
+            assert [record.deliveries for record in await t.stored()] == [1]
+
+
 async def test_with_run_assistants_run_and_are_listed() -> None:
     trigger, staying = firing(), Staying()
     trigger.assistant(staying)

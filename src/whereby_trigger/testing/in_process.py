@@ -45,10 +45,12 @@ class TestingTrigger:
         self._wire = wire
         self._release = release
         self.assistants: list[AssistantStart] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
         self._decided: dict[str, asyncio.Future[Decision]] = {}
 
     async def __aenter__(self) -> "TestingTrigger":
+        # Each block begins with an empty store.
+        self.assistants, self._decided = [], {}
+        self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
         store = f"sqlite:///{self._folder.name}/test.db"
         overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
         self._running, self._endpoint, self._store = self._wire(overrides)
@@ -72,7 +74,7 @@ class TestingTrigger:
             await self._running.close(0)
         finally:
             self._release(self._store)
-        self._folder.cleanup()
+            self._folder.cleanup()
 
     async def deliver(self, webhook: WebhookBase | bytes) -> Decision:
         """Deliver a webhook, signed as Whereby signs, and wait for its decision; a body of your own may be bytes.
