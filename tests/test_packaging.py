@@ -119,3 +119,9 @@ def test_importing_the_package_imports_no_server_and_no_terminal() -> None:
     code = "import sys, whereby_trigger; print(*{name.partition('.')[0] for name in sys.modules})"
     imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"uvicorn", "starlette", "httptools", "uvloop", "click", "rich"}.isdisjoint(imported)
+
+
+def test_importing_the_package_does_not_import_its_testing_module() -> None:
+    code = "import sys, whereby_trigger; print(*(name for name in sys.modules if 'testing' in name.split('.')))"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert imported == []

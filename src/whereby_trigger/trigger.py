@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from whereby_trigger import logs, process
 from whereby_trigger.assist import (
@@ -29,8 +29,10 @@ from whereby_trigger.replica import Replica
 from whereby_trigger.stderr import fill_closed_descriptors
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store, every_room
 from whereby_trigger.store.factory import InUse, spill_file_for, store_for, usable
-from whereby_trigger.testing.in_process import TestingTrigger
 from whereby_trigger.webhook import room_from_url
+
+if TYPE_CHECKING:
+    from whereby_trigger.testing import TestingTrigger
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -250,7 +252,7 @@ class Trigger:
         async with self._lifecycle.mounted():
             yield
 
-    def testing(self, *, assistants: Literal["list", "run"] = "list") -> TestingTrigger:
+    def testing(self, *, assistants: Literal["list", "run"] = "list") -> "TestingTrigger":
         """Make this trigger deliverable to in a test: `async with trigger.testing() as t: await t.deliver(...)`.
 
         No assistant starts: `t.assistants` lists those that would have. With `assistants="run"` they run as well.
@@ -262,6 +264,8 @@ class Trigger:
         def wire(overrides: dict[str, Any]) -> tuple[Replica, Endpoint, Store]:
             settings = resolve(self._keywords, self._overrides | overrides).settings
             return self._wire(settings, starts_assistants=assistants == "run")
+
+        from whereby_trigger.testing import TestingTrigger
 
         return TestingTrigger(wire, self._release)
 

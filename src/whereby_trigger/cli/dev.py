@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from watchfiles import Change, PythonFilter, watch
 
 from whereby_trigger import logs
 from whereby_trigger.cli.app import AppLocation, app_argument, load, locate
@@ -24,6 +23,9 @@ from whereby_trigger.config import check
 from whereby_trigger.errors import AppError
 from whereby_trigger.process import ENDING
 from whereby_trigger.trigger import Trigger
+
+if TYPE_CHECKING:
+    from watchfiles import Change
 
 STDIN = 0
 
@@ -82,6 +84,8 @@ def keep_reloading(command: Sequence[str], folder: Path) -> int:
 
     Pending webhooks survive in the store. What ends by itself waits for a change, unless its very call is wrong.
     """
+    from watchfiles import PythonFilter, watch
+
     with _signalled() as stop:
         child = Leashed(command)
         first, waiting = True, False
@@ -128,7 +132,7 @@ def _signalled() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _names(changes: set[tuple[Change, str]], folder: Path) -> str:
+def _names(changes: set[tuple["Change", str]], folder: Path) -> str:
     return ", ".join(sorted({str(Path(file).relative_to(folder)) for _, file in changes}))
 
 
