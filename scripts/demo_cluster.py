@@ -1,4 +1,4 @@
-"""Play the demo on a PostgreSQL that is made for it: with replicas that share it, and a kill of the database itself.
+"""Run the demo on a new PostgreSQL, which its replicas share and which is killed in mid-meeting.
 
 The server is the tests': a real one, from the wheel that requirements/test.txt names, in a temporary folder.
 """
@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 
 from tests.support.postgres import Server, database_of
 from whereby_trigger.cli.demo import run
-from whereby_trigger.cli.demo.crowd import Crowd
-from whereby_trigger.cli.demo.meeting import Meeting
+from whereby_trigger.cli.demo.meetings import CrashMeeting, ReplicaMeetings
 
 SYNC = "syncfs" if sys.platform == "linux" else "fsync"
 """Killed, a server syncs all its files before it recovers: one by one that takes seconds on a busy disk."""
@@ -29,10 +28,10 @@ def main() -> int:
         url = server.create_database()
         version = server.run("SHOW server_version")
         print(f"PostgreSQL {version} is up, on port {server.port}, with an empty database\n", flush=True)
-        played = run(url, server)
+        code = run(url, server)
         lines, complaints = rows(server, url)
         print("\nWhat PostgreSQL itself says is in whereby_trigger.webhooks", *lines, *complaints, sep="\n")
-        return 1 if complaints else played
+        return 1 if complaints else code
 
 
 def server_of_the_demo() -> Server:
@@ -40,7 +39,7 @@ def server_of_the_demo() -> Server:
 
 
 def rows(server: Server, url: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Ask the database by SQL what lies in it; give it as lines, and what is not as it must be after the demo."""
+    """Read by SQL what the demo stored; return it as lines, and complaints about what should not be there."""
     database = database_of(url)
     cells = [("type", "state", "rows", "deliveries"), *(line.split("|") for line in server.run(ROWS, database).split())]
     lines = ["  {:22}{:12}{:>5}{:>12}".format(*row) for row in cells]
@@ -54,9 +53,9 @@ def rows(server: Server, url: str) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def delivered() -> int:
-    """Count the webhooks of both acts that must be stored."""
+    """Return how many webhooks both scenarios must have stored."""
     now = datetime.now(UTC)
-    return len(Meeting(now).expected()) + len(Crowd(now).played(outage=True))
+    return len(CrashMeeting(now).expected()) + len(ReplicaMeetings(now).steps(outage=True))
 
 
 if __name__ == "__main__":

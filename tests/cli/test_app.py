@@ -48,7 +48,7 @@ def test_of_several_triggers_one_is_named(tmp_path: Path, call: Call) -> None:
     write(tmp_path, f"{ONE}second = Trigger(subdomain='two')\n")
     ended = call("start")
     assert ended.returncode == 2
-    assert "app.py has 2 Triggers: name one, e.g. app.py:trigger" in ended.stderr
+    assert "app.py defines 2 Triggers: name one, e.g. app.py:trigger" in ended.stderr
     assert subdomain(call, "app.py:second") == "two"
 
 
@@ -61,7 +61,7 @@ def test_a_program_without_a_trigger_is_told_how_to_make_one(tmp_path: Path, cal
     write(tmp_path, "def main():\n    from whereby_trigger import Trigger\n    Trigger()\n")
     ended = call("start")
     assert ended.returncode == 2
-    assert "app.py has no Trigger among its module's names: make one outside of any function" in ended.stderr
+    assert "app.py defines no Trigger: create one outside of any function" in ended.stderr
 
 
 FAILURES = {

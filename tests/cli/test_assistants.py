@@ -134,14 +134,14 @@ def test_an_assistant_started_by_hand_runs_where_the_server_is(call: Call, tmp_p
     with serving(tmp_path, COROUTINE) as process:
         ended = call("assistants", "start", f"{URL}/?roomKey=x#y")
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert ended.stdout.startswith(f"{ROOM} waits for an assistant: it starts as soon as")
+        assert ended.stdout.startswith(f"{ROOM} waits for an assistant: one starts as soon as")
         process.line(f"scribe in {URL} attempt 1")
         live = in_state(call, "live")
         assert live["webhook"] is None
         again = call("assistants", "start", URL)
         assert (again.returncode, again.stdout) == (
             0,
-            f"{ROOM} has an assistant already: live, on replica {live['owner']}\n",
+            f"{ROOM} already has an assistant: live, on replica {live['owner']}\n",
         )
 
 
@@ -149,10 +149,13 @@ def test_a_start_without_a_server_waits_for_one_and_a_stop_takes_it_back(call: C
     write(tmp_path, COROUTINE)
     assert call("db", "migrate").returncode == 0
     assert "waits for an assistant: " in call("assistants", "start", URL).stdout
-    assert call("assistants", "start", URL).stdout == f"{ROOM} waits for an assistant already\n"
+    assert call("assistants", "start", URL).stdout == f"{ROOM} already waits for an assistant\n"
     assert call("assistants", "start", OTHER).returncode == 0
     stopped = call("assistants", "stop", URL)
-    assert (stopped.returncode, stopped.stdout) == (0, f"{ROOM} was waiting: it has ended, and no assistant starts\n")
+    assert (stopped.returncode, stopped.stdout) == (
+        0,
+        f"{ROOM} was waiting for an assistant: it no longer waits\n",
+    )
     with serving(tmp_path, COROUTINE) as process:
         assert OTHER in process.line("scribe in")
         assert in_state(call, "ended")["attempt"] == 0
@@ -166,9 +169,9 @@ def test_a_start_while_one_is_ending_comes_next_and_a_second_stop_takes_it_back(
         assert call("assistants", "stop", URL).returncode == 0
         in_state(call, "ending")
         started = call("assistants", "start", URL)
-        assert started.stdout == f"{ROOM} has an assistant that is ending: another starts next\n"
+        assert started.stdout == f"{ROOM} has an assistant that is ending: another starts after it\n"
         stopped = call("assistants", "stop", URL)
-        assert stopped.stdout == f"{ROOM} was ending already: no other assistant starts next\n"
+        assert stopped.stdout == f"{ROOM} was already ending: no other assistant starts after it\n"
 
 
 @pytest.mark.parametrize("url", [URL, OTHER])
@@ -178,7 +181,7 @@ def test_stopping_where_there_is_none_exits_1(call: Call, tmp_path: Path, url: s
     call("assistants", "stop", URL)
     ended = call("assistants", "stop", url)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert "has no assistant, and waits for none: see `assistants list`" in ended.stderr
+    assert "has no assistant and does not wait for one: see `assistants list`" in ended.stderr
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "show"])
@@ -286,7 +289,7 @@ def test_check_shows_a_coroutine_and_needs_no_listener_beside_it(tmp_path: Path)
     [
         (COMMAND, "assistant", True, f"{sys.executable} -c import signal; signal.pause(), a command"),
         (COMMAND.replace("sys.executable", "'no-such-program'"), "assistant", False, "there is no program no-such-pr"),
-        (NO_ASSISTANT + COROUTINE.partition("stop_grace=1)")[2], "predicate", False, "so that the trigger never fires"),
+        (NO_ASSISTANT + COROUTINE.partition("stop_grace=1)")[2], "predicate", False, "none: the trigger never fires"),
     ],
 )
 def test_check_looks_an_assistant_over(

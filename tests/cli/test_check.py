@@ -29,8 +29,8 @@ def test_a_program_in_order_exits_0_with_a_line_for_each_thing(tmp_path: Path) -
         ["ok", "predicate", "people for room.client.joined"],
         ["ok", "listeners", "1 for trigger_event_success"],
         ["ok", "secret", "1 set"],
-        ["ok", "store", f"{tmp_path}/whereby-trigger.db is not there yet; its folder takes one"],
-        ["ok", "port", "any that is free on 0.0.0.0"],
+        ["ok", "store", f"{tmp_path}/whereby-trigger.db does not exist yet and can be created"],
+        ["ok", "port", "any free port on 0.0.0.0"],
     ]
 
 
@@ -54,7 +54,9 @@ def test_without_a_secret_it_says_who_is_served(call: Call, tmp_path: Path) -> N
         True,
         "none set: only this machine is served, and no signature is checked",
     )
-    assert findings(call, "--port", "0", "--allow-unsigned")[1]["secret"][1].startswith("none set: anybody is served")
+    assert findings(call, "--port", "0", "--allow-unsigned")[1]["secret"][1].startswith(
+        "none set: any address is served"
+    )
 
 
 PREDICATE_ONLY = HUMANS_JOIN.partition("@trigger.on")[0]
@@ -66,8 +68,8 @@ NOTHING = "from whereby_trigger import Trigger\ntrigger = Trigger()\n"
     ("source", "arguments", "env", "about", "says"),
     [
         ("import nowhere", [], {}, "app", "app.py cannot be imported: ModuleNotFoundError"),
-        (PREDICATE_ONLY, [], {}, "listeners", "nobody hears when the trigger fires"),
-        (LISTENER_ONLY, [], {}, "predicate", "none, so that the trigger never fires"),
+        (PREDICATE_ONLY, [], {}, "listeners", "nothing happens when the trigger fires"),
+        (LISTENER_ONLY, [], {}, "predicate", "none: the trigger never fires"),
         (NOTHING, [], {}, "listeners", "none, and no predicate"),
         (HUMANS_JOIN, ["--port", "{busy}"], {}, "port", "is in use on 127.0.0.1"),
         (HUMANS_JOIN, ["--host", "203.0.113.7", "--secret", "s"], {}, "port", "is no address of this machine"),
@@ -96,7 +98,9 @@ def test_a_problem_is_marked_in_the_lines_for_people(call: Call, tmp_path: Path)
     ended = call("check", "--port", "0")
     assert ended.returncode == 1
     marked = [line for line in ended.stdout.splitlines() if line.startswith("problem  ")]
-    assert marked == ["problem  listeners  nobody hears when the trigger fires: add @trigger.on(TRIGGER_EVENT_SUCCESS)"]
+    assert marked == [
+        "problem  listeners  nothing happens when the trigger fires: add @trigger.on(TRIGGER_EVENT_SUCCESS)"
+    ]
 
 
 def test_listeners_of_webhook_types_alone_are_in_order(call: Call, tmp_path: Path) -> None:

@@ -43,14 +43,14 @@ def fill(path: Path, *ids: str, refused: int = 0) -> None:
 
 def test_one_that_is_not_there_yet_is_tried_beside_its_place_and_not_created(call: Call, tmp_path: Path) -> None:
     said = spill_of(call, f"sqlite:///{tmp_path}/spill.db")
-    assert said == (True, f"{tmp_path}/spill.db is not there yet; its folder takes one")
+    assert said == (True, f"{tmp_path}/spill.db does not exist yet and can be created")
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["app.py"]
 
 
 def test_one_that_is_there_tells_how_many_wait_in_it(call: Call, tmp_path: Path) -> None:
     fill(tmp_path / "spill.db", "a", "b", "c")
     said = spill_of(call, "sqlite:///spill.db")
-    assert said == (True, f"{tmp_path}/spill.db takes writes; deliveries that wait in it: 3")
+    assert said == (True, f"{tmp_path}/spill.db takes writes; deliveries waiting in it: 3")
 
 
 def test_one_that_a_running_trigger_has_tells_it_too(call: Call, tmp_path: Path) -> None:
@@ -65,14 +65,14 @@ def test_one_that_a_running_trigger_has_tells_it_too(call: Call, tmp_path: Path)
             await spill_file.close()
 
     said = asyncio.run(check_beside())
-    assert said == (True, f"{tmp_path}/spill.db is in use by a running trigger; deliveries that wait in it: 1")
+    assert said == (True, f"{tmp_path}/spill.db is in use by a running trigger; deliveries waiting in it: 1")
 
 
 def test_what_the_database_refused_is_a_problem(call: Call, tmp_path: Path) -> None:
     fill(tmp_path / "spill.db", "a", "b", refused=1)
     ok, says = spill_of(call, "sqlite:///spill.db")
     assert not ok
-    assert says.endswith("takes writes; deliveries that wait in it: 1, that the database refused: 1")
+    assert says.endswith("takes writes; deliveries waiting in it: 1, refused by the database: 1")
 
 
 @pytest.mark.parametrize(

@@ -45,19 +45,19 @@ def test_migrate_creates_the_store_and_says_what_it_applied(call: Call, tmp_path
     assert call("db", "migrate").stdout == f"{path}: applied migrations 1, 2, 3\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert ids(url) == []
-    assert call("db", "migrate").stdout == f"{path}: nothing to do, its schema is up to date\n"
+    assert call("db", "migrate").stdout == f"{path}: nothing to do, the schema is up to date\n"
 
 
 def test_prune_forgets_what_is_older_than_the_retention_and_keeps_what_is_pending(call: Call, url: str) -> None:
     fill(url)
-    assert "forgot 1 webhook received before 20" in call("db", "prune").stdout
+    assert "deleted 1 webhook received before 20" in call("db", "prune").stdout
     assert ids(url) == ["pending", "young"]
 
 
 def test_prune_takes_another_age(call: Call, url: str) -> None:
     fill(url)
-    assert "forgot 0 webhooks" in call("db", "prune", "--older-than", str(11 * DAY)).stdout
-    assert "forgot 2 webhooks" in call("db", "prune", "--older-than", "0").stdout
+    assert "deleted 0 webhooks" in call("db", "prune", "--older-than", str(11 * DAY)).stdout
+    assert "deleted 2 webhooks" in call("db", "prune", "--older-than", "0").stdout
     assert ids(url) == ["pending"]
 
 
@@ -71,14 +71,14 @@ def test_prune_keeps_what_would_be_decided_again_if_a_copy_came(call: Call, url:
         await store.close()
 
     asyncio.run(fill())
-    assert "forgot 1 webhook received" in call("db", "prune", "--older-than", "0").stdout
+    assert "deleted 1 webhook received" in call("db", "prune", "--older-than", "0").stdout
     assert ids(url) == ["good"]
 
 
 def test_prune_goes_by_the_retention_that_is_set(call: Call, url: str) -> None:
     fill(url)
     ended = call("db", "prune", "--store", url, env={"WHEREBY_TRIGGER_RETENTION": str(DAY)})
-    assert "forgot 2 webhooks" in ended.stdout
+    assert "deleted 2 webhooks" in ended.stdout
 
 
 @pytest.mark.parametrize("age", ["1e12", "1e300"])
@@ -86,6 +86,6 @@ def test_prune_goes_by_a_time_before_all_calendars_as_by_any_other(call: Call, u
     fill(url)
     kept = call("db", "prune", env={"WHEREBY_TRIGGER_RETENTION": age})
     assert (kept.returncode, kept.stderr) == (0, "")
-    assert "forgot 0 webhooks" in kept.stdout
+    assert "deleted 0 webhooks" in kept.stdout
     assert call("db", "prune", "--older-than", age).stdout == kept.stdout
     assert ids(url) == ["old", "pending", "young"]

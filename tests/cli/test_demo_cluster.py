@@ -15,79 +15,73 @@ from rich.console import Console
 from scripts.demo_cluster import delivered, rows, server_of_the_demo
 from tests.cli.conftest import Call
 from tests.support.postgres import Server, database_of
-from whereby_trigger.cli.demo import replicas
-from whereby_trigger.cli.demo.crowd import Crowd
-from whereby_trigger.cli.demo.findings import Found
-from whereby_trigger.cli.demo.meeting import Meeting
-from whereby_trigger.cli.demo.play import Stage, conclude
-from whereby_trigger.cli.demo.presence import Observed, checks
-from whereby_trigger.cli.demo.replicas import Replicas
-from whereby_trigger.cli.demo.show import Show
-from whereby_trigger.cli.demo.venue import Venue, venue_at
+from whereby_trigger.cli.demo.checks import CrashResult, ReplicaResult, check_replicas
+from whereby_trigger.cli.demo.meetings import CrashMeeting, ReplicaMeetings
+from whereby_trigger.cli.demo.report import Report
+from whereby_trigger.cli.demo.scenario import CrashScenario, ReplicaScenario, conclude_crash, conclude_replicas
+from whereby_trigger.cli.demo.server import DemoStore, demo_store_at
 
 
 @dataclass
-class Performance:
-    """Hold both acts on one database, made once for all tests here."""
+class DemoRun:
+    """Hold both scenarios on one database, made once for all tests here."""
 
     server: Server
     url: str
-    meeting: Meeting
-    found: Found
-    crowd: Crowd
-    observed: Observed
+    meeting: CrashMeeting
+    crash: CrashResult
+    meetings: ReplicaMeetings
+    result: ReplicaResult
     output: io.StringIO
-    show: Show
+    report: Report
 
 
 @pytest.fixture(scope="module")
-def performance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performance]:
-    meeting, crowd, output = Meeting(datetime.now(UTC)), Crowd(datetime.now(UTC)), io.StringIO()
-    show = Show(Console(file=output))
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
+    meeting, meetings, output = CrashMeeting(datetime.now(UTC)), ReplicaMeetings(datetime.now(UTC)), io.StringIO()
+    report = Report(Console(file=output))
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
     with server_of_the_demo() as server:
         url = server.create_database()
-        venue = asyncio.run(venue_at(url, server))
-        found = asyncio.run(Stage(first, show, venue).perform(meeting))
-        observed = asyncio.run(Replicas(second, show, venue).perform(crowd))
-        yield Performance(server, url, meeting, found, crowd, observed, output, show)
+        store = asyncio.run(demo_store_at(url, server))
+        crash = asyncio.run(CrashScenario(first, report, store).run(meeting))
+        result = asyncio.run(ReplicaScenario(second, report, store).run(meetings))
+        yield DemoRun(server, url, meeting, crash, meetings, result, output, report)
 
 
-def test_both_acts_pass_on_one_database(performance: Performance) -> None:
-    show, output = performance.show, performance.output
-    assert conclude(show, performance.meeting, performance.found, 1.0) == 0, output.getvalue()
-    assert replicas.conclude(show, performance.crowd, performance.observed, 1.0) == 0, output.getvalue()
-    assert performance.server.password not in performance.output.getvalue()
+def test_both_scenarios_pass_on_one_database(demo_run: DemoRun) -> None:
+    report, output = demo_run.report, demo_run.output
+    assert conclude_crash(report, demo_run.meeting, demo_run.crash, 1.0) == 0, output.getvalue()
+    assert conclude_replicas(report, demo_run.meetings, demo_run.result, 1.0) == 0, output.getvalue()
+    assert demo_run.server.password not in demo_run.output.getvalue()
 
 
-def test_the_database_is_killed_and_started_while_a_delivery_waits(performance: Performance) -> None:
-    told = performance.output.getvalue()
+def test_the_database_is_killed_and_started_while_a_delivery_waits(demo_run: DemoRun) -> None:
+    told = demo_run.output.getvalue()
     assert told.index("kill -9 of the database") < told.index("a latecomer") < told.index("kill -9 of replica")
-    assert "database system was not properly shut down; automatic recovery in progress" in performance.server.log
+    assert "database system was not properly shut down; automatic recovery in progress" in demo_run.server.log
 
 
-WRONG: dict[str, Callable[[Observed, Any], Observed]] = {
-    "While the database was dead": lambda observed, outage: structs.replace(
-        observed, outage=structs.replace(outage, stays=outage.stays[1:])
+WRONG: dict[str, Callable[[ReplicaResult, Any], ReplicaResult]] = {
+    "Every assistant stayed in its room": lambda result, outage: structs.replace(
+        result, outage=structs.replace(outage, runs=outage.runs[1:])
     ),
-    "What was delivered meanwhile": lambda observed, outage: structs.replace(
-        observed, outage=structs.replace(outage, answered_at=outage.up_at - 0.001)
+    "The delivery sent meanwhile": lambda result, outage: structs.replace(
+        result, outage=structs.replace(outage, answered_at=outage.up_at - 0.001)
     ),
-    "What the killed replica had": lambda observed, _: structs.replace(observed, killed_at=observed.killed_at - 7),
+    "The other replica took over": lambda result, _: structs.replace(result, killed_at=result.killed_at - 7),
 }
 
 
 @pytest.mark.parametrize("sentence", WRONG)
-def test_each_check_that_is_another_on_a_database_fails_when_it_is_not_so(
-    performance: Performance, sentence: str
-) -> None:
-    observed = WRONG[sentence](performance.observed, performance.observed.outage)
-    failed = [check.sentence for check in checks(performance.crowd, observed) if not check.passed]
+def test_each_check_that_is_another_on_a_database_fails_when_it_is_not_so(demo_run: DemoRun, sentence: str) -> None:
+    result = WRONG[sentence](demo_run.result, demo_run.result.outage)
+    failed = [check.sentence for check in check_replicas(demo_run.meetings, result) if not check.passed]
     assert [text for text in failed if text.startswith(sentence)] == failed != []
 
 
-def test_what_the_database_says_itself_is_what_was_delivered(performance: Performance) -> None:
-    lines, complaints = rows(performance.server, performance.url)
+def test_what_the_database_says_itself_is_what_was_delivered(demo_run: DemoRun) -> None:
+    lines, complaints = rows(demo_run.server, demo_run.url)
     assert complaints == []
     assert sum(int(line.split()[2]) for line in lines[1:]) == delivered()
 
@@ -114,22 +108,22 @@ def test_what_the_database_says_itself_is_what_was_delivered(performance: Perfor
     ],
 )
 def test_what_should_not_be_left_there_is_complained_of(
-    performance: Performance, statement: str, back: str, says: str
+    demo_run: DemoRun, statement: str, back: str, says: str
 ) -> None:
-    performance.server.run(statement, database_of(performance.url))
+    demo_run.server.run(statement, database_of(demo_run.url))
     try:
-        assert rows(performance.server, performance.url)[1] == [says]
+        assert rows(demo_run.server, demo_run.url)[1] == [says]
     finally:
-        performance.server.run(back, database_of(performance.url))
+        demo_run.server.run(back, database_of(demo_run.url))
 
 
-def test_a_store_that_is_not_empty_is_refused_and_left_alone(performance: Performance, call: Call) -> None:
-    before = rows(performance.server, performance.url)
-    ended = call("demo", "--store", performance.url)
+def test_a_store_that_is_not_empty_is_refused_and_left_alone(demo_run: DemoRun, call: Call) -> None:
+    before = rows(demo_run.server, demo_run.url)
+    ended = call("demo", "--store", demo_run.url)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "is not empty, and the demo counts what is in it: name one of its own" in ended.stderr
-    assert performance.server.password not in ended.stderr
-    assert rows(performance.server, performance.url) == before
+    assert "is not empty, and the demo counts what it holds: name an empty store" in ended.stderr
+    assert demo_run.server.password not in ended.stderr
+    assert rows(demo_run.server, demo_run.url) == before
 
 
 def test_a_store_that_cannot_be_reached_is_said(call: Call) -> None:
@@ -139,10 +133,10 @@ def test_a_store_that_cannot_be_reached_is_said(call: Call) -> None:
     assert "hush" not in ended.stderr
 
 
-def test_a_file_that_is_named_is_found_from_the_folders_of_the_acts(
+def test_a_file_that_is_named_is_found_from_the_folders_of_the_scenarios(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    venue = asyncio.run(venue_at("sqlite:///a file.db"))
-    assert venue == Venue(f"sqlite:///{tmp_path}/a%20file.db")
-    assert (venue.settings, venue.takeover_within) == ({}, 2)
+    store = asyncio.run(demo_store_at("sqlite:///a file.db"))
+    assert store == DemoStore(f"sqlite:///{tmp_path}/a%20file.db")
+    assert (store.settings, store.takeover_within) == ({}, 2)

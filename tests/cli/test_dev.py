@@ -102,7 +102,7 @@ def test_a_program_that_dies_waits_for_a_save_and_then_decides_what_it_died_of(t
     joined = webhook("room.client.joined")
     with dev(tmp_path) as process:
         deliver(url_of(process), joined, secret=None)
-        process.line("it ended with exit code 7: waiting for a change")
+        process.line("the program ended with exit code 7: waiting for a change")
         write(tmp_path, HUMANS_JOIN)
         process.line("joining https://acme.whereby.com/visit-1 attempt 2")
         assert decision(process, joined.id) == "fired"

@@ -19,11 +19,11 @@ ENCODINGS = pytest.mark.parametrize(
 CHECKS = """
 import importlib, sys
 from whereby_trigger.cli import main
-from whereby_trigger.cli.demo.findings import Check
-from whereby_trigger.cli.demo.show import Show
+from whereby_trigger.cli.demo.checks import Check
+from whereby_trigger.cli.demo.report import Report
 
 def run(store):
-    Show().checks([Check("It came", 1, 1), Check("It left", 1, 2)], [], 1.0)
+    Report().checks([Check("It came", 1, 1), Check("It left", 1, 2)], [], 1.0)
     return 0
 
 importlib.import_module("whereby_trigger.cli.demo").run = run

@@ -194,7 +194,7 @@ def test_a_running_server_decides_a_replay_at_once(copy: Path, server: Process) 
     ended = run("events", "replay", "a1", cwd=copy)
     replayed = time.monotonic()
     assert (ended.returncode, ended.stdout) == (0, "a1-joined\n")
-    assert "1 to be decided anew: at once by a trigger that runs" in ended.stderr
+    assert "1 to be replayed: at once if a trigger runs" in ended.stderr
     server.line("joining https://acme.whereby.com/visit-1 attempt 1")
     assert time.monotonic() - replayed < AT_ONCE
     assert json.loads(server.line("a1-joined"))["decision"] == "fired"
@@ -225,7 +225,7 @@ def test_what_failed_is_replayed_by_its_state_once_the_program_is_mended(copy: P
 def test_a_replay_of_nothing_says_so(call: Call, copy: Path) -> None:
     ended = call("events", "replay", "--state", "failed", "--store", store_of(copy))
     assert (ended.returncode, ended.stdout) == (0, "")
-    assert ended.stderr == "Nothing to replay: no decided webhook is among them.\n"
+    assert ended.stderr == "Nothing to replay: none of these webhooks is decided.\n"
 
 
 def test_a_replay_narrows_the_ids_by_the_options(call: Call, copy: Path) -> None:

@@ -95,7 +95,7 @@ def test_an_assistant_is_stopped_and_another_started_from_beside_whichever_repli
     join(replicas[0], "one")
     replicas[0].line("scribe in /visit-1")
     stopped = run("assistants", "stop", f"https://{ROOM}", "--store", url, cwd=tmp_path)
-    assert stopped.stdout == f"{ROOM} was live: its assistant is asked to leave, and has stop_grace to do so\n"
+    assert stopped.stdout == f"{ROOM} was live: its assistant has been asked to leave within stop_grace\n"
     replicas[0].line("scribe leaves: stopped by hand")
     until(lambda: listed("assistants", "list", "--store", url, folder=tmp_path)[0]["state"] == "ended")
     assert run("assistants", "start", f"https://{ROOM}", "--store", url, cwd=tmp_path).returncode == 0
@@ -115,8 +115,8 @@ def test_dev_serves_on_it(url: str, tmp_path: Path, reload: str) -> None:
 
 def test_migrate_makes_the_store_once_and_prune_forgets(call: Call, url: str) -> None:
     assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: applied migrations 1, 2\n"
-    assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: nothing to do, its schema is up to date\n"
-    assert "forgot 0 webhooks received before 20" in call("db", "prune", "--store", url).stdout
+    assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: nothing to do, the schema is up to date\n"
+    assert "deleted 0 webhooks received before 20" in call("db", "prune", "--store", url).stdout
 
 
 def test_listing_creates_nothing(call: Call, url: str, postgres: Server) -> None:

@@ -13,7 +13,7 @@ from whereby_trigger.store.sqlite import SqliteStore
 
 FULL = Path("/dev/full")
 only_where_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no file that is always full")
-LOST = "Error: standard output cannot be written, what was to be printed is lost: No space left on device\n"
+LOST = "Error: cannot write to standard output, so the output is lost: No space left on device\n"
 COMMANDS = [
     "--help",
     "--version",

@@ -99,7 +99,7 @@ def test_a_program_that_starts_itself_when_imported_is_served_by_the_command_lin
 def test_a_program_to_which_nobody_listens_is_warned_about(tmp_path: Path) -> None:
     write(tmp_path, HUMANS_JOIN.partition("@trigger.on")[0])
     with start(tmp_path) as process:
-        assert json.loads(process.line("nothing listens"))["level"] == "warning"
+        assert json.loads(process.line("no listener and no assistant"))["level"] == "warning"
         process.port()
 
 

@@ -23,8 +23,8 @@ CALLS = [
     ("strat", {}, "No such command"),
     ("start nowhere.py", {}, "there is no file"),
     ("start app.py:missing", {}, "has no missing"),
-    ("start app.py:people", {}, "is no Trigger but of type function"),
-    ("start nowhere:trigger", {}, "there is no module nowhere"),
+    ("start app.py:people", {}, "is a function, not a Trigger"),
+    ("start nowhere:trigger", {}, "no module nowhere is found"),
     ("start not-a-name:trigger", {}, "write file.py or module:attribute"),
     ("start --port abc", {}, "--port must be a whole number from 0 to 65535, not 'abc'"),
     ("start --port 70000", {}, "--port must be a whole number"),
@@ -48,13 +48,13 @@ CALLS = [
     ("dev --port 0 --store sqlite:///no/such/folder/a.db", {}, "does not exist: create it"),
     ("send", {}, "Missing argument 'TYPE'"),
     ("send room.client.join", {}, "Did you mean 'room.client.joined'?"),
-    ("send room.client.joined --data {", {}, "--data is no JSON"),
-    ("send room.client.joined --data []", {}, "--data is no JSON object"),
+    ("send room.client.joined --data {", {}, "--data is not JSON"),
+    ("send room.client.joined --data []", {}, "--data is not a JSON object"),
     ("send room.client.joined --duplicate -1", {}, "--duplicate"),
-    ("send room.client.joined --url ftp://x", {}, "is no http or https URL"),
-    ("send room.client.joined --url http://x:99999", {}, "is no URL"),
-    ("send room.client.joined --url http://my..host/", {}, "is no URL"),
-    ("send room.client.joined --stale", {}, "--stale needs the secret"),
+    ("send room.client.joined --url ftp://x", {}, "is not an http or https URL"),
+    ("send room.client.joined --url http://x:99999", {}, "is not a URL"),
+    ("send room.client.joined --url http://my..host/", {}, "is not a URL"),
+    ("send room.client.joined --stale", {}, "--stale needs the right secret"),
     ("send room.client.joined --id=", {}, "change --data or --id"),
     ("events list", {}, "there is no store at"),
     ("events list --state gone", {}, "'gone' is not one of"),
@@ -89,13 +89,13 @@ def test_a_wrong_call_exits_2_and_says_why_in_three_lines_at_most(
 def test_data_that_is_nested_too_deeply_is_a_wrong_call(call: Call) -> None:
     ended = call("send", "room.client.joined", "--data", f'{{"a": {"[" * 20_000}{"]" * 20_000}}}')
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("Error: --data is no JSON (")
+    assert ended.stderr.startswith("Error: --data is not JSON (")
 
 
 def test_a_host_with_a_space_is_a_wrong_call(call: Call) -> None:
     ended = call("send", "room.client.joined", "--url", "http://my host/")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "--url 'http://my host/' is no http or https URL" in ended.stderr
+    assert "--url 'http://my host/' is not an http or https URL" in ended.stderr
 
 
 @pytest.mark.parametrize(

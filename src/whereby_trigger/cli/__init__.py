@@ -6,6 +6,7 @@ import click
 
 from whereby_trigger.cli.assistants import assistants
 from whereby_trigger.cli.check import check
+from whereby_trigger.cli.config import config
 from whereby_trigger.cli.db import db
 from whereby_trigger.cli.dev import dev
 from whereby_trigger.cli.events import events
@@ -16,8 +17,7 @@ from whereby_trigger.cli.output import (
     show_error,
 )
 from whereby_trigger.cli.send import send
-from whereby_trigger.cli.serve import start
-from whereby_trigger.cli.settings import config
+from whereby_trigger.cli.start import start
 from whereby_trigger.errors import TriggerError
 from whereby_trigger.stderr import fill_closed_descriptors
 
@@ -29,14 +29,14 @@ NAME = "whereby-trigger"
 def commands() -> None:
     """Run an assistant in each Whereby room that asks for one.
 
-    APP is file.py or module:attribute; left out, app.py, main.py and trigger.py are tried.
+    APP is file.py or module:attribute; without it, app.py, main.py and trigger.py are tried.
     """
 
 
-@commands.command()
-@click.option("--store", metavar="URL", help="Play on this store, which must be empty. [default: files of its own]")
+@commands.command(short_help="Run scripted meetings on real servers, and check the outcome.")
+@click.option("--store", metavar="URL", help="Use this store, which must be empty. [default: new SQLite files]")
 def demo(store: str | None) -> None:
-    """Send scripted meetings to real servers, kill some on the way, and show what became of it."""
+    """Run scripted meetings on real servers, kill some of them in mid-meeting, and check the outcome."""
     from whereby_trigger.cli.demo import run
 
     raise click.exceptions.Exit(run(store))
@@ -47,7 +47,7 @@ for command in (dev, start, send, events, assistants, check, config, db):
 
 
 def main() -> None:
-    """Run the command line; exits with 2 for a wrong call, 1 for an operation that failed or output that got lost."""
+    """Run the command line; exit with 2 for a wrong call, and with 1 if it failed or its output was lost."""
     fill_closed_descriptors()
     escape_what_cannot_be_encoded()
     try:

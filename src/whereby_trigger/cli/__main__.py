@@ -1,4 +1,4 @@
-"""Let `python -m whereby_trigger.cli` be the command line, for the interpreter that is to run it."""
+"""Run the command line by `python -m whereby_trigger.cli`, with the interpreter of your choice."""
 
 from whereby_trigger.cli import main
 

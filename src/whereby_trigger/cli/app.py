@@ -1,4 +1,4 @@
-"""The program that a command works on: found by its file or module, imported, and its one Trigger taken from it."""
+"""Find the program that a command names, import it, and take its one Trigger."""
 
 import importlib
 import importlib.util
@@ -24,13 +24,11 @@ OURS = Path(__file__).parent.parent
 FORM = "write file.py or module:attribute"
 
 app_argument = click.argument("app", required=False)
-app_option = click.option(
-    "--app", metavar="APP", help="Take the settings of this program: file.py or module:attribute."
-)
+app_option = click.option("--app", metavar="APP", help="The program whose settings apply: file.py or module:attribute.")
 
 
 class AppLocation(Struct, frozen=True):
-    """Say where a program is: a `file`, or else a `module` that is found from `folder`; and which of its Triggers."""
+    """Hold where a program is: a `file`, or a `module` found from `folder`; `attribute` names one of its Triggers."""
 
     name: str
     folder: Path
@@ -40,7 +38,7 @@ class AppLocation(Struct, frozen=True):
 
 
 def locate(app: str | None) -> AppLocation:
-    """Find the program that APP names, or the default one; raises AppError where there is none."""
+    """Find the program that APP names, or the default one; raises AppError if there is none."""
     if app is None:
         app = _default()
     if app is None:
@@ -52,14 +50,14 @@ def locate(app: str | None) -> AppLocation:
             raise AppError(f"there is no file {file}: check the path, and the folder you are in")
         return AppLocation(app, file.parent, file, file.stem, attribute)
     if not all(part.isidentifier() for part in target.split(".")):
-        raise AppError(f"{app!r} names no program: {FORM}")
+        raise AppError(f"{app!r} is neither a file nor a module: {FORM}")
     return AppLocation(app, Path.cwd(), None, target, attribute)
 
 
 def load(place: AppLocation) -> Trigger:
-    """Import a program and give its Trigger; what it prints meanwhile goes to standard error.
+    """Import a program and return its Trigger; what it prints meanwhile goes to standard error.
 
-    Raises AppError where it cannot be imported, or has no Trigger or several.
+    Raises AppError if it cannot be imported, or defines no Trigger or several.
     """
     sys.path.insert(0, str(place.folder))
     try:
@@ -71,9 +69,9 @@ def load(place: AppLocation) -> Trigger:
 
 
 def resolved(app: str | None, given: Mapping[str, Any], needed: tuple[str, ...] = NAMES) -> Resolved:
-    """Resolve the settings of the program that APP names, or of the environment alone where there is none.
+    """Resolve the settings of the program that APP names, or of the environment alone if there is no program.
 
-    A program that was not named is not imported where the command line gives all that is needed.
+    The default program is imported only if the command line does not give all settings in `needed`.
     """
     settled = all(given.get(name) is not None for name in needed)
     if app is None and (settled or _default() is None):
@@ -99,7 +97,7 @@ def _import(place: AppLocation) -> ModuleType:
         return importlib.import_module(place.module)
     spec = importlib.util.spec_from_file_location(place.module, place.file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{place.file} is no Python file")
+        raise ImportError(f"{place.file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[place.module] = module
     spec.loader.exec_module(module)
@@ -113,11 +111,10 @@ def _trigger_of(module: ModuleType, place: AppLocation) -> Trigger:
     names = list(found.values())
     if not names:
         raise AppError(
-            f"{place.name} has no Trigger among its module's names: "
-            "make one outside of any function, e.g. trigger = Trigger(...)"
+            f"{place.name} defines no Trigger: create one outside of any function, e.g. trigger = Trigger(...)"
         )
     if len(names) > 1:
-        raise AppError(f"{place.name} has {len(names)} Triggers: name one, e.g. {place.name}:{names[0]}")
+        raise AppError(f"{place.name} defines {len(names)} Triggers: name one, e.g. {place.name}:{names[0]}")
     trigger: Trigger = getattr(module, names[0])
     return trigger
 
@@ -129,7 +126,7 @@ def _named(module: ModuleType, place: AppLocation, attribute: str) -> Trigger:
         raise AppError(f"{place.name} has no {attribute}: name the variable that holds the Trigger") from error
     if not isinstance(value, Trigger):
         kind = type(value).__name__
-        raise AppError(f"{place.name} is no Trigger but of type {kind}: name the variable that holds the Trigger")
+        raise AppError(f"{place.name} is a {kind}, not a Trigger: name the variable that holds the Trigger")
     return value
 
 
@@ -137,7 +134,7 @@ def _why_not_imported(place: AppLocation, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name is not None and place.file is None:
         parents = place.module.split(".")
         if error.name in (".".join(parents[: n + 1]) for n in range(len(parents))):
-            return f"there is no module {error.name} to be found from {place.folder}: {FORM}"
+            return f"no module {error.name} is found from {place.folder}: {FORM}"
     what = f"{type(error).__name__}: {_message(error)}"
     whole = f"python {place.file or f'-m {place.module}'}"
     return f"{place.name} cannot be imported: {what}\n{_where(place, error)}`{whole}` shows the whole traceback"
@@ -146,7 +143,7 @@ def _why_not_imported(place: AppLocation, error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return error.msg
-    return " ".join(str(error).split()) or "without a message"
+    return " ".join(str(error).split()) or "no message"
 
 
 def _where(place: AppLocation, error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The rooms that asked for an assistant: listed, shown, and their assistants started and stopped by hand."""
+"""`whereby-trigger assistants`: list and show the rooms that asked for an assistant; start and stop one by hand."""
 
 import asyncio
 import sys
@@ -10,10 +10,9 @@ import click
 
 from whereby_trigger.assist import request_for
 from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.events import LIMIT, json_option, store_option
-from whereby_trigger.cli.output import Failed, note, show_lines, show_objects, show_table
-from whereby_trigger.cli.records import local, utc
-from whereby_trigger.cli.stores import changed, looked_into, settings_with_store
+from whereby_trigger.cli.options import LIMIT, json_option, store_option
+from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
+from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
 from whereby_trigger.store import Room, RoomClaim, RoomState, every_room
 from whereby_trigger.webhook import room_from_url
 
@@ -29,7 +28,7 @@ state_option = click.option(
 
 @click.group()
 def assistants() -> None:
-    """See which rooms have an assistant, start one, or stop one."""
+    """See which rooms have an assistant; start or stop one."""
 
 
 @assistants.command("list")
@@ -41,11 +40,14 @@ def assistants() -> None:
     type=click.IntRange(min=1),
     default=LIMIT,
     show_default=True,
-    help="How many, newest first; those that are not over are listed in any case.",
+    help="How many, newest first; all rooms whose assistant has not ended are listed as well.",
 )
 @json_option
 def list_(app: str | None, store: str | None, state: str | None, limit: int, as_json: bool) -> None:
-    """List the rooms that asked for an assistant, newest first, whichever replica serves them."""
+    """List the rooms that asked for an assistant, newest first.
+
+    The list covers all replicas that share the store.
+    """
     rooms = asyncio.run(_listed(settings_with_store(app, store).store, state, limit))
     if as_json:
         show_objects(map(_as_object, rooms))
@@ -61,11 +63,17 @@ def list_(app: str | None, store: str | None, state: str | None, limit: int, as_
 @store_option
 @json_option
 def show(room_url: str, app: str | None, store: str | None, as_json: bool) -> None:
-    """Show everything about a room's last assistant, what it raised or wrote to stderr included."""
+    """Show all about a room's last assistant.
+
+    This includes what it raised or wrote to stderr.
+    """
     key = room_from_url(room_url).key
     room = asyncio.run(_newest(settings_with_store(app, store).store, key))
     if room is None:
-        raise Failed(f"{key} never asked for an assistant, or it is long ago: see `assistants list`")
+        raise Failed(
+            f"the store has no entry of {key}: it never asked for an assistant, or retention has passed; "
+            "see `assistants list`"
+        )
     if as_json:
         show_objects([_as_full_object(room)])
     else:
@@ -77,7 +85,10 @@ def show(room_url: str, app: str | None, store: str | None, as_json: bool) -> No
 @app_option
 @store_option
 def start(room_url: str, app: str | None, store: str | None) -> None:
-    """Ask for an assistant in a room by hand; a trigger that runs on the same store starts it."""
+    """Ask for an assistant in a room by hand.
+
+    A trigger that runs on the same store starts it.
+    """
     room = room_from_url(room_url)
     show_lines(f"{room.key} {_claimed(asyncio.run(_request(settings_with_store(app, store).store, room_url)))}")
 
@@ -87,29 +98,32 @@ def start(room_url: str, app: str | None, store: str | None) -> None:
 @app_option
 @store_option
 def stop(room_url: str, app: str | None, store: str | None) -> None:
-    """Ask a room's assistant to leave, whichever replica runs it; exits with 1 where the room has none."""
+    """Ask a room's assistant to leave, on any replica.
+
+    Exits with 1 if the room has none.
+    """
     key = room_from_url(room_url).key
     state = asyncio.run(_stop(settings_with_store(app, store).store, key))
     if state is None:
-        raise Failed(f"{key} has no assistant, and waits for none: see `assistants list`")
+        raise Failed(f"{key} has no assistant and does not wait for one: see `assistants list`")
     show_lines(f"{key} {_stopped(state)}")
 
 
 async def _listed(url: str, state: str | None, limit: int) -> list[Room]:
-    """Read the newest `limit` rooms in a state, and those beyond that are not over."""
+    """Read the newest `limit` rooms in a state, and all others whose assistant has not ended."""
     listed: list[Room] = []
-    met = 0
-    async with looked_into(url) as store:
+    matching = 0
+    async with store_to_read(url) as store:
         async for room in every_room(store):
             if state is None or room.state == state:
-                if met < limit or room.state not in OVER:
+                if matching < limit or room.state not in OVER:
                     listed.append(room)
-                met += 1
+                matching += 1
     return listed
 
 
 async def _newest(url: str, key: str) -> Room | None:
-    async with looked_into(url) as store, aclosing(every_room(store)) as rooms:
+    async with store_to_read(url) as store, aclosing(every_room(store)) as rooms:
         async for room in rooms:
             if room.key == key:
                 return room
@@ -118,31 +132,31 @@ async def _newest(url: str, key: str) -> Room | None:
 
 async def _request(url: str, room_url: str) -> RoomClaim:
     request = request_for(room_from_url(room_url), None, time.time())
-    async with changed(url) as store:
+    async with store_to_change(url) as store:
         return await store.request(request)
 
 
 async def _stop(url: str, key: str) -> RoomState | None:
-    async with changed(url) as store:
+    async with store_to_change(url) as store:
         return await store.stop(key, "stopped by hand")
 
 
 def _claimed(claim: RoomClaim) -> str:
     if claim.new:
-        return "waits for an assistant: it starts as soon as a trigger that runs on this store has a free slot"
+        return "waits for an assistant: one starts as soon as a trigger on this store has a free slot"
     if claim.state is RoomState.WAITING:
-        return "waits for an assistant already"
+        return "already waits for an assistant"
     if claim.state is RoomState.ENDING:
-        return "has an assistant that is ending: another starts next"
-    return f"has an assistant already: {claim.state}, on replica {claim.owner}"
+        return "has an assistant that is ending: another starts after it"
+    return f"already has an assistant: {claim.state}, on replica {claim.owner}"
 
 
 def _stopped(state: RoomState) -> str:
     if state is RoomState.WAITING:
-        return "was waiting: it has ended, and no assistant starts"
+        return "was waiting for an assistant: it no longer waits"
     if state is RoomState.ENDING:
-        return "was ending already: no other assistant starts next"
-    return f"was {state}: its assistant is asked to leave, and has stop_grace to do so"
+        return "was already ending: no other assistant starts after it"
+    return f"was {state}: its assistant has been asked to leave within stop_grace"
 
 
 def _reason(room: Room) -> str:
@@ -163,7 +177,7 @@ def _as_row(room: Room, *, short: bool) -> tuple[str, ...]:
 
 
 def _as_object(room: Room) -> dict[str, Any]:
-    """Give what a list may tell: nothing that an assistant said."""
+    """Return the fields for a list: nothing that an assistant wrote."""
     return {
         "room": room.key,
         "state": room.state,

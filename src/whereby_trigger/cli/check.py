@@ -1,24 +1,49 @@
-"""Looking a program over before it is started: its import, its functions, its secret, its store and its port."""
+"""`whereby-trigger check`: try a program before it is started: its import, functions, secret, store and port."""
 
+import asyncio
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
+from msgspec import Struct
 
 from whereby_trigger.assist import Assistant, CoroutineAssistant
 from whereby_trigger.cli.app import AppLocation, app_argument, load, locate
-from whereby_trigger.cli.events import json_option
-from whereby_trigger.cli.findings import Finding
-from whereby_trigger.cli.options import settings_options
+from whereby_trigger.cli.options import json_option, settings_options
 from whereby_trigger.cli.output import FAILED, show_objects, show_table
-from whereby_trigger.cli.stores import spill_findings, store_findings
 from whereby_trigger.config import Settings, check_exposure
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS
-from whereby_trigger.errors import AppError, ConfigError, UsageError
+from whereby_trigger.errors import AppError, ConfigError, SpillInUse, UsageError
 from whereby_trigger.receive import bind
+from whereby_trigger.store import Store
+from whereby_trigger.store.factory import spill_file_for, store_for
+from whereby_trigger.store.spill import SpillContent, SpillFile, read_content
+from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.trigger import Trigger
+
+if TYPE_CHECKING:
+    from whereby_trigger.store.postgres import PostgresStore
+
+
+class Finding(Struct, frozen=True):
+    """Hold the result of one check, with its detail in words; `warns` marks what works but is unusual."""
+
+    about: str
+    ok: bool
+    detail: str
+    warns: bool = False
+
+    @property
+    def verdict(self) -> str:
+        if not self.ok:
+            return "problem"
+        return "warning" if self.warns else "ok"
 
 
 @click.command()
@@ -26,8 +51,11 @@ from whereby_trigger.trigger import Trigger
 @json_option
 @settings_options()
 def check(app: str | None, as_json: bool, settings: Mapping[str, Any]) -> None:
-    """Check that APP could be started: its functions, secret, store and port; exits with 1 if there is a problem."""
-    findings = list(_look_over(locate(app), settings))
+    """Check that APP can start: functions, secret, store, port.
+
+    Exits with 1 if there is a problem.
+    """
+    findings = list(_findings(locate(app), settings))
     if as_json:
         show_objects(map(_as_object, findings))
     else:
@@ -40,7 +68,7 @@ def _as_object(found: Finding) -> dict[str, Any]:
     return {"check": found.about, "ok": found.ok, "verdict": found.verdict, "detail": found.detail}
 
 
-def _look_over(place: AppLocation, given: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings(place: AppLocation, given: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         trigger = load(place)
     except AppError as error:
@@ -51,8 +79,8 @@ def _look_over(place: AppLocation, given: Mapping[str, Any]) -> Iterator[Finding
     settings = trigger.resolve().settings
     yield from _functions(trigger)
     yield _secret(settings)
-    yield from store_findings(settings)
-    yield from spill_findings(settings)
+    yield from _store(settings)
+    yield from _spill(settings)
     yield _port(settings)
 
 
@@ -64,13 +92,15 @@ def _functions(trigger: Trigger) -> Iterator[Finding]:
     assistant = trigger.registered_assistant
     if assistant is not None:
         yield _assistant(assistant)
-    heard = assistant is not None or bool(trigger.listeners(TRIGGER_EVENT_SUCCESS))
-    if trigger.predicates.types() and not heard:
-        yield Finding("listeners", False, "nobody hears when the trigger fires: add @trigger.on(TRIGGER_EVENT_SUCCESS)")
-    elif heard and not trigger.predicates.types():
-        yield Finding("predicate", False, "none, so that the trigger never fires: add @trigger.when(TYPE)")
+    has_effect = assistant is not None or bool(trigger.listeners(TRIGGER_EVENT_SUCCESS))
+    if trigger.predicates.types() and not has_effect:
+        yield Finding(
+            "listeners", False, "nothing happens when the trigger fires: add @trigger.on(TRIGGER_EVENT_SUCCESS)"
+        )
+    elif has_effect and not trigger.predicates.types():
+        yield Finding("predicate", False, "none: the trigger never fires; add @trigger.when(TYPE)")
     elif not trigger.predicates.types() and not trigger.emitter.events():
-        yield Finding("listeners", False, "none, and no predicate: nothing would be done about any webhook")
+        yield Finding("listeners", False, "none, and no predicate: webhooks would be stored without effect")
 
 
 def _assistant(assistant: Assistant) -> Finding:
@@ -81,7 +111,7 @@ def _assistant(assistant: Assistant) -> Finding:
     program = assistant.argv[0]
     if shutil.which(program, path=assistant.env.get("PATH")) is None:
         return Finding(
-            "assistant", False, f"there is no program {program}: install it, check its spelling and the PATH"
+            "assistant", False, f"there is no program {program}: install it, or check its spelling and the PATH"
         )
     return Finding("assistant", True, f"{assistant.name}, a command")
 
@@ -93,7 +123,7 @@ def _secret(settings: Settings) -> Finding:
         return Finding("secret", False, str(error))
     if settings.signed:
         return Finding("secret", True, f"{len(settings.secret)} set")
-    served = "anybody is served" if settings.allow_unsigned else "only this machine is served"
+    served = "any address is served" if settings.allow_unsigned else "only this machine is served"
     return Finding("secret", True, f"none set: {served}, and no signature is checked")
 
 
@@ -103,4 +133,83 @@ def _port(settings: Settings) -> Finding:
         bind(host, port).close()
     except UsageError as error:
         return Finding("port", False, str(error))
-    return Finding("port", True, f"{port} is free on {host}" if port else f"any that is free on {host}")
+    return Finding("port", True, f"{port} is free on {host}" if port else f"any free port on {host}")
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    try:
+        store = store_for(settings.store)
+        if isinstance(store, SqliteStore):
+            yield Finding("store", True, _try_file(store))
+        else:
+            yield from _try_server(store)
+    except UsageError as error:
+        yield Finding("store", False, str(error))
+
+
+def _try_file(store: SqliteStore) -> str:
+    """Return what a write to the store's file came to; a file that does not exist is not created."""
+    if _could_create(store.path, lambda url: _write_to(SqliteStore(url))):
+        return f"{store.location} does not exist yet and can be created"
+    asyncio.run(_write_to(store))
+    return f"{store.location} opens and takes writes"
+
+
+def _try_server(store: "PostgresStore") -> Iterator[Finding]:
+    remarks = asyncio.run(store.look())
+    yield Finding("store", True, f"{store.location} answers")
+    for remark in remarks:
+        yield Finding(f"store {remark.about}", remark.problem is None, remark.words, remark.warns)
+
+
+def _could_create(path: Path, write_to: Callable[[str], Coroutine[Any, Any, None]]) -> bool:
+    """Return True if a file does not exist, and one like it can be written in a folder beside it."""
+    if path.exists():
+        return False
+    try:
+        with TemporaryDirectory(prefix=f"{path.name}-check-", dir=path.parent) as folder:
+            asyncio.run(write_to(f"sqlite:///{quote(folder)}/check.db"))
+    except OSError:
+        return False
+    return True
+
+
+async def _write_to(store: Store) -> None:
+    await store.open(lambda: None)
+    try:
+        await store.ping(time.time())
+    finally:
+        await store.close()
+
+
+def _spill(settings: Settings) -> Iterator[Finding]:
+    try:
+        file = spill_file_for(settings.spill, settings.store)
+        if file is not None:
+            yield _try_spill(file)
+    except UsageError as error:
+        yield Finding("spill", False, str(error))
+
+
+def _try_spill(file: SpillFile) -> Finding:
+    """Return what a write to the spill came to, and how many deliveries wait in it."""
+    if _could_create(file.path, lambda url: _write_to_spill(SpillFile(url))):
+        return Finding("spill", True, f"{file.path} does not exist yet and can be created")
+    # Read first: opening it to write makes refused deliveries wait again.
+    content = read_content(file.path) if file.path.exists() else SpillContent(0, 0)
+    try:
+        asyncio.run(_write_to_spill(file))
+        state = "takes writes"
+    except SpillInUse:
+        state = "is in use by a running trigger"
+    refused = f", refused by the database: {content.refused}" if content.refused else ""
+    detail = f"{file.path} {state}; deliveries waiting in it: {content.waiting}{refused}"
+    return Finding("spill", not content.refused, detail)
+
+
+async def _write_to_spill(file: SpillFile) -> None:
+    await file.open()
+    try:
+        await file.ping()
+    finally:
+        await file.close()

@@ -1,4 +1,4 @@
-"""The store's upkeep: its schema, and what is forgotten."""
+"""`whereby-trigger db`: migrate the store, and delete old webhooks."""
 
 import asyncio
 import time
@@ -6,28 +6,27 @@ import time
 import click
 
 from whereby_trigger.cli.app import app_argument
-from whereby_trigger.cli.events import store_option
-from whereby_trigger.cli.output import show_lines
-from whereby_trigger.cli.records import local
-from whereby_trigger.cli.stores import changed, settings_with_store
+from whereby_trigger.cli.options import store_option
+from whereby_trigger.cli.output import local, show_lines
+from whereby_trigger.cli.stores import settings_with_store, store_to_change
 from whereby_trigger.store.factory import store_for
 
 
 @click.group()
 def db() -> None:
-    """Keep the store in order; a running trigger does it by itself."""
+    """Maintain the store by hand; a running trigger does it anyway."""
 
 
 @db.command("migrate")
 @app_argument
 @store_option
 def migrate(app: str | None, store: str | None) -> None:
-    """Create the store where there is none, and bring it to this program's schema."""
+    """Create the store, or bring it to this program's schema."""
     opened = store_for(settings_with_store(app, store).store)
     applied = asyncio.run(opened.migrate())
     numbers = ", ".join(map(str, applied))
-    did = f"applied migrations {numbers}" if applied else "nothing to do, its schema is up to date"
-    show_lines(f"{opened.location}: {did}")
+    result = f"applied migrations {numbers}" if applied else "nothing to do, the schema is up to date"
+    show_lines(f"{opened.location}: {result}")
 
 
 @db.command("prune")
@@ -37,18 +36,21 @@ def migrate(app: str | None, store: str | None) -> None:
     "--older-than",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="Forget what was received longer ago than this, but no id whose signature is still good. [default: retention]",
+    help="Delete what was received longer ago than this; ids whose signature is still valid stay. [default: retention]",
 )
 def prune(app: str | None, store: str | None, older_than: float | None) -> None:
-    """Forget decided webhooks that are old; pending ones are kept, whatever their age."""
+    """Delete old decided webhooks.
+
+    Pending webhooks are kept at any age.
+    """
     settings = settings_with_store(app, store)
-    # Nothing was received before 1970, and no calendar goes back as far as an age may.
+    # Nothing was received before 1970, and a very large age lies before the first date that Python can show.
     before = max(0.0, time.time() - (settings.retention if older_than is None else older_than))
-    forgotten = asyncio.run(_prune(settings.store, before))
-    webhooks = "webhook" if forgotten == 1 else "webhooks"
-    show_lines(f"{store_for(settings.store).location}: forgot {forgotten} {webhooks} received before {local(before)}")
+    deleted = asyncio.run(_prune(settings.store, before))
+    webhooks = "webhook" if deleted == 1 else "webhooks"
+    show_lines(f"{store_for(settings.store).location}: deleted {deleted} {webhooks} received before {local(before)}")
 
 
 async def _prune(url: str, before: float) -> int:
-    async with changed(url) as store:
+    async with store_to_change(url) as store:
         return await store.prune(before)

@@ -1,4 +1,4 @@
-"""`whereby-trigger dev`: serve on this machine only, and restart when a file changes."""
+"""`whereby-trigger dev`: serve on this machine only, and restart when a Python file changes."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from whereby_trigger import logs
 from whereby_trigger.cli.app import AppLocation, app_argument, load, locate
 from whereby_trigger.cli.options import as_arguments, settings_options
 from whereby_trigger.cli.output import WRONG_CALL, show_error
-from whereby_trigger.cli.serve import serve
+from whereby_trigger.cli.start import serve
 from whereby_trigger.config import check
 from whereby_trigger.errors import AppError
 from whereby_trigger.process import ENDING
@@ -27,23 +27,39 @@ from whereby_trigger.trigger import Trigger
 if TYPE_CHECKING:
     from watchfiles import Change
 
+logger = logging.getLogger("whereby_trigger.dev")
+
 STDIN = 0
+LOOPBACK = "127.0.0.1"
+NO_WATCHFILES = "not reloading on save: watchfiles is not installed; `pip install 'whereby-trigger[dev]'` installs it"
+
+UNUSABLE = 3
+"""The exit code of a child whose program cannot be imported as it is now."""
+
+LOOK_EVERY = 200
+"""Milliseconds between two looks at the child."""
+
+GATHER_FOR = 100
+"""Milliseconds for which changes are gathered after the first."""
+
+END_WITHIN = 3.0
+"""Seconds that a program has to end before it is killed; what it acknowledged is in the store."""
 
 
-class Leashed:
-    """A child process that ends when it is let go of, and when its parent dies, however it dies."""
+class ChildProcess:
+    """Run a command as a child that gets a SIGTERM when its stdin closes: by `end`, or when this process dies."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        # In a group of its own, since Ctrl-C reaches a whole group: the child hears of it from its parent alone.
+        # Ctrl-C reaches a whole process group: in a group of its own, the child is told by its parent alone.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
 
     @property
-    def ended(self) -> int | None:
-        """Its exit code, None while it runs."""
+    def exit_code(self) -> int | None:
+        """The exit code, None while it runs."""
         return self._process.poll()
 
     def end(self, within: float) -> None:
-        """Let go of it, and kill it if it has not ended after `within` seconds."""
+        """Close its stdin, and kill it if it has not ended after `within` seconds."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -56,38 +72,26 @@ class Leashed:
 
 
 def end_with_parent() -> None:
-    """Have this process, a leashed child, get a SIGTERM when its parent lets go of it or dies."""
-    threading.Thread(target=_await_release, name="whereby-trigger-leash", daemon=True).start()
+    """Send a SIGTERM to this process when its parent closes its stdin or dies."""
+    threading.Thread(target=_await_end_of_stdin, name="whereby-trigger-dev", daemon=True).start()
 
 
-def _await_release() -> None:
+def _await_end_of_stdin() -> None:
     while os.read(STDIN, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-logger = logging.getLogger("whereby_trigger.dev")
-
-UNUSABLE = 3
-"""The exit code of a child whose program cannot be imported as it stands: another version of it may do."""
-
-LOOK_EVERY = 200
-GATHER_FOR = 100
-"""Milliseconds between looks at the child, and for which changes are gathered after the first."""
-
-END_WITHIN = 3.0
-"""Seconds that a program has to end before it is killed: nothing that was acknowledged is lost by that."""
-
-
 def keep_reloading(command: Sequence[str], folder: Path) -> int:
-    """Run a command, anew after each change of a Python file in a folder, until a signal; give the exit code.
+    """Run a command until a signal, and restart it when a Python file in a folder changes; return the exit code.
 
-    Pending webhooks survive in the store. What ends by itself waits for a change, unless its very call is wrong.
+    Pending webhooks survive in the store. A command that ends is started again after a change, unless it exited with 0
+    or its first call was wrong.
     """
     from watchfiles import PythonFilter, watch
 
     with _signalled() as stop:
-        child = Leashed(command)
+        child = ChildProcess(command)
         first, waiting = True, False
         try:
             for changes in watch(
@@ -102,11 +106,13 @@ def keep_reloading(command: Sequence[str], folder: Path) -> int:
                 if changes:
                     logger.info("%s changed: restarting", _names(changes, folder))
                     child.end(END_WITHIN)
-                    child, first, waiting = Leashed(command), False, False
-                elif not waiting and child.ended is not None:
-                    if child.ended == 0 or (first and child.ended == WRONG_CALL):
-                        return child.ended
-                    logger.warning("it ended with exit code %d: waiting for a change in %s", child.ended, folder)
+                    child, first, waiting = ChildProcess(command), False, False
+                elif not waiting and child.exit_code is not None:
+                    if child.exit_code == 0 or (first and child.exit_code == WRONG_CALL):
+                        return child.exit_code
+                    logger.warning(
+                        "the program ended with exit code %d: waiting for a change in %s", child.exit_code, folder
+                    )
                     waiting = True
         finally:
             child.end(END_WITHIN)
@@ -115,7 +121,7 @@ def keep_reloading(command: Sequence[str], folder: Path) -> int:
 
 @contextmanager
 def _signalled() -> Iterator[threading.Event]:
-    """Give an event that SIGINT and SIGTERM set; a second one has its usual effect."""
+    """Yield an event that SIGINT and SIGTERM set; a second signal has its usual effect."""
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in ENDING}
 
@@ -136,20 +142,16 @@ def _names(changes: set[tuple["Change", str]], folder: Path) -> str:
     return ", ".join(sorted({str(Path(file).relative_to(folder)) for _, file in changes}))
 
 
-LOOPBACK = "127.0.0.1"
-NO_WATCHFILES = "not reloading on save: watchfiles is not installed; `pip install 'whereby-trigger[dev]'` installs it"
-
-
 @click.command()
 @app_argument
 @click.option("--reload/--no-reload", default=True, help="Restart when a Python file beside APP changes.")
-@click.option("--leashed", is_flag=True, hidden=True)
+@click.option("--as-child", is_flag=True, hidden=True)
 @settings_options()
-def dev(app: str | None, reload: bool, leashed: bool, settings: Mapping[str, Any]) -> None:
-    """Serve APP's trigger on this machine, and restart it on save."""
+def dev(app: str | None, reload: bool, as_child: bool, settings: Mapping[str, Any]) -> None:
+    """Serve APP on this machine only, and restart it on save."""
     place = locate(app)
-    if leashed:
-        _serve_leashed(place, settings)
+    if as_child:
+        _serve_as_child(place, settings)
     elif reload and _can_watch():
         sys.exit(_serve_reloading(place, settings))
     else:
@@ -157,16 +159,14 @@ def dev(app: str | None, reload: bool, leashed: bool, settings: Mapping[str, Any
 
 
 def _serve_reloading(place: AppLocation, settings: Mapping[str, Any]) -> int:
-
-    # What the program and the environment say as well is judged by the child: only it knows both.
+    # The child checks all settings: only it knows those of the program.
     check(settings, "command line")
     logs.configure()
-    serving = ["dev", "--leashed", *as_arguments(settings), "--", place.name]
+    serving = ["dev", "--as-child", *as_arguments(settings), "--", place.name]
     return keep_reloading([sys.executable, "-P", "-m", "whereby_trigger.cli", *serving], place.folder)
 
 
-def _serve_leashed(place: AppLocation, settings: Mapping[str, Any]) -> None:
-
+def _serve_as_child(place: AppLocation, settings: Mapping[str, Any]) -> None:
     end_with_parent()
     try:
         trigger = load(place)
@@ -177,7 +177,7 @@ def _serve_leashed(place: AppLocation, settings: Mapping[str, Any]) -> None:
 
 
 def _serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
-    """Serve as a program that is being written wants it: a restart waits for nobody, and only this machine gets in."""
+    """Serve only this machine, without a drain, because a restart must not wait."""
     trigger.override({"drain_timeout": 0})
     trigger.override(settings)
     if trigger.resolve().sources["host"] == "default":

@@ -1,34 +1,35 @@
-"""What was received and decided: listed, shown, replayed."""
+"""`whereby-trigger events`: list, show and replay the stored webhooks."""
 
 import asyncio
+import json
 import sys
 import time
+from typing import Any
 from urllib.parse import quote
 
 import click
 
 from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.output import Failed, note, show_lines, show_objects, show_table
-from whereby_trigger.cli.records import HEADER, as_full_object, as_lines, as_object, as_row
-from whereby_trigger.cli.stores import changed, looked_into, settings_with_store
+from whereby_trigger.cli.options import LIMIT, json_option, store_option
+from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
+from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.store import Query, Record, State, Store
 from whereby_trigger.text import printable
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
 
-LIMIT = 50
+HEADER = ("received", "id", "type", "room", "state", "reason")
+SHORT_ID = 12
 AMBIGUOUS = 3
 
-store_option = click.option("--store", metavar="URL", help="The store. [default: that of APP, or of the environment]")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 state_option = click.option("--state", type=click.Choice([str(state) for state in State]), help="Only in this state.")
-room_option = click.option("--room", help="Only of this room: its URL, its key or its name.")
+room_option = click.option("--room", help="Only of this room: a URL, a key or a name.")
 type_option = click.option("--type", help="Only of this webhook type.")
 
 
 @click.group()
 def events() -> None:
-    """Look at what was received and decided, or have it decided anew."""
+    """List, show or replay stored webhooks and their decisions."""
 
 
 @events.command("list")
@@ -52,9 +53,9 @@ def list_(
     query = Query(state=_state(state), room=_room(room), type=type, limit=limit)
     records = asyncio.run(_find(settings_with_store(app, store).store, query))
     if as_json:
-        show_objects(map(as_object, records))
+        show_objects(map(_as_object, records))
     elif records:
-        show_table([as_row(record, short=sys.stdout.isatty()) for record in records], HEADER)
+        show_table([_as_row(record, short=sys.stdout.isatty()) for record in records], HEADER)
     if not records:
         note(_nothing_found(type))
 
@@ -65,12 +66,15 @@ def list_(
 @store_option
 @json_option
 def show(id: str, app: str | None, store: str | None, as_json: bool) -> None:
-    """Show everything about one webhook, its body included; the beginning of its ID will do."""
+    """Show all about one webhook, including its body.
+
+    The first characters of its ID are enough.
+    """
     record = asyncio.run(_find_one(settings_with_store(app, store).store, id))
     if as_json:
-        show_objects([as_full_object(record)])
+        show_objects([_as_full_object(record)])
     else:
-        show_lines(*as_lines(record))
+        show_lines(*_as_lines(record))
 
 
 @events.command()
@@ -90,7 +94,10 @@ def replay(
     type: str | None,
     as_json: bool,
 ) -> None:
-    """Have decided webhooks decided anew, whatever their age: those named, or those selected by options."""
+    """Replay decided webhooks: those named, or those selected.
+
+    Each is decided again, at any age.
+    """
     if not ids and not (state or room or type):
         raise click.UsageError("name the webhooks to replay by ID, or select them, e.g. --state failed")
     url = settings_with_store(app, store).store
@@ -104,17 +111,17 @@ def replay(
 
 
 async def _find(url: str, query: Query) -> list[Record]:
-    async with looked_into(url) as store:
+    async with store_to_read(url) as store:
         return await store.find(query)
 
 
 async def _find_one(url: str, prefix: str) -> Record:
-    async with looked_into(url) as store:
+    async with store_to_read(url) as store:
         return await _resolve(store, prefix)
 
 
 async def _replay(url: str, prefixes: tuple[str, ...], query: Query) -> list[str]:
-    async with changed(url) as store:
+    async with store_to_change(url) as store:
         if prefixes:
             ids = tuple([(await _resolve(store, prefix)).id for prefix in prefixes])
             query = Query(ids=ids, state=query.state, room=query.room, type=query.type)
@@ -122,13 +129,13 @@ async def _replay(url: str, prefixes: tuple[str, ...], query: Query) -> list[str
 
 
 async def _resolve(store: Store, prefix: str) -> Record:
-    """Find the one webhook whose id is, or begins with, what was given."""
+    """Return the one webhook whose id is `prefix` or begins with it; raises Failed if there is none, or several."""
     found = await store.find(Query(ids=(prefix,))) or await store.find(Query(prefix=prefix, limit=AMBIGUOUS))
     if not found:
         raise Failed(f"no webhook in {store.location} has an id that begins with {prefix!r}: see `events list`")
     if len(found) > 1:
         first, second, *_ = (printable(record.id) for record in found)
-        raise Failed(f"several ids begin with {prefix!r}, {first} and {second} among them: give more of it")
+        raise Failed(f"several ids begin with {prefix!r}, {first} and {second} among them: name more of it")
     return found[0]
 
 
@@ -137,7 +144,7 @@ def _state(state: str | None) -> State | None:
 
 
 def _room(room: str | None) -> str | None:
-    """Give a room's key from its URL or its key, or its name as a key has it."""
+    """Return the key of a room from its URL or its key; from its name, the end of its key."""
     if room is None:
         return None
     if "://" in room:
@@ -156,5 +163,68 @@ def _nothing_found(type: str | None) -> str:
 
 def _replayed(count: int) -> str:
     if not count:
-        return "Nothing to replay: no decided webhook is among them."
-    return f"{count} to be decided anew: at once by a trigger that runs on this store, else when one starts."
+        return "Nothing to replay: none of these webhooks is decided."
+    return f"{count} to be replayed: at once if a trigger runs on this store, otherwise when one starts."
+
+
+def _as_row(record: Record, *, short: bool) -> tuple[str, ...]:
+    """Return a row of the list; a short one has only the start of the id, and no year."""
+    received = local(record.received_at)
+    return (
+        received[len("2026-") : len("2026-01-01 00:00:00")] if short else received,
+        record.id[:SHORT_ID] if short else record.id,
+        record.type or "-",
+        record.room or "-",
+        record.state,
+        record.reason,
+    )
+
+
+def _as_object(record: Record) -> dict[str, Any]:
+    """Return the fields for a list: of what the sender wrote, only the id, the type and the room."""
+    return {
+        "id": record.id,
+        "type": record.type,
+        "room": record.room,
+        "state": record.state,
+        "reason": record.reason,
+        "attempts": record.attempts,
+        "deliveries": record.deliveries,
+        "received_at": utc(record.received_at),
+        "decided_at": None if record.decided_at is None else utc(record.decided_at),
+    }
+
+
+def _as_full_object(record: Record) -> dict[str, Any]:
+    """Return all fields, including the errors of user code and the body."""
+    return _as_object(record) | {
+        "replica": record.owner,
+        "errors": list(record.errors),
+        "body": record.body.decode("utf-8", "replace"),
+    }
+
+
+def _as_lines(record: Record) -> list[str]:
+    """Return all fields as lines for a person."""
+    fields = [
+        ("id", record.id),
+        ("type", record.type or "-"),
+        ("room", record.room or "-"),
+        ("state", record.state),
+        ("reason", record.reason or "-"),
+        ("attempts", str(record.attempts)),
+        ("deliveries", str(record.deliveries)),
+        ("received", local(record.received_at)),
+        ("decided", "-" if record.decided_at is None else local(record.decided_at)),
+        ("replica", record.owner or "-"),
+        *(("error", error) for error in record.errors),
+    ]
+    return [*(f"{name:<11} {value}" for name, value in fields), "", *_pretty(record.body).splitlines()]
+
+
+def _pretty(body: bytes) -> str:
+    text = body.decode("utf-8", "replace")
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text

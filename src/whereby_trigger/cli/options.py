@@ -1,4 +1,4 @@
-"""The settings as options of a command, one for each that config.py knows."""
+"""Options that commands share; one for each setting of config.py."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -10,13 +10,20 @@ from whereby_trigger.config import NAMES, OPTIONS, Option
 
 Command = Callable[..., Any]
 
+LIMIT = 50
+"""Rows that a list shows by default."""
+
+store_option = click.option("--store", metavar="URL", help="The store. [default: that of APP, or of the environment]")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
 METAVARS: Mapping[type, str] = {float: "SECONDS", int: "N"}
 
 
 def settings_options(*names: str) -> Callable[[Command], Command]:
-    """Give a command an option for each setting named, or for all; it is called with `settings`, None where not given.
+    """Add an option to a command for each setting named, or for all.
 
-    Values are read where every source is read, by `resolve`.
+    The command is called with `settings`, a mapping whose values are None for settings that were not given.
+    The values stay unparsed: `resolve` reads the values of all sources.
     """
     chosen = [option for option in OPTIONS if option.name in (names or NAMES)]
 
@@ -36,12 +43,12 @@ def settings_options(*names: str) -> Callable[[Command], Command]:
 
 
 def flag(name: str) -> str:
-    """Give the option that sets a setting."""
+    """Return the option that sets a setting."""
     return "--" + name.replace("_", "-")
 
 
 def as_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """Write settings that came from a command line as its arguments again."""
+    """Return settings that came from a command line as arguments again."""
     arguments: list[str] = []
     for name, value in settings.items():
         if value is True:

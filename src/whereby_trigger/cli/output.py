@@ -1,4 +1,4 @@
-"""What a command prints: tables and JSON lines on standard output, errors on standard error."""
+"""Print tables and JSON lines to standard output, and errors to standard error."""
 
 import errno
 import io
@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -18,28 +19,28 @@ from whereby_trigger.shortage import shortage_of
 from whereby_trigger.text import printable
 
 LAST_COLUMN = 24
-"""Characters that the last column of a table keeps, however narrow the terminal is."""
+"""Characters that the last column of a table keeps on a narrow terminal."""
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
 CANNOT_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-"""What a write to an open stream fails with; all that we open ourselves names its file in the error."""
+"""Errors of a write to standard output; errors of files that we open ourselves name the file."""
 
 
 class Failed(click.ClickException):
-    """An operation failed, though the call was right."""
+    """Report that a command failed although its call was right."""
 
     exit_code = FAILED
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """Print a character that the output's encoding lacks as its escape, instead of failing at it."""
+    """Print the escape of each character that the output's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def drop_unwritten_output() -> None:
-    """Forget what cannot be written, which the interpreter would try again at its end, and exit with 120."""
+    """Discard output that cannot be written: the interpreter would try again at its end, and exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -52,11 +53,11 @@ def drop_unwritten_output() -> None:
 def show_error(error: Exception) -> int:
     """Print an error to standard error, and return the exit code that goes with it."""
     if isinstance(error, BrokenPipeError):
-        # As with `| head`: who reads the output wants no more of it.
+        # The reader has closed the pipe, as `| head` does: this is no error to report.
         return FAILED
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if isinstance(error, OSError) and error.filename is None and error.errno in CANNOT_BE_WRITTEN:
-        message = f"standard output cannot be written, what was to be printed is lost: {error.strerror}"
+        message = f"cannot write to standard output, so the output is lost: {error.strerror}"
     lines = [wrapped(printable(line)) for line in f"Error: {message}".splitlines()]
     if isinstance(error, click.UsageError) and error.ctx is not None:
         lines.append(f"Try '{error.ctx.command_path} --help'.")
@@ -68,7 +69,7 @@ def show_error(error: Exception) -> int:
 
 
 def _is_shortage(error: BaseException) -> bool:
-    """Return whether an error comes from a lack of threads, files or memory: then another try may succeed."""
+    """Return True if an error comes from a lack of threads, files or memory: then another try may succeed."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in causes:
@@ -78,24 +79,24 @@ def _is_shortage(error: BaseException) -> bool:
 
 
 def note(text: str) -> None:
-    """Print a remark to standard error, where it does not mix with what a program may read."""
+    """Print a remark to standard error, to keep it out of output that a program reads."""
     _say(wrapped(printable(text)))
 
 
 def _say(text: str) -> None:
-    """Print to standard error; what cannot be said there can be said nowhere, and is no reason to fail."""
+    """Print to standard error; a failure to print there cannot be reported, so it is ignored."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
 def show_lines(*lines: str) -> None:
-    """Print lines to standard output; what would break one is shown as its escape."""
+    """Print lines to standard output; characters that would break a line are escaped."""
     for line in lines:
         click.echo(printable(line))
 
 
 def wrapped(text: str) -> str:
-    """Break a line at words where standard error is a terminal that is too narrow for it."""
+    """Return a line, wrapped at words if standard error is a terminal that is too narrow for it."""
     if not sys.stderr.isatty():
         return text
     width = shutil.get_terminal_size().columns
@@ -112,19 +113,19 @@ def show_objects(objects: Iterable[Mapping[str, Any]]) -> None:
 
 
 def show_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
-    """Print rows in columns; on a terminal that is too narrow, the last column is broken at words."""
+    """Print rows in columns; on a terminal that is too narrow, the last column wraps at words."""
     cells = [[printable(cell) for cell in row] for row in rows]
     lines = cells if header is None else [list(header), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
-        _show_broken(cells, header, widths)
+        _show_wrapped(cells, header, widths)
         return
     for line in lines:
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo(text.rstrip())
 
 
-def _show_broken(rows: Sequence[Sequence[str]], header: Sequence[str] | None, widths: Sequence[int]) -> None:
+def _show_wrapped(rows: Sequence[Sequence[str]], header: Sequence[str] | None, widths: Sequence[int]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -138,3 +139,13 @@ def _show_broken(rows: Sequence[Sequence[str]], header: Sequence[str] | None, wi
         table.add_row(*map(Text, row))
     narrowest = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], LAST_COLUMN)
     Console(width=max(narrowest, shutil.get_terminal_size().columns)).print(table, soft_wrap=False)
+
+
+def utc(moment: float) -> str:
+    """Return a time, in seconds since 1970, as ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def local(moment: float) -> str:
+    """Return a time, in seconds since 1970, in the local time zone."""
+    return datetime.fromtimestamp(moment, UTC).astimezone().isoformat(" ", "seconds")

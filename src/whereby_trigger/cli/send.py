@@ -1,33 +1,38 @@
-"""Sending a webhook to a trigger, built, signed and posted as Whereby does it."""
+"""`whereby-trigger send`: build, sign and post a webhook as Whereby does."""
 
 import json
 import secrets
+import string
+import time
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
+from urllib.parse import SplitResult, quote, urlsplit
 
 import click
 from msgspec import Struct
 
 from whereby_trigger.cli.app import app_option, resolved
-from whereby_trigger.cli.output import FAILED, note, show_lines
-from whereby_trigger.cli.post import Signer, TargetAddress, address_of, post
+from whereby_trigger.cli.output import FAILED, Failed, note, show_lines
 from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.errors import DecodeError
-from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import Webhook
+from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
+
+TIMEOUT = 5.0
+"""Seconds that Whereby waits for an answer. Source: Whereby docs, Failed delivery."""
 
 UNAUTHORIZED = 401
 
 HINTS = {
-    401: "its secret is another one: set --secret or WHEREBY_WEBHOOK_SECRET to the one it checks with",
-    404: "deliveries are taken at another path there: name it with --url",
-    405: "nothing there takes a POST: name the trigger's own address with --url",
-    413: "the body is larger than max_body there",
-    503: "its store takes no writes now, or it is about to stop: Whereby would try again",
+    401: "the server checks with another secret: set --secret or WHEREBY_WEBHOOK_SECRET to that one",
+    404: "the server takes deliveries at another path: name it with --url",
+    405: "that address takes no POST: name the trigger's own address with --url",
+    413: "the body is larger than the server's max_body: send less, or raise max_body",
+    503: "its store takes no writes, or the server is stopping: Whereby would retry",
 }
 
 
 class Forgery(Struct, frozen=True):
-    """Say what is to be wrong with a signature, if anything."""
+    """Hold what is deliberately wrong with a signature, if anything."""
 
     bad: bool
     stale: bool
@@ -37,17 +42,45 @@ class Forgery(Struct, frozen=True):
         return self.bad or self.stale
 
 
+class Signer(Struct, frozen=True):
+    """Sign with a secret, at the present time plus `skew` seconds."""
+
+    secret: str
+    skew: float = 0.0
+
+    def header(self, body: bytes) -> str:
+        return sign(self.secret, body, int(time.time() + self.skew))
+
+
+class PostAnswer(Struct, frozen=True):
+    """Hold the status of an answer, its phrase, and how many seconds it took."""
+
+    status: int
+    phrase: str
+    seconds: float
+
+
+class TargetAddress(Struct, frozen=True):
+    """Hold the parts of the URL to post to."""
+
+    url: str
+    tls: bool
+    host: str
+    port: int | None
+    target: str
+
+
 @click.command()
 @click.argument("type")
-@click.option("--url", help="Where to post it. [default: where `whereby-trigger dev` listens]")
-@click.option("--secret", help="What to sign it with. [default: the secret that `whereby-trigger dev` checks with]")
+@click.option("--url", help="The address to post to. [default: the address of `whereby-trigger dev`]")
+@click.option("--secret", help="The secret to sign with. [default: the secret of `whereby-trigger dev`]")
 @click.option("--room", help="The room's name. [default: /visit-1]")
 @click.option("--subdomain", help="The room's subdomain. [default: acme]")
-@click.option("--data", metavar="JSON", help="Fields of its data, an object with Whereby's own names.")
-@click.option("--id", help="Its id. [default: a random one]")
-@click.option("--bad-signature", is_flag=True, help="Sign it with another secret; a 401 is then as it should be.")
-@click.option("--stale", is_flag=True, help="Sign it at a time too long ago; a 401 is then as it should be.")
-@click.option("--duplicate", metavar="N", type=click.IntRange(min=0), default=0, help="Deliver it N times more.")
+@click.option("--data", metavar="JSON", help="Fields of the data, as an object with Whereby's names.")
+@click.option("--id", help="The webhook's id. [default: a random id]")
+@click.option("--bad-signature", is_flag=True, help="Sign with another secret; then 401 is the right answer.")
+@click.option("--stale", is_flag=True, help="Sign with a time too long ago; then 401 is the right answer.")
+@click.option("--duplicate", metavar="N", type=click.IntRange(min=0), default=0, help="Deliver it N more times.")
 @app_option
 def send(
     type: str,
@@ -60,9 +93,9 @@ def send(
     app: str | None,
     **overrides: Any,
 ) -> None:
-    """Send a webhook of a TYPE of Whereby's, realistic and signed, and show the answer.
+    """Send a realistic, signed webhook, and show the answer.
 
-    Exits with 0 if every answer was what it should be, else with 1.
+    TYPE is one of Whereby's, such as room.client.joined. Exits with 0 if every answer is right, else with 1.
     """
     if overrides["subdomain"] is not None:
         read_subdomain("--subdomain", overrides["subdomain"])
@@ -79,12 +112,16 @@ def send(
 
 
 def _build(type: str, data: str | None, overrides: dict[str, Any]) -> Webhook:
+    from whereby_trigger.testing import webhook
+
     try:
         return webhook(type, data=_fields(data), **overrides)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except DecodeError as error:
-        raise click.UsageError(f"that would be no webhook of Whereby's ({error}): change --data or --id") from error
+        raise click.UsageError(
+            f"that is not a webhook that Whereby would send ({error}): change --data or --id"
+        ) from error
 
 
 def _fields(data: str | None) -> dict[str, Any]:
@@ -94,15 +131,15 @@ def _fields(data: str | None) -> dict[str, Any]:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"--data is no JSON ({error}): {example}") from error
+        raise click.UsageError(f"--data is not JSON ({error}): {example}") from error
     if not isinstance(fields, dict):
-        raise click.UsageError(f"--data is no JSON object: {example}")
+        raise click.UsageError(f"--data is not a JSON object: {example}")
     return fields
 
 
 def _address_of_dev(settings: Settings) -> str:
     if settings.port == 0:
-        raise click.UsageError("port is 0, so that any may have been picked: name the address with --url")
+        raise click.UsageError("port is 0, which means any free port: name the address with --url")
     host = settings.host or ""
     if host in ("", "0.0.0.0", "::"):  # noqa: S104
         host = "127.0.0.1"
@@ -111,7 +148,7 @@ def _address_of_dev(settings: Settings) -> str:
 
 def _signer(settings: Settings, forgery: Forgery) -> Signer | None:
     if forgery.stale and not settings.secret:
-        raise click.UsageError("--stale needs the secret, to sign rightly but too long ago: set --secret")
+        raise click.UsageError("--stale needs the right secret, and signs with an old time: set --secret")
     secret = secrets.token_hex(32) if forgery.bad else next(iter(settings.secret), None)
     if secret is None:
         return None
@@ -130,8 +167,56 @@ def _is_right(status: int, forgery: Forgery) -> bool:
 
 def _hint(status: int, forgery: Forgery, signer: Signer | None) -> str:
     if forgery.refused:
-        return f"A {UNAUTHORIZED} would have been right: does that server know a secret, and check with it?"
+        return f"The right answer is {UNAUTHORIZED}: check that the server has a secret"
     if status == UNAUTHORIZED and signer is None:
-        return "It was sent unsigned, but that server wants a signature: set --secret or WHEREBY_WEBHOOK_SECRET"
-    follow_up = "Whereby would try again" if status >= 500 else "Whereby would not try again"
-    return f"Not taken: {HINTS.get(status, follow_up)}"
+        return "The webhook was sent unsigned, and the server checks signatures: set --secret or WHEREBY_WEBHOOK_SECRET"
+    follow_up = "Whereby would retry" if status >= 500 else "Whereby would not retry"
+    return f"Refused: {HINTS.get(status, follow_up)}"
+
+
+def address_of(url: str) -> TargetAddress:
+    """Parse a URL to post to; raises click.UsageError if it is not one."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = parts.hostname or ""
+        host.encode("idna")
+    except ValueError as error:
+        raise click.UsageError(f"--url {url!r} is not a URL ({error})") from error
+    if parts.scheme not in ("http", "https") or not host or " " in host or not host.isprintable():
+        raise click.UsageError(f"--url {url!r} is not an http or https URL: write it like http://127.0.0.1:8080/")
+    return TargetAddress(url, parts.scheme == "https", host, port, _target(parts))
+
+
+def post(address: TargetAddress, body: bytes, signer: Signer | None) -> PostAnswer:
+    """Post a body, signed if there is a signer; raises Failed if no answer arrives."""
+    headers = {"Content-Type": "application/json"}
+    if signer is not None:
+        headers[SIGNATURE_HEADER] = signer.header(body)
+    started = time.monotonic()
+    kind = HTTPSConnection if address.tls else HTTPConnection
+    connection = kind(address.host, address.port, timeout=TIMEOUT)
+    try:
+        connection.request("POST", address.target, body, headers)
+        response = connection.getresponse()
+        response.read()
+    except ConnectionRefusedError as error:
+        raise Failed(
+            f"nothing listens at {address.url} (connection refused): "
+            "start `whereby-trigger dev` there, or name another address with --url"
+        ) from error
+    except TimeoutError as error:
+        raise Failed(
+            f"no answer from {address.url} within {TIMEOUT:g} s: Whereby would give up and retry; see the trigger's log"
+        ) from error
+    except (OSError, HTTPException) as error:
+        raise Failed(f"cannot post to {address.url}: {type(error).__name__}: {error}; check the address") from error
+    finally:
+        connection.close()
+    return PostAnswer(response.status, response.reason, time.monotonic() - started)
+
+
+def _target(parts: SplitResult) -> str:
+    path = parts.path or "/"
+    target = f"{path}?{parts.query}" if parts.query else path
+    return quote(target, safe=string.punctuation, errors="surrogateescape")

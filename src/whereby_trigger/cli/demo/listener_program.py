@@ -1,4 +1,7 @@
-"""The demo's trigger: a program as you would write one. Secret, store and port come from the environment."""
+"""The trigger of the demo's server: a program as you would write one.
+
+Secret, store and port come from the environment.
+"""
 
 import time
 from pathlib import Path
@@ -27,7 +30,7 @@ def first_person(webhook: RoomClientJoined) -> bool:
 
 @trigger.when("room.session.started")
 def in_calendar(webhook: RoomSessionStarted) -> bool:
-    """Look the room up in a calendar that takes its time when it is busy."""
+    """Look the room up in a calendar, which does not answer while it is busy."""
     while BUSY.exists():
         time.sleep(0.02)
     return webhook.data.room_name in CALENDAR.read_text().split()

@@ -1,4 +1,4 @@
-"""Serving a program's trigger from the command line."""
+"""`whereby-trigger start`: serve a program's trigger."""
 
 import logging
 from collections.abc import Mapping
@@ -14,17 +14,18 @@ from whereby_trigger.trigger import Trigger
 
 logger = logging.getLogger("whereby_trigger")
 
-NOTHING_LISTENS = (
-    "nothing listens: decisions are stored, but nobody hears of them; add @trigger.on(...) or @trigger.assistant"
+NO_EFFECT = (
+    "no listener and no assistant is registered: decisions are stored and have no effect; "
+    "add @trigger.on(...) or @trigger.assistant"
 )
 
 
 def serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
-    """Serve until SIGTERM or SIGINT, with settings that come before the program's own."""
+    """Serve until SIGTERM or SIGINT, with settings that override the program's own."""
     trigger.override(settings)
     logs.configure()
     if not trigger.emitter.events() and trigger.registered_assistant is None:
-        logger.warning(NOTHING_LISTENS)
+        logger.warning(NO_EFFECT)
     run(trigger.serve(), lambda: trigger.end_by, to_the_end=True)
 
 
@@ -32,5 +33,5 @@ def serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
 @app_argument
 @settings_options()
 def start(app: str | None, settings: Mapping[str, Any]) -> None:
-    """Serve APP's trigger until SIGTERM or Ctrl-C, then drain and exit."""
+    """Serve APP until SIGTERM or Ctrl-C, then drain and exit."""
     serve(load(locate(app)), settings)

@@ -1,4 +1,4 @@
-"""The settings as a program would have them, and where each value comes from."""
+"""`whereby-trigger config`: show the settings that a program would run with, and the source of each."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from whereby_trigger.cli.app import app_argument, resolved
-from whereby_trigger.cli.events import json_option
-from whereby_trigger.cli.options import settings_options
+from whereby_trigger.cli.options import json_option, settings_options
 from whereby_trigger.cli.output import note, show_objects, show_table
 from whereby_trigger.config import NAMES, Resolved, masked
 
@@ -19,7 +18,10 @@ NOT_VARIABLES = ("command line", "keyword", "default")
 @json_option
 @settings_options()
 def config(app: str | None, as_json: bool, settings: Mapping[str, Any]) -> None:
-    """Show each setting with its value and where that comes from; secrets are masked."""
+    """Show each setting, its value, and the value's source.
+
+    Secrets are masked.
+    """
     found = resolved(app, settings)
     if as_json:
         show_objects(_objects(found))
@@ -35,7 +37,7 @@ def _objects(found: Resolved) -> list[dict[str, Any]]:
 
 
 def _bare(found: Resolved, name: str) -> Any:
-    """Give a value as JSON has it, with the settings that hold secrets masked."""
+    """Return a value as JSON has it; settings that hold secrets are masked."""
     value = getattr(found.settings, name)
     return masked(name, value) if name in ("secret", "store") else value
 

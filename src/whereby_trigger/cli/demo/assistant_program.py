@@ -1,4 +1,4 @@
-"""The trigger of the demo's second act: an assistant in each room, one however many replicas run this program."""
+"""The trigger of the demo's replicas: one assistant in each room, however many replicas run this program."""
 
 import os
 import time
@@ -13,13 +13,13 @@ trigger = Trigger(webhook_triggers={"room.client.joined": is_human}, drain_timeo
 
 @trigger.assistant
 async def assistant(session: Session) -> None:
-    write("comes", session)
-    write("leaves", session, await session.ended)
+    write("started", session)
+    write("ended", session, await session.ended)
 
 
-def write(what: str, session: Session, why: str = "") -> None:
+def write(what: str, session: Session, reason: str = "") -> None:
     with NOTEBOOK.open("a") as notebook:
-        notebook.write(f"{what} {os.getpid()} {session.room_name} {session.attempt} {time.time()} {why}\n")
+        notebook.write(f"{what} {os.getpid()} {session.room_name} {session.attempt} {time.time()} {reason}\n")
 
 
 if __name__ == "__main__":
