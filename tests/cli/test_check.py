@@ -72,7 +72,7 @@ NOTHING = "from whereby_trigger import Trigger\ntrigger = Trigger()\n"
         (LISTENER_ONLY, [], {}, "predicate", "none: the trigger never fires"),
         (NOTHING, [], {}, "listeners", "none, and no predicate"),
         (HUMANS_JOIN, ["--port", "{busy}"], {}, "port", "is in use on 127.0.0.1"),
-        (HUMANS_JOIN, ["--host", "203.0.113.7", "--secret", "s"], {}, "port", "is no address of this machine"),
+        (HUMANS_JOIN, ["--host", "203.0.113.7", "--secret", "s"], {}, "port", "is not an address of this machine"),
         (HUMANS_JOIN, ["--host", "0.0.0.0"], {}, "secret", "would serve other machines"),
         (HUMANS_JOIN, [], {"PORT": "3000"}, "secret", "PORT is set, so outside traffic is expected here"),
         (HUMANS_JOIN, ["--store", "sqlite:///no/folder/a.db"], {}, "store", "does not exist: create it"),

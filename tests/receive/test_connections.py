@@ -24,7 +24,7 @@ KIB = 1024
 
 
 def protocols(receiver: Receiver) -> list[Protocol]:
-    return [one for one in receiver.server.crowd.connections if isinstance(one, Protocol)]
+    return [one for one in receiver.server.connections.all if isinstance(one, Protocol)]
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def test_a_sender_that_takes_no_answers_is_not_read_from(receiver: Receive
         (protocol,) = protocols(receiver)
         assert protocol.transport.get_write_buffer_size() < 2 * server.UNSENT
         assert protocol.flow.read_paused
-        assert receiver.server.crowd.ahead <= 512 * KIB
+        assert receiver.server.connections.ahead <= 512 * KIB
         answer = await ask(receiver.port, delivery(BODY))
         assert answer is not None
         assert answer.status == 200
@@ -85,7 +85,7 @@ async def test_who_takes_no_answers_for_10_s_is_hung_up_on(receiver: Receiver) -
         assert not protocol.transport.is_closing()
         protocol.close_if_stalled(now + 10)
         await eventually(lambda: not protocols(receiver))
-    assert receiver.server.crowd.ahead == 0
+    assert receiver.server.connections.ahead == 0
 
 
 async def test_answers_that_are_taken_late_are_all_there(receiver: Receiver) -> None:
@@ -107,8 +107,8 @@ async def test_what_all_send_ahead_is_bounded_together(
             connection = await stack.enter_async_context(connected(receiver.port))
             await connection.send(LOOK * 1500)
         await eventually(lambda: "closed" in log())
-        assert receiver.server.crowd.ahead <= 100 * KIB
-    await eventually(lambda: receiver.server.crowd.ahead == 0)
+        assert receiver.server.connections.ahead <= 100 * KIB
+    await eventually(lambda: receiver.server.connections.ahead == 0)
 
 
 async def test_deliveries_sent_ahead_wait_for_the_store_and_are_answered_in_order(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ async def test_of_bodies_that_do_not_end_the_first_gives_way_and_a_signed_delive
 async def test_of_too_many_connections_the_silent_ones_give_way_and_are_told_of_once(
     receiver: Receiver, log: Callable[[], str]
 ) -> None:
-    receiver.server.crowd.max_connections = 10
+    receiver.server.connections.max_connections = 10
     async with connected(receiver.port) as known:
         assert await known.ask(delivery(BODY)) is not None
         async with silent(receiver.port, 50) as strangers:
@@ -183,7 +183,7 @@ async def test_a_delivery_that_waits_for_the_store_does_not_give_way(tmp_path: P
     async with Receiver(tmp_path, store=HeldStore) as receiver, connected(receiver.port) as connection:
         assert isinstance(receiver.store, HeldStore)
         store = receiver.store
-        receiver.server.crowd.max_connections = 2
+        receiver.server.connections.max_connections = 2
         await connection.send(delivery(BODY))
         await eventually(lambda: store.asked == 1)
         async with silent(receiver.port, 10):
@@ -195,7 +195,7 @@ async def test_a_delivery_that_waits_for_the_store_does_not_give_way(tmp_path: P
 
 
 async def test_a_trickle_of_bytes_does_not_make_a_connection_more_useful_than_silence(receiver: Receiver) -> None:
-    receiver.server.crowd.max_connections = 5
+    receiver.server.connections.max_connections = 5
     async with silent(receiver.port, 5) as trickling:
         for connection in trickling:
             await connection.send(b"G")

@@ -39,7 +39,7 @@ def test_a_busy_port_is_an_error_with_a_way_out() -> None:
     "host", ["no-such-host.invalid", "192.0.2.1", "a b", "x" * 300, "local\0host", "1.2.3.4.5", "."]
 )
 def test_a_host_that_is_not_this_machine_is_an_error_with_a_way_out(host: str) -> None:
-    with pytest.raises(AddressError, match=r"is no address of this machine: use 127\.0\.0\.1 or 0\.0\.0\.0"):
+    with pytest.raises(AddressError, match=r"is not an address of this machine: use 127\.0\.0\.1 or 0\.0\.0\.0"):
         bind(host, 0)
 
 
@@ -397,7 +397,7 @@ async def test_of_too_many_idle_connections_those_that_are_idle_for_longest_are_
         connections = [await stack.enter_async_context(connected(receiver.port)) for _ in range(5)]
         for connection in connections:
             assert await connection.ask(delivery(JOINED)) is not None
-        receiver.server.crowd.max_connections = 2
+        receiver.server.connections.max_connections = 2
         for connection in connections[:3]:
             assert await connection.closed() < AT_ONCE
         for connection in connections[3:]:

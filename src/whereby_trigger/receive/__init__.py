@@ -1,4 +1,4 @@
-"""The stage that receives: judges a delivery, has it stored, and answers."""
+"""The receiving stage: judges a delivery, stores it, and answers."""
 
 from whereby_trigger.receive.address import bind
 from whereby_trigger.receive.asgi import Endpoint

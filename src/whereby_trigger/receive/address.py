@@ -1,4 +1,4 @@
-"""The address that is listened on, or the reason why it cannot be had."""
+"""Bind the address to listen on."""
 
 import errno
 import os
@@ -9,26 +9,26 @@ from whereby_trigger.errors import AddressError
 BACKLOG = 2048
 
 UNREAD, UNTAKEN = 64 * 1024, 32 * 1024
-"""Bytes that the kernel keeps of what a client sends and we do not read, and of answers that it does not take.
+"""Bytes that the kernel buffers for a connection: of a client's unread requests, and of our unread answers.
 
-By itself it keeps megabytes of each, for each connection, which is memory too. Many times a delivery and an answer fit.
+By default it buffers megabytes of each, which is memory too. A delivery and its answer fit many times.
 """
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Open a listening socket; raises AddressError where the address cannot be had."""
+    """Return a listening socket; raises AddressError if the address is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError) as error:
-        raise AddressError(f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0") from error
+        raise AddressError(f"the host {host!r} is not an address of this machine: use 127.0.0.1 or 0.0.0.0") from error
     listener = socket.socket(family, kind, protocol)
     try:
-        # Windows would let two processes have one port by it.
+        # On Windows it would let two processes share a port.
         if os.name != "nt":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Every connection that is accepted inherits these.
+        # Accepted connections inherit these.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
         listener.bind(address)
@@ -43,7 +43,7 @@ def _why_not_bound(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} is in use on {host}: stop what listens there, or choose another with --port or port="
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"the host {host!r} is no address of this machine: use 127.0.0.1 or 0.0.0.0"
+        return f"the host {host!r} is not an address of this machine: use 127.0.0.1 or 0.0.0.0"
     if error.errno == errno.EACCES:
         return f"port {port} needs more rights than this process has: choose one above 1023"
-    return f"{host}:{port} cannot be listened on: {error.strerror}"
+    return f"cannot listen on {host}:{port}: {error.strerror}"

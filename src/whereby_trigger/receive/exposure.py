@@ -1,8 +1,7 @@
-"""Whether a request that carries no signature comes from this machine, told from its head alone. Pure.
+"""Judge from its head whether an unsigned request comes from this machine. Pure.
 
-A tunnel, a proxy and a browser all connect from this machine, so that the address of the connection proves nothing.
-What they add to a request does. A proxy that adds nothing and rewrites `Host` cannot be told from a local client:
-only a secret keeps out what comes through one.
+A tunnel, a proxy and a browser all connect from this machine: the peer's address proves nothing, but the headers that
+they add do. A proxy that adds none and rewrites `Host` looks like a local client: only a secret keeps its requests out.
 """
 
 import re
@@ -35,7 +34,7 @@ PROXY_PREFIXES = (
     b"proxy-",
 )
 PROXY_SUFFIXES = (b"-ip", b"-addr", b"-addr-for", b"-clientip", b"-forwarded-for")
-"""How such names begin or end: X-Real-IP, True-Client-IP, CF-Connecting-IP, Remote-Addr and their like."""
+"""Prefixes and suffixes of such names: X-Real-IP, True-Client-IP, CF-Connecting-IP, Remote-Addr and similar."""
 
 PAGES = frozenset((b"origin", b"referer"))
 """Header names that a browser adds to what a web page sends. Source: Fetch Standard, Origin; RFC 9110, 10.1.3."""
@@ -50,7 +49,7 @@ def why_not_local(headers: Sequence[tuple[bytes, bytes]], http_version: str = "1
     if len(hosts) != 1 or not LOCAL_HOST.fullmatch(hosts[0]):
         return "no secret is set, and the request's Host is not this machine"
     if http_version == "1.0":
-        # What nginx speaks to a server behind it, unless told otherwise, without a header that tells of it.
+        # By default nginx speaks HTTP/1.0 to the server behind it, and adds no header.
         return "no secret is set, and the request is HTTP/1.0, which proxies speak"
     for name, value in headers:
         if name in PAGES or (name == b"sec-fetch-site" and value.lower() != b"none"):

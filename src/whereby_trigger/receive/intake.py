@@ -1,4 +1,4 @@
-"""The verdict on one delivery, from its headers and its body alone: no clock, no I/O, no logging."""
+"""The verdict on one delivery, from its headers and its body only: no clock, no I/O, no logging."""
 
 from collections.abc import Sequence
 
@@ -18,13 +18,13 @@ from whereby_trigger.webhook import (
 )
 
 ON_ITS_WAY = 60.0
-"""Seconds in which a delivery that was let in has certainly reached the store."""
+"""Seconds within which a delivery that was let in has reached the store."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Rules(Struct, frozen=True):
-    """Hold what a verdict depends on besides the delivery; without secrets only this machine is served."""
+    """Hold the settings that a verdict depends on; without secrets, only this machine is served."""
 
     secrets: tuple[str, ...] = ()
     allow_unsigned: bool = False
@@ -33,7 +33,7 @@ class Rules(Struct, frozen=True):
 
 
 class Accepted(Struct, frozen=True):
-    """Say that a delivery is authentic and is to be stored; `webhook` is None where it could not be decoded."""
+    """Hold an authentic delivery that must be stored; `webhook` is None if it could not be decoded."""
 
     arrival: Arrival
     webhook: Webhook | None
@@ -41,7 +41,7 @@ class Accepted(Struct, frozen=True):
 
 
 class Rejected(Struct, frozen=True):
-    """Say that a delivery is not let in; `skew` is how far a right signature's time was off, in seconds."""
+    """Hold the answer to a delivery that is not let in; `skew` is how far a right signature was off, in seconds."""
 
     status: int
     reason: str
@@ -49,7 +49,7 @@ class Rejected(Struct, frozen=True):
 
 
 def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version: str = "1.1") -> Accepted | Rejected:
-    """Decide whether one delivery is let in, and as what.
+    """Decide whether one delivery is let in.
 
     `headers` are pairs of lower-cased names and values without the whitespace around them, none from a trailer; `now`
     is seconds since the epoch. Source: Whereby docs, Validating events.
@@ -57,7 +57,7 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
     refusal = _authenticate(headers, body, now, rules, http_version)
     if refusal is not None:
         return refusal
-    # Signed at most `tolerance` ahead of us, it is good until `tolerance` after that.
+    # A signature may be `tolerance` ahead of our clock, and is valid for `tolerance` after that.
     kept_until = now + 2 * rules.tolerance + ON_ITS_WAY if rules.secrets else 0.0
     try:
         webhook = decode(body)

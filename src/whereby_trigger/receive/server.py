@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with an address that is bound before it starts and no say over signals."""
+"""The HTTP server: uvicorn on a socket that is already bound, without its signal handlers."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from whereby_trigger.receive.asgi import OWS, Endpoint, declared_length
-from whereby_trigger.receive.crowd import Crowd
+from whereby_trigger.receive.connections import Connections
 from whereby_trigger.receive.fast_path import LARGEST, FastDelivery
 
 MAX_HEADERS = 64 * 1024
@@ -24,34 +24,34 @@ REQUEST_WITHIN = 10.0
 """Seconds that a request may take to arrive, from its first byte or the opening of its connection."""
 
 TAKEN_WITHIN = 10.0
-"""Seconds within which a client must take its answers."""
+"""Seconds within which a client must read its answers."""
 
 UNSENT = 4096
-"""Bytes of answers that may wait for a client to take them before no more of its requests are read."""
+"""Bytes of unread answers above which no more requests of a client are read."""
 
 MAX_AHEAD = 4 * 1024 * 1024
-"""Bytes that all clients together may send ahead of the answers they wait for."""
+"""Bytes that all clients together may pipeline, which means send before they have their answers."""
 
 LOOK_EVERY = 5
-"""Ticks of uvicorn's clock, of a tenth of a second and a little, between looks for stalled requests."""
+"""Ticks of uvicorn's clock, a little over 0.1 s each, between looks for stalled requests."""
 
 LOOK_AHEAD = 1.0
-"""Seconds before its time is up that a stalled request is closed, since the next look may come too late."""
+"""Seconds before its limit that a stalled request is closed, because the next look may come too late."""
 
 IDLE_WITHIN = 620
 """Seconds that a connection may be idle: longer than load balancers keep theirs, 60 (AWS) to 600 (Google Cloud).
 
-Else they send a delivery over one that is just being closed, and answer 502 for us.
+Otherwise they send a delivery over a connection that is closing, and answer 502 for us.
 """
 
 SHUTDOWN_WITHIN = 3.0
-"""Seconds that requests get to finish at the end: more than one may wait for the store."""
+"""Seconds that requests have to finish at shutdown; longer than one waits for the store."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Flow(FlowControl):
-    """Leave reading paused for as long as a client waits for an answer and has sent more already."""
+    """Keep reading paused while a client with pipelined requests waits for an answer."""
 
     ahead = False
 
@@ -61,17 +61,17 @@ class Flow(FlowControl):
 
 
 class Protocol(HttpToolsProtocol):
-    """Speak HTTP with a bound on the time, the header bytes and the memory that one connection may take.
+    """Speak HTTP within limits on the time, the header bytes and the memory of one connection.
 
-    The parser is given one request at a time: what was sent ahead of an answer is held unread, and no more is read.
-    A plain delivery goes to the edge directly: a POST to its path, with a length. All else goes the way of ASGI.
+    The parser gets one request at a time: pipelined bytes stay unparsed, and reading pauses. A plain delivery, which
+    is a POST to the endpoint's path with a length, goes to the endpoint directly. All other requests go through ASGI.
     """
 
     __slots__ = (
         "_ahead",
         "_body_left",
         "_complete",
-        "_crowd",
+        "_connections",
         "_endpoint",
         "_fast",
         "_header_bytes",
@@ -95,7 +95,7 @@ class Protocol(HttpToolsProtocol):
         self.idle_since: float | None = None
         self._endpoint = self.app if isinstance(self.app, Endpoint) else None
         self._fast: FastDelivery | None = None
-        self._crowd = self.server_state if isinstance(self.server_state, Crowd) else Crowd()
+        self._connections = self.server_state if isinstance(self.server_state, Connections) else Connections()
         self._header_bytes = 0
         self._idle_bytes = 0
         self._progress = False
@@ -104,7 +104,7 @@ class Protocol(HttpToolsProtocol):
         self._complete = True
         self._offer = False
         self._body_left = 0
-        # The end of what was fed, if it may be the beginning of an end of a head.
+        # The last bytes that were parsed: the end of a head may begin in them.
         self._tail = b""
         self._ahead = b""
         self._let_in = False
@@ -115,15 +115,15 @@ class Protocol(HttpToolsProtocol):
         self.flow = Flow(transport)
         transport.set_write_buffer_limits(high=UNSENT)
         self.awaited_since = self.loop.time()
-        if len(self._crowd.connections) > self._crowd.ceiling:
-            self._crowd.close_surplus()
+        if len(self._connections.connections) > self._connections.ceiling:
+            self._connections.close_surplus()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._take_ahead()
         if self._fast is not None:
             self._fast.hang_up()
-            # They hold each other, and many connections that end together would wait in memory for a collection.
+            # Break the reference cycle: otherwise ended connections stay in memory until a garbage collection.
             self._fast = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
@@ -138,17 +138,17 @@ class Protocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._ahead:
-            self._crowd.go_on_later(self)
+            self._connections.go_on_later(self)
 
     @property
     def _must_wait(self) -> bool:
-        """Whether the next request has to wait: for an answer, or for the client to take those it has."""
+        """Whether the next request must wait: for an answer, or for the client to read its answers."""
         if not self._complete:
             return False
         return (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
 
     def _feed(self, data: bytes) -> None:
-        """Give the parser what belongs to one request, and hold the rest."""
+        """Parse the bytes of one request, and hold the rest."""
         start, size = 0, len(data)
         while start < size:
             end = self._end_of_piece(data, start, size)
@@ -160,12 +160,12 @@ class Protocol(HttpToolsProtocol):
         if start < size:
             self._hold(data[start:])
             if not self._must_wait:
-                self._crowd.go_on_later(self)
+                self._connections.go_on_later(self)
 
     def _end_of_piece(self, data: bytes, start: int, size: int) -> int:
-        """Return up to where the bytes can belong to one request only.
+        """Return the index up to which the bytes can only belong to one request.
 
-        A request ends with its head, with as many bytes as it has announced, or with the empty line after its chunks.
+        A request ends after its head, after the length it announced, or after the empty line that follows its chunks.
         """
         if self._body_left:
             return min(size, start + self._body_left)
@@ -177,7 +177,7 @@ class Protocol(HttpToolsProtocol):
         return size if found < 0 else found + len(END_OF_HEAD)
 
     def _parse(self, piece: bytes) -> bool:
-        """Give the parser some bytes; False if the connection is at its end by that."""
+        """Parse some bytes; return False if that ends the connection."""
         self._progress = False
         try:
             self.parser.feed_data(piece)
@@ -187,16 +187,16 @@ class Protocol(HttpToolsProtocol):
             self._refuse()
             return False
         self._tail = b"" if self._complete or self._body_left else (self._tail + piece)[-3:]
-        # The parser keeps a header or trailer that does not end for as long as it grows.
+        # The parser keeps an endless header or trailer in memory.
         self._idle_bytes = 0 if self._progress else self._idle_bytes + len(piece)
         if self._idle_bytes > MAX_HEADERS:
             self.transport.abort()
         return not self.transport.is_closing()
 
     def _parse_without_the_offer(self) -> bool:
-        """Read the head once more without its offer of another protocol, which may be ignored, and with it the body.
+        """Parse the head again without its offer to upgrade to another protocol, which a server may ignore.
 
-        The parser would take what follows for that protocol. Source: RFC 9110, 7.8.
+        The parser would treat the body as that protocol. Source: RFC 9110, 7.8.
         """
         self._offer = False
         start = b"%b %b HTTP/%b\r\n" % (self._method, self.url, self.parser.get_http_version().encode())
@@ -210,13 +210,13 @@ class Protocol(HttpToolsProtocol):
         self.send_400_response(message)
 
     def _hold(self, data: bytes) -> None:
-        """Hold what was sent ahead of an answer, and read no more until that is given."""
+        """Hold pipelined bytes, and pause reading until the answer is given."""
         if self.cycle is not None and not self.cycle.keep_alive:
             return
-        self._crowd.ahead += len(data)
+        self._connections.ahead += len(data)
         self._ahead += data
-        if self._crowd.ahead > MAX_AHEAD:
-            self._crowd.note_closed(1)
+        if self._connections.ahead > MAX_AHEAD:
+            self._connections.note_closed(1)
             self.transport.abort()
         elif not self.transport.is_closing():
             self.flow.ahead = True
@@ -224,11 +224,11 @@ class Protocol(HttpToolsProtocol):
 
     def _take_ahead(self) -> bytes:
         data, self._ahead = self._ahead, b""
-        self._crowd.ahead -= len(data)
+        self._connections.ahead -= len(data)
         return data
 
     def go_on(self) -> None:
-        """Take up what was sent ahead."""
+        """Continue with the pipelined bytes."""
         if self.transport.is_closing() or self._must_wait or not self._ahead:
             return
         self.flow.ahead = False
@@ -254,7 +254,7 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADERS:
             raise ValueError("the headers are too large")
-        # What comes after the body is no header, and proves nothing. Source: RFC 9110, 6.5.1.
+        # A trailer is not a header and must not count as one. Source: RFC 9110, 6.5.1.
         if self._in_head:
             name, value = name.lower(), value.strip(OWS)
             if name == b"expect" and value.lower() == b"100-continue":
@@ -267,7 +267,7 @@ class Protocol(HttpToolsProtocol):
         self._method = self.parser.get_method()
         if self.parser.should_upgrade():
             if self._method == b"CONNECT":
-                raise ValueError("this is no proxy")
+                raise ValueError("this server is not a proxy")
             self._offer = True
             return
         length = declared_length(self.headers)
@@ -276,7 +276,7 @@ class Protocol(HttpToolsProtocol):
         if self._fast is not None:
             self.cycle = self._fast  # type: ignore[assignment]
             return
-        # What ASGI is told of a request is made up for those alone that go that way.
+        # Only requests that go through ASGI need a scope, which super() builds.
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers[:], self.expect_100_continue = url, headers, expects
@@ -324,22 +324,22 @@ class Protocol(HttpToolsProtocol):
         self.on_response_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with what was sent ahead.
+        """Continue with the pipelined bytes.
 
-        uvicorn's own pipeline is never used, nor a timer of each connection's own.
+        uvicorn's own pipeline is not used, nor its timer for each connection.
         """
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self._ahead:
-            self._crowd.go_on_later(self)
+            self._connections.go_on_later(self)
         else:
             self.idle_since = self.loop.time()
 
     def close_if_stalled(self, now: float) -> None:
-        """Close the connection if its request has been incomplete for too long, or there was none.
+        """Close the connection if its request is late, if it is idle, or if its client does not read its answers.
 
-        One whose client takes no answers is closed as well.
+        `now` is the time of the loop's clock, in seconds.
         """
         if not self.transport.get_write_buffer_size():
             self._unsent_since = None
@@ -360,12 +360,12 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def usefulness(self) -> tuple[bool, float]:
-        """A rank: the lower it is, the earlier the connection has to give way."""
+        """A rank: the connection with the lowest is closed first."""
         since = self.awaited_since if self.idle_since is None else self.idle_since
         return self._let_in, 0.0 if since is None else since
 
     def give_way(self) -> None:
-        """Close the connection, to have room for another."""
+        """Close the connection to make room for another."""
         if self.idle_since is None:
             self.transport.abort()
         else:
@@ -373,7 +373,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Serve an ASGI app on a socket until told to stop; signals stay with whoever runs the loop."""
+    """Serve an ASGI app on a bound socket until `close`; leaves signals alone."""
 
     def __init__(self, app: App, listener: socket.socket) -> None:
         config = uvicorn.Config(
@@ -389,8 +389,8 @@ class Server(uvicorn.Server):
             timeout_keep_alive=IDLE_WITHIN,
         )
         super().__init__(config)
-        self.crowd = Crowd()
-        self.server_state = self.crowd
+        self.connections = Connections()
+        self.server_state = self.connections
         self._listener = listener
         _SERVERS.add(self)
         self._serving: asyncio.Task[None] | None = None
@@ -402,22 +402,22 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:
             now = asyncio.get_running_loop().time()
-            for connection in self.crowd.members:
+            for connection in self.connections.all:
                 connection.close_if_stalled(now)
-        self.crowd.close_surplus()
+        self.connections.close_surplus()
         return await super().on_tick(counter)
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port that the server listens on."""
         return int(self._listener.getsockname()[1])
 
     async def open(self) -> None:
-        """Begin to answer requests."""
+        """Start to answer requests."""
         self._serving = asyncio.create_task(self.serve([self._listener]), name="whereby-trigger-server")
 
     async def close(self, within: float = SHUTDOWN_WITHIN) -> None:
-        """Stop listening, let running requests finish, and hang up on those that have not after `within` seconds."""
+        """Stop listening, let requests finish for `within` seconds, then close the connections of the others."""
         self.should_exit = True
         if self._serving is None:
             self._listener.close()
@@ -429,14 +429,14 @@ class Server(uvicorn.Server):
         await self._serving
 
     def _hang_up(self) -> None:
-        # uvicorn would cancel what serves them, and answer 500 with a traceback in the log.
+        # uvicorn would cancel their tasks, answer 500 and log a traceback.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
     def descriptors(self) -> Iterator[int]:
-        """List the descriptors of the socket that is listened on and of every connection."""
+        """Yield the file descriptors of the listening socket and of every connection."""
         yield self._listener.fileno()
-        for connection in self.crowd.members:
+        for connection in self.connections.all:
             yield connection.transport.get_extra_info("socket").fileno()
 
 
@@ -444,10 +444,10 @@ _SERVERS: "weakref.WeakSet[Server]" = weakref.WeakSet()
 
 
 def _leave_sockets_to_the_parent() -> None:
-    """Let go of a server's sockets in a process that was forked off, such as a ProcessPoolExecutor's.
+    """Close a server's sockets in a forked process, such as one of a ProcessPoolExecutor.
 
-    Otherwise it keeps them open when its parent is killed: the port stays taken, and senders wait for an answer. Their
-    numbers stay in use, so that nothing in this copy of the parent closes a file of somebody else's by one.
+    Otherwise they stay open when the parent is killed: the port stays taken, and senders wait for an answer. Each
+    descriptor is replaced and not freed: this copy of the parent may still close it by number.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
     for server in list(_SERVERS):

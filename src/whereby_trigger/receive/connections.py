@@ -1,4 +1,4 @@
-"""What all connections of a server share: how many they may be, which of them give way, and who goes on first."""
+"""What all connections of a server share: their limits, which of them close first, and whose turn is next."""
 
 import asyncio
 import logging
@@ -11,21 +11,21 @@ from uvicorn.server import ServerState
 logger = logging.getLogger("whereby_trigger")
 
 AHEAD_A_TURN = 4
-"""Requests sent ahead that one turn of the loop takes up: whoever waits for their answers comes first."""
+"""Pipelined requests that one turn of the loop takes up: clients that wait for an answer come first."""
 
 MAX_CONNECTIONS = 2048
 """Connections that may be open at once, or half of the files that may be open if that is less.
 
-Beyond it, those that have done nothing useful for longest are closed, so that nobody keeps deliveries out by holding
-connections. Those that have brought a delivery are closed last.
+Above it, the connections that have been useless for longest are closed: holding connections must not keep deliveries
+out. Those that have brought a delivery are closed last.
 """
 
 SAY_EVERY = 30.0
-"""Seconds between two log lines about connections that were closed for their number."""
+"""Seconds between two log lines about connections that were closed because there were too many."""
 
 
 class Connection(Protocol):
-    """What the crowd needs of one connection."""
+    """What `Connections` needs of one connection."""
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
@@ -43,8 +43,8 @@ class Connection(Protocol):
     def close_if_stalled(self, now: float) -> None: ...
 
 
-class Crowd(ServerState):
-    """Hold what all connections share: how much they may hold between them, and how many they are."""
+class Connections(ServerState):
+    """Hold the open connections, their limit, and `ahead`, the bytes that all of them have pipelined."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,17 +56,17 @@ class Crowd(ServerState):
         self._said = float("-inf")
 
     @property
-    def members(self) -> list[Connection]:
+    def all(self) -> list[Connection]:
         """The connections that are open."""
         return list(cast(set[Connection], self.connections))
 
     @property
     def ceiling(self) -> int:
-        """Connections above which there is no waiting for the next look."""
+        """Connections above which the surplus is closed at once, not at the next look."""
         return self.max_connections * 3 // 2
 
     def go_on_later(self, connection: Connection) -> None:
-        """Have a connection take up what its client sent ahead, a few at a turn of the loop."""
+        """Let a connection continue with its pipelined requests, a few connections at a turn of the loop."""
         self._to_go_on.append(connection)
         self._schedule(connection.loop)
 
@@ -83,10 +83,10 @@ class Crowd(ServerState):
             self._schedule(loop)
 
     def close_surplus(self) -> None:
-        """Close the connections beyond the number allowed: first those that have been of no use for longest."""
+        """Close the connections above the limit, the ones that have been useless for longest first."""
         if len(self.connections) <= self.max_connections:
             return
-        live = [one for one in self.members if not one.transport.is_closing()]
+        live = [one for one in self.all if not one.transport.is_closing()]
         surplus = max(0, len(live) - self.max_connections)
         candidates = sorted((one for one in live if not one.is_served), key=lambda one: one.usefulness)[:surplus]
         for connection in candidates:
@@ -94,13 +94,13 @@ class Crowd(ServerState):
         self.note_closed(len(candidates))
 
     def note_closed(self, count: int) -> None:
-        """Count connections closed to make room, and say so now and then."""
+        """Count connections that were closed to make room, and log the count now and then."""
         self._closed += count
         now = time.monotonic()
         if self._closed and now - self._said >= SAY_EVERY:
             logger.warning(
-                "closed %d connections that brought nothing, to have room for deliveries: at most %d stay open; "
-                "if they are not yours, let a firewall or proxy keep them out",
+                "closed %d connections that brought nothing, to make room for deliveries: at most %d stay open; "
+                "if they are not yours, keep them out with a firewall or proxy",
                 self._closed,
                 self.max_connections,
             )
