@@ -1,4 +1,4 @@
-"""What you test your triggers with."""
+"""Tools to test your triggers: build webhooks, deliver them, and read the decisions."""
 
 from whereby_trigger.store import Decision, Record
 from whereby_trigger.testing.builder import webhook

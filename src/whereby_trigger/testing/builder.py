@@ -78,7 +78,7 @@ def webhook(
 ) -> Webhook:
     """Build a webhook of one of Whereby's types; `.raw` is the JSON body that Whereby would post.
 
-    `fields` are fields of the webhook's `data`, by their Python or wire name; `data` takes wire names, also new
+    `fields` are fields of the webhook's `data`, by their Python or wire name; `data` takes wire names, even unknown
     ones. By default `id` is random and `created_at` is now. A type without a subdomain ignores it.
     Raises `ValueError` for an unknown type and `TypeError` for an unknown field, each naming the likely one.
     """
@@ -103,7 +103,7 @@ def _encode(payload: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(payload)
     except UnicodeEncodeError:
-        # Half a surrogate pair, which UTF-8 cannot hold: written as an escape, as JavaScript does.
+        # UTF-8 cannot hold half a surrogate pair: write it as an escape, as JavaScript does.
         return json.dumps(msgspec.to_builtins(payload)).encode()
 
 

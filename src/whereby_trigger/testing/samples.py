@@ -1,4 +1,4 @@
-"""The `data` of a realistic webhook of each type, without the room's name; all values are invented."""
+"""Realistic `data` for each webhook type, without the room's name; all values are invented."""
 
 import secrets
 import uuid
@@ -11,7 +11,7 @@ Fields = dict[str, Any]
 
 
 def sample_data(type: WebhookType, given: Mapping[str, Any]) -> Fields:
-    """Make up a webhook's `data`, in wire names, so that it goes with the fields that are given."""
+    """Return invented `data` for a webhook, by wire names, consistent with the given fields."""
     family = type.partition(".")[0]
     if family == "transcription":
         return _transcription(type, given)
@@ -32,7 +32,7 @@ def sample_data(type: WebhookType, given: Mapping[str, Any]) -> Fields:
 
 
 def _counts(type: WebhookType, given: Mapping[str, Any]) -> Fields:
-    """Count a host beside the client; of role, total and counts, what is not given follows from the rest."""
+    """Return role, total and counts, with a host beside the client; what is not given follows from the rest."""
     role = given.get("roleName", "visitor")
     if by_role := given.get("numClientsByRoleName"):
         return {"roleName": role, "numClients": sum(by_role.values())}

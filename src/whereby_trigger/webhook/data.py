@@ -1,6 +1,6 @@
 """The `data` of each webhook type, in the names of Whereby's reference put into snake_case.
 
-What the reference calls a string is `str` (`""` where Whereby left it out), what it calls nullable or
+What the reference calls a string is `str` (`""` if Whereby left it out), what it calls nullable or
 optional is `| None`, numbers are `int | None`. Values are immutable, and their repr shows the room only:
 names, `metadata` and `external_id` are personal data and must not reach a log.
 """
@@ -29,14 +29,14 @@ BOT_ROLES: frozenset[str] = frozenset({"recorder", "streamer", "captioner", "ass
 if TYPE_CHECKING:
     _RoleNameOrNewer = RoleName
 else:
-    # Whereby may add roles: a reader gets the known ones from the type, the decoder takes any string.
+    # Whereby may add roles: the type names the known ones, the decoder takes any string.
     _RoleNameOrNewer = str
 
 _LEFT_OUT = cast(RoleName, "")
 
 
 class WebhookData(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What every webhook's `data` has: the room's name, `""` where Whereby left it out."""
+    """What every webhook's `data` has: the room's name, `""` if Whereby left it out."""
 
     room_name: str = ""
 
@@ -50,7 +50,7 @@ class WebhookData(Struct, frozen=True, kw_only=True, rename="camel"):
 class RoomData(WebhookData, frozen=True, kw_only=True, rename="camel"):
     """The `data` of `room.session.*` and `assistant.requested`.
 
-    `subdomain` is read from `subdoman`, the type reference's spelling, where `subdomain` is absent.
+    `subdomain` is read from `subdoman`, the type reference's spelling, if `subdomain` is absent.
     Source: Whereby docs, Tracking room events with Webhooks.
     """
 
@@ -85,9 +85,9 @@ class ClientCountData(ClientData, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def humans(self) -> int | None:
-        """Count the people in the room after the event, without the bot roles.
+        """The number of people in the room after the event, without the bot roles.
 
-        None where Whereby sent no counts by role, unless it said that nobody at all is there.
+        None if Whereby sent no counts by role, unless it said that the room is empty.
         """
         if self.num_clients_by_role_name:
             counts = self.num_clients_by_role_name.items()

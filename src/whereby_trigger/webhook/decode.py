@@ -1,7 +1,7 @@
-"""Bytes to a typed webhook: strict about the JSON, lenient about Whereby's fields.
+"""Decode bytes to a typed webhook: strict about the JSON, lenient about Whereby's fields.
 
-A field that is missing or odd never rejects a webhook, since real payloads are sparser than the reference.
-What is refused is what could not be stored, deduplicated or read the same way everywhere.
+A field that is missing or odd never rejects a webhook, because real payloads are sparser than the reference.
+Refused is only what could not be stored, deduplicated, or read the same way everywhere.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ _KNOWN = {type: (WEBHOOK_CLASSES[type], LenientReader(data_class(type))) for typ
 def decode(body: bytes) -> Webhook:
     """Decode the body of a delivery.
 
-    A field that does not fit is converted or left out, unknown fields are ignored, an unknown type gives an
+    A field that does not fit is converted or left out, unknown fields are ignored, an unknown type becomes an
     `UnknownWebhook`. Of duplicate keys the last wins, as in JavaScript. Half a surrogate pair, which JavaScript
     writes for a name cut in the middle of an emoji, is read as U+FFFD; `raw` keeps the body as it came.
     Raises `DecodeError`, and nothing else, for bytes that are not a webhook.
@@ -68,7 +68,7 @@ def replace_lone_surrogates(json: bytes, by: bytes = rb"\ufffd") -> bytes:
 
 
 def identify(body: bytes) -> str:
-    """Give the id by which a body that cannot be decoded is known again when it is delivered again."""
+    """Return the id of a body that cannot be decoded: the same id for the same bytes."""
     return "sha256:" + hashlib.sha256(body).hexdigest()
 
 
@@ -84,7 +84,7 @@ def _check_text(body: bytes) -> None:
 
 
 def _depth(body: bytes) -> int:
-    """Count how deeply brackets outside strings nest; the decoder's own limit varies with the stack."""
+    """Return how deeply brackets outside strings nest; the decoder's own limit varies with the stack."""
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     structure = b"".join(unescaped.split(b'"')[::2])
     return max(accumulate(1 if byte in b"{[" else -1 for byte in structure if byte in b"{[]}"), default=0)
@@ -97,8 +97,8 @@ def _decode_cut_text(body: bytes) -> Webhook:
         raise
     except msgspec.DecodeError:
         pass
-    # Two ids or rooms must not become one because half a character of each was replaced. NUL, which none of them may
-    # hold, finds those; a U+FFFD that Whereby sent itself is no reason to refuse one.
+    # Two ids or rooms must not become one because half a character of each was replaced. Replaced by NUL, which a name
+    # must not contain, such names are refused; a U+FFFD that Whereby itself sent is not.
     _decode(replace_lone_surrogates(body, by=rb"\u0000"), body)
     return _decode(replace_lone_surrogates(body), body)
 
@@ -159,7 +159,7 @@ def _any_data(text: bytes) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | float:
-    """Read an integer of any length: beyond what a double holds it is infinite, as in JavaScript."""
+    """Return an integer of any length; beyond the range of a double it is infinite, as in JavaScript."""
     return int(digits) if len(digits) <= _LONGEST_FINITE else float(digits)
 
 

@@ -1,4 +1,4 @@
-"""Read a struct from JSON and take each field as it comes: one that does not fit is converted or left out."""
+"""Read a struct from JSON leniently: a field that does not fit is converted or left out."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -15,7 +15,7 @@ _FIELDS = Decoder(dict[str, Raw])
 
 
 class LenientReader(Generic[T]):
-    """Reads one struct type, whose fields all have defaults."""
+    """Read one struct type, whose fields all have defaults."""
 
     def __init__(self, struct: type[T]) -> None:
         self._struct = struct
@@ -25,7 +25,7 @@ class LenientReader(Generic[T]):
         ]
 
     def read(self, json: bytes | Raw) -> T:
-        """Read the struct. Raises `ValidationError` only where the JSON is not an object."""
+        """Read the struct. Raises `ValidationError` only if the JSON is not an object."""
         try:
             return self._strict.decode(json)
         except ValidationError:
@@ -45,12 +45,12 @@ class LenientReader(Generic[T]):
 
 
 def read_fields(json: bytes | Raw) -> dict[str, Raw]:
-    """Read an object's fields, each still as JSON. Raises `ValidationError` where it is not an object."""
+    """Return an object's fields, each as JSON. Raises `ValidationError` if it is not an object."""
     return _FIELDS.decode(json)
 
 
 def read_string(json: Raw) -> str:
-    """Read a string, `""` where it is something else."""
+    """Return a string, or `""` if the JSON is something else."""
     try:
         return _STRING.decode(json)
     except ValidationError:

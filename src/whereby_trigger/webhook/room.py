@@ -1,7 +1,7 @@
-"""The room a webhook names: its URL and the key by which it is the same room.
+"""The room a webhook names: its URL, and the key that identifies it.
 
 The URL is `https://{subdomain}.whereby.com{room name}` and nothing else. Both parts come off the wire, so no
-value of theirs may lead outside `*.whereby.com`. Source: Whereby docs, Assistant SDK Reference.
+value of either may lead outside `*.whereby.com`. Source: Whereby docs, Assistant SDK Reference.
 """
 
 import re
@@ -21,7 +21,7 @@ _EXAMPLE = "https://your-subdomain.whereby.com/your-room"
 
 
 class RoomIdentity(Struct, frozen=True, kw_only=True):
-    """A room of Whereby's.
+    """Hold the identity of a Whereby room.
 
     `key` is the lower-cased host and the path: one room, one key. `name` has exactly one leading slash and no
     trailing one; `subdomain` is lower-cased.
@@ -34,24 +34,24 @@ class RoomIdentity(Struct, frozen=True, kw_only=True):
 
 
 def room_of(webhook: Webhook, subdomain: str | None = None) -> RoomIdentity | None:
-    """Give the room a webhook names, or None where it names no valid one.
+    """Return the room a webhook names, or None if it names no valid one.
 
-    `subdomain` is the setting of that name, used only where the webhook carries none.
+    `subdomain` is the setting of that name, used only if the webhook carries none.
     """
     room = _resolve(webhook, subdomain)
     return room if isinstance(room, RoomIdentity) else None
 
 
 def why_no_room(webhook: Webhook, subdomain: str | None = None) -> str:
-    """Say in words why `room_of` gives None for the same arguments; `""` where it gives a room."""
+    """Return in words why `room_of` returns None for the same arguments, or `""` if it returns a room."""
     reason = _resolve(webhook, subdomain)
     return reason if isinstance(reason, str) else ""
 
 
 def room_from_url(url: str) -> RoomIdentity:
-    """Read a room's URL as a person pastes it; query and fragment, such as a room key, are dropped.
+    """Return the room of a URL that a person pastes; query and fragment, such as a room key, are dropped.
 
-    Raises `ConfigError` where it is not the URL of a Whereby room.
+    Raises `ConfigError` if it is not the URL of a Whereby room.
     """
     try:
         parts = urlsplit(url)
@@ -68,7 +68,7 @@ def room_from_url(url: str) -> RoomIdentity:
 
 
 def room_path(room_name: str) -> str:
-    """Give the path that a room's name, plain or percent-encoded, has in the room's key and URL."""
+    """Return the path of a room's name, plain or percent-encoded, as in the room's key and URL."""
     return "/" + quote(_decoded(room_name).strip("/"))
 
 
@@ -85,12 +85,12 @@ def _resolve(webhook: Webhook, subdomain: str | None) -> RoomIdentity | str:
 
 @lru_cache(maxsize=1024)
 def _room_named(subdomain: str, room_name: str, which_subdomain: str) -> RoomIdentity | str:
-    """Give the room of a webhook; there are many webhooks to a room."""
+    """Return the room of a webhook; cached, because a room has many webhooks."""
     return _room(subdomain, _decoded(room_name), which_subdomain, "the webhook")
 
 
 def _decoded(room_name: str) -> str:
-    # Whereby puts the name into its URLs as it stands, so that an encoded name and its plain form are one room.
+    # Whereby puts the name into its URLs unchanged: an encoded name and its plain form are one room.
     try:
         return unquote(room_name, errors="strict")
     except UnicodeDecodeError:
@@ -105,7 +105,7 @@ def _room(subdomain: str, room_name: str, which_subdomain: str, name_source: str
         return f"no room name in {name_source}"
     if _NOT_FOR_URLS.search(path):
         return "the room name has characters that no URL can carry"
-    # A client drops such a segment from the URL, and with it what stands before: that is another room.
+    # A client removes such a segment, and the one before it, from the URL: that would be another room.
     if any(segment.strip(".") == "" for segment in path.split("/") if segment):
         return "a part of the room name is nothing but dots"
     host = subdomain.lower() + _DOMAIN

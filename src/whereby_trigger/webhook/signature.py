@@ -21,7 +21,7 @@ _HEADER = re.compile(rb"%b(?: *, *%b)*" % (_ITEM, _ITEM))
 
 
 def sign(secret: str, body: bytes, timestamp: int) -> str:
-    """Give the header value for a body, as Whereby sends it.
+    """Return the header value for a body, as Whereby sends it.
 
     `timestamp` is unix seconds, not negative.
     """
@@ -32,9 +32,9 @@ def sign(secret: str, body: bytes, timestamp: int) -> str:
 def verify(header: bytes | None, body: bytes, secrets: Sequence[str], now: float, tolerance: float = 300.0) -> None:
     """Check that one of the secrets signed the body, at most `tolerance` seconds from now.
 
-    `header` is the value as received, None where there was none; to refuse a delivery with two of them is the
-    caller's part. `now` is unix seconds. A blank secret never matches: anyone could sign with it.
-    Raises `SignatureError`; its `skew` is set only where the signature itself is right.
+    `header` is the value as received, None if there was none; the caller must refuse a delivery with two
+    headers. `now` is unix seconds. A blank secret never matches: anyone could sign with it.
+    Raises `SignatureError`; its `skew`, in seconds, is set only if the signature itself is right.
     """
     if not header:
         raise SignatureError("no signature")
@@ -79,5 +79,5 @@ def _digest(secret: str, t: bytes, body: bytes) -> bytes:
 
 @lru_cache(maxsize=16)
 def _keyed(secret: str) -> hmac.HMAC:
-    """Begin an HMAC, to be copied: half of a short one's time goes into its key."""
+    """Return an HMAC to copy: the key takes half the time of a short one."""
     return hmac.new(secret.encode(), digestmod="sha256")

@@ -73,8 +73,8 @@ else:
 class WebhookBase(Struct, frozen=True, kw_only=True):
     """What surrounds the `data` of every webhook. Source: Whereby's Assistant SDK reference, WherebyWebhookBase.
 
-    `created_at` is an aware datetime in UTC, None where Whereby left it out; `raw` is the body exactly as
-    received, `b""` where the webhook was built by hand. The repr leaves out what may hold personal data.
+    `created_at` is an aware datetime in UTC, None if Whereby left it out; `raw` is the body exactly as
+    received, `b""` if the webhook was built by hand. The repr leaves out what may hold personal data.
     """
 
     id: str
@@ -174,7 +174,7 @@ class AssistantRequested(WebhookBase, frozen=True, kw_only=True):
 class UnknownWebhook(WebhookBase, frozen=True, kw_only=True):
     """A webhook of a type that this version does not know.
 
-    `type` is any string in fact: compare `str(webhook.type)`. `data` is what came, with Whereby's own names.
+    At run time `type` is any string: compare `str(webhook.type)`. `data` is the received object, with Whereby's names.
     """
 
     type: _AnyOtherType
@@ -202,12 +202,12 @@ ROOM_TYPES: tuple[WebhookType, ...] = tuple(cls(id="").type for cls in get_args(
 
 
 def data_class(type: WebhookType) -> type[WebhookData]:
-    """Give the class of a webhook type's `data`."""
+    """Return the class of a webhook type's `data`."""
     return WEBHOOK_CLASSES[type](id="").data.__class__
 
 
 def is_human(webhook: Webhook) -> bool:
-    """Tell whether a webhook is about a person: False exactly when it carries a bot's role.
+    """Return True if a webhook is about a person: False exactly if it carries a bot's role.
 
     Bots are the roles in `BOT_ROLES`: an assistant's own join carries one. Source: Whereby docs, Roles.
     """
