@@ -20,25 +20,25 @@ LOOP_MISSING = ("no running event loop", "no current event loop")
 
 
 def brief_error(error: BaseException) -> str:
-    """Say what happened without the exception's own text, which may hold a person's name."""
+    """Return what happened without the exception's own text, which may hold a person's name."""
     if isinstance(error, TookTooLong):
         return str(error)
     if isinstance(error, asyncio.CancelledError):
         return "was cancelled"
     if isinstance(error, RuntimeError) and any(hint in _text(error) for hint in LOOP_MISSING):
-        return "needs the event loop: make it `async def`, sync code runs in a thread"
+        return "needs the event loop: make it `async def`, because sync code runs in a thread"
     return f"raised {type(error).__name__}"
 
 
 def full_error(error: BaseException) -> str:
-    """Say in full, for the store alone, what was raised and where."""
+    """Return what was raised and where, in full: for the store only."""
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     where = " (at {}:{})".format(*frames[-1]) if frames else ""
     return f"{type(error).__name__}{where}: {_text(error)}"
 
 
 def storable_error(text: str) -> str:
-    """Make a text fit for every store: no lone surrogate, no NUL, of bounded length."""
+    """Return a text that every store takes: without lone surrogates and NUL, of at most MAX_LENGTH characters."""
     brief = text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
     return storable_text(brief)
 
@@ -47,11 +47,11 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as raised:
-        return f"its text cannot be had, {type(raised).__name__}"
+        return f"(its text raised {type(raised).__name__})"
 
 
 class Predicate(Struct, frozen=True):
-    """Describe a user's predicate and how it is called."""
+    """Hold a user's predicate and how to call it."""
 
     function: UserFunction
     name: str
@@ -73,7 +73,7 @@ class Predicates:
     def register(self, type: str, function: UserFunction) -> None:
         """Make a function the predicate for a webhook type.
 
-        Raises RegistrationError for a type that is unknown, names no room, or has a predicate already.
+        Raises RegistrationError if the type is unknown, names no room, or already has a predicate.
         """
         _check_type(type)
         takes_webhook = takes_argument(function, "predicate", type)
@@ -87,15 +87,15 @@ class Predicates:
         self._by_type[type] = predicate
 
     def get(self, type: str) -> Predicate | None:
-        """Find the predicate for a webhook type."""
+        """Return the predicate for a webhook type, or None."""
         return self._by_type.get(type)
 
     def types(self) -> list[str]:
-        """List the webhook types that have a predicate."""
+        """Return the webhook types that have a predicate."""
         return list(self._by_type)
 
     def names(self) -> dict[str, str]:
-        """Map each webhook type to the name of its predicate."""
+        """Return the name of each webhook type's predicate."""
         return {type: predicate.name for type, predicate in self._by_type.items()}
 
 
@@ -104,13 +104,13 @@ def _check_type(type: str) -> None:
         return
     if type in WEBHOOK_TYPES:
         raise RegistrationError(
-            f"{type!r} names no room, so that no assistant can be started by it: listen with @trigger.on({type!r})"
+            f"{type!r} names no room, so it cannot start an assistant: listen with @trigger.on({type!r})"
         )
     raise RegistrationError(f"there is no webhook type {type!r}{did_you_mean(type, ROOM_TYPES)}")
 
 
 def did_you_mean(word: object, words: Iterable[str]) -> str:
-    """Suggest the nearest of the words that would have been right, or list them."""
+    """Return a hint for a wrong word: the nearest of the right words, or all of them."""
     candidates = list(words)
     near = difflib.get_close_matches(str(word), candidates, 1, 0.6)
     return f": did you mean {near[0]!r}?" if near else ": use one of " + ", ".join(candidates)
@@ -123,10 +123,10 @@ ATTEMPTS: Final = len(BACKOFF) + 1
 
 
 class Verdict(Struct, frozen=True):
-    """Hold a predicate's answer: True or False, or None where it failed; the reason; how often it was asked.
+    """Hold a predicate's answer, True or False, or None if it failed; the reason; and how often it was asked.
 
-    `error` is what it raised, in full; the reason holds nothing of it but its type. `short` says what the process had
-    run out of, if that is why it failed: then the answer may be another as soon as there is some again.
+    `error` is what it raised, in full; the reason holds only its type. `short` is what the process had run out of, if
+    that is why the predicate failed: then it may succeed later.
     """
 
     answer: bool | None
@@ -142,9 +142,9 @@ async def ask(
     user_code: UserCode,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Verdict:
-    """Ask a predicate about a webhook, again after a backoff where it raises or is too slow.
+    """Ask a predicate about a webhook; if it raises or is too slow, ask again after each BACKOFF.
 
-    A sync predicate over the limit is not asked again: its thread cannot be stopped, only left behind.
+    A sync predicate over the limit is not asked again: its thread cannot be stopped.
     """
     arguments = predicate.arguments(webhook)
     asked = 0

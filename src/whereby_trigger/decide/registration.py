@@ -1,4 +1,4 @@
-"""How a user's functions are registered and typed: `when` for predicates, `on` and `once` for listeners."""
+"""Register a user's functions, with their types: `when` for predicates, `on` and `once` for listeners."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, overload
@@ -29,9 +29,9 @@ TypedListener = Callable[[P], object] | Callable[[], object]
 
 
 class WithDefault(Protocol[Returned]):
-    """Take a lambda that binds a name of its surroundings, `lambda payload, name=name: …`, as loops need it.
+    """Accept a lambda that binds a variable of a loop, `lambda payload, name=name: …`.
 
-    mypy does not take a lambda with a default for a function of one argument, though any other function it does.
+    mypy accepts any function with a default as a function of one argument, but not a lambda with one.
     """
 
     def __call__(self, payload: object, bound: Any = ..., /) -> Returned: ...
@@ -92,8 +92,8 @@ Result = TypeVar("Result")
 class When:
     """Register a predicate for one webhook type or several: `@trigger.when("room.client.joined")`.
 
-    The function takes the webhook or nothing, is sync or async, returns True or False, and comes back unchanged.
-    Raises RegistrationError for a type that is unknown, names no room, or has a predicate already.
+    The function takes the webhook or nothing, is sync or async, and returns True or False. The decorator returns it
+    unchanged. Raises RegistrationError if a type is unknown, names no room, or already has a predicate.
     """
 
     def __init__(self, predicates: Predicates) -> None:
@@ -141,7 +141,7 @@ class On:
     """Register a listener for an event: `@trigger.on(NAME)` or `trigger.on(NAME, listener)`.
 
     NAME is TRIGGER_EVENT_SUCCESS, a webhook type, or a name of your own that you emit. The function takes the event's
-    payload or nothing, is sync or async, and comes back unchanged. Raises RegistrationError for a misspelt name.
+    payload or nothing, and is sync or async. It is returned unchanged. Raises RegistrationError for a misspelt name.
     """
 
     def __init__(self, emitter: Emitter, *, once: bool) -> None:

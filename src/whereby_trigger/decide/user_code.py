@@ -1,4 +1,4 @@
-"""How user code is called: sync code in a thread, async code on the loop; no exception of either gets further."""
+"""Call user code: sync code in a thread, async code on the loop; its exceptions are results and never propagate."""
 
 import asyncio
 import contextlib
@@ -18,29 +18,29 @@ from whereby_trigger.shortage import shortage_of
 logger = logging.getLogger("whereby_trigger.decide")
 
 MAX_HUNG: Final = 16
-"""Threads that are left to calls that hang, at most. Beyond that the calls behind them wait for one to return."""
+"""Threads that may be given up to calls that hang; above that, further calls wait until one returns."""
 
 RETRY: Final = 0.5
-"""Seconds after which a thread is tried for again while there is none for the calls that wait."""
+"""Seconds between attempts to start a thread while calls wait for one."""
 
 
 class CallResult(Struct, frozen=True):
-    """Hold what a call of user code came to."""
+    """Hold the value that a call of user code returned, or the error that it raised."""
 
     value: Any = None
     error: BaseException | None = None
 
 
 class TookTooLong(Exception):
-    """A call of user code passed its time limit."""
+    """Report that a call of user code passed its time limit."""
 
 
 class LeftBehind(TookTooLong):
-    """A call of sync user code passed its time limit; its thread was left to it and replaced."""
+    """Report that a call of sync user code passed its time limit: it keeps its thread, and a new thread takes over."""
 
 
 class Call:
-    """Hold one call on its way through the thread. `started` is when it began, by the loop's clock."""
+    """Hold one call for the thread; `started` is when it began, in seconds of the loop's clock."""
 
     __slots__ = ("arguments", "function", "future", "started")
 
@@ -52,9 +52,9 @@ class Call:
 
 
 class UserThread:
-    """Run calls one after the other in a thread; calls and outcomes cross over in batches.
+    """Run calls one after the other in a thread; calls and results travel between loop and thread in batches.
 
-    Without a thread they wait: while none can be started, and while MAX_HUNG are left to calls that hang.
+    Calls wait while no thread can be started, and while MAX_HUNG threads belong to calls that hang.
     """
 
     def __init__(self, limit: float) -> None:
@@ -66,19 +66,19 @@ class UserThread:
         self._check: asyncio.TimerHandle | None = None
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[CallResult]":
-        """Call a function in the thread; its future holds the value or whatever was raised, SystemExit included.
+        """Call a function in the thread; return a future of its value, or of any exception, including SystemExit.
 
-        A call that takes longer than the limit gives LeftBehind, and the calls behind it go on in a new thread.
+        A call over the limit results in LeftBehind, and the calls behind it continue in a new thread.
         """
         return self._put(function, arguments, next=False)
 
     def run_next(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[CallResult]":
-        """Do the same, before all the calls that wait."""
+        """Do the same as `run`, ahead of all waiting calls."""
         return self._put(function, arguments, next=True)
 
     @property
     def short(self) -> str:
-        """Why calls wait, or the next one would; "" if there is a thread for them."""
+        """Why calls wait, or would wait; "" if there is a thread for them."""
         if self._worker is not None or not (self._queue.calls or self._is_full()):
             return ""
         return self._why
@@ -98,7 +98,7 @@ class UserThread:
         return call.future
 
     def close(self) -> None:
-        """Drop the calls that have not begun, and leave the thread to the one that runs."""
+        """Cancel the calls that have not begun; the thread ends after the one that runs."""
         if self._check is not None:
             self._check.cancel()
             self._check = None
@@ -112,7 +112,7 @@ class UserThread:
         self._check = None
         worker, now = self._worker, loop.time()
         call = None if worker is None else worker.current
-        # Left too late, a call has been followed by another by now, which is looked for the next time.
+        # `leave` fails if the thread has gone on to another call by now: the next look judges that one.
         if worker is not None and call is not None and now >= call.started + self._limit and worker.leave(call):
             self._leave(worker, call)
         if self._worker is None and self._queue.calls:
@@ -129,7 +129,7 @@ class UserThread:
         self._hung = [each for each in self._hung if each.runs]
         self._hung.append(worker)
         logger.warning(
-            "%s has run for longer than %g s: it cannot be stopped, and its thread is left to it (%d of at most %d)",
+            "%s has run for longer than %g s and cannot be stopped: it keeps its thread (%d of at most %d)",
             _described(call.function),
             self._limit,
             len(self._hung),
@@ -159,7 +159,7 @@ class UserThread:
             return
         if self._why:
             self._why = ""
-            logger.warning("sync predicates and listeners are called again")
+            logger.warning("sync predicates and listeners run again")
 
     def _wait(self, why: str) -> None:
         if why != self._why:
@@ -168,7 +168,7 @@ class UserThread:
 
 
 class _Queue:
-    """Hold the calls that wait, for the loop that puts them and the thread that takes them."""
+    """Hold the waiting calls: the loop puts them in, the thread takes them out."""
 
     def __init__(self) -> None:
         self.calls: deque[Call] = deque()
@@ -189,7 +189,7 @@ class _Queue:
 
 
 class _Worker:
-    """Run the calls of a queue in a thread of its own, until it is left; raises RuntimeError if it cannot start."""
+    """Run the calls of a queue in a new thread until `leave`; raises RuntimeError if the thread cannot start."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, queue: _Queue) -> None:
         self.loop = loop
@@ -204,7 +204,7 @@ class _Worker:
 
     @property
     def runs(self) -> bool:
-        """Whether its thread has not ended."""
+        """Whether its thread is alive."""
         return self._thread.is_alive()
 
     @property
@@ -214,14 +214,14 @@ class _Worker:
             return self.current is not None or bool(self._queue.calls)
 
     def wake(self) -> None:
-        """Have it look for calls."""
+        """Tell the thread that there are calls."""
         if not self._wake.is_set():
             self._wake.set()
 
     def leave(self, call: Call | None = None) -> bool:
-        """Leave the thread to the call that it runs.
+        """Let the thread end after the call that it runs.
 
-        Given a call, False if the thread has gone on to another meanwhile: that one must not run unwatched.
+        With `call`, return False and change nothing if the thread already runs another: that one must stay watched.
         """
         with self._queue.turn:
             if call is not None and self.current is not call:
@@ -257,7 +257,7 @@ class _Worker:
         self._done.append((call, outcome))
         if not self._announced:
             self._announced = True
-            # A call that was left behind may outlive the loop that it was for.
+            # A call that was left behind may outlive its loop.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._settle)
 
@@ -275,7 +275,7 @@ def _described(function: Callable[..., Any]) -> str:
 
 
 WIND_DOWN = 1.0
-"""Seconds that async code which was cancelled is waited for, in case it ignores that."""
+"""Seconds to wait for async code after its cancellation, which it may ignore."""
 
 Arguments = tuple[Any, ...]
 
@@ -292,13 +292,13 @@ class UserCode:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def ahead(self) -> "UserCode":
-        """Give the same user code, with its sync calls before all that wait for the thread."""
+        """Return a view of this user code whose sync calls go ahead of all that wait for the thread."""
         twin = copy.copy(self)
         twin._run_sync = self._thread.run_next
         return twin
 
     def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Awaitable[CallResult]:
-        """Call a function within the time limit, and await what it returns where that can be awaited."""
+        """Call a function within the time limit, and await its result if it is awaitable."""
         return self._within_limit(function, arguments) if is_async else self._ask_sync(function, arguments)
 
     def tell(
@@ -308,16 +308,17 @@ class UserCode:
         is_async: bool,
         failed: Callable[[BaseException], None],
     ) -> Awaitable[None]:
-        """Call a listener: a sync one to its end, an async one as a task of its own, without a limit.
+        """Call a listener: wait for a sync one to end; start an async one as a task, without a time limit.
 
-        `failed` is told what it raised: of an async one later, when it does. An async one has begun when this returns.
+        `failed` is called with what it raises, for an async one possibly later. An async one has taken its first step
+        when this returns.
         """
         begin = self._begin if is_async else self._tell_sync
         return begin(function, arguments, failed)
 
     @property
     def runs_here(self) -> bool:
-        """Whether this is open, and the running loop its own."""
+        """Whether this is open and belongs to the running loop."""
         return not self._closed and asyncio.get_running_loop() is self._loop
 
     @property
@@ -327,11 +328,11 @@ class UserCode:
 
     @property
     def short(self) -> str:
-        """Why sync code is not called now; "" if it is."""
+        """Why sync calls wait; "" if they do not."""
         return self._thread.short
 
     async def drain(self, timeout: float) -> None:
-        """Wait for the async code that runs, and cancel what runs on after `timeout` seconds."""
+        """Wait for running async code, and cancel what still runs after `timeout` seconds."""
         if self.idle:
             return
         _, late = await asyncio.wait(self._tasks, timeout=timeout)
@@ -341,7 +342,7 @@ class UserCode:
             await asyncio.wait(late, timeout=WIND_DOWN)
 
     def close(self) -> None:
-        """End the thread; a call that hangs in it is left behind."""
+        """End the thread, without waiting for a call that hangs in it."""
         self._closed = True
         self._thread.close()
 
@@ -363,7 +364,7 @@ class UserCode:
     async def _begin(
         self, function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]
     ) -> None:
-        # A decision may say that the listener was called only once its first step has been taken.
+        # A decision may record the listener as called only after its first step.
         await self._first_step(self._loop.create_task(_told(function, arguments, failed)))
 
     async def _within_limit(self, function: UserFunction, arguments: Arguments) -> CallResult:
@@ -379,7 +380,7 @@ class UserCode:
             task.cancel()
 
     async def _first_step(self, task: asyncio.Task[Any]) -> None:
-        """Let a task take its first step, which is the last of most user code, and look after it from then on."""
+        """Let a task take its first step, and keep it until it ends; most user code ends with that step."""
         try:
             await asyncio.sleep(0)
         finally:
@@ -400,7 +401,7 @@ async def _told(function: UserFunction, arguments: Arguments, failed: Callable[[
 
 
 async def _result_of(function: UserFunction, arguments: Arguments) -> CallResult:
-    # SystemExit that leaves a task ends the loop, and with it the process.
+    # A SystemExit that leaves a task would end the loop, and with it the process.
     try:
         return CallResult(await function(*arguments))
     except BaseException as error:
@@ -412,7 +413,7 @@ def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
 
 
 def _is_awaitable(value: object) -> bool:
-    # A proxy object may raise when it is looked at.
+    # A proxy object may raise on any attribute access.
     try:
         return inspect.isawaitable(value)
     except Exception:
