@@ -1,7 +1,7 @@
-"""The program that the files of this folder run: an assistant that notes how each meeting goes. Put yours in its place.
+"""The program that the files in this folder run: an assistant that logs each meeting. Replace it by your own.
 
-What opens doors comes from files where a platform mounts them, `webhook-secret` and `store-url` in the folder that
-CREDENTIALS_DIRECTORY names, and from WHEREBY_WEBHOOK_SECRET and WHEREBY_TRIGGER_STORE where it does not.
+Credentials come from the files `webhook-secret` and `store-url` in the folder that CREDENTIALS_DIRECTORY names, if a
+platform mounts them there, and otherwise from WHEREBY_WEBHOOK_SECRET and WHEREBY_TRIGGER_STORE.
 """
 
 import os
@@ -13,7 +13,7 @@ CREDENTIALS = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/secrets"))
 
 
 def credential(name: str) -> str | None:
-    """Read a mounted credential; None where there is none, so that the environment is asked."""
+    """Return a mounted credential, or None: then the environment applies."""
     file = CREDENTIALS / name
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
 

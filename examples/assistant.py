@@ -1,7 +1,7 @@
-"""Where your own assistant starts: here as a program of its own, since Whereby's Assistant class is for Node.js only.
+"""Start your own assistant in a room: as a separate program, because Whereby's Assistant class is for Node.js only.
 
-ASSISTANT is its command line, such as `node assistant.mjs`. The program finds the room's URL in WHEREBY_ROOM_URL, joins
-it, and ends with 0 once it has left.
+ASSISTANT is its command line, such as `node assistant.mjs`. The program reads the room's URL from WHEREBY_ROOM_URL,
+joins the room, and exits with 0 once it has left.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ OURS = ("WHEREBY_WEBHOOK_SECRET",)
 
 
 class CouldNotJoin(Exception):
-    """The assistant ended with something else than 0."""
+    """Report that the assistant did not exit with 0."""
 
 
 async def join(room_url: str) -> None:
-    """Run an assistant in a room, and return when it has left. Raises CouldNotJoin where it fails."""
+    """Run an assistant in a room, and return when it has left. Raises CouldNotJoin if it fails."""
     command = shlex.split(os.environ.get("ASSISTANT", "node assistant.mjs"))
     environment = {name: value for name, value in os.environ.items() if name not in OURS}
     process = await asyncio.create_subprocess_exec(*command, env=environment | {"WHEREBY_ROOM_URL": room_url})

@@ -1,4 +1,4 @@
-"""An assistant as a coroutine: it keeps the minutes of each room, which need no media, and leaves when it is alone.
+"""An assistant as a coroutine: it keeps the minutes of each room, which needs no media, and leaves when it is alone.
 
 whereby-trigger dev coroutine_assistant.py
 whereby-trigger send room.client.joined --room /visit-1

@@ -1,7 +1,7 @@
-"""Twin of the SDK's example app: all of it in main(), its settings in the environment.
+"""The SDK's example app in Python: all of it in main(), its settings in the environment.
 
-The key of the assistant goes on to the program that ASSISTANT names, which greets the room; the port, 3000 there, is
-PORT here. Start it with `python example_app.py`: the command line needs a trigger outside of any function.
+The assistant's key goes to the program that ASSISTANT names, which greets the room; the port, 3000 there, is PORT here.
+Start it with `python example_app.py`: the command line needs a trigger outside of any function.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A trigger in a FastAPI app: webhooks at /whereby, and the rooms in which something goes on at /rooms.
+"""A trigger in a FastAPI app: webhooks arrive at /whereby, and /rooms lists the rooms with a session.
 
 WHEREBY_WEBHOOK_SECRET=… uvicorn fastapi_app:app
 """

@@ -1,11 +1,11 @@
-"""Run assistant.mjs in each room that a person joins, or into which a host invites an assistant.
+"""Run assistant.mjs in each room that a person joins, or to which a host invites an assistant.
 
     npm install @whereby.com/assistant-sdk
     export ASSISTANT_KEY=… WHEREBY_WEBHOOK_SECRET=…
     whereby-trigger start node_assistant.py
 
-The key reaches the assistant through its environment, the webhook's secret does not. In this project's tests a stub
-stands in for Whereby's SDK.
+The assistant's environment has the key, but not the webhook's secret. In this project's tests a stub replaces Whereby's
+SDK.
 """
 
 from pathlib import Path

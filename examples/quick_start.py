@@ -1,7 +1,7 @@
-"""Twin of the quick start's whole example: one assistant in each room that somebody joins.
+"""The quick start's whole example in Python: one assistant in each room that somebody joins.
 
-Where the original has one flag for all rooms, this has a set of rooms. It lives as long as this process: an assistant
-that outlives it is not known to the next one.
+The original has one flag for all rooms; this has a set of rooms. The set ends with this process: the next process does
+not know of an assistant that is still in a room.
 
     ASSISTANT="node assistant.mjs" whereby-trigger dev quick_start.py
 """
@@ -23,7 +23,7 @@ trigger = Trigger(webhook_triggers={"room.client.joined": needs_assistant}, port
 @trigger.on(TRIGGER_EVENT_SUCCESS)
 async def send_assistant(success: TriggerSuccess) -> None:
     room = success.trigger_webhook.data.room_name
-    # Noted before anything is awaited: the room's next webhook is asked about only after that.
+    # Add the room before anything is awaited: the predicate sees the room's next webhook only after that.
     rooms_with_assistant.add(room)
     try:
         print("An assistant is on its way to", success.room_url)

@@ -1,4 +1,4 @@
-"""Twin of the quick start's steps, one for one, with its one flag: right for one room, and no more than one.
+"""The quick start in Python, step by step, with its one flag: right for one room, and no more than one.
 
 ASSISTANT="node assistant.mjs" whereby-trigger dev quick_start_steps.py
 """
@@ -13,11 +13,11 @@ has_assistant = False
 trigger = Trigger(webhook_triggers={"room.client.joined": lambda: not has_assistant}, port=3000)
 
 
-# Step 4: what happens then. It has to be registered before start(), which blocks.
+# Step 4: what happens then. Register it before start(), which blocks.
 @trigger.on(TRIGGER_EVENT_SUCCESS)
 async def send_assistant(success: TriggerSuccess) -> None:
     global has_assistant
-    # Set before anything is awaited: the room's next webhook is asked about only after that.
+    # Set the flag before anything is awaited: the predicate sees the room's next webhook only after that.
     has_assistant = True
     try:
         await join(success.room_url)

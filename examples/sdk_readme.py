@@ -1,4 +1,4 @@
-"""Twin of the Trigger example in the README of Whereby's Assistant SDK: join, and give up where that fails.
+"""The Trigger example in the README of Whereby's Assistant SDK, in Python: join, and give up if that fails.
 
 ASSISTANT="node assistant.mjs" whereby-trigger dev sdk_readme.py
 """

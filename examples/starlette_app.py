@@ -1,6 +1,6 @@
-"""A trigger in a Starlette app that has a lifespan of its own: the trigger's goes inside, around the yield.
+"""A trigger in a Starlette app that has its own lifespan: the trigger's lifespan goes inside, around the yield.
 
-Listeners can use what the app opens: the trigger has drained before the app closes it.
+Listeners can use what the app opens, because the trigger drains before the app closes it.
 
     WHEREBY_WEBHOOK_SECRET=… uvicorn starlette_app:app
 """

@@ -1,4 +1,4 @@
-"""A predicate under test, in ten lines: run `python -m pytest` in this folder."""
+"""Test a predicate in ten lines: run `python -m pytest` in this folder."""
 
 import pytest
 from my_trigger import trigger

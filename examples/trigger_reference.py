@@ -1,6 +1,6 @@
-"""Twin of the example in the Trigger reference: say which room every success is for.
+"""The example of the Trigger reference in Python: print the room of every success.
 
-As there, the flag is never set, so that every join fires, an assistant's own too; quick_start.py shows the cure.
+As in the original, the flag is never set: every join fires, even an assistant's own. quick_start.py avoids that.
 
     whereby-trigger dev trigger_reference.py
 """
