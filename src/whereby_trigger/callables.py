@@ -1,4 +1,4 @@
-"""What can be told about a user's function without calling it: its name, its place, and how it wants to be called."""
+"""Inspect a user's function without calling it: its name, its place, and the arguments it takes."""
 
 import functools
 import inspect
@@ -13,19 +13,20 @@ ARGUMENTS: Final = {"predicate": "webhook", "listener": "payload"}
 
 
 def unwrapped(function: UserFunction) -> UserFunction:
+    """Return the function inside any `functools.partial`."""
     while isinstance(function, functools.partial):
         function = function.func
     return function
 
 
 def is_async(function: UserFunction) -> bool:
-    """Tell whether calling a function gives a coroutine."""
+    """Return True if calling the function returns a coroutine."""
     inner = unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(_call_of(inner))
 
 
 def name_of(function: UserFunction) -> str:
-    """Name a function as its author would: its own name, or where a lambda stands."""
+    """Return a function's name, or the file and line of a lambda."""
     inner = unwrapped(function)
     name = getattr(inner, "__name__", type(inner).__name__)
     if name == "<lambda>":
@@ -34,7 +35,7 @@ def name_of(function: UserFunction) -> str:
 
 
 def place_of(function: UserFunction) -> str:
-    """Say where a function was written, as file:line."""
+    """Return where a function was defined, as file:line."""
     inner = unwrapped(function)
     code = getattr(inner, "__code__", getattr(_call_of(inner), "__code__", None))
     if code is None:
@@ -43,10 +44,11 @@ def place_of(function: UserFunction) -> str:
 
 
 def takes_argument(function: UserFunction, role: str, name: str) -> bool:
-    """Tell whether a function takes the one argument it is offered, or none.
+    """Return True if a function takes one argument, False if it takes none.
 
-    Raises RegistrationError where it takes neither one argument nor none; `role` ("predicate" or "listener") and
-    `name`, what it is registered for, say in the message which function that is.
+    `role` ("predicate" or "listener") and `name`, what it is registered for, are for the message.
+
+    Raises RegistrationError if it takes neither one argument nor none.
     """
     what = f"the {role} for {name!r}"
     if not callable(function):

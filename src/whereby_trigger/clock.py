@@ -1,4 +1,4 @@
-"""The clock of leases on one machine: it goes on while the machine sleeps, never jumps, and starts anew at a boot."""
+"""The clock of leases on one machine: it runs on while the machine sleeps, never jumps, and restarts at a boot."""
 
 import sys
 import time
@@ -7,22 +7,22 @@ from functools import cache
 from pathlib import Path
 
 BootClock = Callable[[], tuple[str, float]]
-"""Tell which start of the machine this is, and the seconds since: what lease times are compared by."""
+"""Return the id of the machine's current boot and the seconds since: lease times are compared by both."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_time() -> float:
-    """Read the seconds since the machine started."""
+    """Return the seconds since the machine started."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    # Python's monotonic clock stands still while a Mac sleeps.
+    # Python's monotonic clock stops while a Mac sleeps.
     return time.clock_gettime(time.CLOCK_MONOTONIC) if sys.platform == "darwin" else time.monotonic()
 
 
 @cache
 def boot_id() -> str:
-    """Tell which start of the machine this is, as long as this process lives; "" where the platform does not say."""
+    """Return the id of the machine's current boot, read once for each process; "" if the platform has none."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -30,5 +30,5 @@ def boot_id() -> str:
 
 
 def boot_clock() -> tuple[str, float]:
-    """Read this machine's clock of leases."""
+    """Return this machine's boot id and the seconds since that boot."""
     return boot_id(), boot_time()

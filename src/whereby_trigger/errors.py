@@ -1,16 +1,16 @@
 """Every exception this package raises on purpose.
 
-Two families: `UsageError` is yours (a setting, a call, the place it runs in), `DeliveryError` is the sender's.
-The message of each says what is wrong, why, and what to do.
+There are two families: a `UsageError` is about your side (a setting, a call, the environment), a `DeliveryError` about
+the sender's. Each message says what is wrong, why, and what to do.
 """
 
 
 class TriggerError(Exception):
-    """The root of every error of this package."""
+    """The base class of all errors of this package."""
 
 
 class UsageError(TriggerError):
-    """Something on our side of the wire is wrong; the message says what to change."""
+    """Something on our side is wrong; the message says what to change."""
 
 
 class ConfigError(UsageError):
@@ -18,11 +18,11 @@ class ConfigError(UsageError):
 
 
 class RegistrationError(UsageError):
-    """A predicate or listener cannot be registered as it was given."""
+    """A predicate, listener or assistant cannot be registered in this form."""
 
 
 class AppError(UsageError):
-    """The program that the command line was given cannot be found or imported, or does not have one Trigger."""
+    """The program given on the command line cannot be found or imported, or does not define exactly one Trigger."""
 
 
 class LifecycleError(UsageError):
@@ -30,7 +30,7 @@ class LifecycleError(UsageError):
 
 
 class AddressError(UsageError):
-    """The address to listen on cannot be had: a busy port, an unknown host, no permission."""
+    """The trigger cannot listen on the address: the port is in use, the host unknown, or permission is missing."""
 
 
 class StoreError(UsageError):
@@ -38,11 +38,11 @@ class StoreError(UsageError):
 
 
 class StoreUnavailable(StoreError):
-    """The store did not take a write now; the same write may succeed later."""
+    """The store is unavailable now; the same call may succeed later."""
 
 
 class StoreBusy(StoreUnavailable):
-    """Another transaction has locked what one write would change; the store takes other writes."""
+    """Another transaction has locked the row that this write would change; other writes succeed."""
 
 
 class SpillInUse(StoreUnavailable):
@@ -54,13 +54,13 @@ class AssistantError(UsageError):
 
 
 class SystemExhausted(AssistantError):
-    """The system has no thread, file or memory left to start an assistant; another try may find some."""
+    """The system has no threads, files or memory left to start an assistant; a later try may succeed."""
 
 
 class AssistantRefused(TriggerError):
-    """Raise it in an assistant that was not let into its room: `retry` says whether another try makes sense.
+    """Raise this in an assistant that was refused entry to its room.
 
-    `reason` is a short word for the record, such as Whereby's "room_empty".
+    `reason` is a short word for the record, such as Whereby's "room_empty"; `retry` says whether a restart makes sense.
     """
 
     def __init__(self, reason: str, *, retry: bool) -> None:
@@ -75,7 +75,7 @@ class DeliveryError(TriggerError):
 class SignatureError(DeliveryError):
     """A delivery does not carry a valid signature.
 
-    `skew` is the header's time minus ours in seconds, where only the time of a signature was wrong; else None.
+    `skew` is the header's time minus ours in seconds, if only the signature's time was wrong; otherwise None.
     """
 
     def __init__(self, reason: str, *, skew: float | None = None) -> None:
@@ -84,4 +84,4 @@ class SignatureError(DeliveryError):
 
 
 class DecodeError(DeliveryError):
-    """A body is no webhook that can be decoded; the message says why, in words without any of its content."""
+    """A body cannot be decoded as a webhook; the message says why and quotes none of the content."""

@@ -1,4 +1,4 @@
-"""What a process runs out of through no fault of the work that fails: threads, files, memory."""
+"""Recognise a shortage of threads, files or memory, which is no fault of the work that fails."""
 
 import errno
 import mmap
@@ -16,17 +16,17 @@ ERRORS: Final = {
     errno.EAGAIN: THREADS,
     errno.ENOMEM: MEMORY,
 }
-"""By error number. Source: Linux man pages, pipe(2), fork(2), open(2), mmap(2)."""
+"""What is short, by error number. Source: Linux man pages, pipe(2), fork(2), open(2), mmap(2)."""
 
 NO_THREAD: Final = "can't start new thread"
-"""What CPython's RuntimeError says, which has no class of its own."""
+"""The text of CPython's RuntimeError for a lack of threads, which has no class of its own."""
 
 TRIED: Final = 16 * 1024 * 1024
-"""Bytes that are asked for to find out whether there is memory: what a thread's stack and a page cache take."""
+"""Bytes to request to find out if there is memory: the size of a thread's stack and a page cache."""
 
 
 def shortage_of(error: BaseException | None) -> str | None:
-    """Say what there is none left of if an error says so; None if it is about anything else."""
+    """Return what the process is out of according to an error; None if the error is about anything else."""
     if isinstance(error, MemoryError):
         return MEMORY
     if type(error) is RuntimeError and [part for part in error.args if type(part) is str and NO_THREAD in part]:
@@ -35,22 +35,22 @@ def shortage_of(error: BaseException | None) -> str | None:
 
 
 def shortage_now(error: BaseException | None) -> str | None:
-    """Do the same for an error of user code, which may mean its own limits: only if we can have none of it either."""
+    """Do the same for an error of user code, but only if we cannot get any either: it may be about its own limits."""
     try:
         short = shortage_of(error)
     except BaseException:
-        # An exception may have been written so that it raises another when it is looked at.
+        # A user's exception class may raise another error when it is inspected.
         return None
     return short if short is not None and is_short(short) else None
 
 
 def named_in(text: str) -> str | None:
-    """Say what there is none left of if the words of a program that ended say so."""
+    """Return what the system is out of according to the last words of a program; None if they say nothing of it."""
     return next((short for number, short in ERRORS.items() if os.strerror(number) in text), None)
 
 
 def is_short(short: str) -> bool:
-    """Return whether this process can have none of it now."""
+    """Return True if this process cannot get any of it now: FILES, THREADS or MEMORY."""
     try:
         if short == FILES:
             for end in os.pipe():

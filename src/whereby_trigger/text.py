@@ -1,15 +1,15 @@
-"""Texts as every store takes them, and as every terminal does. Pure."""
+"""Make text that every store and every terminal accepts. Pure."""
 
 
 def storable_text(text: str) -> str:
-    """Put in place of what a store refuses what none does: U+FFFD for NUL, "?" for a lone surrogate."""
+    """Return a text with what stores refuse replaced: NUL by U+FFFD, a lone surrogate by "?"."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text with the escape of each character that would steer a terminal, break a line or turn it around.
+    """Return a text with control, line-breaking and bidirectional characters escaped, but for those in `keep`.
 
-    What a payload holds, a room, an id, a type or a name, may hold any of them. Those in `keep` stay.
+    Anything from a payload (a room, an id, a type, a name) may hold them.
     """
     if text.isprintable():
         return text

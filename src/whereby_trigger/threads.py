@@ -1,4 +1,4 @@
-"""Threads of our own for what blocks: the event loop's default executor may be filled by user code."""
+"""Threads of our own for blocking calls: user code may fill the event loop's default executor."""
 
 import asyncio
 import queue
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class OwnThread:
-    """Run functions one after the other in a thread that starts at once and holds up no end of the process.
+    """Run functions one after the other in a thread that starts at once and never delays the process's exit.
 
     Raises RuntimeError if the thread cannot be started.
     """
@@ -24,17 +24,17 @@ class OwnThread:
         threading.Thread(target=self._run, name=f"whereby-trigger-{name}", daemon=True).start()
 
     def run(self, function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
-        """Call a function after those that are there; the future has what it returns or raises."""
+        """Call a function after those already queued; the future resolves to what it returns or raises."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(partial(self._do, future, function, arguments))
         return future
 
     def end(self) -> None:
-        """End the thread after what it has to run."""
+        """End the thread once it has run everything queued."""
         self._jobs.put(None)
 
     async def close(self, within: float) -> bool:
-        """Do the same, and return whether the thread has ended within so many seconds."""
+        """Do the same, and return True if the thread has ended within `within` seconds."""
         self.end()
         await asyncio.wait({self._ended}, timeout=within)
         return self._ended.done()
@@ -53,13 +53,13 @@ class OwnThread:
             self._tell(future, outcome, None)
 
     def _tell(self, future: "asyncio.Future[Any]", outcome: Any, error: BaseException | None) -> None:
-        # The loop may have ended meanwhile.
+        # The loop may have been closed meanwhile.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_settle, future, outcome, error)
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a thread of its own; raises what it raises, and RuntimeError if no thread can be started."""
+    """Return a function's result from a thread of its own; raises its errors, and RuntimeError without a thread."""
     thread = OwnThread("call")
     try:
         return await thread.run(function, *arguments)

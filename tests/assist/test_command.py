@@ -72,7 +72,7 @@ async def test_webhooks_that_a_command_has_no_way_to_read_are_not_kept_for_it(
             one.supervisor.wake()
             # Once the second is heard, the look that found the first is over, for every room.
             assert (await anext(heard)).id == f"coroutine {n}"
-        assert list(runs["/command"].session._heard) == []
+        assert list(runs["/command"].session._unread) == []
         await one.stop("command")
         await one.reaches(ENDED, "command")
 

@@ -222,10 +222,10 @@ async def test_nobody_waits_for_one_that_got_away_with_the_stdio() -> None:
     [
         ("no-such-program", "no such program"),
         ("./no/such/program", "no such program"),
-        ("not-executable", "may not be executed"),
-        ("not-a-program", "it is no program"),
+        ("not-executable", "not an executable file"),
+        ("not-a-program", "it is not a program"),
         ("no-interpreter", "interpreter that its first line names"),
-        (".", "may not be executed"),
+        (".", "not an executable file"),
         ("a\0b", "null"),
         ("", "Invalid argument"),
     ],

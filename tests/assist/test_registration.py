@@ -54,16 +54,16 @@ def test_a_wrong_signature_is_refused_with_the_right_form(function: Callable[...
 def test_a_second_assistant_is_refused_with_the_name_of_the_first() -> None:
     trigger = Trigger()
     trigger.assistant(scribe)
-    with pytest.raises(RegistrationError, match="scribe is it already"):
+    with pytest.raises(RegistrationError, match="already has scribe"):
         trigger.assistant(scribe)
-    with pytest.raises(RegistrationError, match="scribe is it already"):
+    with pytest.raises(RegistrationError, match="already has scribe"):
         trigger.assistant_command(["node", "assistant.mjs"])
 
 
 def test_a_command_and_a_function_exclude_each_other() -> None:
     trigger = Trigger()
     trigger.assistant_command(["node", "assistant.mjs"])
-    with pytest.raises(RegistrationError, match=r"node assistant\.mjs is it already"):
+    with pytest.raises(RegistrationError, match=r"already has node assistant\.mjs"):
         trigger.assistant(scribe)
 
 
@@ -71,9 +71,9 @@ def test_a_command_and_a_function_exclude_each_other() -> None:
 async def test_an_assistant_that_comes_once_the_trigger_runs_is_refused_and_taken_before_the_next_run() -> None:
     trigger = Trigger()
     async with trigger.testing():
-        with pytest.raises(RegistrationError, match="the trigger runs already"):
+        with pytest.raises(RegistrationError, match="the trigger is already running"):
             trigger.assistant(scribe)
-        with pytest.raises(RegistrationError, match="the trigger runs already"):
+        with pytest.raises(RegistrationError, match="the trigger is already running"):
             trigger.assistant_command(["node", "assistant.mjs"])
         assert trigger.registered_assistant is None
     assert trigger.assistant(scribe) is scribe

@@ -31,7 +31,7 @@ def heard_of(run: Run, *seqs: int) -> list[str]:
     """Pass on webhooks whose ids are their numbers; give the ids that the session then holds."""
     for seq in seqs:
         run.deliver(seq, webhook("room.client.joined", id=str(seq)).raw)
-    return [held.id for held in run.session._heard]
+    return [held.id for held in run.session._unread]
 
 
 def test_a_webhook_that_is_read_again_is_heard_once() -> None:

@@ -1,4 +1,4 @@
-"""The stage that assists: one assistant in each room that asks for one, kept by the replica's lease."""
+"""Run one assistant in each room that asks for one, for as long as the replica holds its lease."""
 
 from whereby_trigger.assist.assistant import (
     Assistant,

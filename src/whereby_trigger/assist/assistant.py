@@ -14,7 +14,7 @@ AssistantFunction = Callable[[Session], Coroutine[Any, Any, Any]]
 
 
 class CoroutineAssistant(Struct, frozen=True):
-    """Run a coroutine function of the user's in each room; with `bots`, a bot's own join starts one too."""
+    """Run the user's coroutine function in each room; with `bots`, a bot's join starts one too."""
 
     function: AssistantFunction
     bots: bool = False
@@ -41,7 +41,7 @@ Assistant = CoroutineAssistant | CommandAssistant
 
 
 def coroutine_assistant(function: Any, bots: bool) -> CoroutineAssistant:
-    """Check that a function can be an assistant; raises RegistrationError with the right form where it cannot."""
+    """Return a coroutine assistant; raises RegistrationError, with the right form, if the function cannot be one."""
     name = getattr(function, "__name__", repr(function))
     if not is_async(function):
         raise RegistrationError(
@@ -59,28 +59,28 @@ def coroutine_assistant(function: Any, bots: bool) -> CoroutineAssistant:
 def command_assistant(
     argv: Sequence[str], env: Mapping[str, str] | None, log_output: bool, bots: bool
 ) -> CommandAssistant:
-    """Check that a command can be an assistant; raises RegistrationError with the right form where it cannot."""
+    """Return a command assistant; raises RegistrationError, with the right form, if the command cannot be one."""
     if isinstance(argv, str) or not argv or not all(isinstance(part, str) and "\0" not in part for part in argv):
-        raise RegistrationError('an assistant\'s command is a list of texts: write ["node", "assistant.mjs"]')
+        raise RegistrationError('an assistant\'s command is a list of strings: write ["node", "assistant.mjs"]')
     return CommandAssistant(tuple(argv), dict(env or {}), log_output, bots)
 
 
 class Registered:
-    """Keep the one assistant of a trigger."""
+    """Hold the one assistant of a trigger."""
 
     def __init__(self) -> None:
         self.assistant: Assistant | None = None
 
     def register(self, assistant: Assistant, *, running: bool) -> None:
-        """Make this the trigger's assistant; raises RegistrationError where it has one, or is running, already."""
+        """Set the trigger's assistant; raises RegistrationError if it has one already, or is running."""
         if self.assistant is not None:
             raise RegistrationError(
-                f"a trigger has one assistant, and {self.assistant.name} is it already: "
+                f"a trigger has one assistant, and this one already has {self.assistant.name}: "
                 f"call {assistant.name} from there, or make another Trigger"
             )
         if running:
             raise RegistrationError(
-                f"the trigger runs already, so {assistant.name} would never be started: "
-                "register its assistant before it starts, e.g. above `async with trigger.lifespan(app)`"
+                f"the trigger is already running, so {assistant.name} would never be started: "
+                "register the assistant before the trigger starts, e.g. above `async with trigger.lifespan(app)`"
             )
         self.assistant = assistant

@@ -1,24 +1,24 @@
-"""The guard: the parent of one assistant's process, which ends all of it when nobody else can.
+"""The guard: the parent of one assistant's process, which ends the process and its children if nobody else can.
 
-Run by its path and with the standard library alone, so that it starts fast and whatever breaks the package spares it:
+It is run by its path and uses the standard library alone: it starts fast, and works even if the package is broken.
 
     python -I -S guard.py CONTROL SUPERVISOR DEADLINE GRACE LIFE RUN PROGRAM [ARGUMENT ...]
 
-Its environment, stdin, stdout and stderr are the assistant's. CONTROL is the descriptor of a stream socket that nobody
-but the supervisor holds the other end of, SUPERVISOR that process's id; DEADLINE is in seconds of the boot clock, GRACE
-in seconds. It is told `deadline SECONDS` and `stop GRACE`, a line each. It tells `started PID` or `failed ERRNO`; then
-`late` if it ends the assistant since the deadline is near; and `exited CODE` (minus the signal, where one ended it).
-The end of the socket says that nothing of the assistant runs any more.
+Its environment, stdin, stdout and stderr are the assistant's. CONTROL is the descriptor of a stream socket whose other
+end only the supervisor holds; SUPERVISOR is the supervisor's process id. DEADLINE is in seconds of the boot clock,
+GRACE in seconds. The guard reads `deadline SECONDS` and `stop GRACE`, one a line. It writes `started PID` or `failed
+ERRNO`; then `late` if it ends the assistant because the deadline is near; and `exited CODE` (minus the signal, if one
+ended it). When it closes the socket, nothing of the assistant runs any more.
 
-LIFE is the descriptor of the lock that shows the supervisor's replica alive, or -1. The guard holds that lock too, so
-the replica counts as dead only when its assistants are gone as well. The assistant does not get it: something that it
-left behind would keep a dead replica alive. RUN is the name of this run. The assistant's environment is marked with it,
-by which whatever outlives its guard is found.
+LIFE is the descriptor of the lock that shows the supervisor's replica alive, or -1. The guard holds that lock too: the
+replica counts as dead only once its assistants are gone as well. The assistant does not inherit it, because a process
+that it left behind would keep a dead replica alive. RUN is the name of this run. It marks the assistant's environment,
+and processes that outlive their guard are found by that mark.
 
-The assistant leads a session, and so a process group, of its own. TERM, then KILL, go to the whole group:
-when told to stop; when the supervisor is gone; when it is frozen, which shows as a deadline that nobody moves; and when
-the assistant has ended but not all that it started. On Linux what has left the group is found as well, since the
-kernel gives every orphan below this process to it.
+The assistant leads a session, and so a process group, of its own. The guard sends TERM, then KILL, to the whole group
+if it is told to stop; if the supervisor is gone; if the supervisor is frozen, which shows as a deadline that nobody
+extends; and if the assistant has exited but some of its children have not. On Linux the guard also finds processes that
+left the group, since the kernel makes it the parent of every orphan below it.
 """
 
 import errno
@@ -36,7 +36,7 @@ LOOK_EVERY = 0.5
 LOOK_EVERY_WHEN_ENDING = 0.02
 
 FILES = "WHEREBY_TRIGGER_GUARD_FILES"
-"""The variable that says how many files the assistant may open, if not as many as we. It does not get to see it."""
+"""The variable with the assistant's limit of open files, if it differs from ours; the assistant does not see it."""
 
 # As in `whereby_trigger.leftovers`.
 MARK = "WHEREBY_ASSISTANT_RUN"
@@ -50,7 +50,7 @@ IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.
 
 
 def prctl(option: int, value: int) -> bool:
-    """Ask Linux for something about this process; False where it cannot be had, whatever the reason."""
+    """Set an option of this process by Linux's prctl; return False if that fails for any reason."""
     try:
         import ctypes
 
@@ -60,7 +60,7 @@ def prctl(option: int, value: int) -> bool:
 
 
 def lower_limits(files: str) -> None:
-    """Have the assistant start with the limit of open files that our own process started with."""
+    """Restore the limit of open files that our own process started with, for the assistant."""
     if files:
         import resource
 
@@ -69,7 +69,7 @@ def lower_limits(files: str) -> None:
 
 
 def mark(run: str) -> str:
-    """Name the run, its guard, and the process namespace in which that number is the guard's."""
+    """Return `RUN:GUARD:NAMESPACE`: the run, the guard's process id, and the namespace of that id."""
     try:
         namespace = "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
     except OSError:
@@ -78,7 +78,7 @@ def mark(run: str) -> str:
 
 
 def launch(run: str, program: list[str]) -> int:
-    """Start the assistant as the leader of a session of its own and give its process id; raises OSError."""
+    """Start the assistant as the leader of its own session and return its process id; raises OSError."""
     failure, report = os.pipe()
     guard = os.getpid()
     os.putenv(MARK, mark(run))
@@ -95,14 +95,14 @@ def launch(run: str, program: list[str]) -> int:
 
 
 def become(program: list[str], guard: int, report: int) -> None:
-    """Turn this fork into the assistant; its error number goes to the descriptor `report`, which exec closes."""
+    """Turn this fork into the assistant; an error number is written to `report`, which exec closes."""
     number = errno.EINVAL
     try:
         os.setsid()
         for ignored in signal.valid_signals():
             if signal.getsignal(ignored) is signal.SIG_IGN:
                 signal.signal(ignored, signal.SIG_DFL)
-        # The guard has one thread, so that this fires when the guard ends and at no other time.
+        # The signal is sent when the thread that forked ends. The guard has one thread, so this is its own end.
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == guard:
             os.execvp(program[0], program)  # noqa: S606 - the user's program, as the user wrote it
@@ -114,7 +114,7 @@ def become(program: list[str], guard: int, report: int) -> None:
 
 
 class Family:
-    """The assistant and whatever it started."""
+    """The assistant's process and all processes it started."""
 
     def __init__(self, leader: int, *, adopts: bool) -> None:
         self.code: int | None = None
@@ -123,7 +123,7 @@ class Family:
         self._told: set[int] = set()
 
     def reap(self) -> bool:
-        """Take note of what has ended; True while anything is left."""
+        """Collect the processes that have ended; return True while any are left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -135,7 +135,7 @@ class Family:
                 self.code = os.waitstatus_to_exitcode(status)
 
     def terminate(self) -> None:
-        """Send TERM, once, to each group that has not had it."""
+        """Send TERM to each group that has not received it yet."""
         for group in self._groups() - self._told:
             self._told.add(group)
             self._send(group, signal.SIGTERM)
@@ -147,7 +147,7 @@ class Family:
     def _groups(self) -> set[int]:
         if not self._adopts:
             return {self._leader}
-        # A child that was not waited for keeps its group's id from being given to somebody else.
+        # The id of a group is not reused while a child in it has not been waited for.
         with open(CHILDREN, encoding="ascii") as children:
             return {os.getpgid(int(child)) for child in children.read().split()}
 
@@ -170,12 +170,12 @@ class Guard:
         self._deadline = deadline - KILL_EARLIER
         self._grace = min(grace, SHORT_GRACE)
         self._kill_at: float | None = None
-        self._heard = b""
+        self._unparsed = b""
         self._connected = True
 
     @property
     def late(self) -> bool:
-        """True where the assistant may not run, or not any more."""
+        """True if the assistant must not run, or not any longer."""
         return clock() >= self._deadline or os.getppid() != self._supervisor
 
     def tell(self, line: str) -> None:
@@ -205,7 +205,7 @@ class Guard:
         now = clock()
         if not self._connected or os.getppid() != self._supervisor:
             self._end_by(now + self._grace)
-        # What a stop's TERM reached behind `sh` or `npm` keeps its grace when those have ended.
+        # Processes behind `sh` or `npm` that received a stop's TERM keep their grace after those have exited.
         if family.code is not None and self._kill_at is None:
             self._end_by(now + self._grace)
         if now >= self._deadline - self._grace:
@@ -236,7 +236,7 @@ class Guard:
         except OSError:
             data = b""
         self._connected = bool(data)
-        *lines, self._heard = (self._heard + data).split(b"\n")
+        *lines, self._unparsed = (self._unparsed + data).split(b"\n")
         for line in lines:
             word, _, seconds = line.partition(b" ")
             if word == b"deadline":
@@ -246,14 +246,14 @@ class Guard:
 
 
 def clock() -> float:
-    """Read the boot clock, as `whereby_trigger.clock` does."""
+    """Return the boot clock's seconds, as `whereby_trigger.clock` does."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def wakes_when_a_child_ends() -> int:
-    """Give a descriptor that becomes readable whenever a child has ended."""
+    """Return a descriptor that becomes readable whenever a child ends."""
     wake, signalled = os.pipe()
     os.set_blocking(signalled, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -1,4 +1,4 @@
-"""The pipes of an assistant's process: its output by lines, its input by pieces."""
+"""The pipes of an assistant's process: read its output line by line, write its input piece by piece."""
 
 import asyncio
 import os
@@ -9,45 +9,45 @@ from typing import Final
 from whereby_trigger.text import storable_text
 
 LONGEST: Final = 8 * 1024
-"""Bytes of a line that are kept."""
+"""Maximum bytes kept of a line."""
 
 
 class Lines:
-    """Split a stream of bytes into lines, none of them held longer than can be shown."""
+    """Split a stream of bytes into lines, cut to what can be shown."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what came next, and give the lines that it ended."""
+        """Add the next bytes and return the lines that they complete."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[: LONGEST + 1]
         return lines
 
     def end(self) -> list[bytes]:
-        """Give what stands after the last line's end, if anything does."""
+        """Return the unfinished last line, if there is one."""
         rest, self._rest = self._rest, b""
         return [rest] if rest else []
 
 
 def readable(line: bytes) -> str:
-    """Make text of a line: UTF-8 where it is, at most LONGEST bytes of it, and no NUL, which some stores refuse."""
+    """Return a line as text: at most LONGEST bytes, invalid UTF-8 replaced, and no NUL, which some stores refuse."""
     cut = line[:LONGEST] + "…".encode() if len(line) > LONGEST else line
     return storable_text(cut.decode("utf-8", errors="replace").rstrip("\r"))
 
 
 CHUNK: Final = 64 * 1024
-"""Bytes that are read at a time: as many as a pipe holds, unless somebody made it larger."""
+"""Bytes to read at a time: a pipe's default capacity."""
 
 AT_A_TIME: Final = 20
-"""Lines that are handed on before the event loop sees to everybody else: to log one takes some 0.1 ms."""
+"""Lines to hand on before the event loop gets its turn: logging one takes about 0.1 ms."""
 
 
 class LineReader:
-    """Hand each line of a descriptor to a function until its end, `AT_A_TIME` in one turn of the event loop.
+    """Call `take` with each line of a descriptor until its end, `AT_A_TIME` in one turn of the event loop.
 
-    While lines wait to be handed on nothing more is read, so that a full pipe slows whoever prints without end.
-    The descriptor is closed at its end, or by `close`; `ended` is done when the last line was handed on after that.
+    Nothing more is read while lines wait to be handed on, so a full pipe slows a program that prints without end.
+    The descriptor is closed at its end, or by `close`; `ended` is done once the last line was handed on after that.
     """
 
     def __init__(self, descriptor: int, take: Callable[[bytes], None]) -> None:
@@ -63,11 +63,11 @@ class LineReader:
 
     @property
     def left(self) -> list[bytes]:
-        """The lines that were read and are still to be handed on."""
+        """The lines that were read but not handed on yet."""
         return list(self._waiting)
 
     def close(self) -> None:
-        """Read no more than a last chunk, if there is one by now; it is handed on all the same."""
+        """Read one last chunk, if it is there already, and stop reading; all lines read are still handed on."""
         if not self.open:
             return
         handing_on = bool(self._waiting)
@@ -105,7 +105,7 @@ class LineReader:
             try:
                 self._take(line)
             except Exception as error:
-                self._loop.call_exception_handler({"message": "a line of output was not taken", "exception": error})
+                self._loop.call_exception_handler({"message": "could not handle a line of output", "exception": error})
         if self._waiting:
             if self.open:
                 self._loop.remove_reader(self._descriptor)
@@ -117,7 +117,7 @@ class LineReader:
 
 
 class Feed:
-    """Write bytes to a descriptor as fast as they are read. It is closed when they are written, or by `close`."""
+    """Write bytes to a descriptor as fast as they are read; closed once they are written, or by `close`."""
 
     def __init__(self, descriptor: int, data: bytes) -> None:
         self._loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ class Feed:
         self._write()
 
     def close(self) -> None:
-        """Write no more."""
+        """Stop writing and close the descriptor."""
         if self._open:
             self._open = False
             self._loop.remove_writer(self._descriptor)

@@ -1,4 +1,4 @@
-"""An assistant's process: its environment, its guard, its output and its end."""
+"""An assistant's process: its environment, its guard, its output and its exit."""
 
 import asyncio
 import contextlib
@@ -25,23 +25,26 @@ from whereby_trigger.process import default_files
 from whereby_trigger.shortage import ERRORS, named_in, shortage_of
 
 LIBPQ: Final = frozenset({"PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGSERVICEFILE"})
-"""The variables by which a PostgreSQL store is opened where its URL has no password.
+"""The variables that can open a PostgreSQL store whose URL has no password.
 
 Source: PostgreSQL docs, libpq, Environment Variables.
 """
 
 LONG_ENOUGH: Final = 12
-"""Characters from which on a secret is looked for inside of other values: a shorter one may be part of a word."""
+"""Minimum length, in characters, of a secret that is also searched for inside other values.
+
+A shorter one may be part of an ordinary word.
+"""
 
 
 def child_environment(
     base: Mapping[str, str], room: Mapping[str, str], extra: Mapping[str, str], *, hidden: Collection[str] = ()
 ) -> dict[str, str]:
-    """Give a process assistant's environment: `base`, the user's `extra` over it, the variables of its room over both.
+    """Return a process assistant's environment: `base`, overridden by the user's `extra`, overridden by `room`.
 
-    Left out are this package's settings, by name, and whatever holds one of the `hidden` values (the secrets, the
-    store's URL) or the password in one, under any name and also where `extra` holds it: `{**os.environ, …}` is a habit.
-    Where a hidden value is a PostgreSQL's URL, so is what else may open it.
+    It leaves out this package's settings, by name, and every variable that holds one of the `hidden` values (the
+    secrets, the store's URL) or the password in one. That applies to `extra` too: `{**os.environ, …}` is a habit.
+    If a hidden value is a PostgreSQL URL, the variables in `LIBPQ` are left out as well.
     """
     values = frozenset(_with_passwords(hidden))
     names = LIBPQ if any(value.startswith(("postgresql:", "postgres:")) for value in hidden) else frozenset[str]()
@@ -79,11 +82,11 @@ def _passwords(url: str) -> list[str | None]:
 GUARD = Path(__file__).with_name("guard.py")
 
 FILES = "WHEREBY_TRIGGER_GUARD_FILES"
-"""The variable by which the guard is told how many files its assistant may open, if not as many as we."""
+"""The variable that tells the guard its assistant's limit of open files, if it differs from ours."""
 
 
 class Spawned(Struct, frozen=True):
-    """Hold a guard's process, and our ends of what leads to it and to its assistant, as descriptors."""
+    """Hold a guard's process, and our descriptors of the pipes to it and to its assistant."""
 
     popen: "subprocess.Popen[bytes]"
     control: int
@@ -102,11 +105,12 @@ def spawn(
     run: str,
     stdout: bool,
 ) -> Spawned:
-    """Start a guard for a command, with the assistant's stdout kept or dropped.
+    """Start a guard for a command; `stdout` says whether the assistant's output is piped or dropped.
 
-    `life` is the descriptor of the replica's lock, if it has one, which the guard then holds too; `run` names the run.
+    `life` is the descriptor of the replica's lock, if it has one; the guard then holds it too. `run` names the run.
 
-    Raises OSError where the system has no room for it, ValueError where a text cannot be handed to a process.
+    Raises OSError if the system lacks the resources, and ValueError if an argument or variable cannot be passed to a
+    process.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         here, there = (end.detach() for end in socket.socketpair())
@@ -141,21 +145,21 @@ def _closed_by(stack: contextlib.ExitStack, descriptor: int) -> int:
 
 
 KEPT: Final = 50
-"""Lines of stderr that are kept."""
+"""The number of last lines of stderr to keep."""
 
 LINGER: Final = 1.0
-"""Seconds that the output of a process which left its group unseen is read on."""
+"""Seconds to go on reading after the exit: a process that escaped the group may still hold the pipes."""
 
 SLACK: Final = 5.0
-"""Seconds past a stop's grace after which a guard that does nothing is done without."""
+"""Seconds past a stop's grace after which we kill the guard and its group, since the guard does not react."""
 
 TakeLine = Callable[[str, str], None]
 
 
 class Exit(Struct, frozen=True):
-    """Describe how a process ended: its exit code, or the signal; and its last lines of stderr.
+    """Describe how a process ended: its exit code or signal, and its last lines of stderr.
 
-    `late`: its guard had to end it, since its deadline was near and nobody had moved that.
+    `late` is True if the guard ended it because its deadline was near and nobody had extended it.
     """
 
     code: int | None
@@ -165,7 +169,7 @@ class Exit(Struct, frozen=True):
 
 
 class GuardedProcess:
-    """Run a process behind a guard, which ends it with all that it started when this process cannot.
+    """Run a process behind a guard, which ends it and everything it started, even if this process dies.
 
     It belongs to the event loop that it was started on.
     """
@@ -183,16 +187,16 @@ class GuardedProcess:
         life: int | None = None,
         run: str | None = None,
     ) -> "GuardedProcess":
-        """Start a program, found on the PATH of `env`, and return when it runs.
+        """Start a program, found on the PATH of `env`, and return once it runs.
 
-        `input` goes to its stdin, which then ends. By `deadline`, on the boot clock, all of it has been killed unless
-        `extend` moved that; `grace` is how many seconds it has between TERM and KILL, 2 at most, when the deadline is
-        near or this process is gone. `line` is called with "stdout" or "stderr" and each line; without it stdout is
-        dropped. `life` is the descriptor of the lock that shows this replica alive, if it has one: the guard holds it
-        until nothing of the process is left. `run` names this run and no other.
+        `input` is written to its stdin, which is then closed. Everything it started is killed by `deadline`, in
+        seconds of the boot clock, unless `extend` moves it. `grace` is the number of seconds between TERM and KILL,
+        at most 2, if the deadline is near or this process is gone. `line` is called with "stdout" or "stderr" and each
+        line; without it stdout is dropped. `life` is the descriptor of the lock that shows this replica alive, if it
+        has one: the guard holds it until nothing of the process is left. `run` is a unique name for this run.
 
-        Raises AssistantError if the program cannot be started, and SystemExhausted if that is no fault of its own. A
-        start that is cancelled leaves nothing.
+        Raises AssistantError if the program cannot be started, and SystemExhausted if the system has no resources
+        left for it. A cancelled start leaves nothing behind.
         """
         if sys.platform == "win32":
             raise AssistantError(
@@ -237,11 +241,11 @@ class GuardedProcess:
         self._over = asyncio.create_task(self._see_out(), name=f"whereby-trigger guard of {name}")
 
     def extend(self, deadline: float) -> None:
-        """Move the deadline, on the boot clock; too late once the process was told to end."""
+        """Move the deadline, in seconds of the boot clock; no effect once the process was told to end."""
         self._tell(f"deadline {float(deadline)}")
 
     def stop(self, grace: float) -> None:
-        """Send TERM to the process and all that it started, and KILL after `grace` seconds; 0 is KILL at once."""
+        """Send TERM to the process and everything it started, and KILL after `grace` seconds; 0 kills at once."""
         if self._over.done():
             return
         self._tell(f"stop {float(grace)}")
@@ -250,11 +254,11 @@ class GuardedProcess:
         self._backstop = self._loop.call_later(grace + SLACK, self._do_without_guard)
 
     async def wait(self) -> Exit:
-        """Wait until the process and all that it started are gone."""
+        """Wait until the process and everything it started are gone."""
         return await asyncio.shield(self._over)
 
     def _tell(self, line: str) -> None:
-        # A guard that does not listen is frozen: when it goes on, it acts on the deadline it knows.
+        # A guard that does not read is frozen: once it resumes, it acts on the deadline it knows.
         if self._status.open:
             with contextlib.suppress(OSError):
                 os.write(self._control, line.encode() + b"\n")
@@ -296,13 +300,13 @@ class GuardedProcess:
         return self._exit()
 
     def _exit(self) -> Exit:
-        # What is still to be logged was printed all the same.
+        # Lines that are still to be logged belong to its output too.
         stderr = tuple(map(readable, [*self._stderr, *self._errors.left][-KEPT:]))
         if not self._started.done():
             reason = stderr[-1] if stderr else "its guard was killed"
             self._started.set_exception(_not_started(self._name, named_in(reason), reason))
         if self._code is None:
-            return Exit(None, signal.SIGKILL, (*stderr, "whereby-trigger: killed, as its guard was"))
+            return Exit(None, signal.SIGKILL, (*stderr, "whereby-trigger: killed because its guard was killed"))
         code, number = (self._code, None) if self._code >= 0 else (None, -self._code)
         return Exit(code, number, stderr, self._late)
 
@@ -332,11 +336,11 @@ def _not_started(name: str, short: str | None, why: str) -> AssistantError:
 
 def _why_not_started(number: int) -> str:
     if number == errno.ENOENT:
-        return "no such program; check its spelling, the PATH, and the interpreter that its first line names"
+        return "no such program; check its spelling, PATH, and the interpreter that its first line names"
     if number == errno.EACCES:
-        return "it may not be executed; make it executable, or name its interpreter before it"
+        return "it is not an executable file; make it executable, or put its interpreter before it"
     if number == errno.ENOEXEC:
-        return "it is no program; give it a first line that names its interpreter, or name that before it"
+        return "it is not a program; add a first line that names its interpreter, or put the interpreter before it"
     if number == errno.ETIMEDOUT:
         return "its deadline had passed before it ran"
     return os.strerror(number)

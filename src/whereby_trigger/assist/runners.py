@@ -1,4 +1,4 @@
-"""One run of an assistant, as a coroutine or a command, and the state of its room that follows."""
+"""One run of an assistant, as a coroutine or a command, and the state it leaves its room in."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ from whereby_trigger.store import Room, RoomState
 from whereby_trigger.webhook import Webhook, decode, replace_lone_surrogates, room_from_url
 
 BACKOFF: tuple[float, ...] = (1.0, 5.0, 15.0)
-"""Seconds before an assistant that failed is started again, for the first, second and third time."""
+"""Seconds before the first, second and third restart of an assistant that failed."""
 
 HANDED_OVER: Final = "handed over by a replica that stopped"
 
 
 class RunEnd(StrEnum):
-    """Name how a run was over."""
+    """Name the way in which a run ended."""
 
     RETURNED = "returned"
     RAISED = "raised"
@@ -39,7 +39,7 @@ class RunEnd(StrEnum):
 
 
 class RunResult(Struct, frozen=True):
-    """Describe the end of one run: how, in words, whether another makes sense, and what was raised or printed."""
+    """Describe how a run ended; `retry` says whether a restart makes sense, `errors` what was raised or printed."""
 
     how: RunEnd
     reason: str
@@ -48,7 +48,7 @@ class RunResult(Struct, frozen=True):
 
 
 class NextState(Struct, frozen=True):
-    """Say what becomes of the room: its state and reason, after how many seconds, and the restarts used up."""
+    """Hold the state of a room after a run: `pause` is in seconds, `restarts` counts those used so far."""
 
     state: RoomState
     reason: str
@@ -57,9 +57,10 @@ class NextState(Struct, frozen=True):
 
 
 def next_state(end: RunResult, *, restarts: int, stop: str | None, handing_over: bool) -> NextState:
-    """Decide what becomes of a room after a run.
+    """Return the state of a room after a run.
 
-    `stop` is why its assistant had been asked to end, `handing_over` whether it was ended for another replica's sake.
+    `stop` is why its assistant was asked to end, if it was; `handing_over` is True if it was ended so that another
+    replica can take the room.
     """
     if stop is not None:
         return NextState(RoomState.ENDED, stop, restarts)
@@ -68,7 +69,7 @@ def next_state(end: RunResult, *, restarts: int, stop: str | None, handing_over:
     if end.how is RunEnd.RETURNED:
         return NextState(RoomState.ENDED, end.reason, restarts)
     if end.how is RunEnd.EXHAUSTED:
-        # Another replica may have what this one lacks: the room is there for it at once.
+        # Another replica may have what this one lacks: it can take the room at once.
         return NextState(RoomState.WAITING, end.reason, restarts)
     if not end.retry:
         return NextState(RoomState.FAILED, end.reason, restarts)
@@ -79,12 +80,12 @@ def next_state(end: RunResult, *, restarts: int, stop: str | None, handing_over:
 
 
 class Run:
-    """Hold a room that is this replica's, its session, and the tasks that launch it and see it through.
+    """Hold a room of this replica, its session, and the tasks that launch and supervise it.
 
-    `stop` is why the assistant was asked to end, `handed_over` whether it was ended for another replica's sake,
-    `extend` moves a process assistant's deadline, `hears` tells whether anybody can read what the session is told,
-    `heard_to` is the number up to which it has been told of all that concerns it, which is what came after the number
-    of its room.
+    `stop` is why the assistant was asked to end, `handed_over` whether it was ended so that another replica can take
+    the room. `extend` moves a process assistant's deadline. `has_reader` is False if nobody can read the session's
+    webhooks. `cursor` is the number up to which the session has received all webhooks of its room; it starts at the
+    room's own number.
     """
 
     def __init__(self, room: Room) -> None:
@@ -100,7 +101,7 @@ class Run:
         self._seen: set[int] = set()
 
     def deliver(self, seq: int, body: bytes) -> None:
-        """Pass a webhook of the room on to the session, unless it came before the session or is known to it."""
+        """Pass a webhook of the room on to the session, unless it came before the session or was passed on already."""
         if seq <= max(self.cursor, self.room.seq) or seq in self._seen:
             return
         self._seen.add(seq)
@@ -109,10 +110,10 @@ class Run:
             self.session.deliver(webhook)
 
     def advance(self, cursor: int) -> None:
-        """Take note that nothing with a number up to this one is still to come.
+        """Move the cursor: no webhook with a number up to `cursor` is still to come.
 
-        A store that cannot say so yet of a number as young as the session's beginning names a lower one: from there
-        on the session hears with the others, instead of by itself.
+        A store may not know that yet for a number as recent as the session's start, and names a lower one. The first
+        call then moves the cursor back, and the session is read together with the others from there on.
         """
         fresh = self.cursor == self.room.seq
         self.cursor = cursor if fresh else max(self.cursor, cursor)
@@ -124,9 +125,9 @@ class Run:
         self.session.ended.set(reason)
 
     def cut_off(self, reason: str) -> None:
-        """End the run now, without waiting for the assistant to return by itself."""
+        """End the run now, without waiting for the assistant to return."""
         self.hand_over(reason)
-        # Once: cancelled again, the run would leave behind an assistant that takes no notice of it.
+        # Only once: a second cancellation would leave behind an assistant that ignored the first.
         if self.launched is not None and not self.launched.cancelling():
             self.launched.cancel()
 
@@ -139,17 +140,17 @@ def _decoded(body: bytes | None) -> Webhook | None:
 
 
 TO_UNWIND: Final = 1.0
-"""Seconds after which an assistant that was cancelled and has not returned is named in the log."""
+"""Seconds after which a cancelled assistant that has not returned is named in the log."""
 
 
 Launch = Callable[[Run, Callable[[int | None], None]], Coroutine[Any, Any, RunResult]]
-"""Run an assistant to its end; the callable is told once it runs, with its process id if it has one."""
+"""Run an assistant to its end; the callable is called once it runs, with its process id if it has one."""
 
 
 async def run_coroutine(assistant: CoroutineAssistant, session: Session, grace: float) -> RunResult:
     """Run a coroutine in a room; once its session has ended, it has `grace` seconds before it is cancelled.
 
-    One that takes no notice of its cancellation is waited for, since it may still be in the room; a warning names it.
+    If it ignores its cancellation it is waited for, since it may still be in the room, and a warning names it.
     """
     run = asyncio.create_task(_guarded(assistant, session), name=f"assistant in {session.room_url}")
     ended = asyncio.create_task(session.ended.wait())
@@ -172,15 +173,15 @@ async def _cancel(run: "asyncio.Task[RunResult]", assistant: CoroutineAssistant,
     await asyncio.wait({run}, timeout=TO_UNWIND)
     if not run.done():
         session.log.warning(
-            "the assistant %s was cancelled and does not return: until it does, its room gets no other and a drain "
-            "waits; let CancelledError pass",
+            "the assistant %s was cancelled but does not return: until it does, its room gets no other assistant and "
+            "a drain waits; do not catch CancelledError in it",
             assistant.name,
         )
         await asyncio.wait({run})
 
 
 async def _guarded(assistant: CoroutineAssistant, session: Session) -> RunResult:
-    # SystemExit that leaves a task ends the loop, and with it every other room's assistant.
+    # A SystemExit that leaves a task would end the loop, and with it every other room's assistant.
     try:
         await assistant.function(session)
     except AssistantRefused as error:
@@ -199,7 +200,7 @@ def _in_full(error: BaseException) -> str:
 
 
 TRY_AGAIN: Final = 75
-"""The exit code by which a process says that another try makes sense: EX_TEMPFAIL of sysexits.h."""
+"""The exit code of a process that asks for a restart: EX_TEMPFAIL of sysexits.h."""
 
 
 async def run_command(
@@ -214,8 +215,8 @@ async def run_command(
 ) -> RunResult:
     """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit.
 
-    `life` is the descriptor of the lock that shows this replica alive, if it has one; `hidden` are the values that its
-    environment must not hold.
+    `deadline` returns when it must be gone, in seconds of the boot clock. `life` is the descriptor of the lock that
+    shows this replica alive, if it has one; `hidden` are the values that its environment must not hold.
     """
     room, session = run.room, run.session
     try:
@@ -242,7 +243,7 @@ async def run_command(
     try:
         await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
         process.stop(grace)
-        # Awaited by itself, it would be cancelled with the run while the process still ends.
+        # Not `await exited`: that would cancel it together with the run, while the process still ends.
         await asyncio.wait({exited})
         exit = exited.result()
         run.handed_over = run.handed_over or exit.late
@@ -277,10 +278,10 @@ def _input(session: Session) -> bytes:
 
 
 def _readable_by_all(raw: bytes) -> Any:
-    """Read JSON with null for a number that no double holds, and U+FFFD for half a surrogate pair.
+    """Read JSON, with null for a number that no double holds and U+FFFD for half a surrogate pair.
 
-    RFC 8259, 6 and 8.2, warns of both: they are JSON, but parsers refuse them, or end up with an infinity or with a
-    text that cannot be printed.
+    Both are valid JSON, but parsers refuse them, or return an infinity or text that cannot be printed.
+    Source: RFC 8259, 6 and 8.2.
     """
     whole = replace_lone_surrogates(raw)
     return json.loads(whole, parse_int=partial(_number, kind=int), parse_float=partial(_number, kind=float))
@@ -316,16 +317,16 @@ def launcher(
     life: Callable[[], int | None] = lambda: None,
     hidden: Collection[str] = (),
 ) -> Launch:
-    """Make the function that runs an assistant in a room to its end.
+    """Return the function that runs an assistant in a room to its end.
 
-    `grace` is stop_grace in seconds; `deadline` tells, on the boot clock, by when a process must be gone; `life`
-    returns the descriptor of the lock that shows this replica alive, if it has one; `hidden` are the values that no
-    process may see.
+    `grace` is stop_grace in seconds. `deadline` returns when a process must be gone, in seconds of the boot clock.
+    `life` returns the descriptor of the lock that shows this replica alive, if it has one. `hidden` are the values
+    that no process may see.
     """
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         if isinstance(assistant, CommandAssistant):
-            # A process has no way to ask its session, where all that it heard would pile up.
+            # A process cannot read from its session, where webhooks would pile up.
             run.has_reader = False
             return await run_command(
                 assistant, run, launched, grace=grace, deadline=deadline, life=life(), hidden=hidden

@@ -1,4 +1,4 @@
-"""The session: what an assistant is given, and what it hears until its end."""
+"""The session: what an assistant is given, and the webhooks it receives until its end."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from typing import Any, Final
 from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, RoomIdentity, Webhook
 
 UNREAD: Final = 1000
-"""Webhooks that a session keeps for `webhooks()`: an assistant that never reads them stays for hours."""
+"""Maximum webhooks that a session keeps for `webhooks()`: an assistant that never reads them may run for hours."""
 
 Counted = RoomClientJoined | RoomClientLeft
 
@@ -20,7 +20,7 @@ class _RoomLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Ended:
-    """Tell when and why an assistant is to leave: await it, or look at it. `reason` is "" until then."""
+    """Signal when and why an assistant must leave: await it, or check `is_set()`. `reason` is "" until then."""
 
     def __init__(self, told: Callable[[], None]) -> None:
         self._event = asyncio.Event()
@@ -28,11 +28,11 @@ class Ended:
         self.reason = ""
 
     def is_set(self) -> bool:
-        """Tell whether the assistant is to leave."""
+        """Return True if the assistant must leave."""
         return self._event.is_set()
 
     async def wait(self) -> str:
-        """Wait until the assistant is to leave, and return why."""
+        """Wait until the assistant must leave, and return why."""
         await self._event.wait()
         return self.reason
 
@@ -47,12 +47,12 @@ class Ended:
 
 
 class Session:
-    """Hold an assistant's room, the webhook that fired, and what happens in the room from there on.
+    """Hold an assistant's room, the webhook that fired, and what happens in the room from then on.
 
-    `webhook` is None for an assistant that was started by hand. `attempt` is 1, and one more for each start after it.
-    `log` is a logger that names the room. `ended` is set when the assistant is to leave: the room's session has ended,
-    somebody asked, or the replica drains; it then has `stop_grace` seconds before it is cancelled. `missed` counts the
-    webhooks that were dropped because too many were unread.
+    `webhook` is None if the assistant was started by hand. `attempt` is 1 at the first start, and one more at each
+    restart. `log` is a logger that names the room. `ended` is set when the assistant must leave: the room's session
+    has ended, somebody stopped it, or the replica drains. It then has `stop_grace` seconds before it is cancelled.
+    `missed` counts the webhooks that were dropped because too many were unread.
     """
 
     def __init__(self, room: RoomIdentity, webhook: Webhook | None, attempt: int) -> None:
@@ -65,7 +65,7 @@ class Session:
         self._news = asyncio.Event()
         self.ended = Ended(self._news.set)
         self.missed = 0
-        self._heard: deque[Webhook] = deque(maxlen=UNREAD)
+        self._unread: deque[Webhook] = deque(maxlen=UNREAD)
         self._read = False
         self._counted: Counted | None = None
         if webhook is not None:
@@ -73,37 +73,37 @@ class Session:
 
     @property
     def humans(self) -> int | None:
-        """How many people are in the room by the last counts, bots left out; None while that is unknown."""
+        """The number of people in the room by the newest counts, without bots; None while it is unknown."""
         return None if self._counted is None else self._counted.data.humans
 
     async def webhooks(self) -> AsyncIterator[Webhook]:
-        """Yield the room's webhooks that came after the one that fired, as they come; end when the session has.
+        """Yield the room's webhooks after the one that fired, as they come, until the session has ended.
 
-        Of those that are unread, the newest 1,000 are kept.
+        At most 1,000 unread webhooks are kept, the newest ones.
         """
         self._read = True
         while True:
-            while self._heard:
-                yield self._heard.popleft()
+            while self._unread:
+                yield self._unread.popleft()
             if self.ended.is_set():
                 return
             self._news.clear()
             await self._news.wait()
 
     def deliver(self, webhook: Webhook) -> None:
-        """Take in one more webhook of the room."""
+        """Add a webhook of the room."""
         self._count(webhook)
-        if len(self._heard) == UNREAD:
+        if len(self._unread) == UNREAD:
             self._miss()
-        self._heard.append(webhook)
+        self._unread.append(webhook)
         self._news.set()
 
     def _miss(self) -> None:
         self.missed += 1
         if self.missed == 1:
-            # An assistant that never asks for webhooks misses nothing that it wants.
+            # An assistant that never reads webhooks does not want them: no warning.
             level = logging.WARNING if self._read else logging.INFO
-            self.log.log(level, "more than %s webhooks are unread: only the newest are kept", f"{UNREAD:,}")
+            self.log.log(level, "more than %s webhooks are unread: keeping only the newest", f"{UNREAD:,}")
 
     def _count(self, webhook: Webhook) -> None:
         if isinstance(webhook, Counted) and webhook.data.humans is not None and not self._is_older(webhook):
