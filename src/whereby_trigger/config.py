@@ -20,7 +20,7 @@ UNSET = None
 
 @dataclass(frozen=True)
 class Settings:
-    """Hold every setting of one trigger, resolved. Durations are seconds, sizes bytes."""
+    """Hold every setting of one trigger, resolved. Durations are in seconds, sizes in bytes."""
 
     port: int
     host: str | None
@@ -46,7 +46,7 @@ class Settings:
 
     @property
     def listen_host(self) -> str:
-        """The address to bind: this machine only, where nothing proves who is calling."""
+        """The address to bind: by default this machine only, if nothing proves who is calling."""
         if self.host is not None:
             return self.host
         return "0.0.0.0" if self.signed or self.allow_unsigned else "127.0.0.1"  # noqa: S104
@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Option:
-    """Describe one setting: how a value is read and which environment variables may give it."""
+    """Describe one setting: how its value is read and which environment variables can set it."""
 
     name: str
     default: Any
@@ -69,7 +69,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Pair the settings with where each value came from."""
+    """Hold the settings, the source of each value, and warnings about them."""
 
     settings: Settings
     sources: Mapping[str, str]
@@ -78,7 +78,7 @@ class Resolved:
 
 def read_text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{name} must be a text that is not blank, not {value!r}")
+        raise ConfigError(f"{name} must be a string that is not blank, not {value!r}")
     return value.strip()
 
 
@@ -119,7 +119,9 @@ def read_flag(name: str, value: Any) -> bool:
 def read_path(name: str, value: Any) -> str:
     path = read_text(name, value)
     if not path.startswith("/") or set("?#%") & set(path) or path in ("/livez", "/readyz"):
-        raise ConfigError(f"{name} must start with '/', hold no '?', '#' or '%' and be no probe's path, not {value!r}")
+        raise ConfigError(
+            f"{name} must start with '/', contain no '?', '#' or '%' and not be /livez or /readyz, not {value!r}"
+        )
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -128,7 +130,7 @@ def read_path(name: str, value: Any) -> str:
 
 
 def read_subdomain(name: str, value: Any) -> str:
-    """Read one host label: anything else would lead out of whereby.com."""
+    """Return one host label; anything else would lead out of whereby.com. Raises ConfigError."""
     subdomain = read_text(name, value)
     if not LABEL.fullmatch(subdomain):
         raise ConfigError(
@@ -149,13 +151,15 @@ def read_spill(name: str, value: Any) -> str | None:
 
 
 def read_secret(name: str, value: Any) -> tuple[str, ...]:
-    """Read one secret, or several for a rotation; the environment separates them by commas."""
+    """Return one secret, or several for a rotation. Raises ConfigError."""
     secrets: Sequence[Any] = [value] if isinstance(value, str) else value
     if not isinstance(secrets, Sequence) or not secrets or not all(isinstance(secret, str) for secret in secrets):
-        raise ConfigError(f"{name} must be a secret or a sequence of secrets, as text; leave it out to run without one")
+        raise ConfigError(
+            f"{name} must be a secret or a sequence of secrets, as strings; leave it out to run without one"
+        )
     if not all(secret.strip() for secret in secrets):
         raise ConfigError(
-            f"{name} holds a blank secret, which would let nobody in or everybody: "
+            f"{name} holds a blank secret, which would let in nobody or everybody: "
             "set the webhook's secret from Whereby's dashboard, or remove the variable"
         )
     try:
@@ -168,14 +172,14 @@ def read_secret(name: str, value: Any) -> tuple[str, ...]:
 OPTIONS: tuple[Option, ...] = (
     Option("port", 8080, read_integer(0, 65535), "port to listen on; 0 picks one", (PREFIX + "PORT", "PORT")),
     Option("host", UNSET, read_text, "address to listen on"),
-    Option("path", "/", read_path, "path that takes deliveries; may hold an unguessable segment"),
-    Option("subdomain", UNSET, read_subdomain, "your Whereby subdomain, used where a webhook names none"),
+    Option("path", "/", read_path, "path that takes deliveries; may contain an unguessable segment"),
+    Option("subdomain", UNSET, read_subdomain, "your Whereby subdomain, used if a webhook names none"),
     Option("secret", (), read_secret, "the webhook's secret; several for a rotation", ("WHEREBY_WEBHOOK_SECRET",)),
     Option("allow_unsigned", False, read_flag, "serve other machines without a secret"),
     Option("tolerance", 300.0, read_duration(1), "how far a signature's time may be off, in seconds"),
     Option("max_body", 256 * 1024, read_integer(1024, 64 * 1024 * 1024), "largest body that is read, in bytes"),
-    Option("store", "sqlite:///whereby-trigger.db", read_text, "where webhooks and decisions live, as a URL"),
-    Option("spill", UNSET, read_spill, "where deliveries wait while a PostgreSQL store is away, as sqlite:///file.db"),
+    Option("store", "sqlite:///whereby-trigger.db", read_text, "where webhooks and decisions are kept, as a URL"),
+    Option("spill", UNSET, read_spill, "where deliveries wait while PostgreSQL is unavailable, as sqlite:///file.db"),
     Option(
         "retention",
         7 * 86400.0,
@@ -184,9 +188,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
     Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),
-    Option("lease_ttl", 30.0, read_duration(1), "how long a replica is taken for alive after each renewal, in seconds"),
+    Option("lease_ttl", 30.0, read_duration(1), "how long a replica counts as alive after each renewal, in seconds"),
     Option("max_rooms", 50, read_integer(0, 100_000), "in how many rooms at a time this replica runs an assistant"),
-    Option("stop_grace", 10.0, read_duration(0), "how long an assistant that is to end has to return, in seconds"),
+    Option("stop_grace", 10.0, read_duration(0), "how long an assistant has to return when it must end, in seconds"),
     Option("drain_timeout", 3600.0, read_duration(0), "how long a drain waits for user code, in seconds"),
 )
 NAMES = tuple(option.name for option in OPTIONS)
@@ -197,9 +201,9 @@ def resolve(
     command_line: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Resolved:
-    """Resolve every setting: command line before keyword before environment before default.
+    """Resolve every setting: the command line wins over keywords, they over the environment, it over defaults.
 
-    A value of None counts as not given. Raises ConfigError on a value that cannot be used.
+    A value of None counts as not given. Raises ConfigError if a value cannot be used.
     """
     command_line = command_line or {}
     environ = os.environ if environ is None else environ
@@ -214,29 +218,29 @@ def resolve(
     settings = Settings(**values)
     if settings.max_age <= settings.drain_timeout:
         age, drain = (_placed(name, values[name], sources[name]) for name in ("max_age", "drain_timeout"))
-        raise ConfigError(f"{age} must exceed {drain}: a drain would outlast what it hands over")
+        raise ConfigError(f"{age} must exceed {drain}: otherwise webhooks left by a drain would be skipped as too old")
     return Resolved(settings, sources, tuple(_warnings(settings, sources, environ)))
 
 
 def inherited() -> dict[str, str]:
-    """Copy the environment that this process was given, for a process that it starts."""
+    """Return a copy of this process's environment, for a process that it starts."""
     return dict(os.environ)
 
 
 def check(given: Mapping[str, Any], source: str = "keyword") -> None:
-    """Raise ConfigError for a value of one source that cannot be used, whatever the other sources say."""
+    """Raise ConfigError if a value of one source cannot be used, even if another source overrides it."""
     for option in OPTIONS:
         if given.get(option.name) is not None:
             option.read(_called(option.name, source), given[option.name])
 
 
 def platform_expects_traffic(environ: Mapping[str, str] | None = None) -> bool:
-    """Tell whether the environment sets PORT, as platforms do that send outside traffic to it."""
+    """Return True if the environment sets PORT, as platforms do that route outside traffic to it."""
     return bool((os.environ if environ is None else environ).get("PORT"))
 
 
 def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | None, Path, str, str]:
-    """Return the service of PostgreSQL that the environment names, the file that describes it, and its host and port.
+    """Return the PostgreSQL service that the environment names, the file of services, the host and the port.
 
     Source: PostgreSQL docs, libpq, Environment Variables (PGSERVICE, PGSERVICEFILE, PGHOST, PGPORT).
     """
@@ -246,18 +250,18 @@ def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | N
 
 
 def foreign_environment() -> dict[str, str]:
-    """Give the environment without our own settings, for a process that must not inherit them."""
+    """Return the environment without our own settings, for a process that must not inherit them."""
     ours = {variable for option in OPTIONS for variable in option.environment}
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def wants_colour() -> bool:
-    """Tell whether a terminal may be coloured: NO_COLOR is not set, and the terminal is not a dumb one."""
+    """Return True if a terminal may be coloured: NO_COLOR is not set and TERM is not dumb."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def masked(name: str, value: Any) -> str:
-    """Show a value for a person: a secret only by how many there are, a URL without its password."""
+    """Return a value for a person to read: only the number of secrets, a URL without its password."""
     if name == "secret":
         return f"{len(value)} set" if value else "none"
     if name == "store" and not value.startswith("sqlite:"):
@@ -299,13 +303,13 @@ def _warnings(settings: Settings, sources: Mapping[str, str], environ: Mapping[s
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 REMEDY = (
-    "but there is no secret to tell who is calling: set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's "
-    "dashboard, or take whatever comes with allow_unsigned=True (--allow-unsigned)"
+    "but there is no secret to prove who is calling: set WHEREBY_WEBHOOK_SECRET to the webhook's secret from Whereby's "
+    "dashboard, or accept unsigned deliveries with allow_unsigned=True (--allow-unsigned)"
 )
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raise ConfigError where other machines would be served, or expect to be, with nothing to tell who is calling."""
+    """Raise ConfigError if other machines can, or should, reach the trigger without a secret to prove who calls."""
     if settings.signed or settings.allow_unsigned or settings.host in LOOPBACK:
         return
     if settings.host is not None:

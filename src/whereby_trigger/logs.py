@@ -1,4 +1,4 @@
-"""How log records look when we are the program: plain lines on a terminal, JSON objects elsewhere."""
+"""Log formatting for the command line's programs: plain lines on a terminal, JSON objects elsewhere."""
 
 import json
 import logging
@@ -17,14 +17,14 @@ ASSISTANT = "whereby_trigger.assistant"
 DELIVERIES = "whereby_trigger.deliveries"
 
 DELIVERY_SIZE = 512
-"""Characters that a delivery's line is taken for before it is made."""
+"""Characters that a delivery's line counts as before it is formatted."""
 
 GREEN, YELLOW, RED, DIM = "32", "33", "31", "2"
 COLOURS = {"fired": GREEN, "notified": GREEN, "failed": RED, "quarantined": RED}
 
 
 class PlainFormatter(logging.Formatter):
-    """Format a record as a line for a person, coloured by what became of a delivery if that is wanted."""
+    """Format a record as a line for a person; if `coloured`, by a delivery's decision or the record's level."""
 
     def __init__(self, *, coloured: bool = False) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Format a record as one JSON object a line; a delivery's fields stand beside time, level and logger."""
+    """Format a record as one JSON object a line, with a delivery's fields beside time, level and logger."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -58,7 +58,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class QueueingHandler(logging.Handler):
-    """Hand each record's line to a writer that has a thread of its own: to log never waits for the log's reader."""
+    """Pass each record's line to a writer with a thread of its own: logging never waits for the log's reader."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class QueueingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if record.name == DELIVERIES:
-                # What its line is made of never changes, so that the thread can make it.
+                # A delivery's record never changes, so the thread can format it.
                 self._writer.put(partial(self._line, record), DELIVERY_SIZE)
             else:
                 line = self._line(record)
@@ -90,7 +90,7 @@ class QueueingHandler(logging.Handler):
 
 
 def configure(stream: TextIO | None = None) -> None:
-    """Send our log to a stream, standard error by default, unless the program has configured logging itself."""
+    """Send our log to a stream, by default standard error, unless the program has configured logging itself."""
     root = logging.getLogger(ROOT)
     if root.handlers or logging.getLogger().handlers:
         return
@@ -105,9 +105,9 @@ def configure(stream: TextIO | None = None) -> None:
 
 
 def _traced(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:
-    """Give the exception and the stack that an assistant logged: what is in them is for its author to say.
+    """Return the exception and the stack that an assistant logged: its author decides what they contain.
 
-    Of any other line they are left out, since they may hold what a webhook or a function of the user's holds.
+    Any other record's are left out, since they may hold values from a webhook or from the user's code.
     """
     if record.name != ASSISTANT and not record.name.startswith(f"{ASSISTANT}."):
         return {}

@@ -1,4 +1,4 @@
-"""Standard error, written so that nobody waits for its reader: not the event loop, and no last resort."""
+"""Write to standard error without waiting for its reader: neither the event loop nor a forced exit ever blocks."""
 
 import atexit
 import contextlib
@@ -15,21 +15,23 @@ from typing import Any, Final, NamedTuple, TextIO
 
 MOST_LINES: Final = 4096
 MOST_CHARACTERS: Final = 2 * 1024 * 1024
-"""How many lines wait to be written, and of how many characters in all."""
+"""Maximum lines that wait to be written, and the characters in all of them."""
 
 WHOLE: Final = 4096
-"""Bytes that a pipe takes in one piece (PIPE_BUF), so that lines of several processes do not tear each other."""
+"""Bytes that a pipe takes in one piece (PIPE_BUF): up to that, lines of several processes do not mix."""
 
 FLUSH_WITHIN: Final = 1.0
-"""Seconds that an end waits for what was logged before it."""
+"""Seconds that an exit waits for the lines logged before it."""
 
 DESCRIPTORS: Final = (0, 1, 2)
 
 Line = str | Callable[[], str]
-"""A text that ends in a newline, or what makes one: the writing thread calls it."""
+"""Text that ends in a newline, or a function that returns it, called by the writing thread."""
 
 
 class _Waiting(NamedTuple):
+    """Hold a line that waits, its characters, and the lines that count as dropped if it is; `written` is set after."""
+
     line: Line
     size: int
     stands_for: int
@@ -39,8 +41,8 @@ class _Waiting(NamedTuple):
 class LineWriter:
     """Write lines to a stream in a thread of its own.
 
-    What does not fit, or cannot be written, is dropped and counted; `note` makes the line that says how many were.
-    Any thread may call it, at any time, from a signal handler too: it never raises and never waits for the reader.
+    Lines that do not fit, or cannot be written, are dropped and counted; `note` returns the line that says how many.
+    Any thread may call it at any time, also a signal handler: it never raises and never waits for the reader.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -54,11 +56,11 @@ class LineWriter:
 
     @property
     def dropped(self) -> int:
-        """How many lines were dropped that no line has told of yet."""
+        """The number of dropped lines that no line has reported yet."""
         return self._dropped
 
     def put(self, line: Line, size: int) -> None:
-        """Have a line of about `size` characters written, or drop it where too many wait."""
+        """Queue a line of about `size` characters, or drop it if too many wait."""
         if self._direct:
             self._write_at_once(line)
             return
@@ -66,25 +68,25 @@ class LineWriter:
             if self._queue and (len(self._queue) >= MOST_LINES or self._size + size > MOST_CHARACTERS):
                 self._dropped += 1
                 return
-            self._tell_dropped()
+            self._report_dropped()
             self._queue.append(_Waiting(line, size, 1))
             self._size += size
             self._wake()
 
     def have_thread(self) -> None:
-        """Write in a thread even in a forked child, which is about to run an event loop."""
+        """Write in a thread again, in a forked child that is about to run an event loop."""
         self._direct = False
 
     def flush(self, within: float = FLUSH_WITHIN) -> bool:
-        """Wait at most `within` seconds until all lines before are written or dropped; return whether they are.
+        """Wait at most `within` seconds until all lines so far are written or dropped; return True if they are.
 
-        A reader that was waited for in vain is waited for again once it has read something.
+        If the reader has stalled once, later calls do not wait until it has read something.
         """
         if self._direct or threading.current_thread() is self._thread:
             return True
         written = threading.Event()
         with self._lock:
-            self._tell_dropped()
+            self._report_dropped()
             self._queue.append(_Waiting("", 0, 0, written))
             writes = self._wake()
             within = 0.0 if self._stalled else within
@@ -93,7 +95,7 @@ class LineWriter:
         return done
 
     def _begin_empty(self) -> None:
-        # Reentrant: a signal handler, or a finalizer, may log while its thread is in here.
+        # Reentrant: a signal handler or a finalizer may log while its thread holds the lock.
         self._lock = threading.RLock()
         self._queue: deque[_Waiting] = deque()
         self._size = self._dropped = 0
@@ -102,13 +104,13 @@ class LineWriter:
         self._stalled = False
         self._thread: threading.Thread | None = None
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             self._queue.append(_Waiting(lambda: self.note(dropped), 0, dropped))
 
     def _wake(self) -> bool:
-        """Have the thread look at the queue; return whether there is a thread."""
+        """Wake the thread, started if necessary; return False if there is none."""
         if self._thread is None and not self._start_thread():
             return False
         if not self._awake:
@@ -121,7 +123,7 @@ class LineWriter:
         try:
             self._thread.start()
         except (RuntimeError, MemoryError):
-            # The system has no thread left for us. The lines wait, and the next one tries again.
+            # The system has no thread left. The lines wait, and the next one tries again.
             self._thread = None
             return False
         return True
@@ -133,7 +135,7 @@ class LineWriter:
                 self._write_batch(batch)
 
     def _take(self) -> list[_Waiting]:
-        """Take the lines that fill one piece; none, and no wakefulness, where no more are to be written now."""
+        """Return the next lines, as many as fit in one piece; the thread goes to sleep if there are none."""
         batch: list[_Waiting] = []
         size = 0
         with self._lock:
@@ -158,14 +160,14 @@ class LineWriter:
             if written:
                 self._stalled = False
             if written and not lost and not self._queue:
-                # Nothing more may ever be logged, that would tell of those that were dropped.
-                self._tell_dropped()
+                # No further line may ever come that would report those that were dropped.
+                self._report_dropped()
         for waiting in batch:
             if waiting.written is not None:
                 waiting.written.set()
 
     def _pieces(self, batch: list[_Waiting]) -> list[tuple[bytes, int]]:
-        """Make the lines, and join them as far as they fit in one piece; each piece with its number of lines."""
+        """Return the lines as bytes, joined as far as they fit in one piece, each piece with its number of lines."""
         pieces: list[tuple[bytes, int]] = []
         for waiting in batch:
             try:
@@ -199,23 +201,23 @@ class LineWriter:
             try:
                 data = data[os.write(descriptor, data) :]
             except BlockingIOError:
-                # Whoever shares the descriptor made it non-blocking.
-                _await_room(descriptor, None)
+                # A program that shares the descriptor made it non-blocking.
+                _await_writable(descriptor, None)
 
     def _forked(self) -> None:
-        """Go on in a forked child, which has none of our threads, no loop of ours, and may end without notice."""
+        """Start over in a forked child, which has none of our threads, no event loop, and may exit without notice."""
         self._begin_empty()
         self._direct = True
 
     def _write_at_once(self, line: Line) -> None:
         descriptor = _descriptor_of(self.stream)
         with contextlib.suppress(Exception):
-            if descriptor is None or _await_room(descriptor, FLUSH_WITHIN):
+            if descriptor is None or _await_writable(descriptor, FLUSH_WITHIN):
                 self._write(self._encoded(line))
 
 
 class StandardError(io.TextIOBase):
-    """Stand in for `sys.stderr`: what is written waits for nobody, line by line for each thread."""
+    """Replace `sys.stderr`: writing never blocks, and the lines of several threads do not mix."""
 
     def __init__(self, writer: LineWriter, stream: TextIO) -> None:
         self.writer = writer
@@ -236,7 +238,7 @@ class StandardError(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what this thread has begun; it is written soon, which is not waited for."""
+        """Queue this thread's unfinished line, without waiting until it is written."""
         if begun := self._begun.pop(threading.get_ident(), ""):
             self.writer.put(begun, len(begun))
 
@@ -268,7 +270,7 @@ class StandardError(io.TextIOBase):
         return getattr(self._stream, name)
 
     def close(self) -> None:
-        """Hand on what was begun: the stream belongs to the interpreter."""
+        """Queue this thread's unfinished line; the stream stays open, since it belongs to the interpreter."""
         self.flush()
 
 
@@ -283,16 +285,16 @@ def writer_of(stream: TextIO | None) -> LineWriter:
 
 @contextmanager
 def never_awaited(to_the_end: bool) -> Iterator[None]:
-    """Make `sys.stderr` wait for nobody, for as long as a `with` block; with `to_the_end` until the process ends.
+    """Make `sys.stderr` non-blocking for a `with` block, or until the process ends with `to_the_end`.
 
-    Warnings, tracebacks, and what Python logs where nobody configured logging then hold up no event loop either.
+    Warnings, tracebacks and the output of unconfigured logging then cannot block the event loop either.
     """
     before = sys.stderr
     writer = writer_of(before)
     writer.have_thread()
     theirs = before is not sys.__stderr__
     if before is None or theirs:
-        # A stream that somebody put there stays theirs, and what it does.
+        # Somebody has replaced the stream: leave it as it is.
         yield
         return
     ours = sys.stderr = StandardError(writer, before)
@@ -309,28 +311,28 @@ def never_awaited(to_the_end: bool) -> Iterator[None]:
 
 
 def say_last(text: str) -> None:
-    """Write last words after what waits to be written, and wait for that at most FLUSH_WITHIN seconds."""
+    """Write a last text after the lines that wait, and wait for it at most FLUSH_WITHIN seconds."""
     writer = writer_of(sys.stderr)
     writer.put(text, len(text))
     writer.flush()
 
 
 def fill_closed_descriptors() -> None:
-    """Lead each standard stream that was closed before the start to nowhere.
+    """Open the null device in place of each standard stream that was closed before the start.
 
-    Otherwise the next socket or file gets its number, and then whatever a library or a child prints there.
+    Otherwise the next socket or file gets its number, and with it what a library or a child prints there.
     """
     for descriptor in DESCRIPTORS:
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest number that is free is this one.
+            # This is the lowest free number, so that open() uses it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            # Not at its own number, where a file of the program's may be by now.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", errors="backslashreplace"))
+            # Not at its own number, which a file of the program may have by now.
+            null = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(null, "w", encoding="utf-8", errors="backslashreplace"))
 
 
 class _Last:
@@ -342,13 +344,13 @@ def _note(dropped: int) -> str:
 
 
 def in_words(dropped: int) -> str:
-    """Say how many lines are missing, and why."""
+    """Return a sentence that says how many lines were dropped, and why."""
     lines = "1 log line was" if dropped == 1 else f"{dropped} log lines were"
     return f"{lines} dropped: the reader of standard error is slow, stalled or gone"
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:
-    # Another kind of stream may do more than write. On Windows a console takes text, and no bytes of UTF-8.
+    # Another kind of stream may do more than write. On Windows a console takes text, not bytes of UTF-8.
     if type(stream) is not io.TextIOWrapper or sys.platform == "win32":
         return None
     try:
@@ -357,8 +359,8 @@ def _descriptor_of(stream: TextIO | None) -> int | None:
         return None
 
 
-def _await_room(descriptor: int, within: float | None) -> bool:
-    """Wait until a descriptor takes a piece, at most `within` seconds; return whether it does."""
-    looked_at = select.poll()
-    looked_at.register(descriptor, select.POLLOUT)
-    return bool(looked_at.poll(None if within is None else within * 1000))
+def _await_writable(descriptor: int, within: float | None) -> bool:
+    """Wait at most `within` seconds until a descriptor is writable; return True if it is."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(None if within is None else within * 1000))
