@@ -158,7 +158,7 @@ class Journal:
     @property
     def database_size(self) -> int:
         """The bytes of the database itself."""
-        return self._pins[0].stat.st_size
+        return os.lseek(self._pins[0].descriptor, 0, os.SEEK_END)
 
     def database_says(self) -> int:
         """Read how many bytes the database has by its first page. Source: SQLite docs, Database File Format, 1.3."""
@@ -191,7 +191,8 @@ class Journal:
         if not frames:
             return True
         ends = LOG_HEADER + frames * (FRAME_HEADER + (65536 if page == 1 else page))
-        return self.size >= ends and os.pread(self._log, len(LOG_BEGINS), 0) == LOG_BEGINS
+        # Its last byte tells of its size for a third of what `fstat` takes, twice for each commit.
+        return bool(os.pread(self._log, 1, ends - 1)) and os.pread(self._log, len(LOG_BEGINS), 0) == LOG_BEGINS
 
     def close(self, connection: sqlite3.Connection, *, keep: bool) -> None:
         """Close the connection; with `keep` the files stay, though this process is the last one."""
