@@ -80,9 +80,8 @@ class Dispatcher:
 
         If there is no room for it, it is left in the store, and from now on the backlog must be read.
         """
-        room = queued.ordering_key
-        if room is not None:
-            self._supervisor.wake(room)
+        if queued.room is not None:
+            self._supervisor.wake(queued.room.key)
         if queued.seq in self._known or queued.seq in self._read_back:
             return
         if self._unread.behind:
@@ -156,8 +155,8 @@ class Dispatcher:
             self._forget(seq)
 
     def _queue(self, queued: PendingWebhook) -> None:
-        self._known[queued.seq] = queued.size
-        self._bytes += queued.size
+        self._known[queued.seq] = size = queued.size
+        self._bytes += size
         room = queued.ordering_key
         if room is None:
             self._spawn(self._decide(queued))

@@ -66,7 +66,8 @@ class FastDelivery:
 
     def complete(self) -> None:
         """Have the delivery taken, now that all of it is there."""
-        self.hang_up()
+        if self._incoming is not None:
+            self.hang_up()
         if not self.response_complete:
             self._endpoint.receiver.take(self._headers, self._body, self._started, self._answer)
 

@@ -23,21 +23,18 @@ class InFlightLimit:
         """Whether no more may wait."""
         return self.requests >= self._max_requests or self.bytes >= self._max_bytes
 
+    def enter(self, size: int) -> bool:
+        """Count one delivery more, whose body has `size` bytes; return False if no more may wait."""
+        if self.requests >= self._max_requests or self.bytes >= self._max_bytes:
+            return False
+        self.requests += 1
+        self.bytes += size
+        return True
 
-class Slot:
-    """Hold one delivery's place among those that wait, and the bytes of its body, until it is left."""
-
-    __slots__ = ("_bytes", "_waiting")
-
-    def __init__(self, waiting: InFlightLimit, size: int) -> None:
-        self._waiting = waiting
-        self._bytes = size
-        waiting.requests += 1
-        waiting.bytes += size
-
-    def leave(self) -> None:
-        self._waiting.requests -= 1
-        self._waiting.bytes -= self._bytes
+    def leave(self, size: int) -> None:
+        """Count it no more."""
+        self.requests -= 1
+        self.bytes -= size
 
 
 class Arriving:

@@ -12,7 +12,7 @@ from whereby_trigger.decide import Dispatcher, PendingWebhook
 from whereby_trigger.deliveries import Delivery, DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
-from whereby_trigger.receive.limits import InFlightLimit, Slot
+from whereby_trigger.receive.limits import InFlightLimit
 from whereby_trigger.store import Added, Arrival, State, Store
 
 ANSWER_WITHIN = 4.5
@@ -69,11 +69,10 @@ class Receiver:
         if isinstance(verdict, Rejected):
             self.refuse(Answer(verdict.status, verdict.reason, skew=verdict.skew), started, answer)
             return
-        if self._waiting.full:
+        if not self._waiting.enter(len(body)):
             self.refuse(Answer(503, CROWDED, (RETRY_AFTER,)), started, answer)
             return
-        slot = Slot(self._waiting, len(body))
-        storing = _Storing(verdict, started, slot, answer)
+        storing = _Storing(verdict, started, answer)
         self._unanswered[storing] = None
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_EVERY, self._give_up_on_late)
@@ -87,12 +86,14 @@ class Receiver:
         answer(refusal)
 
     def _stored(self, storing: "_Storing", adding: "asyncio.Future[Added]") -> None:
-        storing.slot.leave()
-        problem = _problem(adding)
+        self._waiting.leave(len(storing.accepted.arrival.body))
+        # Asked in any case: asyncio complains of an error that nobody has asked for.
+        failed = adding.cancelled() or adding.exception() is not None
         if storing not in self._unanswered:
             return
         del self._unanswered[storing]
-        if problem is not None:
+        if failed:
+            problem = _problem(adding)
             self.refuse(Answer(503, problem, (RETRY_AFTER,)), storing.started, storing.answer)
             return
         storing.answer(OK)
@@ -124,23 +125,20 @@ class Receiver:
         self._look = loop.call_later(LOOK_EVERY, self._give_up_on_late) if self._unanswered else None
 
 
-class _Storing:
+class _Storing(Struct, eq=False):
     """Hold a delivery that the store has been given."""
 
-    __slots__ = ("accepted", "answer", "slot", "started")
+    accepted: Accepted
+    started: float
+    answer: Callable[[Answer], None]
 
-    def __init__(self, accepted: Accepted, started: float, slot: Slot, answer: Callable[[Answer], None]) -> None:
-        self.accepted, self.started, self.slot, self.answer = accepted, started, slot, answer
 
-
-def _problem(adding: "asyncio.Future[Added]") -> str | None:
-    """Say why a delivery was not stored; None where it was."""
+def _problem(adding: "asyncio.Future[Added]") -> str:
+    """Return why a delivery was not stored."""
     if adding.cancelled():
         return "the store was closed"
     error = adding.exception()
-    if error is None or isinstance(error, StoreError):
-        return None if error is None else str(error)
-    return f"an error of the trigger itself, {type(error).__name__}"
+    return str(error) if isinstance(error, StoreError) else f"an error of the trigger itself, {type(error).__name__}"
 
 
 def _stored(arrival: Arrival, added: Added) -> tuple[str, str]:

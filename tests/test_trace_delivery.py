@@ -1,0 +1,22 @@
+"""A delivery goes through the stages once, forward only, and in few calls."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.trace_delivery import traced
+
+pytestmark = pytest.mark.anyio
+
+CALLS, MODULES = 90, 22
+"""At most, in the loop, from the socket to the predicate."""
+
+
+async def test_a_delivery_enters_no_stage_again_and_takes_few_calls_to_its_predicate(tmp_path: Path) -> None:
+    trace = await traced(tmp_path)
+    assert trace.stages(trace.forward) == ["receive", "store", "receive", "dispatch", "decide"]
+    assert trace.stages(trace.calls[trace.asked :]) == ["decide", "store", "dispatch"]
+    assert trace.entered_again == []
+    in_the_loop = trace.in_the_loop()
+    assert len(in_the_loop.forward) <= CALLS
+    assert len(in_the_loop.modules) <= MODULES
