@@ -92,7 +92,7 @@ def test_one_that_cannot_be_used_is_a_problem_with_what_to_do(call: Call, spill:
 def test_beside_a_store_that_is_a_file_it_is_a_problem_and_says_why(call: Call) -> None:
     ok, says = findings(call, "--port", "0", "--spill", "sqlite:///spill.db")[1]["spill"]
     assert not ok
-    assert "is for a database that may be away, but store 'sqlite:///whereby-trigger.db' is a file" in says
+    assert "is for a database that may be unavailable, but store 'sqlite:///whereby-trigger.db' is a file" in says
 
 
 def test_without_one_nothing_is_said_of_it(call: Call) -> None:

@@ -40,7 +40,7 @@ CALLS = [
     ("start --port 0 --host no.such.host.invalid --secret s", {}, "is not an address of this machine"),
     ("start --port 0 --store sqlite:///no/such/folder/a.db", {}, "does not exist: create it"),
     ("start --port 0 --store mysql://x", {}, "is of no known kind"),
-    ("start --port 0 --store=", {}, "--store must be a text"),
+    ("start --port 0 --store=", {}, "--store must be a string"),
     ("dev --port abc", {}, "--port must be a whole number"),
     ("dev --drain-timeout soon", {}, "--drain-timeout must be seconds"),
     ("dev --max-age 10 --drain-timeout 20", {}, "must exceed --drain-timeout"),

@@ -48,7 +48,9 @@ def test_a_start_with_a_spill_before_a_file_exits_2_and_says_why(tmp_path: Path)
     write(tmp_path, HUMANS_JOIN)
     ended = run("start", "--port", "0", "--spill", "sqlite:///spill.db", cwd=tmp_path)
     assert ended.returncode == 2
-    assert "is for a database that may be away, but store 'sqlite:///whereby-trigger.db' is a file" in ended.stderr
+    assert (
+        "is for a database that may be unavailable, but store 'sqlite:///whereby-trigger.db' is a file" in ended.stderr
+    )
     assert "leave spill out, or set it to off" in ended.stderr
 
 

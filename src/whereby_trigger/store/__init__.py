@@ -1,4 +1,4 @@
-"""Where webhooks and decisions live: the protocol that every store speaks, and its values."""
+"""Keep webhooks, decisions and rooms: the protocol that every store implements, and its values."""
 
 from whereby_trigger.store.protocol import RoomStore, Store, every_room
 from whereby_trigger.store.records import (

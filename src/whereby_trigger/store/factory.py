@@ -1,4 +1,4 @@
-"""The stores there are: which one a URL names, the spool before it, and whoever has one in use."""
+"""Make the store that a URL names and the spill file before it, or reuse an open store."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class InUse(Struct, frozen=True):
-    """Hold an open store, the settings that name it, and the event loop that it belongs to."""
+    """Hold an open store, the settings that name it, and the event loop it belongs to."""
 
     store: Store
     settings: Settings
@@ -27,9 +27,9 @@ class InUse(Struct, frozen=True):
 
 @asynccontextmanager
 async def usable(in_use: InUse | None, settings: Settings, *, reading: bool) -> AsyncIterator[Store]:
-    """Give the store in use where its own loop runs; else open the one that settings name, `reading` or to change it.
+    """Yield the store in use if this is its event loop; otherwise open the one that the settings name.
 
-    Raises StoreError.
+    With `reading` it is opened for reading only. Raises StoreError if it cannot be opened.
     """
     if in_use is not None and in_use.loop is asyncio.get_running_loop():
         yield in_use.store
@@ -43,9 +43,9 @@ async def usable(in_use: InUse | None, settings: Settings, *, reading: bool) -> 
 
 
 def store_for(url: str, lease_ttl: float = 30.0) -> "SqliteStore | PostgresStore":
-    """Make the store that a URL names, unopened, for a replica whose lease lasts `lease_ttl` seconds.
+    """Return the store that a URL names, not opened yet; `lease_ttl` is in seconds.
 
-    Raises ConfigError.
+    Raises ConfigError if the URL is not a store's, or the driver is not installed.
     """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
@@ -58,22 +58,22 @@ def store_for(url: str, lease_ttl: float = 30.0) -> "SqliteStore | PostgresStore
 
 
 def spill_file_for(spill: str | None, store: str) -> SpillFile | None:
-    """Make the spool, unopened, in which deliveries wait while the store that a URL names is away; None without one.
+    """Return the spill file, not opened yet, in which deliveries wait while `store` is unavailable; None without one.
 
-    Raises ConfigError.
+    Raises ConfigError if the spill's URL names no file, or the store is a file too.
     """
     if spill is None:
         return None
     if store.startswith("sqlite:"):
         raise ConfigError(
-            f"spill {spill!r} is for a database that may be away, but store {store!r} is a file on this machine too: "
-            "leave spill out, or set it to off"
+            f"spill {spill!r} is for a database that may be unavailable, but store {store!r} is a file on this "
+            "machine too: leave spill out, or set it to off"
         )
     return SpillFile(spill)
 
 
 def _postgres(url: str, lease_ttl: float) -> "PostgresStore":
-    # Its driver is an extra, and nobody on SQLite should wait for its import.
+    # The driver is an extra, and a program on SQLite should not wait for its import.
     try:
         from whereby_trigger.store.postgres import PostgresStore, Services
     except ModuleNotFoundError as error:

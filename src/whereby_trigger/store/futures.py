@@ -1,4 +1,4 @@
-"""The futures that a store answers with where there is nothing to wait for, or nobody who waits."""
+"""The futures that stores return, and what to do with one that nobody awaits."""
 
 import asyncio
 from typing import Any
@@ -7,19 +7,19 @@ from whereby_trigger.errors import StoreUnavailable
 
 
 class Write(asyncio.Future[Any]):
-    """Resolve to the outcome of a write; `held_up` while somebody else has locked what it alone would change."""
+    """Resolve to the outcome of a write; `held_up` is True while another transaction has locked its row."""
 
     held_up = False
 
 
 def refused(why: str) -> "asyncio.Future[Any]":
-    """Answer a call with StoreUnavailable."""
+    """Return a future that has failed with StoreUnavailable."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     future.set_exception(StoreUnavailable(why))
     return future
 
 
 def ignore_result(written: "asyncio.Future[Any]") -> None:
-    """Take note of an outcome that nobody waits for: asyncio would log a failure, with what it holds."""
+    """Retrieve the outcome of a future that nobody awaits: asyncio would log its error, with the values in it."""
     if not written.cancelled():
         written.exception()

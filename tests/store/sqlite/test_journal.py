@@ -173,7 +173,7 @@ async def test_what_an_idle_replica_has_acknowledged_comes_into_the_file_without
 ) -> None:
     await running.add(arrival("a"))
     damage(path)
-    await eventually(lambda: "all that was in it is saved" in caplog.text)
+    await eventually(lambda: "all its content is saved" in caplog.text)
     assert in_the_file(path) == {"a"}
 
 
@@ -299,7 +299,7 @@ async def test_a_database_that_was_cut_short_takes_nothing_more(running: Store, 
     assert await taken(running, "before") == {"before"}
     os.truncate(path, left)
     for n in range(3):
-        with pytest.raises(StoreUnavailable, match="was cut short while it was in use, and cannot be mended"):
+        with pytest.raises(StoreUnavailable, match="was cut short while it was in use, and cannot be repaired"):
             await running.add(arrival(f"after {n}"))
     with pytest.raises(StoreUnavailable):
         await running.ping(NOW)

@@ -13,7 +13,7 @@ from tests.support.sqlite_place import SqlitePlace
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.store.sqlite.lock import LifeLock, bury, has_died, life_file
+from whereby_trigger.store.sqlite.lock import LifeLock, has_died, life_file, remove_life_file
 
 pytestmark = pytest.mark.anyio
 
@@ -70,9 +70,9 @@ async def test_a_file_that_shows_a_life_and_cannot_be_removed_hinders_nobody(
     assert await store.renew(TTL)
     os.close(LifeLock(path, "gone").descriptor)
     assert has_died(path, "gone")
-    assert bury(path, "gone")
+    assert remove_life_file(path, "gone")
     assert has_died(path, store.replica) is False
-    assert not bury(path, store.replica)
+    assert not remove_life_file(path, store.replica)
     await store.close()
 
 

@@ -1,4 +1,4 @@
-"""Where deliveries wait that the database does not take: a file, and the way from it into the database."""
+"""Keep deliveries in a file while the database is unavailable, and move them into it afterwards."""
 
 from whereby_trigger.store.spill.file import SpillContent, SpillFile, read_content
 from whereby_trigger.store.spill.store import SpillStore

@@ -1,4 +1,4 @@
-"""The spill's file: deliveries that wait for the database, in order of arrival, each synced to disk."""
+"""The spill file: deliveries that wait for the database, in order of arrival, each synced to disk."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ from whereby_trigger.threads import in_thread
 
 CALLED: Final = "spill"
 OURS: Final = 0x77745350
-"""What marks a file as a spool, in SQLite's header."""
+"""The application id in SQLite's header that marks a file as a spill file."""
 
 FORMAT: Final = 1
 CREATE = f"""
@@ -48,14 +48,14 @@ LOCK_WITHIN: Final = 1.0
 
 
 class SpillContent(Struct, frozen=True):
-    """Tell how many deliveries are in a spool: those that wait, and those that the database refused."""
+    """Count the deliveries in a spill file: those that wait, and those that the database refused."""
 
     waiting: int
     refused: int
 
 
 class HeldLock:
-    """Stand in for the turn to write, which one process has for as long as it has the file open."""
+    """Act as the lock of writers, which one process holds for as long as it has the file open."""
 
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
@@ -73,9 +73,9 @@ class HeldLock:
 
 
 def open_spill(path: Path) -> tuple[Database, HeldLock, int]:
-    """Open a spool, created if there is none; return what it is written with, and how many deliveries wait in it.
+    """Open a spill file, created if there is none; return its database, its lock, and how many deliveries wait.
 
-    Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
+    Raises StoreError if the file cannot be used, and SpillInUse if another process has it open.
     """
     with ExitStack() as undo, _explained(path):
         create(path, CALLED)
@@ -88,13 +88,13 @@ def open_spill(path: Path) -> tuple[Database, HeldLock, int]:
         make_durable(connection, path, CALLED)
         if is_new:
             connection.executescript(CREATE)
-            # A journal that somebody cuts short must not take the table along.
+            # If somebody cuts the journal short, the table must not be lost with it.
             connection.execute("PRAGMA wal_checkpoint")
-        # Another program may be behind the database by now, or this one may be another.
+        # The database, or this program, may have been upgraded meanwhile, and accept what was refused.
         connection.execute(TRY_AGAIN)
         waiting = _count(connection).waiting
         if not waiting:
-            # It gives back space, and on a full disk cannot.
+            # This frees space, and fails on a full disk.
             with suppress(sqlite3.OperationalError):
                 connection.execute("VACUUM")
         database = Database(path, connection, CALLED)
@@ -104,9 +104,9 @@ def open_spill(path: Path) -> tuple[Database, HeldLock, int]:
 
 
 def read_content(path: Path) -> SpillContent:
-    """Count what is in a spool, beside a process that has it open if there is one.
+    """Count what is in a spill file, even while another process has it open.
 
-    Raises StoreError where there is no spool.
+    Raises StoreError if there is no such file, or it is not a spill file.
     """
     with ExitStack() as undo, _explained(path):
         connection = connect(path, readonly=True, called=CALLED)
@@ -125,7 +125,7 @@ def _take_lock(lock: FileLock, path: Path) -> None:
 
 
 def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether a database is empty; raises StoreError where it is no spool, or a newer program's."""
+    """Return True if a database is empty; raises StoreError if it is no spill file, or a newer program's."""
     if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         return True
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
@@ -144,7 +144,7 @@ def _count(connection: sqlite3.Connection) -> SpillContent:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say why the file cannot be used."""
+    """Raise StoreError, with the reason, if the file cannot be used."""
     try:
         yield
     except sqlite3.Error as error:
@@ -165,7 +165,7 @@ CLOSE_TIMEOUT: Final = 4.0
 
 
 class SpilledDelivery(Struct, frozen=True):
-    """Hold a delivery that waits; `arrival` is None where this program cannot read it."""
+    """Hold a delivery that waits; `arrival` is None if this program cannot decode it."""
 
     seq: int
     arrival: Arrival | None
@@ -174,7 +174,7 @@ class SpilledDelivery(Struct, frozen=True):
 class SpillFile:
     """Keep deliveries in a SQLite file that one process at a time has open; `length` is how many wait in it.
 
-    Raises ConfigError for a URL that names no file. Verbs raise StoreUnavailable where the disk does not take it.
+    Raises ConfigError if the URL names no file. Methods raise StoreUnavailable if the disk does not accept the write.
     """
 
     def __init__(self, url: str) -> None:
@@ -186,9 +186,9 @@ class SpillFile:
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        """Open the file, created where there is none; what the database refused waits again.
+        """Open the file, created if there is none; deliveries that the database refused wait again.
 
-        Raises StoreError where the file cannot be used, SpillInUse where another process has it open.
+        Raises StoreError if the file cannot be used, and SpillInUse if another process has it open.
         """
         with contextlib.ExitStack() as undo, shortage_in_words(self.path, CALLED):
             database, turn, self.length = await in_thread(open_spill, self.path)
@@ -199,19 +199,19 @@ class SpillFile:
             undo.pop_all()
 
     async def close(self) -> None:
-        """Finish what was handed over, and let go of the file."""
+        """Finish the writes submitted so far, and close the file."""
         if self._writer is not None:
             await self.remove(())
             await self._writer.close(CLOSE_TIMEOUT)
 
     def append(self, arrival: Arrival) -> "asyncio.Future[None]":
-        """Add a delivery at the end."""
+        """Add a delivery at the end; the future is done once it is on disk."""
 
         def work(connection: sqlite3.Connection) -> None:
             self._identity.check()
             connection.execute(APPEND, (msgpack.encode(arrival),))
 
-        # Counted from now on: nobody may overtake what is on its way into the file.
+        # Counted from now on: no later delivery may overtake one that is being written.
         appended = self._opened.submit(work)
         self.length += 1
         self._appended_since += 1
@@ -219,21 +219,21 @@ class SpillFile:
         return appended
 
     async def head(self) -> list[SpilledDelivery]:
-        """Read the oldest, once all that was handed over before is there: at most BATCH of them, or BATCH_BYTES."""
+        """Return the oldest deliveries, after all appends so far: at most BATCH of them, or BATCH_BYTES."""
         self._reads += 1
         self._appended_since = 0
         found: list[SpilledDelivery] = await self._opened.submit(partial(_head, gone=frozenset(self._gone)))
         if not found:
-            # A commit that failed may be there all the same, and a journal that was cut short takes rows along: whoever
-            # waited for a length that is wrong would wait for ever.
+            # A failed commit may be there after all, and rows are lost with a journal that was cut short: a wait for
+            # a wrong length would never end.
             self.length = self._appended_since
         return found
 
     async def remove(self, seqs: Sequence[int]) -> None:
-        """Forget deliveries that the database has; on a disk that is full, at first in memory only.
+        """Delete deliveries that the database has; on a full disk, in memory only until there is space again.
 
-        A full disk takes no deletion either, and must not keep deliveries from a database that is back. What a crash
-        brings up again then is a duplicate.
+        A full disk accepts no deletion either, but must not stop the move to a database that is available again.
+        Deliveries that reappear after a crash are duplicates.
         """
         self._gone.update(seqs)
         self.length -= len(seqs)
@@ -244,12 +244,12 @@ class SpillFile:
             self._gone.difference_update(seq for (seq,) in rows)
 
     async def set_aside(self, seq: int, reason: str) -> None:
-        """Keep a delivery, but have it wait no more until the file is opened again."""
+        """Keep a delivery in the file, but do not move it until the file is opened again; `reason` says why."""
         await self._opened.submit(lambda connection: connection.execute(REFUSE, (reason, seq)).rowcount)
         self.length -= 1
 
     def ping(self) -> Awaitable[None]:
-        """Write something small, to tell whether the disk takes it."""
+        """Write something small to find out if the disk accepts it; fails with StoreUnavailable if not."""
 
         def work(connection: sqlite3.Connection) -> None:
             self._identity.check()

@@ -1,4 +1,4 @@
-"""The SQLite file: found by its URL, opened so that a commit is on disk, and refused with the reason."""
+"""Open the SQLite file that a URL names, with commits synced to disk, or say why it cannot be used."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ BUSY_TIMEOUT = 5.0
 OLDEST_SQLITE = (3, 35, 0)
 
 JOURNAL_KEPT = 64 * 1024 * 1024
-"""Bytes that the journal keeps on disk once it was emptied."""
+"""Size in bytes to which the journal is cut when it was emptied."""
 
 TWO_NAMES = (
     "each name has a journal of its own, and what is written under one is lost under the other; "
@@ -25,9 +25,10 @@ TWO_NAMES = (
 
 
 def path_of(url: str, called: str = "store") -> Path:
-    """Read `sqlite:///relative.db` or `sqlite:////absolute.db` into an absolute path; `called` is what it is, in words.
+    """Return the absolute path in `sqlite:///relative.db` or `sqlite:////absolute.db`.
 
-    Raises ConfigError for another scheme, a store in memory, and options, which could only weaken what a 200 promises.
+    `called` names the file in errors. Raises ConfigError for another scheme, for a store in memory, and for options,
+    which could only weaken what a 200 promises.
     """
     if not url.startswith(SCHEME):
         raise ConfigError(f"{called} {url!r} is no SQLite URL: write sqlite:///file.db, with four slashes if absolute")
@@ -37,14 +38,17 @@ def path_of(url: str, called: str = "store") -> Path:
     if not name or name == ":memory:" or "\0" in name:
         raise ConfigError(f"{called} {url!r} names no file: webhooks must outlive the process, write sqlite:///file.db")
     try:
-        # What lies beside the file must be found whatever link leads to it: who lives, and whose turn it is to write.
+        # Every symbolic link must lead to the same files beside it, which show who lives and who may write.
         return Path(os.path.realpath(Path(name).expanduser()))
     except RuntimeError:
         raise ConfigError(f"{called} {url!r} begins with '~', but there is no such user with a home") from None
 
 
 def create(path: Path, called: str = "store") -> None:
-    """Make an empty database file that only its owner can read, if there is none, and sync its folder."""
+    """Create an empty database file, readable by its owner only, if there is none, and sync its folder.
+
+    Raises StoreError if it cannot be created or written.
+    """
     try:
         if path.is_dir():
             raise StoreError(f"the {called} {path} is a folder: name a file in it")
@@ -52,7 +56,7 @@ def create(path: Path, called: str = "store") -> None:
             raise StoreError(
                 f"the {called}'s folder {path.parent} does not exist: create it, or set {called}= to another place"
             )
-        # One that is there is not even opened: who closes it loses the locks that the process has on it elsewhere.
+        # An existing file is not even opened: closing it would release the locks that this process has on it.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         _sync_folder(path.parent)
@@ -61,12 +65,12 @@ def create(path: Path, called: str = "store") -> None:
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise StoreError(
             f"the {called} {path} is read-only, or its folder is: both must be writable, "
-            "the journal lies beside the file"
+            "the journal is stored beside the file"
         )
 
 
 def connect(path: Path, *, readonly: bool = False, called: str = "store") -> sqlite3.Connection:
-    """Open an existing database, changing nothing in it; raises StoreError where that fails."""
+    """Open an existing database without changing it; raises StoreError if that fails."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
     _check_one_name(path, called)
@@ -81,7 +85,7 @@ def connect(path: Path, *, readonly: bool = False, called: str = "store") -> sql
 
 
 def make_durable(connection: sqlite3.Connection, path: Path, called: str = "store") -> None:
-    """Have a commit return only when it is on disk; raises StoreError where the file would not be synced."""
+    """Make commits return only once they are on disk; raises StoreError if the file would not be synced."""
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = 1")
     connection.execute("PRAGMA checkpoint_fullfsync = 1")
@@ -99,7 +103,7 @@ def make_durable(connection: sqlite3.Connection, path: Path, called: str = "stor
 
 
 class Identity:
-    """Know which file was opened, to notice when it is there no longer: what is committed to it then is lost."""
+    """Remember which file was opened, to notice if it is removed: later commits to it would be lost."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
@@ -125,11 +129,11 @@ class Identity:
         return True
 
 
-_PUT_BACK = "put it back, or start again to go on with what is there then"
+_PUT_BACK = "put it back, or restart to continue with what is there now"
 
 
 def opening_failed(path: Path, error: sqlite3.Error, called: str = "store") -> StoreError:
-    """Say in words why a database cannot be opened."""
+    """Return an error that says why a database cannot be opened, and what to do."""
     text = str(error)
     if "locked" in text or "busy" in text:
         return held_locked(path, called)
@@ -149,7 +153,7 @@ def opening_failed(path: Path, error: sqlite3.Error, called: str = "store") -> S
 
 @contextlib.contextmanager
 def shortage_in_words(path: Path, called: str = "store") -> Iterator[None]:
-    """Say that this process has run out of threads, files or memory if that is why it cannot open the file."""
+    """Raise StoreUnavailable instead of an error that means the process is out of threads, files or memory."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -166,19 +170,19 @@ def not_writable(path: Path, error: OSError, called: str = "store") -> StoreErro
 
 def held_locked(path: Path, called: str = "store") -> StoreError:
     return StoreUnavailable(
-        f"the {called} {path} is held locked by another program for more than {BUSY_TIMEOUT:g} s: "
+        f"the {called} {path} was locked by another program for more than {BUSY_TIMEOUT:g} s: "
         "close what has it open (a database browser, a backup), then start again"
     )
 
 
 def _check_one_name(path: Path, called: str) -> None:
-    """Raise StoreError if the file has a name beside which another journal would lie."""
+    """Raise StoreError if the file has a second name, which would have a journal of its own."""
     with contextlib.suppress(OSError):
         if os.stat(path).st_nlink > 1:
             raise StoreError(f"the {called} {path} has a second name, a hard link: {TWO_NAMES}")
     if _is_mounted_alone(path):
         raise StoreError(
-            f"the {called} {path} is mounted as a single file: its journal would not lie beside the file itself, "
+            f"the {called} {path} is mounted as a single file: its journal would not be stored beside it, "
             "and would be lost with the container; mount the folder that it is in"
         )
 

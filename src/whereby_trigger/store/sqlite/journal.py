@@ -1,4 +1,4 @@
-"""The journal beside a database, `-wal` with its index `-shm`: kept from being removed, and mended if it was."""
+"""The journal beside a database, `-wal`, and its index, `-shm`: protected from removal, and repaired after one."""
 
 import errno
 import logging
@@ -19,22 +19,22 @@ from whereby_trigger.store.sqlite.connection import Identity, connect, make_dura
 logger = logging.getLogger("whereby_trigger.store")
 
 LARGE: Final = 256 * 1024 * 1024
-"""Bytes of a journal from which on a person should know: something keeps it from being emptied."""
+"""Size of a journal, in bytes, from which we warn: something keeps it from being emptied."""
 
 READERS: Final = (0x40000002, 510)
-"""First byte and length of what SQLite locks in the database while it has it open (os.h: SHARED_FIRST, SHARED_SIZE)."""
+"""First byte and length that SQLite locks in an open database. Source: SQLite's os.h, SHARED_FIRST, SHARED_SIZE."""
 
 INDEX_IN_USE: Final = (128, 1)
-"""The same in the index of the journal (os_unix.c: UNIX_SHM_DMS)."""
+"""The same in the journal's index. Source: SQLite's os_unix.c, UNIX_SHM_DMS."""
 
 INDEX_HEADER: Final = 48
-"""Bytes of the index's header, which is there twice. Source: SQLite docs, WAL-mode File Format, 2.1."""
+"""Bytes of the index's header, which is stored twice. Source: SQLite docs, WAL-mode File Format, 2.1."""
 
 LOG_HEADER, FRAME_HEADER, LOG_BEGINS = 32, 24, b"\x37\x7f\x06"
-"""Bytes before the log's frames and before each page in it, and how a log begins. Source: the same, section 4."""
+"""Bytes before the log's frames and before each page in it, and a log's first bytes. Source: the same, section 4."""
 
-SAVED: Final = "all that was in it is saved"
-SAVED_ELSEWHERE: Final = "another process has saved what was in it"
+SAVED: Final = "all its content is saved"
+SAVED_ELSEWHERE: Final = "another process has saved its content"
 LOST: Final = "what was only in it is lost"
 """What has become of a journal's content."""
 
@@ -43,7 +43,7 @@ if sys.platform == "linux":
     import struct
 
     def _lock(descriptor: int, kind: int, span: tuple[int, int]) -> None:
-        # Some file systems have no such locks. Then the checks around each commit are all there is.
+        # Some file systems have no such locks. Then only the checks around each commit protect the journal.
         with suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", kind, os.SEEK_SET, *span, 0))
 
@@ -63,11 +63,11 @@ else:
 
 
 class Pin(Struct, eq=False):
-    """Keep a file marked as in use for SQLite in other processes, whatever this process opens and closes.
+    """Keep a file marked as in use for SQLite in other processes.
 
-    SQLite's own marks are POSIX locks, and a process loses all of those on a file when it closes any descriptor of it,
-    as a copy of the file does. The next process to close the database then believes it is the last one, and removes
-    the journal that is in use. A lock of an open file description is not lost like this.
+    SQLite's own marks are POSIX locks: a process loses all of them on a file when it closes any descriptor of it, for
+    example after copying the file. The next process to close the database then believes it is the last one, and
+    removes the journal that is in use. A lock of an open file description is not lost this way.
     """
 
     descriptor: int
@@ -78,7 +78,7 @@ class Pin(Struct, eq=False):
         return os.fstat(self.descriptor)
 
 
-# Shared by all stores of the process: closing a descriptor is just what takes the others' locks away.
+# Shared by all stores of the process: closing a descriptor would release the other stores' POSIX locks.
 _pins: dict[tuple[int, int], Pin] = {}
 _pinning = threading.Lock()
 
@@ -96,7 +96,7 @@ def pin(path: Path, span: tuple[int, int]) -> Pin:
 
 
 def unpin(pins: list[Pin], close: Callable[[], None]) -> None:
-    """Release the locks, close a connection, which may remove the journal now, and only then the descriptors."""
+    """Release the locks, then close a connection, which may remove the journal now, then close the descriptors."""
     with _pinning:
         for pin in pins:
             pin.users -= 1
@@ -113,7 +113,7 @@ def unpin(pins: list[Pin], close: Callable[[], None]) -> None:
 
 
 def _forget_pins() -> None:
-    # A child that lives on would keep its dead parent's locks.
+    # A forked child that lives on would keep its dead parent's locks.
     global _pinning
     _pinning = threading.Lock()
     for pin in _pins.values():
@@ -126,9 +126,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Journal:
-    """Know the files that an open connection writes to, and compare them with those at their paths.
+    """Remember the files that an open connection writes to, and compare them with the files at their paths.
 
-    Raises OSError if the connection uses others than those.
+    Raises OSError if the connection uses other files.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -147,21 +147,21 @@ class Journal:
             self._pins.append(pin(self.index_path, INDEX_IN_USE))
             undo.pop_all()
         self._log_opened, self._index_opened = os.fstat(self._log), self._pins[1].stat
-        # Texts: these are looked up twice for each commit.
+        # Strings, not paths: these are looked up twice for each commit.
         self._log_at, self._index_at = str(self.log_path), str(self.index_path)
 
     @property
     def size(self) -> int:
-        """The bytes of the log that is in use."""
+        """The size in bytes of the log that is in use."""
         return os.fstat(self._log).st_size
 
     @property
     def database_size(self) -> int:
-        """The bytes of the database itself."""
+        """The size in bytes of the database itself."""
         return os.lseek(self._pins[0].descriptor, 0, os.SEEK_END)
 
     def database_says(self) -> int:
-        """Read how many bytes the database has by its first page. Source: SQLite docs, Database File Format, 1.3."""
+        """Return the database's size in bytes by its first page. Source: SQLite docs, Database File Format, 1.3."""
         if not hasattr(os, "pread"):
             return 0
         first = os.pread(self._pins[0].descriptor, 32, 0)
@@ -171,21 +171,21 @@ class Journal:
         return pages * (65536 if page == 1 else page)
 
     def has_log(self) -> bool | None:
-        """Return whether the log in use is the one at its path, or None if there is none."""
+        """Return True if the log in use is the one at its path, False if another is there, None if none is."""
         return _is_there(self._log_at, self._log_opened)
 
     def has_index(self) -> bool | None:
-        """Return whether the index in use is the one at its path, or None if there is none."""
+        """Return True if the index in use is the one at its path, False if another is there, None if none is."""
         return _is_there(self._index_at, self._index_opened)
 
     def is_whole(self) -> bool:
-        """Return False if somebody cut the log short: it has lost its beginning, or ends before its index says."""
+        """Return False if somebody cut the log short: its beginning is gone, or it is shorter than its index says."""
         if sys.platform != "linux":
             # Elsewhere a read of the index may not show what SQLite has written to its mapping.
             return True
         header = os.pread(self._pins[1].descriptor, 2 * INDEX_HEADER, 0)
         if len(header) < 2 * INDEX_HEADER or header[:INDEX_HEADER] != header[INDEX_HEADER:]:
-            # Somebody is writing it, or has cut it short as well; then SQLite's next look at it ends the process.
+            # A process is writing it, or it was cut short as well; then SQLite's next access to it ends the process.
             return True
         page, frames = struct.unpack_from("=HI", header, 14)
         if not frames:
@@ -195,7 +195,7 @@ class Journal:
         return bool(os.pread(self._log, 1, ends - 1)) and os.pread(self._log, len(LOG_BEGINS), 0) == LOG_BEGINS
 
     def close(self, connection: sqlite3.Connection, *, keep: bool) -> None:
-        """Close the connection; with `keep` the files stay, though this process is the last one."""
+        """Close the connection; with `keep` the files stay even if this process is the last to use them."""
         if keep:
             connection.close()
         unpin(self._pins, connection.close)
@@ -203,11 +203,11 @@ class Journal:
 
 
 class Database:
-    """Hold the connection that writes, and answer for what it commits: it is in the files at their paths.
+    """Hold the writing connection, and guarantee that its commits are in the files at their paths.
 
-    If the log or its index was removed or replaced, what is in them is saved into the database, and the connection is
-    opened again; the latter also if the log was cut short. All but `is_intact` and `close` are called by whose turn it
-    is to write.
+    If the log or its index was removed or replaced, their content is saved into the database and the connection is
+    reopened; if the log was cut short, it is only reopened. All methods but `is_intact` and `close` need the lock of
+    writers.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, called: str = "store") -> None:
@@ -219,42 +219,42 @@ class Database:
         self._told_size = LARGE
         self._size, self._is_cut = 0, False
         self.readers_out: Callable[[], AbstractContextManager[None]] = nullcontext
-        """Closes what else this process has open of the database, and lets nobody open it during a `with` block.
+        """Closes this process's other connections to the database, and keeps them closed during a `with` block.
 
-        A process shares one index among its connections: one that stays open would keep the others at the old one.
+        A process shares one index among its connections: one that stays open would keep the others at the old index.
         """
 
     @property
     def connection(self) -> sqlite3.Connection:
         """The connection to write with; raises OSError while there is none."""
         if self._connection is None:
-            raise OSError(errno.EBUSY, f"the {self._called} {self._path} could not be opened again")
+            raise OSError(errno.EBUSY, f"the {self._called} {self._path} could not be reopened")
         return self._connection
 
     def is_intact(self) -> bool:
-        """Return False if the log or its index is not at its path any more, or the log was cut short."""
+        """Return False if the log or its index is no longer at its path, or the log was cut short."""
         journal = self._journal
         return bool(self._connection is not None and journal.has_log() and journal.has_index() and journal.is_whole())
 
     def prepare(self) -> sqlite3.Connection:
-        """Return the connection for a transaction; raises OSError or sqlite3.Error if it cannot be mended."""
+        """Return the connection for a transaction; raises OSError or sqlite3.Error if it cannot be repaired."""
         self._check_size()
-        # Without the database itself there is nothing to go on with, but what is open can still be read.
+        # If the database itself is gone there is nothing to repair, but the open files can still be read.
         if not self.is_intact() and self._identity.holds():
-            self._mend()
+            self._repair()
         return self.connection
 
     def settle(self) -> None:
-        """Raise OSError or sqlite3.Error unless what was just committed is in the files at their paths."""
+        """Raise OSError or sqlite3.Error unless the last commit is in the files at their paths."""
         self._identity.check()
         self._check_size()
-        if not self.is_intact() and not self._mend():
+        if not self.is_intact() and not self._repair():
             raise OSError(errno.EIO, f"the journal {self._journal.log_path} was replaced during a commit")
 
     def _check_size(self) -> None:
-        """Raise OSError, from then on, if the database is smaller than it was and than its first page says.
+        """Raise OSError, from then on, if the database is smaller than before and than its first page says.
 
-        A VACUUM changes both. What was cut off is lost, and what is written after that would be of no use.
+        A VACUUM changes both. What was cut off is lost, and later writes would be useless.
         """
         if self._connection is None:
             return
@@ -263,13 +263,13 @@ class Database:
         if self._is_cut:
             raise OSError(
                 errno.EIO,
-                f"the {self._called} {self._path} was cut short while it was in use, and cannot be mended: "
+                f"the {self._called} {self._path} was cut short while it was in use, and cannot be repaired: "
                 "stop the trigger, put a backup in its place, and start again",
             )
         self._size = size
 
     def warn_if_large(self) -> None:
-        """Log that the journal grows, once each time that it has doubled."""
+        """Warn that the journal grows, once each time its size has doubled."""
         if self._connection is None:
             return
         size = self._journal.size
@@ -279,7 +279,7 @@ class Database:
             self._told_size = 2 * size
             logger.warning(
                 "the %s's journal %s has grown to %d MiB: a program that reads the file and does not finish keeps it "
-                "from being emptied; end what has the file open (a database browser, a backup, a shell)",
+                "from being emptied; close what has the file open (a database browser, a backup, a shell)",
                 self._called,
                 self._journal.log_path,
                 size // (1024 * 1024),
@@ -289,10 +289,10 @@ class Database:
         if self._connection is not None:
             self._journal.close(self._connection, keep=False)
 
-    def _mend(self) -> bool:
-        """Go on with the files at their paths; return True if all that was committed has been saved into the database.
+    def _repair(self) -> bool:
+        """Switch to the files at their paths; return True if all commits were saved into the database.
 
-        Raises OSError or sqlite3.Error if that cannot be done now.
+        Raises OSError or sqlite3.Error if that is not possible now.
         """
         with self.readers_out():
             if self._connection is None:
@@ -304,7 +304,7 @@ class Database:
             logger.log(
                 logging.ERROR if outcome is LOST else logging.WARNING,
                 "the journal %s of the %s was removed, replaced or cut short while it was in use: %s; "
-                "leave what lies beside the file alone while a trigger runs",
+                "do not touch the files beside it while a trigger runs",
                 self._journal.log_path,
                 self._called,
                 outcome,
@@ -313,7 +313,7 @@ class Database:
         return outcome is SAVED
 
     def _save(self, connection: sqlite3.Connection) -> str:
-        """Bring what is only in the log into the database, unless another process has done it; return the outcome."""
+        """Copy the log's content into the database, unless another process has done so; return the outcome."""
         journal = self._journal
         log, index = journal.has_log(), journal.has_index()
         if index is not False and not journal.is_whole():
@@ -323,9 +323,9 @@ class Database:
             return SAVED_ELSEWHERE
         if index is False:
             if log:
-                # Another process has made a new index from the same log, and has all of it.
+                # Another process has made a new index from the same log, with all of its content.
                 return SAVED_ELSEWHERE
-            # Its pages and ours may differ by now, and must not be mixed.
+            # The pages of both logs may differ by now, and must not be mixed.
             raise FileExistsError(
                 errno.EEXIST,
                 f"the journal {journal.log_path} was removed, and another program has begun a new one: end every other "
@@ -334,10 +334,11 @@ class Database:
         (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise OSError(
-                errno.EBUSY, f"the journal {journal.log_path} was removed, and a program that reads keeps its content"
+                errno.EBUSY,
+                f"the journal {journal.log_path} was removed, and a program that reads it keeps us from saving it",
             )
         if log is False:
-            # All is in the database now, and what somebody put in the log's place would be taken for newer.
+            # The database has everything now; SQLite would treat a file left in the log's place as newer.
             journal.log_path.unlink(missing_ok=True)
         return SAVED
 
@@ -371,7 +372,7 @@ def _is_there(path: str, opened: os.stat_result) -> bool | None:
 
 
 def _is_open_here(there: os.stat_result) -> bool:
-    """Return False if no descriptor of this process leads to a file; True also if the system does not tell."""
+    """Return False if no descriptor of this process refers to the file; True if the system does not show them."""
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:

@@ -1,4 +1,4 @@
-"""What the lease says to SQLite: who lives, until when, and what becomes of what the dead leave."""
+"""SQL for leases on SQLite: which replicas live, until when, and taking over from dead ones."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Set
@@ -26,7 +26,7 @@ def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: flo
 
 
 def rejoin(connection: sqlite3.Connection, old: str, join: Callable[[sqlite3.Connection], None]) -> None:
-    """Give up a lease, so that what it held can be taken over at once, and enter under a new id."""
+    """Give up a lease, and join under a new id; what the old one owned can be taken over at once."""
     connection.execute(GIVE_UP, (old,))
     join(connection)
 
@@ -37,19 +37,19 @@ def renew(connection: sqlite3.Connection, id: str, now: float, ttl: float, clock
 
 
 def holds(connection: sqlite3.Connection, id: str, clock: BootClock) -> bool:
-    """Tell whether a replica's lease has not run out."""
+    """Return True if a replica's lease has not run out."""
     return connection.execute(HOLDS, (id, *clock())).fetchone() is not None
 
 
 def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
-    """Give back everything that a replica owns, and its lease; no webhook is to blame for an end like this."""
+    """Give back everything that a replica owns, and its lease, without counting a crash against any webhook."""
     connection.execute(webhooks.DISOWN, (id,))
     rooms.release(connection, id, now, "given back by a replica that stopped")
     connection.execute(LEAVE, (id,))
 
 
 def others(connection: sqlite3.Connection, id: str, now: float) -> list[Other]:
-    """Return every replica but one: its id, when it was last seen, and its lease, if it has one."""
+    """Return every replica but one: its id, when it was last seen, and its lease's boot and end, if it has one."""
     return connection.execute(OTHERS, {"me": id, "now": now}).fetchall()
 
 
@@ -58,10 +58,9 @@ def find_the_dead(
     clock: BootClock,
     has_died: Callable[[str], bool | None],
 ) -> tuple[set[str], set[str]]:
-    """Return the replicas whose lease has run out, which is for ever, and those that are dead before.
+    """Return the replicas whose lease has run out for good, and those that died before that.
 
-    Where nothing tells whether it is dead, as its file is missing, its lease does; a replica of an older program has
-    none.
+    If a replica's file is missing, its lease decides; a replica of an older program has no lease and counts as dead.
     """
     over, dead = set(), set()
     this_boot, at = clock()
@@ -80,7 +79,10 @@ def take_over_dead(
     max_age: float,
     dead: Set[str],
 ) -> int:
-    """Take over the webhooks of dead replicas, and let their rooms wait, unless another replica has done so already."""
+    """Take over the webhooks of dead replicas, and make their rooms wait; return how many were taken over.
+
+    Those that another replica has taken over meanwhile are skipped. Rooms that waited for `max_age` seconds end.
+    """
     taken = 0
     for other, seen_at, _, _ in others(connection, id, now):
         if other in dead:

@@ -1,4 +1,4 @@
-"""Locks that the operating system gives back when their holder dies: one file, one holder."""
+"""File locks that the operating system releases when their holder dies."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
     def _remove(path: Path, descriptor: int) -> None:
-        # Nothing that is open can be removed there.
+        # Windows cannot remove an open file.
         _close_file(descriptor)
         with suppress(OSError):
             path.unlink()
@@ -40,7 +40,7 @@ else:
 
 
 PATIENCE = 10
-"""Milliseconds for which a dead replica's file is tried to be locked, so that no file stays for ever."""
+"""Milliseconds for which we try to lock a dead replica's file in order to remove it."""
 
 _open: set[int] = set()
 
@@ -57,7 +57,7 @@ def _close_file(descriptor: int) -> None:
 
 
 def _close_all() -> None:
-    # A child that lives on would keep its dead parent's locks: they go with the last copy of the descriptor.
+    # A forked child that lives on would keep its dead parent's locks: they last as long as any copy of the descriptor.
     for descriptor in list(_open):
         _close_file(descriptor)
 
@@ -67,13 +67,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class FileLock:
-    """Queue for a file among processes: `with lock:` waits for its turn."""
+    """Lock a file among processes; `with lock:` waits until it is free."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = _open_file(path)
 
     def acquire(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for the turn; raises TimeoutError."""
+        """Wait at most `timeout` seconds for the lock; raises TimeoutError."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -99,7 +99,7 @@ class FileLock:
 
 
 class Turn(FileLock):
-    """Queue for a database among processes; raises OSError where it is there no longer, as `Identity` tells."""
+    """Lock a database for one writer at a time; raises OSError if it was removed or replaced (see `Identity`)."""
 
     def __init__(self, database: Path) -> None:
         super().__init__(database.with_name(f"{database.name}-lock"))
@@ -115,10 +115,10 @@ class Turn(FileLock):
 
 
 class LifeLock:
-    """Show other processes that a replica lives: the file is locked for as long as its process or a guard of it runs.
+    """Show other processes that a replica lives: its file is locked while its process or one of its guards runs.
 
-    The lock is the open file's, and a guard inherits that. The file holds its own number on the disk, so that one which
-    somebody put in its place vouches for nobody's death.
+    The lock belongs to the open file, which guards inherit. The file contains its own inode number: a file that
+    somebody put in its place does not have it, and proves no death.
     """
 
     def __init__(self, database: Path, replica: str) -> None:
@@ -140,11 +140,11 @@ class LifeLock:
             return False
 
     def close(self) -> None:
-        """Let go, and remove the file: what this replica had was given back."""
+        """Release the lock and remove the file, after this replica has given back what it owned."""
         _remove(self.path, self.descriptor)
 
     def die(self) -> None:
-        """Let go, and leave the file, which tells that the replica is dead."""
+        """Release the lock and leave the file, which then shows that the replica is dead."""
         _close_file(self.descriptor)
 
 
@@ -153,7 +153,7 @@ def life_file(database: Path, replica: str) -> Path:
 
 
 def has_died(database: Path, replica: str) -> bool | None:
-    """Return True if a replica and its guards are dead, False if one of them lives, None if nothing tells."""
+    """Return True if a replica and its guards are dead, False if one of them lives, None if it has no valid file."""
     try:
         descriptor = os.open(life_file(database, replica), os.O_RDWR)
     except FileNotFoundError:
@@ -169,8 +169,8 @@ def has_died(database: Path, replica: str) -> bool | None:
         os.close(descriptor)
 
 
-def bury(database: Path, replica: str) -> bool:
-    """Remove what a replica left beside the database; return False if somebody has it locked."""
+def remove_life_file(database: Path, replica: str) -> bool:
+    """Remove a dead replica's file beside the database; return False if it is locked."""
     path = life_file(database, replica)
     try:
         descriptor = os.open(path, os.O_RDWR)
@@ -181,7 +181,7 @@ def bury(database: Path, replica: str) -> bool:
             _acquire(descriptor, wait=False)
             _remove(path, descriptor)
             return True
-        # Mostly it is somebody who looks whether the replica is dead.
+        # Most likely another replica is checking at this moment whether this one is dead.
         time.sleep(0.001)
     os.close(descriptor)
     return False

@@ -1,4 +1,4 @@
-"""Numbered migrations: a database is brought to this program's schema, or refused if it admits only newer ones."""
+"""Numbered migrations, which bring a database to this program's schema if it admits this program."""
 
 import sqlite3
 from functools import cache
@@ -10,10 +10,10 @@ from whereby_trigger.errors import StoreError
 
 @cache
 def scripts() -> dict[int, str]:
-    """Return every migration by its number; read once, since a process may later lose its right to read them."""
+    """Return all migrations by number; read once, since the process may later lose the permission to read them."""
     folder = resources.files("whereby_trigger.store.sqlite") / "migrations"
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
-    return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in files}
+    return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in sorted(files, key=str)}
 
 
 SCHEMA = max(scripts())
@@ -21,7 +21,10 @@ SCHEMA = max(scripts())
 
 
 def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Read a database's schema and the oldest program's schema that it admits; (0, 0) for an empty file."""
+    """Return a database's schema and the oldest program schema that it admits; (0, 0) for an empty file.
+
+    Raises StoreError if the file belongs to another program.
+    """
     if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         return 0, 0
     columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('version')")}
@@ -33,7 +36,7 @@ def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def check_admitted(connection: sqlite3.Connection, path: Path) -> int:
-    """Return a database's schema; raise StoreError where it admits only newer programs than this one."""
+    """Return a database's schema; raises StoreError if it admits only newer programs than this one."""
     schema, admits = version_of(connection)
     if admits > SCHEMA:
         raise StoreError(
@@ -46,7 +49,7 @@ def check_admitted(connection: sqlite3.Connection, path: Path) -> int:
 def migrate(connection: sqlite3.Connection, path: Path) -> list[int]:
     """Apply the migrations that a database lacks, each in one transaction; return their numbers.
 
-    The caller holds the writers' lock, so that no other of our processes migrates meanwhile.
+    The caller holds the lock of writers: no other of our processes migrates at the same time.
     """
     schema = check_admitted(connection, path)
     missing = {number: script for number, script in sorted(scripts().items()) if number > schema}

@@ -1,4 +1,4 @@
-"""How the database is opened: by a replica that will write, for a migration alone, or only to be read."""
+"""Open the database for a replica that writes, for a migration only, or for reading only."""
 
 import os
 import sqlite3
@@ -25,10 +25,10 @@ Entered = tuple[Database, sqlite3.Connection, Turn, LifeLock]
 
 
 def open_to_write(path: Path, replica: str, ttl: float, clock: BootClock, now: float) -> Entered:
-    """Create and migrate the database as needed, and enter a replica; raises StoreError where that cannot be.
+    """Create and migrate the database as needed, and register a replica in it.
 
-    Return the database to write to, a connection to read with, the lock to write in turn with, and the one that shows
-    the replica alive.
+    Returns the database to write to, a connection to read with, the lock of writers, and the lock that shows the
+    replica alive. Raises StoreError if the database cannot be used.
     """
     with ExitStack() as undo, _explained(path):
         connection, turn = _writable(path, undo)
@@ -47,7 +47,7 @@ def open_to_write(path: Path, replica: str, ttl: float, clock: BootClock, now: f
 
 
 def migrate_file(path: Path) -> list[int]:
-    """Create the database where there is none, migrate it, and give the numbers of the migrations applied."""
+    """Create the database if there is none, migrate it, and return the numbers of the migrations applied."""
     with ExitStack() as undo, _explained(path):
         connection, turn = _writable(path, undo)
         turn.acquire(BUSY_TIMEOUT)
@@ -56,7 +56,7 @@ def migrate_file(path: Path) -> list[int]:
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
-    """Open a database to read it only; raises StoreError where there is none, or not at this program's schema."""
+    """Open a database for reading only; raises StoreError if there is none, or not at this program's schema."""
     with ExitStack() as undo, _explained(path):
         connection = connect(path, readonly=True)
         undo.callback(connection.close)
@@ -74,7 +74,7 @@ def _writable(path: Path, undo: ExitStack) -> tuple[sqlite3.Connection, Turn]:
     create(path)
     connection = connect(path)
     undo.callback(connection.close)
-    # Before anything is changed: the file may be another program's.
+    # Checked before anything is changed: the file may belong to another program.
     migrations.check_admitted(connection, path)
     turn = Turn(path)
     undo.callback(turn.close)
@@ -83,7 +83,7 @@ def _writable(path: Path, undo: ExitStack) -> tuple[sqlite3.Connection, Turn]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say why the database cannot be used."""
+    """Raise StoreError, with the reason, if the database cannot be used."""
     try:
         yield
     except sqlite3.Error as error:

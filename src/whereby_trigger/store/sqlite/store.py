@@ -36,7 +36,7 @@ from whereby_trigger.store.records import (
 )
 from whereby_trigger.store.sqlite import lease, rooms, webhooks
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
-from whereby_trigger.store.sqlite.lock import LifeLock, bury, has_died
+from whereby_trigger.store.sqlite.lock import LifeLock, has_died, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
 from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
 from whereby_trigger.store.states import RoomState
@@ -45,10 +45,10 @@ from whereby_trigger.threads import OwnThread, in_thread
 T = TypeVar("T")
 
 CLOSE_TIMEOUT = 4.0
-"""Seconds for which an end waits for a file that others hold locked, or a disk that hangs."""
+"""Seconds that closing waits for a file that others have locked, or a disk that hangs."""
 
 READER_WITHIN = 1.0
-"""Seconds for which an end waits for what is being read."""
+"""Seconds that closing waits for a read in progress."""
 
 logger = logging.getLogger("whereby_trigger.store")
 
@@ -56,10 +56,10 @@ PRUNE_ROWS = 500
 
 
 class SqliteStore(Unspilled):
-    """Remember webhooks, decisions and rooms in a SQLite file that several processes of one machine may share.
+    """Store webhooks, decisions and rooms in a SQLite file that several processes of one machine may share.
 
-    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by `clock`;
-    `wall` tells the time that rows are stamped with, in seconds since the epoch.
+    `lease_ttl` is the number of seconds for which this replica counts as alive after each renewal, by `clock`. `wall`
+    returns the time for new rows, in seconds since the epoch. Raises ConfigError if the URL names no file.
     """
 
     def __init__(
@@ -151,9 +151,9 @@ class SqliteStore(Unspilled):
         def find(_: sqlite3.Connection) -> tuple[set[str], set[str]]:
             return lease.find_the_dead(others, clock, partial(has_died, self.path))
 
-        # Not in the writer's thread: no delivery must wait while the files of others are looked at.
+        # Not in the writer's thread: deliveries must not wait while we look at the files of other replicas.
         over, dead = await self._read(find) if others else (set[str](), set[str]())
-        # Assistants that lost their guards end first. For those that do not end, their replica's lease is the bound.
+        # Assistants that lost their guards are ended first. If some do not end, only a lease that has run out counts.
         if (over or dead) and not await leftovers.end(over | dead):
             dead = set()
         dead |= over
@@ -169,7 +169,7 @@ class SqliteStore(Unspilled):
             return 0
         # Only after the commit: a replica whose file is missing counts as alive until its lease ends.
         if dead:
-            await self._read(lambda _: [bury(self.path, other) for other in dead])
+            await self._read(lambda _: [remove_life_file(self.path, other) for other in dead])
         return taken
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
@@ -198,7 +198,7 @@ class SqliteStore(Unspilled):
 
     def renew(self, ttl: float) -> Awaitable[bool]:
         if self._writing is not None:
-            self._writing.look_after_life()
+            self._writing.check_life_file()
         return self._write(partial(lease.renew, id=self.replica, now=self._wall(), ttl=ttl, clock=self._clock))
 
     async def rejoin(self, ttl: float) -> None:
@@ -253,7 +253,7 @@ class SqliteStore(Unspilled):
 
 
 class _Reader:
-    """Read in a thread of its own, so that no reader waits for a writer."""
+    """Read in a thread of its own: reads do not wait for writes."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection: sqlite3.Connection | None = connection
@@ -267,21 +267,21 @@ class _Reader:
         except Exception as error:
             if is_refusal(error):
                 raise StoreError(f"the store refused a value: {error}") from error
-            # There may be no file to open, or no memory for what was read.
+            # The process may be out of files to open it, or of memory for the rows.
             raise StoreUnavailable(f"the store cannot be read now: {describe(error)}") from error
 
     def end(self) -> None:
         self._thread.end()
 
     async def close(self) -> None:
-        # A connection that is read with must not be closed; it ends with the process.
+        # A connection must not be closed during a read; then it ends with the process.
         if await self._thread.close(READER_WITHIN):
             with self.out():
                 pass
 
     @contextmanager
     def out(self) -> Iterator[None]:
-        """Close the connection, after what is being read, and open another only after the block. For any thread."""
+        """Close the connection once no read uses it; it is reopened only after the block. Any thread may call this."""
         with self._using:
             if self._connection is not None:
                 self._connection.close()
@@ -296,18 +296,18 @@ class _Reader:
 
 
 class _OpenSqlite:
-    """Hold what writing takes: the writer, and the lock that shows this replica alive."""
+    """Hold what writing needs: the writer, and the lock that shows this replica alive."""
 
     def __init__(self, writer: Writer, life: LifeLock) -> None:
         self.writer, self.life = writer, life
         self._missed: LifeLock | None = None
 
-    def look_after_life(self) -> None:
-        """Say once that the file which shows this replica alive was removed: others go by its lease then."""
+    def check_life_file(self) -> None:
+        """Warn once if the file that shows this replica alive was removed: others then go by its lease."""
         if self._missed is not self.life and not self.life.in_place:
             self._missed = self.life
             logger.warning(
-                "%s was removed or replaced while it was in use: should this replica die, its rooms wait until its "
-                "lease has run out; restart it when you can, and leave alone what lies beside the store",
+                "%s was removed or replaced while it was in use: if this replica dies, its rooms wait until its lease "
+                "has run out; restart it when you can, and do not touch the files beside the store",
                 self.life.path,
             )

@@ -1,4 +1,4 @@
-"""What each verb of the store says to SQLite, as plain functions of a connection inside a transaction."""
+"""SQL for webhooks on SQLite: one function for each method of the store, called inside a transaction."""
 
 import json
 import sqlite3
@@ -57,7 +57,7 @@ LAST_CHARACTER = "\U0010ffff"
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float) -> Added:
     if arrival.state not in FIRST_STATES:
         raise ValueError(f"no webhook is stored as {arrival.state}")
-    # The driver takes a detour for what is not quite a str, as a state is.
+    # The driver is slower with a subclass of str, such as a state.
     state = arrival.state.value
     row = (arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner, state, arrival.reason)
     cursor = connection.execute(INSERT, (*row, arrival.kept_until))
@@ -103,7 +103,7 @@ def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str
 
 
 def prune(connection: sqlite3.Connection, before: float, now: float, limit: int) -> int:
-    """Forget at most `limit` decided webhooks received before a time and not to be kept now; return how many."""
+    """Delete at most `limit` decided webhooks received before `before` and kept until before `now`; return how many."""
     return connection.execute(FORGET, (before, now, limit)).rowcount
 
 
