@@ -129,7 +129,7 @@ def test_a_store_that_is_not_empty_is_refused_and_left_alone(demo_run: DemoRun, 
 def test_a_store_that_cannot_be_reached_is_said(call: Call) -> None:
     ended = call("demo", "--store", "postgresql://app:hush@127.0.0.1:1/x")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert "see that it runs, and that host and port are right" in ended.stderr
+    assert "check that it runs, and that host and port are right" in ended.stderr
     assert "hush" not in ended.stderr
 
 

@@ -33,9 +33,9 @@ CASES = [
     ("{url}?synchronous_commit=off", WRONG, "see that no URL option sets it"),
     ("{url}?default_transaction_read_only=on", FAILED, "name an endpoint that takes writes"),
     ("postgresql://?service=none", WRONG, "add [none] to it"),
-    ("postgresql://app:{password}@127.0.0.1:1/x", FAILED, "see that it runs, and that host and port are right"),
-    ("postgresql://app:{password}@no.such.host.invalid/x", FAILED, "see that it runs, and that host and port"),
-    ("postgresql://app:{password}@127.0.0.1:{silent}/x", FAILED, "no answer within 4 s; see that it runs"),
+    ("postgresql://app:{password}@127.0.0.1:1/x", FAILED, "check that it runs, and that host and port are right"),
+    ("postgresql://app:{password}@no.such.host.invalid/x", FAILED, "check that it runs, and that host and port"),
+    ("postgresql://app:{password}@127.0.0.1:{silent}/x", FAILED, "no answer within 4 s; check that it runs"),
 ]
 
 

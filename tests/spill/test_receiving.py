@@ -189,7 +189,7 @@ async def test_a_start_without_the_database_takes_deliveries_and_decides_nothing
     tmp_path: Path, asked: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Outage(tmp_path, asked, down=True) as outage:
-        assert f"deliveries go into the spill {tmp_path}/spill.db: the database takes no part now" in caplog.text
+        assert f"deliveries go into the spill {tmp_path}/spill.db: the database is unavailable" in caplog.text
         await outage.deliver("a")
         await outage.deliver("b")
         assert (await outage.readyz()).status == 200

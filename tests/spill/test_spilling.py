@@ -240,7 +240,7 @@ async def test_an_outage_is_said_once_with_its_reason_and_its_end_once(
     await one.drained()
     await eventually(lambda: len(caplog.messages) == 2)
     assert caplog.messages == [
-        f"deliveries go into the spill {one.path}: the database takes no part now: it is down",
+        f"deliveries go into the spill {one.path}: the database is unavailable: it is down",
         "the database takes deliveries again, and has those from the spill: 3",
     ]
 

@@ -95,7 +95,7 @@ class AwayStore(SqliteStore):
 
 
 def refusal() -> StoreUnavailable:
-    return StoreUnavailable("the database takes no part now: it is down")
+    return StoreUnavailable("the database is unavailable: it is down")
 
 
 def _pass_on(answer: Answer, done: Answer) -> None:

@@ -92,7 +92,7 @@ def test_a_service_that_is_not_described_is_refused(tmp_path: Path, text: str, s
 
 def test_a_service_file_that_is_missing_is_named(tmp_path: Path) -> None:
     missing = Services(file=tmp_path / "none.conf")
-    with pytest.raises(ConfigError, match=r"none\.conf is not there, or may not be read"):
+    with pytest.raises(ConfigError, match=r"none\.conf does not exist or cannot be read"):
         address_of("postgresql://?service=prod", missing)
 
 

@@ -57,5 +57,5 @@ def test_a_resolver_that_does_not_answer_is_left_and_the_program_ends() -> None:
     assert ended.returncode == 1
     assert ended.stderr == (
         "Error: the store postgresql://db.example/x cannot be reached: no answer within 0.1 s; "
-        "see that it runs, and that host and port are right\n"
+        "check that it runs, and that host and port are right\n"
     )

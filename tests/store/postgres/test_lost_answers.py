@@ -126,7 +126,7 @@ async def test_what_waits_for_a_database_that_was_killed_is_done_when_it_is_back
     first = await store.add(arrival("first"))
     postgres.kill()
     adding, deciding = store.add(arrival("second")), store.decide(decision(first.seq, "first"))
-    with pytest.raises(StoreUnavailable, match="takes no part now"):
+    with pytest.raises(StoreUnavailable, match="the database is unavailable"):
         await store.take_over()
     assert not asyncio.ensure_future(deciding).done()
     postgres.start()

@@ -41,7 +41,7 @@ async def test_it_gives_up_a_table_that_is_locked_for_long_before_a_delivery_wou
         await reading.execute("BEGIN; SELECT count(*) FROM whereby_trigger.webhooks")
         newer = asyncio.ensure_future(PostgresStore(url).migrate())
         await store_of_this_version.add(arrival("meanwhile"))
-        with pytest.raises(StoreUnavailable, match="another transaction has locked what is to be changed"):
+        with pytest.raises(StoreUnavailable, match="another transaction has locked what must be changed"):
             await newer
         await reading.execute("COMMIT")
     finally:

@@ -95,17 +95,17 @@ def deaf() -> Iterator[int]:
 REFUSED = [
     ("postgresql://{role}:hush@{there}", "password authentication failed .* check user and password"),
     ("postgresql://nobody:hush@{there}", "password authentication failed .* check user and password"),
-    ("postgresql://{limited}@{there}", "too many connections .* allow it more connections"),
+    ("postgresql://{limited}@{there}", "too many connections .* allow more connections"),
     ("{url}_none", 'database "[a-z_0-9]*" does not exist; create the database, or name another'),
     ("{url}?nonsense=1", 'unrecognized configuration parameter "nonsense"; leave that option out of the URL'),
     ("{url}?sslmode=perhaps", "`sslmode` parameter must be one of: disable.* correct its URL"),
-    ("{url}?sslmode=require", "rejected SSL upgrade; see that sslmode and sslrootcert fit the server"),
-    ("{url}?sslmode=verify-full&sslrootcert=/none", "No such file .* certificate that its URL names is there for us"),
-    ("postgresql://app:hush@{host}:{deaf}/x", "Connect call failed .*; see that it runs, and that host and port"),
-    ("postgresql://app:hush@{host}:{silent}/x", "no answer within 4 s; see that it runs, and that host and port"),
-    ("postgresql://app:hush@no.such.host.invalid/x", "; see that it runs, and that host and port are right"),
+    ("{url}?sslmode=require", "rejected SSL upgrade; check that sslmode and sslrootcert fit the server"),
+    ("{url}?sslmode=verify-full&sslrootcert=/none", "No such file .* certificate in its URL"),
+    ("postgresql://app:hush@{host}:{deaf}/x", "Connect call failed .*; check that it runs, and that host and port"),
+    ("postgresql://app:hush@{host}:{silent}/x", "no answer within 4 s; check that it runs, and that host and port"),
+    ("postgresql://app:hush@no.such.host.invalid/x", "; check that it runs, and that host and port are right"),
     ("postgresql://app:hush@{host}:70000/x", "cannot be"),
-    ("postgresql://app:hush@/x?host=/none", "No such file .* the socket or certificate that its URL names"),
+    ("postgresql://app:hush@/x?host=/none", "No such file .* the socket or certificate in its URL"),
 ]
 
 

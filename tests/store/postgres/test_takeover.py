@@ -29,7 +29,7 @@ INSERT INTO whereby_trigger.replicas VALUES ('dead', 1, whereby_trigger.clock(),
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "WEBHOOKS", 2)
     monkeypatch.setattr(lease, "ROOMS", 2)
-    monkeypatch.setattr("whereby_trigger.store.postgres.store.CLAIMED_AT_ONCE", 4)
+    monkeypatch.setattr("whereby_trigger.store.postgres.store.TAKEN_AT_ONCE", 4)
 
 
 async def owned(store: Store) -> list[str]:

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL, which any number of replicas on any number of machines share."""
+"""The store on PostgreSQL, shared by any number of replicas on any number of machines."""
 
 from whereby_trigger.store.postgres.connection import Services
 from whereby_trigger.store.postgres.store import PostgresStore

@@ -1,4 +1,4 @@
-"""What a database is looked at for before webhooks are entrusted to it: each finding in a sentence."""
+"""Check that a database can be trusted with webhooks, and describe each finding in a sentence."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +8,10 @@ from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.postgres.connection import Connection, transaction
 
 OLDEST = 140_000
-"""PostgreSQL 14, as the server counts its versions."""
+"""PostgreSQL 14, as server_version_num."""
 
 CLOCKS_APART = 10.0
-"""Seconds by which this machine's clock may differ from the database's without a warning."""
+"""Seconds that this machine's clock may differ from the database's without a warning."""
 
 FACTS = """
 SELECT current_setting('server_version_num')::integer AS number, current_setting('server_version') AS version,
@@ -40,13 +40,13 @@ AND NOT CASE kind WHEN 'S' THEN has_sequence_privilege(classes.oid, privilege)
 AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = classes.oid AND deptype = 'i')
 GROUP BY classes.relname ORDER BY classes.relname
 """
-"""What a role may not do that a replica does. The sequence of an identity column, an internal part, is left out."""
+"""The privileges that a replica needs and the role lacks, but for the internal sequence of an identity column."""
 
 
 class Remark(NamedTuple):
-    """Say about one side of a database, in words, how it is.
+    """Describe one aspect of a database in words.
 
-    `warns` where a person should know, though it works; `problem` is why it cannot be a store.
+    `warns` is True if a person should know, although it works; `problem` is why the database cannot be a store.
     """
 
     about: str
@@ -56,7 +56,7 @@ class Remark(NamedTuple):
 
 
 async def look(connection: Connection, location: str) -> list[Remark]:
-    """Look at a database from all sides."""
+    """Return remarks on all aspects of a database."""
     async with transaction(connection):
         sent = time.time()
         facts = await connection.fetchrow(FACTS)
@@ -68,7 +68,11 @@ async def look(connection: Connection, location: str) -> list[Remark]:
 def judge(
     facts: Mapping[str, Any], lacking: Sequence[str], sent: float, received: float, location: str
 ) -> list[Remark]:
-    """Say of what was found how it is; `sent` and `received` are when the facts were asked for, by our clock."""
+    """Return remarks on the facts about a database.
+
+    `lacking` are the privileges it lacks. The facts were requested at `sent` and received at `received`, in seconds
+    since the epoch by our clock.
+    """
     return [
         *_problems("version", _version_problems(facts, location), f"PostgreSQL {facts['version']}"),
         *_problems(
@@ -87,9 +91,9 @@ def judge(
 
 
 async def check(connection: Connection, location: str) -> list[str]:
-    """Look whether a database can be a store; return what a person should know though it works.
+    """Check that a database can be a store; return what a person should know although it works.
 
-    Raises StoreError with what must be changed, StoreUnavailable where it cannot be written for now.
+    Raises StoreError with what must be changed, and StoreUnavailable if the database takes no writes now.
     """
     remarks = await look(connection, location)
     for remark in remarks:
@@ -99,7 +103,7 @@ async def check(connection: Connection, location: str) -> list[str]:
 
 
 async def why_unsafe(connection: Connection, location: str) -> str:
-    """Look again whether what is acknowledged survives; return why it does not, or ""."""
+    """Check again that acknowledged webhooks would survive a crash; return why they would not, or ""."""
     facts = await connection.fetchrow(DURABILITY)
     return next((str(problem) for problem in _durability_problems(facts, location)), "")
 

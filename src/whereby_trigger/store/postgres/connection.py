@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL: found by its URL, opened within a bound, and replaced when it is lost."""
+"""A connection to PostgreSQL: opened by a URL within a time limit, and replaced if it is lost."""
 
 import asyncio
 import re
@@ -21,10 +21,10 @@ from whereby_trigger.store.postgres.errors import leaves_connection_usable
 
 
 async def look_up(hosts: Sequence[str]) -> None:
-    """Wait until the name of one of these hosts is found; there is nothing to wait for where there are none.
+    """Wait until the name of one of these hosts is resolved; return at once if there are none.
 
-    An event loop waits at its end for what it looks up itself, and complains of what nobody waits for any more.
-    Raises OSError where none is known, UnicodeError where none can be a name.
+    It uses a thread of its own: an event loop waits at its end for look-ups of its own, and warns of abandoned ones.
+    Raises OSError if no host is known, and UnicodeError if none can be a name.
     """
     if not hosts:
         return
@@ -41,7 +41,7 @@ async def look_up(hosts: Sequence[str]) -> None:
 
     def look() -> None:
         error = _error_of(hosts)
-        # The loop may have ended meanwhile.
+        # The loop may have been closed meanwhile.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(tell, error)
 
@@ -50,7 +50,7 @@ async def look_up(hosts: Sequence[str]) -> None:
 
 
 def _error_of(hosts: Sequence[str]) -> Exception | None:
-    """Find the first host that is known; give the last error where none is."""
+    """Return None if one of the hosts is known, otherwise the last error."""
     unknown: Exception | None = None
     for host in hosts:
         try:
@@ -63,9 +63,9 @@ def _error_of(hosts: Sequence[str]) -> Exception | None:
 
 
 class Services(NamedTuple):
-    """Hold what the environment says of services: the one to use where a URL names none, and the file they are in.
+    """Hold PostgreSQL's settings from the environment: the default service, and the file that describes services.
 
-    `host` and `port` are the database's where neither a URL nor a service names one.
+    `host` and `port` are the database's if neither the URL nor a service names them.
     """
 
     default: str | None = None
@@ -74,10 +74,10 @@ class Services(NamedTuple):
     port: str = ""
 
     def options(self, name: str | None) -> Mapping[str, str]:
-        """Give the options of a service, of the default one where no name is given, with its name as `service`.
+        """Return the options of a service, or of the default one, with its name as `service`; empty without one.
 
-        The driver would take an unknown name for none, PGSERVICE for nothing, and a % in a password for its own.
-        Raises ConfigError where the file does not describe it.
+        The driver would ignore an unknown name and PGSERVICE, and misread a % in a password.
+        Raises ConfigError if the file does not describe the service.
         Source: PostgreSQL docs, libpq, The Connection Service File.
         """
         name = name or self.default
@@ -87,14 +87,14 @@ class Services(NamedTuple):
         try:
             read = [] if self.file is None else described.read(self.file, encoding="utf-8")
         except (NotReadable, UnicodeDecodeError):
-            # Its text would show a line of the file, and with it perhaps a password.
+            # The error's text would show a line of the file, and perhaps a password in it.
             raise ConfigError(
                 f"the service file {self.file} cannot be read: write [name] and key=value lines"
             ) from None
         if not described.has_section(name):
-            why = "does not describe it" if read else "is not there, or may not be read"
+            why = "does not describe it" if read else "does not exist or cannot be read"
             raise ConfigError(
-                f"the store is to be service {name!r}, but {self.file or 'no file'} {why}: add [{name}] to it, "
+                f"the store's service is {name!r}, but {self.file or 'no file'} {why}: add [{name}] to it, "
                 "or name another file by PGSERVICEFILE"
             )
         return {key: value or "" for key, value in described.items(name)} | {"service": name}
@@ -103,26 +103,26 @@ class Services(NamedTuple):
 SCHEMES = ("postgresql", "postgres")
 EXAMPLE = "postgresql://user:password@host/database"
 SHOWN = ("service", "host", "port", "dbname", "database", "user", "sslmode", "target_session_attrs")
-"""The options of a URL that tell where the database is and are no secret."""
+"""The options of a URL that locate the database and are not secret."""
 
 LIBPQ_ONLY = (
     *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
     *("tcp_user_timeout", "gssencmode", "fallback_application_name"),
 )
-"""How libpq is to connect; the driver would take them for settings of the server, and link.py has its own ways."""
+"""Options for libpq only: the driver would send them as server settings, and `ManagedConnection` has its own limits."""
 
 POOLER = "pooler"
 ANSWERS = {"yes": True, "no": False}
 NOT_PASSED = {*LIBPQ_ONLY, "service"}
 HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
-"""One of the hosts in a URL, with a port or without."""
+"""One of the hosts in a URL, with or without a port."""
 
 
 class DatabaseAddress(NamedTuple):
-    """Hold the URL for the driver, and the one for a person.
+    """Hold the URL for the driver, and `location`, the one for a person to read.
 
-    `pooler` tells whether a pooler is between, None: to be found out; `hosts` are the names to look up, if any.
-    `others` are the URL for the driver with each of the other hosts first, if there are several.
+    `pooler` is whether a pooler is in between, or None if that must be found out; `hosts` are the names to look up.
+    `others` are the driver's URL with each of the other hosts first, if there are several.
     """
 
     dsn: str
@@ -136,10 +136,10 @@ NO_SERVICES = Services()
 
 
 def address_of(url: str, services: Services = NO_SERVICES) -> DatabaseAddress:
-    """Read `postgresql://user:password@host:port/database?options`; the environment has what is left out.
+    """Return the address in `postgresql://user:password@host:port/database?options`; the environment fills gaps.
 
-    `pooler=yes` and `pooler=no` are ours: whether a pooler such as PgBouncer lends connections for a transaction only.
-    Of several hosts, one that takes writes is meant where the URL does not say otherwise.
+    `pooler=yes` and `pooler=no` are our own options: whether a pooler such as PgBouncer lends connections for one
+    transaction each. If there are several hosts, one that takes writes is used unless the URL says otherwise.
     Raises ConfigError for another scheme, a URL that cannot be read, or a service that is not described.
     Source: PostgreSQL docs, libpq, Connection URIs, Environment Variables and The Connection Service File.
     """
@@ -159,12 +159,12 @@ def address_of(url: str, services: Services = NO_SERVICES) -> DatabaseAddress:
         lists = {"host": "" if hosts else listed, "port": options.get("port", "")} if first else {}
         turned = {name: _turned(values, first) for name, values in lists.items() if "," in values}
         passed = urlencode({name: value for name, value in (options | turned).items() if name not in NOT_PASSED})
-        # Not put together by urllib, which loses the slashes before an empty host; a lone slash names no database.
+        # Not built by urllib, which drops the slashes before an empty host; a lone slash names no database.
         return f"postgresql://{user}{at}{_turned(hosts, first)}{parts.path.rstrip('/')}" + (
             "?" + passed if passed else ""
         )
 
-    # A list of ports in the environment goes with the hosts in the order in which they are named.
+    # The ports in the environment belong to the hosts in the order given, which must then stay.
     several = 0 if "," in services.port else (hosts or listed).count(",")
     dsn, *others = map(beginning_with, range(1 + several))
     pooler = None if told is None else ANSWERS[told]
@@ -172,13 +172,13 @@ def address_of(url: str, services: Services = NO_SERVICES) -> DatabaseAddress:
 
 
 def _turned(values: str, by: int) -> str:
-    """Have a list begin with another of its values."""
+    """Return a list, separated by commas, rotated by `by` values."""
     listed = values.split(",")
     return ",".join(listed[by:] + listed[:by])
 
 
 def _names(hosts: str) -> Iterator[str]:
-    """Take the names, or numbers, out of a list of hosts; a folder with a socket in it is none."""
+    """Yield the names and IP addresses in a list of hosts, without folders of sockets."""
     for host in hosts.split(","):
         found = HOST.fullmatch(host)
         if found is not None and found[1] and not host.startswith("/"):
@@ -186,7 +186,7 @@ def _names(hosts: str) -> Iterator[str]:
 
 
 def _read(url: str) -> tuple[SplitResult, dict[str, str]]:
-    """Take a URL apart; one in which a password may have got elsewhere is refused, and not repeated."""
+    """Return a URL's parts and options; raises ConfigError, without quoting the URL, if a password may be misplaced."""
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -218,32 +218,32 @@ NEXT_HOST_AFTER = 1.0
 
 LOCK_WITHIN = 3.0
 BRIEFLY = 0.025
-"""Seconds that work waits for a lock: usually, and when it is known that somebody else may hold it for long."""
+"""Seconds that work waits for a lock: usually, and with `briefly`, if another transaction may hold it for long."""
 
 LIMITS = """
 SET {scope} lock_timeout = '{lock:.0f}ms';
 SET {scope} statement_timeout = '{within:g}s';
 SET {scope} idle_in_transaction_session_timeout = '2s';
 """
-"""What we wait for no longer, the server must not go on with; and a replica that freezes or vanishes in a transaction
-must not hold its locks for as long as TCP believes in it, nor for so long that others give up.
+"""The server must stop what we no longer wait for. And a replica that freezes or vanishes in a transaction must not
+hold its locks until TCP times out, nor so long that others give up.
 """
 
 PINNED = """
 SELECT set_config('synchronous_commit', COALESCE(NULLIF(current_setting('synchronous_commit'), 'off'), 'on'), {local});
 """
-"""A replica's sessions wait for the disk whatever the server, the database or the role is told later."""
+"""Makes a replica's commits wait for the disk, even if the server, database or role is reconfigured later."""
 
 WRITABLE = "SELECT FROM whereby_trigger.replicas LIMIT 0 FOR UPDATE;"
-"""A read that a standby refuses, and a session that is read-only: what they show may be old."""
+"""A query that fails on a standby and in a read-only session, whose data may be stale."""
 
 
 class ManagedConnection:
-    """Keep one connection, for one piece of work at a time.
+    """Keep one connection, for one piece of work at a time, and reconnect when it is lost.
 
-    Work that takes longer than `within` seconds is given up together with the connection: it may be done or not.
-    It waits for a lock for at most `lock_within` seconds. The connection of a replica at work is `serving`: it is used
-    only where it takes writes, and its commits wait for the disk.
+    Work that takes longer than `within` seconds is given up together with the connection: it may or may not be done.
+    Work waits for a lock for at most `lock_within` seconds. With `serving`, as replicas use it, the connection must
+    take writes, and its commits wait for the disk.
     """
 
     def __init__(
@@ -258,10 +258,10 @@ class ManagedConnection:
         self._first = 0
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, briefly: bool = False) -> T:
-        """Do work, in a transaction that hardly waits for a lock with `briefly`.
+        """Do work; with `briefly`, in a transaction that waits for a lock for BRIEFLY seconds only.
 
-        Raises what the database, the driver or the network raise, and TimeoutError. After an error the connection is
-        given up, unless the error is known to leave it usable.
+        Raises the errors of the database, the driver and the network, and TimeoutError. After an error the connection
+        is dropped, unless the error is known to leave it usable.
         """
         connection = await self._connected()
         try:
@@ -272,7 +272,7 @@ class ManagedConnection:
             raise
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection, within CLOSE_WITHIN seconds."""
         connection, self._connection = self._connection, None
         if connection is None or connection.is_closed():
             return
@@ -295,7 +295,7 @@ class ManagedConnection:
 
     async def _connect(self, pooled: bool) -> Connection:
         self._pooled = pooled
-        # A pooler may give each transaction to another server process, which knows no statement prepared before.
+        # A pooler may send each transaction to another server process, which lacks statements prepared before.
         statements = {"statement_cache_size": 0} if pooled else {}
         settings = {"application_name": "whereby-trigger"}
         try:
@@ -341,7 +341,7 @@ class ManagedConnection:
             return await work(connection)
 
     def _conditions(self, scope: str, *, briefly: bool = False) -> str:
-        """Return what a session, or a transaction, begins with; it is sent along with its first statement."""
+        """Return the settings of a session or transaction, which are sent with its first statement."""
         lock = BRIEFLY if briefly else self._lock_within
         limits = LIMITS.format(scope=scope, within=self._within, lock=lock * 1000)
         if not self._serving:
@@ -350,18 +350,18 @@ class ManagedConnection:
 
 
 def _drop(attempt: "asyncio.Task[Connection]") -> None:
-    """Close a connection that came too late."""
+    """Close a connection that was opened too late."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().terminate()
 
 
 async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within: float) -> T:
-    """Wait for work, at most `within` seconds; then it is given up together with the connection."""
+    """Wait at most `within` seconds for work; then it is given up together with the connection."""
     working = asyncio.ensure_future(work)
     try:
         await asyncio.wait({working}, timeout=within)
     finally:
-        # Cancelling would have the driver ask the server to cancel, over a network that may be what hangs.
+        # Not cancelled: the driver would then ask the server to cancel, over a network that may be what hangs.
         late = not working.done()
         if late:
             connection.terminate()
@@ -374,7 +374,7 @@ async def _bounded(connection: Connection, work: Coroutine[Any, Any, T], within:
 
 @asynccontextmanager
 async def transaction(connection: Connection, limits: str = "") -> AsyncIterator[None]:
-    """Do what is in the block in one transaction: the one that is on, or a new one under `limits`."""
+    """Run the block in one transaction: the current one, or a new one under `limits`."""
     if connection.is_in_transaction():
         yield
         return
@@ -390,7 +390,7 @@ async def transaction(connection: Connection, limits: str = "") -> AsyncIterator
 
 @asynccontextmanager
 async def rolled_back(connection: Connection) -> AsyncIterator[None]:
-    """Try what is in the block, and take it back."""
+    """Run the block in a transaction, and roll it back."""
     async with transaction(connection):
         await connection.execute("SAVEPOINT trial")
         yield
@@ -398,20 +398,20 @@ async def rolled_back(connection: Connection) -> AsyncIterator[None]:
 
 
 def affected(tag: str) -> int:
-    """Read from a command's tag, such as `DELETE 3`, how many rows it was about."""
+    """Return the number of rows in a command's tag, such as `DELETE 3`."""
     return int(tag.rpartition(" ")[2])
 
 
 async def _is_pooled(connection: Connection) -> bool:
-    """Tell whether the process that answers is another than the one that greeted: a pooler greets for itself.
+    """Return True if the server process that answers is not the one that greeted: a pooler greets itself.
 
-    Source: PgBouncer makes up the process id and key for cancelling that it sends at the start.
+    Source: PgBouncer makes up the process id and cancellation key that it sends at the start.
     """
     return bool(await _tried(connection, _answering(connection)) != connection.get_server_pid())
 
 
 async def _tried(connection: Connection, work: Coroutine[Any, Any, T]) -> T:
-    """Do what makes a new connection fit for use; one that is not must not be used."""
+    """Prepare a new connection for use; it is dropped if that fails."""
     try:
         return await _bounded(connection, work, CONNECT_WITHIN)
     except BaseException:

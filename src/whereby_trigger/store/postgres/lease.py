@@ -1,4 +1,4 @@
-"""What the lease says to PostgreSQL: who lives, until when, and what becomes of what the dead leave."""
+"""SQL for leases on PostgreSQL: which replicas live, until when, and taking over from dead ones."""
 
 import os
 from collections.abc import Callable
@@ -21,13 +21,13 @@ GIVE_UP = """
 UPDATE whereby_trigger.replicas SET expires = 0
 WHERE id IN (SELECT id FROM whereby_trigger.replicas WHERE id = $1 FOR UPDATE SKIP LOCKED)
 """
-"""One whose row is locked has run out, or does so by itself: it must not keep us from a new lease."""
+"""Skips a locked row: that lease has run out, or soon will, and must not keep us from a new one."""
 
 LEAVE = """
 DELETE FROM whereby_trigger.replicas
 WHERE id IN (SELECT id FROM whereby_trigger.replicas WHERE id = $1 FOR UPDATE SKIP LOCKED)
 """
-"""One whose row is locked stays, and owns nothing: it must not keep what it owned from others."""
+"""Skips a locked row: that replica stays but owns nothing, and must not keep others from taking over."""
 
 SEEN = "UPDATE whereby_trigger.replicas SET seen_at = whereby_trigger.clock() WHERE id = $1"
 HOLDS = "SELECT true FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock()"
@@ -36,7 +36,7 @@ EXPIRED = """
 SELECT id, CASE WHEN whereby_trigger.clock() - seen_at > $2::float8 THEN whereby_trigger.clock() - $2 END AS too_old
 FROM whereby_trigger.replicas WHERE id <> $1 AND expires <= whereby_trigger.clock()
 """
-_STRAYS = """
+_ORPHANS = """
 WITH gaps AS (
     SELECT id AS low, lead(id, 1, '~') OVER (ORDER BY id) AS high FROM whereby_trigger.replicas
     UNION ALL SELECT '', COALESCE(min(id), '~') FROM whereby_trigger.replicas
@@ -50,13 +50,12 @@ SELECT owner FROM gaps CROSS JOIN LATERAL (
         SELECT owner FROM whereby_trigger.webhooks
         WHERE state = 'pending' AND owner > low AND owner < high ORDER BY owner LIMIT 1{locking}
     ) AS of_webhooks
-) AS strays
+) AS orphans
 """
-ORPHANS, FREE_STRAYS = (_STRAYS.format(locking=locking) for locking in ("", " FOR UPDATE SKIP LOCKED"))
-"""Owners that are no replicas, looked for between those that are: what the living own may be very much.
-The second leaves out what somebody has locked: it must not hide what else there is.
+ORPHANS, FREE_ORPHANS = (_ORPHANS.format(locking=locking) for locking in ("", " FOR UPDATE SKIP LOCKED"))
+"""Owners that are not replicas, searched between the ids of replicas, which may own very many rows.
 
-Ids are hexadecimal digits, which come before a ~.
+FREE_ORPHANS skips locked rows: they must not hide other orphans. Ids are hexadecimal digits, which sort before a ~.
 """
 
 OVERDUE = """
@@ -91,7 +90,7 @@ PENDING_OF = """
 SELECT seq FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner >= $2 AND owner <= $2
 ORDER BY owner, seq LIMIT $3 FOR UPDATE SKIP LOCKED
 """
-"""Only the index of what is pending has this order, so that no plan can walk past what is decided."""
+"""Only the index of pending webhooks has this order: no plan can scan decided ones."""
 
 TAKE_ORPHANED = f"""
 UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1 WHERE seq = ANY (ARRAY({PENDING_OF}))
@@ -103,7 +102,7 @@ WHERE seq = ANY (ARRAY({PENDING_OF}))
 
 WEBHOOKS = 5000
 ROOMS = 500
-"""How many change hands in one transaction: none must take long, or lock more than the server has room for."""
+"""Maximum rows that change their owner in one transaction: it must be short, and not exhaust the server's locks."""
 
 
 async def join(connection: Connection, id: str, ttl: float) -> None:
@@ -111,7 +110,7 @@ async def join(connection: Connection, id: str, ttl: float) -> None:
 
 
 async def rejoin(connection: Connection, old: str, new: str, ttl: float) -> None:
-    """Give up a lease, so that what it held can be taken over at once, and enter anew."""
+    """Give up a lease, and join under a new id; what the old one owned can be taken over at once."""
     async with transaction(connection):
         await connection.execute(GIVE_UP, old)
         await join(connection, new, ttl)
@@ -126,9 +125,9 @@ async def ping(connection: Connection, id: str) -> None:
 
 
 async def leave(connection: Connection, id: str) -> None:
-    """Give back what a replica owns, and its lease; no webhook is to blame for an end like this.
+    """Give back what a replica owns, and its lease, without counting a crash against any webhook.
 
-    What is too much for one transaction is found by others, as what nobody owns that is there.
+    Rows that are too many for one transaction become orphans, which other replicas find.
     """
     async with transaction(connection):
         await connection.execute(LEAVE, id)
@@ -139,19 +138,19 @@ async def leave(connection: Connection, id: str) -> None:
 async def take_over(
     connection: Connection, replica: str, max_age: float, look_in: Callable[[float], None], searched: set[str]
 ) -> int | None:
-    """Take over some of what the dead have left, and end some of the rooms that have waited for `max_age` seconds.
+    """Take over some of what dead replicas own, and end some of the rooms that have waited for `max_age` seconds.
 
-    Return how many webhooks and rooms were taken over; None where nothing could be done. `look_in` is told in how many
-    seconds the next lease of another ends. What is left on this machine of a dead replica's assistants is ended first,
-    once for each replica, as `searched` remembers.
+    Returns how many webhooks and rooms were taken over, or None if there was nothing to do. `look_in` is called with
+    the seconds until the next lease of another replica ends. Remaining processes of a dead replica's assistants on
+    this machine are ended first, once for each replica: `searched` remembers those.
     """
-    # Mostly there is nothing to do, and this is asked all the time: nothing is locked before that is known.
+    # Usually there is nothing to do, and this runs all the time: nothing is locked before that is known.
     left = await connection.fetchrow(ANYTHING_LEFT, replica, max_age)
     if left["next_end"] is not None:
         look_in(left["next_end"])
     if not left["any"]:
         return None
-    # Before the transaction: rows that are locked hold up others, and the server bounds how long.
+    # Before the transaction: locked rows block others, and the server limits how long.
     dead = {row["id"] for row in await connection.fetch(EXPIRED_NOW, replica, max_age)}
     if dead - searched:
         await leftovers.end(dead - searched)
@@ -166,7 +165,7 @@ async def take_over(
         expired = await connection.fetchrow(EXPIRED_AND_LOCKED, replica, max_age, list(dead)) if dead else None
         if expired is not None:
             taken += await _take_over_from(connection, replica, expired["id"], too_old=expired["too_old"])
-        orphan = await connection.fetchval(f"{FREE_STRAYS} LIMIT 1")
+        orphan = await connection.fetchval(f"{FREE_ORPHANS} LIMIT 1")
         if orphan is not None:
             taken += await _take_over_from(connection, replica, orphan)
         taken += affected(await connection.execute(TAKE_UNOWNED, replica, WEBHOOKS))

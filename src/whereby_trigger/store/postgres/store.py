@@ -1,4 +1,4 @@
-"""The store on a PostgreSQL database: a few connections, each with work in order, and time that is the database's."""
+"""The store on a PostgreSQL database: a few connections, each with its work in order; times are the database's."""
 
 import asyncio
 import logging
@@ -52,17 +52,17 @@ T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[Any]]
 
 CLOSE_TIMEOUT = 4.0
-"""Seconds for which an end waits for a database that is away, three quarters of it for what is to be written."""
+"""Seconds that closing waits for an unavailable database, three quarters of it for outstanding writes."""
 
 PRUNE_ROWS = 500
-CLAIMED_AT_ONCE = 5000
+TAKEN_AT_ONCE = 5000
 LOOK_WITHIN = 30.0
 LONG_WORK_WITHIN = 90.0
 READ_WITHIN = 10.0
-"""Seconds a replica waits for what it reads: nothing is decided while the backlog hangs on a connection gone silent."""
+"""Seconds a replica waits for a read: nothing is decided while the backlog hangs on a silent connection."""
 
 ARRIVALS = ("arrivals", "more arrivals")
-"""Two, so that one batch is worked on while the other is synced; a room's webhooks keep to one, and to their order."""
+"""Two writers: one executes a batch while the other syncs. A room's webhooks use only one, and stay in order."""
 
 WRITERS = {
     **dict.fromkeys(ARRIVALS, 3.0),
@@ -72,27 +72,27 @@ WRITERS = {
     "upkeep": 10.0,
     "replays": LONG_WORK_WITHIN,
 }
-"""The connections that write, each opened when it is needed, and the seconds after which it takes an answer for lost.
+"""The writers by name, each with a connection opened when needed, and the seconds after which an answer counts as lost.
 
-Upkeep comes in parts. While it hangs nothing that was pending is decided, nor what came after it: a connection that
-fell silent must not hold it long.
+Upkeep is done in parts. While it hangs, webhooks that were pending and those after them are not decided: a silent
+connection must not block it for long.
 """
 
 FOR_EACH = (*ARRIVALS, "decisions", "rooms", "lease")
-"""The connections on which one piece must not wait long for a row, since others wait behind it."""
+"""The writers in which one piece must not wait long for a row, since other pieces wait behind it."""
 
 ROW_WITHIN = 0.25
-"""Seconds for which a piece there, and those behind it, wait for a row; then it is set aside."""
+"""Seconds that a piece in such a writer waits for a row before it is set aside."""
 
 POLL = 0.5
-"""Seconds between looks for what other replicas have written, give or take a fifth."""
+"""Seconds between two checks for what other replicas have written, give or take a fifth."""
 
 PATIENCE = 4.5
-"""Seconds for which a delivery waits for a database that is away; then it is answered 503."""
+"""Seconds that a delivery waits for an unavailable database before it is answered 503."""
 
 
 def _of_arrival(piece: Owned) -> tuple[str, ...]:
-    """Name what of an arrival must not be overtaken: in its room by nothing, if it changes the room's session."""
+    """Return the keys of an arrival; the first is its room, and nothing overtakes it there, if it changes a session."""
     arrival: Arrival = piece.what
     if arrival.room is None:
         return (arrival.id,)
@@ -115,16 +115,16 @@ def _arrival_id(piece: Owned) -> str:
     return str(piece.what.id)
 
 
-def _noted_id(piece: tuple[str, str]) -> str:
+def _error_id(piece: tuple[str, str]) -> str:
     return piece[0]
 
 
 _ARRIVALS_LOCKED = partial(webhooks.locked, id_of=_arrival_id)
-_NOTES_LOCKED = partial(webhooks.locked, id_of=_noted_id)
+_ERRORS_LOCKED = partial(webhooks.locked, id_of=_error_id)
 
 ADD = Verb(webhooks.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED)
 DECIDE = Verb(webhooks.decide, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
-APPEND_ERROR = Verb(webhooks.append_error, 500, KEPT, _of_first, _NOTES_LOCKED)
+APPEND_ERROR = Verb(webhooks.append_error, 500, KEPT, _of_first, _ERRORS_LOCKED)
 BEGIN_ATTEMPT = Verb(webhooks.begin_attempt)
 REQUEST = Verb(rooms.request, 1, PATIENCE, _of_key, rooms.locked)
 STOP = Verb(rooms.stop, 1, PATIENCE, _of_first, rooms.locked)
@@ -132,10 +132,11 @@ MOVE = Verb(rooms.move, 1, KEPT, _of_key, rooms.locked)
 
 
 class PostgresStore(Unspilled):
-    """Remember webhooks, decisions and rooms in a PostgreSQL database that replicas on many machines may share.
+    """Store webhooks, decisions and rooms in a PostgreSQL database that replicas on many machines may share.
 
-    `lease_ttl` is for how many seconds this replica is taken for alive after each renewal, by the database's clock.
-    `services` are what the environment says of PostgreSQL's services. Raises ConfigError where the URL cannot be read.
+    `lease_ttl` is the number of seconds for which this replica counts as alive after each renewal, by the database's
+    clock. `services` are the PostgreSQL services that the environment names. Raises ConfigError if the URL cannot be
+    read.
     """
 
     def __init__(self, url: str, lease_ttl: float = 30.0, services: Services = NO_SERVICES) -> None:
@@ -180,9 +181,9 @@ class PostgresStore(Unspilled):
         return await self._once(self._migrate, LONG_WORK_WITHIN)
 
     async def look(self) -> list[Remark]:
-        """Look at the database from all sides, and try to write, without leaving anything there.
+        """Return what was found about the database; it also tries to write, and leaves nothing there.
 
-        Raises StoreError where it cannot be reached, or refuses us.
+        Raises StoreError if the database cannot be reached, or refuses us.
         """
         return await self._once(self._look, LOOK_WITHIN)
 
@@ -210,14 +211,14 @@ class PostgresStore(Unspilled):
     async def take_over(self, max_age: float = math.inf) -> int:
         total = 0
         searched: set[str] = set()
-        while total < CLAIMED_AT_ONCE:
-            claim = partial(
+        while total < TAKEN_AT_ONCE:
+            take_over = partial(
                 lease.take_over, replica=self.replica, max_age=max_age, look_in=self._look_in, searched=searched
             )
-            claimed = await self._call("upkeep", claim)
-            if claimed is None:
+            taken = await self._call("upkeep", take_over)
+            if taken is None:
                 break
-            total += claimed
+            total += taken
         return total
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
@@ -310,7 +311,7 @@ class PostgresStore(Unspilled):
 
     async def _renew(self, connection: Connection, ttl: float) -> bool:
         renewed = await lease.renew(connection, self.replica, ttl)
-        # What a start refuses, a reload of the server's settings can bring later.
+        # A reload of the server's settings can bring later what a start refuses.
         unsafe = await checks.why_unsafe(connection, self.location)
         if unsafe != self._unsafe:
             logger.log(logging.ERROR if unsafe else logging.INFO, "%s", unsafe or f"{self.location} is durable again")
@@ -344,34 +345,36 @@ class PostgresStore(Unspilled):
         return f"{schema}, and takes writes" if schema else "none yet, and the first start may make it"
 
     async def _once(self, work: Callable[[Connection], Awaitable[T]], within: float) -> T:
-        """Do work over a connection of its own; raises StoreError that says why the database cannot be used."""
-        managed = ManagedConnection(self._address, within)
+        """Do work on a connection of its own; raises StoreError, with the reason, if the database cannot be used."""
+        connection = ManagedConnection(self._address, within)
         try:
-            return await managed.run(work)
+            return await connection.run(work)
         except Exception as error:
             raise unusable(self.location, error) from error
         finally:
-            await managed.close()
+            await connection.close()
 
 
 class _OpenPostgres:
-    """Hold what writing takes: a lane for each kind of work that must not wait for another, and the poll."""
+    """Hold what writing needs: a writer for each kind of work that must not wait for another, and the poll."""
 
     def __init__(self, address: DatabaseAddress, changed: Callable[[], None]) -> None:
         self._address = address
         self._changed = changed
         self._sooner: asyncio.TimerHandle | None = None
-        self.writers = {name: PostgresWriter(_link(address, name, within)) for name, within in WRITERS.items()}
+        self.writers = {
+            name: PostgresWriter(_connection_for(address, name, within)) for name, within in WRITERS.items()
+        }
         self._polling = asyncio.create_task(_poll(changed), name="whereby-trigger poll")
 
     def look_in(self, seconds: float) -> None:
-        """Look in so many seconds, where the poll comes later: a room whose replica died waits for its lease's end."""
+        """Check in `seconds`, if the poll comes later: a room whose replica died waits for the end of its lease."""
         if self._sooner is not None:
             self._sooner.cancel()
         self._sooner = asyncio.get_running_loop().call_later(seconds, self._changed) if seconds < POLL else None
 
     async def close(self, leave: Work) -> None:
-        """Finish what was handed over, and then leave."""
+        """Finish the writes submitted so far, then do `leave`."""
         self._polling.cancel()
         if self._sooner is not None:
             self._sooner.cancel()
@@ -383,8 +386,9 @@ class _OpenPostgres:
         await self.writers["lease"].close(max(CLOSE_TIMEOUT / 4, end - asyncio.get_running_loop().time()))
 
 
-def _link(address: DatabaseAddress, name: str, within: float) -> ManagedConnection:
-    return ManagedConnection(address, within, lock_within=ROW_WITHIN if name in FOR_EACH else LOCK_WITHIN, serving=True)
+def _connection_for(address: DatabaseAddress, writer: str, within: float) -> ManagedConnection:
+    lock_within = ROW_WITHIN if writer in FOR_EACH else LOCK_WITHIN
+    return ManagedConnection(address, within, lock_within=lock_within, serving=True)
 
 
 async def _call(connection: Connection, pieces: Sequence[Work], *, again: bool) -> list[Any]:
@@ -395,7 +399,7 @@ CALL = Verb(_call)
 
 
 async def _poll(changed: Callable[[], None]) -> None:
-    # No notification: a pooler of transactions would lose them. Each at its own time, so that not all look at once.
+    # Not by NOTIFY, which is lost behind a pooler of transactions. At random times: replicas must not all poll at once.
     while True:
         await asyncio.sleep(POLL * random.uniform(0.8, 1.2))  # noqa: S311
         changed()

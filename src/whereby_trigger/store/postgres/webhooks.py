@@ -1,4 +1,4 @@
-"""What each verb on webhooks says to PostgreSQL."""
+"""SQL for webhooks on PostgreSQL: one function for each method of the store."""
 
 import json
 from collections import Counter
@@ -49,13 +49,15 @@ UPDATE whereby_trigger.webhooks AS webhooks SET
     errors = ARRAY(SELECT json_array_elements_text(decided.errors::json))
 FROM decided WHERE webhooks.seq = decided.seq RETURNING webhooks.seq
 """  # noqa: S608
-"""Locks its rows one after the other, as they are given: a plain join would lock them in an order of its own."""
+"""Locks its rows one after the other, in the given order; a plain join would lock them in any order."""
 
 DECIDED_SO = """
 SELECT webhooks.seq FROM whereby_trigger.webhooks AS webhooks
 JOIN unnest($1::bigint[], $2::text[], $3::float8[], $4::text[]) AS decided (seq, state, decided_at, owner)
 USING (seq, state, decided_at, owner)
 """
+"""Finds decisions that an earlier try has committed although its answer was lost."""
+
 BEGIN_ATTEMPT = """
 UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
 WHERE seq = $1 AND state = 'pending' AND owner = $2 RETURNING attempts
@@ -65,7 +67,7 @@ PENDING = """
 SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers FROM whereby_trigger.webhooks
 WHERE state = 'pending' AND (owner, seq) > ($1, $2) AND owner <= $1 ORDER BY owner, seq LIMIT $3
 """
-"""Only the index of what is pending has this order, so that no plan can walk past what is decided."""
+"""Only the index of pending webhooks has this order: no plan can scan decided ones."""
 
 FIND = """
 SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body
@@ -94,16 +96,16 @@ LAST_CHARACTER = "\U0010ffff"
 
 
 class Owned(NamedTuple):
-    """Hold what is to be done to a webhook, and the replica as which it is done."""
+    """Pair an arrival, a decision or a webhook's number with the replica that owns it."""
 
     what: Any
     owner: str
 
 
 async def locked(connection: Connection, pieces: Sequence[Any], id_of: Callable[[Any], str]) -> list[bool]:
-    """Return of each piece whether somebody else has locked its webhook; raises where a table is locked.
+    """Return for each piece whether another transaction has locked its webhook; raises if a table is locked.
 
-    A webhook that somebody else stores at this moment is not found.
+    A webhook that another transaction is storing at this moment is not found.
     """
     async with transaction(connection):
         await connection.execute(TABLES_FREE)
@@ -115,7 +117,7 @@ async def locked(connection: Connection, pieces: Sequence[Any], id_of: Callable[
 async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[Added]:
     first: dict[str, Owned] = {}
     deliveries = Counter(piece.what.id for piece in pieces)
-    # The same id may come twice in a batch, signed at two times.
+    # The same id may come twice in a batch, signed at different times.
     kept_until: dict[str, float] = {}
     for piece in pieces:
         kept_until[piece.what.id] = max(kept_until.get(piece.what.id, 0.0), piece.what.kept_until)
@@ -167,7 +169,7 @@ async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool
         if piece.what.state is State.PENDING:
             raise StoreError("pending is no decision")
         first.setdefault(piece.what.seq, piece)
-    # In the order in which arrivals lock rows, so that no two batches wait for each other.
+    # In the order in which arrivals lock rows: no two batches can deadlock.
     rows = [_decided(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
     decided = {row["seq"] for row in await connection.fetch(DECIDE, *zip(*rows, strict=True))}
     if again:
@@ -208,7 +210,7 @@ async def replay(connection: Connection, query: Query, now: float) -> list[str]:
 
 
 async def prune(connection: Connection, before: float, now: float, limit: int) -> int:
-    """Forget at most `limit` decided webhooks received before a time and not to be kept now; return how many."""
+    """Delete at most `limit` decided webhooks received before `before` and kept until before `now`; return how many."""
     return affected(await connection.execute(PRUNE, before, now, limit))
 
 
@@ -251,7 +253,7 @@ SELECT max(seq) FROM whereby_trigger.webhooks WHERE seq > $2 AND seq < COALESCE(
     WHERE seq > $2 AND stored_at >= whereby_trigger.clock() - $1::float8 ORDER BY seq LIMIT 1
 ), $3)
 """
-"""The same as the first, where it is known of a number that it is settled: reads only what came after that."""
+"""The same as LAST_SETTLED, from a number that is known to be settled: reads only what came after it."""
 
 WEBHOOKS_AFTER = """
 SELECT found.room, found.seq, found.body FROM unnest($3::text[]) AS given (room) CROSS JOIN LATERAL (
@@ -260,23 +262,23 @@ SELECT found.room, found.seq, found.body FROM unnest($3::text[]) AS given (room)
     ORDER BY webhooks.room, webhooks.seq LIMIT $4
 ) AS found ORDER BY found.seq LIMIT $4
 """
-"""Looks into the index of rooms once for each, whatever the server thinks of how much there is to be found."""
+"""Looks up each room once in the index of rooms, regardless of the server's estimates."""
 
 SETTLES_IN = 10.0
-"""Seconds after which no lower number comes to light any more: numbers are given out before they are committed."""
+"""Seconds after which no lower number can appear any more: numbers are assigned before they are committed."""
 
 PAGE = 500
 LAST = 2**63 - 1
 
 
 class SettledCursor:
-    """Read what rooms hear, and remember how far all is settled."""
+    """Read the webhooks of rooms, and remember up to which number no more can appear."""
 
     def __init__(self) -> None:
         self._settled = 0
 
     async def webhooks_after(self, connection: Connection, after: int, keys: frozenset[str]) -> WebhooksAfter:
-        """Read the webhooks of some rooms with a number above `after`, or the first of them."""
+        """Return the webhooks of the rooms `keys` with a number above `after`, or the first page of them."""
         rooms = sorted(keys)
         settled = await self._settle(connection)
         rows = await connection.fetch(WEBHOOKS_AFTER, after, settled, rooms, PAGE)
