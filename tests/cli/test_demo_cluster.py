@@ -66,7 +66,7 @@ WRONG: dict[str, Callable[[ReplicaResult, Any], ReplicaResult]] = {
     "Every assistant stayed in its room": lambda result, outage: structs.replace(
         result, outage=structs.replace(outage, runs=outage.runs[1:])
     ),
-    "The delivery sent meanwhile": lambda result, outage: structs.replace(
+    "The delivery sent during the outage": lambda result, outage: structs.replace(
         result, outage=structs.replace(outage, answered_at=outage.up_at - 0.001)
     ),
     "The other replica took over": lambda result, _: structs.replace(result, killed_at=result.killed_at - 7),

@@ -28,7 +28,7 @@ app_option = click.option("--app", metavar="APP", help="The program whose settin
 
 
 class AppLocation(Struct, frozen=True):
-    """Hold where a program is: a `file`, or a `module` found from `folder`; `attribute` names one of its Triggers."""
+    """Hold the location of a program: a `file`, or a `module` found from `folder`; `attribute` names its Trigger."""
 
     name: str
     folder: Path
@@ -55,7 +55,7 @@ def locate(app: str | None) -> AppLocation:
 
 
 def load(place: AppLocation) -> Trigger:
-    """Import a program and return its Trigger; what it prints meanwhile goes to standard error.
+    """Import a program and return its Trigger; what the program prints goes to standard error.
 
     Raises AppError if it cannot be imported, or defines no Trigger or several.
     """

@@ -22,7 +22,7 @@ OVER = (RoomState.ENDED, RoomState.FAILED)
 
 room_argument = click.argument("room_url")
 state_option = click.option(
-    "--state", type=click.Choice([str(state) for state in RoomState]), help="Only in this state."
+    "--state", type=click.Choice([str(state) for state in RoomState]), help="Only rooms in this state."
 )
 
 

@@ -36,7 +36,7 @@ def migrate(app: str | None, store: str | None) -> None:
     "--older-than",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="Delete what was received longer ago than this; ids whose signature is still valid stay. [default: retention]",
+    help="Delete webhooks received longer ago than this whose signature has expired. [default: retention]",
 )
 def prune(app: str | None, store: str | None, older_than: float | None) -> None:
     """Delete old decided webhooks.

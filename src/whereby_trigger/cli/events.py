@@ -22,9 +22,11 @@ HEADER = ("received", "id", "type", "room", "state", "reason")
 SHORT_ID = 12
 AMBIGUOUS = 3
 
-state_option = click.option("--state", type=click.Choice([str(state) for state in State]), help="Only in this state.")
-room_option = click.option("--room", help="Only of this room: a URL, a key or a name.")
-type_option = click.option("--type", help="Only of this webhook type.")
+state_option = click.option(
+    "--state", type=click.Choice([str(state) for state in State]), help="Only webhooks in this state."
+)
+room_option = click.option("--room", metavar="ROOM", help="Only webhooks of this room: a URL, a key or a name.")
+type_option = click.option("--type", metavar="TYPE", help="Only webhooks of this type.")
 
 
 @click.group()

@@ -204,22 +204,22 @@ class _Worker:
 
     @property
     def runs(self) -> bool:
-        """Whether its thread is alive."""
+        """True while its thread is alive."""
         return self._thread.is_alive()
 
     @property
     def busy(self) -> bool:
-        """Whether a call runs or waits."""
+        """True while a call runs or waits."""
         with self._queue.turn:
             return self.current is not None or bool(self._queue.calls)
 
     def wake(self) -> None:
-        """Tell the thread that there are calls."""
+        """Wake the thread: there are calls."""
         if not self._wake.is_set():
             self._wake.set()
 
     def leave(self, call: Call | None = None) -> bool:
-        """Let the thread end after the call that it runs.
+        """End the thread after the call that it runs.
 
         With `call`, return False and change nothing if the thread already runs another: that one must stay watched.
         """
@@ -318,12 +318,12 @@ class UserCode:
 
     @property
     def runs_here(self) -> bool:
-        """Whether this is open and belongs to the running loop."""
+        """True if this is open and belongs to the running loop."""
         return not self._closed and asyncio.get_running_loop() is self._loop
 
     @property
     def idle(self) -> bool:
-        """Whether no async code runs."""
+        """True while no async code runs."""
         return not self._tasks
 
     @property
@@ -380,7 +380,7 @@ class UserCode:
             task.cancel()
 
     async def _first_step(self, task: asyncio.Task[Any]) -> None:
-        """Let a task take its first step, and keep it until it ends; most user code ends with that step."""
+        """Run the first step of a task, with which most user code ends; otherwise keep the task until it ends."""
         try:
             await asyncio.sleep(0)
         finally:

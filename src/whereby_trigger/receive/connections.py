@@ -66,7 +66,7 @@ class Connections(ServerState):
         return self.max_connections * 3 // 2
 
     def go_on_later(self, connection: Connection) -> None:
-        """Let a connection continue with its pipelined requests, a few connections at a turn of the loop."""
+        """Schedule a connection to continue with its pipelined requests; a few continue at each turn of the loop."""
         self._to_go_on.append(connection)
         self._schedule(connection.loop)
 

@@ -142,7 +142,7 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _must_wait(self) -> bool:
-        """Whether the next request must wait: for an answer, or for the client to read its answers."""
+        """True while the next request must wait: for an answer, or for the client to read its answers."""
         if not self._complete:
             return False
         return (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
@@ -355,7 +355,7 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def is_served(self) -> bool:
-        """Whether a delivery of this connection is with the store."""
+        """True while a delivery of this connection waits for the store."""
         return self._complete and self._fast is not None and not self._fast.response_complete
 
     @property

@@ -69,7 +69,7 @@ class AssistantRun(Struct, frozen=True):
 
 
 class Outage(Struct, frozen=True):
-    """Describe the database's death: the runs at that time, and when the delivery sent meanwhile was answered.
+    """Describe the database's death: the runs at that time, and when the delivery sent during it was answered.
 
     `up_at` is when the restart of the database began. Both times are seconds since 1970.
     """
@@ -221,7 +221,7 @@ def _outage_checks(result: ReplicaResult) -> list[Check]:
             list(result.runs_before),
         ),
         Check(
-            "The delivery sent meanwhile waited, and was answered once the database was back",
+            "The delivery sent during the outage waited, and was answered once the database was back",
             "after its restart",
             "after its restart" if outage.answered_at >= outage.up_at else "before its restart",
         ),

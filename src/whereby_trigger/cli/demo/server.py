@@ -33,7 +33,7 @@ LEASE = 6.0
 """Seconds for which a silent replica counts as alive: short, because the demo waits for it after a kill."""
 
 TAKEOVER_BY_LOCK = 2.0
-"""Seconds a takeover may last on a SQLite file, where the lock of a dead process is free at once."""
+"""Seconds a takeover may last on a SQLite file: the lock of a dead process is free at once."""
 
 TAKEOVER_MARGIN = 1.0
 """Seconds a takeover may last after the dead replica's lease has expired."""
@@ -59,7 +59,7 @@ class DemoStore(Struct, frozen=True):
 
     @property
     def is_shared(self) -> bool:
-        """Whether the store is a database server, on which only an expired lease shows that a replica died."""
+        """True if the store is a database server: there, only an expired lease shows that a replica died."""
         return self.url is not None and not self.url.startswith("sqlite:")
 
     @property
@@ -90,7 +90,7 @@ async def demo_store_at(url: str | None, database: KillableDatabase | None = Non
             )
     finally:
         await store.close()
-    # The replicas run in another folder, where a relative path would name another file.
+    # The replicas run in another folder: a relative path would name another file there.
     return DemoStore(f"sqlite:///{quote(store.location)}" if isinstance(store, SqliteStore) else url, database)
 
 
