@@ -7,6 +7,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections import Counter
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -125,3 +126,9 @@ def test_importing_the_package_does_not_import_its_testing_module() -> None:
     code = "import sys, whereby_trigger; print(*(name for name in sys.modules if 'testing' in name.split('.')))"
     imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert imported == []
+
+
+def test_no_two_classes_of_the_package_share_a_name() -> None:
+    sources = (ROOT / "src").rglob("*.py")
+    names = [name for file in sources for name in re.findall(r"^class (\w+)", file.read_text("utf-8"), re.MULTILINE)]
+    assert [name for name, count in Counter(names).items() if count > 1] == []

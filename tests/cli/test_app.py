@@ -12,7 +12,7 @@ ONE = "from whereby_trigger import Trigger\ntrigger = Trigger(subdomain='one')\n
 
 
 def subdomain(call: Call, *arguments: str) -> str:
-    """Give the setting by which a test tells which program was taken."""
+    """Return the setting that shows which program was taken."""
     ended = call("config", "--json", *arguments)
     assert ended.returncode == 0, ended.stderr
     settings = {fields["name"]: fields["value"] for fields in map(json.loads, ended.stdout.splitlines())}

@@ -14,7 +14,7 @@ from tests.support.stored import stored
 
 
 def findings(call: Call, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
-    """Give the exit code, and of each thing that was checked the last verdict and its words."""
+    """Return the exit code, and the last verdict of each check with its detail."""
     ended = call("check", "--json", *arguments, env=env)
     rows = map(json.loads, ended.stdout.splitlines())
     return ended.returncode, {row["check"]: (row["ok"], row["detail"]) for row in rows}

@@ -22,7 +22,7 @@ def program(tmp_path: Path) -> None:
 
 
 def spill_of(call: Call, spill: str, **env: str) -> tuple[bool, str]:
-    """Give what `check` finds about a spill; the database itself is nowhere."""
+    """Return what `check` finds about a spill whose database cannot be reached."""
     database = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
     found: tuple[bool, str] = findings(call, "--port", "0", "--store", database, "--spill", spill)[1]["spill"]
     return found

@@ -34,7 +34,7 @@ main()
 
 @pytest.fixture
 async def store(tmp_path: Path) -> str:
-    """Give a store with one webhook of somebody with an emoji in their name."""
+    """Return a store with one webhook of a person whose name has an emoji."""
     url = f"sqlite:///{tmp_path}/whereby-trigger.db"
     opened = store_for(url)
     await opened.open(lambda: None)

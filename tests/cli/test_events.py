@@ -29,7 +29,7 @@ RETURNS_NOTHING = HUMANS_JOIN.replace("return is_human(webhook)", "is_human(webh
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with a program, and a store with one webhook of each kind, which nobody has open any more."""
+    """Return a folder with a program, and a closed store with one webhook of each kind."""
     folder = tmp_path_factory.mktemp("events")
     write(folder, HUMANS_JOIN)
     with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=folder) as process:
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
-    """Give a folder with a copy of that program and store, to change."""
+    """Return a folder with a copy of that program and store, which a test may change."""
     for name in ("app.py", "whereby-trigger.db"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     return tmp_path

@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """Have the log go to a terminal, as if we were the program."""
+    """Send the log to a terminal, as the program does."""
     root, ours, server = (logging.getLogger(name) for name in ("", logs.ROOT, logs.SERVER))
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setenv("TERM", "xterm")
@@ -56,7 +56,7 @@ def shown(terminal: Terminal) -> str:
 
 
 def lines(terminal: Terminal) -> list[str]:
-    """Give the lines without their colours and times."""
+    """Return the lines without their colours and times."""
     plain = re.sub(r"\x1b\[[0-9]*m", "", shown(terminal))
     return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in plain.splitlines()]
 
@@ -150,7 +150,7 @@ def test_many_paths_that_are_not_served_have_a_bounded_number_of_lines_and_hints
 
 
 def squeezed(terminal: Terminal) -> list[str]:
-    """Give the lines with their columns two blanks apart."""
+    """Return the lines with their columns two blanks apart."""
     return [re.sub(" {2,}", "  ", line) for line in lines(terminal)]
 
 

@@ -51,7 +51,7 @@ def password_of(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Give a URL as a person is shown it."""
+    """Return a URL as people see it, without its password."""
     return url.replace(f":{password_of(url)}@", "@")
 
 

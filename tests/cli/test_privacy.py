@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def log(folder: Path) -> Iterator[str]:
-    """Give all that a server printed while everything went wrong with webhooks that name a person."""
+    """Return all that a server printed while everything went wrong with webhooks that name a person."""
     secrets = {"WHEREBY_WEBHOOK_SECRET": f"{SECRET},{OTHER_SECRET}"}
     with Process(whereby_trigger("start", "--port", "0", "--host", "127.0.0.1"), cwd=folder, env=secrets) as process:
         url = f"http://127.0.0.1:{process.port()}/"

@@ -41,7 +41,7 @@ CASES = [
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """Give a port at which connections are taken, and nothing is answered."""
+    """Return a port that accepts connections and never answers."""
     with socket.create_server((HOST, 0)) as listener:
         yield listener.getsockname()[1]
 

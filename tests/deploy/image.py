@@ -41,7 +41,7 @@ class Image:
                 self._carry_out(instruction)
 
     def inside(self, text: str) -> str:
-        """Give a text of the Dockerfile with each path that the image would have as the one below our root."""
+        """Return a text of the Dockerfile with each path of the image replaced by the one below our root."""
         return PLACES.sub(f"{self._root}/", text)
 
     def _make_base(self) -> None:
@@ -98,6 +98,6 @@ class Image:
                 shutil.copy(source, into)
 
     def _ours(self, path: Path) -> Path:
-        """Give a path back; one that is not below our root would be this machine's."""
+        """Return the path itself, which must be below our root: any other would be this machine's."""
         assert path.is_relative_to(self._root), f"{path}: PLACES does not know it"
         return path

@@ -36,14 +36,14 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def services() -> dict[str, dict[str, Any]]:
-    """Give the Compose file's services by their names."""
+    """Return the Compose file's services by their names."""
     (compose,) = documents(COMPOSE)
     found: dict[str, dict[str, Any]] = compose["services"]
     return found
 
 
 def manifests(*kinds: str) -> list[dict[str, Any]]:
-    """Give the Kubernetes manifests of some kinds, from whichever file."""
+    """Return the Kubernetes manifests of some kinds, of all files."""
     return [found for path in KUBERNETES for found in documents(path) if found["kind"] in kinds]
 
 
@@ -52,7 +52,7 @@ def workloads() -> list[dict[str, Any]]:
 
 
 def container(workload: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the one container of a workload's pods."""
+    """Return the one container of a workload's pods."""
     (found,) = workload["spec"]["template"]["spec"]["containers"]
     return dict(found)
 
@@ -69,7 +69,7 @@ def unit() -> dict[str, list[str]]:
 
 
 def replicas() -> Iterator[Replica]:
-    """Give every replica that a file describes."""
+    """Return every replica that a file describes."""
     for name, service in services().items():
         if service["image"] == IMAGE:
             yield Replica(name, service["environment"], seconds(service["stop_grace_period"]))

@@ -13,7 +13,7 @@ from whereby_trigger.testing import webhook
 
 
 def config(folder: Path, **environment: str) -> dict[str, tuple[str, str]]:
-    """Give each setting's value, as it is shown, and its source."""
+    """Return the value of each setting, as shown, and its source."""
     done = run("config", str(APP), "--json", cwd=folder, env={"CREDENTIALS_DIRECTORY": str(folder), **environment})
     assert done.returncode == 0, done.stderr
     rows = map(json.loads, done.stdout.splitlines())

@@ -12,7 +12,7 @@ NOT_FOR_READERS = {"README.md", ".gitignore"}
 
 
 def steps(first: str, last: str) -> str:
-    """Give the commands from the one that begins with `first` to the one that begins with `last`."""
+    """Return the commands from the one that begins with `first` to the one that begins with `last`."""
     lines = [line for block in PAGE.blocks("console") for line in block.code.replace("\\\n", "").splitlines()]
     commands = [line.removeprefix("$ ") for line in lines]
     begin, end = (next(n for n, line in enumerate(commands) if line.startswith(start)) for start in (first, last))

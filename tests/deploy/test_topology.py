@@ -66,7 +66,7 @@ class Topology:
         return url
 
     def attended(self, name: str) -> dict[str, int]:
-        """Give the rooms that a replica attends, with the attempt."""
+        """Return the rooms that a replica attends, with the attempt."""
         found = re.findall(r"attending (/[\w-]+), attempt (\d+)", self.replicas[name].output)
         return {room: int(attempt) for room, attempt in found}
 

@@ -22,7 +22,7 @@ class Visit:
     line: socket.socket
 
     def leave(self, code: int = 0) -> None:
-        """Have it leave the room and end with a code; return when its process has let go."""
+        """Make it leave the room and exit with a code; return once its process has."""
         self.line.sendall(bytes([code]))
         self.ended()
 

@@ -24,7 +24,7 @@ async def receiver(tmp_path: Path, trigger: Trigger) -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """Give all that was logged, by us, the server and asyncio, as it would be printed, tracebacks and all."""
+    """Return all that we, the server and asyncio logged, as it would be printed, with tracebacks."""
     caplog.set_level(logging.INFO)
 
     def text() -> str:

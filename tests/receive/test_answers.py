@@ -87,7 +87,7 @@ async def test_another_path_is_answered_404(receiver: Receiver) -> None:
 
 
 def ours(log: Callable[[], str]) -> str:
-    """Give what we logged: pytest switches uvicorn's log of requests on."""
+    """Return what we logged: pytest switches uvicorn's log of requests on."""
     return "\n".join(line for line in log().splitlines() if "whereby_trigger" in line)
 
 

@@ -58,7 +58,7 @@ def running(folder: Path, *arguments: str) -> Process:
 
 
 def begin_meeting(process: Process, how: str = "start") -> str:
-    """Have the program's listener called, and give the URL that it is reached at."""
+    """Make the program call its listener, and return the program's URL."""
     port = process.port() if how == "start" else int(process.line("port").split()[1])
     url = f"http://127.0.0.1:{port}/"
     assert deliver(url, JOINED).status == 200

@@ -284,7 +284,7 @@ def test_a_body_without_an_id_is_known_again_by_its_bytes() -> None:
 
 
 def verdict(raw: bytes) -> str:
-    """Give the reason for a refusal, `""` for a webhook."""
+    """Return the reason for a refusal, `""` for a webhook."""
     try:
         decoded = decode(raw)
     except DecodeError as error:
