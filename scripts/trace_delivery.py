@@ -191,7 +191,7 @@ async def traced(folder: Path) -> Trace:
 
 async def _is_at_rest(trigger: Trigger) -> None:
     """Wait until what a start does in the store is done: each write comes after those before it."""
-    replica = trigger._running
+    replica = trigger._lifecycle._replica
     if replica is None:
         raise RuntimeError("the trigger does not run")
     pings = 0
