@@ -1,4 +1,4 @@
-"""The trigger's own process: its event loop, its signals, its deadlines, and its end at a time that is set."""
+"""The trigger's own process: its event loop, its signals, its deadlines, and its forced exit."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ from whereby_trigger.clock import boot_time
 from whereby_trigger.stderr import never_awaited, say_last
 
 MOST = 65_536
-"""More than we can use. Some systems allow a billion, and a program that closes each by number never starts there."""
+"""More than we can use. Some systems allow a billion, and a program that closes each by number never starts."""
 
 
 @contextmanager
 def many_files() -> Iterator[None]:
-    """Raise the soft limit of open files towards the hard one, for a program that is ours, until the block ends."""
+    """Raise the soft limit of open files towards the hard one until the block ends, for a program that is ours."""
     try:
         import resource
     except ImportError:
@@ -41,7 +41,7 @@ def many_files() -> Iterator[None]:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     except (OSError, ValueError):
-        # macOS refuses what its kernel does not allow, whatever the hard limit says.
+        # macOS refuses more than its kernel allows, even below the hard limit.
         yield
         return
     _Raised.by_default = soft
@@ -88,11 +88,11 @@ LOOK = 0.1
 EXIT_CODE = 70
 
 LOOKS = 5
-"""How many looks in a row must find a deadline passed: the loop of a machine that slept gets its chance first."""
+"""How many looks in a row must find a deadline passed: after a machine slept, its loop gets a chance first."""
 
 
 class Watchdog:
-    """Keep deadlines, by name, in seconds of the boot clock. One that passes ends the process at once."""
+    """Keep deadlines by name, in seconds of the boot clock. The process ends at once when one passes."""
 
     def __init__(self) -> None:
         self._deadlines: dict[str, tuple[float, Callable[[], bool]]] = {}
@@ -100,12 +100,12 @@ class Watchdog:
         self._closed = threading.Event()
 
     def set(self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True) -> None:
-        """Have the process ended at `deadline`, if it `applies` then, unless it is moved or cleared before."""
+        """End the process at `deadline` if it `applies` then, unless it is moved or cleared before."""
         self._deadlines[name] = deadline, applies
         self.start()
 
     def start(self) -> None:
-        """Start the thread now, unless it runs: raises RuntimeError where none can be started."""
+        """Start the thread now, unless it runs. Raises RuntimeError if no thread can be started."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="whereby-trigger-watchdog", daemon=True)
             thread.start()
@@ -138,22 +138,22 @@ def _end_at_once(name: str) -> None:
 
 
 AT_LEAST = 1.0
-"""Seconds that are given to what winds down, even where the drain before took all of its time."""
+"""Seconds left for what winds down, even if the drain before took all of its time."""
 
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 SAY_WITHIN = 1.0
-"""Seconds in which the last words are written: whoever reads no more of them must not hold up the end."""
+"""Seconds in which the last words are written: a reader that has stopped reading must not hold up the end."""
 
 NOT_THEIRS = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<frozen")
 
 
 class LastResort:
-    """End the process at the time that is set, unless the block is left before; with `to_the_end` all the same.
+    """End the process at the time that is set, unless the block is left before; with `to_the_end` even then.
 
-    Its thread starts with the block: at the end there may be none left. Signals that are taken in the block stay taken
-    until its end, so that none comes in between. Off the main thread the process is somebody else's, and goes on.
+    Its thread starts with the block: at the end the system may have no thread left. Signals that are taken in the block
+    stay taken until its end, so no signal gets past. Off the main thread the process is somebody else's, and goes on.
     """
 
     keeps_signals = False
@@ -183,9 +183,9 @@ class LastResort:
                 signal.signal(number, handler)
 
     def set(self, end_by: Callable[[], float | None], loop: asyncio.AbstractEventLoop) -> None:
-        """Have the process end at a time of the boot clock, if any, with the exit code that it is about to have.
+        """End the process at a time of the boot clock, if there is one, with the exit code that it is about to have.
 
-        From now on a signal that asks for the end once more has it end at once.
+        From now on, another signal ends it at once.
         """
         if end_by() is None or threading.current_thread() is not threading.main_thread():
             return
@@ -197,7 +197,7 @@ class LastResort:
         self._set.set()
 
     def _end_now(self, number: int, frame: FrameType | None) -> None:
-        # It may interrupt whatever runs: nothing in here waits for a lock.
+        # It may interrupt any code, so nothing here waits for a lock.
         self._hurried = True
 
     def _wait(self) -> None:
@@ -209,7 +209,7 @@ class LastResort:
 
 def _end_now(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
     try:
-        # Apart, so that whoever does not read one of them keeps the other from nobody.
+        # In threads of their own: if nobody reads one stream, the other is still written.
         acts = [threading.Thread(target=_say_what_runs, args=(loop, error), daemon=True)]
         acts += [threading.Thread(target=act, daemon=True) for act in (_flush_output, logging.shutdown)]
         over = time.monotonic() + SAY_WITHIN
@@ -236,7 +236,7 @@ def _flush_output() -> None:
 
 
 def _what_runs(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
-    """Give the place in each task of the loop, and in each thread that holds up the end, where user code is."""
+    """Return where user code is, in each task of the loop and in each thread that holds up the end."""
     frames = sys._current_frames()
     threads = [_callers(frames.get(thread.ident or 0)) for thread in threading.enumerate() if not thread.daemon]
     tasks = [_awaiting(task.get_coro()) for task in asyncio.all_tasks(loop)]
@@ -245,7 +245,7 @@ def _what_runs(loop: asyncio.AbstractEventLoop) -> Iterator[str]:
 
 
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:
-    # Whoever has the loop run is at work no more.
+    # The code that started the loop is no longer at work.
     while frame is not None and frame.f_code.co_filename != asyncio.runners.__file__:
         yield frame
         frame = frame.f_back
@@ -268,19 +268,19 @@ def _innermost_of_theirs(stack: Iterable[FrameType]) -> Iterator[str]:
 
 
 COLLECT_AFTER = 10_000
-"""How many objects may be made and not freed before Python looks for circles among them.
+"""How many objects may be made and not freed before Python looks for reference cycles among them.
 
-By itself it looks after 700, which is what a dozen webhooks under way take, and hardly one of them is in a circle.
+Its default is 700, which a dozen webhooks under way take, and hardly any of them is in a cycle.
 """
 
 
 def run(
     serving: Coroutine[Any, Any, None], end_by: Callable[[], float | None] = lambda: None, *, to_the_end: bool = False
 ) -> None:
-    """Run a coroutine in an event loop of its own, to its end. Blocks.
+    """Run a coroutine to its end in an event loop of its own. Blocks.
 
-    Tasks and threads of the loop that it leaves behind are waited for until `end_by()`, in seconds of the boot clock,
-    and then end with the process; with `to_the_end` so does whatever goes on when this has returned.
+    Tasks and threads of the loop that it leaves behind have until `end_by()`, in seconds of the boot clock, and then
+    end with the process. With `to_the_end`, so does everything that still runs after this has returned.
     """
     runner = asyncio.Runner(loop_factory=_loop_factory())
     quiet_end = never_awaited(to_the_end)
@@ -293,7 +293,7 @@ def run(
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Make every `start()` return at once, while the command line imports a program that calls it."""
+    """Make every `start()` return at once while the command line imports a program that calls it."""
     _Importing.active = True
     try:
         yield
@@ -302,12 +302,12 @@ def importing() -> Iterator[None]:
 
 
 def is_being_imported() -> bool:
-    """Tell whether the command line is importing a program now."""
+    """Return True if the command line is importing a program now."""
     return _Importing.active
 
 
 def in_event_loop() -> bool:
-    """Tell whether an event loop runs in this thread."""
+    """Return True if an event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

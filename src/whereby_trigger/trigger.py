@@ -1,4 +1,4 @@
-"""The Trigger: what a user makes, registers functions with, starts and stops. `lifecycle` does the serving."""
+"""The Trigger: users create one, register functions with it, and start and stop it. `lifecycle` does the serving."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ logger = logging.getLogger("whereby_trigger")
 A = TypeVar("A", bound=AssistantFunction)
 
 NO_PREDICATES: Final[WebhookTriggers] = {}
-"""Not None: a type checker blames the wrong entry of a dict only where nothing but a dict can be given."""
+"""Not None: a type checker points at the wrong entry of a dict only if nothing but a dict is allowed."""
 
 
 class Trigger:
@@ -88,7 +88,7 @@ class Trigger:
         self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._lifecycle.endpoint)
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
-        """Remove a listener; tell whether it was registered."""
+        """Remove a listener; return True if it was registered."""
         return self.emitter.off(event, listener)
 
     def listeners(self, event: str) -> list[Callable[..., Any]]:
@@ -96,9 +96,9 @@ class Trigger:
         return self.emitter.listeners(event)
 
     async def emit(self, event: str, payload: Any = None) -> bool:
-        """Call an event's listeners and tell whether there was one; what they raise is logged, not raised.
+        """Call an event's listeners; return True if there is one. What they raise is logged, not raised.
 
-        Away from the loop in which the trigger runs, async listeners are waited for as well: nobody else would.
+        Outside the loop in which the trigger runs, this also waits for async listeners: nobody else would.
         """
 
         def failed(listener: str, error: BaseException) -> None:
@@ -122,7 +122,7 @@ class Trigger:
         """Register the coroutine that runs in each room that asks for one: `@trigger.assistant`.
 
         One per room, started again when it raises, ended with the room's session. With `bots`, a bot's own join or
-        leave may start one too. Raises RegistrationError for a second one, one not `async def`, and in a run.
+        leave may start one too. Raises RegistrationError for a second one, one that is not `async def`, and in a run.
         """
 
         def register(function: A) -> A:
@@ -150,30 +150,30 @@ class Trigger:
 
     @property
     def registered_assistant(self) -> Assistant | None:
-        """The assistant that runs in each room that asks for one, where one is registered."""
+        """The assistant that runs in each room that asks for one, or None if none is registered."""
         return self._registered.assistant
 
     async def list_assistants(self) -> list[Room]:
         """List the rooms that have asked for an assistant, newest first, whichever replica serves them.
 
-        Raises StoreError where there is no store yet.
+        Raises StoreError if there is no store yet.
         """
         async with self._any_store(reading=True) as store:
             return [room async for room in every_room(store)]
 
     async def start_assistant(self, room_url: str) -> RoomClaim:
-        """Ask for an assistant in a room by hand; tell whether it waits for one now, or has one already.
+        """Ask for an assistant in a room by hand; the claim says if the room waits for one now, or has one already.
 
-        Raises ConfigError where the URL is not a Whereby room's.
+        Raises ConfigError if the URL is not a Whereby room's.
         """
         request = request_for(room_from_url(room_url), None, time.time())
         async with self._any_store() as store:
             return await store.request(request)
 
     async def stop_assistant(self, room_url: str) -> RoomState | None:
-        """Ask a room's assistant to end, whichever replica runs it; return the state it was in, None without one.
+        """Ask a room's assistant to end, whichever replica runs it; return the state it was in, None if there was none.
 
-        Raises ConfigError where the URL is not a Whereby room's.
+        Raises ConfigError if the URL is not a Whereby room's.
         """
         room = room_from_url(room_url)
         async with self._any_store() as store:
@@ -202,7 +202,7 @@ class Trigger:
         """Serve until SIGINT or SIGTERM, then drain and return. Blocks.
 
         Does nothing while the command line imports the program, since the command line serves. Raises LifecycleError
-        in a running event loop, ConfigError, AddressError or StoreError where it cannot start.
+        in a running event loop, ConfigError, AddressError or StoreError if it cannot start.
         """
         if process.is_being_imported():
             return

@@ -1,6 +1,7 @@
-"""The plain values that go into a store and come out of it. Times are seconds since the epoch.
+"""The plain values that go into a store and come out of it.
 
-Those of rooms are by the store's own clock."""
+Times are seconds since the epoch; those of rooms are by the store's own clock.
+"""
 
 from typing import Final
 
@@ -11,16 +12,16 @@ from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, RoomWebhook, Webhook
 
 NEWEST: Final = 2**63 - 1
-"""An id above those of all rooms."""
+"""An id above every room's."""
 
 PAGE: Final = 500
-"""Rooms that are read at once: a few milliseconds, after which deliveries get their turn."""
+"""Rooms read at once: this takes a few milliseconds, after which deliveries get their turn."""
 
 
 class RoomRequest(Struct, frozen=True):
-    """Ask for an assistant in a room: `webhook` is the id of the webhook that fired, None when asked by hand.
+    """Ask for an assistant in a room. `webhook` is the id of the webhook that fired, or None if asked by hand.
 
-    `session_id` and `asked_at` (its createdAt) tell which sessions' ends concern the assistant.
+    `session_id` and `asked_at` (the webhook's createdAt) say which sessions' ends concern the assistant.
     """
 
     key: str
@@ -31,9 +32,9 @@ class RoomRequest(Struct, frozen=True):
 
 
 class RoomClaim(Struct, frozen=True):
-    """Tell what a request met: a room that waits since now (`new`), or one in `state` already, with its owner.
+    """Hold what a request met: a room that waits from now on (`new`), or one already in `state`, with its owner.
 
-    `ended` and not new: the session of the webhook that fired is over, as far as this store knows.
+    If the state is `ended` and the room not new, the session of the webhook that fired is over.
     """
 
     new: bool
@@ -41,12 +42,14 @@ class RoomClaim(Struct, frozen=True):
     owner: str | None
 
 
-# Of hundreds of thousands, the collector's walks through them would stop everything for a quarter of a second. A room
-# holds nothing that could lead back to it.
+# With hundreds of thousands of rooms, each garbage collection would stop everything for a quarter of a second. A room
+# holds nothing that could refer back to it.
 class Room(Struct, frozen=True, gc=False):
     """Describe a room as it is stored; `stop` is why its assistant is asked to end.
 
-    Where `take` gave it, `seq` is the number after which the session hears webhooks, `body` the one that fired."""
+    In a room that `take` returned, `seq` is the number after which the session hears webhooks, and `body` is the
+    webhook that fired.
+    """
 
     id: int
     key: str
@@ -67,7 +70,7 @@ class Room(Struct, frozen=True, gc=False):
 
 
 class SessionChange(Struct, frozen=True):
-    """Say that a session of a room began or ended, as its webhook tells; `created_at` is None where it does not."""
+    """Hold what a webhook says of its room's session: it began or ended, at `created_at` if the webhook says when."""
 
     key: str
     started: bool
@@ -75,7 +78,7 @@ class SessionChange(Struct, frozen=True):
     created_at: float | None
 
     def ends(self, session_id: str | None, asked_at: float) -> bool:
-        """Tell whether the assistant that was asked for in a session, at a time, is to end with this."""
+        """Return True if this ends the assistant that was asked for in a session, at a time."""
         known = session_id is not None and self.session_id is not None
         later = self.created_at is not None and self.created_at > asked_at
         if self.started:
@@ -84,7 +87,7 @@ class SessionChange(Struct, frozen=True):
 
 
 def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
-    """Read from a webhook what it says of the session in its room; None where it says nothing."""
+    """Return what a webhook says of the session in its room, or None if it says nothing."""
     if key is None or not isinstance(webhook, RoomSessionStarted | RoomSessionEnded):
         return None
     created_at = None if webhook.created_at is None else webhook.created_at.timestamp()
@@ -92,15 +95,15 @@ def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
 
 
 def session_of(webhook: RoomWebhook) -> str | None:
-    """Give the id of a webhook's session, as every store can hold it."""
+    """Return the id of a webhook's session, as every store can hold it."""
     id = webhook.data.room_session_id
     return None if id is None else storable_text(id)
 
 
 class RoomMove(Struct, frozen=True):
-    """Change a room of this replica to another state; what is None stays as it is.
+    """Move a room of this replica to another state; what is None stays as it is.
 
-    One that is to wait is not taken for `delay` seconds. One that is to wait although its end was asked for has ended.
+    A room moved to `waiting` is not taken for `delay` seconds. If its end was asked for, it has ended instead.
     """
 
     id: int
@@ -115,8 +118,9 @@ class RoomMove(Struct, frozen=True):
 class WebhooksAfter(Struct, frozen=True):
     """Hold webhooks of some rooms, as room key, number and body, in the order of their numbers.
 
-    `upto` is the number to read on from, `more` whether there may be more above it now. Nothing at or below `upto` is
-    still to come; where a lower number may be committed after a higher one, it lies below numbers that are here.
+    `cursor` is the number to read on from; `more` is True if there may be more above it now. Nothing at or below the
+    cursor is still to come. If a lower number may be committed after a higher one, the cursor lies below numbers that
+    are here.
     """
 
     webhooks: tuple[tuple[str, int, bytes], ...]
@@ -125,10 +129,10 @@ class WebhooksAfter(Struct, frozen=True):
 
 
 class Arrival(Struct, frozen=True):
-    """Describe a webhook that is to be remembered: `room` is its room key, `reason` why it is quarantined.
+    """Describe a webhook to store: `room` is its room key, `reason` why it is quarantined.
 
     `change` is what it says of its room's session, which takes effect with the commit that stores it. Its signature may
-    be good until `kept_until`: its id is remembered for as long, or a captured copy would be decided again.
+    be valid until `kept_until`: its id is remembered for as long, or a captured copy would be decided again.
     """
 
     id: str
@@ -143,9 +147,9 @@ class Arrival(Struct, frozen=True):
 
 
 class Added(Struct, frozen=True):
-    """Tell what `add` did: the row's number in order of arrival, and whether the id was there already.
+    """Hold what `add` did: the row's number in order of arrival, and whether the id was there already.
 
-    What is `spilled` has no number yet: it is safe on a disk, and waits for the database.
+    A `spilled` webhook has no number yet: it is safe on a disk, and waits for the database.
     """
 
     seq: int
@@ -172,7 +176,7 @@ class Pending(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """Say what became of a webhook, and why in words; `errors` are the listeners that raised."""
+    """Hold what became of a webhook, and why in words; `errors` are the listeners that raised."""
 
     seq: int
     id: str
@@ -201,7 +205,7 @@ class Record(Struct, frozen=True):
 
 
 class Query(Struct, frozen=True):
-    """Select stored webhooks; what is None selects everything. Newest first, at most `limit`.
+    """Select stored webhooks, newest first, at most `limit`; a field that is None selects everything.
 
     `prefix` is how an id begins; `room` is a room key or a room name with its leading slash.
     """

@@ -75,7 +75,7 @@ class Effect(Enum):
 
 
 class Step(NamedTuple):
-    """Say what an event does to an entry in one state: the state that comes next, and what else is written."""
+    """Hold what an event does to an entry in one state: the state that comes next, and what else is written."""
 
     state: RoomState | None
     effects: tuple[Effect, ...] = ()

@@ -6,7 +6,7 @@ from typing import Final
 
 
 class State(StrEnum):
-    """Name what became of a stored webhook."""
+    """Name the state of a stored webhook."""
 
     PENDING = "pending"
     FIRED = "fired"
@@ -36,7 +36,7 @@ FIRST_STATES: Final = frozenset({State.PENDING, State.QUARANTINED})
 
 
 class RoomState(StrEnum):
-    """Name what became of a room that asked for an assistant."""
+    """Name the state of a room that asked for an assistant."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -47,10 +47,10 @@ class RoomState(StrEnum):
 
 
 OVER: Final = frozenset({RoomState.ENDED, RoomState.FAILED})
-"""The states of a room that is done with; a room has at most one entry outside these."""
+"""The states of an entry that is over; a room has at most one entry in another state."""
 
 OWNED: Final = frozenset({RoomState.STARTING, RoomState.LIVE, RoomState.ENDING})
-"""The states in which a room belongs to a replica; every change from here names it."""
+"""The states in which a room belongs to a replica; every change from these names it."""
 
 
 def sql_in(states: Iterable[StrEnum]) -> str:

@@ -109,9 +109,9 @@ DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
 
 
 class Move(NamedTuple):
-    """Ask for a change of a room, under a ticket by which a repeated call knows its own.
+    """Ask for a change of a room, under a ticket by which a repeated call recognises its own change.
 
-    `key` is the room's, as far as it is known; it only says what must not overtake what.
+    `key` is the room's, if it is known; it only says what must not overtake what.
     """
 
     move: RoomMove
@@ -121,12 +121,12 @@ class Move(NamedTuple):
 
 
 async def lock(connection: Connection, keys: Iterable[str]) -> None:
-    """Keep everybody else from changing some rooms until the transaction ends, always in the same order."""
+    """Lock some rooms until the transaction ends, always in the same order."""
     await connection.execute(LOCK, sorted(set(keys)))
 
 
 async def locked(connection: Connection, pieces: Sequence[Any]) -> list[bool]:
-    """Return that no piece is known to be locked; raises where the whole table is."""
+    """Return that no piece is known to be locked. Raises if the whole table is."""
     async with transaction(connection):
         await connection.execute(TABLES_FREE)
     return [False for _ in pieces]
@@ -157,7 +157,7 @@ async def _is_over(connection: Connection, request: RoomRequest) -> bool:
 
 
 async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...], max_age: float) -> list[Room]:
-    """Take rooms under the last ticket, and find those of the others again, whose answers were lost."""
+    """Take rooms under the last ticket, and find again those of the other tickets, whose answers were lost."""
     taken = affected(await connection.execute(TAKE, owner, slots, tickets[-1], max_age)) if slots > 0 else 0
     if not taken and len(tickets) == 1:
         return []
@@ -232,7 +232,7 @@ async def release(connection: Connection, owner: str, reason: str, *, limit: int
 
 
 async def end_old(connection: Connection, max_age: float, limit: int) -> int:
-    """End unstarted at most `limit` rooms that have waited for longer than `max_age` seconds; return how many."""
+    """End at most `limit` rooms that have waited for longer than `max_age` seconds, unstarted; return how many."""
     return affected(await connection.execute(END_OLD, max_age, limit))
 
 
@@ -245,7 +245,7 @@ async def read(connection: Connection, limit: int | None, below: int) -> list[Ro
 
 
 async def forget(connection: Connection, before: float, limit: int) -> int:
-    """Forget at most `limit` rooms that were done with before a time; return how many."""
+    """Forget at most `limit` rooms that were over before a time; return how many."""
     return affected(await connection.execute(FORGET, before, limit))
 
 

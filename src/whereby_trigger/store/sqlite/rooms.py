@@ -35,7 +35,7 @@ UPDATE rooms SET
     successor = :successor
 WHERE id = :id
 """
-# Before `since`, the clock was set back: by how much nobody knows, so nothing is held any longer.
+# If the time is before `since`, the clock was set back, nobody knows by how much: the room waits no longer.
 NEXT = """
 SELECT id FROM rooms
 WHERE state = 'waiting' AND NOT (since <= :now AND :now < not_before) AND since >= :oldest
@@ -174,7 +174,7 @@ def release(
 
 
 def end_old(connection: sqlite3.Connection, now: float, max_age: float) -> None:
-    """End unstarted what has waited for longer than `max_age` seconds."""
+    """End rooms that have waited for longer than `max_age` seconds, without starting them."""
     connection.execute(END_OLD, ("waited longer than max_age", now, now - max_age))
 
 
@@ -197,7 +197,7 @@ def webhooks_after(connection: sqlite3.Connection, after: int, keys: frozenset[s
 
 
 def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:
-    """Forget at most `limit` rooms that were done with before a time; return how many."""
+    """Forget at most `limit` rooms that were over before a time; return how many."""
     return connection.execute(FORGET_ROOMS, (before, limit)).rowcount
 
 
