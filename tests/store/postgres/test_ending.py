@@ -12,11 +12,11 @@ from whereby_trigger.testing import webhook
 PROGRAM = """
 import asyncio
 from pathlib import Path
-from whereby_trigger import Trigger, running
+from whereby_trigger import Trigger, replica
 from whereby_trigger.store.postgres import store
 
 store.CLOSE_TIMEOUT = 1.5
-running.DRAIN_MARGIN = 2.0
+replica.DRAIN_MARGIN = 2.0
 trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0)
 
 @trigger.when("room.client.joined")
