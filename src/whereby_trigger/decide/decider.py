@@ -8,7 +8,7 @@ from then on is blamed on one webhook, and the one that was blamed for three is 
 import asyncio
 import logging
 import time
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from msgspec import Struct
 
@@ -125,7 +125,7 @@ class Decider:
         if outcome.state is State.FIRED and queued.room is not None:
             # Predicates are registered for webhooks that name a room, and for no others.
             success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
-            await self._emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors)
+            await self._emitter.emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors.add)
             if claimed := await self._claim(queued.room, queued.webhook, errors):
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
         listened = await self._emit_type(queued.webhook, user_code, errors)
@@ -174,10 +174,7 @@ class Decider:
     async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
         # Whereby may name a new type as it likes, but the success is told only by a predicate.
         event: str = webhook.type
-        return event != TRIGGER_EVENT_SUCCESS and await self._emit(event, webhook, user_code, errors)
-
-    async def _emit(self, event: str, payload: Any, user_code: UserCode, errors: "_Errors") -> bool:
-        return await self._emitter.emit(event, payload, user_code, errors.add)
+        return event != TRIGGER_EVENT_SUCCESS and await self._emitter.emit(event, webhook, user_code, errors.add)
 
     def _decision(self, queued: PendingWebhook, outcome: Judgement, errors: list[str]) -> Decision:
         return Decision(

@@ -218,5 +218,5 @@ class Dispatcher:
         self._note_idleness()
 
     def _note_idleness(self) -> None:
-        if self.idle:
+        if not self._known and self.idle:
             self._maybe_idle.set()
