@@ -1,6 +1,6 @@
-"""What a run of an assistant left behind without its guard: found by a mark in its environment, and killed.
+"""Find and kill processes of an assistant's run that have outlived their guard, by a mark in their environment.
 
-A guard marks what it starts with the variable `MARK`, which everything below inherits, also in a session of its own.
+A guard marks what it starts with the variable `MARK`. All descendants inherit it, also in a session of their own.
 Linux shows the environment of a process to its own user and to root. Elsewhere, and without /proc, nothing is found.
 """
 
@@ -22,44 +22,44 @@ from whereby_trigger.threads import in_thread
 logger = logging.getLogger("whereby_trigger.assist")
 
 MARK: Final = "WHEREBY_ASSISTANT_RUN"
-"""The variable `RUN:GUARD:NAMESPACE` that guard.py sets: the run's name, the guard's process id, where that counts."""
+"""The variable that guard.py sets to `RUN:GUARD:NAMESPACE`: the run's name, the guard's process id, its namespace."""
 
 PATIENCE: Final = 0.5
-"""Seconds for which killed processes are waited for: they run no more code of theirs, but may take time to go."""
+"""Seconds to wait for killed processes: they no longer run their code, but may take time to disappear."""
 
 NUMBER: Final = re.compile("[0-9]{1,10}")
 LOOK: Final = 0.01
 HELD_UP: Final = 0.25
-"""Seconds after which a process that is still being looked at is left out by others who look."""
+"""Seconds of inspection after which other threads skip a process."""
 
-UNSEEN: Final = "a process holds up whoever looks at it, as it does `ps`"
+UNSEEN: Final = "inspecting a process hangs, as `ps` does"
 
 SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What says nothing of a process, only that we cannot look now."""
+"""Errors that say nothing about a process, only that we cannot look now."""
 
 EVERY: Final = 5.0
-"""Seconds between two searches for what no guard watches over."""
+"""Seconds between two searches for processes that have no guard."""
 
 
 class Mark(NamedTuple):
-    """Say which run a process belongs to, and which process is its guard."""
+    """Hold the run that a process belongs to and its guard's process id."""
 
     run: str
     guard: int
 
 
 def name_of_run(replica: str | None, room: int, attempt: int) -> str:
-    """Return the name of a run, which no other run ever has and which begins with its replica's id."""
+    """Return the unique name of a run, which begins with its replica's id."""
     return f"{replica}-{room}-{attempt}"
 
 
 def sweep(whose: Collection[str] = ()) -> Iterator[str]:
-    """Kill what runs without its guard, and all that is of `whose`, runs or replicas; yield the run of each.
+    """Kill processes without a guard, and all processes of `whose`, runs or replicas; yield the run of each.
 
-    What is killed and not gone yet is found again by the next sweep. A guard that cannot be looked at, or that is of
-    another process namespace, counts as alive. Raises OSError without files or memory to look.
+    A killed process that is not gone yet is found again by the next sweep. A guard that cannot be inspected, or is in
+    another process namespace, counts as alive. Raises OSError if there are no files or memory left to look.
 
-    For a thread of its own: the kernel may let nobody look at a process, and hold up whoever tries, as it does `ps`.
+    Call it in a thread of its own: the kernel may block every attempt to inspect a process, as it blocks `ps`.
     """
     namespace = _namespace()
     if namespace is None:
@@ -70,7 +70,7 @@ def sweep(whose: Collection[str] = ()) -> Iterator[str]:
 
 
 async def end(whose: Collection[str]) -> bool:
-    """Kill all that is left of runs or replicas; return whether it is gone, after about `PATIENCE` seconds at most."""
+    """Kill all that is left of runs or replicas; return True if it is gone within about `PATIENCE` seconds."""
     try:
         async with asyncio.timeout(PATIENCE + HELD_UP):
             return await in_thread(_Search(whose).run)
@@ -83,17 +83,19 @@ async def end(whose: Collection[str]) -> bool:
 
 
 async def keep_clean() -> None:
-    """Kill, every few seconds until cancelled, what runs without its guard, whichever replica it was of."""
+    """Kill processes without a guard, of any replica, every `EVERY` seconds until cancelled."""
     while True:
         with contextlib.suppress(OSError, RuntimeError, MemoryError):
             async with asyncio.timeout(EVERY):
                 for run in await in_thread(lambda: set(sweep())):
-                    logger.warning("killed what was left of the assistant's run %s: its guard was killed", run)
+                    logger.warning(
+                        "killed the remaining processes of the assistant's run %s: its guard was killed", run
+                    )
         await asyncio.sleep(EVERY)
 
 
 class _Search:
-    """Look for what is left of runs or replicas until nothing is, or it takes too long."""
+    """Search for what is left of runs or replicas until nothing is left, or it takes too long."""
 
     def __init__(self, whose: Collection[str]) -> None:
         self._whose = whose
@@ -103,22 +105,22 @@ class _Search:
         self._why_unseen: str | None = None
 
     def run(self) -> bool:
-        """Return True if nothing is left, and say in the log what there was."""
+        """Kill what is left and log what was found; return True if nothing is left."""
         while not self._look() and time.monotonic() < self._give_up:
             time.sleep(LOOK)
         names = ", ".join(sorted(self._whose))
         if self._why_unseen is not None:
             _warn_unseen(self._whose, self._why_unseen)
         elif self._left:
-            logger.warning("%d processes of the assistants of %s were killed and are still there", self._left, names)
+            logger.warning("%d processes of the assistants of %s were killed but are still there", self._left, names)
         elif self._killed:
-            logger.warning("killed %d processes that were left of the assistants of %s", self._killed, names)
+            logger.warning("killed %d remaining processes of the assistants of %s", self._killed, names)
         return self._why_unseen is None and self._left == 0
 
     def _look(self) -> bool:
         try:
             self._left = sum(_is_of(run, self._whose) for run in sweep(self._whose))
-            # What another thread still looks at may be of these runs.
+            # A process that another thread is still inspecting may belong to these runs.
             self._why_unseen = UNSEEN if any(map(_is_held_up, list(_being_looked_at))) else None
         except OSError as error:
             self._why_unseen = error.strerror or "no files or memory"
@@ -127,11 +129,12 @@ class _Search:
 
 
 def _warn_unseen(whose: Collection[str], why: str) -> None:
-    logger.warning("cannot look for what is left of the assistants of %s: %s", ", ".join(sorted(whose)), why)
+    names = ", ".join(sorted(whose))
+    logger.warning("cannot look for remaining processes of the assistants of %s: %s", names, why)
 
 
 _being_looked_at: dict[int, float] = {}
-"""The processes that some thread looks at, each with the time when it began."""
+"""The processes that a thread is inspecting, each with the time at which it began."""
 
 
 def _is_held_up(pid: int) -> bool:
@@ -139,7 +142,10 @@ def _is_held_up(pid: int) -> bool:
 
 
 def _looked_at(pid: int, whose: Collection[str], namespace: str) -> str | None:
-    """Kill a process if it is to be killed; return its run then. One that has held up another thread is left out."""
+    """Kill a process if it has no guard or belongs to `whose`; return its run if so.
+
+    A process whose inspection blocks another thread is skipped.
+    """
     if _is_held_up(pid):
         return None
     _being_looked_at[pid] = time.monotonic()
@@ -157,7 +163,7 @@ def _is_of(run: str, whose: Iterable[str]) -> bool:
 
 
 def _namespace() -> str | None:
-    """Return the number of our process namespace; None if /proc shows another, or no processes at all."""
+    """Return the number of our process namespace; None if /proc shows another one, or no processes."""
     if sys.platform != "linux":
         return None
     try:
@@ -169,7 +175,7 @@ def _namespace() -> str | None:
 
 
 def _mark_of(pid: int, namespace: str) -> Mark | None:
-    """Read a process's mark; None without one, and for a process that is gone, dead, or not ours to look at."""
+    """Return a process's mark; None if it has none, is gone or dead, or may not be inspected."""
     variables = b"\0" + (_read(f"/proc/{pid}/environ") or b"")
     value = variables.partition(f"\0{MARK}=".encode())[2].partition(b"\0")[0]
     run, _, rest = value.decode(errors="replace").partition(":")
@@ -178,21 +184,21 @@ def _mark_of(pid: int, namespace: str) -> Mark | None:
 
 
 def _guard_lives(mark: Mark) -> bool:
-    """Return False if no process has the guard's number, or one that is surely no guard of this run."""
+    """Return False if no process has the guard's id, or one that is certainly not the guard of this run."""
     try:
         os.kill(mark.guard, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         pass
-    # A zombie's is empty. Another user's process may be hidden from us.
+    # It is empty for a zombie, and may be hidden for another user's process.
     arguments = _read(f"/proc/{mark.guard}/cmdline")
     return arguments is None or mark.run.encode() in arguments.split(b"\0")
 
 
 def _kill(pid: int, mark: Mark, namespace: str) -> bool:
-    """Kill a process, unless its number is another's by now; return False if it is not there any more."""
-    descriptor = _held(pid)
+    """Kill a process, unless its id was reused meanwhile; return False if it is gone."""
+    descriptor = _pidfd(pid)
     try:
         if _mark_of(pid, namespace) != mark:
             return False
@@ -211,8 +217,8 @@ def _kill(pid: int, mark: Mark, namespace: str) -> bool:
     return True
 
 
-def _held(pid: int) -> int | None:
-    """Hold a process by a descriptor, which is no other's whoever gets its number; None if the system has none."""
+def _pidfd(pid: int) -> int | None:
+    """Return a descriptor of a process, which stays valid if its id is reused; None if the system has no such thing."""
     try:
         return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
     except OSError:
@@ -220,7 +226,7 @@ def _held(pid: int) -> int | None:
 
 
 def _read(path: str) -> bytes | None:
-    """Read a file of /proc whole; None if its process is gone or not ours to look at."""
+    """Return the whole content of a file in /proc; None if its process is gone or may not be inspected."""
     try:
         with open(path, "rb", buffering=0) as file:
             return b"".join(iter(lambda: file.read(65536), b""))
