@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from whereby_trigger.cli.demo.meetings import CrashMeeting, ReplicaMeetings, Step
+from whereby_trigger.cli.demo.meetings import CrashMeeting, MeetingStep, ReplicaMeetings
 from whereby_trigger.store import Record, Room, RoomState, State
 
 DRAINING = "the replica is draining"
@@ -29,7 +29,7 @@ class Check(Struct, frozen=True):
 class Sent(Struct, frozen=True):
     """Pair a delivery with the answer it got."""
 
-    step: Step
+    step: MeetingStep
     answer: int
 
 

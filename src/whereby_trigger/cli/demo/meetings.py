@@ -18,7 +18,7 @@ REPLICA_REVIEW = "/review"
 """Not the rooms of the first scenario: on a shared store its sessions would count in these."""
 
 
-class Step(Struct, frozen=True):
+class MeetingStep(Struct, frozen=True):
     """Describe one delivery: what happens in the meeting, what is odd about it, and the answer it must get."""
 
     happening: str
@@ -55,22 +55,24 @@ class CrashMeeting:
         self.forged = webhook("assistant.requested", room=STANDUP, created_at=at(10))
         self.session = webhook("room.session.started", room=STANDUP, created_at=at(12))
 
-    def before_kill(self) -> list[Step]:
+    def before_kill(self) -> list[MeetingStep]:
         """Return the deliveries up to the one that the server is killed on, before it decides it."""
         return [
-            Step("a host enters /visit-7", self.host),
-            Step("Whereby sends the same again", self.host, "duplicate"),
-            Step("the assistant itself enters /visit-7", self.bot, "bot"),
-            Step("the owner enters /standup", self.owner),
-            Step("a visitor leaves /standup ...", self.visitor_left, "too early"),
-            Step("... whose joining arrives only now", self.visitor_joined, "too late"),
-            Step("a stranger invites an assistant into /standup", self.forged, "forged", forged=True, answer=401),
-            Step("the session in /standup begins", self.session, "then killed"),
+            MeetingStep("a host enters /visit-7", self.host),
+            MeetingStep("Whereby sends the same again", self.host, "duplicate"),
+            MeetingStep("the assistant itself enters /visit-7", self.bot, "bot"),
+            MeetingStep("the owner enters /standup", self.owner),
+            MeetingStep("a visitor leaves /standup ...", self.visitor_left, "too early"),
+            MeetingStep("... whose joining arrives only now", self.visitor_joined, "too late"),
+            MeetingStep(
+                "a stranger invites an assistant into /standup", self.forged, "forged", forged=True, answer=401
+            ),
+            MeetingStep("the session in /standup begins", self.session, "then killed"),
         ]
 
-    def after_restart(self) -> list[Step]:
+    def after_restart(self) -> list[MeetingStep]:
         """Return the deliveries that are sent once the server is back."""
-        return [Step("Whereby repeats the session's begin", self.session, "duplicate")]
+        return [MeetingStep("Whereby repeats the session's begin", self.session, "duplicate")]
 
     def expected(self) -> Mapping[str, Expected]:
         """Return all that must be stored, by webhook id, in order of arrival."""
@@ -99,7 +101,7 @@ class CrashMeeting:
 class ReplicaStep(Struct, frozen=True):
     """Describe one delivery, and the replicas that receive it at the same time; replicas count from 1."""
 
-    step: Step
+    step: MeetingStep
     replicas: tuple[int, ...]
 
 
@@ -113,11 +115,11 @@ class ReplicaMeetings:
 
         def joins(seconds: float, who: str, role: str, room: str, *replicas: int) -> ReplicaStep:
             sent = webhook("room.client.joined", role_name=role, **about(room, seconds))
-            return ReplicaStep(Step(f"{who} enters {room}", sent, _to(replicas)), replicas)
+            return ReplicaStep(MeetingStep(f"{who} enters {room}", sent, _to(replicas)), replicas)
 
         def ends(seconds: float, room: str, *replicas: int) -> ReplicaStep:
             sent = webhook("room.session.ended", **about(room, seconds))
-            return ReplicaStep(Step(f"the session in {room} ends", sent, _to(replicas)), replicas)
+            return ReplicaStep(MeetingStep(f"the session in {room} ends", sent, _to(replicas)), replicas)
 
         self.joins: Sequence[ReplicaStep] = [
             joins(0, "a host", "host", REPLICA_VISIT, 1),

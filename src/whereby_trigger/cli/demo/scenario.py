@@ -20,7 +20,7 @@ from whereby_trigger.cli.demo.checks import (
     check_crash,
     check_replicas,
 )
-from whereby_trigger.cli.demo.meetings import STANDUP, CrashMeeting, ReplicaMeetings, ReplicaStep, Step
+from whereby_trigger.cli.demo.meetings import STANDUP, CrashMeeting, MeetingStep, ReplicaMeetings, ReplicaStep
 from whereby_trigger.cli.demo.report import Report
 from whereby_trigger.cli.demo.server import LEASE, DemoServer, DemoStore, KillableDatabase, post
 from whereby_trigger.errors import StoreUnavailable
@@ -122,7 +122,7 @@ class CrashScenario:
         refusals = self._server.refusals
         return CrashResult(self._sent, refusals, records, self._heard(), records_at_death, heard_at_death)
 
-    async def _deliver(self, steps: Sequence[Step]) -> None:
+    async def _deliver(self, steps: Sequence[MeetingStep]) -> None:
         for step in steps:
             secret = "not the secret" if step.forged else self._secret
             self._sent.append(await _post_step(step, self._server, secret, self._report))
@@ -240,7 +240,7 @@ class ReplicaScenario:
         await self._deliver([step])
         return time.time()
 
-    async def _post(self, step: Step, server: DemoServer) -> None:
+    async def _post(self, step: MeetingStep, server: DemoServer) -> None:
         self._sent.append(await _post_step(step, server, self._secret, self._report))
 
     async def _until(self, happened: Callable[[], Awaitable[bool]]) -> None:
@@ -289,7 +289,7 @@ class ReplicaScenario:
         return list(runs.values())
 
 
-async def _post_step(step: Step, server: DemoServer, secret: str, report: Report) -> Sent:
+async def _post_step(step: MeetingStep, server: DemoServer, secret: str, report: Report) -> Sent:
     began = time.perf_counter()
     sent = Sent(step, await post(server.port, step.webhook.raw, secret))
     report.sent(sent, (time.perf_counter() - began) * 1000)
