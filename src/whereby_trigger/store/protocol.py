@@ -97,21 +97,21 @@ class Store(RoomStore, Protocol):
 
     @property
     def lease(self) -> Lease:
-        """This replica's lease, counted from `open` on."""
+        """This replica's lease, which begins at `open`."""
         ...
 
     @property
     def spilled(self) -> int | None:
-        """How many deliveries wait in a file for the store to take them; None if none can."""
+        """The number of deliveries that wait in a spill file for the store; None without a spill file."""
         ...
 
     @property
     def settled(self) -> bool:
-        """Whether no delivery waits that the store would take now."""
+        """True if no delivery waits that the store would take now."""
         ...
 
     async def settle(self, timeout: float) -> None:
-        """Wait until no delivery waits that the store would take now, at most `timeout` seconds."""
+        """Wait at most `timeout` seconds until no delivery waits that the store would take now."""
         ...
 
     async def open(self, changed: Callable[[], None]) -> None:
@@ -197,7 +197,7 @@ class Store(RoomStore, Protocol):
 
 
 class Unspilled:
-    """What a store says of a spill if it has none."""
+    """Implement the spill's part of the protocol for a store without a spill file."""
 
     spilled: int | None = None
     settled = True

@@ -214,7 +214,7 @@ T = TypeVar("T")
 CONNECT_WITHIN = 4.0
 CLOSE_WITHIN = 1.0
 NEXT_HOST_AFTER = 1.0
-"""Seconds after which, of several hosts, the next one is tried beside one that has not answered."""
+"""Seconds that one of several hosts has to answer before the next one is tried beside it."""
 
 LOCK_WITHIN = 3.0
 BRIEFLY = 0.025
@@ -305,9 +305,10 @@ class ManagedConnection:
             raise TimeoutError(f"no answer within {CONNECT_WITHIN:g} s") from None
 
     async def _first_to_answer(self, connect: Callable[[str], Awaitable[Connection]]) -> Connection:
-        """Connect to a host that answers: one that is silent must not keep us from the others.
+        """Return a connection to a host that answers; a silent host must not keep us from the others.
 
-        An attempt tries all hosts, each when the one before has refused. While one waits, the next begins elsewhere.
+        An attempt tries all hosts, each after the one before has refused. If it hangs, the next attempt begins with
+        another host, beside it.
         """
         dsns, hosts = (self._address.dsn, *self._address.others), self._address.hosts
 

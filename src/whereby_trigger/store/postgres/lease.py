@@ -74,8 +74,9 @@ EXPIRED_AND_LOCKED = f"""
     )
 ) ORDER BY random() LIMIT 1
 """  # noqa: S608
-"""One that has been locked for longer than a takeover takes. A lease that has run out is never renewed, so that lock
-tells nothing: what the replica owned has locks of its own.
+"""Finds a replica whose row has been locked for longer than a takeover takes.
+
+An expired lease is never renewed, so the lock does not matter: the rows that the replica owned have their own locks.
 """
 
 EXPIRED_NOW = f"SELECT id FROM ({EXPIRED}) AS expired"  # noqa: S608
