@@ -148,7 +148,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _try_file(store: SqliteStore) -> str:
-    """Return what a write to the store's file came to; a file that does not exist is not created."""
+    """Write to the store's file and return how that went; a file that does not exist is not created."""
     if _could_create(store.path, lambda url: _write_to(SqliteStore(url))):
         return f"{store.location} does not exist yet and can be created"
     asyncio.run(_write_to(store))
@@ -192,7 +192,7 @@ def _spill(settings: Settings) -> Iterator[Finding]:
 
 
 def _try_spill(file: SpillFile) -> Finding:
-    """Return what a write to the spill came to, and how many deliveries wait in it."""
+    """Write to the spill; return how that went, and how many deliveries wait in it."""
     if _could_create(file.path, lambda url: _write_to_spill(SpillFile(url))):
         return Finding("spill", True, f"{file.path} does not exist yet and can be created")
     # Read first: opening it to write makes refused deliveries wait again.

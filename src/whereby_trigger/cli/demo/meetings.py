@@ -59,20 +59,20 @@ class CrashMeeting:
         """Return the deliveries up to the one that the server is killed on, before it decides it."""
         return [
             MeetingStep("a host enters /visit-7", self.host),
-            MeetingStep("Whereby sends the same again", self.host, "duplicate"),
+            MeetingStep("Whereby sends it again", self.host, "duplicate"),
             MeetingStep("the assistant itself enters /visit-7", self.bot, "bot"),
             MeetingStep("the owner enters /standup", self.owner),
             MeetingStep("a visitor leaves /standup ...", self.visitor_left, "too early"),
-            MeetingStep("... whose joining arrives only now", self.visitor_joined, "too late"),
+            MeetingStep("... whose join arrives only now", self.visitor_joined, "too late"),
             MeetingStep(
                 "a stranger invites an assistant into /standup", self.forged, "forged", forged=True, answer=401
             ),
-            MeetingStep("the session in /standup begins", self.session, "then killed"),
+            MeetingStep("the session in /standup starts", self.session, "then killed"),
         ]
 
     def after_restart(self) -> list[MeetingStep]:
         """Return the deliveries that are sent once the server is back."""
-        return [MeetingStep("Whereby repeats the session's begin", self.session, "duplicate")]
+        return [MeetingStep("Whereby repeats the start of the session", self.session, "duplicate")]
 
     def expected(self) -> Mapping[str, Expected]:
         """Return all that must be stored, by webhook id, in order of arrival."""
@@ -94,7 +94,7 @@ class CrashMeeting:
             (self.visitor_left.id, "visitor left"),
             (self.visitor_joined.id, "visitor joined"),
             (self.forged.id, "forged request"),
-            (self.session.id, "session begins"),
+            (self.session.id, "session starts"),
         ]
 
 
