@@ -38,7 +38,7 @@ Claimed = Callable[[RoomIdentity, Webhook], None]
 
 async def launch_nothing(run: Run, launched: Callable[[int | None], None]) -> RunResult:
     """Stand in for the launch of a supervisor without slots, which launches nothing."""
-    raise NotImplementedError("this program has no assistant")
+    raise RuntimeError("this program has no assistant")
 
 
 class Supervisor:
