@@ -23,9 +23,9 @@ import gc
 import logging
 import sys
 import warnings
-from whereby_trigger import Trigger, ending, running, stderr
+from whereby_trigger import Trigger, process, replica, stderr
 
-running.DRAIN_MARGIN, ending.AT_LEAST, stderr.MOST_LINES = 1.0, 1.0, 20
+replica.DRAIN_MARGIN, process.AT_LEAST, stderr.MOST_LINES = 1.0, 1.0, 20
 trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=0, stop_grace=0.1, lease_ttl=3)
 trigger.when("assistant.requested")(lambda: True)
 trigger.when("room.client.left")(lambda: False)
