@@ -25,6 +25,7 @@ from reliability.result import Figures, Result
 from reliability.rows.kills import reckoned
 from reliability.stores import STORE_FILE, SqliteStores, viewing
 from reliability.strace import Call, read_trace, tracer
+from whereby_trigger import StoreError
 
 REQUEST_ID = re.compile(rb'"id": ?"([0-9a-f]{64})"')
 OK = b"HTTP/1.1 200"
@@ -119,9 +120,12 @@ async def _cut(
 
 
 async def _wrong(left: str, stores: SqliteStores, acknowledged: set[str]) -> list[str]:
-    """Open what a power cut left, and say what is wrong with it."""
-    async with viewing(stores.new(Path(left))) as view:
-        missing = acknowledged - {record.id for record in await view.records()}
+    """Open what a power cut left, and return what is wrong with it."""
+    try:
+        async with viewing(stores.new(Path(left))) as view:
+            missing = acknowledged - {record.id for record in await view.records()}
+    except StoreError as error:
+        return [f"the store cannot be opened: {error}"]
     with contextlib.closing(sqlite3.connect(Path(left) / STORE_FILE)) as connection:
         (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
     problems = [f"{len(missing)} acknowledged webhooks are missing"] if missing else []
