@@ -182,16 +182,23 @@ def unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run a process that holds up whoever looks at its environment, as the kernel may: there is a FIFO in its place."""
     fifo = tmp_path / "environ"
     os.mkfifo(fifo)
+    in_place = True
     with subprocess.Popen(["sleep", "60"]) as process:
 
         def opened(path: str, *arguments: Any, **options: Any) -> Any:
-            return REAL_OPEN(fifo if path == f"/proc/{process.pid}/environ" else path, *arguments, **options)
+            is_it = in_place and path == f"/proc/{process.pid}/environ"
+            return REAL_OPEN(fifo if is_it else path, *arguments, **options)
+
+        def nobody_waits() -> bool:
+            # Opened to write as well, it lets those that wait for it go on.
+            os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
+            return process.pid not in leftovers._being_looked_at
 
         monkeypatch.setattr("builtins.open", opened)
         yield
+        in_place = False
         process.kill()
-        # Let those that wait for it go on.
-        os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
+        until(nobody_waits)
 
 
 @pytest.mark.anyio
