@@ -34,7 +34,7 @@ OPTIONS = {DEFAULT: (), SYNC: ("--form", "sync"), QUIET: ("--quiet",)}
 """The options of `programs.receiver` that make it so."""
 
 CAREFUL_SHARE = 5
-"""The careful peer gets one webhook where the others get this many: it syncs each by itself, and takes its time."""
+"""The careful peer gets one webhook for this many of the others: it syncs each one, which takes its time."""
 
 ABOVE = 1.5
 """How many times the fastest side the ceiling must be, so that the server is not all that is measured."""

@@ -54,7 +54,7 @@ class Changes:
         }
 
     async def suffer(self, name: str, longest: float) -> None:
-        """Have one fault last for a second at least, and at most so long; then see that all works soon."""
+        """Keep one fault up for at least a second and at most so long; then check that everything works soon."""
         await self.faults[name](min(longest, self._chance.lognormvariate(0.0, 1.5) + 1.0))
         began = time.monotonic()
         while time.monotonic() - began < WATCHED and not await self._works():
@@ -112,7 +112,7 @@ class Changes:
             await asyncio.sleep(seconds)
 
     async def _settings(self, seconds: float) -> None:
-        """Have commits wait for no disk, and let the server crash: what was acknowledged must be there."""
+        """Turn off waiting for the disk, and crash the server: every acknowledged webhook must be there."""
         await asyncio.to_thread(self._server.reload, **LAZY)
         await asyncio.sleep(seconds)
         await asyncio.to_thread(self._server.kill)
@@ -135,7 +135,7 @@ class Changes:
 async def run(
     folder: Path, stores: PostgresStores, *, doses: int, longest: float, rate: float, seed: int = 32
 ) -> Result:
-    """Have each of the faults so often, for at most `longest` seconds each, while deliveries go on."""
+    """Cause each fault so often, for at most `longest` seconds each, while deliveries go on."""
     server, url = stores.server, stores.new(folder)
     emissions, load = folder / "emissions", Load(folder, seed)
     async with viewing(url), Link(server.port) as link:

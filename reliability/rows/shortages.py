@@ -49,7 +49,7 @@ class Cell:
         self.backs: list[float] = []
 
     async def warm(self) -> None:
-        """Have every connection to the store open, and every thread there that is started when it is needed."""
+        """Open every connection to the store, and start every thread that would otherwise start on demand."""
         for _ in range(WARM):
             # Over the connections for whichever room, and nobody's assistant starts for it.
             await self._post(webhook("room.client.knocked", room=self._fleet.room()))
@@ -109,7 +109,7 @@ class Cell:
 async def run(
     folder: Path, stores: Stores, *, doses: int, shortest: float, longest: float, side_by_side: int = 1
 ) -> Result:
-    """Give so many doses of each shortage at each moment, some replicas at a time."""
+    """Cause each shortage so often at each moment, on some replicas at a time."""
     moments = [each for each in MOMENTS if isinstance(stores, PostgresStores) or each[1] != "reconnecting"]
     gate = asyncio.Semaphore(side_by_side)
 

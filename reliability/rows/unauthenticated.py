@@ -39,7 +39,7 @@ async def run(
     p99_within: float = P99_WITHIN,
     warm_up: int = WARM_UP,
 ) -> Result:
-    """Let so many strangers of each manner come for so many seconds, and watch memory and signed traffic."""
+    """Open so many connections of each kind of stranger for so long, and watch memory and signed traffic."""
     url, emissions = stores.new(folder), folder / "emissions"
     receivers, ledger = Receivers(url, emissions), Ledger(folder / "ledger")
     sender, sent, source = Sender(ledger), dict[str, Item](), items(1)

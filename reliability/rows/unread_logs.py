@@ -42,7 +42,7 @@ DROPPED = re.compile(r"([0-9]+) log lines? (?:was|were) dropped")
 async def run(
     folder: Path, stores: Stores, *, doses: int, rate: float, seconds: float, faults: Collection[str] = tuple(FAULTS)
 ) -> Result:
-    """Give each fault so many doses; each is a life of the receiver under load, ended by SIGTERM or the watchdog."""
+    """Cause each fault so often, each in one life of the receiver under load, ended by SIGTERM or the watchdog."""
     unread = _UnreadLogs(folder, stores, rate, seconds)
     try:
         with_reader = await unread.life(READ, blocked=False)

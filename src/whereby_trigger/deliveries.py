@@ -130,7 +130,7 @@ class DeliveryLog:
 
 
 class _OnceASecond:
-    """Let each text through at most once a second, and at most so many texts a second."""
+    """Pass each text at most once a second, and at most so many texts a second."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -34,7 +34,7 @@ class Fence:
         self._ending: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Let assistants run until the lease's new deadline, if that is not past already."""
+        """Extend the assistants' time to the lease's new deadline, if it has not passed."""
         lease = self._store.lease
         if not lease.held:
             return

@@ -181,7 +181,7 @@ class Lifecycle:
             await self.leave()
 
     def stop(self) -> None:
-        """Have `serve()` drain and return; returns at once. For any thread."""
+        """Make `serve()` drain and return; return at once. Any thread may call it."""
         # A block and a lifespan end when they are left.
         if not self._owns_process:
             return

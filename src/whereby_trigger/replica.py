@@ -165,7 +165,7 @@ class Replica:
         return self._until_returned(timeout, rooms) + CLOSE_MARGIN
 
     def bound_drain(self, timeout: float, rooms: float | None = None) -> float:
-        """Have the process ended if user code holds up a drain of `timeout` seconds past its grace; return by when."""
+        """End the process if user code holds up a drain of `timeout` seconds past its grace; return the deadline."""
         deadline = boot_time() + self._until_returned(timeout, rooms)
         self._watchdog.set(DRAIN, deadline)
         return deadline
@@ -174,7 +174,7 @@ class Replica:
         return max(timeout, (timeout if rooms is None else rooms) + self._grace) + DRAIN_MARGIN
 
     def end_now(self) -> float:
-        """Have the process ended if user code does not let it end by itself at once; return by when."""
+        """End the process soon if user code keeps it from ending; return the deadline."""
         deadline = boot_time() + END_MARGIN
         self._watchdog.set("the second signal", deadline)
         return deadline

@@ -278,7 +278,7 @@ def _storable(end: RunResult) -> RunResult:
 
 
 class Claims:
-    """Let the room of a success wait for an assistant; with `bots`, that of a bot's own join too."""
+    """Ask for an assistant in the room of a success; with `bots`, also after a bot's own join."""
 
     def __init__(self, store: Store, supervisor: Supervisor, *, bots: bool) -> None:
         self._store = store
@@ -287,7 +287,7 @@ class Claims:
         self._observers: list[Claimed] = []
 
     def observe(self, observer: Claimed) -> None:
-        """Have every room that is to get an assistant told to a function, with the webhook that fired."""
+        """Call a function with each room that will get an assistant, and the webhook that fired."""
         self._observers.append(observer)
 
     async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:

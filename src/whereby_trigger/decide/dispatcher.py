@@ -67,11 +67,11 @@ class Dispatcher:
         return seq in self._known
 
     def observe(self, observer: Callable[[Decision], None]) -> None:
-        """Have every decision told to a function, after its commit."""
+        """Call a function with every decision, after its commit."""
         self._observers.append(observer)
 
     def find(self, seq: int) -> None:
-        """Have the store read now if a pending webhook in it is not known here."""
+        """Ask for the store to be read now if a pending webhook in it is not known here."""
         if seq not in self._known:
             self._unread.look()
 

@@ -162,7 +162,7 @@ def _settle(answered: "asyncio.Future[Answer]", answer: Answer) -> None:
 
 
 def _path_below_root(scope: Scope) -> str:
-    """Give the path without the prefix that a proxy has stripped and the server puts back. Source: ASGI, HTTP scope."""
+    """Return the path without the prefix that a proxy stripped and the server puts back. Source: ASGI, HTTP scope."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     return (path.removeprefix(root) or "/") if f"{path}/".startswith(f"{root}/") else path

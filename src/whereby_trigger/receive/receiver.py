@@ -26,7 +26,7 @@ CROWDED = "too many deliveries wait for the store"
 
 
 class Answer(Struct, frozen=True):
-    """Say how a delivery is answered; the reason is for the log. The body is always empty."""
+    """Describe the answer to a delivery; the reason is for the log. The body is always empty."""
 
     status: int
     reason: str = ""
@@ -80,7 +80,7 @@ class Receiver:
         adding.add_done_callback(partial(self._stored, storing))
 
     def refuse(self, refusal: Answer, started: float, answer: Callable[[Answer], None]) -> None:
-        """Give an answer other than 200."""
+        """Answer with a status other than 200."""
         seconds = time.monotonic() - started
         self._log.answered(Delivery(refusal.status, refusal.reason, skew=refusal.skew, seconds=seconds))
         answer(refusal)
@@ -142,7 +142,7 @@ def _problem(adding: "asyncio.Future[Added]") -> str:
 
 
 def _stored(arrival: Arrival, added: Added) -> tuple[str, str]:
-    """Say how a delivery was stored that no decision follows now, and in which state."""
+    """Return how a delivery was stored that no decision follows now, and its state."""
     if added.spilled:
         return "spilled: waits for the database", added.state
     return ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)

@@ -28,7 +28,7 @@ class Unread:
         self.behind = self._missed = self._readable = True
 
     def look(self) -> None:
-        """Have the store read now."""
+        """Ask for the store to be read now."""
         self.due = True
         self.woken.set()
 

@@ -38,7 +38,7 @@ class Work(Protocol):
 
 
 class Locked(Protocol):
-    """Tell of each piece whether its row is locked by somebody else; raises where a whole table is."""
+    """Return for each piece whether its row is locked by another session; raises if a whole table is."""
 
     def __call__(self, connection: Connection, pieces: Sequence[Any]) -> Awaitable[Sequence[bool]]: ...
 

@@ -68,7 +68,7 @@ class SpillRouter:
         return self._route is Route.DATABASE
 
     def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
-        """Have a delivery stored, by the database or on the spool's disk."""
+        """Store a delivery, in the database or in the spill file."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Added] = loop.create_future()
         if self._route is Route.SPOOL:
