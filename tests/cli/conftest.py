@@ -1,5 +1,6 @@
 """The command line called in this process: for calls that end before they serve, of which there are many."""
 
+import io
 import logging
 import os
 import sys
@@ -34,7 +35,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         monkeypatch.delenv(name)
     modules = set(sys.modules)
 
-    def ended(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+    def ended(*arguments: str, env: Mapping[str, str] | None = None, input: str = "") -> Ended:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(input))
         monkeypatch.setattr(sys, "argv", ["whereby-trigger", *arguments])
         monkeypatch.setattr(sys, "path", list(sys.path))
         for name, value in (env or {}).items():

@@ -17,6 +17,7 @@ from whereby_trigger.cli.output import (
     show_error,
 )
 from whereby_trigger.cli.send import send
+from whereby_trigger.cli.simulate import simulate
 from whereby_trigger.cli.start import start
 from whereby_trigger.errors import TriggerError
 from whereby_trigger.stderr import fill_closed_descriptors
@@ -42,7 +43,7 @@ def demo(store: str | None) -> None:
     raise click.exceptions.Exit(run(store))
 
 
-for command in (dev, start, send, events, assistants, check, config, db):
+for command in (dev, start, send, simulate, events, assistants, check, config, db):
     commands.add_command(command)
 
 

@@ -101,7 +101,7 @@ def send(
         read_subdomain("--subdomain", overrides["subdomain"])
     built = _build(type, data, {name: value for name, value in overrides.items() if value is not None})
     settings = resolved(app, {"secret": secret}, needed=("secret",) if url else NAMES).settings
-    address = address_of(url or _address_of_dev(settings))
+    address = address_of(url or address_of_dev(settings))
     forgery = Forgery(bad_signature, stale)
     signer = _signer(settings, forgery)
     answers = [_deliver(address, built, signer) for _ in range(duplicate + 1)]
@@ -137,7 +137,8 @@ def _fields(data: str | None) -> dict[str, Any]:
     return fields
 
 
-def _address_of_dev(settings: Settings) -> str:
+def address_of_dev(settings: Settings) -> str:
+    """Return the URL at which `dev` listens with these settings; raises click.UsageError if any port would do."""
     if settings.port == 0:
         raise click.UsageError("port is 0, which means any free port: name the address with --url")
     host = settings.host or ""

@@ -13,6 +13,7 @@ from whereby_trigger.errors import DecodeError, DeliveryError
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Decision, Query, Record, Store
+from whereby_trigger.testing.meeting import LiveMeeting, Meeting
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, WebhookBase, decode, identify, sign
 
 SECRET = "a secret for tests"  # noqa: S105
@@ -90,6 +91,14 @@ class TestingTrigger:
         except DecodeError:
             return await self._quarantine(identify(body))
         return await self._decision(id)
+
+    def meeting(self, room: str = "/visit-1", **options: Any) -> LiveMeeting:
+        """Begin a meeting, whose webhooks are delivered as they happen; `options` are those of Meeting.
+
+        >>> meeting = t.meeting("/visit-1")
+        >>> decision = await meeting.join("host")
+        """
+        return LiveMeeting(Meeting(room, **options), self.deliver)
 
     async def post(self, body: bytes, signature: str | None = None) -> int:
         """Post a body with a signature header of your own, or none; return the answer's status."""
