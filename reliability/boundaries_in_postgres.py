@@ -51,4 +51,4 @@ def _around_insert_in_flight(before: Act, after: Act) -> None:
         after()
         return rows
 
-    asyncpg.Connection.fetch = fetch
+    setattr(asyncpg.Connection, "fetch", fetch)  # noqa: B010 - its types do not allow a plain assignment

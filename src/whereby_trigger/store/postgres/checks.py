@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store.postgres.connection import Connection, transaction
+from whereby_trigger.store.postgres.connection import Connection, one_row, transaction
 
 OLDEST = 140_000
 """PostgreSQL 14, as server_version_num."""
@@ -59,10 +59,10 @@ async def look(connection: Connection, location: str) -> list[Remark]:
     """Return remarks on all aspects of a database."""
     async with transaction(connection):
         sent = time.time()
-        facts = await connection.fetchrow(FACTS)
+        facts = await one_row(connection, FACTS)
         received = time.time()
         lacking = await connection.fetch(LACKING) if facts["uses"] else []
-    return judge(facts, [row["what"] for row in lacking], sent, received, location)
+    return judge(dict(facts), [row["what"] for row in lacking], sent, received, location)
 
 
 def judge(
@@ -104,8 +104,8 @@ async def check(connection: Connection, location: str) -> list[str]:
 
 async def why_unsafe(connection: Connection, location: str) -> str:
     """Check again that acknowledged webhooks would survive a crash; return why they would not, or ""."""
-    facts = await connection.fetchrow(DURABILITY)
-    return next((str(problem) for problem in _durability_problems(facts, location)), "")
+    facts = await one_row(connection, DURABILITY)
+    return next((str(problem) for problem in _durability_problems(dict(facts), location)), "")
 
 
 def _problems(about: str, problems: Iterator[StoreError], words: str) -> list[Remark]:

@@ -10,7 +10,7 @@ from configparser import RawConfigParser
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import asyncpg
@@ -206,8 +206,18 @@ def _unreadable() -> ConfigError:
     return ConfigError(f"the store's URL cannot be read: write {EXAMPLE}, with reserved characters as %XX")
 
 
-Connection = Any
-"""An asyncpg connection, which brings no types."""
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    # Only its stubs take a type of rows.
+    Connection = asyncpg.Connection
+
+
+async def one_row(connection: Connection, query: str, *arguments: Any) -> asyncpg.Record:
+    """Return the one row of a query that always has one."""
+    (row,) = await connection.fetch(query, *arguments)
+    return row
+
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from whereby_trigger import leftovers
 from whereby_trigger.store.postgres import rooms
-from whereby_trigger.store.postgres.connection import Connection, affected, transaction
+from whereby_trigger.store.postgres.connection import Connection, affected, one_row, transaction
 
 JOIN = """
 INSERT INTO whereby_trigger.replicas (id, pid, seen_at, expires)
@@ -146,7 +146,7 @@ async def take_over(
     this machine are ended first, once for each replica: `searched` remembers those.
     """
     # Usually there is nothing to do, and this runs all the time: nothing is locked before that is known.
-    left = await connection.fetchrow(ANYTHING_LEFT, replica, max_age)
+    left = await one_row(connection, ANYTHING_LEFT, replica, max_age)
     if left["next_end"] is not None:
         look_in(left["next_end"])
     if not left["any"]:

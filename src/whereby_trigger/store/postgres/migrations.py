@@ -4,7 +4,7 @@ from functools import cache
 from importlib import resources
 
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store.postgres.connection import Connection, transaction
+from whereby_trigger.store.postgres.connection import Connection, one_row, transaction
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger migrates', 0))"
 WAIT_FOR_OTHERS = "SET LOCAL lock_timeout = '60s'"
@@ -34,7 +34,7 @@ async def check_admitted(connection: Connection, location: str) -> int:
     """Return a database's schema, 0 if it has none; raises StoreError if it admits only newer programs."""
     if not await connection.fetchval(THERE):
         return 0
-    schema, admits = await connection.fetchrow(VERSION)
+    schema, admits = await one_row(connection, VERSION)
     if admits > SCHEMA:
         raise StoreError(
             f"the store {location} was migrated by a newer whereby-trigger and admits only programs that know its "

@@ -190,7 +190,9 @@ async def begin_attempt(connection: Connection, pieces: Sequence[Owned], *, agai
 
 
 async def append_error(connection: Connection, pieces: Sequence[tuple[str, str]], *, again: bool) -> list[None]:
-    await connection.executemany(APPEND_ERROR, sorted(pieces, key=lambda piece: piece[0]))
+    # By webhook, as others lock rows; each one's errors stay in order.
+    in_order = sorted(pieces, key=lambda piece: piece[0])
+    await connection.executemany(APPEND_ERROR, in_order)
     return [None] * len(pieces)
 
 
