@@ -20,7 +20,10 @@ UNSET = None
 
 @dataclass(frozen=True)
 class Settings:
-    """Hold every setting of one trigger, resolved. Durations are in seconds, sizes in bytes."""
+    """Hold every setting of one trigger, resolved. Durations are in seconds, sizes in bytes.
+
+    `secret_file` is the file that the secret was read from, if it was, and is read from again when it changes.
+    """
 
     port: int
     host: str | None
@@ -39,6 +42,7 @@ class Settings:
     max_rooms: int
     stop_grace: float
     drain_timeout: float
+    secret_file: str | None = None
 
     @property
     def signed(self) -> bool:
@@ -54,17 +58,26 @@ class Settings:
 
 @dataclass(frozen=True)
 class Option:
-    """Describe one setting: how its value is read and which environment variables can set it."""
+    """Describe one setting: how its value is read and which environment variables can set it.
+
+    A variable with `_FILE` at its end names a file that holds the value, if the setting `may_be_in_file`.
+    """
 
     name: str
     default: Any
     read: Callable[[str, Any], Any]
     help: str
     variables: tuple[str, ...] = ()
+    may_be_in_file: bool = False
 
     @property
     def environment(self) -> tuple[str, ...]:
         return self.variables or (PREFIX + self.name.upper(),)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The environment variables that name a file with the value."""
+        return tuple(f"{variable}_FILE" for variable in self.environment if self.may_be_in_file)
 
 
 @dataclass(frozen=True)
@@ -169,16 +182,56 @@ def read_secret(name: str, value: Any) -> tuple[str, ...]:
     return tuple(secret.strip() for secret in secrets)
 
 
+LARGEST_FILE = 64 * 1024
+
+
+def read_file(variable: str, path: str) -> str:
+    """Return the text of a file that an environment variable names, without a BOM and the white space around it.
+
+    Raises ConfigError if it cannot be read, is not UTF-8, or is too large to hold a setting.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{variable} names {path!r}, which cannot be read: {reason}") from error
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"{variable} names {path!r}, which is too large: the file must hold the value alone")
+    try:
+        return content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{variable} names {path!r}, which is not UTF-8: write the value alone into it") from None
+
+
+def secrets_in(path: str) -> tuple[str, ...]:
+    """Return the secrets in a file, one a line or with commas between them. Raises ConfigError."""
+    return read_secret(SECRET_FILE, _one_a_line(read_file(SECRET_FILE, path)))
+
+
+def _one_a_line(text: str) -> list[str]:
+    return [secret for line in text.splitlines() if line.strip() for secret in line.split(",")] or [""]
+
+
+SECRET = "WHEREBY_WEBHOOK_SECRET"  # noqa: S105
+SECRET_FILE = f"{SECRET}_FILE"
+
 OPTIONS: tuple[Option, ...] = (
     Option("port", 8080, read_integer(0, 65535), "port to listen on; 0 picks one", (PREFIX + "PORT", "PORT")),
     Option("host", UNSET, read_text, "address to listen on"),
     Option("path", "/", read_path, "path that takes deliveries; may contain an unguessable segment"),
     Option("subdomain", UNSET, read_subdomain, "your Whereby subdomain, used if a webhook names none"),
-    Option("secret", (), read_secret, "the webhook's secret; several for a rotation", ("WHEREBY_WEBHOOK_SECRET",)),
+    Option("secret", (), read_secret, "the webhook's secret; several for a rotation", (SECRET,), may_be_in_file=True),
     Option("allow_unsigned", False, read_flag, "serve other machines without a secret"),
     Option("tolerance", 300.0, read_duration(1), "how far a signature's time may be off, in seconds"),
     Option("max_body", 256 * 1024, read_integer(1024, 64 * 1024 * 1024), "largest body that is read, in bytes"),
-    Option("store", "sqlite:///whereby-trigger.db", read_text, "where webhooks and decisions are kept, as a URL"),
+    Option(
+        "store",
+        "sqlite:///whereby-trigger.db",
+        read_text,
+        "where webhooks and decisions are kept, as a URL",
+        may_be_in_file=True,
+    ),
     Option("spill", UNSET, read_spill, "where deliveries wait while PostgreSQL is unavailable, as sqlite:///file.db"),
     Option(
         "retention",
@@ -215,7 +268,7 @@ def resolve(
             option.default if source == "default" else option.read(_called(option.name, source), value)
         )
         sources[option.name] = source
-    settings = Settings(**values)
+    settings = Settings(**values, secret_file=environ[SECRET_FILE] if sources["secret"] == SECRET_FILE else None)
     if settings.max_age <= settings.drain_timeout:
         age, drain = (_placed(name, values[name], sources[name]) for name in ("max_age", "drain_timeout"))
         raise ConfigError(f"{age} must exceed {drain}: otherwise webhooks left by a drain would be skipped as too old")
@@ -251,7 +304,7 @@ def postgres_services(environ: Mapping[str, str] | None = None) -> tuple[str | N
 
 def foreign_environment() -> dict[str, str]:
     """Return the environment without our own settings, for a process that must not inherit them."""
-    ours = {variable for option in OPTIONS for variable in option.environment}
+    ours = {variable for option in OPTIONS for variable in (*option.environment, *option.files)}
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
@@ -276,10 +329,15 @@ def _lookup(
         return command_line[option.name], "command line"
     if keywords.get(option.name) is not None:
         return keywords[option.name], "keyword"
-    for variable in option.environment:
-        if variable in environ:
-            value = environ[variable]
-            return (value.split(",") if option.name == "secret" else value), variable
+    named = [variable for variable in (*option.environment, *option.files) if variable in environ]
+    if len(named) > 1 and named[-1] in option.files:
+        raise ConfigError(f"{named[0]} and {named[-1]} are both set: unset one, since nobody can tell which is meant")
+    for variable in named:
+        in_file = variable in option.files
+        value = read_file(variable, environ[variable]) if in_file else environ[variable]
+        if option.name == "secret":
+            return (_one_a_line(value) if in_file else value.split(",")), variable
+        return value, variable
     return None, "default"
 
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from whereby_trigger import leftovers
 from whereby_trigger.assist import Assistant, Claims, NoClaims, Supervisor, launch_nothing, launcher
@@ -15,7 +16,7 @@ from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.fence import Fence
 from whereby_trigger.process import Watchdog
-from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules
+from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
 from whereby_trigger.store import Store, Unread
 from whereby_trigger.store.spill import SpillFile, SpillStore
 
@@ -86,7 +87,7 @@ class Replica:
         self.readiness = Readiness(self._taking, user_code, self._decider, self._supervisor)
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain)
         in_flight = InFlightLimit()
-        receiver = Receiver(self._taking, self.dispatcher, log, rules, in_flight)
+        self._receiver = receiver = Receiver(self._taking, self.dispatcher, log, rules, in_flight)
         self.endpoint = Endpoint(
             receiver, in_flight, self.readiness, log, path=settings.path, max_body=settings.max_body
         )
@@ -105,6 +106,9 @@ class Replica:
             self._watchdog.close()
             raise
         self._loops = [asyncio.create_task(self._begin())]
+        if (file := self._settings.secret_file) is not None:
+            follow = partial(follow_secret, file, self._settings.secret, self._receiver)
+            self._loops.append(asyncio.create_task(_kept_up(follow)))
 
     async def _begin(self) -> None:
         lease = self._taking.lease

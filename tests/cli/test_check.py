@@ -108,3 +108,25 @@ def test_listeners_of_webhook_types_alone_are_in_order(call: Call, tmp_path: Pat
     write(tmp_path, f"{NOTHING}{listens}")
     code, found = findings(call, "--port", "0")
     assert (code, found["listeners"]) == (0, (True, "1 for recording.finished"))
+
+
+@pytest.mark.parametrize(
+    ("secret", "says"),
+    [
+        ("'hush'", "has a quotation mark at its beginning or end"),
+        ("\u201chush", "has a quotation mark at its beginning or end"),
+        ("WHEREBY_WEBHOOK_SECRET=hush", "begins with NAME="),
+        ("\ufeffhush", "begins with a byte order mark (BOM)"),
+        ("hu sh", "contains white space"),
+    ],
+)
+def test_a_secret_that_looks_badly_copied_is_a_warning_that_does_not_show_it(
+    call: Call, tmp_path: Path, secret: str, says: str
+) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    ended = call("check", "--port", "0", "--secret", secret)
+    assert ended.returncode == 0
+    (line,) = (line for line in ended.stdout.splitlines() if "  secret" in line)
+    assert line.startswith("warning")
+    assert says in line
+    assert "hush" not in line

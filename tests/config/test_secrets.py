@@ -1,5 +1,6 @@
 """Secrets: one or several, never blank, never shown."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +93,65 @@ def test_a_store_of_no_known_kind_is_an_error_without_its_password() -> None:
 def test_other_values_are_shown_as_they_are() -> None:
     assert masked("port", 8080) == "8080"
     assert masked("host", None) == ""
+
+
+def from_file(folder: Path, content: bytes) -> tuple[str, ...]:
+    (folder / "secret").write_bytes(content)
+    return resolve({}, {}, {f"{VARIABLE}_FILE": str(folder / "secret")}).settings.secret
+
+
+@pytest.mark.parametrize(
+    ("content", "secrets"),
+    [
+        (b"one", ("one",)),
+        (b"one\n", ("one",)),
+        (b"one\r\ntwo\r\n", ("one", "two")),
+        (b"one,two\n", ("one", "two")),
+        (b"\nnew\n\nold\n", ("new", "old")),
+        (b"\xef\xbb\xbfone\n", ("one",)),
+        ("sécret".encode(), ("sécret",)),
+    ],
+)
+def test_a_file_holds_one_secret_or_several_one_a_line(
+    tmp_path: Path, content: bytes, secrets: tuple[str, ...]
+) -> None:
+    assert from_file(tmp_path, content) == secrets
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n\t\n", b"\xef\xbb\xbf", b"one,"])
+def test_a_blank_secret_in_a_file_is_an_error_never_no_secret(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ConfigError, match=f"^{VARIABLE}_FILE holds a blank secret"):
+        from_file(tmp_path, content)
+
+
+@pytest.mark.parametrize(("content", "why"), [(b"a\xff", "is not UTF-8"), (b"a" * 70_000, "is too large")])
+def test_a_file_that_cannot_be_a_secret_is_named_and_not_shown(tmp_path: Path, content: bytes, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{VARIABLE}_FILE names .*secret', which {why}"):
+        from_file(tmp_path, content)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{VARIABLE}_FILE names .*nothing', which cannot be read: No such file"):
+        resolve({}, {}, {f"{VARIABLE}_FILE": str(tmp_path / "nothing")})
+
+
+def test_a_variable_and_its_file_together_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{VARIABLE} and {VARIABLE}_FILE are both set: unset one"):
+        resolve({}, {}, {VARIABLE: "one", f"{VARIABLE}_FILE": str(tmp_path)})
+
+
+def test_the_url_of_the_store_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("postgresql://me:secret@db/app\n")
+    found = resolve({}, {}, {"WHEREBY_TRIGGER_STORE_FILE": str(tmp_path / "store")})
+    assert found.settings.store == "postgresql://me:secret@db/app"
+    assert found.sources["store"] == "WHEREBY_TRIGGER_STORE_FILE"
+
+
+def test_other_settings_are_not_read_from_files(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("9999")
+    assert resolve({}, {}, {"WHEREBY_TRIGGER_PORT_FILE": str(tmp_path / "port")}).settings.port == 8080
+
+
+def test_a_keyword_comes_before_the_file(tmp_path: Path) -> None:
+    resolved = resolve({"secret": "mine"}, {}, {f"{VARIABLE}_FILE": str(tmp_path / "nothing")})
+    assert (resolved.settings.secret, resolved.settings.secret_file) == (("mine",), None)

@@ -55,7 +55,7 @@ def child_environment(
 
 def _is_ours(name: str) -> bool:
     return name.startswith(PREFIX) or any(
-        name in option.environment for option in OPTIONS if option.name in ("secret", "store")
+        name in (*option.environment, *option.files) for option in OPTIONS if option.name in ("secret", "store")
     )
 
 

@@ -1,6 +1,7 @@
 """`whereby-trigger check`: try a program before it is started: its import, functions, secret, store and port."""
 
 import asyncio
+import re
 import shutil
 import sys
 import time
@@ -29,6 +30,10 @@ from whereby_trigger.trigger import Trigger
 
 if TYPE_CHECKING:
     from whereby_trigger.store.postgres import PostgresStore
+
+
+QUOTES = "\"'`\u2018\u2019\u201c\u201d"
+ASSIGNMENT = re.compile(r"(export\s+)?[A-Z][A-Z0-9_]*=")
 
 
 class Finding(Struct, frozen=True):
@@ -122,9 +127,24 @@ def _secret(settings: Settings) -> Finding:
     except ConfigError as error:
         return Finding("secret", False, str(error))
     if settings.signed:
-        return Finding("secret", True, f"{len(settings.secret)} set")
+        odd = [oddity for secret in settings.secret if (oddity := _oddity(secret))]
+        found = f"{len(settings.secret)} set"
+        if not odd:
+            return Finding("secret", True, found)
+        return Finding("secret", True, f"{found}; one {odd[0]}: is it as Whereby's dashboard shows it?", warns=True)
     served = "any address is served" if settings.allow_unsigned else "only this machine is served"
     return Finding("secret", True, f"none set: {served}, and no signature is checked")
+
+
+def _oddity(secret: str) -> str | None:
+    """Return what a secret has that is likely to come from how it was copied; None if it looks right."""
+    if secret[0] in QUOTES or secret[-1] in QUOTES:
+        return "has a quotation mark at its beginning or end"
+    if ASSIGNMENT.match(secret):
+        return "begins with NAME="
+    if secret.startswith("\ufeff"):
+        return "begins with a byte order mark (BOM), which some editors write"
+    return "contains white space" if len(secret.split()) > 1 else None
 
 
 def _port(settings: Settings) -> Finding:

@@ -6,6 +6,7 @@ from whereby_trigger.receive.intake import Accepted, Rejected, Rules, intake
 from whereby_trigger.receive.limits import InFlightLimit
 from whereby_trigger.receive.readiness import Readiness
 from whereby_trigger.receive.receiver import Receiver
+from whereby_trigger.receive.rotation import follow_secret
 
 __all__ = [
     "Accepted",
@@ -16,5 +17,6 @@ __all__ = [
     "Rejected",
     "Rules",
     "bind",
+    "follow_secret",
     "intake",
 ]

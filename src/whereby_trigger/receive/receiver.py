@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from whereby_trigger.decide import Dispatcher, PendingWebhook
 from whereby_trigger.deliveries import Delivery, DeliveryLog
@@ -51,6 +51,10 @@ class Receiver:
         # In the order in which they came, and none that was answered.
         self._unanswered: dict[_Storing, None] = {}
         self._look: asyncio.TimerHandle | None = None
+
+    def trust(self, secrets: tuple[str, ...]) -> None:
+        """Verify the deliveries that come from now on with other secrets."""
+        self._rules = structs.replace(self._rules, secrets=secrets)
 
     def take(
         self,
