@@ -169,7 +169,7 @@ class Lifecycle:
         settings = self._checked_settings()
         if not settings.signed and not settings.allow_unsigned:
             raise ConfigError(
-                "trigger.asgi needs a secret, since the host app may be reached from anywhere: "
+                "a mounted trigger needs a secret, since the host app may be reached from anywhere: "
                 "set WHEREBY_WEBHOOK_SECRET, or allow_unsigned=True"
             )
         self._begin(Cause.START)

@@ -25,6 +25,7 @@ from whereby_trigger.errors import LifecycleError
 from whereby_trigger.lifecycle import Lifecycle
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.receive.asgi import MountedApp
+from whereby_trigger.receive.wsgi import WsgiApp
 from whereby_trigger.replica import Replica
 from whereby_trigger.stderr import fill_closed_descriptors
 from whereby_trigger.store import Room, RoomClaim, RoomState, Store, every_room
@@ -86,6 +87,7 @@ class Trigger:
         self._lifecycle = Lifecycle(self.resolve, self._wire, self._release, self.predicates.types)
         # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
         self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._lifecycle.endpoint)
+        self.wsgi = WsgiApp(self._lifecycle.mounted, lambda: self._lifecycle.endpoint)
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
         """Remove a listener; return True if it was registered."""

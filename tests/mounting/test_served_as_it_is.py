@@ -78,7 +78,7 @@ def test_what_the_drain_waits_for_and_how_long_is_said_where_there_is_any(tmp_pa
 def test_without_a_secret_it_refuses_to_start_and_says_what_to_set(tmp_path: Path) -> None:
     with uvicorn(tmp_path, env={}) as server:
         assert server.wait() != 0
-        assert "trigger.asgi needs a secret" in server.output
+        assert "a mounted trigger needs a secret" in server.output
         assert "set WHEREBY_WEBHOOK_SECRET, or allow_unsigned=True" in server.output
         assert "Uvicorn running" not in server.output
 

@@ -18,7 +18,7 @@ def settings() -> list[Row]:
         [
             code(option.name),
             code("--" + option.name.replace("_", "-")),
-            ", ".join(map(code, option.environment)),
+            ", ".join(map(code, (*option.environment, *option.files))),
             default(option.default),
             option.help,
         ]
