@@ -16,7 +16,7 @@ from whereby_trigger.errors import (
     TriggerError,
     UsageError,
 )
-from whereby_trigger.store import Room, RoomClaim, RoomState
+from whereby_trigger.store import Presence, Room, RoomClaim, RoomState
 from whereby_trigger.trigger import Trigger
 from whereby_trigger.webhook import (
     AssistantRequested,
@@ -46,6 +46,7 @@ __all__ = [
     "DecodeError",
     "DeliveryError",
     "LifecycleError",
+    "Presence",
     "RecordingFinished",
     "RegistrationError",
     "RoleName",

@@ -1,11 +1,15 @@
 """The verdict on a delivery, from its headers and its body alone."""
 
+import json
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whereby_trigger.receive import Accepted, Rejected, Rules, intake
-from whereby_trigger.store import Arrival, State
+from whereby_trigger.store import Arrival, Count, State
 from whereby_trigger.testing import sign, webhook
 from whereby_trigger.webhook import RoomClientJoined, identify
 
@@ -269,3 +273,57 @@ def test_with_a_secret_the_way_does_not_matter() -> None:
 def test_allowing_unsigned_does_not_switch_signatures_off_where_there_is_a_secret() -> None:
     rules = Rules(secrets=(SECRET,), allow_unsigned=True)
     assert isinstance(intake([(b"host", b"localhost")], BODY, NOW, rules), Rejected)
+
+
+USES_PRESENCE = Rules(secrets=(SECRET,), presence=True)
+COUNTED: dict[str, Any] = {
+    "room_session_id": "s",
+    "num_clients": 3,
+    "num_clients_by_role_name": {"host": 2, "recorder": 1},
+    "created_at": datetime.fromtimestamp(NOW - 5, UTC),
+}
+
+
+def count_in(body: bytes, rules: Rules = USES_PRESENCE) -> Count | None:
+    verdict = intake(signed(body), body, NOW, rules)
+    assert isinstance(verdict, Accepted)
+    return verdict.arrival.count
+
+
+def test_who_is_in_a_room_is_read_if_the_program_uses_it() -> None:
+    for body in (webhook("room.client.joined", **COUNTED).raw, webhook("room.client.left", **COUNTED).raw):
+        assert count_in(body) == Count("acme.whereby.com/visit-1", 2, 1, NOW - 5, "s")
+        assert count_in(body, SIGNED) is None
+
+
+def test_a_count_without_a_time_was_taken_when_it_was_received() -> None:
+    body = json.loads(webhook("room.client.joined", **COUNTED).raw)
+    del body["createdAt"]
+    assert count_in(json.dumps(body).encode()) == Count("acme.whereby.com/visit-1", 2, 1, NOW, "s")
+
+
+UNCOUNTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "another type": ("room.session.started", {}),
+    "no counts": ("room.client.joined", {"num_clients": None, "num_clients_by_role_name": {}}),
+    "none by role": ("room.client.joined", {"num_clients": 2, "num_clients_by_role_name": {}}),
+    "fewer than none": ("room.client.joined", {"num_clients_by_role_name": {"host": -1}}),
+    "more than fit": ("room.client.joined", {"num_clients_by_role_name": {"host": 2**31}}),
+    "more bots than fit": ("room.client.joined", {"num_clients_by_role_name": {"host": 1, "recorder": 2**70}}),
+    "no room": ("room.client.joined", {"num_clients_by_role_name": {"host": 1}, "subdomain": "not a label"}),
+}
+
+
+@pytest.mark.parametrize(("type", "fields"), UNCOUNTED.values(), ids=UNCOUNTED)
+def test_what_says_nothing_of_who_is_in_a_room_carries_no_count(type: str, fields: dict[str, Any]) -> None:
+    wire = {"num_clients": "numClients", "num_clients_by_role_name": "numClientsByRoleName"}
+    body = json.loads(webhook("room.client.joined").raw)
+    body["type"] = type
+    body["data"] |= {wire.get(name, name): value for name, value in fields.items()}
+    assert count_in(json.dumps(body).encode()) is None
+
+
+def test_an_empty_room_is_counted_though_it_names_no_roles() -> None:
+    body = webhook("room.client.left", num_clients=0, num_clients_by_role_name={}).raw
+    said = count_in(body)
+    assert said is not None
+    assert (said.humans, said.bots) == (0, 0)

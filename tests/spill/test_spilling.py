@@ -7,10 +7,11 @@ import pytest
 
 from tests.spill.conftest import LONG, Open, Spilling
 from tests.support.arrivals import NOW, arrival
+from tests.support.counts import at, count, counted, presence
 from tests.support.rooms import bring_to
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store import Added, Arrival, RoomState, SessionChange, State
+from whereby_trigger.store import Added, Arrival, Presence, RoomState, SessionChange, State
 from whereby_trigger.store.spill import read_content
 
 pytestmark = pytest.mark.anyio
@@ -274,3 +275,12 @@ async def test_the_database_is_tried_again_where_the_spill_took_nothing(one: Spi
     await one.spill.settle(5)
     await eventually(lambda: one.spill.length == 0)
     assert not (await add(one, "a"))[0].spilled
+
+
+async def test_who_was_in_a_room_by_what_waited_on_the_disk_is_known_once_the_database_has_it(one: Spilling) -> None:
+    one.store.go_down()
+    await one.spill.add(counted("a", count(5, 2, 1, session_id="s")))
+    await one.spill.add(counted("b", count(0, 9)))
+    one.store.come_back()
+    await one.drained()
+    assert await presence(one.spill) == Presence(2, 1, at(5), at(5), "s")

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
 from whereby_trigger.receive.exposure import why_not_local
-from whereby_trigger.store.records import Arrival, session_change
+from whereby_trigger.store.records import Arrival, count_in, session_change
 from whereby_trigger.store.states import State
 from whereby_trigger.webhook import (
     RoomIdentity,
@@ -24,12 +24,16 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Rules(Struct, frozen=True):
-    """Hold the settings that a verdict depends on; without secrets, only this machine is served."""
+    """Hold what a verdict depends on; without secrets, only this machine is served.
+
+    `presence` is True if this program uses who is in a room.
+    """
 
     secrets: tuple[str, ...] = ()
     allow_unsigned: bool = False
     tolerance: float = 300.0
     subdomain: str | None = None
+    presence: bool = False
 
 
 class Accepted(Struct, frozen=True):
@@ -69,7 +73,8 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
     room = room_of(webhook, rules.subdomain)
     key = None if room is None else room.key
     change = session_change(webhook, key)
-    arrival = Arrival(webhook.id, webhook.type, key, body, now, change=change, kept_until=kept_until)
+    count = count_in(webhook, key, now) if rules.presence else None
+    arrival = Arrival(webhook.id, webhook.type, key, body, now, change=change, kept_until=kept_until, count=count)
     return Accepted(arrival, webhook, room)
 
 

@@ -1,5 +1,6 @@
 """Keep webhooks, decisions and rooms: the protocol that every store implements, and its values."""
 
+from whereby_trigger.store.presence import UNKNOWN, Count, Presence
 from whereby_trigger.store.protocol import RoomStore, Store, every_room
 from whereby_trigger.store.records import (
     Added,
@@ -14,6 +15,7 @@ from whereby_trigger.store.records import (
     RoomRequest,
     SessionChange,
     WebhooksAfter,
+    count_in,
     session_change,
     session_of,
 )
@@ -25,10 +27,13 @@ __all__ = [
     "FIRST_STATES",
     "ROOM_TRANSITIONS",
     "TRANSITIONS",
+    "UNKNOWN",
     "Added",
     "Arrival",
+    "Count",
     "Decision",
     "Pending",
+    "Presence",
     "Query",
     "Record",
     "Room",
@@ -42,6 +47,7 @@ __all__ = [
     "Store",
     "Unread",
     "WebhooksAfter",
+    "count_in",
     "every_room",
     "session_change",
     "session_of",

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 
 from whereby_trigger.lease import Lease
+from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.records import (
     NEWEST,
     PAGE,
@@ -67,6 +68,10 @@ class RoomStore(Protocol):
 
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
         """Return the webhooks of the rooms `keys` with a number above `after`, or the first page of them."""
+        ...
+
+    def presences(self, keys: frozenset[str]) -> Awaitable[dict[str, Presence]]:
+        """Return who is in each of the rooms `keys`, by the counts of the webhooks stored so far."""
         ...
 
 
@@ -140,7 +145,10 @@ class Store(RoomStore, Protocol):
         ...
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
-        """Store a webhook as this replica's, or count one more delivery if its id is stored already."""
+        """Store a webhook as this replica's, or count one more delivery if its id is stored already.
+
+        If it is new, its count is merged into its room's presence in the same commit.
+        """
         ...
 
     def decide(self, decision: Decision) -> Awaitable[bool]:
@@ -187,7 +195,8 @@ class Store(RoomStore, Protocol):
     def prune(self, before: float) -> Awaitable[int]:
         """Delete decided webhooks received before a time, in short transactions; return how many.
 
-        A webhook is kept until its `kept_until`, by this machine's clock.
+        A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries that ended before, and
+        the presence of rooms without an open entry whose last count came before.
         """
         ...
 

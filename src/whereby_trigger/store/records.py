@@ -7,9 +7,17 @@ from typing import Final
 
 from msgspec import Struct
 
+from whereby_trigger.store.presence import HIGHEST, UNKNOWN, Count, Presence
 from whereby_trigger.store.states import RoomState, State
 from whereby_trigger.text import storable_text
-from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, RoomWebhook, Webhook
+from whereby_trigger.webhook import (
+    RoomClientJoined,
+    RoomClientLeft,
+    RoomSessionEnded,
+    RoomSessionStarted,
+    RoomWebhook,
+    Webhook,
+)
 
 NEWEST: Final = 2**63 - 1
 """An id above every room's."""
@@ -47,8 +55,8 @@ class RoomClaim(Struct, frozen=True):
 class Room(Struct, frozen=True, gc=False):
     """Describe a room as it is stored; `stop` is why its assistant is asked to end.
 
-    In a room that `take` returned, `seq` is the number after which the session hears webhooks, and `body` is the
-    webhook that fired.
+    In a room that `take` returned, `seq` is the number after which the session hears webhooks, `body` is the webhook
+    that fired, and `presence` is who was in the room then.
     """
 
     id: int
@@ -67,6 +75,7 @@ class Room(Struct, frozen=True, gc=False):
     errors: tuple[str, ...] = ()
     seq: int = 0
     body: bytes | None = None
+    presence: Presence = UNKNOWN
 
 
 class SessionChange(Struct, frozen=True):
@@ -92,6 +101,17 @@ def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
         return None
     created_at = None if webhook.created_at is None else webhook.created_at.timestamp()
     return SessionChange(key, isinstance(webhook, RoomSessionStarted), session_of(webhook), created_at)
+
+
+def count_in(webhook: Webhook, key: str | None, received_at: float) -> Count | None:
+    """Return who is in a room by a webhook, or None if it carries no counts, or impossible ones."""
+    if key is None or not isinstance(webhook, RoomClientJoined | RoomClientLeft):
+        return None
+    humans, bots = webhook.data.humans, webhook.data.bots
+    if humans is None or bots is None or not (0 <= humans <= HIGHEST and 0 <= bots <= HIGHEST):
+        return None
+    at = received_at if webhook.created_at is None else webhook.created_at.timestamp()
+    return Count(key, humans, bots, at, session_of(webhook))
 
 
 def session_of(webhook: RoomWebhook) -> str | None:
@@ -131,8 +151,9 @@ class WebhooksAfter(Struct, frozen=True):
 class Arrival(Struct, frozen=True):
     """Describe a webhook to store: `room` is its room key, `reason` why it is quarantined.
 
-    `change` is what it says of its room's session, which takes effect with the commit that stores it. Its signature may
-    be valid until `kept_until`: its id is remembered for as long, or a captured copy would be decided again.
+    `change` is what it says of its room's session, which takes effect with the commit that stores it, and `count` who
+    is in the room by it, or None if this program does not use presence. Its signature may be valid until `kept_until`:
+    its id is remembered for as long, or a captured copy would be decided again.
     """
 
     id: str
@@ -144,6 +165,7 @@ class Arrival(Struct, frozen=True):
     reason: str = ""
     change: SessionChange | None = None
     kept_until: float = 0.0
+    count: Count | None = None
 
 
 class Added(Struct, frozen=True):

@@ -94,6 +94,14 @@ class ClientCountData(ClientData, frozen=True, kw_only=True, rename="camel"):
             return sum(count for role, count in counts if role not in BOT_ROLES)
         return 0 if self.num_clients == 0 else None
 
+    @property
+    def bots(self) -> int | None:
+        """The number of bots in the room after the event, assistants included; None as for `humans`."""
+        if self.num_clients_by_role_name:
+            counts = self.num_clients_by_role_name.items()
+            return sum(count for role, count in counts if role in BOT_ROLES)
+        return 0 if self.num_clients == 0 else None
+
 
 class TranscriptionData(WebhookData, frozen=True, kw_only=True, rename="camel"):
     """The `data` of `transcription.started`.

@@ -8,13 +8,14 @@ import pytest
 from reliability.link import Link
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decision, record
+from tests.support.counts import at, presence, say
 from tests.support.postgres import Server
 from tests.support.rooms import request
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import eventually
 from whereby_trigger.assist import Supervisor
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import Room, RoomMove, RoomState, State, Store
+from whereby_trigger.store import Presence, Room, RoomMove, RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +42,21 @@ async def test_an_arrival_at_another_replica_meanwhile_is_a_duplicate(
         link.tear(b"same")
         assert (await store.add(arrival("same"))).duplicate
         assert link.torn == 1
+
+
+async def test_a_count_is_not_merged_again_over_one_that_came_after_it(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    async with Link(postgres.port) as link:
+        store, other = await opened(link.through(url)), await opened(url)
+        await say(store, "before", 0, 5)
+        # With its end: a transaction begins as READ COMMITTED.
+        link.tear(b"COMMIT\0")
+        adding = asyncio.ensure_future(say(store, "lost", 9, 1))
+        await eventually(lambda: link.torn == 1)
+        await say(other, "of the same time", 9, 2)
+        assert not (await adding).duplicate
+        assert await presence(other) == Presence(2, 0, at(9), at(9))
 
 
 async def test_a_decision_holds_and_is_known_to_be_ours(postgres: Server, url: str, opened: Replicas) -> None:

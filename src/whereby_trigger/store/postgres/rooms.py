@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from whereby_trigger.store import room_rules
+from whereby_trigger.store.postgres import presence
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
 from whereby_trigger.store.room_rules import Change, OpenRoom, RoomEvent
@@ -161,7 +162,9 @@ async def take(connection: Connection, owner: str, slots: int, tickets: tuple[st
     taken = affected(await connection.execute(TAKE, owner, slots, tickets[-1], max_age)) if slots > 0 else 0
     if not taken and len(tickets) == 1:
         return []
-    return [_room(row) for row in await connection.fetch(TAKEN, owner, tickets)]
+    rooms = [_room(row) for row in await connection.fetch(TAKEN, owner, tickets)]
+    presences = await presence.find(connection, frozenset(room.key for room in rooms))
+    return [structs.replace(room, presence=presences[room.key]) for room in rooms]
 
 
 async def move(connection: Connection, pieces: Sequence[Move], *, again: bool) -> list[bool]:

@@ -14,7 +14,7 @@ from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
 from whereby_trigger.store.futures import ignore_result, refused
-from whereby_trigger.store.postgres import checks, lease, migrations, rooms, webhooks
+from whereby_trigger.store.postgres import checks, lease, migrations, presence, rooms, webhooks
 from whereby_trigger.store.postgres.checks import Remark
 from whereby_trigger.store.postgres.connection import (
     LOCK_WITHIN,
@@ -29,6 +29,7 @@ from whereby_trigger.store.postgres.connection import (
 from whereby_trigger.store.postgres.errors import unusable
 from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
 from whereby_trigger.store.postgres.writer import KEPT, PostgresWriter, Verb
+from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import Unspilled
 from whereby_trigger.store.records import (
     NEWEST,
@@ -233,6 +234,7 @@ class PostgresStore(Unspilled):
     async def prune(self, before: float) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=time.time()), before)
         await self._prune_each(rooms.forget, before)
+        await self._prune_presence(before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., Any], before: float) -> int:
@@ -241,6 +243,12 @@ class PostgresStore(Unspilled):
             forgotten = await self._call("upkeep", partial(prune, before=before, limit=PRUNE_ROWS))
             total += forgotten
         return total
+
+    async def _prune_presence(self, before: float) -> None:
+        forgotten = [""]
+        while forgotten:
+            forget = partial(presence.forget, before=before, after=forgotten[-1], limit=PRUNE_ROWS)
+            forgotten = await self._call("upkeep", forget)
 
     async def ping(self, now: float) -> None:
         if self._unsafe:
@@ -284,6 +292,9 @@ class PostgresStore(Unspilled):
 
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
         return self._read(partial(self._cursor.webhooks_after, after=after, keys=keys))
+
+    def presences(self, keys: frozenset[str]) -> Awaitable[dict[str, Presence]]:
+        return self._read(partial(presence.find, keys=keys))
 
     def _look_in(self, seconds: float) -> None:
         if self._writing is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store.postgres import rooms
+from whereby_trigger.store.postgres import presence, rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record, WebhooksAfter
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, State, sql_in
@@ -84,7 +84,9 @@ DELETE FROM whereby_trigger.webhooks WHERE seq = ANY (ARRAY(
 ))
 """
 
-TABLES_FREE = "LOCK TABLE whereby_trigger.webhooks, whereby_trigger.rooms IN ROW EXCLUSIVE MODE NOWAIT"
+TABLES_FREE = """
+LOCK TABLE whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.presence IN ROW EXCLUSIVE MODE NOWAIT
+"""
 LOCKED = """
 WITH free AS MATERIALIZED (
     SELECT seq FROM whereby_trigger.webhooks WHERE id = ANY($1::text[]) FOR UPDATE SKIP LOCKED
@@ -130,13 +132,17 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
         _row(piece.what, piece.owner, deliveries[id], kept_until[id]) for id, piece in first.items() if id not in stored
     ]
     changes = {id: piece.what.change for id, piece in first.items() if piece.what.change and id not in stored}
-    if changes:
+    counted = [piece.what for id, piece in first.items() if piece.what.count and id not in stored]
+    if changes or counted:
         async with transaction(connection):
-            await rooms.lock(connection, [change.key for change in changes.values()])
+            if changes:
+                await rooms.lock(connection, [change.key for change in changes.values()])
             stored |= await _insert(connection, rows)
             for id, change in changes.items():
                 if stored[id]["new"]:
                     await rooms.change_session(connection, change)
+            new = [(arrival.count, arrival.received_at) for arrival in counted if stored[arrival.id]["new"]]
+            await presence.write(connection, new)
     else:
         stored |= await _insert(connection, rows)
     return [_added(stored[piece.what.id], is_first=first[piece.what.id] is piece) for piece in pieces]

@@ -244,6 +244,7 @@ class SpillStore:
         self.renew, self.rejoin = store.renew, store.rejoin
         self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop
         self.rooms, self.stopping, self.webhooks_after = store.rooms, store.stopping, store.webhooks_after
+        self.presences = store.presences
 
     @property
     def location(self) -> str:

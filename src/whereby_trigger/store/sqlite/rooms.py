@@ -10,6 +10,7 @@ from msgspec import structs
 from whereby_trigger.store import room_rules
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange, WebhooksAfter
 from whereby_trigger.store.room_rules import Change, OpenRoom, RoomEvent
+from whereby_trigger.store.sqlite import presence
 from whereby_trigger.store.states import OWNED, RoomState
 
 WAIT = """
@@ -109,7 +110,9 @@ def take(connection: sqlite3.Connection, owner: str, slots: int, now: float, max
     taken = [id for (id,) in connection.execute(NEXT, values).fetchall()]
     for id in taken:
         connection.execute(TAKE, (owner, now, id))
-    return [_room(connection.execute(TAKEN, (id,)).fetchone()) for id in taken]
+    rooms = [_room(connection.execute(TAKEN, (id,)).fetchone()) for id in taken]
+    presences = presence.find(connection, frozenset(room.key for room in rooms))
+    return [structs.replace(room, presence=presences[room.key]) for room in rooms]
 
 
 def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float) -> bool:

@@ -19,6 +19,7 @@ from whereby_trigger.clock import BootClock, boot_clock, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
 from whereby_trigger.store.futures import ignore_result, refused
+from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import Unspilled
 from whereby_trigger.store.records import (
     NEWEST,
@@ -34,7 +35,7 @@ from whereby_trigger.store.records import (
     RoomRequest,
     WebhooksAfter,
 )
-from whereby_trigger.store.sqlite import lease, rooms, webhooks
+from whereby_trigger.store.sqlite import lease, presence, rooms, webhooks
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, has_died, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
@@ -74,6 +75,7 @@ class SqliteStore(Unspilled):
         self.lease = Lease(lease_ttl)
         self._clock = clock
         self._wall = wall
+        self._counts = presence.GatheredCounts()
         self._writing: _OpenSqlite | None = None
         self._reader: _Reader | None = None
 
@@ -96,7 +98,7 @@ class SqliteStore(Unspilled):
                 undo.callback(each.close)
             reader = _Reader(reading, self.path)
             undo.callback(reader.end)
-            self._writing = _OpenSqlite(Writer(database, turn, changed), life)
+            self._writing = _OpenSqlite(Writer(database, turn, changed, summary=self._counts), life)
             self._reader = reader
             database.readers_out = reader.out
             undo.pop_all()
@@ -130,7 +132,8 @@ class SqliteStore(Unspilled):
             (writing.life.close if left else writing.life.die)()
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
-        return self._write(partial(webhooks.add, arrival=arrival, owner=self.replica, now=self._wall()))
+        add = partial(webhooks.add, arrival=arrival, owner=self.replica, now=self._wall(), counts=self._counts)
+        return self._write(add)
 
     def decide(self, decision: Decision) -> Awaitable[bool]:
         return self._write(partial(webhooks.decide, decision=decision, owner=self.replica), kept=True)
@@ -184,6 +187,7 @@ class SqliteStore(Unspilled):
     async def prune(self, before: float) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before)
         await self._prune_each(rooms.forget, before)
+        await self._prune_presence(before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., int], before: float) -> int:
@@ -192,6 +196,13 @@ class SqliteStore(Unspilled):
             forgotten = await self._write(partial(prune, before=before, limit=PRUNE_ROWS))
             total += forgotten
         return total
+
+    async def _prune_presence(self, before: float) -> None:
+        # Without an index on the time, which each delivery would have to update; a scan holds up no write.
+        after = ""
+        while old := await self._read(partial(presence.find_old, before=before, after=after, limit=PRUNE_ROWS)):
+            await self._write(partial(presence.forget, keys=old, before=before))
+            after = old[-1]
 
     def ping(self, now: float) -> Awaitable[None]:
         return self._write(lambda connection: connection.execute(webhooks.SEEN, (now, self.replica)).rowcount)
@@ -240,6 +251,9 @@ class SqliteStore(Unspilled):
 
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
         return self._read(partial(rooms.webhooks_after, after=after, keys=keys))
+
+    def presences(self, keys: frozenset[str]) -> Awaitable[dict[str, Presence]]:
+        return self._read(partial(presence.find, keys=keys))
 
     def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
         if self._writing is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
 from whereby_trigger.store.sqlite import rooms
+from whereby_trigger.store.sqlite.presence import GatheredCounts
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, State, sql_in
 from whereby_trigger.webhook import room_path
 
@@ -54,7 +55,7 @@ SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 LAST_CHARACTER = "\U0010ffff"
 
 
-def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float) -> Added:
+def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float, counts: GatheredCounts) -> Added:
     if arrival.state not in FIRST_STATES:
         raise ValueError(f"no webhook is stored as {arrival.state}")
     # The driver is slower with a subclass of str, such as a state.
@@ -64,6 +65,8 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
     if cursor.rowcount:
         if arrival.change is not None:
             rooms.change_session(connection, arrival.change, now)
+        if arrival.count is not None:
+            counts.add(arrival.count, arrival.received_at, now)
         return Added(cursor.lastrowid or 0, False, arrival.state)
     seq, stored = connection.execute(COUNT_DELIVERY, (arrival.kept_until, arrival.id)).fetchone()
     return Added(seq, True, State(stored))

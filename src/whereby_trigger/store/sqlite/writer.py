@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -32,6 +32,29 @@ REFUSALS = (
 """What SQLite and Python raise about the values given. All else is an outage: no space, no memory, no more files."""
 
 
+class Summary(Protocol):
+    """Gather something from the work of a transaction, and write it once, before the commit."""
+
+    def begin(self) -> None:
+        """Forget what was gathered before."""
+        ...
+
+    def write(self, connection: sqlite3.Connection) -> None: ...
+
+
+class NoSummary:
+    """Gather nothing and write nothing."""
+
+    def begin(self) -> None:
+        pass
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        pass
+
+
+NO_SUMMARY: Final = NoSummary()
+
+
 class Job(Struct, frozen=True, eq=False):
     """Carry one piece of work to the thread and its outcome back; `kept` means: wait for a store that is away."""
 
@@ -43,11 +66,20 @@ class Job(Struct, frozen=True, eq=False):
 class Writer:
     """Run pieces of work in one thread, many to a transaction, and settle their futures after the commit.
 
-    `called` is what the file is to a person, in what the errors say.
+    `called` is what the file is to a person, in what the errors say. `summary` is written at the end of each
+    transaction.
     """
 
-    def __init__(self, database: Database, turn: Any, changed: Callable[[], None], called: str = "store") -> None:
+    def __init__(
+        self,
+        database: Database,
+        turn: Any,
+        changed: Callable[[], None],
+        called: str = "store",
+        summary: Summary = NO_SUMMARY,
+    ) -> None:
         self._called = called
+        self._summary = summary
         self._database = database
         self._turn = turn
         self._changed = changed
@@ -134,7 +166,9 @@ class Writer:
             changes = connection.total_changes
             connection.execute("BEGIN IMMEDIATE")
             try:
+                self._summary.begin()
                 outcomes = [job.work(connection) for job in jobs]
+                self._summary.write(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:

@@ -1,0 +1,136 @@
+"""Who is in a room, by the counts that its webhooks carry. Pure: both stores read this rule.
+
+Theory
+------
+Each `room.client.joined` and `left` may say how many humans and bots are in its room. They arrive late, twice and in
+any order, so the newest by `createdAt` counts; of two with the same time, the one that arrived later. What a room's
+counts say together is a `RoomCounts`, and `merged` joins two of these: what is stored and what has just arrived. A
+store may merge counts one by one or many at once.
+
+`humans_since` is never earlier than it should be. If counts arrive out of order it may be later than it should be: who
+waits for a time to pass then waits longer, not shorter.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from math import inf
+from typing import Final
+
+from msgspec import Struct, structs
+
+LATEST: Final = 253402300799.0
+"""The last second that a datetime holds: a float near it may round up to more."""
+
+EARLIEST: Final = -62135596800.0
+"""The first second that a datetime holds."""
+
+HIGHEST: Final = 2**31 - 1
+"""The highest number of people that every store can hold."""
+
+
+class Count(Struct, frozen=True):
+    """Hold what one webhook says of who is in its room: `at` is its createdAt, or else when it was received."""
+
+    key: str
+    humans: int
+    bots: int
+    at: float
+    session_id: str | None
+
+
+class Presence(Struct, frozen=True, gc=False):
+    """Describe who is in a room by its newest counts; everything is None until one has arrived.
+
+    `humans` and `bots` are numbers. `changed_at` is the createdAt of the newest count, `humans_since` that of the first
+    count since which `humans` has had this value, both aware datetimes in UTC. `session_id` is the newest count's. The
+    end of a session changes nothing here.
+    """
+
+    humans: int | None = None
+    bots: int | None = None
+    humans_since: datetime | None = None
+    changed_at: datetime | None = None
+    session_id: str | None = None
+
+
+UNKNOWN: Final = Presence()
+"""The presence of a room of which no count has arrived."""
+
+
+class RoomCounts(Struct, frozen=True):
+    """Hold what the counts of one room say together. Times are createdAt, in seconds since the epoch.
+
+    `differed_at` is the time of the newest count with another number of humans than the newest one, or -inf.
+    """
+
+    key: str
+    humans: int
+    bots: int
+    session_id: str | None
+    humans_since: float
+    changed_at: float
+    differed_at: float = -inf
+
+
+def counts_of(count: Count) -> RoomCounts:
+    """Return what one count says."""
+    return RoomCounts(count.key, count.humans, count.bots, count.session_id, count.at, count.at)
+
+
+def merged(earlier: RoomCounts, later: RoomCounts) -> RoomCounts:
+    """Return what two groups of counts of a room say together; `later` arrived after `earlier`."""
+    newer, older = (later, earlier) if later.changed_at >= earlier.changed_at else (earlier, later)
+    if newer.humans == older.humans:
+        differed_at = max(newer.differed_at, older.differed_at)
+        times = [newer.humans_since, older.humans_since, older.changed_at]
+    else:
+        differed_at = max(newer.differed_at, older.changed_at)
+        times = [newer.humans_since]
+    since = min((time for time in times if time > differed_at), default=newer.changed_at)
+    return structs.replace(newer, humans_since=since, differed_at=differed_at)
+
+
+def together(counts: Iterable[Count]) -> list[RoomCounts]:
+    """Return what some counts, in their order of arrival, say of each room, in the order of the rooms' keys."""
+    rooms: dict[str, RoomCounts] = {}
+    for count in counts:
+        said = counts_of(count)
+        rooms[count.key] = merged(rooms[count.key], said) if count.key in rooms else said
+    return [rooms[key] for key in sorted(rooms)]
+
+
+def keeps_time(stored: RoomCounts, merged: RoomCounts) -> bool:
+    """Return True if the number of humans has had its value all the while, as far as is known."""
+    return stored.humans == merged.humans and merged.humans_since <= stored.humans_since
+
+
+def presence_of(counts: RoomCounts) -> Presence:
+    """Return the presence that some counts say."""
+    return Presence(
+        counts.humans, counts.bots, _datetime(counts.humans_since), _datetime(counts.changed_at), counts.session_id
+    )
+
+
+def merge(presence: Presence, count: Count) -> Presence:
+    """Return a room's presence after one more count has arrived; an older one changes at most `humans_since`."""
+    known = _counts_in(presence, count.key)
+    said = counts_of(count)
+    return presence_of(said if known is None else merged(known, said))
+
+
+def newer_of(earlier: Presence, later: Presence) -> Presence:
+    """Return the presence with the newer count, or `later` if they are of the same time."""
+    if later.changed_at is None:
+        return earlier
+    return later if earlier.changed_at is None or later.changed_at >= earlier.changed_at else earlier
+
+
+def _counts_in(presence: Presence, key: str) -> RoomCounts | None:
+    humans, bots, since, changed_at = presence.humans, presence.bots, presence.humans_since, presence.changed_at
+    if humans is None or bots is None or since is None or changed_at is None:
+        return None
+    return RoomCounts(key, humans, bots, presence.session_id, since.timestamp(), changed_at.timestamp())
+
+
+def _datetime(seconds: float) -> datetime:
+    return datetime.fromtimestamp(min(max(seconds, EARLIEST), LATEST), UTC)

@@ -1,0 +1,94 @@
+"""SQL for who is in each room on SQLite: the counts of a transaction are gathered, and written once before its end."""
+
+import json
+import sqlite3
+
+from whereby_trigger.store.presence import (
+    UNKNOWN,
+    Count,
+    Presence,
+    RoomCounts,
+    keeps_time,
+    merged,
+    presence_of,
+    together,
+)
+
+READ = """
+SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at, humans_stored_at, received_at
+FROM presence WHERE key = ?
+"""
+WRITE = """
+INSERT INTO presence
+    (key, humans, bots, session_id, humans_since, changed_at, differed_at, humans_stored_at, received_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    humans = excluded.humans, bots = excluded.bots, session_id = excluded.session_id,
+    humans_since = excluded.humans_since, changed_at = excluded.changed_at, differed_at = excluded.differed_at,
+    humans_stored_at = excluded.humans_stored_at, received_at = excluded.received_at
+"""
+FIND = """
+SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
+FROM presence WHERE key IN (SELECT value FROM json_each(?))
+"""
+OLD = """
+key > ? AND received_at < ? AND NOT EXISTS (
+    SELECT 1 FROM rooms WHERE rooms.key = presence.key AND rooms.state NOT IN ('ended', 'failed')
+)
+"""
+FIND_OLD = f"SELECT key FROM presence WHERE {OLD} ORDER BY key LIMIT ?"  # noqa: S608
+FORGET = f"DELETE FROM presence WHERE {OLD} AND key IN (SELECT value FROM json_each(?))"  # noqa: S608
+
+
+class GatheredCounts:
+    """Gather the counts of a transaction, and write each room's presence once, before the commit."""
+
+    def __init__(self) -> None:
+        self._counts: list[Count] = []
+        self._received: dict[str, float] = {}
+        self._now = 0.0
+
+    def begin(self) -> None:
+        """Forget what a transaction before this one gathered, whether it was written or rolled back."""
+        if self._counts:
+            self._counts, self._received = [], {}
+
+    def add(self, count: Count, received_at: float, now: float) -> None:
+        """Keep a count of a webhook that is new in the store; times are as in the table."""
+        self._counts.append(count)
+        self._received[count.key] = max(received_at, self._received.get(count.key, received_at))
+        self._now = now
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Merge what was gathered into what is stored."""
+        for said in together(self._counts):
+            _merge(connection, said, self._received[said.key], self._now)
+
+
+def _merge(connection: sqlite3.Connection, said: RoomCounts, received_at: float, now: float) -> None:
+    row = connection.execute(READ, (said.key,)).fetchone()
+    stored_at = now
+    if row is not None:
+        *columns, humans_stored_at, last_received_at = row
+        stored = RoomCounts(*columns)
+        said = merged(stored, said)
+        stored_at = humans_stored_at if keeps_time(stored, said) else now
+        received_at = max(received_at, last_received_at)
+    columns = (said.key, said.humans, said.bots, said.session_id, said.humans_since, said.changed_at, said.differed_at)
+    connection.execute(WRITE, (*columns, stored_at, received_at))
+
+
+def find(connection: sqlite3.Connection, keys: frozenset[str]) -> dict[str, Presence]:
+    """Return the presence of each room, unknown where no count has arrived."""
+    rows = connection.execute(FIND, (json.dumps(sorted(keys)),)).fetchall()
+    return dict.fromkeys(keys, UNKNOWN) | {row[0]: presence_of(RoomCounts(*row)) for row in rows}
+
+
+def find_old(connection: sqlite3.Connection, before: float, after: str, limit: int) -> list[str]:
+    """Return the first keys above `after` of rooms without an open entry whose last count came before a time."""
+    return [key for (key,) in connection.execute(FIND_OLD, (after, before, limit)).fetchall()]
+
+
+def forget(connection: sqlite3.Connection, keys: list[str], before: float) -> int:
+    """Forget the presence of those rooms of which no count has come since; return how many."""
+    return connection.execute(FORGET, ("", before, json.dumps(keys))).rowcount

@@ -1,0 +1,188 @@
+"""Who is in a room, as every store keeps it: by the newest count, shared by replicas, forgotten in time."""
+
+import asyncio
+from collections.abc import Iterator
+from itertools import count as numbers
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.store.conftest import Replicas
+from tests.support.arrivals import NOW, ROOM, arrival
+from tests.support.counts import at, count, counted, humans_stored_at, presence, say
+from tests.support.place import Place
+from tests.support.rooms import ask, bring_to
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store import UNKNOWN, Arrival, Count, Presence, RoomState, State, Store
+from whereby_trigger.store.presence import keeps_time, merged, presence_of, together
+
+pytestmark = pytest.mark.anyio
+
+ELSEWHERE = "acme.whereby.com/elsewhere"
+
+
+async def test_who_is_in_a_room_is_unknown_until_a_count_arrives(store: Store) -> None:
+    await store.add(arrival("a"))
+    assert await store.presences(frozenset({ROOM, ELSEWHERE})) == {ROOM: UNKNOWN, ELSEWHERE: UNKNOWN}
+    assert await store.presences(frozenset()) == {}
+
+
+async def test_a_count_is_kept_with_the_delivery_that_carried_it(store: Store) -> None:
+    await store.add(counted("a", count(0, 2, 1, session_id="s")))
+    assert await presence(store) == Presence(2, 1, at(0), at(0), "s")
+
+
+async def test_the_newest_count_holds_and_an_older_one_that_comes_late_does_not(store: Store) -> None:
+    for id, seconds, humans in (("a", 0, 1), ("b", 20, 2), ("c", 10, 3)):
+        await say(store, id, seconds, humans)
+    assert await presence(store) == Presence(2, 0, at(20), at(20))
+
+
+async def test_of_two_counts_of_the_same_time_the_later_arrival_holds_and_a_duplicate_is_none(store: Store) -> None:
+    await say(store, "a", 0, 1)
+    await say(store, "b", 0, 2)
+    assert (await say(store, "a", 0, 1)).duplicate
+    assert (await presence(store)).humans == 2
+    await asyncio.gather(say(store, "c", 5, 3), say(store, "d", 5, 4), say(store, "c", 5, 3))
+    assert (await presence(store)).humans == 4
+
+
+async def test_a_bot_that_comes_changes_nothing_about_since_when_the_humans_are_there(store: Store) -> None:
+    await say(store, "a", 0, 2)
+    await say(store, "b", 9, 2, bots=1)
+    assert await presence(store) == Presence(2, 1, at(0), at(9))
+
+
+async def test_rooms_are_counted_apart_though_their_counts_come_together(store: Store) -> None:
+    said = [say(store, str(n), n, n % 7, room=f"{ROOM}-{n % 50}") for n in range(600)]
+    await asyncio.gather(*said)
+    rooms = frozenset(f"{ROOM}-{n}" for n in range(50))
+    found = await store.presences(rooms)
+    assert {room: found[room].humans for room in rooms} == {f"{ROOM}-{n % 50}": n % 7 for n in range(550, 600)}
+
+
+async def test_replicas_share_who_is_in_a_room_and_write_it_at_once_without_losing_the_newest(
+    replicas: Replicas,
+) -> None:
+    one, two = await replicas(), await replicas()
+    rooms = [f"{ROOM}-{n}" for n in range(20)]
+    await asyncio.gather(
+        *(say(store, f"{room} {n}", n, n % 5, room=room) for n in range(20) for room in rooms for store in (one, two))
+    )
+    assert {found.humans for found in (await one.presences(frozenset(rooms))).values()} == {4}
+    assert await one.presences(frozenset(rooms)) == await two.presences(frozenset(rooms))
+
+
+async def test_a_delivery_that_is_refused_leaves_no_count_and_takes_no_other_along(store: Store) -> None:
+    refused = counted("refused", count(9, 9))
+    refused = Arrival(refused.id, "", ROOM, b"", NOW, State.FIRED, count=refused.count)
+    outcomes = await asyncio.gather(say(store, "a", 0, 1), store.add(refused), return_exceptions=True)
+    assert isinstance(outcomes[1], StoreError)
+    await say(store, "b", 1, 2)
+    assert await presence(store) == Presence(2, 0, at(1), at(1))
+
+
+async def test_a_room_that_is_taken_says_who_is_in_it(store: Store) -> None:
+    await say(store, "a", 0, 2)
+    await ask(store)
+    await ask(store, ELSEWHERE)
+    taken = {room.key: room.presence for room in await store.take(10)}
+    assert taken == {ROOM: Presence(2, 0, at(0), at(0)), ELSEWHERE: UNKNOWN}
+
+
+async def test_the_end_of_a_session_leaves_who_is_there(store: Store) -> None:
+    await say(store, "a", 0, 2)
+    await bring_to(store, RoomState.ENDED)
+    assert (await presence(store)).humans == 2
+
+
+async def test_the_store_notes_by_its_own_clock_when_the_number_of_humans_changed(place: Place, store: Store) -> None:
+    async def noted(id: str, seconds: float, humans: int, bots: int = 0) -> float:
+        await say(store, id, seconds, humans, bots)
+        return await humans_stored_at(place)
+
+    began = place.clock.now()
+    assert await noted("a", 0, 0) == pytest.approx(began)
+    place.clock.jump(10)
+    assert await noted("a bot", 10, 0, 1) == pytest.approx(began)
+    assert await noted("somebody", 20, 1) == pytest.approx(began + 10)
+    place.clock.jump(10)
+    assert await noted("nobody", 30, 0) == pytest.approx(began + 20)
+    place.clock.jump(10)
+    await asyncio.gather(say(store, "there", 40, 1), say(store, "gone", 41, 0))
+    assert await humans_stored_at(place) == pytest.approx(began + 30)
+
+
+async def test_the_presence_of_a_room_is_forgotten_with_its_last_count_unless_its_entry_is_open(store: Store) -> None:
+    crowd = [counted(f"old {n}", count(0, 1, room=f"{ROOM}-{n}"), received_at=NOW - 10) for n in range(1200)]
+    await asyncio.gather(*map(store.add, crowd))
+    await store.add(counted("open", count(0, 2), received_at=NOW - 10))
+    await ask(store)
+    await store.add(counted("old", count(0, 3, room=ELSEWHERE), received_at=NOW - 10))
+    await store.add(counted("new", count(1, 3, room=ELSEWHERE), received_at=NOW))
+    await store.prune(NOW)
+    found = await store.presences(frozenset({ROOM, ELSEWHERE} | {one.room for one in crowd if one.room}))
+    assert {key for key, one in found.items() if one.humans is not None} == {ROOM, ELSEWHERE}
+    await store.stop(ROOM, "by hand")
+    await store.prune(NOW)
+    assert await presence(store) == UNKNOWN
+
+
+COUNTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=6)
+"""Counts as they arrive: their time and the number of humans."""
+
+
+@pytest.fixture
+def rooms() -> Iterator[int]:
+    return numbers()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(batches=st.lists(COUNTS, min_size=1, max_size=4))
+def test_a_store_says_what_the_rule_says_for_any_counts_in_any_batches(
+    runs: asyncio.Runner, two: tuple[Store, Store], rooms: Iterator[int], batches: list[list[tuple[int, int]]]
+) -> None:
+    room = f"{ROOM}-{next(rooms)}"
+    said = [[count(seconds, humans, room=room) for seconds, humans in batch] for batch in batches]
+    found = runs.run(_stored_in_batches(two, room, said))
+    (stored,) = together(said[0])
+    for batch in said[1:]:
+        (arrived,) = together(batch)
+        stored = merged(stored, arrived)
+    assert found == presence_of(stored)
+
+
+async def _stored_in_batches(two: tuple[Store, Store], room: str, batches: list[list[Count]]) -> Presence:
+    for n, batch in enumerate(batches):
+        arrivals = [counted(f"{room} {n} {m}", one) for m, one in enumerate(batch)]
+        await asyncio.gather(*map(two[n % 2].add, arrivals))
+    return await presence(two[0], room)
+
+
+@pytest.fixture
+def runs() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def two(place: Place, runs: asyncio.Runner) -> Iterator[tuple[Store, Store]]:
+    stores = (place.replica(), place.replica())
+    for store in stores:
+        runs.run(store.open(lambda: None))
+    yield stores
+    for store in stores:
+        runs.run(store.close())
+
+
+def test_the_time_goes_on_only_if_the_number_of_humans_did() -> None:
+    def stored(*counts: Count) -> bool:
+        (before,) = together(counts[:1])
+        (arrived,) = together(counts[1:])
+        return keeps_time(before, merged(before, arrived))
+
+    assert stored(count(0, 0), count(5, 0))
+    assert stored(count(5, 0), count(0, 0))
+    assert not stored(count(0, 0), count(5, 1))
+    assert not stored(count(0, 0), count(5, 1), count(6, 0))

@@ -1,0 +1,51 @@
+"""Counts in tests: webhooks that say who is in a room, and what a store keeps of them."""
+
+import sqlite3
+from datetime import UTC, datetime
+
+import asyncpg
+
+from tests.support.arrivals import NOW, ROOM
+from tests.support.place import Place
+from whereby_trigger.store import Added, Arrival, Count, Presence, Store
+
+HUMANS_STORED_AT = "SELECT humans_stored_at FROM {}presence WHERE key = '{}'"
+
+
+def at(seconds: float) -> datetime:
+    """Return the time so many seconds after NOW."""
+    return datetime.fromtimestamp(NOW + seconds, UTC)
+
+
+def count(seconds: float, humans: int, bots: int = 0, *, room: str = ROOM, session_id: str | None = None) -> Count:
+    """Return a count that was taken so many seconds after NOW."""
+    return Count(room, humans, bots, NOW + seconds, session_id)
+
+
+def counted(id: str, said: Count, *, received_at: float = NOW) -> Arrival:
+    """Return the arrival of a webhook with a count."""
+    return Arrival(id, "room.client.joined", said.key, b"{}", received_at, count=said)
+
+
+async def say(store: Store, id: str, seconds: float, humans: int, bots: int = 0, *, room: str = ROOM) -> Added:
+    """Store a webhook with a count."""
+    return await store.add(counted(id, count(seconds, humans, bots, room=room)))
+
+
+async def presence(store: Store, room: str = ROOM) -> Presence:
+    """Read one room's presence."""
+    return (await store.presences(frozenset({room})))[room]
+
+
+async def humans_stored_at(place: Place, room: str = ROOM) -> float:
+    """Read when the number of humans in a room took its value, by the store's clock."""
+    if place.url.startswith("sqlite:///"):
+        with sqlite3.connect(place.url.removeprefix("sqlite:///")) as file:
+            (stored_at,) = file.execute(HUMANS_STORED_AT.format("", room)).fetchone()
+        file.close()
+        return float(stored_at)
+    connection = await asyncpg.connect(place.url)
+    try:
+        return float(await connection.fetchval(HUMANS_STORED_AT.format("whereby_trigger.", room)))
+    finally:
+        await connection.close()
