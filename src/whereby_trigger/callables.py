@@ -2,14 +2,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from whereby_trigger.errors import RegistrationError
 
 UserFunction = Callable[..., Any]
 
-ARGUMENTS: Final = {"predicate": "webhook", "listener": "payload"}
+ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {"predicate": ("webhook", "presence"), "listener": ("payload",)}
+"""By role, the arguments that a function may take; it may leave out the last ones."""
 
 
 def unwrapped(function: UserFunction) -> UserFunction:
@@ -43,28 +44,37 @@ def place_of(function: UserFunction) -> str:
     return f"{code.co_filename.rpartition('/')[2]}:{code.co_firstlineno}"
 
 
-def takes_argument(function: UserFunction, role: str, name: str) -> bool:
-    """Return True if a function takes one argument, False if it takes none.
+def count_arguments(function: UserFunction, role: str, name: str) -> int:
+    """Return how many of the ARGUMENTS of its role to call a function with.
 
-    `role` ("predicate" or "listener") and `name`, what it is registered for, are for the message.
-
-    Raises RegistrationError if it takes neither one argument nor none.
+    The second one goes to a function that needs it, or calls it by its name. `role` ("predicate" or "listener") and
+    `name`, what it is registered for, are for the message. Raises RegistrationError if the function needs more.
     """
+    arguments = ARGUMENTS[role]
     what = f"the {role} for {name!r}"
     if not callable(function):
         raise RegistrationError(f"{what} must be a function, not {function!r}")
     try:
         signature = inspect.signature(function)
     except ValueError:
-        return True
-    if _binds(signature, object()):
-        return True
-    if _binds(signature):
-        return False
+        return 1
+    if len(arguments) > 1 and _has_second(signature, arguments[1]):
+        return 2
+    for number in (1, 0, 2)[: len(arguments) + 1]:
+        if _binds(signature, *arguments[:number]):
+            return number
+    *forms, last = [f"`def {role}({', '.join(arguments[:number])})`" for number in range(len(arguments), -1, -1)]
     raise RegistrationError(
-        f"{what} must take one argument or none, but {name_of(function)} at {place_of(function)} takes {signature}: "
-        f"write `def {role}({ARGUMENTS[role]})` or `def {role}()`"
+        f"{what} must take at most {len(arguments)} argument{'s' * (len(arguments) > 1)}, but {name_of(function)} at "
+        f"{place_of(function)} takes {signature}: write {', '.join(forms)} or {last}"
     )
+
+
+def _has_second(signature: inspect.Signature, name: str) -> bool:
+    """Return True if a function has a second positional argument of a name, even one with a default."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [parameter.name for parameter in signature.parameters.values() if parameter.kind in positional]
+    return len(named) > 1 and named[1] == name and _binds(signature, *named[:2])
 
 
 def _call_of(instance: object) -> object:

@@ -85,7 +85,7 @@ class Replica:
         )
         self._fence = Fence(self._taking, self._supervisor, self.dispatcher, unread, self._watchdog)
         self.readiness = Readiness(self._taking, user_code, self._decider, self._supervisor)
-        presence = assistant is not None
+        presence = assistant is not None or predicates.use_presence
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain, presence)
         in_flight = InFlightLimit()
         self._receiver = receiver = Receiver(self._taking, self.dispatcher, log, rules, in_flight)

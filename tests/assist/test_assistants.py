@@ -80,6 +80,15 @@ async def test_a_success_starts_an_assistant_with_what_fired(assistants: Assista
         assert session.room_url == "https://acme.whereby.com/visit-1"
 
 
+async def test_an_assistant_that_a_webhook_without_counts_starts_knows_who_is_there(assistants: Assistants) -> None:
+    async with Delivering(trigger_with(assistants, "room.session.started")) as t:
+        await t.deliver(webhook(JOINED, num_clients=2, num_clients_by_role_name={"visitor": 2}))
+        await t.deliver(webhook("room.session.started"))
+        await t.reaches(LIVE)
+        session = assistants.sessions["visit-1"]
+        assert (session.humans, session.presence.humans, session.presence.bots) == (2, 2, 0)
+
+
 async def test_ten_joins_at_once_in_one_room_start_one_assistant(assistants: Assistants) -> None:
     async with Delivering(trigger_with(assistants)) as t:
         decisions = await asyncio.gather(*(t.deliver(webhook(JOINED)) for _ in range(10)))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from whereby_trigger import RoomClientJoined, Webhook
+from whereby_trigger import Presence, RoomClientJoined, Webhook
 from whereby_trigger.assist import Session
 from whereby_trigger.assist.session import UNREAD
 from whereby_trigger.testing import webhook
@@ -92,6 +92,25 @@ def test_a_webhook_without_a_count_leaves_the_last_one() -> None:
     session = session_of(count(1, at=0))
     session.deliver(webhook("room.client.knocked"))
     assert session.humans == 1
+
+
+def test_who_is_there_at_first_is_what_the_store_knows() -> None:
+    stored = Presence(3, 1, START, START + timedelta(seconds=9), "s")
+    session = Session(room_from_url(URL), count(1, at=0), 1, stored)
+    assert (session.presence, session.humans) == (stored, 3)
+    session.deliver(count(1, at=5))
+    assert session.humans == 3
+    session.deliver(count(2, at=10, bots=1))
+    assert session.presence == Presence(
+        2, 1, START + timedelta(seconds=10), START + timedelta(seconds=10), session.presence.session_id
+    )
+
+
+def test_since_when_people_are_there_stays_while_bots_come_and_go() -> None:
+    session = session_of(count(2, at=0))
+    session.deliver(count(2, at=7, bots=1))
+    assert session.presence.humans_since == START
+    assert session.presence.changed_at == START + timedelta(seconds=7)
 
 
 # What happens there

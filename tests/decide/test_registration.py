@@ -111,17 +111,17 @@ def test_on_without_a_name_is_refused_with_the_right_form() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda webhook, room: True,
+        lambda webhook, presence, room: True,
         lambda *, room: True,
         lambda webhook, *, room: True,
-        functools.partial(lambda a, b, c: True, 1),
+        functools.partial(lambda a, b, c, d: True, 1),
     ],
 )
 def test_a_predicate_with_a_wrong_signature_is_refused_with_the_right_form(wrong: Callable[..., bool]) -> None:
     with pytest.raises(RegistrationError) as refused:
         Trigger(webhook_triggers={"room.client.joined": wrong})
     message = str(refused.value)
-    assert "`def predicate(webhook)` or `def predicate()`" in message
+    assert "`def predicate(webhook, presence)`, `def predicate(webhook)` or `def predicate()`" in message
     assert HERE in message
 
 
@@ -173,3 +173,36 @@ def test_a_name_of_ones_own_is_an_event() -> None:
     trigger = Trigger()
     trigger.on("bill.paid", first)
     assert trigger.listeners("bill.paid") == [first]
+
+
+class Room:
+    def two(self, webhook: Any, presence: Any) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("predicate", "takes"),
+    [
+        (lambda: True, 0),
+        (lambda webhook: True, 1),
+        (lambda webhook, name="bound": True, 1),
+        (lambda *arguments: True, 1),
+        (lambda webhook, *more: True, 1),
+        (functools.partial(lambda webhook, presence: True, presence=None), 1),
+        (functools.partial(lambda name, webhook: True, "bound"), 1),
+        (lambda webhook, presence: True, 2),
+        (lambda webhook, room: True, 2),
+        (lambda webhook, presence=None: True, 2),
+        (lambda webhook, presence, name="bound": True, 2),
+        (functools.partial(lambda name, webhook, presence: True, "bound"), 2),
+        (Room().two, 2),
+    ],
+)
+def test_a_predicate_gets_who_is_there_if_it_needs_a_second_argument_or_names_it(
+    predicate: Callable[..., bool], takes: int
+) -> None:
+    trigger = Trigger(webhook_triggers={"room.client.joined": predicate})
+    registered = trigger.predicates.get("room.client.joined")
+    assert registered is not None
+    assert registered.takes == takes
+    assert trigger.predicates.use_presence == (takes == 2)

@@ -9,6 +9,7 @@ import pytest
 
 from whereby_trigger.decide import Predicates, UserCode
 from whereby_trigger.decide.predicates import Verdict, ask
+from whereby_trigger.store import UNKNOWN, Presence
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -24,6 +25,10 @@ async def user_code() -> AsyncIterator[UserCode]:
     user_code.close()
 
 
+async def not_read() -> Presence:
+    raise AssertionError("a predicate that takes one argument, or none, costs no read")
+
+
 class Pauses(list[float]):
     """Take no time to pause, and note for how long it was."""
 
@@ -31,10 +36,69 @@ class Pauses(list[float]):
         self.append(seconds)
 
 
-async def verdict_on(function: Callable[..., Any], user_code: UserCode, pause: Pauses | None = None) -> Verdict:
+async def verdict_on(
+    function: Callable[..., Any],
+    user_code: UserCode,
+    pause: Pauses | None = None,
+    find_presence: Callable[[], Awaitable[Presence]] = not_read,
+) -> Verdict:
     predicate = Predicates({JOINED.type: function}).get(JOINED.type)
     assert predicate is not None
-    return await ask(predicate, JOINED, user_code, Pauses() if pause is None else pause)
+    return await ask(predicate, JOINED, find_presence, user_code, Pauses() if pause is None else pause)
+
+
+def two_people(webhook: Any, presence: Any) -> bool:
+    return bool(presence.humans >= 2)
+
+
+def forgetful(webhook: Any, presence: Any) -> Any:
+    return presence.humans and presence.humans >= 2
+
+
+def waited_for(webhook: Any, presence: Any) -> bool:
+    return bool(presence.humans_since.timestamp() > 0)
+
+
+def mistaken(webhook: Any, presence: Any) -> bool:
+    return bool("1" + 1)  # type: ignore[operator]
+
+
+NO_COUNT = "presence.humans is None, because no count has arrived for this room yet"
+ADVICE = f": {NO_COUNT}; write `presence.humans is not None and …`"
+
+
+@pytest.mark.parametrize(
+    ("predicate", "presence", "reason"),
+    [
+        (two_people, UNKNOWN, f"predicate two_people raised TypeError, 3 times{ADVICE}"),
+        (waited_for, UNKNOWN, f"predicate waited_for raised AttributeError, 3 times{ADVICE}"),
+        (forgetful, UNKNOWN, f"predicate forgetful returned None{ADVICE}"),
+        (mistaken, UNKNOWN, "predicate mistaken raised TypeError, 3 times"),
+        (two_people, Presence(2, 0), "predicate two_people returned True"),
+        (two_people, Presence(1, 0), "predicate two_people returned False"),
+    ],
+)
+async def test_a_predicate_that_takes_who_is_there_for_known_is_told_that_it_is_not(
+    user_code: UserCode, predicate: Any, presence: Presence, reason: str
+) -> None:
+    async def find() -> Presence:
+        return presence
+
+    assert (await verdict_on(predicate, user_code, find_presence=find)).reason == reason
+
+
+async def test_who_is_there_is_read_for_each_asking(user_code: UserCode) -> None:
+    found = iter([UNKNOWN, Presence(1, 0), Presence(2, 0)])
+
+    def in_the_end(webhook: Any, presence: Presence) -> bool:
+        if presence.humans != 2:
+            raise ValueError
+        return True
+
+    async def find() -> Presence:
+        return next(found)
+
+    assert (await verdict_on(in_the_end, user_code, find_presence=find)).answer is True
 
 
 def in_both_ways(result: Any) -> list[Callable[[], Any]]:

@@ -83,7 +83,7 @@ def settings_for(folder: Path, **settings: Any) -> Settings:
 def verdict_on(webhook: Webhook, settings: Settings, received_at: float | None = None) -> Accepted:
     """Judge a webhook's delivery, received now by default."""
     now = time.time() if received_at is None else received_at
-    verdict = intake((), webhook.raw, now, Rules(allow_unsigned=True, subdomain=settings.subdomain))
+    verdict = intake((), webhook.raw, now, Rules(allow_unsigned=True, subdomain=settings.subdomain, presence=True))
     assert isinstance(verdict, Accepted)
     return verdict
 

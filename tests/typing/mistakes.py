@@ -5,8 +5,8 @@ from dataclasses import dataclass
 HEAD = """\
 from collections.abc import Iterator
 from whereby_trigger import (
-    TRIGGER_EVENT_SUCCESS, RecordingFinished, RoomClientJoined, RoomSessionStarted, Session, Trigger, TriggerSuccess,
-    Webhook, is_human,
+    TRIGGER_EVENT_SUCCESS, Presence, RecordingFinished, RoomClientJoined, RoomSessionStarted, Session, Trigger,
+    TriggerSuccess, Webhook, is_human,
 )
 from whereby_trigger.testing import webhook as build
 
@@ -72,6 +72,52 @@ def wanted(webhook: RoomClientJoined, more: int) -> bool:
     return True
 """,
         'cannot be "Callable[[RoomClientJoined, int], bool]"',
+    ),
+    Mistake(
+        "a_predicate_that_takes_presence_first",
+        """
+@trigger.when("room.client.joined")
+def wanted(presence: Presence, webhook: RoomClientJoined) -> bool:
+    return True
+""",
+        'cannot be "Callable[[Presence, RoomClientJoined], bool]"',
+    ),
+    Mistake(
+        "a_predicate_that_compares_what_may_be_unknown",
+        """
+@trigger.when("room.client.joined")
+def wanted(webhook: RoomClientJoined, presence: Presence) -> bool:
+    return presence.humans >= 2
+""",
+        'Unsupported operand types for <= ("int" and "None")',
+    ),
+    Mistake(
+        "a_misspelt_field_of_presence",
+        """
+@trigger.when("room.client.joined")
+def wanted(webhook: RoomClientJoined, presence: Presence) -> bool:
+    return presence.people == 2
+""",
+        '"Presence" has no attribute "people"',
+    ),
+    Mistake(
+        "a_dict_with_a_predicate_of_another_type_and_presence",
+        """
+def wanted(webhook: RoomSessionStarted, presence: Presence) -> bool:
+    return True
+
+Trigger(webhook_triggers={"room.client.joined": wanted})
+""",
+        'TypedDict item "room.client.joined"',
+    ),
+    Mistake(
+        "a_change_to_who_is_in_a_session",
+        """
+@trigger.assistant
+async def scribe(session: Session) -> None:
+    session.presence.humans = 2
+""",
+        'Property "humans" defined in "Presence" is read-only',
     ),
     Mistake(
         "a_misspelt_field",

@@ -11,6 +11,7 @@ from starlette.routing import Mount, Route
 
 from whereby_trigger import (
     TRIGGER_EVENT_SUCCESS,
+    Presence,
     RecordingFinished,
     RoomClientJoined,
     RoomClientLeft,
@@ -73,6 +74,41 @@ by_dict = Trigger(
 made_before: WebhookTriggers = {"room.client.joined": is_human, "room.client.left": lambda webhook: is_human(webhook)}
 of_a_variable = Trigger(webhook_triggers=made_before, secret="a secret")
 by_decorator = Trigger(secret="a secret")
+
+
+def two_people(webhook: RoomClientJoined, presence: Presence) -> bool:
+    return presence.humans is not None and presence.humans >= 2
+
+
+async def somebody(webhook: Webhook, presence: Presence) -> bool:
+    return bool(presence.humans) and presence.humans_since is not None
+
+
+class Crowds:
+    """Predicates with state that ask who is there."""
+
+    def wanted(self, webhook: RoomSessionStarted, presence: Presence) -> bool:
+        return presence.bots == 0
+
+
+def in_room_with(prefix: str, webhook: RoomClientLeft, presence: Presence) -> bool:
+    return in_room(prefix, webhook) and presence.humans == 1
+
+
+by_presence = Trigger(
+    webhook_triggers={
+        "room.client.joined": two_people,
+        "room.client.left": functools.partial(in_room_with, "/visit-"),
+        "room.client.knocked": lambda webhook, presence: presence.humans == 2,
+        "room.client.knockCancelled": somebody,
+        "room.session.started": Crowds().wanted,
+    },
+    secret="a secret",
+)
+by_presence_too = Trigger(secret="a secret")
+by_presence_too.when("room.client.joined")(two_people)
+by_presence_too.when("room.client.knocked")(lambda webhook, presence: presence.humans == 2)
+by_presence_too.when("room.client.left", "room.session.ended")(somebody)
 
 
 @by_decorator.when("room.session.started")
@@ -207,6 +243,10 @@ async def exercise() -> str:
     assert urls == []
     async with by_decorator.testing(assistants="run"):
         pass
+    async with by_presence.testing() as t:
+        alone = await t.deliver(webhook("room.client.joined", num_clients_by_role_name={"host": 1}))
+        both = await t.deliver(webhook("room.client.joined", num_clients_by_role_name={"host": 2}))
+    assert (alone.state, both.state) == ("skipped", "fired")
     heard: bool = await by_decorator.emit("an event of my own", {"a": 1})
     removed: bool = by_decorator.off(TRIGGER_EVENT_SUCCESS, announce)
     return f"{decision.state} {decision.reason} {heard} {removed} {len(by_decorator.listeners('room.client.left'))}"

@@ -90,7 +90,7 @@ class Run:
 
     def __init__(self, room: Room) -> None:
         self.room = room
-        self.session = Session(room_from_url(room.url), _decoded(room.body), room.attempt)
+        self.session = Session(room_from_url(room.url), _decoded(room.body), room.attempt, room.presence)
         self.stop: str | None = None
         self.handed_over = False
         self.extend: Callable[[float], None] | None = None

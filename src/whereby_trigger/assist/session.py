@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
 
-from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, RoomIdentity, Webhook
+from whereby_trigger.store import UNKNOWN, Presence, count_in, merge
+from whereby_trigger.webhook import RoomIdentity, Webhook
 
 UNREAD: Final = 1000
 """Maximum webhooks that a session keeps for `webhooks()`: an assistant that never reads them may run for hours."""
-
-Counted = RoomClientJoined | RoomClientLeft
 
 
 class _RoomLog(logging.LoggerAdapter[logging.Logger]):
@@ -52,10 +52,12 @@ class Session:
     `webhook` is None if the assistant was started by hand. `attempt` is 1 at the first start, and one more at each
     restart. `log` is a logger that names the room. `ended` is set when the assistant must leave: the room's session
     has ended, somebody stopped it, or the replica drains. It then has `stop_grace` seconds before it is cancelled.
-    `missed` counts the webhooks that were dropped because too many were unread.
+    `missed` counts the webhooks that were dropped because too many were unread. `presence` is who is in the room, at
+    first as the store knew it when the assistant started; a new one takes its place with each webhook that says so.
     """
 
-    def __init__(self, room: RoomIdentity, webhook: Webhook | None, attempt: int) -> None:
+    def __init__(self, room: RoomIdentity, webhook: Webhook | None, attempt: int, presence: Presence = UNKNOWN) -> None:
+        self._key = room.key
         self.room_url = room.url
         self.room_name = room.name
         self.subdomain = room.subdomain
@@ -67,14 +69,15 @@ class Session:
         self.missed = 0
         self._unread: deque[Webhook] = deque(maxlen=UNREAD)
         self._read = False
-        self._counted: Counted | None = None
-        if webhook is not None:
+        self.presence = presence
+        # What the store knows includes the webhook that fired, unless a program stored it that did not use presence.
+        if webhook is not None and presence.changed_at is None:
             self._count(webhook)
 
     @property
     def humans(self) -> int | None:
         """The number of people in the room by the newest counts, without bots; None while it is unknown."""
-        return None if self._counted is None else self._counted.data.humans
+        return self.presence.humans
 
     async def webhooks(self) -> AsyncIterator[Webhook]:
         """Yield the room's webhooks after the one that fired, as they come, until the session has ended.
@@ -106,11 +109,6 @@ class Session:
             self.log.log(level, "more than %s webhooks are unread: keeping only the newest", f"{UNREAD:,}")
 
     def _count(self, webhook: Webhook) -> None:
-        if isinstance(webhook, Counted) and webhook.data.humans is not None and not self._is_older(webhook):
-            self._counted = webhook
-
-    def _is_older(self, webhook: Counted) -> bool:
-        last = self._counted
-        if last is None or last.created_at is None or webhook.created_at is None:
-            return False
-        return webhook.created_at < last.created_at
+        said = count_in(webhook, self._key, time.time())
+        if said is not None:
+            self.presence = merge(self.presence, said)

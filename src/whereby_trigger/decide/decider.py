@@ -8,6 +8,7 @@ from then on is blamed on one webhook, and the one that was blamed for three is 
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Final, cast
 
 from msgspec import Struct
@@ -16,10 +17,11 @@ from whereby_trigger.assist import Claims
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
+from whereby_trigger.decide.presences import Presences
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
-from whereby_trigger.store import Decision, State, Store
+from whereby_trigger.store import UNKNOWN, Decision, Presence, State, Store
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
@@ -29,6 +31,9 @@ SUSPECT: Final = 2
 
 CLAIM_AGAIN = 0.5
 """Seconds after which the room of a success is claimed again from a store that was away."""
+
+READ_AGAIN = 0.5
+"""Seconds after which who is in a room is read again from a store that was away."""
 
 ASK_AGAIN = 1.0
 """Seconds after which a predicate is asked again that failed for what the process has run out of."""
@@ -66,6 +71,7 @@ class Decider:
         subdomain: str | None = None,
     ) -> None:
         self._store = store
+        self._presences = Presences(store)
         self._predicates = predicates
         self._emitter = emitter
         self._user_code = user_code
@@ -83,8 +89,9 @@ class Decider:
     async def decide(self, queued: PendingWebhook) -> Decision | None:
         """Decide a webhook and tell its listeners; None where it is no longer this replica's.
 
-        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, and nothing else: the
-        webhooks behind it in its room must get their turn, and it must not be asked forever.
+        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, or the lease is lost while
+        who is in its room cannot be read, and nothing else: the webhooks behind it in its room must get their turn, and
+        it must not be asked forever.
         """
         if not self._store.lease.held:
             return None
@@ -137,7 +144,7 @@ class Decider:
         predicate = self._predicates.get(queued.webhook.type)
         if predicate is None:
             return Judgement(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
-        verdict = await ask(predicate, queued.webhook, user_code)
+        verdict = await ask(predicate, queued.webhook, partial(self._presence, queued), user_code)
         if verdict.answer is None:
             return Judgement(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
         if not verdict.answer:
@@ -146,6 +153,19 @@ class Decider:
             reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
             return Judgement(State.FAILED, reason, verdict.asked)
         return Judgement(State.FIRED, verdict.reason, verdict.asked)
+
+    async def _presence(self, queued: PendingWebhook) -> Presence:
+        """Read who is in a webhook's room, however long the store is away: what came after it must not overtake it."""
+        if queued.room is None:
+            return UNKNOWN
+        while True:
+            try:
+                return await self._presences.of(queued.room.key)
+            except StoreUnavailable as error:
+                if not self._store.lease.held:
+                    raise
+                logger.warning("webhook %s waits to learn who is in its room: %s", queued.webhook.id, error)
+                await asyncio.sleep(READ_AGAIN)
 
     async def _sit_out(self, queued: PendingWebhook, short: str) -> None:
         """Wait before a predicate is asked again which failed for what the process has run out of.

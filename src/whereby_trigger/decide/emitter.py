@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.callables import UserFunction, is_async, name_of, takes_argument
+from whereby_trigger.callables import UserFunction, count_arguments, is_async, name_of
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.webhook import WEBHOOK_TYPES, RoomWebhook
@@ -55,7 +55,7 @@ class Emitter:
     def on(self, event: str, function: UserFunction, *, once: bool = False) -> None:
         """Register a listener; raises RegistrationError for an event that looks misspelt."""
         _check_event(event)
-        takes_payload = takes_argument(function, "listener", event)
+        takes_payload = count_arguments(function, "listener", event) == 1
         listener = Listener(function, name_of(function), is_async(function), takes_payload, once)
         with self._changing:
             self._by_event[event] = (*self._by_event.get(event, ()), listener)

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
-from whereby_trigger.callables import UserFunction, is_async, name_of, place_of, takes_argument
+from whereby_trigger.callables import UserFunction, count_arguments, is_async, name_of, place_of
 from whereby_trigger.decide.user_code import LeftBehind, TookTooLong, UserCode
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.shortage import shortage_now
+from whereby_trigger.store import UNKNOWN, Presence
 from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES, Webhook, is_human
 
@@ -51,15 +52,19 @@ def _text(error: BaseException) -> str:
 
 
 class Predicate(Struct, frozen=True):
-    """Hold a user's predicate and how to call it."""
+    """Hold a user's predicate and how to call it: `takes` is how many arguments it gets."""
 
     function: UserFunction
     name: str
     is_async: bool
-    takes_webhook: bool
+    takes: int
 
-    def arguments(self, webhook: Any) -> tuple[Any, ...]:
-        return (webhook,) if self.takes_webhook else ()
+    @property
+    def takes_presence(self) -> bool:
+        return self.takes > 1
+
+    def arguments(self, webhook: Any, presence: Presence) -> tuple[Any, ...]:
+        return (webhook, presence)[: self.takes]
 
 
 class Predicates:
@@ -76,8 +81,8 @@ class Predicates:
         Raises RegistrationError if the type is unknown, names no room, or already has a predicate.
         """
         _check_type(type)
-        takes_webhook = takes_argument(function, "predicate", type)
-        predicate = Predicate(function, name_of(function), is_async(function), takes_webhook)
+        takes = count_arguments(function, "predicate", type)
+        predicate = Predicate(function, name_of(function), is_async(function), takes)
         other = self._by_type.get(type)
         if other is not None:
             raise RegistrationError(
@@ -89,6 +94,11 @@ class Predicates:
     def get(self, type: str) -> Predicate | None:
         """Return the predicate for a webhook type, or None."""
         return self._by_type.get(type)
+
+    @property
+    def use_presence(self) -> bool:
+        """True if a predicate asks who is in its webhook's room."""
+        return any(predicate.takes_presence for predicate in self._by_type.values())
 
     def types(self) -> list[str]:
         """Return the webhook types that have a predicate."""
@@ -136,43 +146,55 @@ class Verdict(Struct, frozen=True):
     short: str | None = None
 
 
+NO_COUNT: Final = (
+    ": presence.humans is None, because no count has arrived for this room yet; "
+    "write `presence.humans is not None and …`"
+)
+
+
 async def ask(
     predicate: Predicate,
     webhook: Webhook,
+    find_presence: Callable[[], Awaitable[Presence]],
     user_code: UserCode,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Verdict:
     """Ask a predicate about a webhook; if it raises or is too slow, ask again after each BACKOFF.
 
-    A sync predicate over the limit is not asked again: its thread cannot be stopped.
+    `find_presence` returns who is in the room now; it is called before each asking of a predicate that takes that. A
+    sync predicate over the limit is not asked again: its thread cannot be stopped.
     """
-    arguments = predicate.arguments(webhook)
-    asked = 0
+    asked, presence = 0, UNKNOWN
     while True:
+        if predicate.takes_presence:
+            presence = await find_presence()
         asked += 1
-        outcome = await user_code.ask(predicate.function, arguments, predicate.is_async)
+        outcome = await user_code.ask(predicate.function, predicate.arguments(webhook, presence), predicate.is_async)
+        is_unknown = predicate.takes_presence and presence.humans is None
         if outcome.error is None:
-            return _judge(predicate, webhook, outcome.value, asked)
+            return _judge(predicate, webhook, outcome.value, asked, is_unknown=is_unknown)
         if (short := shortage_now(outcome.error)) is not None:
             return structs.replace(_failed(predicate, outcome.error, asked), short=short)
         if isinstance(outcome.error, LeftBehind) or asked == ATTEMPTS:
-            return _failed(predicate, outcome.error, asked)
+            return _failed(predicate, outcome.error, asked, is_unknown=is_unknown)
         await pause(BACKOFF[asked - 1])
 
 
-def _failed(predicate: Predicate, error: BaseException, asked: int) -> Verdict:
+def _failed(predicate: Predicate, error: BaseException, asked: int, *, is_unknown: bool = False) -> Verdict:
     times = "once" if asked == 1 else f"{asked} times"
-    reason = f"predicate {predicate.name} {brief_error(error)}, {times}"
+    met_none = isinstance(error, TypeError | AttributeError) and "NoneType" in _text(error)
+    reason = f"predicate {predicate.name} {brief_error(error)}, {times}{NO_COUNT if is_unknown and met_none else ''}"
     return Verdict(None, reason, asked, f"predicate {predicate.name}: {full_error(error)}")
 
 
-def _judge(predicate: Predicate, webhook: Webhook, answer: object, asked: int) -> Verdict:
+def _judge(predicate: Predicate, webhook: Webhook, answer: object, asked: int, *, is_unknown: bool) -> Verdict:
     if answer is True:
         return Verdict(True, f"predicate {predicate.name} returned True", asked)
     if answer is False:
         reason = f"predicate {predicate.name} returned False"
         return Verdict(False, reason if is_human(webhook) else f"{reason} (a bot's own event: is_human)", asked)
-    hint = ": is a `return` missing?" if answer is None else ", not True or False"
+    missing = NO_COUNT if is_unknown else ": is a `return` missing?"
+    hint = missing if answer is None else ", not True or False"
     return Verdict(None, f"predicate {predicate.name} returned {_brief(answer)}{hint}", asked)
 
 

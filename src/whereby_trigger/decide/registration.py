@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, TypedDict, TypeVar, overload
 from whereby_trigger.decide.emitter import Emitter, TriggerSuccess
 from whereby_trigger.decide.predicates import Predicates
 from whereby_trigger.errors import RegistrationError
+from whereby_trigger.store import Presence
 from whereby_trigger.webhook import (
     AssistantRequested,
     RecordingFinished,
@@ -24,7 +25,7 @@ P = TypeVar("P")
 Returned = TypeVar("Returned", covariant=True)
 
 Answer = bool | Awaitable[bool]
-TypedPredicate = Callable[[P], Answer] | Callable[[], Answer]
+TypedPredicate = Callable[[P], Answer] | Callable[[], Answer] | Callable[[P, Presence], Answer]
 TypedListener = Callable[[P], object] | Callable[[], object]
 
 
@@ -92,8 +93,9 @@ Result = TypeVar("Result")
 class When:
     """Register a predicate for one webhook type or several: `@trigger.when("room.client.joined")`.
 
-    The function takes the webhook or nothing, is sync or async, and returns True or False. The decorator returns it
-    unchanged. Raises RegistrationError if a type is unknown, names no room, or already has a predicate.
+    The function takes the webhook, the webhook and the room's `Presence`, or nothing, is sync or async, and returns
+    True or False. The decorator returns it unchanged. Raises RegistrationError if a type is unknown, names no room, or
+    already has a predicate.
     """
 
     def __init__(self, predicates: Predicates) -> None:

@@ -1,6 +1,6 @@
 """Keep webhooks, decisions and rooms: the protocol that every store implements, and its values."""
 
-from whereby_trigger.store.presence import UNKNOWN, Count, Presence
+from whereby_trigger.store.presence import UNKNOWN, Count, Presence, merge
 from whereby_trigger.store.protocol import RoomStore, Store, every_room
 from whereby_trigger.store.records import (
     Added,
@@ -49,6 +49,7 @@ __all__ = [
     "WebhooksAfter",
     "count_in",
     "every_room",
+    "merge",
     "session_change",
     "session_of",
 ]

@@ -118,13 +118,6 @@ def merge(presence: Presence, count: Count) -> Presence:
     return presence_of(said if known is None else merged(known, said))
 
 
-def newer_of(earlier: Presence, later: Presence) -> Presence:
-    """Return the presence with the newer count, or `later` if they are of the same time."""
-    if later.changed_at is None:
-        return earlier
-    return later if earlier.changed_at is None or later.changed_at >= earlier.changed_at else earlier
-
-
 def _counts_in(presence: Presence, key: str) -> RoomCounts | None:
     humans, bots, since, changed_at = presence.humans, presence.bots, presence.humans_since, presence.changed_at
     if humans is None or bots is None or since is None or changed_at is None:

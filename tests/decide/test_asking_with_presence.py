@@ -1,0 +1,133 @@
+"""A predicate with a second argument is asked with who is in the room at that moment, as the store knows it."""
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.arrivals import ROOM
+from tests.support.stage import Stage
+from tests.support.until import eventually
+from whereby_trigger import Presence, Trigger
+from whereby_trigger.decide.presences import Presences
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import State
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing import webhook
+
+pytestmark = pytest.mark.anyio
+
+
+def two_people(webhook: Any, presence: Presence) -> bool:
+    return presence.humans is not None and presence.humans >= 2
+
+
+def joined(humans: int, **fields: Any) -> Any:
+    return webhook("room.client.joined", num_clients=humans, num_clients_by_role_name={"host": humans}, **fields)
+
+
+async def test_a_predicate_is_asked_with_who_is_in_the_room() -> None:
+    async with Trigger(webhook_triggers={"room.client.joined": two_people}).testing() as t:
+        alone = await t.deliver(joined(1))
+        elsewhere = await t.deliver(joined(1, room="/elsewhere"))
+        both = await t.deliver(joined(2))
+    assert [alone.state, elsewhere.state, both.state] == [State.SKIPPED, State.SKIPPED, State.FIRED]
+
+
+async def test_a_webhook_without_counts_finds_out_who_is_there() -> None:
+    seen: list[Presence] = []
+    trigger = Trigger()
+
+    @trigger.when("room.session.started")
+    async def started(webhook: Any, presence: Presence) -> bool:
+        seen.append(presence)
+        return True
+
+    async with trigger.testing() as t:
+        await t.deliver(webhook("room.session.started", room="/unknown"))
+        counted = joined(2)
+        await t.deliver(counted)
+        await t.deliver(webhook("room.session.started"))
+    assert seen == [Presence(), Presence(2, 0, counted.created_at, counted.created_at, counted.data.room_session_id)]
+
+
+async def test_a_webhook_that_names_no_room_finds_nobody_known() -> None:
+    seen: list[Presence] = []
+
+    def remember(webhook: Any, presence: Presence) -> bool:
+        seen.append(presence)
+        return False
+
+    async with Trigger(webhook_triggers={"room.client.joined": remember}).testing() as t:
+        await t.deliver(joined(2, subdomain=""))
+    assert seen == [Presence()]
+
+
+async def test_a_program_that_does_not_use_who_is_in_a_room_writes_nothing() -> None:
+    async with Trigger(webhook_triggers={"room.client.joined": lambda: True}).testing() as t:
+        await t.deliver(joined(2))
+        assert (await t._store.presences(frozenset({ROOM})))[ROOM] == Presence()
+
+
+async def test_a_program_with_an_assistant_writes_who_is_in_a_room() -> None:
+    trigger = Trigger(webhook_triggers={"room.client.joined": lambda: False})
+
+    @trigger.assistant
+    async def scribe(session: Any) -> None: ...
+
+    async with trigger.testing() as t:
+        await t.deliver(joined(2))
+        assert (await t._store.presences(frozenset({ROOM})))[ROOM].humans == 2
+
+
+class Counted(SqliteStore):
+    """Count the reads of who is in which rooms; while it is away, they fail."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.reads: list[frozenset[str]] = []
+        self.away = False
+
+    def presences(self, keys: frozenset[str]) -> Awaitable[dict[str, Presence]]:
+        self.reads.append(keys)
+        return self._fail() if self.away else super().presences(keys)
+
+    async def _fail(self) -> dict[str, Presence]:
+        raise StoreUnavailable("the store cannot be read now")
+
+
+async def test_what_is_asked_in_one_turn_of_the_loop_is_one_read(tmp_path: Path) -> None:
+    store = Counted(f"sqlite:///{tmp_path}/a.db")
+    await store.open(lambda: None)
+    presences = Presences(store)
+    rooms = [f"{ROOM}-{n % 50}" for n in range(100)]
+    asked = [presences.of(room) for room in rooms]
+    asked[0].cancel()
+    assert await asyncio.gather(*asked[1:]) == [Presence()] * 99
+    assert store.reads == [frozenset(rooms)]
+    assert await presences.of(ROOM) == Presence()
+    assert store.reads[1:] == [frozenset({ROOM})]
+    await store.close()
+
+
+async def test_a_webhook_waits_in_its_place_while_who_is_in_its_room_cannot_be_read(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def remember(webhook: Any, presence: Presence) -> bool:
+        asked.append(webhook.id)
+        return two_people(webhook, presence)
+
+    stage = Stage(Trigger(webhook_triggers={"room.client.joined": remember}), tmp_path)
+    stage.store = store = Counted(stage.settings.store)
+    first, second = joined(2, id="first"), joined(2, id="second")
+    async with stage:
+        store.away = True
+        await stage.deliver(first)
+        await stage.deliver(second)
+        await eventually(lambda: len(store.reads) > 1)
+        assert not asked
+        store.away = False
+        assert (await stage.decision(second)).state is State.FIRED
+    assert asked == ["first", "second"]
