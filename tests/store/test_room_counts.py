@@ -75,9 +75,21 @@ def test_counts_that_came_in_order_say_the_same_however_they_are_grouped(counts:
     assert (parts[0] if len(parts) == 1 else merged(*parts)) == said_by(counts)
 
 
+@given(st.lists(st.builds(count, st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=6))
+def test_what_is_merged_a_second_time_changes_nothing(counts: list[Count]) -> None:
+    said = said_by(counts)
+    for last in (said_by(counts[-1:]), said):
+        assert merged(merged(said, last), last) == merged(said, last)
+
+
 def test_of_two_counts_of_the_same_time_the_later_arrival_counts() -> None:
     assert said_by([count(0, 1), count(0, 2)]).humans == 2
     assert said_by([count(0, 2), count(0, 1)]).humans == 1
+
+
+def test_of_counts_of_the_same_time_only_what_came_later_began_then() -> None:
+    assert said_by([count(5, 1), count(5, 2), count(9, 2)]).humans_since == NOW + 5
+    assert said_by([count(5, 2), count(9, 2), count(5, 1)]).humans_since == NOW + 9
 
 
 def test_a_late_count_that_shows_an_interruption_makes_the_time_begin_after_it() -> None:

@@ -80,14 +80,14 @@ def counts_of(count: Count) -> RoomCounts:
 def merged(earlier: RoomCounts, later: RoomCounts) -> RoomCounts:
     """Return what two groups of counts of a room say together; `later` arrived after `earlier`."""
     newer, older = (later, earlier) if later.changed_at >= earlier.changed_at else (earlier, later)
-    if newer.humans == older.humans:
-        differed_at = max(newer.differed_at, older.differed_at)
-        times = [newer.humans_since, older.humans_since, older.changed_at]
-    else:
-        differed_at = max(newer.differed_at, older.changed_at)
-        times = [newer.humans_since]
-    since = min((time for time in times if time > differed_at), default=newer.changed_at)
-    return structs.replace(newer, humans_since=since, differed_at=differed_at)
+    same = newer.humans == older.humans
+    differed_at = max(newer.differed_at, older.differed_at if same else older.changed_at)
+    groups = (newer, older) if same else (newer,)
+    # A group whose own count differed last has settled which of two of the same time came later.
+    times = [one.humans_since for one in groups if one.humans_since > differed_at or one.differed_at == differed_at]
+    if same and older.changed_at > differed_at:
+        times.append(older.changed_at)
+    return structs.replace(newer, humans_since=min(times, default=newer.changed_at), differed_at=differed_at)
 
 
 def together(counts: Iterable[Count]) -> list[RoomCounts]:

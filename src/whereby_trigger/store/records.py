@@ -107,8 +107,11 @@ def count_in(webhook: Webhook, key: str | None, received_at: float) -> Count | N
     """Return who is in a room by a webhook, or None if it carries no counts, or impossible ones."""
     if key is None or not isinstance(webhook, RoomClientJoined | RoomClientLeft):
         return None
-    humans, bots = webhook.data.humans, webhook.data.bots
-    if humans is None or bots is None or not (0 <= humans <= HIGHEST and 0 <= bots <= HIGHEST):
+    present = webhook.data.present
+    if present is None:
+        return None
+    humans, bots = present
+    if not (0 <= humans <= HIGHEST and 0 <= bots <= HIGHEST):
         return None
     at = received_at if webhook.created_at is None else webhook.created_at.timestamp()
     return Count(key, humans, bots, at, session_of(webhook))

@@ -89,18 +89,27 @@ class ClientCountData(ClientData, frozen=True, kw_only=True, rename="camel"):
 
         None if Whereby sent no counts by role, unless it said that the room is empty.
         """
-        if self.num_clients_by_role_name:
-            counts = self.num_clients_by_role_name.items()
-            return sum(count for role, count in counts if role not in BOT_ROLES)
-        return 0 if self.num_clients == 0 else None
+        present = self.present
+        return None if present is None else present[0]
 
     @property
     def bots(self) -> int | None:
         """The number of bots in the room after the event, assistants included; None as for `humans`."""
-        if self.num_clients_by_role_name:
-            counts = self.num_clients_by_role_name.items()
-            return sum(count for role, count in counts if role in BOT_ROLES)
-        return 0 if self.num_clients == 0 else None
+        present = self.present
+        return None if present is None else present[1]
+
+    @property
+    def present(self) -> tuple[int, int] | None:
+        """The numbers of people and of bots in the room after the event, or None as for `humans`."""
+        if not self.num_clients_by_role_name:
+            return (0, 0) if self.num_clients == 0 else None
+        humans = bots = 0
+        for role, count in self.num_clients_by_role_name.items():
+            if role in BOT_ROLES:
+                bots += count
+            else:
+                humans += count
+        return humans, bots
 
 
 class TranscriptionData(WebhookData, frozen=True, kw_only=True, rename="camel"):

@@ -37,9 +37,12 @@ ON CONFLICT (key) DO UPDATE SET
         ) AS differed
         CROSS JOIN LATERAL (
             SELECT COALESCE(min(times.at), newer.changed_at) AS at
-            FROM (VALUES (newer.humans_since, true), (older.humans_since, same.so), (older.changed_at, same.so))
-                AS times (at, counts)
-            WHERE times.counts AND times.at > differed.at
+            FROM (VALUES
+                (newer.humans_since, newer.differed_at, true),
+                (older.humans_since, older.differed_at, same.so),
+                (older.changed_at, NULL, same.so)
+            ) AS times (at, differed_at, counts)
+            WHERE times.counts AND (times.at > differed.at OR times.differed_at = differed.at)
         ) AS since
         WHERE newer.arrived = (excluded.changed_at >= stored.changed_at) AND older.arrived <> newer.arrived
     )

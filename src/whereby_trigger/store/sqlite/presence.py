@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+from math import inf
+from typing import Any
 
 from whereby_trigger.store.presence import (
     UNKNOWN,
@@ -27,6 +29,22 @@ ON CONFLICT (key) DO UPDATE SET
     humans_since = excluded.humans_since, changed_at = excluded.changed_at, differed_at = excluded.differed_at,
     humans_stored_at = excluded.humans_stored_at, received_at = excluded.received_at
 """
+WRITE_NEWEST = """
+INSERT INTO presence AS stored
+    (key, humans, bots, session_id, humans_since, changed_at, differed_at, humans_stored_at, received_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    humans = excluded.humans, bots = excluded.bots, session_id = excluded.session_id,
+    changed_at = excluded.changed_at, received_at = max(stored.received_at, excluded.received_at),
+    humans_since = CASE WHEN stored.humans = excluded.humans
+        THEN stored.humans_since ELSE excluded.humans_since END,
+    differed_at = CASE WHEN stored.humans = excluded.humans THEN stored.differed_at ELSE stored.changed_at END,
+    humans_stored_at = CASE WHEN stored.humans = excluded.humans
+        THEN stored.humans_stored_at ELSE excluded.humans_stored_at END
+WHERE excluded.changed_at >= stored.changed_at
+"""
+"""Does what `merged` does for one count that is the newest: most are, and this costs a third of reading it first."""
+
 FIND = """
 SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
 FROM presence WHERE key IN (SELECT value FROM json_each(?))
@@ -61,8 +79,21 @@ class GatheredCounts:
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Merge what was gathered into what is stored."""
-        for said in together(self._counts):
+        if not self._counts:
+            return
+        rooms = together(self._counts)
+        alone = [said for said in rooms if said.humans_since == said.changed_at and said.differed_at == -inf]
+        rows = [self._row(said) for said in alone]
+        written = connection.executemany(WRITE_NEWEST, rows).rowcount
+        # If a count was not the newest, all are merged, those that were written too: a second time changes nothing.
+        for said in rooms if written < len(rows) else set(rooms).difference(alone):
             _merge(connection, said, self._received[said.key], self._now)
+
+    def _row(self, said: RoomCounts) -> tuple[Any, ...]:
+        return (
+            *(said.key, said.humans, said.bots, said.session_id, said.humans_since, said.changed_at, said.differed_at),
+            *(self._now, self._received[said.key]),
+        )
 
 
 def _merge(connection: sqlite3.Connection, said: RoomCounts, received_at: float, now: float) -> None:
