@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, arrival
-from tests.support.counts import at, count, counted, humans_stored_at, presence, say
+from tests.support.counts import TOO_MANY, at, count, counted, humans_stored_at, presence, refuse_too_many, say
 from tests.support.place import Place
 from tests.support.rooms import ask, bring_to
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store import UNKNOWN, Arrival, Count, Presence, RoomState, State, Store
+from whereby_trigger.store import UNKNOWN, Added, Arrival, Count, Presence, Query, RoomState, State, Store
 from whereby_trigger.store.presence import keeps_time, merged, presence_of, together
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +81,19 @@ async def test_a_delivery_that_is_refused_leaves_no_count_and_takes_no_other_alo
     assert isinstance(outcomes[1], StoreError)
     await say(store, "b", 1, 2)
     assert await presence(store) == Presence(2, 0, at(1), at(1))
+
+
+async def test_a_delivery_is_stored_with_its_count_or_not_at_all(place: Place, store: Store) -> None:
+    await refuse_too_many(place)
+    outcomes = await asyncio.gather(
+        say(store, "a", 0, 1),
+        say(store, "b", 1, TOO_MANY, room=ELSEWHERE),
+        say(store, "c", 2, 2),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Added, StoreError, Added]
+    assert {found.id for found in await store.find(Query())} == {"a", "c"}
+    assert await presence(store) == Presence(2, 0, at(2), at(2))
 
 
 async def test_a_room_that_is_taken_says_who_is_in_it(store: Store) -> None:

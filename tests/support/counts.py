@@ -37,6 +37,26 @@ async def presence(store: Store, room: str = ROOM) -> Presence:
     return (await store.presences(frozenset({room})))[room]
 
 
+TOO_MANY = 100
+
+
+async def refuse_too_many(place: Place) -> None:
+    """Have the database refuse to write that TOO_MANY humans or more are in a room."""
+    if place.url.startswith("sqlite:///"):
+        with sqlite3.connect(place.url.removeprefix("sqlite:///")) as file:
+            file.execute(
+                f"CREATE TRIGGER too_many BEFORE INSERT ON presence WHEN new.humans >= {TOO_MANY} "
+                "BEGIN SELECT RAISE(ABORT, 'too many'); END"
+            )
+        file.close()
+        return
+    connection = await asyncpg.connect(place.url)
+    try:
+        await connection.execute(f"ALTER TABLE whereby_trigger.presence ADD CHECK (humans < {TOO_MANY})")
+    finally:
+        await connection.close()
+
+
 async def humans_stored_at(place: Place, room: str = ROOM) -> float:
     """Read when the number of humans in a room took its value, by the store's clock."""
     if place.url.startswith("sqlite:///"):

@@ -85,7 +85,7 @@ class GatheredCounts:
         alone = [said for said in rooms if said.humans_since == said.changed_at and said.differed_at == -inf]
         rows = [self._row(said) for said in alone]
         written = connection.executemany(WRITE_NEWEST, rows).rowcount
-        # If a count was not the newest, all are merged, those that were written too: a second time changes nothing.
+        # If a count was not the newest, all are merged; those that were written already are found to be there.
         for said in rooms if written < len(rows) else set(rooms).difference(alone):
             _merge(connection, said, self._received[said.key], self._now)
 
@@ -100,13 +100,14 @@ def _merge(connection: sqlite3.Connection, said: RoomCounts, received_at: float,
     row = connection.execute(READ, (said.key,)).fetchone()
     stored_at = now
     if row is not None:
-        *columns, humans_stored_at, last_received_at = row
+        *columns, stored_at, last_received_at = row
         stored = RoomCounts(*columns)
         said = merged(stored, said)
-        stored_at = humans_stored_at if keeps_time(stored, said) else now
+        stored_at = stored_at if keeps_time(stored, said) else now
         received_at = max(received_at, last_received_at)
-    columns = (said.key, said.humans, said.bots, said.session_id, said.humans_since, said.changed_at, said.differed_at)
-    connection.execute(WRITE, (*columns, stored_at, received_at))
+    values = (said.key, said.humans, said.bots, said.session_id, said.humans_since, said.changed_at, said.differed_at)
+    if row != (*values, stored_at, received_at):
+        connection.execute(WRITE, (*values, stored_at, received_at))
 
 
 def find(connection: sqlite3.Connection, keys: frozenset[str]) -> dict[str, Presence]:

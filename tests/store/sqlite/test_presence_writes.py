@@ -1,0 +1,56 @@
+"""Who is in a room is written to the file at most once a room and transaction."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.arrivals import NOW, ROOM
+from tests.support.counts import count
+from whereby_trigger.store import Count
+from whereby_trigger.store.sqlite.opening import migrate_file
+from whereby_trigger.store.sqlite.presence import GatheredCounts
+
+ELSEWHERE = "acme.whereby.com/elsewhere"
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    migrate_file(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def rows_written(connection: sqlite3.Connection, *counts: Count) -> int:
+    gathered = GatheredCounts()
+    for one in counts:
+        gathered.add(one, NOW, NOW)
+    before = connection.total_changes
+    gathered.write(connection)
+    return connection.total_changes - before
+
+
+def test_all_counts_of_a_transaction_are_one_write_for_each_room(connection: sqlite3.Connection) -> None:
+    assert rows_written(connection, *(count(n, n % 3, room=room) for n in range(9) for room in (ROOM, ELSEWHERE))) == 2
+    assert rows_written(connection, count(10, 1), count(11, 2), count(10, 1, room=ELSEWHERE)) == 2
+
+
+def test_a_late_count_beside_a_new_one_is_one_write_too(connection: sqlite3.Connection) -> None:
+    assert rows_written(connection, count(10, 1), count(10, 1, room=ELSEWHERE)) == 2
+    assert rows_written(connection, count(5, 2), count(11, 2, room=ELSEWHERE)) == 2
+
+
+def test_nothing_is_written_without_a_count_or_for_one_that_changes_nothing(connection: sqlite3.Connection) -> None:
+    assert rows_written(connection) == 0
+    rows_written(connection, count(0, 3), count(5, 2), count(10, 1))
+    assert rows_written(connection, count(4, 2)) == 0
+
+
+def test_what_a_transaction_gathered_that_was_rolled_back_is_forgotten(connection: sqlite3.Connection) -> None:
+    gathered = GatheredCounts()
+    gathered.add(count(0, 1), NOW, NOW)
+    gathered.begin()
+    gathered.write(connection)
+    assert connection.execute("SELECT * FROM presence").fetchall() == []
