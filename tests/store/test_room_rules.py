@@ -8,8 +8,8 @@ import pytest
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW
 from tests.support.place import Place
-from tests.support.rooms import ask, bring_to, move, request, session
-from whereby_trigger.store import Room, RoomClaim, RoomState, Store
+from tests.support.rooms import bring_to, move, request, session
+from whereby_trigger.store import Room, RoomClaim, RoomRequest, RoomState, Store
 from whereby_trigger.store.room_rules import (
     MOVES,
     ROOM_TRANSITIONS,
@@ -19,8 +19,10 @@ from whereby_trigger.store.room_rules import (
     OpenRoom,
     RoomEvent,
     change,
+    meets,
     pack,
     requested,
+    unpack,
 )
 from whereby_trigger.store.states import OVER, OWNED
 
@@ -31,6 +33,7 @@ OWN, NEXT, THIRD = "own", "next", "third"
 MAX_AGE = 40.0
 WHY = "as the event says"
 LONG_AGO = 1.0
+SOON = NOW + 5
 
 
 class Situation(NamedTuple):
@@ -45,18 +48,28 @@ class Situation(NamedTuple):
         return f"acme.whereby.com/{self.state}-{self.stop}-{self.successor_asked_at}"
 
     @property
-    def successor(self) -> str | None:
-        asked_at = self.successor_asked_at
-        return None if asked_at is None else pack(request(self.key, webhook=NEXT, session_id=NEXT, asked_at=asked_at))
+    def ending(self) -> bool:
+        return self.state is ENDING or self.stop is not None
+
+    @property
+    def next(self) -> RoomRequest | None:
+        """Return its successor: of the next session, of an unknown one if it is not ending, or by hand if long ago."""
+        if self.successor_asked_at is None:
+            return None
+        session_id = NEXT if self.successor_asked_at == SOON and self.ending else None
+        webhook = NEXT if self.successor_asked_at == SOON else None
+        return request(self.key, webhook=webhook, session_id=session_id, asked_at=self.successor_asked_at)
 
     async def come_about(self, store: Store) -> OpenRoom:
         room = await bring_to(store, self.state, key=self.key, session_id=OWN)
         if self.stop is not None:
             await store.stop(self.key, self.stop)
-        if self.successor_asked_at is not None:
-            claim = await ask(store, self.key, webhook=NEXT, session_id=NEXT, asked_at=self.successor_asked_at)
-            assert claim == RoomClaim(False, ENDING, store.replica)
-        return OpenRoom(room.id, self.state, room.owner, self.stop, OWN, NOW, self.successor)
+        successor = None
+        if self.next is not None:
+            state = ENDING if self.ending else self.state
+            assert await store.request(self.next) == RoomClaim(False, state, room.owner, successor=True)
+            successor = pack(self.next)
+        return OpenRoom(room.id, self.state, room.owner, self.stop, OWN, NOW, successor)
 
 
 SITUATIONS = [
@@ -65,11 +78,13 @@ SITUATIONS = [
     *(
         Situation(state, stop, asked_at)
         for state, stop in ((LIVE, "asked"), (STARTING, "asked"), (ENDING, "asked"), (ENDING, None))
-        for asked_at in (NOW + 5, LONG_AGO)
+        for asked_at in (SOON, LONG_AGO)
     ),
+    *(Situation(state, None, SOON) for state in (LIVE, STARTING)),
     Situation(WAITING),
+    Situation(WAITING, None, SOON),
 ]
-"""Every situation that an open entry can be in. The one that waits comes last, or it would be taken for another."""
+"""Every situation that an open entry can be in. Those that wait come last, or they would be taken for others."""
 
 
 class Stage(NamedTuple):
@@ -79,15 +94,20 @@ class Stage(NamedTuple):
     owner: Store
     other: Store
 
-    async def request(self, room: OpenRoom, key: str) -> None:
-        third = request(key, webhook=THIRD, session_id=THIRD, asked_at=NOW + 9)
-        assert await self.owner.request(third) == requested(room, third)[0]
+    def request(self, event: RoomEvent) -> Callable[[OpenRoom, str], Awaitable[None]]:
+        async def requests(room: OpenRoom, key: str) -> None:
+            request = third(key, event)
+            assert meets(room, request) is event
+            claim = await self.owner.request(request)
+            assert claim == requested(room, request, [], None).claim
+
+        return requests
 
     async def stop(self, room: OpenRoom, key: str) -> None:
         assert await self.owner.stop(key, WHY) is room.state
 
     async def end_session(self, room: OpenRoom, key: str) -> None:
-        await session(self.owner, f"{key} ended", key=key, session_id=OWN, created_at=NOW + 20)
+        await session(self.owner, f"{key} ended", key=key, session_id=OWN, created_at=None)
 
     async def end_next_session(self, room: OpenRoom, key: str) -> None:
         await session(self.owner, f"{key} next ended", key=key, session_id=NEXT, created_at=NOW + 20)
@@ -101,7 +121,8 @@ class Stage(NamedTuple):
         return moved
 
     async def take(self) -> None:
-        assert [one.key for one in await self.other.take(100)] == [Situation(WAITING).key]
+        taken = [one.key for one in await self.other.take(100)]
+        assert taken == [one.key for one in SITUATIONS if one.state is WAITING]
 
     async def owner_leaves(self) -> None:
         await self.owner.close()
@@ -117,7 +138,7 @@ class Stage(NamedTuple):
 
     def to_each(self) -> dict[RoomEvent, Callable[[OpenRoom, str], Awaitable[None]]]:
         return {
-            RoomEvent.REQUESTED: self.request,
+            **{event: self.request(event) for event in REQUESTS},
             RoomEvent.STOPPED: self.stop,
             RoomEvent.SESSION_OVER: self.end_session,
             RoomEvent.SUCCESSOR_OVER: self.end_next_session,
@@ -133,12 +154,24 @@ class Stage(NamedTuple):
         }
 
 
+REQUESTS = {
+    RoomEvent.REQUESTED: OWN,
+    RoomEvent.REQUESTED_LATER: None,
+    RoomEvent.REQUESTED_BY_NEXT: THIRD,
+}
+"""By event, the session of the request that is one to an entry of the session OWN."""
+
+
+def third(key: str, event: RoomEvent) -> RoomRequest:
+    return request(key, webhook=THIRD, session_id=REQUESTS[event], asked_at=NOW + 9)
+
+
 def expected(room: OpenRoom, key: str, event: RoomEvent) -> Change:
     if event is RoomEvent.SUCCESSOR_OVER and room.successor is None:
         return Change(room)
-    third = pack(request(key, webhook=THIRD, session_id=THIRD, asked_at=NOW + 9))
+    asked = pack(third(key, event)) if event in REQUESTS else None
     oldest = 2 * LONG_AGO if event is RoomEvent.OWNER_LONG_GONE else 0.0
-    return change(room, event, WHY, asked=third, oldest=oldest)
+    return change(room, event, WHY, asked=asked, oldest=oldest)
 
 
 @pytest.mark.parametrize("event", RoomEvent)
@@ -173,23 +206,26 @@ async def hold_against(changes: dict[str, Change], before: dict[str, OpenRoom], 
         assert bool(room.stop) == bool(said.entry.stop), key
     opened = {key: said.opens for key, said in changes.items() if said.opens is not None}
     assert {room.key: (room.webhook, room.state) for room in stored.values()} == {
-        key: (opens.webhook, WAITING) for key, opens in opened.items()
+        key: (opens.request.webhook, WAITING) for key, opens in opened.items()
     }
 
 
 async def successors_are(changes: dict[str, Change], stage: Stage) -> None:
     """Have every open entry end, and see which successors wait then."""
+    ids = {said.entry.id for said in changes.values()}
+    # Successors that wait already are of entries that are over.
+    while taken := [room for room in await stage.owner.take(100) if room.id in ids]:
+        assert taken
     for said in changes.values():
         stored: Room = next(room for room in await stage.owner.rooms() if room.id == said.entry.id)
         if stored.owner == stage.owner.replica:
             assert await move(stage.owner, stored, ENDED)
-    ids = {said.entry.id for said in changes.values()}
     waiting = {room.key: room.webhook for room in await stage.owner.rooms() if room.id not in ids}
     for key, said in changes.items():
         follows = said.entry.successor is not None or said.opens is not None
         assert (key in waiting) is follows, key
         if said.entry.successor is not None:
-            assert waiting[key] == (THIRD if '"third"' in said.entry.successor else NEXT), key
+            assert waiting[key] == unpack(said.entry.successor).request.webhook, key
 
 
 def test_every_event_is_in_the_table_and_every_state_that_a_move_leads_to() -> None:
@@ -203,10 +239,10 @@ def test_nothing_happens_to_an_entry_that_is_over() -> None:
     assert all(state not in OVER for steps in RULES.values() for state in steps)
 
 
-def test_only_what_a_replica_owns_can_be_asked_to_end_or_have_a_successor() -> None:
+def test_only_what_a_replica_owns_can_be_asked_to_end() -> None:
     for steps in RULES.values():
         for state, step in steps.items():
-            if set(step.effects) & {Effect.ASK_TO_STOP, Effect.KEEP_SUCCESSOR}:
+            if Effect.ASK_TO_STOP in step.effects:
                 assert state in OWNED
                 assert step.state is None
 

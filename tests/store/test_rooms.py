@@ -56,7 +56,7 @@ async def test_a_request_for_a_room_that_is_done_with_starts_anew(store: Store, 
 
 async def test_a_request_for_a_room_that_is_ending_waits_and_starts_next(store: Store) -> None:
     ending = await bring_to(store, ENDING, webhook="a")
-    assert await ask(store, webhook="b", session_id="s") == RoomClaim(False, ENDING, store.replica)
+    assert await ask(store, webhook="b", session_id="s") == RoomClaim(False, ENDING, store.replica, successor=True)
     assert await store.take(10) == []
     await move(store, ending, ENDED)
     assert await states(store) == [ENDED, WAITING]
@@ -76,7 +76,8 @@ async def test_however_many_ask_while_a_room_is_ending_one_starts_next(store: St
 async def test_a_success_between_the_request_to_stop_and_the_end_starts_next(store: Store, state: RoomState) -> None:
     old = await bring_to(store, state, session_id="old")
     await session(store, "new", started=True, session_id="new", created_at=NOW + 5)
-    assert await ask(store, session_id="new", asked_at=NOW + 5) == RoomClaim(False, ENDING, store.replica)
+    claim = await ask(store, webhook="b", session_id="new", asked_at=NOW + 5)
+    assert claim == RoomClaim(False, ENDING, store.replica, successor=True)
     await move(store, old, ENDED)
     assert await states(store) == [ENDED, WAITING]
 

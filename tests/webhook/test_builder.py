@@ -63,11 +63,16 @@ def test_only_the_types_that_name_a_room_carry_a_subdomain(type: str) -> None:
     assert data["roomName"].lstrip("/") == "visit-7"
 
 
-def test_two_webhooks_differ_in_id_session_and_participant() -> None:
+def test_two_webhooks_of_a_room_differ_in_id_and_participant_and_share_a_session() -> None:
     one, another = webhook("room.client.joined"), webhook("room.client.joined")
     assert one.id != another.id
-    assert one.data.room_session_id != another.data.room_session_id
+    assert one.data.room_session_id == another.data.room_session_id
     assert one.data.participant_id != another.data.participant_id
+
+
+def test_each_room_has_a_session_of_its_own() -> None:
+    rooms = [{"room": "/a"}, {"room": "/b"}, {"room": "/a", "subdomain": "clinic"}]
+    assert len({webhook("room.client.joined", **room).data.room_session_id for room in rooms}) == 3
 
 
 def test_names_are_utf_8_and_not_escaped() -> None:

@@ -299,18 +299,25 @@ class Claims:
             for observer in self._observers:
                 observer(room, webhook)
             self._supervisor.wake()
+        elif claim.successor:
+            # The room's assistant may have been asked to end.
+            self._supervisor.wake(room.key)
         return self._words(claim)
 
     def _words(self, claim: RoomClaim) -> str:
         if claim.new:
             return "an assistant starts" if self._supervisor.free > 0 else "no free slot: the room waits"
+        if claim.outdated:
+            return "no assistant: a newer meeting has the room"
         if claim.state is RoomState.ENDED:
             return "no assistant: its session has ended already"
-        if claim.state is RoomState.WAITING:
-            return "the room waits for an assistant already"
         if claim.state is RoomState.ENDING:
-            return "the room's assistant is ending, another starts next"
-        return f"room has an assistant, on replica {claim.owner}"
+            return "waits as the successor of the meeting that is ending"
+        if claim.state is RoomState.WAITING:
+            found = "the room waits for an assistant already"
+        else:
+            found = f"room has an assistant, on replica {claim.owner}"
+        return f"{found}; waits as its successor, in case this is another meeting" if claim.successor else found
 
 
 class NoClaims(Claims):

@@ -113,9 +113,12 @@ def send(
 
 def _build(type: str, data: str | None, overrides: dict[str, Any]) -> Webhook:
     from whereby_trigger.testing import webhook
+    from whereby_trigger.webhook.types import ROOM_TYPES
 
     try:
-        return webhook(type, data=_fields(data), **overrides)
+        # Without a session, an end ends what came before it, and the next join begins another meeting.
+        session = {"roomSessionId": None} if type in ROOM_TYPES else {}
+        return webhook(type, data=session | _fields(data), **overrides)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except DecodeError as error:

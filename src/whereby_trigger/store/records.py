@@ -3,6 +3,7 @@
 Times are seconds since the epoch; those of rooms are by the store's own clock.
 """
 
+from math import inf
 from typing import Final
 
 from msgspec import Struct
@@ -42,12 +43,15 @@ class RoomRequest(Struct, frozen=True):
 class RoomClaim(Struct, frozen=True):
     """Hold what a request met: a room that waits from now on (`new`), or one already in `state`, with its owner.
 
-    If the state is `ended` and the room not new, the session of the webhook that fired is over.
+    If the state is `ended` and the room not new, the session of the webhook that fired is over. A `successor` waits
+    until the assistant of the room has left. An `outdated` one starts nothing: a newer session has the room.
     """
 
     new: bool
     state: RoomState
     owner: str | None
+    successor: bool = False
+    outdated: bool = False
 
 
 # With hundreds of thousands of rooms, each garbage collection would stop everything for a quarter of a second. A room
@@ -85,6 +89,11 @@ class SessionChange(Struct, frozen=True):
     started: bool
     session_id: str | None
     created_at: float | None
+
+    @property
+    def time(self) -> float:
+        """When it was created, or infinity if that is unknown."""
+        return inf if self.created_at is None else self.created_at
 
     def ends(self, session_id: str | None, asked_at: float) -> bool:
         """Return True if this ends the assistant that was asked for in a session, at a time."""

@@ -6,20 +6,30 @@ A room has at most one open entry: one that is waiting, starting, live or ending
 entry, asks this module what an event does to it, and writes the answer. `RULES` says, by event and by the entry's
 state, which state comes next and what else is written; an event that is not listed for a state changes nothing.
 
-Three rules depend on more than the state. They are in code, below the table:
+Some rules depend on more than the state. They are in code, below the table:
 
 1. An entry whose end was asked for counts as ending when a request comes: the request is for the next assistant.
 2. An entry whose end was asked for never waits again: it has ended.
-3. When an entry is over, its successor starts to wait, unless the successor is too old.
+3. When an entry is over, its successor starts to wait, unless the successor is too old. Of several requests that could
+   be the successor, the one that was created last stays.
+4. Which event a request is depends on the sessions of the request and the entry, as `meets` says.
+5. An entry, or its successor, whose session is unknown takes the session that starts after it was asked for.
 
-Only an entry that belongs to a replica can be asked to end or have a successor; a waiting entry has neither.
+Only an entry that belongs to a replica can be asked to end.
 
-PostgreSQL takes rooms and ends old ones many at a time, in one statement each, and so does SQLite;
-tests/store/test_room_rules.py holds every event against the table on both stores.
+PostgreSQL takes rooms and ends old ones many at a time, in one statement each, and so does SQLite, except the old ones
+that have a successor; tests/store/test_room_rules.py holds every event against the table on both stores.
+
+Sessions
+--------
+A room has one session at a time, so the times at which webhooks were created put sessions in order, in whatever order
+the webhooks arrive. A request in another session than the entry's says that the entry's session is over if it was
+created later, and that its own session is over if it was created earlier. If one of the two sessions is unknown, a
+later request may be of the same meeting or of the next one: it is kept, and starts if it outlasts the entry.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, StrEnum, auto
 from math import inf
 from typing import Final, NamedTuple
@@ -35,7 +45,13 @@ class RoomEvent(StrEnum):
     """Name what can happen to a room's entry."""
 
     REQUESTED = "requested"
-    """A webhook fired, or somebody asked by hand."""
+    """A webhook of the entry's session fired, or somebody asked by hand."""
+
+    REQUESTED_LATER = "requested later"
+    """A webhook fired that may be of a later session: it was created later, and not both sessions are known."""
+
+    REQUESTED_BY_NEXT = "requested by the next session"
+    """A webhook of a later session fired: it was created later, and both sessions are known."""
 
     TAKEN = "taken"
     """A replica with a free slot takes the room."""
@@ -69,7 +85,7 @@ class Effect(Enum):
     """Note why the assistant is to end; the first reason stays."""
 
     KEEP_SUCCESSOR = auto()
-    """Keep the request as the entry's successor, in place of an older one."""
+    """Keep the request as the entry's successor, unless it already has one that was created later."""
 
     DROP_SUCCESSOR = auto()
 
@@ -89,6 +105,18 @@ STAYS = None
 RULES: Final[Mapping[RoomEvent, Mapping[RoomState | None, Step]]] = {
     RoomEvent.REQUESTED: {
         None: Step(WAITING),
+        ENDING: Step(STAYS, (KEEP_SUCCESSOR,)),
+    },
+    RoomEvent.REQUESTED_LATER: {
+        WAITING: Step(STAYS, (KEEP_SUCCESSOR,)),
+        STARTING: Step(STAYS, (KEEP_SUCCESSOR,)),
+        LIVE: Step(STAYS, (KEEP_SUCCESSOR,)),
+        ENDING: Step(STAYS, (KEEP_SUCCESSOR,)),
+    },
+    RoomEvent.REQUESTED_BY_NEXT: {
+        WAITING: Step(ENDED, (KEEP_SUCCESSOR,)),
+        STARTING: Step(STAYS, (ASK_TO_STOP, KEEP_SUCCESSOR)),
+        LIVE: Step(STAYS, (ASK_TO_STOP, KEEP_SUCCESSOR)),
         ENDING: Step(STAYS, (KEEP_SUCCESSOR,)),
     },
     RoomEvent.TAKEN: {
@@ -115,7 +143,7 @@ RULES: Final[Mapping[RoomEvent, Mapping[RoomState | None, Step]]] = {
         LIVE: Step(WAITING),
     },
     RoomEvent.STOPPED: {
-        WAITING: Step(ENDED),
+        WAITING: Step(ENDED, (DROP_SUCCESSOR,)),
         STARTING: Step(STAYS, (ASK_TO_STOP, DROP_SUCCESSOR)),
         LIVE: Step(STAYS, (ASK_TO_STOP, DROP_SUCCESSOR)),
         ENDING: Step(STAYS, (ASK_TO_STOP, DROP_SUCCESSOR)),
@@ -127,6 +155,7 @@ RULES: Final[Mapping[RoomEvent, Mapping[RoomState | None, Step]]] = {
         ENDING: Step(STAYS, (ASK_TO_STOP,)),
     },
     RoomEvent.SUCCESSOR_OVER: {
+        WAITING: Step(STAYS, (DROP_SUCCESSOR,)),
         STARTING: Step(STAYS, (DROP_SUCCESSOR,)),
         LIVE: Step(STAYS, (DROP_SUCCESSOR,)),
         ENDING: Step(STAYS, (DROP_SUCCESSOR,)),
@@ -165,6 +194,11 @@ ROOM_TRANSITIONS: Final[Mapping[RoomState, frozenset[RoomState]]] = {
 """From each state, the states that may follow. Back to waiting: a restart, a takeover, or a hand-over in a drain."""
 
 
+ANOTHER_STARTED: Final = "another session has started"
+SESSION_ENDED: Final = "the session has ended"
+TOO_OLD: Final = "waited longer than max_age"
+
+
 class OpenRoom(NamedTuple):
     """Hold what the rules read of a room's open entry."""
 
@@ -176,13 +210,33 @@ class OpenRoom(NamedTuple):
     asked_at: float
     successor: str | None
 
+    @property
+    def ending(self) -> bool:
+        """True if the entry is ending, or its end was asked for: its assistant may not have been told yet."""
+        return self.state is ENDING or self.stop is not None
+
+
+class Successor(NamedTuple):
+    """Hold a request that waits next, and when it was kept by the store's clock; None if it waits from now on."""
+
+    request: RoomRequest
+    kept_at: float | None = None
+
 
 class Change(NamedTuple):
     """Hold what a store writes: the entry as it is now, why its state changed, and the request that waits next."""
 
     entry: OpenRoom
     reason: str | None = None
-    opens: RoomRequest | None = None
+    opens: Successor | None = None
+
+
+class Answer(NamedTuple):
+    """Hold what a request is told, what it changes, and which request waits from now on."""
+
+    claim: RoomClaim
+    change: Change | None = None
+    opens: Successor | None = None
 
 
 def change(entry: OpenRoom, event: RoomEvent, reason: str, *, asked: str | None = None, oldest: float = -inf) -> Change:
@@ -195,7 +249,7 @@ def change(entry: OpenRoom, event: RoomEvent, reason: str, *, asked: str | None 
         return Change(entry)
     state, stop, successor = step.state or entry.state, entry.stop, entry.successor
     if Effect.KEEP_SUCCESSOR in step.effects:
-        successor = asked
+        successor = _newer(successor, asked)
     if Effect.DROP_SUCCESSOR in step.effects:
         successor = None
     if Effect.ASK_TO_STOP in step.effects and stop is None:
@@ -205,26 +259,112 @@ def change(entry: OpenRoom, event: RoomEvent, reason: str, *, asked: str | None 
     opens = None
     if state in OVER and successor is not None:
         opens, successor = unpack(successor), None
-        opens = opens if opens.asked_at >= oldest else None
+        opens = opens if opens.request.asked_at >= oldest else None
     after = entry._replace(state=state, stop=stop, successor=successor)
     return Change(after, reason if state is not entry.state else None, opens)
 
 
+REQUESTS: Final = (RoomEvent.REQUESTED, RoomEvent.REQUESTED_LATER, RoomEvent.REQUESTED_BY_NEXT)
+
+
 def _state_met(entry: OpenRoom, event: RoomEvent) -> RoomState:
-    # Its assistant may not have been told yet, but what comes now is for the next one.
-    return ENDING if event is RoomEvent.REQUESTED and entry.stop is not None else entry.state
+    return ENDING if event in REQUESTS and entry.ending else entry.state
 
 
-def requested(entry: OpenRoom | None, request: RoomRequest) -> tuple[RoomClaim, Change | None]:
-    """Return what a request is told, and what it changes, if anything; without an open entry, it opens one.
+def _newer(one: str | None, other: str | None) -> str | None:
+    if one is None or other is None:
+        return one or other
+    return one if unpack(one).request.asked_at > unpack(other).request.asked_at else other
 
-    What it changes holds only if the request's session is not over: ask `is_over` before writing.
+
+def meets(entry: OpenRoom, request: RoomRequest, begun: float = inf) -> RoomEvent | None:
+    """Return which event a request is to an entry, or None if the request is of an older session.
+
+    `begun` is when the request's session started, if that is known: webhooks such as `transcription.finished` are
+    created when their session may be over.
     """
+    if request.webhook is None:
+        return RoomEvent.REQUESTED
+    if None not in (request.session_id, entry.session_id):
+        if request.session_id == entry.session_id:
+            return RoomEvent.REQUESTED
+        later = min(begun, request.asked_at) - entry.asked_at
+        if later < 0:
+            return None
+        return RoomEvent.REQUESTED_BY_NEXT if later > 0 else RoomEvent.REQUESTED_LATER
+    if request.asked_at > entry.asked_at:
+        return RoomEvent.REQUESTED_BY_NEXT if _is_third(entry, request.session_id) else RoomEvent.REQUESTED_LATER
+    return None if entry.ending and request.asked_at < entry.asked_at else RoomEvent.REQUESTED
+
+
+def _is_third(entry: OpenRoom, session_id: str | None) -> bool:
+    # Of two sessions that are both later than the entry's request, one is later than the entry's session.
+    successor = None if entry.successor is None else unpack(entry.successor).request.session_id
+    return None not in (successor, session_id) and successor != session_id
+
+
+def needs_changes(entry: OpenRoom | None, request: RoomRequest) -> bool:
+    """Return True if `requested` must know what the room's webhooks say of its sessions."""
+    # Who asks by hand means now, whatever has ended.
+    if request.webhook is None:
+        return False
+    event = None if entry is None else meets(entry, request)
+    return entry is None or (event is not None and _state_met(entry, event) in RULES[event])
+
+
+def requested(
+    entry: OpenRoom | None, request: RoomRequest, changes: Sequence[SessionChange], now: float | None
+) -> Answer:
+    """Return what a request is told, what it changes, and what waits from now on, which may be the request.
+
+    `changes` is what the room's webhooks say of its sessions, if `needs_changes`; `now` is by the store's clock.
+    """
+    over = request.webhook is not None and is_over(request, changes)
+    if not over and request.webhook is not None and request.session_id is None:
+        request = _of_the_next_start(request, changes)
+        over = is_over(request, changes)
     if entry is None:
-        return RoomClaim(True, WAITING, None), None
-    claim = RoomClaim(False, _state_met(entry, RoomEvent.REQUESTED), entry.owner)
-    changed = change(entry, RoomEvent.REQUESTED, "", asked=pack(request))
-    return claim, None if changed.entry == entry else changed
+        if over:
+            return Answer(RoomClaim(False, ENDED, None))
+        return Answer(RoomClaim(True, WAITING, None), opens=Successor(request))
+    event = meets(entry, request, _begun(request.session_id, changes))
+    if event is None:
+        return Answer(RoomClaim(False, entry.state, entry.owner, outdated=True))
+    if over:
+        # It is over, but it has been: the entry's session was over before.
+        by_next = event is RoomEvent.REQUESTED_BY_NEXT
+        ended = change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED) if by_next else Change(entry)
+        return _answer(entry, RoomClaim(False, ENDED, None), ended)
+    changed = change(entry, event, ANOTHER_STARTED, asked=pack(request, now))
+    if changed.opens is not None:
+        return _answer(entry, RoomClaim(True, WAITING, None), changed)
+    kept = changed.entry.successor if _state_met(entry, event) in RULES[event] else None
+    speaks = kept is not None and not _differ(unpack(kept).request, request)
+    outdated = kept is not None and not speaks
+    claim = RoomClaim(False, _state_met(changed.entry, event), entry.owner, successor=speaks, outdated=outdated)
+    return _answer(entry, claim, changed)
+
+
+def _answer(entry: OpenRoom, claim: RoomClaim, changed: Change) -> Answer:
+    return Answer(claim, None if changed.entry == entry else changed, changed.opens)
+
+
+def _differ(one: RoomRequest, other: RoomRequest) -> bool:
+    return None not in (one.session_id, other.session_id) and one.session_id != other.session_id
+
+
+def _of_the_next_start(request: RoomRequest, changes: Sequence[SessionChange]) -> RoomRequest:
+    starts = [said for said in changes if _is_later_start(said, request.asked_at)]
+    first = min(starts, key=lambda said: said.time, default=None)
+    return request if first is None else _of(request, first)
+
+
+def _is_later_start(said: SessionChange, asked_at: float) -> bool:
+    return said.started and said.session_id is not None and asked_at < said.time < inf
+
+
+def _of(request: RoomRequest, start: SessionChange) -> RoomRequest:
+    return structs.replace(request, session_id=start.session_id, asked_at=start.time)
 
 
 def moved(entry: OpenRoom, state: RoomState, reason: str) -> Change | None:
@@ -236,12 +376,41 @@ def moved(entry: OpenRoom, state: RoomState, reason: str) -> Change | None:
 def session_changed(entry: OpenRoom, said: SessionChange) -> Change:
     """Return what the start or the end of a session does to the room's entry."""
     successor = None if entry.successor is None else unpack(entry.successor)
-    if successor is not None and said.ends(successor.session_id, successor.asked_at):
+    over = said.ends(entry.session_id, entry.asked_at)
+    if successor is not None and said.ends(successor.request.session_id, successor.request.asked_at):
+        # A session that starts after the successor's is the second one after that of the entry.
+        over = over or (said.started and said.session_id != entry.session_id)
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
-    if not said.ends(entry.session_id, entry.asked_at):
+    if over or entry.ending or entry.session_id not in (None, said.session_id):
+        entry = _have_successor_learn(entry, said)
+    elif _is_later_start(said, entry.asked_at):
+        entry = _learn(entry, said)
+        over = _is_followed(entry)
+    if not over:
         return Change(entry)
-    reason = "another session has started" if said.started else "the session has ended"
-    return change(entry, RoomEvent.SESSION_OVER, reason)
+    return change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED if said.started else SESSION_ENDED)
+
+
+def _learn(entry: OpenRoom, start: SessionChange) -> OpenRoom:
+    """Take the session that has started for the entry's; a successor that is not of a later one is dropped."""
+    entry = entry._replace(session_id=start.session_id, asked_at=start.time)
+    if entry.successor is not None and meets(entry, unpack(entry.successor).request) in (None, RoomEvent.REQUESTED):
+        entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
+    return entry
+
+
+def _have_successor_learn(entry: OpenRoom, said: SessionChange) -> OpenRoom:
+    if entry.successor is None:
+        return entry
+    request, kept_at = unpack(entry.successor)
+    if request.session_id is not None or not _is_later_start(said, request.asked_at):
+        return entry
+    return entry._replace(successor=pack(_of(request, said), kept_at))
+
+
+def _is_followed(entry: OpenRoom) -> bool:
+    successor = None if entry.successor is None else unpack(entry.successor).request
+    return successor is not None and meets(entry, successor) is RoomEvent.REQUESTED_BY_NEXT
 
 
 def released(entry: OpenRoom, reason: str, too_old: float | None) -> Change:
@@ -251,17 +420,43 @@ def released(entry: OpenRoom, reason: str, too_old: float | None) -> Change:
     return change(entry, RoomEvent.OWNER_LONG_GONE, reason, oldest=too_old)
 
 
-def is_over(request: RoomRequest, bodies: Iterable[bytes]) -> bool:
+def session_changes(key: str, bodies: Iterable[bytes]) -> list[SessionChange]:
+    """Return what webhooks of a room say of its sessions."""
+    changes = (session_change(decode(body), key) for body in bodies)
+    return [said for said in changes if said is not None]
+
+
+def is_over(request: RoomRequest, changes: Sequence[SessionChange]) -> bool:
     """Return True if the session of the webhook that fired is over, by what the room's other webhooks say."""
-    changes = (session_change(decode(body), request.key) for body in bodies)
-    return any(said is not None and said.ends(request.session_id, request.asked_at) for said in changes)
+    session_id, asked_at = request.session_id, request.asked_at
+    begun = min(asked_at, _begun(session_id, changes))
+    return any(
+        said.ends(session_id, begun if said.started else asked_at) or _ended_later(said, request, changes)
+        for said in changes
+    )
 
 
-def pack(request: RoomRequest) -> str:
-    """Return the request as it is stored with the entry whose successor it is."""
-    return json.dumps(structs.asdict(request))
+def _ended_later(said: SessionChange, request: RoomRequest, changes: Sequence[SessionChange]) -> bool:
+    """Return True if this is the end of a session that came after that of the request."""
+    if said.started or None in (said.session_id, request.session_id) or said.session_id == request.session_id:
+        return False
+    return request.asked_at < said.time < inf and _begun(said.session_id, changes) > request.asked_at
 
 
-def unpack(successor: str) -> RoomRequest:
-    """Return a request that was stored as a successor."""
-    return RoomRequest(**json.loads(successor))
+def _begun(session_id: str | None, changes: Sequence[SessionChange]) -> float:
+    """Return when a session started, or infinity if that is unknown."""
+    if session_id is None:
+        return inf
+    return min((said.time for said in changes if said.started and said.session_id == session_id), default=inf)
+
+
+def pack(request: RoomRequest, kept_at: float | None = None) -> str:
+    """Return the request as it is stored with the entry whose successor it is, and when that was."""
+    return json.dumps(structs.asdict(request) | {"kept_at": kept_at})
+
+
+def unpack(successor: str) -> Successor:
+    """Return a request that was stored as a successor; earlier versions did not store when."""
+    fields = json.loads(successor)
+    kept_at = fields.pop("kept_at", None)
+    return Successor(RoomRequest(**fields), kept_at)

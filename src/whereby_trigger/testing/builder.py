@@ -79,7 +79,8 @@ def webhook(
     """Build a webhook of one of Whereby's types; `.raw` is the JSON body that Whereby would post.
 
     `fields` are fields of the webhook's `data`, by their Python or wire name; `data` takes wire names, even unknown
-    ones. By default `id` is random and `created_at` is now. A type without a subdomain ignores it.
+    ones. By default `id` is random, `created_at` is now, and all webhooks of a room are of one session: name another
+    `room_session_id` for its next meeting. A type without a subdomain ignores it.
     Raises `ValueError` for an unknown type and `TypeError` for an unknown field, each naming the likely one.
     """
     if type not in WEBHOOK_TYPES:
@@ -94,7 +95,7 @@ def webhook(
         "apiVersion": "1.0",
         "createdAt": _wire_time(created_at or datetime.now(UTC)),
         "type": type,
-        "data": names | sample_data(type, given) | given | dict(data or {}),
+        "data": names | sample_data(type, f"{subdomain}/{room.lstrip('/')}", given) | given | dict(data or {}),
     }
     return decode(_encode(payload))
 

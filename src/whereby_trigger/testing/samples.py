@@ -10,14 +10,15 @@ from whereby_trigger.webhook.types import WebhookType
 Fields = dict[str, Any]
 
 
-def sample_data(type: WebhookType, given: Mapping[str, Any]) -> Fields:
-    """Return invented `data` for a webhook, by wire names, consistent with the given fields."""
+def sample_data(type: WebhookType, room: str, given: Mapping[str, Any]) -> Fields:
+    """Return invented `data` for a webhook, by wire names, consistent with the given fields; a room has one session."""
     family = type.partition(".")[0]
+    session = str(uuid.uuid5(uuid.NAMESPACE_URL, room))
     if family == "transcription":
-        return _transcription(type, given)
+        return _transcription(type, session, given)
     if family == "recording":
         return {"filename": _filename("mp4"), "recordingId": _id(), "status": "completed"}
-    room = {"meetingId": str(secrets.randbelow(90_000_000) + 10_000_000), "roomSessionId": _id()}
+    room = {"meetingId": str(secrets.randbelow(90_000_000) + 10_000_000), "roomSessionId": session}
     if not type.startswith("room.client."):
         return room
     client = room | {
@@ -46,9 +47,9 @@ def _counts(type: WebhookType, given: Mapping[str, Any]) -> Fields:
     return {"roleName": role, "numClients": total, "numClientsByRoleName": counts}
 
 
-def _transcription(type: WebhookType, given: Mapping[str, Any]) -> Fields:
+def _transcription(type: WebhookType, session: str, given: Mapping[str, Any]) -> Fields:
     data: Fields = {
-        "roomSessionId": _id(),
+        "roomSessionId": session,
         "transcriptionId": _id(),
         "type": "LIVE_TRANSCRIPTION",
         "status": "in_progress",

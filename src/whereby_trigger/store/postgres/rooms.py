@@ -9,7 +9,7 @@ from whereby_trigger.store import room_rules
 from whereby_trigger.store.postgres import presence
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
-from whereby_trigger.store.room_rules import Change, OpenRoom, RoomEvent
+from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.states import OWNED, RoomState
 
 LOCK = """
@@ -17,8 +17,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
 FROM unnest($1::text[]) AS given (key)
 """
 WAIT = """
-INSERT INTO whereby_trigger.rooms (key, url, state, webhook, session_id, asked_at)
-VALUES ($1, $2, 'waiting', $3, $4, $5)
+INSERT INTO whereby_trigger.rooms (key, url, state, webhook, session_id, asked_at, queued_at)
+VALUES ($1, $2, 'waiting', $3, $4, $5, COALESCE($6, whereby_trigger.clock()))
 """
 SESSION_CHANGES = """
 SELECT body FROM whereby_trigger.webhooks
@@ -42,7 +42,9 @@ UPDATE whereby_trigger.rooms SET
     reason = COALESCE($3, reason),
     since = CASE WHEN state = $2 THEN since ELSE whereby_trigger.clock() END,
     stop = $4,
-    successor = $5
+    session_id = $5,
+    asked_at = $6,
+    successor = $7
 WHERE id = $1
 """
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
@@ -87,18 +89,30 @@ WHERE owner = $1 AND id = ANY($2::bigint[]) FOR UPDATE SKIP LOCKED
 """
 RELEASE = """
 UPDATE whereby_trigger.rooms AS rooms SET
-    state = given.state, reason = given.reason, successor = NULL, owner = NULL, pid = NULL,
+    state = given.state, reason = given.reason, successor = given.successor, owner = NULL, pid = NULL,
     since = whereby_trigger.clock(), not_before = 0, errors = '{}', ticket = NULL
-FROM unnest($1::bigint[], $2::text[], $3::text[]) AS given (id, state, reason) WHERE rooms.id = given.id
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS given (id, state, reason, successor)
+WHERE rooms.id = given.id
 """
 END_OLD = """
 UPDATE whereby_trigger.rooms
-SET state = 'ended', reason = 'waited longer than max_age', since = whereby_trigger.clock()
+SET state = 'ended', reason = $3, since = whereby_trigger.clock()
 WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting' AND since < whereby_trigger.clock() - $1::float8
-    ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
+    AND successor IS NULL ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
 """
+OLD_WITH_SUCCESSOR = """
+SELECT id, key FROM whereby_trigger.rooms WHERE state = 'waiting' AND since < whereby_trigger.clock() - $1::float8
+AND successor IS NOT NULL ORDER BY since LIMIT $2
+"""
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('whereby_trigger ' || $1, 0))"
+FIND_OLD = """
+SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
+WHERE id = $1 AND state = 'waiting' AND since < whereby_trigger.clock() - $2::float8
+AND successor IS NOT NULL FOR UPDATE SKIP LOCKED
+"""
+NOW = "SELECT whereby_trigger.clock()"
 STOPPING = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE owner = $1 AND stop IS NOT NULL"  # noqa: S608
 READ = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE id < $2 ORDER BY id DESC LIMIT $1"  # noqa: S608
 FORGET = """
@@ -140,21 +154,20 @@ async def request(connection: Connection, pieces: Sequence[RoomRequest], *, agai
 async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
     async with transaction(connection):
         await lock(connection, [request.key])
-        claim, change = room_rules.requested(await _find_open(connection, request.key), request)
-        if (claim.new or change is not None) and await _is_over(connection, request):
-            return RoomClaim(False, RoomState.ENDED, None)
-        if claim.new:
-            await _wait(connection, request)
-        elif change is not None:
-            await _write(connection, change)
-        return claim
+        open = await _find_open(connection, request.key)
+        changes = await _session_changes(connection, request.key) if room_rules.needs_changes(open, request) else []
+        # A new entry is stamped by the statement that stores it.
+        now = None if open is None else await connection.fetchval(NOW)
+        answer = room_rules.requested(open, request, changes, now)
+        if answer.change is not None:
+            await _write(connection, answer.change)
+        elif answer.opens is not None:
+            await _wait(connection, answer.opens)
+        return answer.claim
 
 
-async def _is_over(connection: Connection, request: RoomRequest) -> bool:
-    # Who asks by hand means now, whatever has ended.
-    if request.webhook is None:
-        return False
-    return room_rules.is_over(request, [row["body"] for row in await connection.fetch(SESSION_CHANGES, request.key)])
+async def _session_changes(connection: Connection, key: str) -> list[SessionChange]:
+    return room_rules.session_changes(key, [row["body"] for row in await connection.fetch(SESSION_CHANGES, key)])
 
 
 async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...], max_age: float) -> list[Room]:
@@ -225,7 +238,7 @@ async def release(connection: Connection, owner: str, reason: str, *, limit: int
     await lock(connection, [room["key"] for room in found])
     rows = await connection.fetch(FIND_RELEASED, owner, [room["id"] for room in found])
     changes = [room_rules.released(_open(row), reason, too_old) for row in rows]
-    given = [(change.entry.id, change.entry.state, change.reason) for change in changes]
+    given = [(change.entry.id, change.entry.state, change.reason, change.entry.successor) for change in changes]
     if given:
         await connection.execute(RELEASE, *zip(*given, strict=True))
     for change in changes:
@@ -236,7 +249,20 @@ async def release(connection: Connection, owner: str, reason: str, *, limit: int
 
 async def end_old(connection: Connection, max_age: float, limit: int) -> int:
     """End at most `limit` rooms that have waited for longer than `max_age` seconds, unstarted; return how many."""
-    return affected(await connection.execute(END_OLD, max_age, limit))
+    # First: a room's lock is never waited for while rows of others are locked.
+    ended = await _end_old_with_successor(connection, max_age, limit)
+    return ended + affected(await connection.execute(END_OLD, max_age, limit, TOO_OLD))
+
+
+async def _end_old_with_successor(connection: Connection, max_age: float, limit: int) -> int:
+    ended = 0
+    for id, key in await connection.fetch(OLD_WITH_SUCCESSOR, max_age, limit):
+        # A room that is busy is left for the next time.
+        if await connection.fetchval(TRY_LOCK, key) and (row := await connection.fetchrow(FIND_OLD, id, max_age)):
+            oldest = await connection.fetchval(NOW) - max_age
+            await _write(connection, room_rules.change(_open(row), RoomEvent.TOO_OLD, TOO_OLD, oldest=oldest))
+            ended += 1
+    return ended
 
 
 async def stopping(connection: Connection, owner: str) -> list[Room]:
@@ -263,11 +289,14 @@ def _open(row: Any) -> OpenRoom:
 
 async def _write(connection: Connection, change: Change) -> None:
     entry = change.entry
-    await connection.execute(WRITE, entry.id, entry.state, change.reason, entry.stop, entry.successor)
+    learned = entry.session_id, entry.asked_at
+    await connection.execute(WRITE, entry.id, entry.state, change.reason, entry.stop, *learned, entry.successor)
+    if change.opens is not None:
+        await _wait(connection, change.opens)
 
 
-async def _wait(connection: Connection, request: RoomRequest) -> None:
-    await connection.execute(WAIT, *structs.astuple(request))
+async def _wait(connection: Connection, opens: Successor) -> None:
+    await connection.execute(WAIT, *structs.astuple(opens.request), opens.kept_at)
 
 
 def _room(row: Any) -> Room:

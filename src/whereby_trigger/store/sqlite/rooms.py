@@ -9,13 +9,13 @@ from msgspec import structs
 
 from whereby_trigger.store import room_rules
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange, WebhooksAfter
-from whereby_trigger.store.room_rules import Change, OpenRoom, RoomEvent
+from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.sqlite import presence
 from whereby_trigger.store.states import OWNED, RoomState
 
 WAIT = """
 INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since)
-VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, :now, :now)
+VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, COALESCE(:kept_at, :now), :now)
 """
 SESSION_CHANGES = """
 SELECT body FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
@@ -33,6 +33,8 @@ UPDATE rooms SET
     reason = COALESCE(:reason, reason),
     since = CASE WHEN state = :state THEN since ELSE :now END,
     stop = :stop,
+    session_id = :session_id,
+    asked_at = :asked_at,
     successor = :successor
 WHERE id = :id
 """
@@ -67,7 +69,13 @@ UPDATE rooms SET
     successor = :successor
 WHERE id = :id
 """
-END_OLD = "UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE state = 'waiting' AND since < ?"
+END_OLD = """
+UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE state = 'waiting' AND since < ? AND successor IS NULL
+"""
+OLD_WITH_SUCCESSOR = """
+SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
+WHERE state = 'waiting' AND since < ? AND successor IS NOT NULL
+"""
 OWNED_BY = "SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms WHERE owner = ?"
 LAST = "SELECT COALESCE(MAX(seq), 0) FROM webhooks"
 WEBHOOKS_AFTER = """
@@ -82,27 +90,22 @@ PAGE = 500
 
 def request(connection: sqlite3.Connection, request: RoomRequest, now: float) -> RoomClaim:
     open = _find_open(connection, request.key)
-    claim, change = room_rules.requested(open, request)
-    if (claim.new or change is not None) and _is_over(connection, request):
-        return RoomClaim(False, RoomState.ENDED, None)
-    if claim.new:
-        _wait(connection, request, now)
-    elif change is not None:
-        _write(connection, change, now)
-    return claim
+    changes = _session_changes(connection, request.key) if room_rules.needs_changes(open, request) else []
+    answer = room_rules.requested(open, request, changes, now)
+    if answer.change is not None:
+        _write(connection, answer.change, now)
+    elif answer.opens is not None:
+        _wait(connection, answer.opens, now)
+    return answer.claim
 
 
-def _is_over(connection: sqlite3.Connection, request: RoomRequest) -> bool:
-    # Who asks by hand means now, whatever has ended.
-    if request.webhook is None:
-        return False
-    return room_rules.is_over(
-        request, [body for (body,) in connection.execute(SESSION_CHANGES, (request.key,)).fetchall()]
-    )
+def _session_changes(connection: sqlite3.Connection, key: str) -> list[SessionChange]:
+    bodies = connection.execute(SESSION_CHANGES, (key,)).fetchall()
+    return room_rules.session_changes(key, (body for (body,) in bodies))
 
 
-def _wait(connection: sqlite3.Connection, request: RoomRequest, now: float) -> None:
-    connection.execute(WAIT, structs.asdict(request) | {"now": now})
+def _wait(connection: sqlite3.Connection, opens: Successor, now: float) -> None:
+    connection.execute(WAIT, structs.asdict(opens.request) | {"kept_at": opens.kept_at, "now": now})
 
 
 def take(connection: sqlite3.Connection, owner: str, slots: int, now: float, max_age: float) -> list[Room]:
@@ -178,7 +181,9 @@ def release(
 
 def end_old(connection: sqlite3.Connection, now: float, max_age: float) -> None:
     """End rooms that have waited for longer than `max_age` seconds, without starting them."""
-    connection.execute(END_OLD, ("waited longer than max_age", now, now - max_age))
+    for row in connection.execute(OLD_WITH_SUCCESSOR, (now - max_age,)).fetchall():
+        _write(connection, room_rules.change(_open(row), RoomEvent.TOO_OLD, TOO_OLD, oldest=now - max_age), now)
+    connection.execute(END_OLD, (TOO_OLD, now, now - max_age))
 
 
 def stopping(connection: sqlite3.Connection, owner: str) -> list[Room]:
@@ -215,8 +220,19 @@ def _open(row: Sequence[Any]) -> OpenRoom:
 
 def _write(connection: sqlite3.Connection, change: Change, now: float) -> None:
     entry = change.entry
-    values = {"id": entry.id, "state": entry.state, "stop": entry.stop, "successor": entry.successor}
-    connection.execute(WRITE, values | {"reason": change.reason, "now": now})
+    values = {
+        "id": entry.id,
+        "state": entry.state,
+        "reason": change.reason,
+        "stop": entry.stop,
+        "session_id": entry.session_id,
+        "asked_at": entry.asked_at,
+        "successor": entry.successor,
+        "now": now,
+    }
+    connection.execute(WRITE, values)
+    if change.opens is not None:
+        _wait(connection, change.opens, now)
 
 
 def _room(row: Sequence[Any]) -> Room:
