@@ -1,21 +1,20 @@
-"""A store in a page of plain Python, without disk, threads or other processes: what every store must amount to."""
+"""A store in a page of plain Python, without disk, threads or other processes: what every store must amount to.
+
+What requests and session changes do to a room is asked of the table of rules, which tests/store/test_meetings.py
+holds against what must come of it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
-from whereby_trigger.store import ROOM_TRANSITIONS, RoomRequest, RoomState, SessionChange
+from msgspec import structs
+
+from whereby_trigger.store import ROOM_TRANSITIONS, RoomClaim, RoomRequest, RoomState, SessionChange
+from whereby_trigger.store.room_rules import Change, OpenRoom, requested, session_changed, unpack
 from whereby_trigger.store.states import OVER, OWNED
 
 WAITING, STARTING, ENDING, ENDED = RoomState.WAITING, RoomState.STARTING, RoomState.ENDING, RoomState.ENDED
-
-
-def ends(change: SessionChange, request: RoomRequest) -> bool:
-    later = change.created_at is not None and change.created_at > request.asked_at
-    if None in (change.session_id, request.session_id):
-        return later and not change.started
-    same = change.session_id == request.session_id
-    return later and not same if change.started else same
 
 
 @dataclass
@@ -36,9 +35,14 @@ class Entry:
     owner: str | None = None
     stop: str | None = None
     attempt: int = 0
-    successor: RoomRequest | None = None
+    successor: str | None = None
     id: float = inf
     """The store's number, which decides the order; the test fills it in."""
+
+    @property
+    def open(self) -> OpenRoom:
+        asked = self.request.session_id, self.request.asked_at
+        return OpenRoom(0, self.state, self.owner, self.stop, *asked, self.successor)
 
 
 @dataclass
@@ -75,10 +79,7 @@ class Model:
         self.webhooks[id] = Webhook(owner, self.clock(), change)
         room = self.open_entry(change.key) if change else None
         if room is not None and change is not None:
-            if room.successor is not None and ends(change, room.successor):
-                room.successor = None
-            if ends(change, room.request):
-                self._ask_to_stop(room, "session")
+            self._write(room, session_changed(room.open, change))
         return True
 
     def decide(self, id: str, owner: str) -> bool:
@@ -92,20 +93,24 @@ class Model:
             if not webhook.pending:
                 webhook.pending, webhook.owner, webhook.takeovers = True, None, 0
 
-    def request(self, request: RoomRequest) -> bool:
+    def request(self, request: RoomRequest) -> RoomClaim:
         room = self.open_entry(request.key)
-        if self._is_over(request) or (room is not None and room.state is not ENDING and room.stop is None):
-            return False
-        if room is None:
-            self.rooms.append(Entry(request, self.clock()))
-        else:
-            room.successor = request
-        return room is None
+        known = [webhook.change for webhook in self.webhooks.values()]
+        changes = [change for change in known if change is not None and change.key == request.key]
+        answer = requested(room and room.open, request, changes, self.clock())
+        if room is not None and answer.change is not None:
+            self._write(room, answer.change)
+        elif answer.opens is not None:
+            self.rooms.append(Entry(answer.opens.request, self.clock()))
+        return answer.claim
 
-    def _is_over(self, request: RoomRequest) -> bool:
-        changes = [webhook.change for webhook in self.webhooks.values() if webhook.change is not None]
-        by_hand = request.webhook is None
-        return not by_hand and any(change.key == request.key and ends(change, request) for change in changes)
+    def _write(self, room: Entry, change: Change) -> None:
+        state, entry = room.state, change.entry
+        room.state, room.stop, room.successor = entry.state, entry.stop, entry.successor
+        room.request = structs.replace(room.request, session_id=entry.session_id, asked_at=entry.asked_at)
+        room.since = room.since if room.state is state else self.clock()
+        if change.opens is not None:
+            self.rooms.append(Entry(change.opens.request, self.clock()))
 
     def take(self, owner: str, slots: int, max_age: float) -> list[Entry]:
         since = self.clock() - max_age
@@ -122,7 +127,7 @@ class Model:
         room.state = ENDED if state is WAITING and room.stop else state
         room.owner, room.since = owner if room.state in OWNED else None, self.clock()
         if room.state in OVER and room.successor is not None:
-            self.rooms.append(Entry(room.successor, self.clock()))
+            self.rooms.append(Entry(unpack(room.successor).request, self.clock()))
             room.successor = None
         return True
 

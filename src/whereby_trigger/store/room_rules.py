@@ -331,10 +331,7 @@ def requested(
     if event is None:
         return Answer(RoomClaim(False, entry.state, entry.owner, outdated=True))
     if over:
-        # It is over, but it has been: the entry's session was over before.
-        by_next = event is RoomEvent.REQUESTED_BY_NEXT
-        ended = change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED) if by_next else Change(entry)
-        return _answer(entry, RoomClaim(False, ENDED, None), ended)
+        return _answer(entry, RoomClaim(False, ENDED, None), _has_been(entry, event, request))
     changed = change(entry, event, ANOTHER_STARTED, asked=pack(request, now))
     if changed.opens is not None:
         return _answer(entry, RoomClaim(True, WAITING, None), changed)
@@ -343,6 +340,18 @@ def requested(
     outdated = kept is not None and not speaks
     claim = RoomClaim(False, _state_met(changed.entry, event), entry.owner, successor=speaks, outdated=outdated)
     return _answer(entry, claim, changed)
+
+
+def _has_been(entry: OpenRoom, event: RoomEvent, request: RoomRequest) -> Change:
+    """Return what a session that is over does to an entry: those that came before it were over earlier."""
+    successor = None if entry.successor is None else unpack(entry.successor).request
+    if successor is not None and _differ(successor, request) and request.asked_at > successor.asked_at:
+        entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
+    return (
+        change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED)
+        if event is RoomEvent.REQUESTED_BY_NEXT
+        else Change(entry)
+    )
 
 
 def _answer(entry: OpenRoom, claim: RoomClaim, changed: Change) -> Answer:
@@ -377,7 +386,9 @@ def session_changed(entry: OpenRoom, said: SessionChange) -> Change:
     """Return what the start or the end of a session does to the room's entry."""
     successor = None if entry.successor is None else unpack(entry.successor)
     over = said.ends(entry.session_id, entry.asked_at)
-    if successor is not None and said.ends(successor.request.session_id, successor.request.asked_at):
+    if successor is not None and _is_end_of_third(entry, successor.request, said):
+        entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
+    elif successor is not None and said.ends(successor.request.session_id, successor.request.asked_at):
         # A session that starts after the successor's is the second one after that of the entry.
         over = over or (said.started and said.session_id != entry.session_id)
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
@@ -389,6 +400,13 @@ def session_changed(entry: OpenRoom, said: SessionChange) -> Change:
     if not over:
         return Change(entry)
     return change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED if said.started else SESSION_ENDED)
+
+
+def _is_end_of_third(entry: OpenRoom, successor: RoomRequest, said: SessionChange) -> bool:
+    """Return True if this is the end of a session that came after those of an entry and its successor."""
+    sessions = (entry.session_id, successor.session_id)
+    known = not said.started and said.session_id is not None and None not in sessions
+    return known and said.session_id not in sessions and successor.asked_at < said.time < inf
 
 
 def _learn(entry: OpenRoom, start: SessionChange) -> OpenRoom:
