@@ -9,6 +9,7 @@ from reliability.rows import (
     dead_replicas,
     disk_full,
     everybody_at_once,
+    following_meetings,
     frozen_replicas,
     full_executors,
     journal_lost,
@@ -186,6 +187,14 @@ FAULTS: dict[int, Row] = {
         "RSS + less than 24 MiB; signed traffic p99 under 500 ms, all of it answered 200",
         unauthenticated.run,
         on_both(sockets=20_000, seconds=600.0),
+    ),
+    36: Row(
+        "Meetings follow each other in a room: ends are lost, late and doubled, joins and starts late and doubled; "
+        "three replicas, of which one is killed every 20 s",
+        "every newest meeting served; every slot back after its end; 0 overlaps",
+        following_meetings.run,
+        on_sqlite(series_of_meetings=2000, at_a_time=10, kill_every=20.0)
+        | on_postgresql(series_of_meetings=2000, at_a_time=10, kill_every=20.0, lease=6.0),
     ),
 }
 

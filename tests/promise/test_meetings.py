@@ -37,7 +37,7 @@ def built(deliveries: str) -> Iterable[Webhook]:
     for each in deliveries.split(", "):
         what, session = each.split(" ")
         yield webhook(
-            TYPES[what[0]],  # type: ignore[arg-type]
+            TYPES[what[0]],
             id=f"{session} {what}",
             created_at=BEGIN + timedelta(seconds=int(what[1:])),
             room_session_id=None if session == "-" else session,
@@ -50,7 +50,7 @@ async def test_of_two_meetings_the_newer_has_the_assistant_unless_it_has_ended(
 ) -> None:
     assistants, url = Assistants(), new_store()
     trigger = Trigger(port=0, host="127.0.0.1", secret=SECRET, store=url, stop_grace=0.1, drain_timeout=0)
-    trigger.when("room.client.joined", "assistant.requested")(lambda: True)  # type: ignore[call-overload]
+    trigger.when("room.client.joined", "assistant.requested")(lambda: True)
     trigger.assistant(assistants.stay)
     reader = store_for(url)
     async with trigger:

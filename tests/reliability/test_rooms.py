@@ -1,4 +1,4 @@
-"""Rows 11 to 17, 26, 30, 33 and 34, in small doses: assistants on replicas that die, freeze or run short."""
+"""Rows 11 to 17, 26, 30, 33, 34 and 36, in small doses: assistants on replicas that die, freeze or run short."""
 
 import shutil
 from pathlib import Path
@@ -9,6 +9,7 @@ from reliability.rows import (
     at_room_boundaries,
     dead_replicas,
     everybody_at_once,
+    following_meetings,
     frozen_replicas,
     full_executors,
     many_rooms,
@@ -91,6 +92,20 @@ async def test_user_code_in_every_thread_of_the_loop_holds_up_no_drain(tmp_path:
 
 async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, files: SqliteStores) -> None:
     result = await many_rooms.run(tmp_path, files, rooms=300)
+    assert result.problems == []
+
+
+async def test_of_meetings_that_follow_each_other_the_newest_is_served_though_replicas_are_killed(
+    tmp_path: Path, files: SqliteStores
+) -> None:
+    result = await following_meetings.run(tmp_path, files, series_of_meetings=12, at_a_time=6, kill_every=2.0)
+    assert result.problems == []
+
+
+async def test_of_meetings_over_postgresql_the_newest_is_served(tmp_path: Path, postgres: Server) -> None:
+    result = await following_meetings.run(
+        tmp_path, PostgresStores(postgres), series_of_meetings=12, at_a_time=12, kill_every=2.0, lease=6.0
+    )
     assert result.problems == []
 
 

@@ -11,7 +11,7 @@ from math import inf
 from msgspec import structs
 
 from whereby_trigger.store import ROOM_TRANSITIONS, RoomClaim, RoomRequest, RoomState, SessionChange
-from whereby_trigger.store.room_rules import Change, OpenRoom, requested, session_changed, unpack
+from whereby_trigger.store.room_rules import Change, OpenRoom, needs_changes, requested, session_changed, unpack
 from whereby_trigger.store.states import OVER, OWNED
 
 WAITING, STARTING, ENDING, ENDED = RoomState.WAITING, RoomState.STARTING, RoomState.ENDING, RoomState.ENDED
@@ -97,7 +97,8 @@ class Model:
         room = self.open_entry(request.key)
         known = [webhook.change for webhook in self.webhooks.values()]
         changes = [change for change in known if change is not None and change.key == request.key]
-        answer = requested(room and room.open, request, changes, self.clock())
+        entry = None if room is None else room.open
+        answer = requested(entry, request, changes if needs_changes(entry, request) else [], self.clock())
         if room is not None and answer.change is not None:
             self._write(room, answer.change)
         elif answer.opens is not None:

@@ -131,7 +131,7 @@ class Stage:
         if said is None:
             await store.add(arrival(sent.id, room=sent.key))
         else:
-            values = {"session_id": sent.session, "created_at": NOW + sent.at, "key": sent.key}
+            values: dict[str, Any] = {"session_id": sent.session, "created_at": NOW + sent.at, "key": sent.key}
             await store.add(session_arrival(sent.id, started=said, **values))
         if sent.kind == JOINED and sent.id not in self.received:
             self.undecided.append(sent)
@@ -140,7 +140,7 @@ class Stage:
     async def decide(self, store: Any) -> None:
         if self.undecided:
             sent = self.undecided.pop(0)
-            values = {"session_id": sent.session, "asked_at": NOW + sent.at}
+            values: dict[str, Any] = {"session_id": sent.session, "asked_at": NOW + sent.at}
             await store.request(request(sent.key, webhook=sent.id, **values))
 
     async def supervise(self, store: Any) -> bool:

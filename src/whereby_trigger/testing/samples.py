@@ -10,10 +10,10 @@ from whereby_trigger.webhook.types import WebhookType
 Fields = dict[str, Any]
 
 
-def sample_data(type: WebhookType, room: str, given: Mapping[str, Any]) -> Fields:
+def sample_data(type: WebhookType, place: str, given: Mapping[str, Any]) -> Fields:
     """Return invented `data` for a webhook, by wire names, consistent with the given fields; a room has one session."""
     family = type.partition(".")[0]
-    session = str(uuid.uuid5(uuid.NAMESPACE_URL, room))
+    session = str(uuid.uuid5(uuid.NAMESPACE_URL, place))
     if family == "transcription":
         return _transcription(type, session, given)
     if family == "recording":
