@@ -34,6 +34,7 @@ STAGES = {
     "decide": "decide",
     "decide/dispatcher": "dispatch",
     "decide/pending": "",
+    "decide/holds": "",
     "replica": "replica",
 }
 """Which stage a module belongs to; what is in none serves the stage that calls it, or is what they hand over."""

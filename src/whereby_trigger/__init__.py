@@ -1,7 +1,7 @@
 """The Trigger API of Whereby's Assistant SDK, in Python: webhooks in, one decision each, one assistant a room."""
 
 from whereby_trigger.assist import Session
-from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, TriggerSuccess, WebhookTriggers
+from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Hold, TriggerSuccess, WebhookTriggers
 from whereby_trigger.errors import (
     AddressError,
     AssistantRefused,
@@ -45,6 +45,7 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "DeliveryError",
+    "Hold",
     "LifecycleError",
     "Presence",
     "RecordingFinished",

@@ -11,7 +11,7 @@ from whereby_trigger import leftovers
 from whereby_trigger.assist import Assistant, Claims, NoClaims, Supervisor, launch_nothing, launcher
 from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Settings
-from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Predicates, UserCode
+from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Holds, HoldWatch, Predicates, UserCode
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.fence import Fence
@@ -39,7 +39,8 @@ class Replica:
     """Receive, store and decide with one store, from `open` to `close`; deliveries come in by the `endpoint`.
 
     Each stage is given what it calls: the endpoint its receiver, that the store and the dispatcher, that the decider,
-    that the claims, these the supervisor. Without `starts_assistants`, a room that asks for one waits for ever.
+    that the claims, these the supervisor. Without `starts_assistants`, a room that asks for one waits for ever. Holds
+    are due by `clock`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Replica:
         spill_file: SpillFile | None = None,
         *,
         starts_assistants: bool = True,
+        clock: Callable[[], float] = boot_time,
     ) -> None:
         self._settings = settings
         self.store = store
@@ -64,6 +66,7 @@ class Replica:
         # Without an assistant there is none to give time to.
         self._grace = 0.0 if assistant is None else settings.stop_grace
         self._supervisor, self.claims = _assisting(settings, self._taking, assistant)
+        self.holds = Holds(clock)
         self._decider = Decider(
             self._taking,
             predicates,
@@ -72,9 +75,13 @@ class Replica:
             self.claims,
             max_age=settings.max_age,
             subdomain=settings.subdomain,
+            clock=clock,
         )
         log = DeliveryLog(signed=settings.signed)
-        self.dispatcher = Dispatcher(self._taking, self._supervisor, self._decider, log, unread)
+        self.dispatcher = Dispatcher(self._taking, self._supervisor, self._decider, log, unread, self.holds)
+        self.hold_watch = HoldWatch(
+            self._taking, self.holds, self.dispatcher.requeue, unread, subdomain=settings.subdomain
+        )
         self._backlog = Backlog(
             self._taking,
             self._supervisor,
@@ -82,6 +89,7 @@ class Replica:
             unread,
             max_age=settings.max_age,
             subdomain=settings.subdomain,
+            clock=clock,
         )
         self._fence = Fence(self._taking, self._supervisor, self.dispatcher, unread, self._watchdog)
         self.readiness = Readiness(self._taking, user_code, self._decider, self._supervisor)
@@ -118,7 +126,7 @@ class Replica:
             await lease.begun.wait()
         self._fence.begin()
         self.dispatcher.fall_behind()
-        loops = [self._backlog.run, self._prune, self._fence.keep]
+        loops = [self._backlog.run, self.hold_watch.run, self._prune, self._fence.keep]
         if self._starts_assistants:
             loops += [self._supervisor.supervise, leftovers.keep_clean]
         self._loops += [asyncio.create_task(_kept_up(loop)) for loop in loops]
@@ -204,6 +212,7 @@ class Replica:
     def _look(self) -> None:
         """Look for what another process has written."""
         self._backlog.take_over()
+        self.holds.other_replicas_wrote()
         self._supervisor.wake()
 
     async def _prune(self) -> None:

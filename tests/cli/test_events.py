@@ -87,6 +87,7 @@ def test_the_list_is_one_json_object_a_line_newest_first(call: Call, folder: Pat
         "deliveries": 1,
         "received_at": joined["received_at"],
         "decided_at": joined["decided_at"],
+        "due_at": None,
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", joined["received_at"])
     assert (recorded["room"], recorded["deliveries"]) == (None, 2)
@@ -225,7 +226,7 @@ def test_what_failed_is_replayed_by_its_state_once_the_program_is_mended(copy: P
 def test_a_replay_of_nothing_says_so(call: Call, copy: Path) -> None:
     ended = call("events", "replay", "--state", "failed", "--store", store_of(copy))
     assert (ended.returncode, ended.stdout) == (0, "")
-    assert ended.stderr == "Nothing to replay: none of these webhooks is decided.\n"
+    assert ended.stderr == "Nothing to replay: none of these webhooks is decided or held.\n"
 
 
 def test_a_replay_narrows_the_ids_by_the_options(call: Call, copy: Path) -> None:

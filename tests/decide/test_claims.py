@@ -8,6 +8,7 @@ from whereby_trigger import Trigger
 from whereby_trigger.assist import Claims, Supervisor, launch_nothing
 from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import Decider, PendingWebhook, UserCode
+from whereby_trigger.decide.holds import OnHold
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Decision, State
 from whereby_trigger.store.factory import store_for
@@ -49,7 +50,9 @@ class Clerk(Claims):
                 max_age=60,
             )
             now = time.time()
-            return await decider.decide(PendingWebhook(1, JOINED, room_of(JOINED), now, now, 0.0))
+            decided = await decider.decide(PendingWebhook(1, JOINED, room_of(JOINED), now, now, 0.0))
+            assert not isinstance(decided, OnHold)
+            return decided
         finally:
             user_code.close()
 

@@ -1,6 +1,6 @@
 """What stores are filled with in tests: arrivals and decisions with the values a test does not care about."""
 
-from whereby_trigger.store import Arrival, Decision, Query, Record, State, Store
+from whereby_trigger.store import Arrival, Decision, Holding, Query, Record, State, Store
 
 ROOM = "acme.whereby.com/visit-1"
 TYPE = "room.client.joined"
@@ -32,6 +32,24 @@ def decision(
     errors: tuple[str, ...] = (),
 ) -> Decision:
     return Decision(seq, id, state, reason, attempts, decided_at, errors)
+
+
+def holding(
+    seq: int,
+    id: str,
+    seconds: float = 30.0,
+    *,
+    reason: str = "held for 30 s",
+    errors: tuple[str, ...] = (),
+) -> Holding:
+    return Holding(seq, id, reason, seconds, errors)
+
+
+async def held(store: Store, id: str, seconds: float = 30.0) -> int:
+    """Store a webhook and put it on hold; return its number."""
+    added = await store.add(arrival(id))
+    assert await store.hold(holding(added.seq, id, seconds))
+    return added.seq
 
 
 async def record(store: Store, id: str) -> Record:

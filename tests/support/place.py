@@ -32,6 +32,10 @@ class Place(ABC):
     async def crash(self, store: Store) -> None:
         """Have a replica of this process leave what a kill would: nothing finished, nothing given back."""
 
+    @abstractmethod
+    async def forget(self, store: Store) -> None:
+        """Have a replica crash, and remove its row: it owns something, and is nobody."""
+
     async def pass_time(self, seconds: float, *alive: Store) -> None:
         """Let time pass in which these replicas, and no others, renew their leases."""
         while seconds > 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.clock import JumpingClock
 from tests.support.place import TTL, Place
-from tests.support.postgres import Server, hand_over, shared_server
+from tests.support.postgres import Server, database_of, hand_over, shared_server
 from whereby_trigger.store import Store
 from whereby_trigger.store.postgres import PostgresStore
 
@@ -58,6 +58,11 @@ class PostgresPlace(Place):
         writing._polling.cancel()
         for lane in writing.writers.values():
             await lane.close(0)
+
+    async def forget(self, store: Store) -> None:
+        await self.crash(store)
+        delete = f"DELETE FROM whereby_trigger.replicas WHERE id = '{store.replica}'"
+        shared_server().run(delete, database_of(self.url))
 
 
 @contextmanager

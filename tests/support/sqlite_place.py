@@ -1,8 +1,9 @@
 """A SQLite file as the place of a store."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.support.clock import JumpingClock
@@ -30,6 +31,11 @@ class SqlitePlace(Place):
         assert writing is not None
         os.close(writing.life.descriptor)
         await writing.writer.close(10)
+
+    async def forget(self, store: Store) -> None:
+        await self.crash(store)
+        with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("DELETE FROM replicas WHERE id = ?", (store.replica,))
 
 
 @contextmanager

@@ -7,11 +7,13 @@ from types import TracebackType
 from typing import Any
 
 from whereby_trigger import Trigger, Webhook
+from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Settings, resolve
 from whereby_trigger.decide import UserCode
 from whereby_trigger.receive import Accepted, Rules, intake
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Added, Decision, Query, Record
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.sqlite import SqliteStore
 
 
@@ -21,13 +23,21 @@ class Stage:
     def __init__(self, trigger: Trigger, folder: Path, **settings: Any) -> None:
         self.trigger = trigger
         self.settings = settings_for(folder, **settings)
-        self.store = SqliteStore(self.settings.store)
+        self.store = store_for(self.settings.store, self.settings.lease_ttl)
+        self._ahead = 0.0
         self._decisions: dict[str, asyncio.Future[Decision]] = {}
         self.decided: list[Decision] = []
 
     async def __aenter__(self) -> "Stage":
         self.user_code = UserCode(self.settings.predicate_timeout)
-        self.running = Replica(self.settings, self.store, self.trigger.predicates, self.trigger.emitter, self.user_code)
+        self.running = Replica(
+            self.settings,
+            self.store,
+            self.trigger.predicates,
+            self.trigger.emitter,
+            self.user_code,
+            clock=lambda: boot_time() + self._ahead,
+        )
         self.running.dispatcher.observe(self._note)
         await self.running.open()
         return self
@@ -59,12 +69,17 @@ class Stage:
         """Wait for the next decision on a webhook, not for the last."""
         self._decisions.pop(webhook.id, None)
 
+    def jump(self, seconds: float) -> None:
+        """Put the clock by which holds are due forward; the store's goes on as it does."""
+        self._ahead += seconds
+        self.running.holds.woken.set()
+
     async def records(self) -> list[Record]:
         """Read what the store holds, in order of arrival."""
         return (await self.store.find(Query()))[::-1]
 
     def _verdict(self, webhook: Webhook, received_at: float | None) -> Accepted:
-        return verdict_on(webhook, self.settings, received_at)
+        return verdict_on(webhook, self.settings, received_at, presence=self.trigger.predicates.use_presence)
 
     def _future(self, id: str) -> "asyncio.Future[Decision]":
         return self._decisions.setdefault(id, asyncio.get_running_loop().create_future())
@@ -80,10 +95,12 @@ def settings_for(folder: Path, **settings: Any) -> Settings:
     return resolve({"store": f"sqlite:///{folder}/stage.db", "allow_unsigned": True} | settings, environ={}).settings
 
 
-def verdict_on(webhook: Webhook, settings: Settings, received_at: float | None = None) -> Accepted:
+def verdict_on(
+    webhook: Webhook, settings: Settings, received_at: float | None = None, *, presence: bool = True
+) -> Accepted:
     """Judge a webhook's delivery, received now by default."""
     now = time.time() if received_at is None else received_at
-    verdict = intake((), webhook.raw, now, Rules(allow_unsigned=True, subdomain=settings.subdomain, presence=True))
+    verdict = intake((), webhook.raw, now, Rules(allow_unsigned=True, subdomain=settings.subdomain, presence=presence))
     assert isinstance(verdict, Accepted)
     return verdict
 

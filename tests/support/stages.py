@@ -1,7 +1,10 @@
 """The stages from the decider to the backlog, put together by a test without the trigger around them."""
 
+from collections.abc import Callable
+
 from whereby_trigger.assist import NoClaims, Supervisor, launch_nothing
-from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Predicates, UserCode
+from whereby_trigger.clock import boot_time
+from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Holds, Predicates, UserCode
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.store import Store, Unread
 
@@ -13,8 +16,10 @@ def decider_for(store: Store, predicates: Predicates, emitter: Emitter, user_cod
 
 
 def dispatcher_for(store: Store, decider: Decider, unread: Unread) -> Dispatcher:
-    return Dispatcher(store, Supervisor(store, launch_nothing, 0), decider, DeliveryLog(), unread)
+    return Dispatcher(store, Supervisor(store, launch_nothing, 0), decider, DeliveryLog(), unread, Holds())
 
 
-def backlog_for(store: Store, dispatcher: Dispatcher, unread: Unread) -> Backlog:
-    return Backlog(store, Supervisor(store, launch_nothing, 0), dispatcher, unread, max_age=60)
+def backlog_for(
+    store: Store, dispatcher: Dispatcher, unread: Unread, clock: Callable[[], float] = boot_time
+) -> Backlog:
+    return Backlog(store, Supervisor(store, launch_nothing, 0), dispatcher, unread, max_age=60, clock=clock)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 HEAD = """\
 from collections.abc import Iterator
 from whereby_trigger import (
-    TRIGGER_EVENT_SUCCESS, Presence, RecordingFinished, RoomClientJoined, RoomSessionStarted, Session, Trigger,
+    TRIGGER_EVENT_SUCCESS, Hold, Presence, RecordingFinished, RoomClientJoined, RoomSessionStarted, Session, Trigger,
     TriggerSuccess, Webhook, is_human,
 )
 from whereby_trigger.testing import webhook as build
@@ -36,6 +36,35 @@ def wanted(webhook: RoomSessionStarted) -> bool:
     return True
 """,
         'cannot be "Callable[[RoomSessionStarted], bool]"',
+    ),
+    Mistake(
+        "a_hold_that_is_a_text",
+        """
+@trigger.when("room.client.joined", hold="30")
+def wanted(webhook: RoomClientJoined) -> bool:
+    return True
+""",
+        'No overload variant of "__call__" of "When" matches',
+    ),
+    Mistake(
+        "a_held_predicate_of_another_type",
+        """
+def wanted(webhook: RoomSessionStarted) -> bool:
+    return True
+
+Trigger(webhook_triggers={"room.client.joined": Hold(wanted, 30)})
+""",
+        'incompatible type "Callable[[RoomSessionStarted], bool]"',
+    ),
+    Mistake(
+        "a_held_predicate_that_returns_a_text",
+        """
+def wanted(webhook: RoomClientJoined) -> str:
+    return webhook.type
+
+Trigger(webhook_triggers={"room.client.joined": Hold(wanted, 30)})
+""",
+        'incompatible type "Callable[[RoomClientJoined], str]"',
     ),
     Mistake(
         "a_predicate_without_return",

@@ -11,6 +11,7 @@ from starlette.routing import Mount, Route
 
 from whereby_trigger import (
     TRIGGER_EVENT_SUCCESS,
+    Hold,
     Presence,
     RecordingFinished,
     RoomClientJoined,
@@ -73,6 +74,8 @@ by_dict = Trigger(
 
 made_before: WebhookTriggers = {"room.client.joined": is_human, "room.client.left": lambda webhook: is_human(webhook)}
 of_a_variable = Trigger(webhook_triggers=made_before, secret="a secret")
+
+
 by_decorator = Trigger(secret="a secret")
 
 
@@ -109,6 +112,30 @@ by_presence_too = Trigger(secret="a secret")
 by_presence_too.when("room.client.joined")(two_people)
 by_presence_too.when("room.client.knocked")(lambda webhook, presence: presence.humans == 2)
 by_presence_too.when("room.client.left", "room.session.ended")(somebody)
+
+holding = Trigger(
+    webhook_triggers={
+        "room.client.joined": Hold(two_people, 30),
+        "room.client.left": Hold(lambda webhook: webhook.data.display_name != "", 0.5),
+        "room.client.knocked": Hold(lambda webhook, presence: presence.humans == 2, 5),
+        "room.session.started": Hold(visits.wanted, 30),
+        "room.session.ended": Hold(visits, seconds=1),
+        "assistant.requested": Hold(lambda: True, 30),
+    }
+)
+stays: Hold[RoomClientJoined] = Hold(first, 30)
+also_holding: WebhookTriggers = {"room.client.joined": stays}
+holding_by_decorator = Trigger()
+
+
+@holding_by_decorator.when("room.client.joined", hold=30)
+def stays_with_two(webhook: RoomClientJoined, presence: Presence) -> bool:
+    return two_people(webhook, presence)
+
+
+@holding_by_decorator.when("room.client.left", "room.session.started", hold=0.5)
+async def settles(webhook: Webhook) -> bool:
+    return is_human(webhook)
 
 
 @by_decorator.when("room.session.started")

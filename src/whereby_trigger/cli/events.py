@@ -96,9 +96,9 @@ def replay(
     type: str | None,
     as_json: bool,
 ) -> None:
-    """Replay decided webhooks: those named, or those selected.
+    """Replay decided or held webhooks: those named, or those selected.
 
-    Each is decided again, at any age.
+    Each is decided again, at any age; a hold begins again.
     """
     if not ids and not (state or room or type):
         raise click.UsageError("name the webhooks to replay by ID, or select them, e.g. --state failed")
@@ -165,7 +165,7 @@ def _nothing_found(type: str | None) -> str:
 
 def _replayed(count: int) -> str:
     if not count:
-        return "Nothing to replay: none of these webhooks is decided."
+        return "Nothing to replay: none of these webhooks is decided or held."
     return f"{count} to be replayed: at once if a trigger runs on this store, otherwise when one starts."
 
 
@@ -194,6 +194,7 @@ def _as_object(record: Record) -> dict[str, Any]:
         "deliveries": record.deliveries,
         "received_at": utc(record.received_at),
         "decided_at": None if record.decided_at is None else utc(record.decided_at),
+        "due_at": None if record.due_at is None else utc(record.due_at),
     }
 
 
@@ -218,6 +219,7 @@ def _as_lines(record: Record) -> list[str]:
         ("deliveries", str(record.deliveries)),
         ("received", local(record.received_at)),
         ("decided", "-" if record.decided_at is None else local(record.decided_at)),
+        *([("due", local(record.due_at))] if record.state is State.HELD and record.due_at is not None else []),
         ("replica", record.owner or "-"),
         *(("error", error) for error in record.errors),
     ]

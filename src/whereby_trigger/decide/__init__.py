@@ -4,8 +4,9 @@ from whereby_trigger.decide.backlog import Backlog
 from whereby_trigger.decide.decider import Decider
 from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.holds import Holds, HoldWatch
 from whereby_trigger.decide.pending import PendingWebhook
-from whereby_trigger.decide.predicates import Predicates, did_you_mean
+from whereby_trigger.decide.predicates import Hold, Predicates, did_you_mean
 from whereby_trigger.decide.registration import On, WebhookTriggers, When
 from whereby_trigger.decide.user_code import UserCode
 
@@ -15,6 +16,9 @@ __all__ = [
     "Decider",
     "Dispatcher",
     "Emitter",
+    "Hold",
+    "HoldWatch",
+    "Holds",
     "On",
     "PendingWebhook",
     "Predicates",

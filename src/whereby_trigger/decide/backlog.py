@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from whereby_trigger.assist import Supervisor
+from whereby_trigger.clock import boot_time
 from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.pending import from_store
 from whereby_trigger.errors import DecodeError, StoreError
@@ -37,7 +39,9 @@ class Backlog:
         *,
         max_age: float,
         subdomain: str | None = None,
+        clock: Callable[[], float] = boot_time,
     ) -> None:
+        self._clock = clock
         self._store = store
         self._supervisor = supervisor
         self._dispatcher = dispatcher
@@ -106,7 +110,7 @@ class Backlog:
         if self._dispatcher.knows(row.seq):
             return True
         try:
-            return self._dispatcher.resubmit(from_store(row, self._subdomain))
+            return self._dispatcher.resubmit(from_store(row, self._subdomain, self._clock()))
         except DecodeError as error:
             reason = str(error)
             await self._store.decide(Decision(row.seq, row.id, State.QUARANTINED, reason, 0, time.time()))

@@ -14,14 +14,16 @@ from typing import Final, cast
 from msgspec import Struct
 
 from whereby_trigger.assist import Claims
+from whereby_trigger.clock import boot_time
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.holds import Clock, OnHold, Seen, held_in_words, in_seconds, seen
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
 from whereby_trigger.decide.presences import Presences
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
-from whereby_trigger.store import UNKNOWN, Decision, Presence, State, Store
+from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, why_no_room
 
 logger = logging.getLogger("whereby_trigger.decide")
@@ -43,20 +45,25 @@ MAX_CRASHES: Final = 3
 
 
 class Judgement(Struct, frozen=True):
-    """Hold a state and its reason, before they become a decision; `short` as in a verdict."""
+    """Hold a state and its reason, before they become a decision; `short` as in a verdict.
+
+    If the state is `held`, it is so for `hold` seconds in all, and the predicate was asked with the presence `seen`.
+    """
 
     state: State
     reason: str
     asked: int = 0
     error: str | None = None
     short: str | None = None
+    hold: float = 0.0
+    seen: Seen = (None, None)
 
 
 class Decider:
-    """Decide webhooks one by one.
+    """Decide webhooks one by one, or put them on hold.
 
     `max_age` is in seconds, `subdomain` the setting, for the reasons; `claims` asks for an assistant in the room of a
-    success and says in words what came of it. Nothing is decided without the store's lease.
+    success and says in words what came of it. Nothing is decided without the store's lease. Holds are due by `clock`.
     """
 
     def __init__(
@@ -69,7 +76,9 @@ class Decider:
         *,
         max_age: float,
         subdomain: str | None = None,
+        clock: Clock = boot_time,
     ) -> None:
+        self._clock = clock
         self._store = store
         self._presences = Presences(store)
         self._predicates = predicates
@@ -86,8 +95,8 @@ class Decider:
         """What the process had run out of a moment ago that a predicate needs; "" if they find all of it."""
         return self._short if time.monotonic() < self._short_until else ""
 
-    async def decide(self, queued: PendingWebhook) -> Decision | None:
-        """Decide a webhook and tell its listeners; None where it is no longer this replica's.
+    async def decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
+        """Decide a webhook and tell its listeners, or put it on hold; None where it is no longer this replica's.
 
         Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, or the lease is lost while
         who is in its room cannot be read, and nothing else: the webhooks behind it in its room must get their turn, and
@@ -106,7 +115,7 @@ class Decider:
             logger.error("webhook %s failed: %s", queued.webhook.id, reason)
             return self._decision(queued, Judgement(State.FAILED, reason), [storable_error(full_error(error))])
 
-    async def _decide(self, queued: PendingWebhook) -> Decision | None:
+    async def _decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
         if queued.attempts >= MAX_CRASHES:
             reason = f"the process ended while it was in user code, {queued.attempts} times"
             return self._decision(queued, Judgement(State.FAILED, reason), [])
@@ -117,11 +126,15 @@ class Decider:
                 return None
             return await self._run(queued, self._user_code.ahead())
 
-    async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision:
+    async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
         errors = _Errors(self._store, queued.webhook.id)
         while True:
-            if time.time() - queued.queued_at > self._max_age:
+            if queued.due is None and time.time() - queued.queued_at > self._max_age:
                 reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
+                return self._decision(queued, Judgement(State.SKIPPED, reason), errors.close())
+            # Its age counts from when it was due.
+            if queued.due is not None and self._clock() - queued.due > self._max_age:
+                reason = f"due longer than max_age ({self._max_age:g} s) ago"
                 return self._decision(queued, Judgement(State.SKIPPED, reason), errors.close())
             outcome = await self._ask(queued, user_code)
             if outcome.short is None:
@@ -135,7 +148,12 @@ class Decider:
             await self._emitter.emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors.add)
             if claimed := await self._claim(queued.room, queued.webhook, errors):
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
-        listened = await self._emit_type(queued.webhook, user_code, errors)
+        # Told when it was first held, and not again.
+        listened = queued.due is None and await self._emit_type(queued.webhook, user_code, errors)
+        if outcome.state is State.HELD:
+            reason = storable_error(outcome.reason)
+            holding = Holding(queued.seq, queued.webhook.id, reason, outcome.hold, tuple(errors.close()))
+            return OnHold(holding, outcome.seen)
         if outcome.state is State.UNHANDLED and listened:
             outcome = Judgement(State.NOTIFIED, "no predicate for its type; its listeners were called")
         return self._decision(queued, outcome, errors.close())
@@ -144,15 +162,26 @@ class Decider:
         predicate = self._predicates.get(queued.webhook.type)
         if predicate is None:
             return Judgement(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
+        asked_at = self._clock() if predicate.hold is not None else 0.0
         verdict = await ask(predicate, queued.webhook, partial(self._presence, queued), user_code)
         if verdict.answer is None:
             return Judgement(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
         if not verdict.answer:
-            return Judgement(State.SKIPPED, verdict.reason, verdict.asked)
+            return Judgement(State.SKIPPED, self._no_longer(queued, verdict.reason), verdict.asked)
         if queued.room is None:
             reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
             return Judgement(State.FAILED, reason, verdict.asked)
-        return Judgement(State.FIRED, verdict.reason, verdict.asked)
+        if predicate.hold is None:
+            return Judgement(State.FIRED, verdict.reason, verdict.asked)
+        if queued.due is None or asked_at < queued.due:
+            reason = held_in_words(predicate.hold, verdict.presence)
+            return Judgement(State.HELD, reason, verdict.asked, hold=predicate.hold, seen=seen(verdict.presence))
+        return Judgement(State.FIRED, f"{verdict.reason} for {predicate.hold:g} s", verdict.asked)
+
+    def _no_longer(self, queued: PendingWebhook, reason: str) -> str:
+        if queued.held_since is None:
+            return reason
+        return f"{reason}, no longer true after {in_seconds(self._clock() - queued.held_since)}"
 
     async def _presence(self, queued: PendingWebhook) -> Presence:
         """Read who is in a webhook's room, however long the store is away: what came after it must not overtake it."""

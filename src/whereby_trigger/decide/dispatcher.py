@@ -8,10 +8,12 @@ from typing import Any
 
 from whereby_trigger.assist import Supervisor
 from whereby_trigger.decide.decider import Decider
+from whereby_trigger.decide.holds import Holds, OnHold
 from whereby_trigger.decide.pending import PendingWebhook
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Decision, Store, Unread
+from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -27,13 +29,20 @@ class Dispatcher:
     """
 
     def __init__(
-        self, store: Store, supervisor: Supervisor, decider: Decider, log: DeliveryLog, unread: Unread
+        self,
+        store: Store,
+        supervisor: Supervisor,
+        decider: Decider,
+        log: DeliveryLog,
+        unread: Unread,
+        holds: Holds,
     ) -> None:
         self._store = store
         self._supervisor = supervisor
         self._decider = decider
         self._log = log
         self._unread = unread
+        self._holds = holds
         self._observers: list[Callable[[Decision], None]] = []
         self._rooms: dict[str, deque[PendingWebhook]] = {}
         self._known: dict[int, int] = {}
@@ -67,7 +76,7 @@ class Dispatcher:
         return seq in self._known
 
     def observe(self, observer: Callable[[Decision], None]) -> None:
-        """Call a function with every decision, after its commit."""
+        """Call a function with every decision after its commit, and with the first hold of a webhook as one."""
         self._observers.append(observer)
 
     def find(self, seq: int) -> None:
@@ -82,6 +91,15 @@ class Dispatcher:
         """
         if queued.room is not None:
             self._supervisor.wake(queued.room.key)
+        if self._holds.by_room:
+            self._tell_holds(queued)
+        self.requeue(queued)
+
+    def requeue(self, queued: PendingWebhook) -> None:
+        """Queue a webhook that is pending again since its hold is due, or the presence in its room has changed.
+
+        If there is no room for it, it is left in the store, like any other.
+        """
         if queued.seq in self._known or queued.seq in self._read_back:
             return
         if self._unread.behind:
@@ -106,6 +124,8 @@ class Dispatcher:
         """Queue a webhook that was read from the backlog; False where there is no room for it."""
         if queued.seq in self._known or queued.seq in (self._settled_while_reading or ()):
             return True
+        if self._holds.by_room:
+            self._tell_holds(queued)
         if self.full:
             self.fall_behind()
             return False
@@ -145,6 +165,7 @@ class Dispatcher:
         It is decided once the backlog is read again.
         """
         self.fall_behind()
+        self._holds.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -153,6 +174,10 @@ class Dispatcher:
         self._rooms.clear()
         for seq in list(self._known):
             self._forget(seq)
+
+    def _tell_holds(self, queued: PendingWebhook) -> None:
+        if queued.room is not None and isinstance(queued.webhook, RoomClientJoined | RoomClientLeft):
+            self._holds.presence_changed(queued.room.key)
 
     def _queue(self, queued: PendingWebhook) -> None:
         self._known[queued.seq] = size = queued.size
@@ -182,7 +207,7 @@ class Dispatcher:
 
     async def _decide(self, queued: PendingWebhook) -> None:
         try:
-            decision = await self._decider.decide(queued)
+            outcome = await self._decider.decide(queued)
         except StoreError as error:
             logger.warning("webhook %s stays pending: %s", queued.webhook.id, error)
             self._forget(queued.seq)
@@ -190,26 +215,39 @@ class Dispatcher:
             self._forget(queued.seq)
             raise
         else:
-            self._commit(queued, decision)
+            self._commit(queued, outcome)
 
-    def _commit(self, queued: PendingWebhook, decision: Decision | None) -> None:
-        if decision is None:
+    def _commit(self, queued: PendingWebhook, outcome: Decision | OnHold | None) -> None:
+        if outcome is None:
             self._forget(queued.seq)
-        else:
-            commit = asyncio.ensure_future(self._store.decide(decision))
-            commit.add_done_callback(lambda commit: self._committed(queued, decision, commit))
+            return
+        store = self._store
+        storing = store.hold(outcome.holding) if isinstance(outcome, OnHold) else store.decide(outcome)
+        commit = asyncio.ensure_future(storing)
+        commit.add_done_callback(lambda commit: self._committed(queued, outcome, commit))
 
-    def _committed(self, queued: PendingWebhook, decision: Decision, commit: "asyncio.Future[bool]") -> None:
+    def _committed(self, queued: PendingWebhook, outcome: Decision | OnHold, commit: "asyncio.Future[bool]") -> None:
         self._forget(queued.seq)
         if commit.cancelled():
             return
         error = commit.exception()
         if error is not None:
-            logger.warning("the decision on webhook %s was not stored: %s", decision.id, error)
-        elif commit.result():
-            self._log.decided(queued.webhook, queued.room, queued.started, decision)
-            for observer in self._observers:
-                observer(decision)
+            logger.warning("the decision on webhook %s was not stored: %s", queued.webhook.id, error)
+        elif not commit.result():
+            return
+        elif isinstance(outcome, Decision):
+            self._tell(queued, outcome)
+        else:
+            # It is pending again sooner or later, and then not in the store only.
+            self._read_back.discard(queued.seq)
+            self._holds.add(outcome.as_held(queued, self._holds.now()))
+            if queued.due is None:
+                self._tell(queued, outcome.as_decision())
+
+    def _tell(self, queued: PendingWebhook, decision: Decision) -> None:
+        self._log.decided(queued.webhook, queued.room, queued.started, decision)
+        for observer in self._observers:
+            observer(decision)
 
     def _forget(self, seq: int) -> None:
         self._bytes -= self._known.pop(seq, 0)

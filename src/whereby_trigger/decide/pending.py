@@ -13,7 +13,10 @@ from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of
 
 
 class PendingWebhook(Struct, frozen=True, eq=False):
-    """Describe a stored webhook that is to be decided. `started` is when we got hold of it, by time.monotonic()."""
+    """Describe a stored webhook that is to be decided. `started` is when we got hold of it, by time.monotonic().
+
+    If its hold has begun, it did so at `held_since` and is due at `due`, both by the boot clock; else they are None.
+    """
 
     seq: int
     webhook: Webhook
@@ -23,6 +26,8 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     started: float
     attempts: int = 0
     takeovers: int = 0
+    held_since: float | None = None
+    due: float | None = None
 
     @property
     def ordering_key(self) -> str | None:
@@ -39,8 +44,8 @@ class PendingWebhook(Struct, frozen=True, eq=False):
         return len(self.webhook.raw)
 
 
-def from_store(row: Pending, subdomain: str | None) -> PendingWebhook:
-    """Decode a webhook that was read back; raises DecodeError where this program cannot."""
+def from_store(row: Pending, subdomain: str | None, now: float) -> PendingWebhook:
+    """Decode a webhook that was read back at `now`; raises DecodeError where this program cannot."""
     webhook = decode(row.body)
     return PendingWebhook(
         seq=row.seq,
@@ -51,6 +56,8 @@ def from_store(row: Pending, subdomain: str | None) -> PendingWebhook:
         started=time.monotonic(),
         attempts=row.attempts,
         takeovers=row.takeovers,
+        held_since=None if row.held_for is None else now - row.held_for,
+        due=None if row.due_in is None else now + row.due_in,
     )
 
 

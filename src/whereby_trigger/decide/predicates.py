@@ -4,7 +4,7 @@ import asyncio
 import difflib
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct, structs
 
@@ -17,6 +17,9 @@ from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES, Webhook, is_human
 
 MAX_LENGTH = 500
+LONGEST_HOLD: Final = 1e8
+"""Seconds that no hold reaches, three years: a deadline of an event loop must not be too far off for it."""
+
 LOOP_MISSING = ("no running event loop", "no current event loop")
 
 
@@ -51,13 +54,38 @@ def _text(error: BaseException) -> str:
         return f"(its text raised {type(raised).__name__})"
 
 
+P_contra = TypeVar("P_contra", contravariant=True)
+Answer = bool | Awaitable[bool]
+TypedPredicate = Callable[[P_contra], Answer] | Callable[[], Answer] | Callable[[P_contra, Presence], Answer]
+
+
+class Hold(Generic[P_contra]):
+    """Have a predicate fire only if it says True for some seconds: `{"room.client.joined": Hold(two_people, 30)}`.
+
+    It is asked again on each change of who is in the room, and when the time is over.
+    """
+
+    __slots__ = ("predicate", "seconds")
+
+    def __init__(self, predicate: TypedPredicate[P_contra], seconds: float) -> None:
+        self.predicate, self.seconds = predicate, seconds
+
+    def __repr__(self) -> str:
+        return f"Hold({self.predicate!r}, {self.seconds!r})"
+
+
 class Predicate(Struct, frozen=True):
-    """Hold a user's predicate and how to call it: `takes` is how many arguments it gets."""
+    """Hold a user's predicate and how to call it: `takes` is how many arguments it gets.
+
+    `hold` is for how many seconds it must say True, and `uses_presence` True if it depends on who is in the room.
+    """
 
     function: UserFunction
     name: str
     is_async: bool
     takes: int
+    hold: float | None = None
+    uses_presence: bool = False
 
     @property
     def takes_presence(self) -> bool:
@@ -73,16 +101,22 @@ class Predicates:
     def __init__(self, by_type: Mapping[str, Any] | None = None) -> None:
         self._by_type: dict[str, Predicate] = {}
         for type, function in (by_type or {}).items():
-            self.register(type, function)
+            if isinstance(function, Hold):
+                self.register(type, function.predicate, function.seconds)
+            else:
+                self.register(type, function)
 
-    def register(self, type: str, function: UserFunction) -> None:
-        """Make a function the predicate for a webhook type.
+    def register(self, type: str, function: UserFunction, hold: float | None = None) -> None:
+        """Make a function the predicate for a webhook type; with a hold, it must say True for that many seconds.
 
-        Raises RegistrationError if the type is unknown, names no room, or already has a predicate.
+        Raises RegistrationError if the type is unknown, names no room, or already has a predicate, and for a hold that
+        is no number of seconds above 0.
         """
         _check_type(type)
+        _check_hold(type, hold)
         takes = count_arguments(function, "predicate", type)
-        predicate = Predicate(function, name_of(function), is_async(function), takes)
+        uses_presence = takes > 1 or hold is not None
+        predicate = Predicate(function, name_of(function), is_async(function), takes, hold, uses_presence)
         other = self._by_type.get(type)
         if other is not None:
             raise RegistrationError(
@@ -97,8 +131,8 @@ class Predicates:
 
     @property
     def use_presence(self) -> bool:
-        """True if a predicate asks who is in its webhook's room."""
-        return any(predicate.takes_presence for predicate in self._by_type.values())
+        """True if a predicate asks who is in its webhook's room, or is asked again when that changes."""
+        return any(predicate.uses_presence for predicate in self._by_type.values())
 
     def types(self) -> list[str]:
         """Return the webhook types that have a predicate."""
@@ -107,6 +141,16 @@ class Predicates:
     def names(self) -> dict[str, str]:
         """Return the name of each webhook type's predicate."""
         return {type: predicate.name for type, predicate in self._by_type.items()}
+
+
+def _check_hold(type: str, hold: object) -> None:
+    if hold is None:
+        return
+    if isinstance(hold, bool) or not isinstance(hold, int | float) or not 0 < hold < LONGEST_HOLD:
+        raise RegistrationError(
+            f"hold is for how many seconds the predicate for {type!r} must say True, above 0 and below "
+            f"{LONGEST_HOLD:g}, not {hold!r}: write hold=30, or leave it out to fire at once"
+        )
 
 
 def _check_type(type: str) -> None:
@@ -136,7 +180,7 @@ class Verdict(Struct, frozen=True):
     """Hold a predicate's answer, True or False, or None if it failed; the reason; and how often it was asked.
 
     `error` is what it raised, in full; the reason holds only its type. `short` is what the process had run out of, if
-    that is why the predicate failed: then it may succeed later.
+    that is why the predicate failed: then it may succeed later. `presence` is who was in the room, if that was read.
     """
 
     answer: bool | None
@@ -144,6 +188,7 @@ class Verdict(Struct, frozen=True):
     asked: int
     error: str | None = None
     short: str | None = None
+    presence: Presence = UNKNOWN
 
 
 NO_COUNT: Final = (
@@ -161,18 +206,19 @@ async def ask(
 ) -> Verdict:
     """Ask a predicate about a webhook; if it raises or is too slow, ask again after each BACKOFF.
 
-    `find_presence` returns who is in the room now; it is called before each asking of a predicate that takes that. A
+    `find_presence` returns who is in the room now; it is called before each asking of a predicate that uses that. A
     sync predicate over the limit is not asked again: its thread cannot be stopped.
     """
     asked, presence = 0, UNKNOWN
     while True:
-        if predicate.takes_presence:
+        if predicate.uses_presence:
             presence = await find_presence()
         asked += 1
         outcome = await user_code.ask(predicate.function, predicate.arguments(webhook, presence), predicate.is_async)
         is_unknown = predicate.takes_presence and presence.humans is None
         if outcome.error is None:
-            return _judge(predicate, webhook, outcome.value, asked, is_unknown=is_unknown)
+            verdict = _judge(predicate, webhook, outcome.value, asked, is_unknown=is_unknown)
+            return verdict if presence is UNKNOWN else structs.replace(verdict, presence=presence)
         if (short := shortage_now(outcome.error)) is not None:
             return structs.replace(_failed(predicate, outcome.error, asked), short=short)
         if isinstance(outcome.error, LeftBehind) or asked == ATTEMPTS:

@@ -1,12 +1,11 @@
 """Register a user's functions, with their types: `when` for predicates, `on` and `once` for listeners."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, overload
 
 from whereby_trigger.decide.emitter import Emitter, TriggerSuccess
-from whereby_trigger.decide.predicates import Predicates
+from whereby_trigger.decide.predicates import Answer, Hold, Predicates, TypedPredicate
 from whereby_trigger.errors import RegistrationError
-from whereby_trigger.store import Presence
 from whereby_trigger.webhook import (
     AssistantRequested,
     RecordingFinished,
@@ -24,8 +23,6 @@ from whereby_trigger.webhook import (
 P = TypeVar("P")
 Returned = TypeVar("Returned", covariant=True)
 
-Answer = bool | Awaitable[bool]
-TypedPredicate = Callable[[P], Answer] | Callable[[], Answer] | Callable[[P, Presence], Answer]
 TypedListener = Callable[[P], object] | Callable[[], object]
 
 
@@ -51,13 +48,13 @@ RoomType = Literal[
 WebhookTriggers = TypedDict(
     "WebhookTriggers",
     {
-        "room.client.joined": TypedPredicate[RoomClientJoined],
-        "room.client.left": TypedPredicate[RoomClientLeft],
-        "room.client.knocked": TypedPredicate[RoomClientKnocked],
-        "room.client.knockCancelled": TypedPredicate[RoomClientKnockCancelled],
-        "room.session.started": TypedPredicate[RoomSessionStarted],
-        "room.session.ended": TypedPredicate[RoomSessionEnded],
-        "assistant.requested": TypedPredicate[AssistantRequested],
+        "room.client.joined": TypedPredicate[RoomClientJoined] | Hold[RoomClientJoined],
+        "room.client.left": TypedPredicate[RoomClientLeft] | Hold[RoomClientLeft],
+        "room.client.knocked": TypedPredicate[RoomClientKnocked] | Hold[RoomClientKnocked],
+        "room.client.knockCancelled": TypedPredicate[RoomClientKnockCancelled] | Hold[RoomClientKnockCancelled],
+        "room.session.started": TypedPredicate[RoomSessionStarted] | Hold[RoomSessionStarted],
+        "room.session.ended": TypedPredicate[RoomSessionEnded] | Hold[RoomSessionEnded],
+        "assistant.requested": TypedPredicate[AssistantRequested] | Hold[AssistantRequested],
     },
     total=False,
 )
@@ -94,46 +91,53 @@ class When:
     """Register a predicate for one webhook type or several: `@trigger.when("room.client.joined")`.
 
     The function takes the webhook, the webhook and the room's `Presence`, or nothing, is sync or async, and returns
-    True or False. The decorator returns it unchanged. Raises RegistrationError if a type is unknown, names no room, or
-    already has a predicate.
+    True or False. The decorator returns it unchanged. With `hold=30` it fires only if it says True for 30 seconds: it
+    is asked again on each change of who is in the room, and when they are over. Raises RegistrationError if a type is
+    unknown, names no room, or already has a predicate, or for a hold that is no number above 0.
     """
 
     def __init__(self, predicates: Predicates) -> None:
         self._predicates = predicates
 
     @overload
-    def __call__(self, type: Literal["room.client.joined"], /) -> Callable[[JoinedPredicate], JoinedPredicate]: ...
-    @overload
-    def __call__(self, type: Literal["room.client.left"], /) -> Callable[[LeftPredicate], LeftPredicate]: ...
-    @overload
-    def __call__(self, type: Literal["room.client.knocked"], /) -> Callable[[KnockedPredicate], KnockedPredicate]: ...
+    def __call__(
+        self, type: Literal["room.client.joined"], /, *, hold: float | None = None
+    ) -> Callable[[JoinedPredicate], JoinedPredicate]: ...
     @overload
     def __call__(
-        self, type: Literal["room.client.knockCancelled"], /
+        self, type: Literal["room.client.left"], /, *, hold: float | None = None
+    ) -> Callable[[LeftPredicate], LeftPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["room.client.knocked"], /, *, hold: float | None = None
+    ) -> Callable[[KnockedPredicate], KnockedPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["room.client.knockCancelled"], /, *, hold: float | None = None
     ) -> Callable[[KnockCancelledPredicate], KnockCancelledPredicate]: ...
     @overload
     def __call__(
-        self, type: Literal["room.session.started"], /
+        self, type: Literal["room.session.started"], /, *, hold: float | None = None
     ) -> Callable[[SessionStartedPredicate], SessionStartedPredicate]: ...
     @overload
     def __call__(
-        self, type: Literal["room.session.ended"], /
+        self, type: Literal["room.session.ended"], /, *, hold: float | None = None
     ) -> Callable[[SessionEndedPredicate], SessionEndedPredicate]: ...
     @overload
     def __call__(
-        self, type: Literal["assistant.requested"], /
+        self, type: Literal["assistant.requested"], /, *, hold: float | None = None
     ) -> Callable[[AssistantRequestedPredicate], AssistantRequestedPredicate]: ...
     @overload
     def __call__(
-        self, type: RoomType, second: RoomType, /, *more: RoomType
+        self, type: RoomType, second: RoomType, /, *more: RoomType, hold: float | None = None
     ) -> Callable[[AnyPredicate], AnyPredicate]: ...
-    def __call__(self, *types: str) -> Any:
+    def __call__(self, *types: str, hold: float | None = None) -> Any:
         if not types or not all(isinstance(type, str) for type in types):
             raise RegistrationError('when() takes webhook types: write @trigger.when("room.client.joined")')
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             for type in types:
-                self._predicates.register(type, function)
+                self._predicates.register(type, function, hold)
             return function
 
         return register

@@ -6,6 +6,7 @@ from whereby_trigger.store.records import (
     Added,
     Arrival,
     Decision,
+    Holding,
     Pending,
     Query,
     Record,
@@ -20,18 +21,20 @@ from whereby_trigger.store.records import (
     session_of,
 )
 from whereby_trigger.store.room_rules import ROOM_TRANSITIONS
-from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, RoomState, State
+from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, UNDECIDED, RoomState, State
 from whereby_trigger.store.unread import Unread
 
 __all__ = [
     "FIRST_STATES",
     "ROOM_TRANSITIONS",
     "TRANSITIONS",
+    "UNDECIDED",
     "UNKNOWN",
     "Added",
     "Arrival",
     "Count",
     "Decision",
+    "Holding",
     "Pending",
     "Presence",
     "Query",

@@ -1,7 +1,7 @@
 """The protocol of every store: the methods that the stages call, and what each promises."""
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from whereby_trigger.lease import Lease
@@ -12,6 +12,7 @@ from whereby_trigger.store.records import (
     Added,
     Arrival,
     Decision,
+    Holding,
     Pending,
     Query,
     Record,
@@ -141,7 +142,7 @@ class Store(RoomStore, Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish the writes submitted so far, and release the store and this replica's id."""
+        """Finish the writes submitted so far, and release the store, this replica's id and what it owns."""
         ...
 
     def add(self, arrival: Arrival) -> Awaitable[Added]:
@@ -158,6 +159,21 @@ class Store(RoomStore, Protocol):
         """
         ...
 
+    def hold(self, holding: Holding) -> Awaitable[bool]:
+        """Put a pending webhook of this replica on hold; return False if it is no longer that.
+
+        Its attempts and takeovers count from 0 again: its predicate was asked, and the process lives. Like a decision,
+        it waits while the store is unavailable.
+        """
+        ...
+
+    def ask_again(self, seqs: Sequence[int]) -> Awaitable[list[Pending]]:
+        """Make webhooks that this replica holds pending again; return these, in order of arrival.
+
+        One that is missing was replayed, or an earlier call whose answer was lost has made it pending.
+        """
+        ...
+
     def begin_attempt(self, seq: int) -> Awaitable[int]:
         """Count one more attempt at a pending webhook before user code sees it; return the count.
 
@@ -170,7 +186,10 @@ class Store(RoomStore, Protocol):
         ...
 
     def take_over(self, max_age: float = math.inf) -> Awaitable[int]:
-        """Take over pending webhooks that have no replica or a dead one, and rooms; return how many.
+        """Take over undecided webhooks that have no replica or a dead one, and rooms; return how many.
+
+        One that was held becomes pending: nobody has watched its room meanwhile. No takeover is counted, since it was
+        not in user code. It keeps the time at which it is due.
 
         One call takes over some thousands at most: the first are decided while the others wait for the next call.
 
@@ -184,12 +203,16 @@ class Store(RoomStore, Protocol):
         """Return at most `limit` pending webhooks of this replica with a number above `after`, in order of arrival."""
         ...
 
+    def newest(self) -> Awaitable[int]:
+        """Return the highest number of a stored webhook, or 0; a lower one may still be committed seconds later."""
+        ...
+
     def find(self, query: Query) -> Awaitable[list[Record]]:
         """Return the stored webhooks that match a query, newest first."""
         ...
 
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
-        """Make decided webhooks pending again, without an owner and with age 0; return their ids."""
+        """Make decided and held webhooks pending again, without owner or hold, and with age 0; return their ids."""
         ...
 
     def prune(self, before: float) -> Awaitable[int]:

@@ -196,7 +196,8 @@ class Pending(Struct, frozen=True):
     """Describe a stored webhook that waits for its decision.
 
     `queued_at` is when it was received or last replayed, `takeovers` how often its replica died before deciding it,
-    `attempts` how often it was blamed: recorded as being in user code, in case that ends the process.
+    `attempts` how often it was blamed: recorded as being in user code, in case that ends the process. If its hold has
+    begun, it did so `held_for` seconds ago, and is due in `due_in` seconds, by the store's clock; both are else None.
     """
 
     seq: int
@@ -207,6 +208,8 @@ class Pending(Struct, frozen=True):
     queued_at: float
     attempts: int
     takeovers: int
+    held_for: float | None = None
+    due_in: float | None = None
 
 
 class Decision(Struct, frozen=True):
@@ -221,8 +224,21 @@ class Decision(Struct, frozen=True):
     errors: tuple[str, ...] = ()
 
 
+class Holding(Struct, frozen=True):
+    """Ask for a webhook to be held for `seconds`, and say in words what for; `errors` are the listeners that raised.
+
+    The hold begins when it is stored. A webhook whose hold began before keeps that time, and when it is due.
+    """
+
+    seq: int
+    id: str
+    reason: str
+    seconds: float
+    errors: tuple[str, ...] = ()
+
+
 class Record(Struct, frozen=True):
-    """Describe a stored webhook as a person sees it."""
+    """Describe a stored webhook as a person sees it; `due_at` is when its hold ends, None if none has begun."""
 
     id: str
     type: str
@@ -236,6 +252,7 @@ class Record(Struct, frozen=True):
     owner: str | None
     errors: tuple[str, ...]
     body: bytes
+    due_at: float | None = None
 
 
 class Query(Struct, frozen=True):

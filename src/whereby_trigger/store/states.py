@@ -9,6 +9,7 @@ class State(StrEnum):
     """Name the state of a stored webhook."""
 
     PENDING = "pending"
+    HELD = "held"
     FIRED = "fired"
     SKIPPED = "skipped"
     NOTIFIED = "notified"
@@ -17,13 +18,21 @@ class State(StrEnum):
     QUARANTINED = "quarantined"
 
 
-_DECIDED: Final = frozenset(State) - {State.PENDING}
+UNDECIDED: Final = frozenset({State.PENDING, State.HELD})
+"""The states of a webhook that has no decision yet."""
+
+_DECIDED: Final = frozenset(State) - UNDECIDED
 
 TRANSITIONS: Final = {
-    State.PENDING: _DECIDED,
+    State.PENDING: _DECIDED | {State.HELD},
+    State.HELD: frozenset({State.PENDING}),
     **{state: frozenset({State.PENDING}) for state in _DECIDED},
 }
-"""From each state, the states that may follow: a decision once, and only a replay makes it pending again."""
+"""From each state, the states that may follow.
+
+A decision is made once, and on a pending webhook only: a held one becomes pending whenever its predicate is asked
+again. Of a decided one, only a replay makes a pending one.
+"""
 
 DECIDABLE: Final = frozenset(state for state in State if TRANSITIONS[state] & _DECIDED)
 """The states from which a decision leads on."""

@@ -12,7 +12,7 @@ from msgspec import Struct
 from whereby_trigger.errors import DecodeError, DeliveryError
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.replica import Replica
-from whereby_trigger.store import Decision, Query, Record, Store
+from whereby_trigger.store import Decision, Query, Record, State, Store
 from whereby_trigger.testing.meeting import LiveMeeting, Meeting
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, WebhookBase, decode, identify, sign
 
@@ -46,11 +46,12 @@ class TestingTrigger:
         self._wire = wire
         self._release = release
         self.assistants: list[AssistantStart] = []
+        self._told: dict[str, asyncio.Future[Decision]] = {}
         self._decided: dict[str, asyncio.Future[Decision]] = {}
 
     async def __aenter__(self) -> "TestingTrigger":
         # Each block begins with an empty store.
-        self.assistants, self._decided = [], {}
+        self.assistants, self._told, self._decided = [], {}, {}
         self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
         store = f"sqlite:///{self._folder.name}/test.db"
         overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
@@ -80,7 +81,8 @@ class TestingTrigger:
     async def deliver(self, webhook: WebhookBase | bytes) -> Decision:
         """Deliver a webhook, signed as Whereby signs, and wait for its decision; a body of your own may be bytes.
 
-        A duplicate gives the decision on the first. Raises DeliveryError where the answer is not 200.
+        A webhook that is put on hold returns as `held`: `decided` waits for what becomes of it. A duplicate gives the
+        decision on the first. Raises DeliveryError where the answer is not 200.
         """
         body = webhook if isinstance(webhook, bytes) else webhook.raw
         status = await self.post(body, sign(SECRET, body, int(time.time())))
@@ -90,7 +92,11 @@ class TestingTrigger:
             id = decode(body).id
         except DecodeError:
             return await self._quarantine(identify(body))
-        return await self._decision(id)
+        return await _of(self._told, id)
+
+    async def decided(self, webhook: WebhookBase) -> Decision:
+        """Wait until a webhook that was delivered is decided, and no longer held."""
+        return await _of(self._decided, webhook.id)
 
     def meeting(self, room: str = "/visit-1", **options: Any) -> LiveMeeting:
         """Begin a meeting, whose webhooks are delivered as they happen; `options` are those of Meeting.
@@ -124,14 +130,16 @@ class TestingTrigger:
         (record,) = await self._store.find(Query(ids=(id,)))
         return Decision(0, id, record.state, record.reason, record.attempts, record.received_at)
 
-    def _decision(self, id: str) -> "asyncio.Future[Decision]":
-        return self._decided.setdefault(id, asyncio.get_running_loop().create_future())
-
     def _note(self, decision: Decision) -> None:
-        decided = self._decision(decision.id)
-        if not decided.done():
-            decided.set_result(decision)
+        for noted in (self._told,) if decision.state is State.HELD else (self._told, self._decided):
+            if _of(noted, decision.id).done():
+                del noted[decision.id]
+            _of(noted, decision.id).set_result(decision)
 
     def _note_claim(self, room: RoomIdentity, webhook: Webhook) -> None:
         # Predicates are registered for webhooks that name a room, and for no others.
         self.assistants.append(AssistantStart(room.url, cast(RoomWebhook, webhook)))
+
+
+def _of(noted: dict[str, asyncio.Future[Decision]], id: str) -> "asyncio.Future[Decision]":
+    return noted.setdefault(id, asyncio.get_running_loop().create_future())

@@ -6,9 +6,10 @@ import asyncpg
 import pytest
 
 from tests.store.conftest import Replicas
-from tests.support.arrivals import arrival
+from tests.support.arrivals import arrival, decision, held
 from tests.support.postgres import Server, database_of
 from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import UNDECIDED, State
 from whereby_trigger.store.postgres import PostgresStore, migrations
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +49,37 @@ async def test_it_gives_up_a_table_that_is_locked_for_long_before_a_delivery_wou
         await reading.close()
     assert await PostgresStore(url).migrate() == [NEXT]
     assert not (await store_of_this_version.add(arrival("after"))).duplicate
+
+
+OLD = {number: script for number, script in migrations.scripts().items() if number < 4}
+"""The migrations of the programs that did not know held webhooks."""
+
+
+async def test_the_checks_are_widened_beside_a_replica_that_does_not_know_held_webhooks(
+    url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "scripts", lambda: OLD)
+        patched.setattr(migrations, "SCHEMA", max(OLD))
+        older = await opened(url)
+    pending = await older.add(arrival("a"))
+    newer = await opened(url)
+    await held(newer, "b")
+    assert await older.decide(decision(pending.seq, "a"))
+    assert not (await older.add(arrival("c"))).duplicate
+    connection = await asyncpg.connect(url)
+    try:
+        for wrong in ("state = 'odd'", "state = 'fired'", "decided_at = 1"):
+            with pytest.raises(asyncpg.CheckViolationError):
+                await connection.execute(f"UPDATE whereby_trigger.webhooks SET {wrong} WHERE id = 'b'")
+        for state in State:
+            await connection.execute(
+                "UPDATE whereby_trigger.webhooks SET state = $1, decided_at = $2 WHERE id = 'b'",
+                state,
+                None if state in UNDECIDED else 1.0,
+            )
+    finally:
+        await connection.close()
 
 
 async def test_an_index_that_was_made_ahead_without_a_lock_is_found(

@@ -46,7 +46,7 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claim: is there anything": (
         lease.ANYTHING_LEFT,
         (ME, 7200.0),
-        {"webhooks_pending", "rooms_owner", "rooms_waiting_since"},
+        {"webhooks_pending", "webhooks_held", "rooms_owner", "rooms_waiting_since"},
     ),
     "claim: what nobody owns": (lease.TAKE_UNOWNED, (ME, 5000), {"webhooks_pending", "webhooks_pkey"}),
     "claim: what the dead own": (lease.TAKE_ORPHANED, (ME, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
@@ -56,6 +56,14 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "move: the room's lock": (rooms.LOCK_ROOM, (1,), {"rooms_pkey"}),
     "move: the room": (rooms.FIND_OWNED, (1, ME), {"rooms_pkey", "rooms_owner"}),
     "claim: rooms that waited too long": (rooms.END_OLD, (7200.0, 500), {"rooms_waiting_since", "rooms_pkey"}),
+    "claim: what the dead hold": (lease.TAKE_HELD, (ME, DEAD, 5000), {"webhooks_held", "webhooks_pkey"}),
+    "hold": (
+        webhooks.HOLD,
+        (SEQS, IDS, [""] * N, [30.0] * N, ["[]"] * N, [ME] * N),
+        {"webhooks_pending", "webhooks_pkey"},
+    ),
+    "hold again": (webhooks.HELD_SO, (SEQS, [ME] * N), {"webhooks_held", "webhooks_pkey"}),
+    "ask again": (webhooks.ASK_AGAIN, (SEQS, ME), {"webhooks_held", "webhooks_pkey"}),
     "leave": (lease.DISOWN, (None, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
     "take": (rooms.TAKE, (ME, 10, "ticket", 7200.0), {"rooms_waiting", "rooms_waiting_since", "rooms_pkey"}),
     "take: what was taken": (

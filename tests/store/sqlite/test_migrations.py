@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.arrivals import decided, record
+from tests.support.arrivals import arrival, decided, decision, held, record
 from tests.support.process import Process
 from tests.support.replica import ROOT
 from whereby_trigger.errors import StoreError
@@ -31,6 +31,42 @@ def schema_of(path: Path) -> tuple[int, list[str]]:
 
 def test_migrations_are_numbered_from_one_without_a_gap() -> None:
     assert sorted(REAL) == list(range(1, migrations.SCHEMA + 1))
+
+
+OLD = {number: REAL[number] for number in REAL if number < 5}
+"""The migrations of the programs that did not know held webhooks."""
+
+
+async def test_the_checks_are_widened_in_a_file_that_is_in_use_and_it_stays_intact(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "scripts", lambda: OLD)
+        patched.setattr(migrations, "SCHEMA", max(OLD))
+        older = SqliteStore(f"sqlite:///{path}")
+        await older.open(lambda: None)
+    await older.add(arrival("a"))
+    await decided(older, "b")
+    reading = sqlite3.connect(path, isolation_level=None)
+    assert reading.execute("SELECT count(*) FROM webhooks").fetchone() == (2,)
+    newer = SqliteStore(f"sqlite:///{path}")
+    await newer.open(lambda: None)
+    await held(newer, "c")
+    # The connections from before read the schema again: both checks are wider for them, too, and no wider than meant.
+    assert reading.execute("SELECT count(*) FROM webhooks WHERE state = 'held'").fetchone() == (1,)
+    reading.execute("UPDATE webhooks SET state = 'held', due_at = 1 WHERE id = 'a'")
+    for wrong in ("state = 'odd'", "state = 'fired'", "decided_at = 1"):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+            reading.execute(f"UPDATE webhooks SET {wrong} WHERE id = 'c'")
+    assert (await older.add(arrival("d"))).duplicate is False
+    assert await older.decide(decision((await older.add(arrival("e"))).seq, "e"))
+    reading.close()
+    await older.close()
+    await newer.close()
+    checking = sqlite3.connect(path)
+    assert checking.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert checking.execute("PRAGMA writable_schema").fetchone() == (0,)
+    checking.close()
 
 
 def test_the_states_that_the_schema_allows_are_the_states_there_are(path: Path) -> None:

@@ -50,6 +50,11 @@ SELECT owner FROM gaps CROSS JOIN LATERAL (
         SELECT owner FROM whereby_trigger.webhooks
         WHERE state = 'pending' AND owner > low AND owner < high ORDER BY owner LIMIT 1{locking}
     ) AS of_webhooks
+    UNION ALL
+    SELECT owner FROM (
+        SELECT owner FROM whereby_trigger.webhooks
+        WHERE state = 'held' AND owner > low AND owner < high ORDER BY owner LIMIT 1{locking}
+    ) AS of_held
 ) AS orphans
 """
 ORPHANS, FREE_ORPHANS = (_ORPHANS.format(locking=locking) for locking in ("", " FOR UPDATE SKIP LOCKED"))
@@ -71,6 +76,9 @@ EXPIRED_AND_LOCKED = f"""
     EXISTS (SELECT FROM whereby_trigger.rooms WHERE owner = replicas.id)
     OR EXISTS (
         SELECT FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner >= replicas.id AND owner <= replicas.id
+    )
+    OR EXISTS (
+        SELECT FROM whereby_trigger.webhooks WHERE state = 'held' AND owner >= replicas.id AND owner <= replicas.id
     )
 ) ORDER BY random() LIMIT 1
 """  # noqa: S608
@@ -100,6 +108,13 @@ DISOWN = f"""
 UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1, attempts = 0
 WHERE seq = ANY (ARRAY({PENDING_OF}))
 """  # noqa: S608
+
+TAKE_HELD = """
+UPDATE whereby_trigger.webhooks SET owner = $1, state = 'pending', reason = '' WHERE seq = ANY (ARRAY(
+    SELECT seq FROM whereby_trigger.webhooks WHERE state = 'held' AND owner >= $2 AND owner <= $2
+    ORDER BY owner, seq LIMIT $3 FOR UPDATE SKIP LOCKED
+))
+"""
 
 WEBHOOKS = 5000
 ROOMS = 500
@@ -134,6 +149,7 @@ async def leave(connection: Connection, id: str) -> None:
         await connection.execute(LEAVE, id)
         await rooms.release(connection, id, "given back by a replica that stopped", limit=ROOMS)
         await connection.execute(DISOWN, None, id, WEBHOOKS)
+        await connection.execute(TAKE_HELD, None, id, WEBHOOKS)
 
 
 async def take_over(
@@ -178,6 +194,7 @@ async def _take_over_from(connection: Connection, new_owner: str, dead: str, *, 
     reason = f"its replica {dead} died" + ("" if too_old is None else " longer than max_age ago")
     released = await rooms.release(connection, dead, reason, limit=ROOMS, too_old=too_old)
     orphaned = affected(await connection.execute(TAKE_ORPHANED, new_owner, dead, WEBHOOKS))
-    if released < ROOMS and orphaned < WEBHOOKS:
+    held = affected(await connection.execute(TAKE_HELD, new_owner, dead, WEBHOOKS))
+    if released < ROOMS and orphaned < WEBHOOKS and held < WEBHOOKS:
         await connection.execute(LEAVE, dead)
-    return released + orphaned
+    return released + orphaned + held

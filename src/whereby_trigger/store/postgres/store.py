@@ -36,6 +36,7 @@ from whereby_trigger.store.records import (
     Added,
     Arrival,
     Decision,
+    Holding,
     Pending,
     Query,
     Record,
@@ -125,6 +126,7 @@ _ERRORS_LOCKED = partial(webhooks.locked, id_of=_error_id)
 
 ADD = Verb(webhooks.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED)
 DECIDE = Verb(webhooks.decide, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
+HOLD = Verb(webhooks.hold, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
 APPEND_ERROR = Verb(webhooks.append_error, 500, KEPT, _of_first, _ERRORS_LOCKED)
 BEGIN_ATTEMPT = Verb(webhooks.begin_attempt)
 REQUEST = Verb(rooms.request, 1, PATIENCE, _of_key, rooms.locked)
@@ -203,6 +205,12 @@ class PostgresStore(Unspilled):
     def decide(self, decision: Decision) -> Awaitable[bool]:
         return self._write("decisions", DECIDE, Owned(decision, self.replica))
 
+    def hold(self, holding: Holding) -> Awaitable[bool]:
+        return self._write("decisions", HOLD, Owned(holding, self.replica))
+
+    def ask_again(self, seqs: Sequence[int]) -> Awaitable[list[Pending]]:
+        return self._call("decisions", partial(webhooks.ask_again, seqs=seqs, owner=self.replica))
+
     def begin_attempt(self, seq: int) -> Awaitable[int]:
         return self._write("decisions", BEGIN_ATTEMPT, Owned(seq, self.replica))
 
@@ -224,6 +232,9 @@ class PostgresStore(Unspilled):
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
         return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit))
+
+    def newest(self) -> Awaitable[int]:
+        return self._read(webhooks.newest)
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
         return self._read(partial(webhooks.find, query=query))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import presence, rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
-from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record, WebhooksAfter
-from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, State, sql_in
+from whereby_trigger.store.records import Added, Arrival, Decision, Holding, Pending, Query, Record, WebhooksAfter
+from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, UNDECIDED, State, sql_in
 from whereby_trigger.webhook import room_path
 
 ADD = """
@@ -46,7 +46,7 @@ WITH decided AS MATERIALIZED (
 )
 UPDATE whereby_trigger.webhooks AS webhooks SET
     state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at,
-    errors = ARRAY(SELECT json_array_elements_text(decided.errors::json))
+    errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(decided.errors::json))
 FROM decided WHERE webhooks.seq = decided.seq RETURNING webhooks.seq
 """  # noqa: S608
 """Locks its rows one after the other, in the given order; a plain join would lock them in any order."""
@@ -58,28 +58,66 @@ USING (seq, state, decided_at, owner)
 """
 """Finds decisions that an earlier try has committed although its answer was lost."""
 
+HOLD = """
+WITH held AS MATERIALIZED (
+    SELECT given.* FROM unnest(
+        $1::bigint[], $2::text[], $3::text[], $4::float8[], $5::text[], $6::text[]
+    ) AS given (seq, id, reason, seconds, errors, owner)
+    CROSS JOIN LATERAL (
+        SELECT FROM whereby_trigger.webhooks AS webhooks
+        WHERE webhooks.seq = given.seq AND webhooks.id = given.id AND webhooks.owner = given.owner
+            AND webhooks.state = 'pending'
+        FOR UPDATE
+    ) AS locked
+)
+UPDATE whereby_trigger.webhooks AS webhooks SET
+    state = 'held', reason = held.reason, attempts = 0, takeovers = 0,
+    held_since = coalesce(webhooks.held_since, whereby_trigger.clock()),
+    due_at = coalesce(webhooks.due_at, whereby_trigger.clock() + held.seconds),
+    errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(held.errors::json))
+FROM held WHERE webhooks.seq = held.seq RETURNING webhooks.seq
+"""
+HELD_SO = """
+SELECT webhooks.seq FROM whereby_trigger.webhooks AS webhooks
+JOIN unnest($1::bigint[], $2::text[]) AS held (seq, owner) USING (seq, owner) WHERE webhooks.state = 'held'
+"""
+"""Finds holds that an earlier try has committed although its answer was lost: only their replica ends them."""
+
+ASK_AGAIN = """
+UPDATE whereby_trigger.webhooks SET state = 'pending', reason = '' WHERE seq = ANY (ARRAY(
+    SELECT seq FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[]) AND state = 'held' AND owner = $2
+    ORDER BY id FOR UPDATE
+))
+RETURNING seq, id, type, body, received_at, queued_at, attempts, takeovers,
+    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in
+"""
 BEGIN_ATTEMPT = """
 UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
 WHERE seq = $1 AND state = 'pending' AND owner = $2 RETURNING attempts
 """
 APPEND_ERROR = "UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1"
 PENDING = """
-SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers FROM whereby_trigger.webhooks
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers,
+    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in
+FROM whereby_trigger.webhooks
 WHERE state = 'pending' AND (owner, seq) > ($1, $2) AND owner <= $1 ORDER BY owner, seq LIMIT $3
 """
 """Only the index of pending webhooks has this order: no plan can scan decided ones."""
 
+NEWEST = "SELECT coalesce(max(seq), 0) FROM whereby_trigger.webhooks"
 FIND = """
-SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body
+SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body,
+    due_at
 FROM whereby_trigger.webhooks
 """
 REPLAY = """
 UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = $1,
-reason = '', decided_at = NULL, errors = '{}'
+reason = '', decided_at = NULL, errors = '{}', held_since = NULL, due_at = NULL
 """
 PRUNE = """
 DELETE FROM whereby_trigger.webhooks WHERE seq = ANY (ARRAY(
-    SELECT seq FROM whereby_trigger.webhooks WHERE state <> 'pending' AND received_at < $1 AND kept_until < $2
+    SELECT seq FROM whereby_trigger.webhooks
+    WHERE state <> 'pending' AND state <> 'held' AND received_at < $1 AND kept_until < $2
     ORDER BY received_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ))
 """
@@ -172,8 +210,8 @@ def _added(row: Any, *, is_first: bool) -> Added:
 async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:
     first: dict[int, Owned] = {}
     for piece in pieces:
-        if piece.what.state is State.PENDING:
-            raise StoreError("pending is no decision")
+        if piece.what.state in UNDECIDED:
+            raise StoreError(f"{piece.what.state} is no decision")
         first.setdefault(piece.what.seq, piece)
     # In the order in which arrivals lock rows: no two batches can deadlock.
     rows = [_decided(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
@@ -191,6 +229,28 @@ def _decided(decision: Decision, owner: str) -> tuple[Any, ...]:
     )
 
 
+async def hold(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:
+    first: dict[int, Owned] = {}
+    for piece in pieces:
+        first.setdefault(piece.what.seq, piece)
+    rows = [_held(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
+    held = {row["seq"] for row in await connection.fetch(HOLD, *zip(*rows, strict=True))}
+    if again:
+        tried = [(piece.what.seq, piece.owner) for piece in first.values()]
+        held |= {row["seq"] for row in await connection.fetch(HELD_SO, *zip(*tried, strict=True))}
+    return [piece.what.seq in held and first[piece.what.seq] is piece for piece in pieces]
+
+
+def _held(holding: Holding, owner: str) -> tuple[Any, ...]:
+    errors = json.dumps(holding.errors) if holding.errors else "[]"
+    return holding.seq, holding.id, holding.reason, holding.seconds, errors, owner
+
+
+async def ask_again(connection: Connection, seqs: Sequence[int], owner: str) -> list[Pending]:
+    rows = await connection.fetch(ASK_AGAIN, list(seqs), owner)
+    return sorted((Pending(*row) for row in rows), key=lambda row: row.seq)
+
+
 async def begin_attempt(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[int]:
     return [await connection.fetchval(BEGIN_ATTEMPT, piece.what, piece.owner) or 0 for piece in pieces]
 
@@ -204,6 +264,10 @@ async def append_error(connection: Connection, pieces: Sequence[tuple[str, str]]
 
 async def pending(connection: Connection, owner: str, after: int, limit: int) -> list[Pending]:
     return [Pending(*row) for row in await connection.fetch(PENDING, owner, after, limit)]
+
+
+async def newest(connection: Connection) -> int:
+    return int(await connection.fetchval(NEWEST))
 
 
 async def find(connection: Connection, query: Query) -> list[Record]:

@@ -239,6 +239,7 @@ class SpillStore:
         self._running: asyncio.Task[None] | None = None
         self.open_readonly, self.migrate = store.open_readonly, store.migrate
         self.decide, self.begin_attempt, self.append_error = store.decide, store.begin_attempt, store.append_error
+        self.hold, self.ask_again, self.newest = store.hold, store.ask_again, store.newest
         self.take_over, self.pending, self.find = store.take_over, store.pending, store.find
         self.replay, self.prune = store.replay, store.prune
         self.renew, self.rejoin = store.renew, store.rejoin

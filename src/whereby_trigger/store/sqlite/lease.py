@@ -11,11 +11,20 @@ RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? 
 GIVE_UP = "UPDATE replicas SET expires = 0 WHERE id = ?"
 LEAVE = "DELETE FROM replicas WHERE id = ?"
 OTHERS = """
+WITH RECURSIVE holders (owner) AS (
+    SELECT (SELECT owner FROM webhooks WHERE state = 'held' ORDER BY owner LIMIT 1)
+    UNION ALL
+    SELECT (SELECT owner FROM webhooks WHERE state = 'held' AND owner > holders.owner ORDER BY owner LIMIT 1)
+    FROM holders WHERE holders.owner IS NOT NULL
+)
 SELECT id, seen_at, boot, expires FROM replicas WHERE id <> :me
 UNION SELECT owner, :now, '', 0 FROM webhooks
 WHERE state = 'pending' AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
+UNION SELECT owner, :now, '', 0 FROM holders WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 UNION SELECT owner, :now, '', 0 FROM rooms WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 """
+"""Every owner but one. Those who hold webhooks are found one by one in the index: they may hold very many."""
+
 Other = tuple[str, float, str, float]
 HOLDS = "SELECT 1 FROM replicas WHERE id = ? AND boot = ? AND expires > ?"
 
@@ -44,6 +53,7 @@ def holds(connection: sqlite3.Connection, id: str, clock: BootClock) -> bool:
 def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
     """Give back everything that a replica owns, and its lease, without counting a crash against any webhook."""
     connection.execute(webhooks.DISOWN, (id,))
+    connection.execute(webhooks.TAKE_HELD, (None, id))
     rooms.release(connection, id, now, "given back by a replica that stopped")
     connection.execute(LEAVE, (id,))
 
@@ -89,6 +99,7 @@ def take_over_dead(
             too_old = now - max_age if now - seen_at > max_age else None
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
             taken += connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount
+            taken += connection.execute(webhooks.TAKE_HELD, (id, other)).rowcount
             taken += rooms.release(connection, other, now, reason, too_old=too_old)
             connection.execute(LEAVE, (other,))
     rooms.end_old(connection, now, max_age)

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from whereby_trigger.store.records import (
     Added,
     Arrival,
     Decision,
+    Holding,
     Pending,
     Query,
     Record,
@@ -138,6 +139,13 @@ class SqliteStore(Unspilled):
     def decide(self, decision: Decision) -> Awaitable[bool]:
         return self._write(partial(webhooks.decide, decision=decision, owner=self.replica), kept=True)
 
+    def hold(self, holding: Holding) -> Awaitable[bool]:
+        hold = partial(webhooks.hold, holding=holding, owner=self.replica, now=self._wall())
+        return self._write(hold, kept=True)
+
+    def ask_again(self, seqs: Sequence[int]) -> Awaitable[list[Pending]]:
+        return self._write(partial(webhooks.ask_again, seqs=seqs, owner=self.replica, now=self._wall()))
+
     def begin_attempt(self, seq: int) -> Awaitable[int]:
         return self._write(partial(webhooks.begin_attempt, seq=seq, owner=self.replica))
 
@@ -176,7 +184,10 @@ class SqliteStore(Unspilled):
         return taken
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
-        return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit))
+        return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit, now=self._wall()))
+
+    def newest(self) -> Awaitable[int]:
+        return self._read(webhooks.newest)
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
         return self._read(partial(webhooks.find, query=query))

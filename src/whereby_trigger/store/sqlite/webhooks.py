@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from whereby_trigger.store.records import Added, Arrival, Decision, Pending, Query, Record
+from whereby_trigger.store.records import Added, Arrival, Decision, Holding, Pending, Query, Record
 from whereby_trigger.store.sqlite import rooms
 from whereby_trigger.store.sqlite.presence import GatheredCounts
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, State, sql_in
@@ -18,10 +18,23 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> 'pending' THEN ?
 COUNT_DELIVERY = """
 UPDATE webhooks SET deliveries = deliveries + 1, kept_until = max(kept_until, ?) WHERE id = ? RETURNING seq, state
 """
+# Takes the errors twice, as JSON. Only a webhook that was held has some already.
+_ERRORS = """CASE errors WHEN '[]' THEN ? ELSE (
+    SELECT json_group_array(value) FROM (SELECT value FROM json_each(errors) UNION ALL SELECT value FROM json_each(?))
+) END"""
 DECIDE = f"""
-UPDATE webhooks SET state = ?, reason = ?, attempts = ?, decided_at = ?, errors = ?
+UPDATE webhooks SET errors = {_ERRORS}, state = ?, reason = ?, attempts = ?, decided_at = ?
 WHERE seq = ? AND id = ? AND state {sql_in(DECIDABLE)} AND owner = ?
 """  # noqa: S608
+HOLD = f"""
+UPDATE webhooks SET errors = {_ERRORS}, state = 'held', reason = ?, attempts = 0, takeovers = 0,
+held_since = coalesce(held_since, ?), due_at = coalesce(due_at, ?)
+WHERE seq = ? AND id = ? AND state = 'pending' AND owner = ?
+"""  # noqa: S608
+ASK_AGAIN = """
+UPDATE webhooks SET state = 'pending', reason = ''
+WHERE seq IN (SELECT value FROM json_each(?)) AND state = 'held' AND owner = ? RETURNING seq
+"""
 BEGIN_ATTEMPT = """
 UPDATE webhooks SET attempts = attempts + 1
 WHERE seq = ? AND state = 'pending' AND owner = ? RETURNING attempts
@@ -34,21 +47,26 @@ UPDATE webhooks SET owner = NULL, takeovers = takeovers + 1, attempts = 0 WHERE 
 TAKE_ORPHANED = """
 UPDATE webhooks SET owner = ?, takeovers = takeovers + 1 WHERE state = 'pending' AND owner = ?
 """
-PENDING = """
-SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers FROM webhooks
-WHERE state = 'pending' AND owner = ? AND seq > ? ORDER BY seq LIMIT ?
+TAKE_HELD = "UPDATE webhooks SET state = 'pending', owner = ?, reason = '' WHERE state = 'held' AND owner = ?"
+_PENDING = """
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, ?1 - held_since, due_at - ?1 FROM webhooks
 """
+PENDING = f"{_PENDING} WHERE state = 'pending' AND owner = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4"
+PENDING_BY_SEQ = f"{_PENDING} WHERE seq IN (SELECT value FROM json_each(?2)) ORDER BY seq"  # noqa: S608
+NEWEST = "SELECT coalesce(max(seq), 0) FROM webhooks"
 FIND = """
-SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body
+SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, due_at
 FROM webhooks
 """
 REPLAY = """
 UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = ?, reason = '',
-decided_at = NULL, errors = '[]'
+decided_at = NULL, errors = '[]', held_since = NULL, due_at = NULL
 """
 FORGET = """
-DELETE FROM webhooks WHERE seq IN
-(SELECT seq FROM webhooks WHERE state <> 'pending' AND received_at < ? AND kept_until < ? ORDER BY received_at LIMIT ?)
+DELETE FROM webhooks WHERE seq IN (
+    SELECT seq FROM webhooks WHERE state <> 'pending' AND state <> 'held' AND received_at < ? AND kept_until < ?
+    ORDER BY received_at LIMIT ?
+)
 """
 SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 
@@ -73,8 +91,20 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
 
 
 def decide(connection: sqlite3.Connection, decision: Decision, owner: str) -> bool:
-    outcome = (decision.state.value, decision.reason, decision.attempts, decision.decided_at, _pack(decision.errors))
+    errors = _pack(decision.errors)
+    outcome = (errors, errors, decision.state.value, decision.reason, decision.attempts, decision.decided_at)
     return connection.execute(DECIDE, (*outcome, decision.seq, decision.id, owner)).rowcount == 1
+
+
+def hold(connection: sqlite3.Connection, holding: Holding, owner: str, now: float) -> bool:
+    errors = _pack(holding.errors)
+    held = (errors, errors, holding.reason, now, now + holding.seconds)
+    return connection.execute(HOLD, (*held, holding.seq, holding.id, owner)).rowcount == 1
+
+
+def ask_again(connection: sqlite3.Connection, seqs: Sequence[int], owner: str, now: float) -> list[Pending]:
+    asked = [seq for (seq,) in connection.execute(ASK_AGAIN, (json.dumps(seqs), owner)).fetchall()]
+    return [Pending(*row) for row in connection.execute(PENDING_BY_SEQ, (now, json.dumps(asked))).fetchall()]
 
 
 def begin_attempt(connection: sqlite3.Connection, seq: int, owner: str) -> int:
@@ -90,8 +120,12 @@ def take_unowned(connection: sqlite3.Connection, owner: str) -> int:
     return connection.execute(TAKE_UNOWNED, (owner,)).rowcount
 
 
-def pending(connection: sqlite3.Connection, owner: str, after: int, limit: int) -> list[Pending]:
-    return [Pending(*row) for row in connection.execute(PENDING, (owner, after, limit)).fetchall()]
+def pending(connection: sqlite3.Connection, owner: str, after: int, limit: int, now: float) -> list[Pending]:
+    return [Pending(*row) for row in connection.execute(PENDING, (now, owner, after, limit)).fetchall()]
+
+
+def newest(connection: sqlite3.Connection) -> int:
+    return int(connection.execute(NEWEST).fetchone()[0])
 
 
 def find(connection: sqlite3.Connection, query: Query) -> list[Record]:
@@ -134,7 +168,7 @@ def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body = row
+    id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, due_at = row
     return Record(
         id=id,
         type=type,
@@ -148,6 +182,7 @@ def _record(row: Sequence[Any]) -> Record:
         owner=owner,
         errors=tuple(json.loads(errors)),
         body=body,
+        due_at=due_at,
     )
 
 
