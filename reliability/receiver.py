@@ -37,7 +37,8 @@ HANG = 3600.0
 def build(options: argparse.Namespace) -> Trigger:
     """Make the trigger; each success is appended to `emissions` in one write, as life, id, attempt and time.
 
-    `delay` is how many seconds the predicate for `assistant.requested` takes. With `ticks`, an assistant is in each
+    `delay` is how many seconds the predicate for `assistant.requested` takes. With `hold`, a knock is held for so many
+    seconds, and then fires. With `ticks`, an assistant is in each
     room that asks for one, and ticks in that file.
     """
     trigger = Trigger(
@@ -64,6 +65,9 @@ def build(options: argparse.Namespace) -> Trigger:
     def always() -> bool:
         time.sleep(options.delay)
         return True
+
+    if options.hold is not None:
+        trigger.when("room.client.knocked", hold=options.hold)(lambda: True)
 
     @trigger.on(TRIGGER_EVENT_SUCCESS)
     def note(success: TriggerSuccess) -> None:
@@ -93,6 +97,7 @@ def main() -> None:
     parser.add_argument("--emissions", required=True)
     parser.add_argument("--life", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--hold", type=float, help="fire for a knock too, after so many seconds")
     parser.add_argument("--lease-ttl", type=float, default=30.0)
     parser.add_argument("--drain-timeout", type=float, default=3600.0)
     parser.add_argument("--ticks")

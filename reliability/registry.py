@@ -12,6 +12,7 @@ from reliability.rows import (
     following_meetings,
     frozen_replicas,
     full_executors,
+    held_webhooks,
     journal_lost,
     kills,
     many_rooms,
@@ -195,6 +196,14 @@ FAULTS: dict[int, Row] = {
         following_meetings.run,
         on_sqlite(series_of_meetings=2000, at_a_time=10, kill_every=20.0)
         | on_postgresql(series_of_meetings=2000, at_a_time=10, kill_every=20.0, lease=6.0),
+    ),
+    37: Row(
+        "Three replicas hold webhooks; one after the other is killed with -9, or drained, and another takes its place",
+        "each fires once; at most 1 s late on a living replica, 2 s after a death on SQLite, the lease (3 s here) and "
+        "1 s on PostgreSQL",
+        held_webhooks.run,
+        on_sqlite(webhooks=10_000, deaths=100, hold=5.0, bound=2.0, lease=30.0)
+        | on_postgresql(webhooks=10_000, deaths=100, hold=5.0, bound=4.0, lease=3.0),
     ),
 }
 
