@@ -16,7 +16,7 @@ from scripts.scaling.assumptions import CHANGES_PER_ASSISTANT, LIVE_ROOMS, ROOMS
 from scripts.scaling.figures import Figures, Look
 from tests.support.connecting import connected
 from tests.support.postgres import Server
-from whereby_trigger.store import Arrival, Decision, RoomMove, RoomRequest, RoomState, State, Store
+from whereby_trigger.store import Arrival, Bounds, Decision, RoomMove, RoomRequest, RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, lease, rooms
 from whereby_trigger.store.postgres.webhooks import SettledCursor
 
@@ -153,10 +153,11 @@ async def _look(url: str, live: int, times: int) -> Look:
         heard = frozenset(row["key"] for row in keys)
         hearing = SettledCursor()
         after = (await hearing.webhooks_after(connection, 0, frozenset())).cursor
+        bounds = Bounds(60.0, 12 * 3600.0)
         asked: list[Callable[[], Awaitable[Any]]] = [
             lambda: lease.take_over(connection, replica, 7200.0, searched=set(), look_in=lambda seconds: None),
-            lambda: rooms.take(connection, replica, 1, ("none",), 7200.0),
-            lambda: rooms.stopping(connection, replica),
+            lambda: rooms.take(connection, replica, 1, ("none",), 7200.0, bounds),
+            lambda: rooms.stopping(connection, replica, bounds),
             lambda: hearing.webhooks_after(connection, after, heard),
         ]
         pid = await connection.fetchval("SELECT pg_backend_pid()")

@@ -246,5 +246,5 @@ def _assisting(settings: Settings, store: Store, assistant: Assistant | None) ->
         life=lambda: store.life,
         hidden=(*settings.secret, settings.store),
     )
-    supervisor = Supervisor(store, launch, settings.max_rooms, settings.max_age)
+    supervisor = Supervisor(store, launch, settings.max_rooms, settings.max_age, assistant.bounds)
     return supervisor, Claims(store, supervisor, bots=assistant.bots)

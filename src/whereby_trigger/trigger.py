@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from whereby_trigger import logs, process
 from whereby_trigger.assist import (
+    LEAVE_WHEN_EMPTY,
+    MAX_DURATION,
     Assistant,
     AssistantFunction,
+    Duration,
     Registered,
+    bounds_of,
     command_assistant,
     coroutine_assistant,
     request_for,
@@ -119,16 +123,34 @@ class Trigger:
     @overload
     def assistant(self, function: A, /) -> A: ...
     @overload
-    def assistant(self, /, *, bots: bool = False) -> Callable[[A], A]: ...
-    def assistant(self, function: Any = None, /, *, bots: bool = False) -> Any:
+    def assistant(
+        self,
+        /,
+        *,
+        bots: bool = False,
+        leave_when_empty: Duration | None = LEAVE_WHEN_EMPTY,
+        max_duration: Duration | None = MAX_DURATION,
+    ) -> Callable[[A], A]: ...
+    def assistant(
+        self,
+        function: Any = None,
+        /,
+        *,
+        bots: bool = False,
+        leave_when_empty: Duration | None = LEAVE_WHEN_EMPTY,
+        max_duration: Duration | None = MAX_DURATION,
+    ) -> Any:
         """Register the coroutine that runs in each room that asks for one: `@trigger.assistant`.
 
-        One per room, started again when it raises, ended with the room's session. With `bots`, a bot's own join or
-        leave may start one too. Raises RegistrationError for a second one, one that is not `async def`, and in a run.
+        One per room, started again when it raises, ended with the room's session. It is told to leave a room that is
+        known to hold no human for `leave_when_empty` (60 s), and any room after `max_duration` (12 h); None lifts a
+        bound. With `bots`, a bot's own join or leave may start one too. Raises RegistrationError for a second one, one
+        that is not `async def`, a bound that is no duration above 0, and in a run.
         """
+        bounds = bounds_of(leave_when_empty, max_duration)
 
         def register(function: A) -> A:
-            self._registered.register(coroutine_assistant(function, bots), running=bool(self._in_use))
+            self._registered.register(coroutine_assistant(function, bots, bounds), running=bool(self._in_use))
             return function
 
         return register if function is None else register(function)
@@ -140,15 +162,19 @@ class Trigger:
         env: Mapping[str, str] | None = None,
         log_output: bool = False,
         bots: bool = False,
+        leave_when_empty: Duration | None = LEAVE_WHEN_EMPTY,
+        max_duration: Duration | None = MAX_DURATION,
     ) -> None:
         """Register the command that runs as a process in each room: `trigger.assistant_command(["node", "a.mjs"])`.
 
         The webhook and the room come as JSON on its stdin, the room also as WHEREBY_ROOM_URL, WHEREBY_ROOM_NAME and
         WHEREBY_WEBHOOK_ID; `env` is added to its environment. Exit code 0: it left the room, 75: worth another try,
-        anything else: a failure. Its output is logged only with `log_output`, since it may hold names.
-        Raises RegistrationError for a second assistant, and once the trigger runs.
+        anything else: a failure. Its output is logged only with `log_output`, since it may hold names. The bounds are
+        those of `assistant`. Raises RegistrationError for a second assistant, a bound that is no duration above 0, and
+        once the trigger runs.
         """
-        self._registered.register(command_assistant(argv, env, log_output, bots), running=bool(self._in_use))
+        bounds = bounds_of(leave_when_empty, max_duration)
+        self._registered.register(command_assistant(argv, env, log_output, bots, bounds), running=bool(self._in_use))
 
     @property
     def registered_assistant(self) -> Assistant | None:

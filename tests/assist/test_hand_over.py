@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,8 +183,8 @@ class Taking:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    async def take(self, slots: int, max_age: float) -> object:
-        rooms = await self._store.take(slots, max_age)
+    async def take(self, *asked: Any) -> object:
+        rooms = await self._store.take(*asked)
         if rooms:
             self.taken.set()
             await self.go_on.wait()

@@ -1,7 +1,9 @@
 """Registering an assistant: what is wrong is told at once, with the right form."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from whereby_trigger import Trigger
 from whereby_trigger.assist import Session
 from whereby_trigger.errors import RegistrationError
+from whereby_trigger.store import Bounds
 
 
 async def scribe(session: Session) -> None: ...
@@ -49,6 +52,42 @@ def test_a_sync_function_is_refused_with_the_right_form() -> None:
 def test_a_wrong_signature_is_refused_with_the_right_form(function: Callable[..., Any]) -> None:
     with pytest.raises(RegistrationError, match=rf"async def {function.__name__}\(session: Session\)"):
         Trigger().assistant(function)
+
+
+def test_an_assistant_leaves_an_empty_room_after_a_minute_and_any_room_after_12_hours() -> None:
+    by_name, by_call, command = Trigger(), Trigger(), Trigger()
+    by_name.assistant(scribe)
+    by_call.assistant()(scribe)
+    command.assistant_command(["node", "assistant.mjs"])
+    for trigger in (by_name, by_call, command):
+        assert trigger.registered_assistant is not None
+        assert trigger.registered_assistant.bounds == Bounds(60.0, 12 * 3600.0)
+
+
+def test_both_forms_take_bounds_as_seconds_or_a_timedelta_and_none_lifts_one() -> None:
+    coroutine, command = Trigger(), Trigger()
+    coroutine.assistant(leave_when_empty=timedelta(minutes=5), max_duration=None)(scribe)
+    command.assistant_command(["node", "assistant.mjs"], leave_when_empty=None, max_duration=90)
+    assert coroutine.registered_assistant is not None
+    assert coroutine.registered_assistant.bounds == Bounds(300.0, None)
+    assert command.registered_assistant is not None
+    assert command.registered_assistant.bounds == Bounds(None, 90.0)
+
+
+@pytest.mark.parametrize("name", ["leave_when_empty", "max_duration"])
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, 0.0, nan, inf, True, False, "60", timedelta(0), timedelta(-1), pytest.param(10**400, id="huge"), [60]],
+    ids=repr,
+)
+def test_a_bound_that_is_no_duration_is_refused_with_the_right_form(name: str, value: Any) -> None:
+    expected = rf"^{name} must be seconds as a number or a timedelta, more than 0, not .*: write {name}=60, or "
+    trigger = Trigger()
+    with pytest.raises(RegistrationError, match=expected):
+        trigger.assistant(**{name: value})
+    with pytest.raises(RegistrationError, match=expected):
+        trigger.assistant_command(["node", "assistant.mjs"], **{name: value})
+    assert trigger.registered_assistant is None
 
 
 def test_a_second_assistant_is_refused_with_the_name_of_the_first() -> None:

@@ -35,6 +35,7 @@ async def scribe(session):
     print("scribe in", session.room_url, "attempt", session.attempt, flush=True)
     print("scribe leaves:", await session.ended, flush=True)
 """
+BOUNDS = "leaves an empty room after 60 s and any room after 12 h"
 COMMAND = f"""{PEOPLE}
 trigger.assistant_command([sys.executable, "-c", "import signal; signal.pause()"])
 """
@@ -281,13 +282,15 @@ def test_check_shows_a_coroutine_and_needs_no_listener_beside_it(tmp_path: Path)
     write(tmp_path, COROUTINE)
     ended = run("check", "--port", "0", cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout
-    assert "ok  assistant  scribe, a coroutine" in [re.sub(" {3,}", "  ", line) for line in ended.stdout.splitlines()]
+    assert "ok  assistant  scribe, a coroutine: leaves an empty room after 60 s and any room after 12 h" in [
+        re.sub(" {3,}", "  ", line) for line in ended.stdout.splitlines()
+    ]
 
 
 @pytest.mark.parametrize(
     ("source", "about", "ok", "says"),
     [
-        (COMMAND, "assistant", True, f"{sys.executable} -c import signal; signal.pause(), a command"),
+        (COMMAND, "assistant", True, f"{sys.executable} -c import signal; signal.pause(), a command: {BOUNDS}"),
         (COMMAND.replace("sys.executable", "'no-such-program'"), "assistant", False, "there is no program no-such-pr"),
         (NO_ASSISTANT + COROUTINE.partition("stop_grace=1)")[2], "predicate", False, "none: the trigger never fires"),
     ],

@@ -7,11 +7,11 @@ import pytest
 
 from tests.spill.conftest import LONG, Open, Spilling
 from tests.support.arrivals import NOW, arrival
-from tests.support.counts import at, count, counted, presence
+from tests.support.counts import at, count, counted, people, presence
 from tests.support.rooms import bring_to
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store import Added, Arrival, Presence, RoomState, SessionChange, State
+from whereby_trigger.store import Added, Arrival, Bounds, Presence, RoomState, SessionChange, State
 from whereby_trigger.store.spill import read_content
 
 pytestmark = pytest.mark.anyio
@@ -160,6 +160,21 @@ async def test_what_it_says_of_a_session_takes_effect_when_it_is_in_the_database
     await one.drained()
     (stopping,) = await one.store.stopping()
     assert stopping.id == room.id
+
+
+async def test_no_room_counts_as_empty_while_a_delivery_waits_that_may_say_that_somebody_came(one: Spilling) -> None:
+    at_once = Bounds(1e-6, None)
+    for key in ("acme.whereby.com/a", "acme.whereby.com/b"):
+        await bring_to(one.store, RoomState.LIVE, key=key)
+        await people(one.store, 0, key)
+    one.lose_the_lease()
+    one.store.go_down()
+    assert (await one.spill.add(counted("back", count(1e6, 1, room="acme.whereby.com/a")))).spilled
+    one.store.come_back()
+    assert await one.spill.stopping(at_once) == []
+    one.renew_the_lease()
+    await one.drained()
+    assert [room.key for room in await one.spill.stopping(at_once)] == ["acme.whereby.com/b"]
 
 
 async def test_a_replica_without_its_lease_hands_nothing_over_until_it_has_one(one: Spilling) -> None:

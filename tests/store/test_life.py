@@ -11,7 +11,7 @@ from tests.support.arrivals import NOW, ROOM, arrival, decided, decision
 from tests.support.place import TTL, Place
 from tests.support.rooms import request
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import Query, RoomMove, RoomState, State, Store
+from whereby_trigger.store import UNBOUNDED, Query, RoomMove, RoomState, State, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +52,7 @@ VERBS: dict[str, Verb] = {
     "stop": lambda store: store.stop(ROOM, "stopped by hand"),
     "rooms": lambda store: store.rooms(),
     "stopping": lambda store: store.stopping(),
+    "end waiting": lambda store: store.end_waiting(UNBOUNDED),
     "heard": lambda store: store.webhooks_after(0, frozenset({ROOM})),
 }
 

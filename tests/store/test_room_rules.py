@@ -7,9 +7,10 @@ import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW
+from tests.support.counts import people
 from tests.support.place import Place
 from tests.support.rooms import bring_to, move, request, session
-from whereby_trigger.store import Room, RoomClaim, RoomRequest, RoomState, Store
+from whereby_trigger.store import Bounds, Room, RoomClaim, RoomRequest, RoomState, Store
 from whereby_trigger.store.room_rules import (
     MOVES,
     ROOM_TRANSITIONS,
@@ -136,6 +137,13 @@ class Stage(NamedTuple):
         await self.place.pass_time(2 * MAX_AGE, self.owner, self.other)
         await self.other.take_over(MAX_AGE)
 
+    async def nobody_is_there(self) -> None:
+        for situation in SITUATIONS:
+            await people(self.other, 0, situation.key)
+        await self.place.pass_time(MAX_AGE, self.owner, self.other)
+        await self.owner.stopping(Bounds(MAX_AGE, None))
+        await self.other.end_waiting(Bounds(MAX_AGE, None))
+
     def to_each(self) -> dict[RoomEvent, Callable[[OpenRoom, str], Awaitable[None]]]:
         return {
             **{event: self.request(event) for event in REQUESTS},
@@ -151,6 +159,7 @@ class Stage(NamedTuple):
             RoomEvent.OWNER_GONE: self.owner_leaves,
             RoomEvent.OWNER_LONG_GONE: self.owner_dies_long_ago,
             RoomEvent.TOO_OLD: self.rooms_grow_old,
+            RoomEvent.BOUND_REACHED: self.nobody_is_there,
         }
 
 

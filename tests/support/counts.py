@@ -1,5 +1,6 @@
 """Counts in tests: webhooks that say who is in a room, and what a store keeps of them."""
 
+import itertools
 import sqlite3
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ from tests.support.arrivals import NOW, ROOM
 from tests.support.place import Place
 from whereby_trigger.store import Added, Arrival, Count, Presence, Store
 
+_numbers = itertools.count()
 HUMANS_STORED_AT = "SELECT humans_stored_at FROM {}presence WHERE key = '{}'"
 
 
@@ -30,6 +32,12 @@ def counted(id: str, said: Count, *, received_at: float = NOW) -> Arrival:
 async def say(store: Store, id: str, seconds: float, humans: int, bots: int = 0, *, room: str = ROOM) -> Added:
     """Store a webhook with a count."""
     return await store.add(counted(id, count(seconds, humans, bots, room=room)))
+
+
+async def people(store: Store, humans: int, room: str = ROOM) -> Added:
+    """Store the newest webhook so far, which says how many people are in a room."""
+    number = next(_numbers)
+    return await say(store, f"people {number}", number, humans, room=room)
 
 
 async def presence(store: Store, room: str = ROOM) -> Presence:

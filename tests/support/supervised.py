@@ -10,7 +10,7 @@ from tests.support.rooms import request
 from tests.support.until import eventually
 from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, launcher
 from whereby_trigger.assist.runners import Launch
-from whereby_trigger.store import Room, RoomState, Store
+from whereby_trigger.store import UNBOUNDED, Bounds, Room, RoomState, Store
 
 LONG = 60.0
 
@@ -29,11 +29,12 @@ class Supervised:
         grace: float = LONG,
         launch: Launch | None = None,
         max_age: float = math.inf,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self.store = store
         assistant = CoroutineAssistant(function)  # type: ignore[arg-type]
         launch = launch or launcher(assistant, grace=grace, deadline=lambda: LONG)
-        self.supervisor = Supervisor(store, launch, max_rooms, max_age)
+        self.supervisor = Supervisor(store, launch, max_rooms, max_age, bounds)
 
     async def __aenter__(self) -> "Supervised":
         await self.store.open(self.supervisor.wake)

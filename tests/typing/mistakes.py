@@ -272,6 +272,11 @@ def scribe(session: Session) -> None: ...
 """,
         'cannot be "Callable[[Session], None]"',
     ),
+    Mistake(
+        "a_bound_as_text",
+        'trigger.assistant_command(["node", "assistant.mjs"], leave_when_empty="60")',
+        'Argument "leave_when_empty" to "assistant_command" of "Trigger" has incompatible type "str"',
+    ),
     Mistake("a_port_as_text", 'Trigger(port="8080")', 'Argument "port" to "Trigger" has incompatible type "str"'),
     Mistake("a_secret_of_bytes", 'Trigger(secret=b"secret")', 'Argument "secret" to "Trigger" has incompatible type'),
     Mistake("a_setting_that_there_is_not", "Trigger(prot=8080)", 'Unexpected keyword argument "prot"'),

@@ -222,6 +222,12 @@ async def anything(session: object) -> str:
     return "whatever comes"
 
 
+@Trigger().assistant(leave_when_empty=timedelta(minutes=5), max_duration=None)
+async def patient(session: Session) -> None:
+    await session.ended
+
+
+Trigger().assistant_command(["node", "assistant.mjs"], leave_when_empty=None, max_duration=3600)
 Trigger().assistant(Scribe())
 Trigger().assistant(Scribe().attend)
 Trigger().assistant(functools.partial(greet, "hello"))

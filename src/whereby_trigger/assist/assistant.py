@@ -2,15 +2,25 @@
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from msgspec import Struct
 
 from whereby_trigger.assist.session import Session
 from whereby_trigger.callables import is_async
 from whereby_trigger.errors import RegistrationError
+from whereby_trigger.store import Bounds
 
 AssistantFunction = Callable[[Session], Coroutine[Any, Any, Any]]
+
+Duration = float | timedelta
+"""Seconds, or a timedelta."""
+
+LEAVE_WHEN_EMPTY: Final = 60.0
+MAX_DURATION: Final = 12 * 3600.0
+LONGEST: Final = timedelta.max.total_seconds()
+DEFAULT_BOUNDS: Final = Bounds(LEAVE_WHEN_EMPTY, MAX_DURATION)
 
 
 class CoroutineAssistant(Struct, frozen=True):
@@ -18,6 +28,7 @@ class CoroutineAssistant(Struct, frozen=True):
 
     function: AssistantFunction
     bots: bool = False
+    bounds: Bounds = DEFAULT_BOUNDS
 
     @property
     def name(self) -> str:
@@ -31,6 +42,7 @@ class CommandAssistant(Struct, frozen=True):
     env: Mapping[str, str]
     log_output: bool = False
     bots: bool = False
+    bounds: Bounds = DEFAULT_BOUNDS
 
     @property
     def name(self) -> str:
@@ -40,7 +52,25 @@ class CommandAssistant(Struct, frozen=True):
 Assistant = CoroutineAssistant | CommandAssistant
 
 
-def coroutine_assistant(function: Any, bots: bool) -> CoroutineAssistant:
+def bounds_of(leave_when_empty: Duration | None, max_duration: Duration | None) -> Bounds:
+    """Return the bounds of an assistant; raises RegistrationError, with what to write, for what is no duration."""
+    return Bounds(_bound("leave_when_empty", leave_when_empty), _bound("max_duration", max_duration))
+
+
+def _bound(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    # A NaN compares as False with everything.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST:
+        raise RegistrationError(
+            f"{name} must be seconds as a number or a timedelta, more than 0, not {value!r}: "
+            f"write {name}=60, or {name}=None for no bound"
+        )
+    return float(seconds)
+
+
+def coroutine_assistant(function: Any, bots: bool, bounds: Bounds = DEFAULT_BOUNDS) -> CoroutineAssistant:
     """Return a coroutine assistant; raises RegistrationError, with the right form, if the function cannot be one."""
     name = getattr(function, "__name__", repr(function))
     if not is_async(function):
@@ -53,16 +83,20 @@ def coroutine_assistant(function: Any, bots: bool) -> CoroutineAssistant:
         raise RegistrationError(
             f"the assistant {name} must take one argument, its session: write `async def {name}(session: Session)`"
         ) from None
-    return CoroutineAssistant(function, bots)
+    return CoroutineAssistant(function, bots, bounds)
 
 
 def command_assistant(
-    argv: Sequence[str], env: Mapping[str, str] | None, log_output: bool, bots: bool
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    log_output: bool,
+    bots: bool,
+    bounds: Bounds = DEFAULT_BOUNDS,
 ) -> CommandAssistant:
     """Return a command assistant; raises RegistrationError, with the right form, if the command cannot be one."""
     if isinstance(argv, str) or not argv or not all(isinstance(part, str) and "\0" not in part for part in argv):
         raise RegistrationError('an assistant\'s command is a list of strings: write ["node", "assistant.mjs"]')
-    return CommandAssistant(tuple(argv), dict(env or {}), log_output, bots)
+    return CommandAssistant(tuple(argv), dict(env or {}), log_output, bots, bounds)
 
 
 class Registered:

@@ -51,9 +51,10 @@ class Session:
 
     `webhook` is None if the assistant was started by hand. `attempt` is 1 at the first start, and one more at each
     restart. `log` is a logger that names the room. `ended` is set when the assistant must leave: the room's session
-    has ended, somebody stopped it, or the replica drains. It then has `stop_grace` seconds before it is cancelled.
-    `missed` counts the webhooks that were dropped because too many were unread. `presence` is who is in the room, at
-    first as the store knew it when the assistant started; a new one takes its place with each webhook that says so.
+    has ended, nobody was there for `leave_when_empty`, `max_duration` is over, somebody stopped it, or the replica
+    drains. It then has `stop_grace` seconds before it is cancelled. `missed` counts the webhooks that were dropped
+    because too many were unread. `presence` is who is in the room, at first as the store knew it when the assistant
+    started; a new one takes its place with each webhook that says so.
     """
 
     def __init__(self, room: RoomIdentity, webhook: Webhook | None, attempt: int, presence: Presence = UNKNOWN) -> None:

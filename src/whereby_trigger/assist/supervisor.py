@@ -14,7 +14,17 @@ from msgspec import structs
 from whereby_trigger.assist.runners import HANDED_OVER, Launch, NextState, Run, RunEnd, RunResult, next_state
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
-from whereby_trigger.store import Room, RoomClaim, RoomMove, RoomRequest, RoomState, Store, session_of
+from whereby_trigger.store import (
+    UNBOUNDED,
+    Bounds,
+    Room,
+    RoomClaim,
+    RoomMove,
+    RoomRequest,
+    RoomState,
+    Store,
+    session_of,
+)
 from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, RoomIdentity, RoomWebhook, Webhook, is_human
 
@@ -22,6 +32,9 @@ logger = logging.getLogger("whereby_trigger.assist")
 
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
+
+END_WAITING_EVERY: Final = 5.0
+"""Seconds between looks for waiting rooms at a bound: they hold no slot, and there may be very many."""
 
 SHORTEST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 2.0
@@ -44,14 +57,19 @@ async def launch_nothing(run: Run, launched: Callable[[int | None], None]) -> Ru
 class Supervisor:
     """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time.
 
-    A room that has waited for longer than `max_age` seconds gets none.
+    A room that has waited for longer than `max_age` seconds gets none. An assistant at one of its bounds is told to
+    leave.
     """
 
-    def __init__(self, store: Store, launch: Launch, max_rooms: int, max_age: float = math.inf) -> None:
+    def __init__(
+        self, store: Store, launch: Launch, max_rooms: int, max_age: float = math.inf, bounds: Bounds = UNBOUNDED
+    ) -> None:
         self._store = store
         self._launch = launch
         self.slots = max_rooms
         self._max_age = max_age
+        self._bounds = bounds
+        self._end_waiting_at = 0.0
         self._runs: dict[str, Run] = {}
         self._woken = asyncio.Event()
         self._unanswered = False
@@ -91,6 +109,7 @@ class Supervisor:
             self._woken.clear()
             try:
                 await self._launch_waiting()
+                await self._end_waiting()
                 await self._apply_stops()
                 await self._tell()
             except StoreError as error:
@@ -135,7 +154,7 @@ class Supervisor:
         if slots <= 0 and (self._handing_over or not self._unanswered):
             return
         self._unanswered = True
-        taken = await self._store.take(slots, self._max_age)
+        taken = await self._store.take(slots, self._max_age, self._bounds)
         self._unanswered = False
         for room in taken:
             if self.free > 0:
@@ -177,10 +196,15 @@ class Supervisor:
         logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt)
         self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._moved, run))
 
+    async def _end_waiting(self) -> None:
+        if time.monotonic() >= self._end_waiting_at:
+            self._end_waiting_at = time.monotonic() + END_WAITING_EVERY
+            await self._store.end_waiting(self._bounds)
+
     async def _apply_stops(self) -> None:
         if not self._runs:
             return
-        for room in await self._store.stopping():
+        for room in await self._store.stopping(self._bounds):
             run = self._runs.get(room.key)
             if run is not None and run.room.id == room.id and room.stop is not None and run.stop is None:
                 run.stop = room.stop

@@ -110,7 +110,7 @@ def _functions(trigger: Trigger) -> Iterator[Finding]:
 
 def _assistant(assistant: Assistant) -> Finding:
     if isinstance(assistant, CoroutineAssistant):
-        return Finding("assistant", True, f"{assistant.name}, a coroutine")
+        return Finding("assistant", True, f"{assistant.name}, a coroutine: {assistant.bounds.words}")
     if sys.platform == "win32":
         return Finding("assistant", False, "a command cannot be an assistant on Windows: use a coroutine")
     program = assistant.argv[0]
@@ -118,7 +118,7 @@ def _assistant(assistant: Assistant) -> Finding:
         return Finding(
             "assistant", False, f"there is no program {program}: install it, or check its spelling and the PATH"
         )
-    return Finding("assistant", True, f"{assistant.name}, a command")
+    return Finding("assistant", True, f"{assistant.name}, a command: {assistant.bounds.words}")
 
 
 def _secret(settings: Settings) -> Finding:

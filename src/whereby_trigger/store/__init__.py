@@ -1,5 +1,6 @@
 """Keep webhooks, decisions and rooms: the protocol that every store implements, and its values."""
 
+from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.presence import UNKNOWN, Count, Presence, merge
 from whereby_trigger.store.protocol import RoomStore, Store, every_room
 from whereby_trigger.store.records import (
@@ -28,10 +29,12 @@ __all__ = [
     "FIRST_STATES",
     "ROOM_TRANSITIONS",
     "TRANSITIONS",
+    "UNBOUNDED",
     "UNDECIDED",
     "UNKNOWN",
     "Added",
     "Arrival",
+    "Bounds",
     "Count",
     "Decision",
     "Holding",

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from whereby_trigger.lease import Lease
+from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.records import (
     NEWEST,
@@ -40,10 +41,12 @@ class RoomStore(Protocol):
         """Make a room wait for an assistant, unless it has an open entry; an ending one gets a successor."""
         ...
 
-    def take(self, slots: int, max_age: float = math.inf) -> Awaitable[list[Room]]:
+    def take(self, slots: int, max_age: float = math.inf, bounds: Bounds = UNBOUNDED) -> Awaitable[list[Room]]:
         """Take at most `slots` waiting rooms for this replica, in order, as `starting`; none if its lease is gone.
 
-        A room that has waited for longer than `max_age` seconds is left for `take_over` to end.
+        A room that has waited for longer than `max_age` seconds is left for `take_over` to end, one whose bound is
+        reached for `end_waiting`. With `leave_when_empty`, a room that had an assistant before and is known to be empty
+        waits until somebody comes.
         Beyond `slots` it returns the rooms that an earlier call took before it raised StoreUnavailable.
         """
         ...
@@ -63,8 +66,15 @@ class RoomStore(Protocol):
         """
         ...
 
-    def stopping(self) -> Awaitable[list[Room]]:
-        """Return this replica's rooms whose assistants were asked to end."""
+    def stopping(self, bounds: Bounds = UNBOUNDED) -> Awaitable[list[Room]]:
+        """Return this replica's rooms whose assistants were asked to end; those at a bound are asked to first.
+
+        Times are by the store's clock.
+        """
+        ...
+
+    async def end_waiting(self, bounds: Bounds) -> None:
+        """End rooms that wait and are at a bound, whoever had them; some hundreds at most, so call it again."""
         ...
 
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:

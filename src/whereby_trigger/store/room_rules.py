@@ -77,6 +77,9 @@ class RoomEvent(StrEnum):
     TOO_OLD = "too old"
     """The room has waited for longer than `max_age`."""
 
+    BOUND_REACHED = "bound reached"
+    """The room was empty for `leave_when_empty`, or has had its assistant for `max_duration`."""
+
 
 class Effect(Enum):
     """Name what is written beside the state."""
@@ -172,6 +175,11 @@ RULES: Final[Mapping[RoomEvent, Mapping[RoomState | None, Step]]] = {
     },
     RoomEvent.TOO_OLD: {
         WAITING: Step(ENDED),
+    },
+    RoomEvent.BOUND_REACHED: {
+        WAITING: Step(ENDED),
+        STARTING: Step(STAYS, (ASK_TO_STOP,)),
+        LIVE: Step(STAYS, (ASK_TO_STOP,)),
     },
 }
 """By event and by the state of the room's open entry (None: it has none), what comes next."""

@@ -15,7 +15,7 @@ from tests.support.postgres import Server, database_of
 from tests.support.rooms import ask, move, session_arrival, take_one
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import Query, RoomState, State, Store
+from whereby_trigger.store import Bounds, Query, RoomState, State, Store
 from whereby_trigger.store.postgres import store as postgres_store
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +109,18 @@ async def test_a_locked_room_holds_up_no_other_room_and_no_other_delivery(url: s
             assert await ended
             assert (await asked).new
             assert not (await over).duplicate
+
+
+async def test_a_locked_room_at_a_bound_holds_up_no_other_and_is_asked_to_end_when_it_is_free(
+    url: str, opened: Replicas
+) -> None:
+    store, at_once = await opened(url), Bounds(None, 1e-9)
+    await ask(store)
+    await ask(store, OTHER)
+    assert len(await store.take(2)) == 2
+    async with locked(url, f"rooms WHERE key = '{ROOM}'"), asyncio.timeout(SOON):
+        assert [room.key for room in await store.stopping(at_once)] == [OTHER]
+    assert {room.key for room in await store.stopping(at_once)} == {ROOM, OTHER}
 
 
 async def test_what_comes_later_in_a_room_does_not_overtake_the_end_of_its_session(url: str, opened: Replicas) -> None:

@@ -33,7 +33,9 @@ INSERT INTO whereby_trigger.rooms (key, url, state, owner, asked_at)
 SELECT 'acme.whereby.com/' || n, '', CASE WHEN n % 10 = 0 THEN 'waiting' ELSE 'live' END,
     CASE WHEN n % 10 = 0 THEN NULL ELSE (ARRAY{LIVING})[1 + n % 4] END, 0
 FROM generate_series(1, {ROOMS}) n;
-ANALYZE whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.replicas
+INSERT INTO whereby_trigger.presence (key, humans, bots, humans_since, changed_at, differed_at, received_at)
+SELECT 'acme.whereby.com/' || n, n % 3, 0, 0, 0, 0, 0 FROM generate_series(1, {DONE}) n;
+ANALYZE whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.replicas, whereby_trigger.presence
 """
 FEW = ["acme.whereby.com/1", "acme.whereby.com/2"]
 MANY = [f"acme.whereby.com/{number}" for number in range(500)]
@@ -65,13 +67,31 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "hold again": (webhooks.HELD_SO, (SEQS, [ME] * N), {"webhooks_held", "webhooks_pkey"}),
     "ask again": (webhooks.ASK_AGAIN, (SEQS, ME), {"webhooks_held", "webhooks_pkey"}),
     "leave": (lease.DISOWN, (None, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
-    "take": (rooms.TAKE, (ME, 10, "ticket", 7200.0), {"rooms_waiting", "rooms_waiting_since", "rooms_pkey"}),
+    "take": (
+        rooms.TAKE,
+        (ME, 10, "ticket", 7200.0, 60.0, 43200.0),
+        {"rooms_waiting", "rooms_waiting_since", "rooms_pkey", "presence_pkey"},
+    ),
     "take: what was taken": (
         rooms.TAKEN,
         (ME, ["ticket"]),
         {"rooms_owner", "rooms_open", "webhooks_id_key", "webhooks_pkey"},
     ),
-    "stopping": (rooms.STOPPING, (ME,), {"rooms_owner", "rooms_open"}),
+    "stopping": (
+        rooms.STOPPING,
+        (ME, 60.0, 43200.0),
+        {"rooms_owner", "rooms_open", "presence_pkey"},
+    ),
+    "end waiting": (
+        rooms.WAITING_AT_BOUND,
+        (60.0, 43200.0, 500),
+        {"rooms_waiting", "rooms_waiting_since", "presence_pkey"},
+    ),
+    "stopping: those at a bound": (
+        rooms.TO_BOUND,
+        (ME, [WEBHOOKS, 1, 2], FEW),
+        {"rooms_pkey", "rooms_open", "presence_pkey"},
+    ),
     "heard: how far, at first": (LAST_SETTLED, (10.0,), {"webhooks_pkey"}),
     "heard: how far by now": (SETTLED_SINCE, (10.0, HIGH, LAST), {"webhooks_pkey"}),
     "heard: the newest of many rooms": (WEBHOOKS_AFTER, (HIGH, WEBHOOKS, MANY, 500), {"webhooks_room"}),
@@ -108,7 +128,7 @@ def filled() -> Iterator[str]:
 
 def indexes(plan: str) -> set[str]:
     """Name the indexes that a plan uses; fails where it reads a whole table that grows."""
-    assert not re.search(r"Seq Scan on (webhooks|rooms)", plan), plan
+    assert not re.search(r"Seq Scan on (webhooks|rooms|presence)", plan), plan
     return set(re.findall(r"(?:using|Bitmap Index Scan on) (\w+)", plan)) - {"replicas_pkey"}
 
 

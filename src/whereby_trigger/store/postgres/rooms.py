@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from whereby_trigger.store import room_rules
+from whereby_trigger.store.bounds import Bounds
 from whereby_trigger.store.postgres import presence
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
@@ -48,17 +49,32 @@ UPDATE whereby_trigger.rooms SET
 WHERE id = $1
 """
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
-TAKE = """
+EMPTY = """(
+    SELECT whereby_trigger.clock() - greatest(humans_stored_at, rooms.queued_at) FROM whereby_trigger.presence
+    WHERE presence.key = rooms.key AND humans = 0
+    AND (presence.session_id <> rooms.session_id AND changed_at < rooms.asked_at) IS NOT TRUE
+)"""
+"""The seconds for which a room is known to hold no human since its assistant was asked for, or NULL.
+
+What an earlier session left behind says nothing of who has come to this one.
+"""
+
+LASTED = "whereby_trigger.clock() - rooms.began_at"
+# A program that knows no bounds takes a room without noting when; it had it since it was asked for, at the longest.
+TAKE = f"""
 UPDATE whereby_trigger.rooms SET
-    state = 'starting', owner = $1, attempt = attempt + 1, since = whereby_trigger.clock(), ticket = $3
+    state = 'starting', owner = $1, attempt = attempt + 1, since = whereby_trigger.clock(), ticket = $3,
+    began_at = COALESCE(began_at, CASE WHEN attempt > 0 THEN queued_at ELSE whereby_trigger.clock() END)
 WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting'
     AND NOT (since <= whereby_trigger.clock() AND whereby_trigger.clock() < not_before)
     AND since >= whereby_trigger.clock() - $4::float8
+    AND ({EMPTY} >= $5::float8 OR {LASTED} >= $6::float8) IS NOT TRUE
+    AND NOT (rooms.attempt > 0 AND $5 IS NOT NULL AND {EMPTY} IS NOT NULL)
     AND EXISTS (SELECT FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock())
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
-"""
+"""  # noqa: S608
 TAKEN = f"""
 SELECT {", ".join(f"rooms.{column}" for column in COLUMNS.split(", "))}, webhooks.body,
     COALESCE(webhooks.seq, (SELECT max(seq) FROM whereby_trigger.webhooks), 0) AS seq
@@ -113,7 +129,27 @@ WHERE id = $1 AND state = 'waiting' AND since < whereby_trigger.clock() - $2::fl
 AND successor IS NOT NULL FOR UPDATE SKIP LOCKED
 """
 NOW = "SELECT whereby_trigger.clock()"
-STOPPING = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE owner = $1 AND stop IS NOT NULL"  # noqa: S608
+STOPPING = f"""
+SELECT {COLUMNS} FROM whereby_trigger.rooms
+WHERE owner = $1 AND (
+    stop IS NOT NULL OR (state IN ('starting', 'live') AND ({EMPTY} >= $2::float8 OR {LASTED} >= $3::float8))
+)
+"""  # noqa: S608
+WAITING_AT_BOUND = f"""
+SELECT {COLUMNS} FROM whereby_trigger.rooms
+WHERE state = 'waiting' AND ({EMPTY} >= $1::float8 OR {LASTED} >= $2::float8) LIMIT $3
+"""  # noqa: S608
+LOCK_FREE = """
+SELECT key FROM unnest($1::text[]) AS given (key)
+WHERE pg_try_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
+"""
+TO_BOUND = f"""
+SELECT rooms.id, state, owner, stop, session_id, asked_at, successor, {EMPTY} AS empty, {LASTED} AS lasted
+FROM whereby_trigger.rooms AS rooms
+WHERE rooms.id = ANY($2::bigint[]) AND rooms.key = ANY($3::text[])
+AND (state = 'waiting' OR (owner = $1 AND state IN ('starting', 'live') AND stop IS NULL))
+FOR UPDATE OF rooms SKIP LOCKED
+"""  # noqa: S608
 READ = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE id < $2 ORDER BY id DESC LIMIT $1"  # noqa: S608
 FORGET = """
 DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
@@ -170,9 +206,12 @@ async def _session_changes(connection: Connection, key: str) -> list[SessionChan
     return room_rules.session_changes(key, [row["body"] for row in await connection.fetch(SESSION_CHANGES, key)])
 
 
-async def take(connection: Connection, owner: str, slots: int, tickets: tuple[str, ...], max_age: float) -> list[Room]:
+async def take(
+    connection: Connection, owner: str, slots: int, tickets: tuple[str, ...], max_age: float, bounds: Bounds
+) -> list[Room]:
     """Take rooms under the last ticket, and find again those of the other tickets, whose answers were lost."""
-    taken = affected(await connection.execute(TAKE, owner, slots, tickets[-1], max_age)) if slots > 0 else 0
+    values = (owner, slots, tickets[-1], max_age, bounds.leave_when_empty, bounds.max_duration)
+    taken = affected(await connection.execute(TAKE, *values)) if slots > 0 else 0
     if not taken and len(tickets) == 1:
         return []
     rooms = [_room(row) for row in await connection.fetch(TAKEN, owner, tickets)]
@@ -265,8 +304,30 @@ async def _end_old_with_successor(connection: Connection, max_age: float, limit:
     return ended
 
 
-async def stopping(connection: Connection, owner: str) -> list[Room]:
-    return [_room(row) for row in await connection.fetch(STOPPING, owner)]
+async def stopping(connection: Connection, owner: str, bounds: Bounds) -> list[Room]:
+    """Return the rooms of a replica that were asked to end, and with no `stop` those that `apply_bounds` asks."""
+    rows = await connection.fetch(STOPPING, owner, bounds.leave_when_empty, bounds.max_duration)
+    return [_room(row) for row in rows]
+
+
+async def waiting_at_bound(connection: Connection, bounds: Bounds, limit: int) -> list[Room]:
+    values = (bounds.leave_when_empty, bounds.max_duration, limit)
+    return [_room(row) for row in await connection.fetch(WAITING_AT_BOUND, *values)]
+
+
+async def apply_bounds(connection: Connection, rooms: Sequence[Room], owner: str, bounds: Bounds) -> None:
+    """Ask the assistants of rooms to end, or end a room that waits, if a bound is still reached.
+
+    A room that somebody else has locked is left out: the next look finds it again.
+    """
+    async with transaction(connection):
+        free = [row["key"] for row in await connection.fetch(LOCK_FREE, sorted(room.key for room in rooms))]
+        for row in await connection.fetch(TO_BOUND, owner, [room.id for room in rooms], free):
+            entry = dict(row)
+            reason = bounds.reached(entry.pop("empty"), entry.pop("lasted"))
+            if reason is not None:
+                change = room_rules.change(_open(entry), RoomEvent.BOUND_REACHED, reason)
+                await _write(connection, change)
 
 
 async def read(connection: Connection, limit: int | None, below: int) -> list[Room]:

@@ -13,6 +13,7 @@ from uuid import uuid4
 from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
+from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.postgres import checks, lease, migrations, presence, rooms, webhooks
 from whereby_trigger.store.postgres.checks import Remark
@@ -58,6 +59,9 @@ CLOSE_TIMEOUT = 4.0
 
 PRUNE_ROWS = 500
 TAKEN_AT_ONCE = 5000
+BOUNDED_AT_ONCE = 500
+"""Rooms asked to end in one transaction: each is locked, and the server has room for so many locks only."""
+
 LOOK_WITHIN = 30.0
 LONG_WORK_WITHIN = 90.0
 READ_WITHIN = 10.0
@@ -277,10 +281,10 @@ class PostgresStore(Unspilled):
     def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
         return self._write("rooms", REQUEST, request)
 
-    async def take(self, slots: int, max_age: float = math.inf) -> list[Room]:
+    async def take(self, slots: int, max_age: float = math.inf, bounds: Bounds = UNBOUNDED) -> list[Room]:
         tickets, self._unanswered = (*self._unanswered, uuid4().hex), ()
         try:
-            take = partial(rooms.take, owner=self.replica, slots=slots, tickets=tickets, max_age=max_age)
+            take = partial(rooms.take, owner=self.replica, slots=slots, tickets=tickets, max_age=max_age, bounds=bounds)
             taken = list(await self._call("rooms", take))
         except StoreUnavailable:
             self._unanswered = tickets
@@ -295,8 +299,22 @@ class PostgresStore(Unspilled):
     def stop(self, key: str, reason: str) -> Awaitable[RoomState | None]:
         return self._write("rooms", STOP, (key, reason))
 
-    def stopping(self) -> Awaitable[list[Room]]:
-        return self._read(partial(rooms.stopping, owner=self.replica))
+    async def stopping(self, bounds: Bounds = UNBOUNDED) -> list[Room]:
+        find = partial(rooms.stopping, owner=self.replica, bounds=bounds)
+        found: list[Room] = await self._read(find)
+        if await self._apply_bounds([room for room in found if room.stop is None], bounds):
+            found = await self._read(find)
+        return [room for room in found if room.stop is not None]
+
+    async def end_waiting(self, bounds: Bounds) -> None:
+        find = partial(rooms.waiting_at_bound, bounds=bounds, limit=BOUNDED_AT_ONCE)
+        await self._apply_bounds(await self._read(find), bounds)
+
+    async def _apply_bounds(self, found: list[Room], bounds: Bounds) -> bool:
+        apply = partial(rooms.apply_bounds, rooms=found[:BOUNDED_AT_ONCE], owner=self.replica, bounds=bounds)
+        if found:
+            await self._call("rooms", apply)
+        return bool(found)
 
     def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.read, limit=limit, below=below))

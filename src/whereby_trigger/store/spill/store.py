@@ -10,11 +10,14 @@ from enum import Enum, auto
 from functools import partial
 from typing import Final
 
+from msgspec import structs
+
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
+from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import Write
 from whereby_trigger.store.protocol import Store
-from whereby_trigger.store.records import Added, Arrival
+from whereby_trigger.store.records import Added, Arrival, Room
 from whereby_trigger.store.spill.file import BATCH, SpilledDelivery, SpillFile
 from whereby_trigger.store.states import State
 from whereby_trigger.store.unread import Unread
@@ -244,7 +247,7 @@ class SpillStore:
         self.replay, self.prune = store.replay, store.prune
         self.renew, self.rejoin = store.renew, store.rejoin
         self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop
-        self.rooms, self.stopping, self.webhooks_after = store.rooms, store.stopping, store.webhooks_after
+        self.rooms, self.webhooks_after = store.rooms, store.webhooks_after
         self.presences = store.presences
 
     @property
@@ -305,6 +308,16 @@ class SpillStore:
     def add(self, arrival: Arrival) -> Awaitable[Added]:
         """Store a delivery in the database, or where that is away on the spool's disk; `spilled` tells which."""
         return self._router.add(arrival)
+
+    def stopping(self, bounds: Bounds = UNBOUNDED) -> Awaitable[list[Room]]:
+        return self._store.stopping(self._judging(bounds))
+
+    async def end_waiting(self, bounds: Bounds) -> None:
+        await self._store.end_waiting(self._judging(bounds))
+
+    def _judging(self, bounds: Bounds) -> Bounds:
+        # No room counts as empty while deliveries wait here, which may say that somebody came.
+        return structs.replace(bounds, leave_when_empty=None) if self.length else bounds
 
     async def ping(self, now: float) -> None:
         """Return if deliveries are taken, by the database or by the spool.

@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
 from whereby_trigger.store import room_rules
+from whereby_trigger.store.bounds import Bounds
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange, WebhooksAfter
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.sqlite import presence
@@ -38,16 +39,44 @@ UPDATE rooms SET
     successor = :successor
 WHERE id = :id
 """
+EMPTY = """(
+    SELECT :now - MAX(humans_stored_at, rooms.queued_at) FROM presence
+    WHERE presence.key = rooms.key AND humans = 0
+    AND (presence.session_id <> rooms.session_id AND changed_at < rooms.asked_at) IS NOT TRUE
+)"""
+"""The seconds for which a room is known to hold no human since its assistant was asked for, or NULL.
+
+What an earlier session left behind says nothing of who has come to this one.
+"""
+
+LASTED = """
+CASE WHEN rooms.began_boot = NULLIF(:boot, '') THEN :up - rooms.began_up ELSE :now - rooms.began_at END
+"""
+"""The seconds since a room was first taken, or NULL: by the boot clock, if that has run since."""
+
+REACHED = f"({EMPTY} >= :leave_when_empty OR ({LASTED}) >= :max_duration)"
+"""True if a bound is reached, or else false or NULL; which one it is, and how it reads, is up to `Bounds.reached`."""
+
+KEPT_WAITING = f"(rooms.attempt > 0 AND :leave_when_empty IS NOT NULL AND {EMPTY} IS NOT NULL)"
+
 # If the time is before `since`, the clock was set back, nobody knows by how much: the room waits no longer.
-NEXT = """
+NEXT = f"""
 SELECT id FROM rooms
 WHERE state = 'waiting' AND NOT (since <= :now AND :now < not_before) AND since >= :oldest
+AND {REACHED} IS NOT TRUE AND NOT {KEPT_WAITING}
 ORDER BY id LIMIT :slots
+"""  # noqa: S608
+# A program that knows no bounds takes a room without noting when; it had it since it was asked for, at the longest.
+TAKE = """
+UPDATE rooms SET
+    state = 'starting', owner = :owner, attempt = attempt + 1, since = :now,
+    began_at = COALESCE(began_at, CASE WHEN attempt > 0 THEN queued_at ELSE :now END),
+    began_boot = CASE WHEN attempt > 0 THEN began_boot ELSE :boot END,
+    began_up = CASE WHEN attempt > 0 THEN began_up ELSE :up END
+WHERE id = :id
 """
-TAKE = "UPDATE rooms SET state = 'starting', owner = ?, attempt = attempt + 1, since = ? WHERE id = ?"
-LIST = """
-SELECT id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors FROM rooms
-"""
+COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
+LIST = f"SELECT {COLUMNS} FROM rooms"  # noqa: S608
 TAKEN = """
 SELECT rooms.id, key, url, rooms.state, rooms.owner, webhook, attempt, restarts, pid, stop, rooms.reason,
 rooms.queued_at, since, rooms.errors, COALESCE(webhooks.seq, (SELECT MAX(seq) FROM webhooks), 0),
@@ -76,6 +105,21 @@ OLD_WITH_SUCCESSOR = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
 WHERE state = 'waiting' AND since < ? AND successor IS NOT NULL
 """
+STOPPING = f"""
+SELECT {COLUMNS} FROM rooms
+WHERE state NOT IN ('ended', 'failed') AND owner = :owner AND (
+    stop IS NOT NULL OR (state IN ('starting', 'live') AND {REACHED})
+)
+"""  # noqa: S608
+WAITING_AT_BOUND = f"""
+SELECT {COLUMNS} FROM rooms
+WHERE state NOT IN ('ended', 'failed') AND state = 'waiting' AND {REACHED} LIMIT :limit
+"""  # noqa: S608
+TO_BOUND = f"""
+SELECT id, state, owner, stop, session_id, asked_at, successor, {EMPTY}, {LASTED} FROM rooms
+WHERE id IN (SELECT value FROM json_each(:ids))
+AND (state = 'waiting' OR (owner = :owner AND state IN ('starting', 'live') AND stop IS NULL))
+"""  # noqa: S608
 OWNED_BY = "SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms WHERE owner = ?"
 LAST = "SELECT COALESCE(MAX(seq), 0) FROM webhooks"
 WEBHOOKS_AFTER = """
@@ -108,11 +152,22 @@ def _wait(connection: sqlite3.Connection, opens: Successor, now: float) -> None:
     connection.execute(WAIT, structs.asdict(opens.request) | {"kept_at": opens.kept_at, "now": now})
 
 
-def take(connection: sqlite3.Connection, owner: str, slots: int, now: float, max_age: float) -> list[Room]:
-    values = {"now": now, "slots": slots, "oldest": now - max_age}
+class Moment(NamedTuple):
+    """Hold the time of day, in seconds since the epoch, and the machine's boot with the seconds since."""
+
+    now: float
+    boot: str
+    up: float
+
+
+def take(
+    connection: sqlite3.Connection, owner: str, slots: int, moment: Moment, max_age: float, bounds: Bounds
+) -> list[Room]:
+    times = moment._asdict()
+    values = {"slots": slots, "oldest": moment.now - max_age} | times | structs.asdict(bounds)
     taken = [id for (id,) in connection.execute(NEXT, values).fetchall()]
     for id in taken:
-        connection.execute(TAKE, (owner, now, id))
+        connection.execute(TAKE, {"owner": owner, "id": id} | times)
     rooms = [_room(connection.execute(TAKEN, (id,)).fetchone()) for id in taken]
     presences = presence.find(connection, frozenset(room.key for room in rooms))
     return [structs.replace(room, presence=presences[room.key]) for room in rooms]
@@ -186,9 +241,27 @@ def end_old(connection: sqlite3.Connection, now: float, max_age: float) -> None:
     connection.execute(END_OLD, (TOO_OLD, now, now - max_age))
 
 
-def stopping(connection: sqlite3.Connection, owner: str) -> list[Room]:
-    rows = connection.execute(f"{LIST} WHERE owner = ? AND stop IS NOT NULL", (owner,)).fetchall()
-    return [_room(row) for row in rows]
+def stopping(connection: sqlite3.Connection, owner: str, moment: Moment, bounds: Bounds) -> list[Room]:
+    """Return the rooms of a replica that were asked to end, and with no `stop` those that `apply_bounds` asks."""
+    values = {"owner": owner} | moment._asdict() | structs.asdict(bounds)
+    return [_room(row) for row in connection.execute(STOPPING, values).fetchall()]
+
+
+def waiting_at_bound(connection: sqlite3.Connection, moment: Moment, bounds: Bounds, limit: int) -> list[Room]:
+    values = {"limit": limit} | moment._asdict() | structs.asdict(bounds)
+    return [_room(row) for row in connection.execute(WAITING_AT_BOUND, values).fetchall()]
+
+
+def apply_bounds(
+    connection: sqlite3.Connection, rooms: Iterable[Room], owner: str, moment: Moment, bounds: Bounds
+) -> None:
+    """Ask the assistants of rooms to end, or end a room that waits, if a bound is still reached."""
+    values = {"owner": owner, "ids": json.dumps([room.id for room in rooms])} | moment._asdict()
+    for *row, empty, lasted in connection.execute(TO_BOUND, values).fetchall():
+        reason = bounds.reached(empty, lasted)
+        if reason is not None:
+            change = room_rules.change(_open(row), RoomEvent.BOUND_REACHED, reason)
+            _write(connection, change, moment.now)
 
 
 def read(connection: sqlite3.Connection, limit: int | None, below: int) -> list[Room]:

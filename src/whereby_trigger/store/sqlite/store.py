@@ -18,6 +18,7 @@ from whereby_trigger import leftovers
 from whereby_trigger.clock import BootClock, boot_clock, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
+from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import Unspilled
@@ -55,6 +56,8 @@ READER_WITHIN = 1.0
 logger = logging.getLogger("whereby_trigger.store")
 
 PRUNE_ROWS = 500
+BOUNDED_AT_ONCE = 500
+"""Waiting rooms that are ended in one transaction."""
 
 
 class SqliteStore(Unspilled):
@@ -83,6 +86,10 @@ class SqliteStore(Unspilled):
     @property
     def location(self) -> str:
         return str(self.path)
+
+    @property
+    def _moment(self) -> rooms.Moment:
+        return rooms.Moment(self._wall(), *self._clock())
 
     @property
     def life(self) -> int | None:
@@ -239,12 +246,12 @@ class SqliteStore(Unspilled):
     def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
         return self._write(partial(rooms.request, request=request, now=self._wall()))
 
-    def take(self, slots: int, max_age: float = math.inf) -> Awaitable[list[Room]]:
-        replica, now, clock = self.replica, self._wall(), self._clock
+    def take(self, slots: int, max_age: float = math.inf, bounds: Bounds = UNBOUNDED) -> Awaitable[list[Room]]:
+        replica, moment, clock = self.replica, self._moment, self._clock
 
         def work(connection: sqlite3.Connection) -> list[Room]:
             held = lease.holds(connection, replica, clock)
-            return rooms.take(connection, replica, slots, now, max_age) if held else []
+            return rooms.take(connection, replica, slots, moment, max_age, bounds) if held else []
 
         return self._write(work)
 
@@ -257,8 +264,22 @@ class SqliteStore(Unspilled):
     def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.read, limit=limit, below=below))
 
-    def stopping(self) -> Awaitable[list[Room]]:
-        return self._read(partial(rooms.stopping, owner=self.replica))
+    async def stopping(self, bounds: Bounds = UNBOUNDED) -> list[Room]:
+        find = partial(rooms.stopping, owner=self.replica, moment=self._moment, bounds=bounds)
+        found: list[Room] = await self._read(find)
+        if await self._apply_bounds([room for room in found if room.stop is None], bounds):
+            found = await self._read(find)
+        return [room for room in found if room.stop is not None]
+
+    async def end_waiting(self, bounds: Bounds) -> None:
+        find = partial(rooms.waiting_at_bound, moment=self._moment, bounds=bounds, limit=BOUNDED_AT_ONCE)
+        await self._apply_bounds(await self._read(find), bounds)
+
+    async def _apply_bounds(self, found: list[Room], bounds: Bounds) -> bool:
+        apply = partial(rooms.apply_bounds, rooms=found, owner=self.replica, moment=self._moment, bounds=bounds)
+        if found:
+            await self._write(apply)
+        return bool(found)
 
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
         return self._read(partial(rooms.webhooks_after, after=after, keys=keys))
