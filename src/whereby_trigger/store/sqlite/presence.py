@@ -2,8 +2,6 @@
 
 import json
 import sqlite3
-from math import inf
-from typing import Any
 
 from whereby_trigger.store.presence import (
     UNKNOWN,
@@ -32,7 +30,7 @@ ON CONFLICT (key) DO UPDATE SET
 WRITE_NEWEST = """
 INSERT INTO presence AS stored
     (key, humans, bots, session_id, humans_since, changed_at, differed_at, humans_stored_at, received_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?1, ?2, ?3, ?4, ?5, ?5, -9e999, ?6, ?7)
 ON CONFLICT (key) DO UPDATE SET
     humans = excluded.humans, bots = excluded.bots, session_id = excluded.session_id,
     changed_at = excluded.changed_at, received_at = max(stored.received_at, excluded.received_at),
@@ -62,38 +60,38 @@ class GatheredCounts:
     """Gather the counts of a transaction, and write each room's presence once, before the commit."""
 
     def __init__(self) -> None:
-        self._counts: list[Count] = []
+        self._rooms: dict[str, list[Count]] = {}
         self._received: dict[str, float] = {}
         self._now = 0.0
 
     def begin(self) -> None:
         """Forget what a transaction before this one gathered, whether it was written or rolled back."""
-        if self._counts:
-            self._counts, self._received = [], {}
+        if self._rooms:
+            self._rooms, self._received = {}, {}
 
     def add(self, count: Count, received_at: float, now: float) -> None:
         """Keep a count of a webhook that is new in the store; times are as in the table."""
-        self._counts.append(count)
-        self._received[count.key] = max(received_at, self._received.get(count.key, received_at))
+        key = count.key
+        if key in self._rooms:
+            self._rooms[key].append(count)
+            self._received[key] = max(received_at, self._received[key])
+        else:
+            self._rooms[key], self._received[key] = [count], received_at
         self._now = now
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Merge what was gathered into what is stored."""
-        if not self._counts:
+        if not self._rooms:
             return
-        rooms = together(self._counts)
-        alone = [said for said in rooms if said.humans_since == said.changed_at and said.differed_at == -inf]
-        rows = [self._row(said) for said in alone]
-        written = connection.executemany(WRITE_NEWEST, rows).rowcount
+        received, now = self._received, self._now
+        alone = [counts[0] for counts in self._rooms.values() if len(counts) == 1]
+        rows = [(one.key, one.humans, one.bots, one.session_id, one.at, now, received[one.key]) for one in alone]
+        written = connection.executemany(WRITE_NEWEST, rows).rowcount if rows else 0
         # If a count was not the newest, all are merged; those that were written already are found to be there.
-        for said in rooms if written < len(rows) else set(rooms).difference(alone):
-            _merge(connection, said, self._received[said.key], self._now)
-
-    def _row(self, said: RoomCounts) -> tuple[Any, ...]:
-        return (
-            *(said.key, said.humans, said.bots, said.session_id, said.humans_since, said.changed_at, said.differed_at),
-            *(self._now, self._received[said.key]),
-        )
+        for counts in self._rooms.values():
+            if written < len(rows) or len(counts) > 1:
+                (said,) = together(counts)
+                _merge(connection, said, received[said.key], now)
 
 
 def _merge(connection: sqlite3.Connection, said: RoomCounts, received_at: float, now: float) -> None:
