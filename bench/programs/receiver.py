@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.notes import Notebook
 from bench.secret import SECRET
-from whereby_trigger import TRIGGER_EVENT_SUCCESS, RoomClientJoined, Trigger, TriggerSuccess, is_human, logs
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, Presence, RoomClientJoined, Trigger, TriggerSuccess, is_human, logs
 
 TOLERANCE = 3600.0
 """Seconds: requests are signed before a round, which may outlast the usual five minutes where a machine is slow."""
@@ -30,6 +30,18 @@ def write_asynchronously(trigger: Trigger, note: Callable[[str], None]) -> None:
         note(success.trigger_webhook.id)
 
 
+def ask_who_is_there(trigger: Trigger, note: Callable[[str], None]) -> None:
+    """Register a coroutine predicate that asks who is in the room, and a listener."""
+
+    @trigger.when("room.client.joined")
+    async def people(webhook: RoomClientJoined, presence: Presence) -> bool:
+        return is_human(webhook) and presence.humans is not None
+
+    @trigger.on(TRIGGER_EVENT_SUCCESS)
+    async def announce(success: TriggerSuccess) -> None:
+        note(success.trigger_webhook.id)
+
+
 def write_synchronously(trigger: Trigger, note: Callable[[str], None]) -> None:
     """Register a predicate and a listener that are plain functions, so that they run in a thread of their own."""
     trigger.when("room.client.joined")(lambda webhook: is_human(webhook))
@@ -42,6 +54,7 @@ def write_synchronously(trigger: Trigger, note: Callable[[str], None]) -> None:
 FORMS: dict[str, Callable[[Trigger, Callable[[str], None]], None]] = {
     "async": write_asynchronously,
     "sync": write_synchronously,
+    "presence": ask_who_is_there,
 }
 
 

@@ -24,13 +24,16 @@ POSTGRES_TARGET = f"As it comes, on PostgreSQL: at least {POSTGRES_TIMES:g} time
 CPU_TARGET = f"CPU time of a webhook on SQLite at most {CPU_AT_MOST} µs"
 P99_TARGET = "p99 under load on SQLite below both peers'"
 SYNC_TARGET = "A sync lambda and a sync listener cost at most 15 % more than async ones"
-TARGETS = (SQLITE_TARGET, CAREFUL_TARGET, POSTGRES_TARGET, CPU_TARGET, P99_TARGET, SYNC_TARGET)
+PRESENCE_TARGET = "A predicate that asks who is in the room, on SQLite: at most 5 % less throughput"
+TARGETS = (SQLITE_TARGET, CAREFUL_TARGET, POSTGRES_TARGET, CPU_TARGET, P99_TARGET, SYNC_TARGET, PRESENCE_TARGET)
 
-Form = Literal["default", "sync", "quiet"]
-"""How the trigger runs: as it comes, with coroutines and its log; with plain functions; or without its log."""
+Form = Literal["default", "sync", "presence", "quiet"]
+"""How the trigger runs: as it comes, with coroutines and its log; with plain functions; asking who is in the room; or
+without its log.
+"""
 
-DEFAULT, SYNC, QUIET = FORMS = get_args(Form)
-OPTIONS = {DEFAULT: (), SYNC: ("--form", "sync"), QUIET: ("--quiet",)}
+DEFAULT, SYNC, PRESENCE, QUIET = FORMS = get_args(Form)
+OPTIONS = {DEFAULT: (), SYNC: ("--form", "sync"), PRESENCE: ("--form", "presence"), QUIET: ("--quiet",)}
 """The options of `programs.receiver` that make it so."""
 
 CAREFUL_SHARE = 5
@@ -73,7 +76,7 @@ def entries(dose: Dose) -> Iterator[Entry]:
     """Return each side and form to measure: the ceiling and the peers have one, the log is the same on both stores."""
     for form in dose.forms:
         for side in dose.sides:
-            if form == DEFAULT or (form == SYNC and side in (SQLITE, POSTGRES)) or side == SQLITE:
+            if form == DEFAULT or (form in (SYNC, PRESENCE) and side in (SQLITE, POSTGRES)) or side == SQLITE:
                 yield side, form
 
 
@@ -109,6 +112,8 @@ def _verdicts(series: dict[Entry, Series]) -> Iterator[Verdict]:
         yield Verdict(P99_TARGET, f"{ours:.1f} ms, theirs {shown} ms", ours < min(theirs))
     if sqlite and (times := sqlite.times(sync)):
         yield Verdict(SYNC_TARGET, f"{times - 1:+.0%}", times <= 1.15)
+    if sqlite and (times := sqlite.times(series.get((SQLITE, PRESENCE)))):
+        yield Verdict(PRESENCE_TARGET, f"{1 / times - 1:+.0%}", times <= 1.05)
 
 
 def _doubts(series: dict[Entry, Series]) -> Iterator[str]:
