@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from whereby_trigger.assist import process
 from whereby_trigger.assist.runners import Run
 from whereby_trigger.fence import Fence
 from whereby_trigger.store import RoomState, SessionChange, room_rules
-from whereby_trigger.store.room_rules import Change, OpenRoom
+from whereby_trigger.store.records import RoomRequest
+from whereby_trigger.store.room_rules import RULES, Change, OpenRoom, RoomEvent
 from whereby_trigger.store.sqlite import lease, migrations, rooms
 
 
@@ -53,6 +55,34 @@ def _without_the_request_to_stop() -> None:
     replace(room_rules, "moved", moved)
 
 
+def _without_the_end_by_the_next_session() -> None:
+    """Let an assistant go on from one meeting into the next, unless a start tells of that."""
+    later = RULES[RoomEvent.REQUESTED_LATER]
+    replace(room_rules, "RULES", {**RULES, RoomEvent.REQUESTED_BY_NEXT: later})
+
+
+def _without_successors_of_a_live_room() -> None:
+    kept = {RoomState.ENDING: RULES[RoomEvent.REQUESTED_LATER][RoomState.ENDING]}
+    replace(room_rules, "RULES", {**RULES, RoomEvent.REQUESTED_LATER: kept})
+
+
+def _without_the_order_of_sessions() -> None:
+    """Take a late success of an older meeting for one of a newer one."""
+    original = room_rules.meets
+
+    def meets(entry: OpenRoom, request: RoomRequest, begun: float = inf) -> RoomEvent | None:
+        return original(entry, request, begun) or RoomEvent.REQUESTED_BY_NEXT
+
+    replace(room_rules, "meets", meets)
+
+
+def _without_learning_a_session() -> None:
+    def learn(entry: OpenRoom, start: SessionChange) -> OpenRoom:
+        return entry
+
+    replace(room_rules, "_learn", learn)
+
+
 def _cut_off_again_and_again() -> None:
     def cut_off(self: Run, reason: str) -> None:
         self.hand_over(reason)
@@ -74,6 +104,9 @@ def _without_the_search() -> None:
     replace(leftovers, "sweep", lambda whose=(): iter(()))
 
 
+NEWEST_SERVED = (
+    "tests/store/test_meetings.py::test_the_newest_meeting_is_served_whatever_becomes_of_the_webhooks[rules]"
+)
 ROOMS = "tests/store/test_rooms.py::{}"
 
 OF_ROOMS: Mapping[str, Mutant] = {
@@ -116,6 +149,17 @@ OF_ROOMS: Mapping[str, Mutant] = {
     "started again though asked to end": Mutant(
         _without_the_request_to_stop,
         ROOMS.format("test_a_room_that_is_to_wait_again_but_was_asked_to_end_has_ended[sqlite]"),
+    ),
+    "an assistant that goes on into the next meeting": Mutant(
+        _without_the_end_by_the_next_session, NEWEST_SERVED, "is over"
+    ),
+    "without successors of a live room": Mutant(
+        _without_successors_of_a_live_room, NEWEST_SERVED, "the newest meeting is not served"
+    ),
+    "sessions without their order": Mutant(_without_the_order_of_sessions, NEWEST_SERVED),
+    "without learning a session": Mutant(
+        _without_learning_a_session,
+        "tests/store/test_meetings.py::test_of_meetings_that_follow_each_other_the_right_one_is_served[rules]",
     ),
     "cut off again and again": Mutant(
         _cut_off_again_and_again,

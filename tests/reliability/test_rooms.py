@@ -98,13 +98,13 @@ async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, files: 
 async def test_of_meetings_that_follow_each_other_the_newest_is_served_though_replicas_are_killed(
     tmp_path: Path, files: SqliteStores
 ) -> None:
-    result = await following_meetings.run(tmp_path, files, series_of_meetings=12, at_a_time=6, kill_every=2.0)
+    result = await following_meetings.run(tmp_path, files, series_of_meetings=8, at_a_time=8, kill_every=2.0)
     assert result.problems == []
 
 
 async def test_of_meetings_over_postgresql_the_newest_is_served(tmp_path: Path, postgres: Server) -> None:
     result = await following_meetings.run(
-        tmp_path, PostgresStores(postgres), series_of_meetings=12, at_a_time=12, kill_every=2.0, lease=6.0
+        tmp_path, PostgresStores(postgres), series_of_meetings=8, at_a_time=8, kill_every=4.0, lease=6.0
     )
     assert result.problems == []
 
