@@ -22,7 +22,7 @@ from whereby_trigger.store import RoomMove, RoomState
 from whereby_trigger.store.states import OVER
 
 PLACES: dict[str, Any] = {"rules": rules_place, **KINDS}
-EXAMPLES = {"rules": 100, "sqlite": 10, "postgresql": 3, "pgbouncer": 3}
+EXAMPLES = {"rules": 60, "sqlite": 8, "postgresql": 3, "pgbouncer": 3}
 """How many series a test run has: a store of files or of a server takes milliseconds for each step."""
 
 JOINED, LEFT, STARTED, ENDED = "JLSE"

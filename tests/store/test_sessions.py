@@ -1,15 +1,18 @@
 """Sessions: their ends and starts, as webhooks tell of them, end the assistants they concern and no others."""
 
+import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decision
 from tests.support.place import Place
-from tests.support.rooms import ask, bring_to, move, newest, session, session_arrival, states
+from tests.support.rooms import ask, bring_to, move, newest, request, session, session_arrival, states
 from whereby_trigger.assist.supervisor import request_for
 from whereby_trigger.store import RoomClaim, RoomState, State, Store
+from whereby_trigger.store.room_rules import pack, unpack
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import room_from_url
 
@@ -181,3 +184,43 @@ async def test_a_success_is_not_refused_for_another_rooms_session(store: Store) 
 async def test_a_request_by_hand_is_not_refused_whatever_has_ended(store: Store) -> None:
     await session(store, "end", session_id=None, created_at=NOW + 60)
     assert await ask(store) == RoomClaim(True, WAITING, None)
+
+
+# Successors
+
+
+async def test_a_successor_waits_since_the_time_at_which_it_was_kept(place: Place, store: Store) -> None:
+    old = await bring_to(store, LIVE, session_id="old")
+    kept_at = place.clock.now()
+    await ask(store, webhook="next", session_id="new", asked_at=NOW + 5)
+    place.clock.jump(7)
+    await move(store, old, ENDED)
+    room = await newest(store)
+    assert (room.state, room.queued_at, room.since) == (WAITING, kept_at, kept_at + 7)
+
+
+async def test_a_successor_of_a_room_that_waited_for_too_long_waits_in_its_place(place: Place, store: Store) -> None:
+    await ask(store, webhook="first", session_id="s")
+    await ask(store, webhook="next", asked_at=NOW + 5)
+    await place.pass_time(80, store)
+    await store.take_over(40)
+    assert await states(store) == [ENDED, WAITING]
+    assert (await newest(store)).webhook == "next"
+
+
+async def test_a_successor_survives_the_replica_of_the_room(place: Place, replicas: Replicas) -> None:
+    owner, other = await replicas(), await replicas()
+    await bring_to(owner, LIVE, webhook="first", session_id="s")
+    assert (await ask(owner, webhook="next", asked_at=NOW + 5)).successor
+    await place.bury(owner, other)
+    await other.take_over()
+    (again,) = await other.take(10)
+    assert again.webhook == "first"
+    await move(other, again, ENDED)
+    assert (await newest(other)).webhook == "next"
+
+
+def test_a_successor_that_an_earlier_version_stored_is_read() -> None:
+    asked = request(webhook="next", session_id="new")
+    assert unpack(json.dumps(structs.asdict(asked))) == (asked, None)
+    assert unpack(pack(asked, 7.0)) == (asked, 7.0)

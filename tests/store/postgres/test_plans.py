@@ -54,10 +54,24 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claim: what the dead own": (lease.TAKE_ORPHANED, (ME, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
     "claim: rooms": (rooms.OWNED_BY, (DEAD, 500), {"rooms_owner"}),
     "claim: rooms to give back": (rooms.FIND_RELEASED, (DEAD, [1, 2]), {"rooms_pkey", "rooms_owner"}),
-    "claim: give rooms back": (rooms.RELEASE, ([1, 2], ["ended", "ended"], ["died", "died"]), {"rooms_pkey"}),
+    "claim: give rooms back": (
+        rooms.RELEASE,
+        ([1, 2], ["ended", "ended"], ["died", "died"], [None, None]),
+        {"rooms_pkey"},
+    ),
     "move: the room's lock": (rooms.LOCK_ROOM, (1,), {"rooms_pkey"}),
     "move: the room": (rooms.FIND_OWNED, (1, ME), {"rooms_pkey", "rooms_owner"}),
-    "claim: rooms that waited too long": (rooms.END_OLD, (7200.0, 500), {"rooms_waiting_since", "rooms_pkey"}),
+    "claim: rooms that waited too long": (
+        rooms.END_OLD,
+        (7200.0, 500, "waited longer than max_age"),
+        {"rooms_waiting_since", "rooms_pkey"},
+    ),
+    "claim: rooms that waited too long, with a successor": (
+        rooms.OLD_WITH_SUCCESSOR,
+        (7200.0, 500),
+        {"rooms_waiting_since", "rooms_waiting"},
+    ),
+    "claim: one of these": (rooms.FIND_OLD, (1, 7200.0), {"rooms_pkey", "rooms_waiting"}),
     "claim: what the dead hold": (lease.TAKE_HELD, (ME, DEAD, 5000), {"webhooks_held", "webhooks_pkey"}),
     "hold": (
         webhooks.HOLD,
