@@ -66,6 +66,12 @@ try {
 }
 clearTimeout(unanswered);
 joined = true;
+// The SDK says ASSISTANT_LEFT_ROOM after a leave or a removal, but not when the connection is lost.
+assistant.getRoomConnection().subscribeToConnectionStatus((status) => {
+  if (status === "disconnected") {
+    end(TRY_AGAIN, "the connection to the room was lost");
+  }
+});
 
 // What your assistant does in the room begins here.
 assistant.getRoomConnection().sendChatMessage("Hello, the assistant is here.");

@@ -18,6 +18,7 @@ from whereby_trigger.assist import (
     AssistantFunction,
     Duration,
     Registered,
+    Stdin,
     bounds_of,
     command_assistant,
     coroutine_assistant,
@@ -164,17 +165,21 @@ class Trigger:
         bots: bool = False,
         leave_when_empty: Duration | None = LEAVE_WHEN_EMPTY,
         max_duration: Duration | None = MAX_DURATION,
+        stdin: Stdin = "line",
     ) -> None:
         """Register the command that runs as a process in each room: `trigger.assistant_command(["node", "a.mjs"])`.
 
         The webhook and the room come as JSON on its stdin, the room also as WHEREBY_ROOM_URL, WHEREBY_ROOM_NAME and
         WHEREBY_WEBHOOK_ID; `env` is added to its environment. Exit code 0: it left the room, 75: worth another try,
-        anything else: a failure. Its output is logged only with `log_output`, since it may hold names. The bounds are
-        those of `assistant`. Raises RegistrationError for a second assistant, a bound that is no duration above 0, and
-        once the trigger runs.
+        anything else: a failure. Its output is logged only with `log_output`, since it may hold names.
+        With `stdin="stream"`, a line of JSON for each webhook and each change of presence follows the first one, and
+        stdin ends when the assistant should leave; with "line" it ends after the first line. The bounds are those of
+        `assistant`. Raises RegistrationError for a second assistant, another `stdin`, a bound that is no duration above
+        0, and once the trigger runs.
         """
         bounds = bounds_of(leave_when_empty, max_duration)
-        self._registered.register(command_assistant(argv, env, log_output, bots, bounds), running=bool(self._in_use))
+        command = command_assistant(argv, env, log_output, bots, bounds, stdin)
+        self._registered.register(command, running=bool(self._in_use))
 
     @property
     def registered_assistant(self) -> Assistant | None:

@@ -1,7 +1,7 @@
 // A stub of the module @whereby.com/assistant-sdk: as much of its documented API as examples/assistant.mjs uses.
 //
 // The test is the room. The stub tells it what the assistant does, a JSON object a line, and does what it answers:
-// {"joined": true}, {"refused": CODE} or {"left": true}.
+// {"joined": true}, {"refused": CODE}, {"left": true} or {"status": STATUS}.
 
 import { EventEmitter } from "node:events";
 import { connect } from "node:net";
@@ -13,6 +13,7 @@ export class Assistant extends EventEmitter {
   #key;
   #room;
   #roomUrl;
+  #toldStatus = [];
 
   constructor({ assistantKey }) {
     super();
@@ -26,13 +27,15 @@ export class Assistant extends EventEmitter {
     this.#tell({ join: roomUrl, key: this.#key, variables });
     return new Promise((resolve, reject) => {
       createInterface({ input: this.#room }).on("line", (line) => {
-        const { joined, refused, left } = JSON.parse(line);
+        const { joined, refused, left, status } = JSON.parse(line);
         if (joined) {
           resolve({ roomUrl });
         } else if (refused) {
           reject(refused);
         } else if (left) {
           this.emit(ASSISTANT_LEFT_ROOM, { roomUrl: this.#roomUrl });
+        } else if (status) {
+          this.#toldStatus.forEach((told) => told(status));
         }
       });
     });
@@ -42,6 +45,7 @@ export class Assistant extends EventEmitter {
     return {
       sendChatMessage: (message) => this.#tell({ says: message }),
       leaveRoom: () => this.#tell({ leave: true }),
+      subscribeToConnectionStatus: (told) => this.#toldStatus.push(told),
     };
   }
 

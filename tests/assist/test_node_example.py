@@ -178,3 +178,12 @@ def test_without_a_key_it_says_what_to_do(folder: Path, room: StubRoom) -> None:
     with node(folder, room, ASSISTANT_KEY="") as process:
         assert "ASSISTANT_KEY is not set: create an assistant" in process.communicate(timeout=WITHIN)[1]
         assert process.returncode == 1
+
+
+def test_a_connection_that_is_lost_is_worth_another_try(folder: Path, room: StubRoom) -> None:
+    with node(folder, room) as process:
+        visitor = joined(room)
+        visitor.answer(status="reconnecting")
+        visitor.answer(status="disconnected")
+        assert process.communicate(timeout=WITHIN)[1] == "the connection to the room was lost\n"
+        assert process.returncode == 75

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from msgspec import Struct
 
@@ -11,6 +11,11 @@ from whereby_trigger.assist.session import Session
 from whereby_trigger.callables import is_async
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.store import Bounds
+
+Stdin = Literal["line", "stream"]
+"""What a command reads on its stdin: one line and the end of file, or after it a line for each event of its room."""
+
+STDIN: Final[tuple[str, ...]] = get_args(Stdin)
 
 AssistantFunction = Callable[[Session], Coroutine[Any, Any, Any]]
 
@@ -36,13 +41,14 @@ class CoroutineAssistant(Struct, frozen=True):
 
 
 class CommandAssistant(Struct, frozen=True):
-    """Run a command as a process in each room; `env` is added to its environment."""
+    """Run a command as a process in each room; `env` is added to its environment, `stdin` says what it reads."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     log_output: bool = False
     bots: bool = False
     bounds: Bounds = DEFAULT_BOUNDS
+    stdin: Stdin = "line"
 
     @property
     def name(self) -> str:
@@ -92,11 +98,17 @@ def command_assistant(
     log_output: bool,
     bots: bool,
     bounds: Bounds = DEFAULT_BOUNDS,
+    stdin: Stdin = "line",
 ) -> CommandAssistant:
     """Return a command assistant; raises RegistrationError, with the right form, if the command cannot be one."""
     if isinstance(argv, str) or not argv or not all(isinstance(part, str) and "\0" not in part for part in argv):
         raise RegistrationError('an assistant\'s command is a list of strings: write ["node", "assistant.mjs"]')
-    return CommandAssistant(tuple(argv), dict(env or {}), log_output, bots, bounds)
+    if stdin not in STDIN:
+        raise RegistrationError(
+            f'stdin={stdin!r} is not known: write stdin="line" for one line of JSON and the end of file, '
+            'or stdin="stream" for a line for each event of the room after it'
+        )
+    return CommandAssistant(tuple(argv), dict(env or {}), log_output, bots, bounds, stdin)
 
 
 class Registered:

@@ -117,15 +117,40 @@ class LineReader:
 
 
 class Feed:
-    """Write bytes to a descriptor as fast as they are read; closed once they are written, or by `close`."""
+    """Write bytes to a descriptor as fast as they are read.
+
+    It holds `data`, or what `write` was given last, and no more. It is closed by `close`, if nobody can read it any
+    more, and once all is written after `end`.
+    """
 
     def __init__(self, descriptor: int, data: bytes) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
         self._left = memoryview(data)
+        self._written = asyncio.Event()
         self._open = True
+        self._ends = False
         os.set_blocking(descriptor, False)
         self._write()
+
+    async def write(self, data: bytes) -> bool:
+        """Write bytes after those before, and wait until they are written; return False if it is closed instead.
+
+        Only one task may call this.
+        """
+        await self._written.wait()
+        if self._open:
+            self._left = memoryview(data)
+            self._written.clear()
+            self._write()
+            await self._written.wait()
+        return self._open
+
+    def end(self) -> None:
+        """Close the descriptor as soon as all is written."""
+        self._ends = True
+        if self._written.is_set():
+            self.close()
 
     def close(self) -> None:
         """Stop writing and close the descriptor."""
@@ -133,6 +158,7 @@ class Feed:
             self._open = False
             self._loop.remove_writer(self._descriptor)
             os.close(self._descriptor)
+            self._written.set()
 
     def _write(self) -> None:
         try:
@@ -142,5 +168,9 @@ class Feed:
             self._loop.add_writer(self._descriptor, self._write)
             return
         except BrokenPipeError:
-            pass
-        self.close()
+            self.close()
+            return
+        self._loop.remove_writer(self._descriptor)
+        self._written.set()
+        if self._ends:
+            self.close()

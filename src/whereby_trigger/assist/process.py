@@ -186,10 +186,12 @@ class GuardedProcess:
         line: TakeLine | None = None,
         life: int | None = None,
         run: str | None = None,
+        keeps_stdin: bool = False,
     ) -> "GuardedProcess":
         """Start a program, found on the PATH of `env`, and return once it runs.
 
-        `input` is written to its stdin, which is then closed. Everything it started is killed by `deadline`, in
+        `input` is written to its stdin, which is then closed, or with `keeps_stdin` stays open for `write` until
+        `end_input`. Everything it started is killed by `deadline`, in
         seconds of the boot clock, unless `extend` moves it. `grace` is the number of seconds between TERM and KILL,
         at most 2, if the deadline is near or this process is gone. `line` is called with "stdout" or "stderr" and each
         line; without it stdout is dropped. `life` is the descriptor of the lock that shows this replica alive, if it
@@ -208,6 +210,8 @@ class GuardedProcess:
         except (OSError, ValueError, MemoryError) as error:
             raise _not_started(argv[0], shortage_of(error), str(error)) from error
         process = cls(argv[0], run, spawned, input, line)
+        if not keeps_stdin:
+            process.end_input()
         try:
             await asyncio.shield(process._started)
         except AssistantError:
@@ -252,6 +256,17 @@ class GuardedProcess:
         if self._backstop is not None:
             self._backstop.cancel()
         self._backstop = self._loop.call_later(grace + SLACK, self._do_without_guard)
+
+    async def write(self, data: bytes) -> bool:
+        """Write to its stdin and wait until all is written; return False if nobody can read it any more.
+
+        Only one task may call this. A process that does not read holds up this call alone, until the process is gone.
+        """
+        return await self._feed.write(data)
+
+    def end_input(self) -> None:
+        """Close its stdin as soon as what was given is written."""
+        self._feed.end()
 
     async def wait(self) -> Exit:
         """Wait until the process and everything it started are gone."""

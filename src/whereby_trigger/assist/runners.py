@@ -5,8 +5,6 @@ import json
 import traceback
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from enum import StrEnum
-from functools import partial
-from math import isinf
 from typing import Any, Final
 
 from msgspec import Struct
@@ -14,12 +12,13 @@ from msgspec import Struct
 from whereby_trigger.assist.assistant import Assistant, CommandAssistant, CoroutineAssistant
 from whereby_trigger.assist.process import Exit, GuardedProcess, child_environment
 from whereby_trigger.assist.session import Session
+from whereby_trigger.assist.stream import readable_by_all, room_events
 from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError, AssistantRefused, DecodeError, SystemExhausted
 from whereby_trigger.leftovers import name_of_run
 from whereby_trigger.shortage import shortage_now
-from whereby_trigger.store import Room, RoomState
-from whereby_trigger.webhook import Webhook, decode, replace_lone_surrogates, room_from_url
+from whereby_trigger.store import Presence, Room, RoomState
+from whereby_trigger.webhook import Webhook, decode, room_from_url
 
 BACKOFF: tuple[float, ...] = (1.0, 5.0, 15.0)
 """Seconds before the first, second and third restart of an assistant that failed."""
@@ -83,7 +82,7 @@ class Run:
     """Hold a room of this replica, its session, and the tasks that launch and supervise it.
 
     `stop` is why the assistant was asked to end, `handed_over` whether it was ended so that another replica can take
-    the room. `extend` moves a process assistant's deadline. `has_reader` is False if nobody can read the session's
+    the room. `extend` moves a process assistant's deadline. `has_reader` is False if nobody reads the session's
     webhooks. `cursor` is the number up to which the session has received all webhooks of its room; it starts at the
     room's own number.
     """
@@ -202,6 +201,9 @@ def _in_full(error: BaseException) -> str:
 TRY_AGAIN: Final = 75
 """The exit code of a process that asks for a restart: EX_TEMPFAIL of sysexits.h."""
 
+LAST_LINES: Final = 0.1
+"""Seconds that TERM waits for the end of a command's stdin: one that reads finds the end there before TERM comes."""
+
 
 async def run_command(
     assistant: CommandAssistant,
@@ -219,6 +221,8 @@ async def run_command(
     shows this replica alive, if it has one; `hidden` are the values that its environment must not hold.
     """
     room, session = run.room, run.session
+    # While the process starts, webhooks come that change it.
+    presence = session.presence
     try:
         process = await GuardedProcess.start(
             assistant.argv,
@@ -229,6 +233,7 @@ async def run_command(
             line=_logged(session) if assistant.log_output else None,
             life=life,
             run=name_of_run(room.owner, room.id, room.attempt),
+            keeps_stdin=run.has_reader,
         )
     except SystemExhausted as error:
         return RunResult(RunEnd.EXHAUSTED, str(error))
@@ -240,8 +245,10 @@ async def run_command(
     launched(process.pid)
     ended = asyncio.create_task(session.ended.wait())
     exited = asyncio.create_task(process.wait())
+    told = asyncio.create_task(_tell_events(run, process, presence))
     try:
         await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({exited, told}, return_when=asyncio.FIRST_COMPLETED, timeout=min(grace, LAST_LINES))
         process.stop(grace)
         # Not `await exited`: that would cancel it together with the run, while the process still ends.
         await asyncio.wait({exited})
@@ -254,6 +261,21 @@ async def run_command(
         raise
     finally:
         ended.cancel()
+        told.cancel()
+
+
+async def _tell_events(run: Run, process: GuardedProcess, presence: Presence) -> None:
+    """Write a room's events to the stdin of a command that reads them, until it closes that or should leave."""
+    try:
+        if run.has_reader:
+            async for line in room_events(run.session, run.room.key, presence):
+                if not await process.write(line):
+                    return
+                # Many lines that find room in the pipe must not keep the loop from everybody else.
+                await asyncio.sleep(0)
+    finally:
+        run.has_reader = False
+        process.end_input()
 
 
 def _room_variables(session: Session) -> Mapping[str, str]:
@@ -266,7 +288,7 @@ def _room_variables(session: Session) -> Mapping[str, str]:
 
 
 def _input(session: Session) -> bytes:
-    webhook = None if session.webhook is None else _readable_by_all(session.webhook.raw)
+    webhook = None if session.webhook is None else readable_by_all(session.webhook.raw)
     room = {
         "roomUrl": session.room_url,
         "roomName": session.room_name,
@@ -275,20 +297,6 @@ def _input(session: Session) -> bytes:
         "webhook": webhook,
     }
     return json.dumps(room).encode() + b"\n"
-
-
-def _readable_by_all(raw: bytes) -> Any:
-    """Read JSON, with null for a number that no double holds and U+FFFD for half a surrogate pair.
-
-    Both are valid JSON, but parsers refuse them, or return an infinity or text that cannot be printed.
-    Source: RFC 8259, 6 and 8.2.
-    """
-    whole = replace_lone_surrogates(raw)
-    return json.loads(whole, parse_int=partial(_number, kind=int), parse_float=partial(_number, kind=float))
-
-
-def _number(text: str, kind: type[int] | type[float]) -> float | None:
-    return None if isinf(float(text)) else kind(text)
 
 
 def _logged(session: Session) -> Callable[[str, str], None]:
@@ -326,8 +334,8 @@ def launcher(
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         if isinstance(assistant, CommandAssistant):
-            # A process cannot read from its session, where webhooks would pile up.
-            run.has_reader = False
+            # Webhooks would pile up in a session that nobody reads.
+            run.has_reader = assistant.stdin == "stream"
             return await run_command(
                 assistant, run, launched, grace=grace, deadline=deadline, life=life(), hidden=hidden
             )

@@ -110,6 +110,10 @@ class Session:
             self.log.log(level, "more than %s webhooks are unread: keeping only the newest", f"{UNREAD:,}")
 
     def _count(self, webhook: Webhook) -> None:
-        said = count_in(webhook, self._key, time.time())
-        if said is not None:
-            self.presence = merge(self.presence, said)
+        self.presence = presence_after(self.presence, webhook, self._key)
+
+
+def presence_after(presence: Presence, webhook: Webhook, key: str) -> Presence:
+    """Return who is in the room `key` after a webhook; most webhooks change nothing."""
+    said = count_in(webhook, key, time.time())
+    return presence if said is None else merge(presence, said)

@@ -21,3 +21,8 @@ def node_child(presence: Presence, name: str) -> list[str]:
 def supervisor(lease: float, grace: float, *options: str, program: list[str]) -> list[str]:
     """Give the command of a supervisor that runs a program behind a guard."""
     return [sys.executable, str(HERE / "supervisor.py"), *options, str(lease), str(grace), *program]
+
+
+def reader(presence: Presence, name: str, *options: str) -> list[str]:
+    """Give the command of an assistant that says in `presence` what it reads of its room."""
+    return [sys.executable, "-I", "-S", str(HERE / "reader.py"), str(presence.path), name, *options]
