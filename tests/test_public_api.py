@@ -19,7 +19,8 @@ from whereby_trigger.store import State
 from whereby_trigger.webhook import WEBHOOK_CLASSES
 
 REFERENCE = Page(Path(__file__).parents[1] / "docs" / "reference.md")
-NO_DOCSTRINGS = {"RoleName", "TRIGGER_EVENT_SUCCESS", "Webhook", "WebhookTriggers", "WebhookType"}
+EVENTS = {name for name in whereby_trigger.__all__ if "_EVENT_" in name}
+NO_DOCSTRINGS = {"RoleName", *EVENTS, "Webhook", "WebhookTriggers", "WebhookType"}
 """Constants and types that have nowhere to put one; the comments below them and the reference say what they are."""
 
 NOT_IMPERATIVE = re.compile(r"(A|An|The|This|It|There|What|Whether|\w+(ed|ing|s))\b")

@@ -1,6 +1,12 @@
 """The Trigger API of Whereby's Assistant SDK, in Python: webhooks in, one decision each, one assistant a room."""
 
-from whereby_trigger.assist import Session
+from whereby_trigger.assist import (
+    ASSISTANT_EVENT_ENDED,
+    ASSISTANT_EVENT_FAILED,
+    ASSISTANT_EVENT_STARTED,
+    AssistantEvent,
+    Session,
+)
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Hold, TriggerSuccess, WebhookTriggers
 from whereby_trigger.errors import (
     AddressError,
@@ -38,8 +44,12 @@ from whereby_trigger.webhook import (
 )
 
 __all__ = [
+    "ASSISTANT_EVENT_ENDED",
+    "ASSISTANT_EVENT_FAILED",
+    "ASSISTANT_EVENT_STARTED",
     "TRIGGER_EVENT_SUCCESS",
     "AddressError",
+    "AssistantEvent",
     "AssistantRefused",
     "AssistantRequested",
     "ConfigError",

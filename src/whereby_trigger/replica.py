@@ -11,7 +11,17 @@ from whereby_trigger import leftovers
 from whereby_trigger.assist import Assistant, Claims, NoClaims, Supervisor, launch_nothing, launcher
 from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Settings
-from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Holds, HoldWatch, Predicates, UserCode
+from whereby_trigger.decide import (
+    Announcer,
+    Backlog,
+    Decider,
+    Dispatcher,
+    Emitter,
+    Holds,
+    HoldWatch,
+    Predicates,
+    UserCode,
+)
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.fence import Fence
@@ -27,6 +37,9 @@ BEGIN_AGAIN = 1.0
 DRAIN, CLOSING = "the drain", "the end, which the store held up"
 DRAIN_MARGIN = 5.0
 """Seconds after a drain, and the grace of its assistants, in which user code that was cancelled must have returned."""
+
+LAST_EVENTS = 0.5
+"""Seconds that listeners have at least to hear what became of the last assistants."""
 
 CLOSE_MARGIN = 5.0
 """Seconds in which the store must have closed after that."""
@@ -65,7 +78,8 @@ class Replica:
         self._starts_assistants = starts_assistants and assistant is not None
         # Without an assistant there is none to give time to.
         self._grace = 0.0 if assistant is None else settings.stop_grace
-        self._supervisor, self.claims = _assisting(settings, self._taking, assistant)
+        self._announcer = Announcer(emitter, user_code)
+        self._supervisor, self.claims = _assisting(settings, self._taking, assistant, self._announcer)
         self.holds = Holds(clock)
         self._decider = Decider(
             self._taking,
@@ -128,7 +142,7 @@ class Replica:
         self.dispatcher.fall_behind()
         loops = [self._backlog.run, self.hold_watch.run, self._prune, self._fence.keep]
         if self._starts_assistants:
-            loops += [self._supervisor.supervise, leftovers.keep_clean]
+            loops += [self._supervisor.supervise, self._announcer.run, leftovers.keep_clean]
         self._loops += [asyncio.create_task(_kept_up(loop)) for loop in loops]
 
     async def drain(self, timeout: float, hurry: asyncio.Event, *, rooms: float | None = None) -> None:
@@ -194,11 +208,21 @@ class Replica:
 
     async def _finish(self, timeout: float, rooms: float) -> None:
         # Side by side: the grace of assistants does not come on top of the time of listeners.
-        await asyncio.gather(self._settle(time.monotonic() + timeout), self._empty_rooms(rooms))
+        deadline, told = time.monotonic() + timeout, self._announcer.told
+        await asyncio.gather(self._settle(deadline), self._empty_rooms(rooms))
+        await self._tell_last(max(deadline, time.monotonic() + LAST_EVENTS), told)
 
     async def _empty_rooms(self, timeout: float) -> None:
         await self._supervisor.drain(timeout)
         await self._supervisor.hand_over("the replica is draining")
+
+    async def _tell_last(self, deadline: float, told: int) -> None:
+        """Wait until listeners have heard what became of the last assistants, if more than `told` events were told."""
+        await self._supervisor.settle(LAST_EVENTS)
+        await self._announcer.drain(max(0.0, deadline - time.monotonic()))
+        # Without new ones, async listeners have had their time.
+        if self._announcer.told > told:
+            await self._user_code.drain(max(0.0, deadline - time.monotonic()))
 
     async def _settle(self, deadline: float) -> None:
         # What arrives while listeners are waited for is decided too, and its listeners get the same time.
@@ -235,7 +259,9 @@ async def _kept_up(loop: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(BEGIN_AGAIN)
 
 
-def _assisting(settings: Settings, store: Store, assistant: Assistant | None) -> tuple[Supervisor, Claims]:
+def _assisting(
+    settings: Settings, store: Store, assistant: Assistant | None, announcer: Announcer
+) -> tuple[Supervisor, Claims]:
     if assistant is None:
         supervisor = Supervisor(store, launch_nothing, 0)
         return supervisor, NoClaims(store, supervisor, bots=False)
@@ -246,5 +272,5 @@ def _assisting(settings: Settings, store: Store, assistant: Assistant | None) ->
         life=lambda: store.life,
         hidden=(*settings.secret, settings.store),
     )
-    supervisor = Supervisor(store, launch, settings.max_rooms, settings.max_age, assistant.bounds)
+    supervisor = Supervisor(store, launch, settings.max_rooms, settings.max_age, assistant.bounds, announcer.announce)
     return supervisor, Claims(store, supervisor, bots=assistant.bots)

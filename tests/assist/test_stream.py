@@ -65,7 +65,7 @@ class Launched:
         self._launches = {name: self._launch(argv) for name, argv in commands.items()}
 
     def _launch(self, argv: list[str]) -> Launch:
-        assistant = command_assistant(argv, None, False, False, "stream")
+        assistant = command_assistant(argv, None, False, False, stdin="stream")
         return launcher(assistant, grace=LONG, deadline=lambda: boot_time() + LONG)
 
     async def __call__(self, run: Run, launched: Any) -> RunResult:

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tests.support.rooms import request
 from tests.support.until import eventually
-from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, launcher
+from whereby_trigger.assist import Announce, CoroutineAssistant, Session, Supervisor, announce_nothing, launcher
 from whereby_trigger.assist.runners import Launch
 from whereby_trigger.store import UNBOUNDED, Bounds, Room, RoomState, Store
 
@@ -30,11 +30,12 @@ class Supervised:
         launch: Launch | None = None,
         max_age: float = math.inf,
         bounds: Bounds = UNBOUNDED,
+        announce: Announce = announce_nothing,
     ) -> None:
         self.store = store
         assistant = CoroutineAssistant(function)  # type: ignore[arg-type]
         launch = launch or launcher(assistant, grace=grace, deadline=lambda: LONG)
-        self.supervisor = Supervisor(store, launch, max_rooms, max_age, bounds)
+        self.supervisor = Supervisor(store, launch, max_rooms, max_age, bounds, announce)
 
     async def __aenter__(self) -> "Supervised":
         await self.store.open(self.supervisor.wake)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 HEAD = """\
 from collections.abc import Iterator
 from whereby_trigger import (
-    TRIGGER_EVENT_SUCCESS, Hold, Presence, RecordingFinished, RoomClientJoined, RoomSessionStarted, Session, Trigger,
-    TriggerSuccess, Webhook, is_human,
+    ASSISTANT_EVENT_FAILED, TRIGGER_EVENT_SUCCESS, AssistantEvent, Hold, Presence, RecordingFinished, RoomClientJoined,
+    RoomSessionStarted, Session, Trigger, TriggerSuccess, Webhook, is_human,
 )
 from whereby_trigger.testing import webhook as build
 
@@ -223,6 +223,33 @@ trigger.on("recording.finished", told)
         "a_misspelt_field_of_the_success",
         "trigger.on(TRIGGER_EVENT_SUCCESS, lambda success: print(success.roomUrl))",
         'has no attribute "roomUrl"',
+    ),
+    Mistake(
+        "a_listener_of_an_assistants_event_that_takes_a_success",
+        """
+@trigger.on(ASSISTANT_EVENT_FAILED)
+def told(success: TriggerSuccess) -> None: ...
+""",
+        'cannot be "Callable[[TriggerSuccess], None]"',
+    ),
+    Mistake(
+        "a_listener_of_the_success_that_takes_an_assistants_event",
+        """
+def told(event: AssistantEvent) -> None: ...
+
+trigger.on(TRIGGER_EVENT_SUCCESS, told)
+""",
+        'incompatible type "Callable[[AssistantEvent], None]"',
+    ),
+    Mistake(
+        "a_misspelt_field_of_an_assistants_event",
+        "trigger.on(ASSISTANT_EVENT_FAILED, lambda event: print(event.roomUrl))",
+        'has no attribute "roomUrl"',
+    ),
+    Mistake(
+        "another_word_for_stdin",
+        'trigger.assistant_command(["node", "assistant.mjs"], stdin="lines")',
+        "incompatible type",
     ),
     Mistake(
         "a_field_of_another_type_after_narrowing",

@@ -10,7 +10,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from whereby_trigger import (
+    ASSISTANT_EVENT_ENDED,
+    ASSISTANT_EVENT_FAILED,
+    ASSISTANT_EVENT_STARTED,
     TRIGGER_EVENT_SUCCESS,
+    AssistantEvent,
     Hold,
     Presence,
     RecordingFinished,
@@ -170,6 +174,20 @@ async def announce(success: TriggerSuccess) -> None:
 @by_decorator.once(TRIGGER_EVENT_SUCCESS)
 def first_success() -> None:
     said.append("the first")
+
+
+@by_decorator.on(ASSISTANT_EVENT_FAILED)
+@by_decorator.once(ASSISTANT_EVENT_ENDED)
+async def page(event: AssistantEvent) -> None:
+    said.append(f"{event.room_url.upper()} {event.state.value} {event.reason} {event.attempt + 1}")
+
+
+@by_decorator.on(ASSISTANT_EVENT_STARTED)
+def anything_started() -> None:
+    said.append("an assistant")
+
+
+by_decorator.on(ASSISTANT_EVENT_STARTED, lambda event: said.append(event.webhook_id or "by hand"))
 
 
 @by_decorator.on("transcription.finished")

@@ -14,14 +14,27 @@ from whereby_trigger.assist.assistant import (
     command_assistant,
     coroutine_assistant,
 )
+from whereby_trigger.assist.events import (
+    ASSISTANT_EVENT_ENDED,
+    ASSISTANT_EVENT_FAILED,
+    ASSISTANT_EVENT_STARTED,
+    Announce,
+    AssistantEvent,
+    announce_nothing,
+)
 from whereby_trigger.assist.runners import launcher
 from whereby_trigger.assist.session import Ended, Session
 from whereby_trigger.assist.supervisor import Claims, NoClaims, Supervisor, launch_nothing, request_for
 
 __all__ = [
+    "ASSISTANT_EVENT_ENDED",
+    "ASSISTANT_EVENT_FAILED",
+    "ASSISTANT_EVENT_STARTED",
     "LEAVE_WHEN_EMPTY",
     "MAX_DURATION",
+    "Announce",
     "Assistant",
+    "AssistantEvent",
     "AssistantFunction",
     "Claims",
     "CommandAssistant",
@@ -33,6 +46,7 @@ __all__ = [
     "Session",
     "Stdin",
     "Supervisor",
+    "announce_nothing",
     "bounds_of",
     "command_assistant",
     "coroutine_assistant",

@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
+from whereby_trigger.assist.events import Announce, AssistantEvent, announce_nothing
 from whereby_trigger.assist.runners import HANDED_OVER, Launch, NextState, Run, RunEnd, RunResult, next_state
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
@@ -58,11 +59,17 @@ class Supervisor:
     """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time.
 
     A room that has waited for longer than `max_age` seconds gets none. An assistant at one of its bounds is told to
-    leave.
+    leave. `announce` is told what became of the assistants that ran here, each time after the store has committed it.
     """
 
     def __init__(
-        self, store: Store, launch: Launch, max_rooms: int, max_age: float = math.inf, bounds: Bounds = UNBOUNDED
+        self,
+        store: Store,
+        launch: Launch,
+        max_rooms: int,
+        max_age: float = math.inf,
+        bounds: Bounds = UNBOUNDED,
+        announce: Announce = announce_nothing,
     ) -> None:
         self._store = store
         self._launch = launch
@@ -70,7 +77,11 @@ class Supervisor:
         self._max_age = max_age
         self._bounds = bounds
         self._end_waiting_at = 0.0
+        self._announce = announce
         self._runs: dict[str, Run] = {}
+        self._resting: dict[int, Room] = {}
+        self._look_at_resting = 0.0
+        self._recording: set[asyncio.Future[bool]] = set()
         self._woken = asyncio.Event()
         self._unanswered = False
         self._draining = False
@@ -112,6 +123,7 @@ class Supervisor:
                 await self._end_waiting()
                 await self._apply_stops()
                 await self._tell()
+                await self._announce_unstarted()
             except StoreError as error:
                 logger.warning("rooms cannot be looked after now: %s", error)
             with contextlib.suppress(TimeoutError):
@@ -142,6 +154,11 @@ class Supervisor:
         self._handing_over = False
         self.wake()
 
+    async def settle(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until the store has taken all changes, so that they are announced."""
+        if self._recording:
+            await asyncio.wait(self._recording, timeout=timeout)
+
     async def _over(self, timeout: float | None) -> None:
         tasks = [run.supervised for run in self._runs.values() if run.supervised is not None]
         if tasks:
@@ -160,7 +177,7 @@ class Supervisor:
             if self.free > 0:
                 self._begin(Run(room))
             else:
-                self._record(RoomMove(room.id, RoomState.WAITING, HANDED_OVER), self._concluded)
+                self._record(RoomMove(room.id, RoomState.WAITING, HANDED_OVER), lambda ours: self.wake())
 
     def _begin(self, run: Run) -> None:
         key = run.room.key
@@ -186,7 +203,7 @@ class Supervisor:
             restarts=after.restarts,
             errors=end.errors,
         )
-        self._record(move, self._concluded)
+        self._record(move, partial(self._concluded, room, after))
 
     def _launched(self, run: Run, pid: int | None) -> None:
         # One that is asked to stop already is recorded as ending, and will not be live.
@@ -194,7 +211,7 @@ class Supervisor:
             return
         room = run.room
         logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt)
-        self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._moved, run))
+        self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._went_live, run))
 
     async def _end_waiting(self) -> None:
         if time.monotonic() >= self._end_waiting_at:
@@ -226,9 +243,11 @@ class Supervisor:
     def _record(self, move: RoomMove, done: Callable[[bool], None]) -> None:
         """Hand a change to the store, which keeps the order, and go on: an outage must not hold up an end."""
         recorded = asyncio.ensure_future(self._store.move(move))
+        self._recording.add(recorded)
         recorded.add_done_callback(partial(self._settled, move, done))
 
     def _settled(self, move: RoomMove, done: Callable[[bool], None], recorded: "asyncio.Future[bool]") -> None:
+        self._recording.discard(recorded)
         if recorded.cancelled():
             return
         error = recorded.exception()
@@ -244,8 +263,36 @@ class Supervisor:
             logger.warning("room %s belongs to another replica by now: ending our assistant", run.room.key)
             run.cut_off("the room belongs to another replica by now")
 
-    def _concluded(self, ours: bool) -> None:
+    def _went_live(self, run: Run, ours: bool) -> None:
+        if ours:
+            self._announce(_event(run.room, RoomState.LIVE, run.room.reason))
+        self._moved(run, ours)
+
+    def _concluded(self, room: Room, after: NextState, ours: bool) -> None:
+        if ours and after.state is RoomState.WAITING:
+            self._resting[room.id] = room
+        elif ours:
+            self._announce(_event(room, after.state, after.reason))
         self.wake()
+
+    async def _announce_unstarted(self) -> None:
+        """Announce the end of rooms whose assistant ran here last, and was to be started again when they ended."""
+        # Not at every wake: a busy room may cause very many.
+        if not self._resting or time.monotonic() < self._look_at_resting:
+            return
+        self._look_at_resting = time.monotonic() + LOOK
+        for id, room in list(self._resting.items()):
+            found = await self._store.rooms(limit=1, below=id + 1)
+            now = found[0] if found and found[0].id == id else None
+            if now is not None and now.state is RoomState.WAITING:
+                continue
+            del self._resting[id]
+            if now is not None and now.state is RoomState.ENDED and now.attempt == room.attempt:
+                self._announce(_event(room, now.state, now.reason))
+
+
+def _event(room: Room, state: RoomState, reason: str) -> AssistantEvent:
+    return AssistantEvent(room.url, state, reason, room.attempt, room.webhook)
 
 
 class _Shortage:

@@ -1,5 +1,6 @@
 """The stage that decides: asks the predicate, calls the listeners, commits the decision."""
 
+from whereby_trigger.decide.announcer import Announcer
 from whereby_trigger.decide.backlog import Backlog
 from whereby_trigger.decide.decider import Decider
 from whereby_trigger.decide.dispatcher import Dispatcher
@@ -12,6 +13,7 @@ from whereby_trigger.decide.user_code import UserCode
 
 __all__ = [
     "TRIGGER_EVENT_SUCCESS",
+    "Announcer",
     "Backlog",
     "Decider",
     "Dispatcher",

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from whereby_trigger.assist import Claims
 from whereby_trigger.clock import boot_time
-from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
+from whereby_trigger.decide.emitter import OWN_EVENTS, TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
 from whereby_trigger.decide.holds import Clock, OnHold, Seen, held_in_words, in_seconds, seen
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
@@ -221,9 +221,9 @@ class Decider:
                 return "no assistant: the store refused the request"
 
     async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
-        # Whereby may name a new type as it likes, but the success is told only by a predicate.
+        # Whereby may name a new type as it likes, but our own events are not Whereby's to cause.
         event: str = webhook.type
-        return event != TRIGGER_EVENT_SUCCESS and await self._emitter.emit(event, webhook, user_code, errors.add)
+        return event not in OWN_EVENTS and await self._emitter.emit(event, webhook, user_code, errors.add)
 
     def _decision(self, queued: PendingWebhook, outcome: Judgement, errors: list[str]) -> Decision:
         return Decision(

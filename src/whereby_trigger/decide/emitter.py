@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from whereby_trigger.assist import ASSISTANT_EVENT_ENDED, ASSISTANT_EVENT_FAILED, ASSISTANT_EVENT_STARTED
 from whereby_trigger.callables import UserFunction, count_arguments, is_async, name_of
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import RegistrationError
@@ -15,6 +16,14 @@ from whereby_trigger.webhook import WEBHOOK_TYPES, RoomWebhook
 
 TRIGGER_EVENT_SUCCESS: Final = "trigger_event_success"
 """The event that tells that a trigger has fired. Source: Whereby's Assistant SDK reference, Trigger."""
+
+OWN_EVENTS: Final = (
+    TRIGGER_EVENT_SUCCESS,
+    ASSISTANT_EVENT_STARTED,
+    ASSISTANT_EVENT_ENDED,
+    ASSISTANT_EVENT_FAILED,
+)
+"""The events that are not webhook types: a webhook of a type with such a name does not cause them."""
 
 ALIKE: Final = 0.8
 """How alike, from 0 to 1, each part of an event's name must be to that of another to be taken for a slip."""
@@ -101,7 +110,7 @@ class Emitter:
 def _check_event(event: str) -> None:
     if not isinstance(event, str):
         raise RegistrationError(f"an event is named by a text, not by {event!r}: write @trigger.on(NAME)")
-    known = (*WEBHOOK_TYPES, TRIGGER_EVENT_SUCCESS)
+    known = (*WEBHOOK_TYPES, *OWN_EVENTS)
     meant = [name for name in known if _misspells(event, name)]
     if meant and event not in known:
         raise RegistrationError(f"there is no event {event!r}: did you mean {meant[0]!r}?")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, overload
 
+from whereby_trigger.assist import AssistantEvent
 from whereby_trigger.decide.emitter import Emitter, TriggerSuccess
 from whereby_trigger.decide.predicates import Answer, Hold, Predicates, TypedPredicate
 from whereby_trigger.errors import RegistrationError
@@ -45,6 +46,8 @@ RoomType = Literal[
     "assistant.requested",
 ]
 
+AssistantEventName = Literal["assistant_event_started", "assistant_event_ended", "assistant_event_failed"]
+
 WebhookTriggers = TypedDict(
     "WebhookTriggers",
     {
@@ -70,6 +73,7 @@ AssistantRequestedPredicate = TypeVar("AssistantRequestedPredicate", bound=Typed
 AnyPredicate = TypeVar("AnyPredicate", bound=Callable[..., Answer])
 
 SuccessListener = TypeVar("SuccessListener", bound=TypedListener[TriggerSuccess])
+AssistantListener = TypeVar("AssistantListener", bound=TypedListener[AssistantEvent])
 JoinedListener = TypeVar("JoinedListener", bound=TypedListener[RoomClientJoined])
 LeftListener = TypeVar("LeftListener", bound=TypedListener[RoomClientLeft])
 KnockedListener = TypeVar("KnockedListener", bound=TypedListener[RoomClientKnocked])
@@ -146,8 +150,9 @@ class When:
 class On:
     """Register a listener for an event: `@trigger.on(NAME)` or `trigger.on(NAME, listener)`.
 
-    NAME is TRIGGER_EVENT_SUCCESS, a webhook type, or a name of your own that you emit. The function takes the event's
-    payload or nothing, and is sync or async. It is returned unchanged. Raises RegistrationError for a misspelt name.
+    NAME is TRIGGER_EVENT_SUCCESS, an ASSISTANT_EVENT_…, a webhook type, or a name of your own that you emit. The
+    function takes the event's payload or nothing, and is sync or async. It is returned unchanged. Raises
+    RegistrationError for a misspelt name.
     """
 
     def __init__(self, emitter: Emitter, *, once: bool) -> None:
@@ -156,6 +161,8 @@ class On:
 
     @overload
     def __call__(self, event: Literal["trigger_event_success"], /) -> Callable[[SuccessListener], SuccessListener]: ...
+    @overload
+    def __call__(self, event: AssistantEventName, /) -> Callable[[AssistantListener], AssistantListener]: ...
     @overload
     def __call__(self, event: Literal["room.client.joined"], /) -> Callable[[JoinedListener], JoinedListener]: ...
     @overload
@@ -200,6 +207,10 @@ class On:
     def __call__(
         self, event: Literal["trigger_event_success"], listener: Callable[[TriggerSuccess], Result], /
     ) -> Callable[[TriggerSuccess], Result]: ...
+    @overload
+    def __call__(
+        self, event: AssistantEventName, listener: Callable[[AssistantEvent], Result], /
+    ) -> Callable[[AssistantEvent], Result]: ...
     @overload
     def __call__(
         self, event: Literal["room.client.joined"], listener: Callable[[RoomClientJoined], Result], /
