@@ -253,17 +253,17 @@ async def test_a_drain_waits_until_listeners_have_heard_of_the_last_assistant(
     trigger = serving(tmp_path, assistants)
     heard: list[AssistantEvent] = []
     heard_in_time: list[AssistantEvent] = []
-    close = Replica.close
+    drain = Replica.drain
 
-    async def noted(replica: Replica, within: float) -> None:
+    async def noted(replica: Replica, *arguments: Any, **keywords: Any) -> None:
+        await drain(replica, *arguments, **keywords)
         heard_in_time.extend(heard)
-        await close(replica, within)
 
-    monkeypatch.setattr(Replica, "close", noted)
+    monkeypatch.setattr(Replica, "drain", noted)
 
     @trigger.on(ASSISTANT_EVENT_ENDED)
     async def slow(event: AssistantEvent) -> None:
-        for _ in range(20):
+        for _ in range(300):
             await asyncio.to_thread(lambda: None)
         heard.append(event)
 
