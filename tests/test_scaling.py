@@ -194,7 +194,13 @@ async def test_every_question_of_what_to_watch_has_an_answer(postgres: Server, u
     assert wrong.startswith("failed|room.client.joined|predicate f returned True|1")
     assert replicas.startswith(store.replica)
     assert "|idle in transaction|" in transactions
-    assert [line.partition("|")[0] for line in dead.splitlines()] == ["replicas", "rooms", "version", "webhooks"]
+    assert [line.partition("|")[0] for line in dead.splitlines()] == [
+        "replicas",
+        "rooms",
+        "runs",
+        "version",
+        "webhooks",
+    ]
 
 
 async def test_a_backup_of_a_store_at_work_is_restored_as_a_store_of_the_past(

@@ -22,7 +22,7 @@ from whereby_trigger.errors import (
     TriggerError,
     UsageError,
 )
-from whereby_trigger.store import Presence, Room, RoomClaim, RoomState
+from whereby_trigger.store import Presence, Room, RoomClaim, RoomState, RunOutcome, RunRecord
 from whereby_trigger.trigger import Trigger
 from whereby_trigger.webhook import (
     AssistantRequested,
@@ -70,6 +70,8 @@ __all__ = [
     "RoomSessionEnded",
     "RoomSessionStarted",
     "RoomState",
+    "RunOutcome",
+    "RunRecord",
     "Session",
     "SignatureError",
     "StoreError",

@@ -33,7 +33,7 @@ from whereby_trigger.receive.asgi import MountedApp
 from whereby_trigger.receive.wsgi import WsgiApp
 from whereby_trigger.replica import Replica
 from whereby_trigger.stderr import fill_closed_descriptors
-from whereby_trigger.store import Room, RoomClaim, RoomState, Store, every_room
+from whereby_trigger.store import Room, RoomClaim, RoomState, RunQuery, RunRecord, Store, every_room
 from whereby_trigger.store.factory import InUse, spill_file_for, store_for, usable
 from whereby_trigger.webhook import room_from_url
 
@@ -193,6 +193,15 @@ class Trigger:
         """
         async with self._any_store(reading=True) as store:
             return [room async for room in every_room(store)]
+
+    async def list_runs(self, room_url: str | None = None, *, limit: int = 100) -> list[RunRecord]:
+        """List the newest `limit` runs of assistants, newest first, in all rooms or in one.
+
+        Raises ConfigError if the URL is not a Whereby room's, and StoreError if there is no store yet.
+        """
+        query = RunQuery(room=None if room_url is None else room_from_url(room_url).key, limit=limit)
+        async with self._any_store(reading=True) as store:
+            return await store.find_runs(query)
 
     async def start_assistant(self, room_url: str) -> RoomClaim:
         """Ask for an assistant in a room by hand; the claim says if the room waits for one now, or has one already.

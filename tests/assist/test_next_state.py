@@ -2,8 +2,8 @@
 
 import pytest
 
-from whereby_trigger.assist.runners import BACKOFF, RunEnd, RunResult, next_state
-from whereby_trigger.store import RoomState
+from whereby_trigger.assist.runners import BACKOFF, RunEnd, RunResult, next_state, report_of
+from whereby_trigger.store import RoomState, RunOutcome, RunReport
 
 WAITING, ENDED, FAILED = RoomState.WAITING, RoomState.ENDED, RoomState.FAILED
 RESTARTS = range(len(BACKOFF))
@@ -54,3 +54,20 @@ def test_one_that_is_handed_over_waits_at_once_and_uses_up_no_restart(how: RunEn
 def test_the_pauses_grow() -> None:
     assert sorted(BACKOFF) == list(BACKOFF)
     assert BACKOFF[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [
+        (RunEnd.RETURNED, RunOutcome.LEFT),
+        (RunEnd.RAISED, RunOutcome.FAILED),
+        (RunEnd.REFUSED, RunOutcome.REFUSED),
+        (RunEnd.CUT_OFF, RunOutcome.FAILED),
+        (RunEnd.EXHAUSTED, RunOutcome.EXHAUSTED),
+    ],
+)
+def test_a_run_is_recorded_by_how_it_ended_unless_it_was_handed_over(how: RunEnd, outcome: RunOutcome) -> None:
+    end = RunResult(how, "odd", errors=("one", "two\0"), exception="Odd", exit_code=3, signal=9)
+    report = RunReport(outcome, exit_code=3, signal=9, exception="Odd", output="one\ntwo\N{REPLACEMENT CHARACTER}")
+    assert report_of(end, handing_over=False) == report
+    assert report_of(end, handing_over=True).outcome is RunOutcome.HANDED_OVER

@@ -14,7 +14,7 @@ from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.assist import Session
 from whereby_trigger.assist.runners import Run, RunEnd, RunResult
 from whereby_trigger.errors import AssistantRefused
-from whereby_trigger.store import RoomState
+from whereby_trigger.store import RoomState, RunOutcome, RunQuery
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -149,7 +149,12 @@ async def test_one_that_raises_is_started_three_more_times_and_then_has_failed(s
         room = await one.reaches(FAILED)
         assert attempts == [1, 2, 3, 4]
         assert (room.reason, room.owner, room.restarts) == ("raised ValueError, after 3 restarts", None, 3)
-        assert "what went wrong" in room.errors[0]
+        runs = await one.store.find_runs(RunQuery(entry=room.id))
+        assert [run.attempt for run in runs] == [4, 3, 2, 1]
+        for run in runs:
+            assert (run.outcome, run.exception) == (RunOutcome.FAILED, "ValueError")
+            assert "what went wrong" in run.output
+            assert run.live_at is not None
 
 
 @pytest.mark.usefixtures("at_once")

@@ -12,9 +12,9 @@ from tests.support.place import Place
 from tests.support.stores import KINDS
 from tests.support.supervised import Supervised
 from whereby_trigger.assist import Session
-from whereby_trigger.assist.runners import Run, RunEnd, RunResult
+from whereby_trigger.assist.runners import LONGEST_OUTPUT, Run, RunEnd, RunResult
 from whereby_trigger.errors import AssistantRefused, StoreError
-from whereby_trigger.store import Room, RoomMove, RoomState, Store
+from whereby_trigger.store import Room, RoomMove, RoomState, RunOutcome, RunQuery, RunRecord, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +29,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
-async def end_of(place: Place, function: Callable[[Session], Awaitable[None]]) -> Room:
+async def end_of(place: Place, function: Callable[[Session], Awaitable[None]]) -> tuple[Room, RunRecord]:
     async with Supervised(place.replica(), function) as one:
         await one.ask()
-        return await one.reaches(FAILED)
+        return await one.reaches(FAILED), await last_run(one.store)
+
+
+async def last_run(store: Store) -> RunRecord:
+    return (await store.find_runs(RunQuery(limit=1)))[0]
 
 
 async def test_what_was_raised_is_stored_whatever_is_in_its_text(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,15 +46,29 @@ async def test_what_was_raised_is_stored_whatever_is_in_its_text(place: Place, m
     async def raises(session: Session) -> None:
         raise RuntimeError(ODD + names)
 
-    (error,) = (await end_of(place, raises)).errors
-    assert FIT + names in error
+    _, run = await end_of(place, raises)
+    assert FIT + names in run.output
+
+
+async def test_of_very_much_that_was_raised_the_end_is_stored(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whereby_trigger.assist.runners.BACKOFF", ())
+
+    async def raises(session: Session) -> None:
+        raise RuntimeError("x" * 2 * LONGEST_OUTPUT + "the end")
+
+    _, run = await end_of(place, raises)
+    assert len(run.output) == LONGEST_OUTPUT + 1
+    assert run.output.startswith("…x")
+    assert run.output.endswith("xthe end\n")
 
 
 async def test_why_one_was_refused_is_stored_whatever_is_in_the_reason(place: Place) -> None:
     async def is_refused(session: Session) -> None:
         raise AssistantRefused(ODD, retry=False)
 
-    assert (await end_of(place, is_refused)).reason == f"refused: {FIT}"
+    room, run = await end_of(place, is_refused)
+    assert room.reason == run.reason == f"refused: {FIT}"
+    assert run.outcome is RunOutcome.REFUSED
 
 
 async def test_an_error_of_the_launch_itself_is_stored_whatever_is_in_its_text(
@@ -63,7 +81,9 @@ async def test_an_error_of_the_launch_itself_is_stored_whatever_is_in_its_text(
 
     async with Supervised(place.replica(), launch=launch) as one:
         await one.ask()
-        assert (await one.reaches(FAILED)).errors == (FIT,)
+        await one.reaches(FAILED)
+        run = await last_run(one.store)
+        assert (run.output, run.exception, run.live_at) == (FIT, "OSError", None)
 
 
 class Refusing:
@@ -78,7 +98,7 @@ class Refusing:
         return getattr(self._store, name)
 
     async def move(self, move: RoomMove) -> bool:
-        if move.errors or (self._always and move.state is FAILED):
+        if move.run.output or (self._always and move.state is FAILED):
             self.refused.append(move)
             raise StoreError("the store refused a value")
         return await self._store.move(move)
@@ -89,7 +109,7 @@ async def fails(run: Run, launched: Callable[[int | None], None]) -> RunResult:
     return RunResult(RunEnd.REFUSED, "refused: enough", retry=False, errors=("what it said",))
 
 
-async def test_an_end_that_the_store_refuses_is_recorded_once_more_without_its_errors(
+async def test_an_end_that_the_store_refuses_is_recorded_once_more_without_its_output(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Supervised(place.replica(), launch=fails) as one:
@@ -97,7 +117,8 @@ async def test_an_end_that_the_store_refuses_is_recorded_once_more_without_its_e
         one.supervisor._store = refusing
         await one.ask()
         room = await one.reaches(FAILED)
-    assert (room.owner, room.errors, len(refusing.refused)) == (None, (), 1)
+        run = await last_run(one.store)
+    assert (room.owner, run.output, run.outcome, len(refusing.refused)) == (None, "", RunOutcome.REFUSED, 1)
     assert "refused" in room.reason
     (logged,) = [record for record in caplog.records if "not recorded" in record.getMessage()]
     assert logged.levelno == logging.ERROR
@@ -114,5 +135,5 @@ async def test_an_end_that_the_store_refuses_again_is_given_up_and_logged(
         await one.reaches(LIVE)
         for _ in range(10):
             await asyncio.sleep(0)
-    assert [bool(move.errors) for move in refusing.refused] == [True, False]
+    assert [bool(move.run.output) for move in refusing.refused] == [True, False]
     assert len([record for record in caplog.records if "not recorded" in record.getMessage()]) == 2

@@ -105,6 +105,7 @@ def test_a_room_with_a_coroutine_is_listed_while_it_lives_and_after(call: Call, 
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", live["since"])
         assert re.fullmatch(r"[0-9a-f]{32}", live["owner"])
         assert live == {
+            "id": 1,
             "room": ROOM,
             "state": "live",
             "owner": live["owner"],
@@ -186,7 +187,7 @@ def test_stopping_where_there_is_none_exits_1(call: Call, tmp_path: Path, url: s
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "show"])
-@pytest.mark.parametrize("url", ["/visit-1", "https://evil.example/x", "https://acme.whereby.com"])
+@pytest.mark.parametrize("url", ["https://evil.example/x", "https://acme.whereby.com", "http://acme.whereby.com/x"])
 def test_what_is_no_rooms_url_is_a_wrong_call(call: Call, tmp_path: Path, verb: str, url: str) -> None:
     ended = call("assistants", verb, url)
     assert ended.returncode == 2
@@ -249,7 +250,26 @@ def test_a_list_shows_nothing_an_assistant_said_and_show_shows_all_of_it(call: C
         assert "no key for Ada" in shown.stdout
         assert "\033" not in shown.stdout
         fields = json.loads(call("assistants", "show", URL, "--json").stdout)
-        assert (fields["url"], fields["restarts"], fields["errors"]) == (URL, 0, ["no key for Ada\033[2J"])
+        assert (fields["url"], fields["restarts"], fields["id"]) == (URL, 0, 1)
+        (run,) = fields["runs"]
+        assert (run["outcome"], run["exit_code"], run["output"]) == ("stopped", 1, "no key for Ada\033[2J")
+        assert re.search(r"^run 1, attempt 1, started .*: stopped: stopped by hand, exited with 1$", shown.stdout, re.M)
+        assert "\n  | no key for Ada\\x1b[2J\n" in shown.stdout
+
+
+def test_a_replica_that_is_killed_leaves_a_run_that_says_so(call: Call, tmp_path: Path) -> None:
+    with serving(tmp_path, COROUTINE) as killed:
+        join(killed, "w1")
+        owner = in_state(call, "live")["owner"]
+        killed.popen.kill()
+        assert killed.wait() == -9
+    with serving(tmp_path, COROUTINE) as process:
+        process.line(f"scribe in {URL} attempt 2")
+        in_state(call, "live")
+        last, first = json.loads(call("assistants", "show", "visit-1", "--json").stdout)["runs"]
+    assert (first["attempt"], first["outcome"], first["reason"]) == (1, "replica died", f"its replica {owner} died")
+    assert (first["replica"], first["live_at"] is None, first["ended_at"] is None) == (owner, False, False)
+    assert (last["attempt"], last["outcome"], last["ended_at"]) == (2, None, None)
 
 
 def test_showing_a_room_that_never_asked_exits_1(call: Call) -> None:
@@ -274,7 +294,7 @@ def test_on_a_terminal_the_owner_is_short(call: Call, tmp_path: Path) -> None:
         join(process, "w1")
         owner = in_state(call, "live")["owner"]
         shown = run_on_terminal("assistants", "list", cwd=tmp_path)
-        row = rf"^\d\d-\d\d \d\d:\d\d:\d\d  {ROOM}  live   {owner[:8]}  -    1$"
+        row = rf"^1   \d\d-\d\d \d\d:\d\d:\d\d  {ROOM}  live   {owner[:8]}  -    1$"
         assert re.search(row, shown, re.MULTILINE), shown
 
 

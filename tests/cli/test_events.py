@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Call
+from tests.support.arrivals import arrival, decided, decision
 from tests.support.process import Process, run, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.stored import stored
 from tests.support.terminal import run_on_terminal
 from tests.support.until import AT_ONCE, until
 from tests.support.whereby import deliver
+from whereby_trigger.cli.following import MOST_AT_ONCE, Decided
+from whereby_trigger.store import Query, State
+from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
 PERSON = "Ada Lovelace"
@@ -88,6 +93,7 @@ def test_the_list_is_one_json_object_a_line_newest_first(call: Call, folder: Pat
         "received_at": joined["received_at"],
         "decided_at": joined["decided_at"],
         "due_at": None,
+        "assistant": None,
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", joined["received_at"])
     assert (recorded["room"], recorded["deliveries"]) == (None, 2)
@@ -269,3 +275,55 @@ def test_what_a_webhook_carries_steers_no_terminal(call: Call, copy: Path, serve
         shown = call("events", *arguments, "--store", store_of(copy)).stdout
         assert "d1" in shown
         assert not set(shown) & {"\u001b", "\u009b"}
+
+
+def test_follow_shows_each_webhook_as_it_is_decided_until_interrupted(copy: Path) -> None:
+    start = whereby_trigger("start", "--port", "0", "--secret", "s")
+    follow = whereby_trigger("events", "list", "--follow", "--state", "skipped", "--limit", "1", "--json")
+    with Process(start, cwd=copy) as server, Process(follow, cwd=copy) as following:
+        url = f"http://127.0.0.1:{server.port()}/"
+        assert json.loads(following.line("a2-bot"))["state"] == "skipped"
+        assert deliver(url, webhook("room.client.joined", id="d1-fires", room="/visit-1"), "s").status == 200
+        assert deliver(url, webhook("room.client.joined", id="d2-bot", role_name="recorder"), "s").status == 200
+        assert json.loads(following.line("d2-bot"))["state"] == "skipped"
+        assert "d1-fires" not in following.output
+        assert following.stop(signal.SIGINT) == 130
+        shown = [json.loads(line)["id"] for line in following.output.splitlines() if line.startswith("{")]
+        assert shown == ["a2-bot", "d2-bot"]
+
+
+@pytest.mark.anyio
+async def test_what_is_followed_is_shown_once_when_it_is_decided_however_late(tmp_path: Path) -> None:
+    store = SqliteStore(f"sqlite:///{tmp_path}/webhooks.db")
+    await store.open(lambda: None)
+    try:
+        for id in ("old", "older"):
+            await decided(store, id)
+        late = await store.add(arrival("late"))
+        following = Decided(store, Query(limit=1))
+
+        async def new() -> list[str]:
+            return [record.id for record in await following.new()]
+
+        assert await new() == ["older"]
+        assert await new() == []
+        for n in range(MOST_AT_ONCE + 1):
+            await store.add(arrival(f"{n}", state=State.QUARANTINED, reason="odd"))
+        assert len(await new()) == MOST_AT_ONCE
+        await store.decide(decision(late.seq, "late"))
+        await decided(store, "new")
+        assert await new() == ["late", "new"]
+        assert await new() == []
+        await store.replay(Query(ids=("new",)), 1.0)
+        assert await new() == []
+        (again,) = await store.find(Query(ids=("new",)))
+        assert again.state is State.PENDING
+        await store.take_over()
+        await store.decide(decision((await store.pending(0, 1))[0].seq, "new"))
+        assert await new() == ["new"]
+    finally:
+        await store.close()
+
+
+def test_to_follow_until_a_time_is_a_wrong_call(call: Call) -> None:
+    assert "leave out --until" in call("events", "list", "--follow", "--until", "22:14").stderr

@@ -18,7 +18,7 @@ from tests.support.programs import HUMANS_JOIN, write
 from tests.support.terminal import Terminal, run_on_terminal
 from tests.support.whereby import SECRET, deliver
 from whereby_trigger.cli import commands
-from whereby_trigger.store import Arrival, RoomMove, RoomRequest, RoomState, State
+from whereby_trigger.store import Arrival, RoomMove, RoomRequest, RoomState, RunReport, State
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -38,7 +38,7 @@ STEERS = re.compile(r"[^\S\n ]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\
 STYLES = re.compile(r"\x1b\[[0-9;]*m")
 FORGED = re.compile(r"^ *2026-01-01 forged", re.MULTILINE)
 
-SAID = tuple(nasty for nasty in NASTY if not FORGED.search(nasty))
+SAID = "\n".join(nasty for nasty in NASTY if not FORGED.search(nasty))
 """What an assistant raised or printed has lines of its own."""
 
 PREFIX = "same"
@@ -88,7 +88,7 @@ async def fill(url: str) -> None:
         key = "acme.whereby.com/visit-1" if not number else f"acme.whereby.com/{number}{nasty}"
         await store.request(RoomRequest(key, ROOM_URL + nasty, nasty, None, time.time()))
     for taken in await store.take(100):
-        await store.move(RoomMove(taken.id, RoomState.FAILED, NASTY[0], errors=SAID))
+        await store.move(RoomMove(taken.id, RoomState.FAILED, NASTY[0], run=RunReport(output=SAID)))
     await store.close()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.arrivals import arrival, decided
+from tests.support.arrivals import NOW, arrival, decided
 from whereby_trigger.store import Query, State, Store
 
 pytestmark = pytest.mark.anyio
@@ -62,3 +62,35 @@ async def test_a_room_is_found_by_its_name_as_whereby_and_people_write_it(store:
     await store.add(arrival("a", room="acme.whereby.com/caf%C3%A9%201"))
     for name in ("/café 1", "/caf%C3%A9%201", "/café%201", "/café 1/"):
         assert await ids(store, Query(room=name)) == ["a"], name
+
+
+TIMES = [
+    (Query(since=NOW + 2), ["c pending", "b", "a pending"]),
+    (Query(since=NOW + 2, until=NOW + 4), ["b", "a pending"]),
+    (Query(until=NOW + 3), ["a pending", "first"]),
+    (Query(since=NOW + 2, limit=2), ["c pending", "b"]),
+    (Query(since=NOW, state=State.PENDING), ["c pending", "a pending"]),
+    (Query(since=NOW, state=State.PENDING, limit=1), ["c pending"]),
+    (Query(since=NOW, state=State.FIRED), ["b", "first"]),
+    (Query(since=NOW, room="/lobby"), ["b"]),
+    (Query(since=NOW, ids=("b", "a pending")), ["b", "a pending"]),
+    (Query(since=NOW + 5), []),
+    (Query(since=NOW, limit=0), []),
+]
+
+
+async def test_what_was_received_in_a_time_is_found_the_latest_first(store: Store) -> None:
+    # In this order, as a spill may hand them over.
+    await store.add(arrival("c pending", received_at=NOW + 4))
+    await decided(store, "first", received_at=NOW)
+    await decided(store, "b", received_at=NOW + 3, room=LOBBY)  # type: ignore[arg-type]
+    await store.add(arrival("a pending", received_at=NOW + 2))
+    for query, expected in TIMES:
+        assert await ids(store, query) == expected, query
+
+
+async def test_what_was_received_in_a_time_is_replayed(store: Store) -> None:
+    for n in range(4):
+        await decided(store, str(n), received_at=NOW + n)
+    assert sorted(await store.replay(Query(since=NOW + 1, until=NOW + 3), NOW)) == ["1", "2"]
+    assert await ids(store, Query(state=State.PENDING)) == ["2", "1"]

@@ -10,7 +10,7 @@ from tests.support.arrivals import NOW
 from tests.support.counts import people
 from tests.support.place import Place
 from tests.support.rooms import bring_to, move, request, session
-from whereby_trigger.store import Bounds, Room, RoomClaim, RoomRequest, RoomState, Store
+from whereby_trigger.store import Bounds, Room, RoomClaim, RoomRequest, RoomState, RunQuery, Store
 from whereby_trigger.store.room_rules import (
     MOVES,
     ROOM_TRANSITIONS,
@@ -199,6 +199,7 @@ async def test_each_event_does_to_a_stored_room_what_the_table_says(
             await stage.to_each()[event](room, key)
     changes = {key: expected(room, key, event) for key, room in before.items()}
     await hold_against(changes, before, stage, event)
+    await runs_agree(stage)
     if event not in stage.to_all():
         await successors_are(changes, stage)
 
@@ -217,6 +218,18 @@ async def hold_against(changes: dict[str, Change], before: dict[str, OpenRoom], 
     assert {room.key: (room.webhook, room.state) for room in stored.values()} == {
         key: (opens.request.webhook, WAITING) for key, opens in opened.items()
     }
+
+
+async def runs_agree(stage: Stage) -> None:
+    """Hold the runs of every entry against it: one for each attempt, the last one open while a replica has the room."""
+    for room in await stage.other.rooms():
+        runs = await stage.other.find_runs(RunQuery(entry=room.id))
+        assert [run.attempt for run in runs] == list(range(room.attempt, 0, -1))
+        assert [run.ended_at is None for run in runs] == [room.state in OWNED, *[False] * room.attempt][: room.attempt]
+        for run in runs:
+            assert (run.key, run.webhook) == (room.key, room.webhook)
+            assert run.outcome is None or run.ended_at is not None
+        assert not runs or runs[0].replica == room.owner or room.owner is None
 
 
 async def successors_are(changes: dict[str, Change], stage: Stage) -> None:

@@ -36,6 +36,10 @@ class Place(ABC):
     async def forget(self, store: Store) -> None:
         """Have a replica crash, and remove its row: it owns something, and is nobody."""
 
+    @abstractmethod
+    async def execute(self, statement: str) -> None:
+        """Execute SQL as another program would; {rooms} and {runs} stand for the tables."""
+
     async def pass_time(self, seconds: float, *alive: Store) -> None:
         """Let time pass in which these replicas, and no others, renew their leases."""
         while seconds > 0:

@@ -64,6 +64,10 @@ class PostgresPlace(Place):
         delete = f"DELETE FROM whereby_trigger.replicas WHERE id = '{store.replica}'"
         shared_server().run(delete, database_of(self.url))
 
+    async def execute(self, statement: str) -> None:
+        tables = {table: f"whereby_trigger.{table}" for table in ("rooms", "runs")}
+        shared_server().run(statement.format(**tables), database_of(self.url.partition("?")[0]))
+
 
 @contextmanager
 def postgres_place(_: Path, through: Callable[[str], str] = str) -> Iterator[Place]:

@@ -37,6 +37,10 @@ class SqlitePlace(Place):
         with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection, connection:
             connection.execute("DELETE FROM replicas WHERE id = ?", (store.replica,))
 
+    async def execute(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(statement.format(rooms="rooms", runs="runs"))
+
 
 @contextmanager
 def sqlite_place(folder: Path) -> Iterator[Place]:

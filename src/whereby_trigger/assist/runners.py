@@ -17,7 +17,8 @@ from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError, AssistantRefused, DecodeError, SystemExhausted
 from whereby_trigger.leftovers import name_of_run
 from whereby_trigger.shortage import shortage_now
-from whereby_trigger.store import Presence, Room, RoomState
+from whereby_trigger.store import Presence, Room, RoomState, RunOutcome, RunReport
+from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import Webhook, decode, room_from_url
 
 BACKOFF: tuple[float, ...] = (1.0, 5.0, 15.0)
@@ -38,12 +39,43 @@ class RunEnd(StrEnum):
 
 
 class RunResult(Struct, frozen=True):
-    """Describe how a run ended; `retry` says whether a restart makes sense, `errors` what was raised or printed."""
+    """Describe how a run ended; `retry` says whether a restart makes sense, `errors` what was raised or printed.
+
+    `exception` is the type that a coroutine raised; a process has an `exit_code`, or the `signal` that ended it.
+    """
 
     how: RunEnd
     reason: str
     retry: bool = True
     errors: tuple[str, ...] = ()
+    exception: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+OUTCOMES: Final[Mapping[RunEnd, RunOutcome]] = {
+    RunEnd.RETURNED: RunOutcome.LEFT,
+    RunEnd.RAISED: RunOutcome.FAILED,
+    RunEnd.REFUSED: RunOutcome.REFUSED,
+    RunEnd.CUT_OFF: RunOutcome.FAILED,
+    RunEnd.EXHAUSTED: RunOutcome.EXHAUSTED,
+}
+"""How a run is recorded that nobody asked to end, by the way in which it ended."""
+
+LONGEST_OUTPUT: Final = 32 * 1024
+"""Maximum characters that are recorded of what a run raised or wrote: the last ones."""
+
+
+def report_of(end: RunResult, *, handing_over: bool) -> RunReport:
+    """Return what is recorded of a run, with its text as every store can hold it."""
+    output = storable_text("\n".join(end.errors))
+    return RunReport(
+        outcome=RunOutcome.HANDED_OVER if handing_over else OUTCOMES[end.how],
+        exit_code=end.exit_code,
+        signal=end.signal,
+        exception=None if end.exception is None else storable_text(end.exception),
+        output=output if len(output) <= LONGEST_OUTPUT else "…" + output[-LONGEST_OUTPUT:],
+    )
 
 
 class NextState(Struct, frozen=True):
@@ -190,7 +222,8 @@ async def _guarded(assistant: CoroutineAssistant, session: Session) -> RunResult
     except BaseException as error:
         if (short := shortage_now(error)) is not None:
             return RunResult(RunEnd.EXHAUSTED, f"out of {short}", errors=(_in_full(error),))
-        return RunResult(RunEnd.RAISED, f"raised {type(error).__name__}", errors=(_in_full(error),))
+        name = type(error).__name__
+        return RunResult(RunEnd.RAISED, f"raised {name}", errors=(_in_full(error),), exception=name)
     return RunResult(RunEnd.RETURNED, "it left the room")
 
 
@@ -307,14 +340,19 @@ def _logged(session: Session) -> Callable[[str, str], None]:
 
 
 def _result_of_exit(exit: Exit) -> RunResult:
+    how, reason = _in_words(exit)
     errors = ("\n".join(exit.stderr),) if exit.stderr else ()
+    return RunResult(how, reason, errors=errors, exit_code=exit.code, signal=exit.signal)
+
+
+def _in_words(exit: Exit) -> tuple[RunEnd, str]:
     if exit.code == 0:
-        return RunResult(RunEnd.RETURNED, "it left the room")
+        return RunEnd.RETURNED, "it left the room"
     if exit.code == TRY_AGAIN:
-        return RunResult(RunEnd.REFUSED, f"exited with {TRY_AGAIN}: worth another try", errors=errors)
+        return RunEnd.REFUSED, f"exited with {TRY_AGAIN}: worth another try"
     if exit.code is not None:
-        return RunResult(RunEnd.RAISED, f"exited with {exit.code}", errors=errors)
-    return RunResult(RunEnd.RAISED, f"ended by signal {exit.signal}", errors=errors)
+        return RunEnd.RAISED, f"exited with {exit.code}"
+    return RunEnd.RAISED, f"ended by signal {exit.signal}"
 
 
 def launcher(

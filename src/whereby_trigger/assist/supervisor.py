@@ -12,7 +12,16 @@ from typing import Final
 from msgspec import structs
 
 from whereby_trigger.assist.events import Announce, AssistantEvent, announce_nothing
-from whereby_trigger.assist.runners import HANDED_OVER, Launch, NextState, Run, RunEnd, RunResult, next_state
+from whereby_trigger.assist.runners import (
+    HANDED_OVER,
+    Launch,
+    NextState,
+    Run,
+    RunEnd,
+    RunResult,
+    next_state,
+    report_of,
+)
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import (
@@ -45,7 +54,7 @@ LAPSE: Final = 1.0
 """Seconds after that in which they are started one at a time, and another failure makes the pause longer."""
 
 UNTOLD: Final = "the store refused to take why"
-"""The reason of a room whose own reason, or errors, the store refused."""
+"""The reason of a room whose own reason, or run, the store refused."""
 
 Claimed = Callable[[RoomIdentity, Webhook], None]
 
@@ -188,7 +197,8 @@ class Supervisor:
     async def _supervise_run(self, run: Run, launched: "asyncio.Task[RunResult]") -> None:
         room = run.room
         await asyncio.wait({launched})
-        end = _storable(_end_of(launched))
+        end = _end_of(launched)
+        end = structs.replace(end, reason=storable_text(end.reason))
         del self._runs[room.key]
         if end.how is RunEnd.EXHAUSTED:
             pause = self._shortage.note(end.reason)
@@ -201,7 +211,7 @@ class Supervisor:
             reason=after.reason,
             delay=after.pause,
             restarts=after.restarts,
-            errors=end.errors,
+            run=report_of(end, handing_over=run.handed_over),
         )
         self._record(move, partial(self._concluded, room, after))
 
@@ -256,7 +266,8 @@ class Supervisor:
         elif isinstance(error, StoreError) and not isinstance(error, StoreUnavailable):
             logger.error("room %d was not recorded as %s: %s", move.id, move.state, error)
             if move.reason != UNTOLD:
-                self._record(structs.replace(move, reason=UNTOLD, errors=()), done)
+                untold = structs.replace(move.run, exception=None, output="")
+                self._record(structs.replace(move, reason=UNTOLD, run=untold), done)
 
     def _moved(self, run: Run, ours: bool) -> None:
         if not ours and run.launched is not None and not run.launched.done():
@@ -333,7 +344,8 @@ def _end_of(launched: "asyncio.Task[RunResult]") -> RunResult:
     if (short := shortage_of(error)) is not None:
         return RunResult(RunEnd.EXHAUSTED, f"not launched: out of {short}")
     if error is not None:
-        return RunResult(RunEnd.RAISED, f"not launched: {type(error).__name__}", errors=(str(error),))
+        name = type(error).__name__
+        return RunResult(RunEnd.RAISED, f"not launched: {name}", errors=(str(error),), exception=name)
     return launched.result()
 
 
@@ -342,10 +354,6 @@ def _level(after: NextState, room: Room, end: RunResult) -> int:
         return logging.ERROR
     worrying = after.restarts > room.restarts or end.how is RunEnd.EXHAUSTED
     return logging.WARNING if worrying else logging.INFO
-
-
-def _storable(end: RunResult) -> RunResult:
-    return structs.replace(end, reason=storable_text(end.reason), errors=tuple(map(storable_text, end.errors)))
 
 
 class Claims:

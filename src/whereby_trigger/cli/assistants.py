@@ -3,24 +3,29 @@
 import asyncio
 import sys
 import time
-from contextlib import aclosing
 from typing import Any
 
 import click
+from msgspec import structs
 
 from whereby_trigger.assist import request_for
 from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.options import LIMIT, json_option, store_option
+from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
 from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
+from whereby_trigger.cli.rooms import room_in, room_named, room_selected
+from whereby_trigger.cli.runs import run_as_lines, run_as_object
 from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
-from whereby_trigger.store import Room, RoomClaim, RoomState, every_room
-from whereby_trigger.webhook import room_from_url
+from whereby_trigger.cli.times import since_option, time_range, until_option
+from whereby_trigger.config import Settings
+from whereby_trigger.store import Room, RoomClaim, RoomQuery, RoomState, RoomStore, RunQuery, RunRecord
+from whereby_trigger.webhook import RoomIdentity
 
-HEADER = ("since", "room", "state", "owner", "pid", "attempt", "reason")
+HEADER = ("id", "since", "room", "state", "owner", "pid", "attempt", "reason")
 SHORT_OWNER = 8
-OVER = (RoomState.ENDED, RoomState.FAILED)
+EARLIER = 6
+"""Entries of a room that `show` looks at: the newest, and the earlier ones that it names."""
 
-room_argument = click.argument("room_url")
+room_argument = click.argument("room", metavar="ROOM")
 state_option = click.option(
     "--state", type=click.Choice([str(state) for state in RoomState]), help="Only rooms in this state."
 )
@@ -35,6 +40,9 @@ def assistants() -> None:
 @app_argument
 @store_option
 @state_option
+@room_option
+@since_option
+@until_option
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -43,12 +51,29 @@ def assistants() -> None:
     help="How many, newest first; all rooms whose assistant has not ended are listed as well.",
 )
 @json_option
-def list_(app: str | None, store: str | None, state: str | None, limit: int, as_json: bool) -> None:
+def list_(
+    app: str | None,
+    store: str | None,
+    state: str | None,
+    room: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List the rooms that asked for an assistant, newest first.
 
-    The list covers all replicas that share the store.
+    The list covers all replicas that share the store. With --since or --until, it has what waited, ran or ended then.
     """
-    rooms = asyncio.run(_listed(settings_with_store(app, store).store, state, limit))
+    start, end = time_range(since, until)
+    query = RoomQuery(
+        room=None if room is None else room_selected(room),
+        state=None if state is None else RoomState(state),
+        since=start,
+        until=end,
+        limit=limit,
+    )
+    rooms = asyncio.run(_listed(settings_with_store(app, store).store, query))
     if as_json:
         show_objects(map(_as_object, rooms))
     elif rooms:
@@ -58,87 +83,100 @@ def list_(app: str | None, store: str | None, state: str | None, limit: int, as_
 
 
 @assistants.command()
-@room_argument
+@click.argument("room", metavar="ROOM|ID")
 @app_option
 @store_option
 @json_option
-def show(room_url: str, app: str | None, store: str | None, as_json: bool) -> None:
-    """Show all about a room's last assistant.
+def show(room: str, app: str | None, store: str | None, as_json: bool) -> None:
+    """Show all about a room's last assistant, or the one with an ID.
 
-    This includes what it raised or wrote to stderr.
+    This includes each of its runs, and what it raised or wrote to stderr. ROOM is a URL, a key or a name; an ID is a
+    number, as `assistants list` shows it.
     """
-    key = room_from_url(room_url).key
-    room = asyncio.run(_newest(settings_with_store(app, store).store, key))
-    if room is None:
-        raise Failed(
-            f"the store has no entry of {key}: it never asked for an assistant, or retention has passed; "
-            "see `assistants list`"
-        )
+    if not room.isdecimal():
+        # A URL of no room is a wrong call, whatever is in the store.
+        room_selected(room)
+    found, runs, earlier = asyncio.run(_shown(settings_with_store(app, store), room))
     if as_json:
-        show_objects([_as_full_object(room)])
+        show_objects([_as_full_object(found, runs)])
     else:
-        show_lines(*_as_lines(room))
+        show_lines(*_as_lines(found, runs, earlier))
 
 
 @assistants.command()
 @room_argument
 @app_option
 @store_option
-def start(room_url: str, app: str | None, store: str | None) -> None:
+def start(room: str, app: str | None, store: str | None) -> None:
     """Ask for an assistant in a room by hand.
 
-    A trigger that runs on the same store starts it.
+    A trigger that runs on the same store starts it. ROOM is a URL, a key or a name.
     """
-    room = room_from_url(room_url)
-    show_lines(f"{room.key} {_claimed(asyncio.run(_request(settings_with_store(app, store).store, room_url)))}")
+    key, claim = asyncio.run(_request(_settings_for(room, app, store), room))
+    show_lines(f"{key} {_claimed(claim)}")
 
 
 @assistants.command()
 @room_argument
 @app_option
 @store_option
-def stop(room_url: str, app: str | None, store: str | None) -> None:
+def stop(room: str, app: str | None, store: str | None) -> None:
     """Ask a room's assistant to leave, on any replica.
 
-    Exits with 1 if the room has none.
+    Exits with 1 if the room has none. ROOM is a URL, a key or a name.
     """
-    key = room_from_url(room_url).key
-    state = asyncio.run(_stop(settings_with_store(app, store).store, key))
+    key, state = asyncio.run(_stop(_settings_for(room, app, store), room))
     if state is None:
         raise Failed(f"{key} has no assistant and does not wait for one: see `assistants list`")
     show_lines(f"{key} {_stopped(state)}")
 
 
-async def _listed(url: str, state: str | None, limit: int) -> list[Room]:
-    """Read the newest `limit` rooms in a state, and all others whose assistant has not ended."""
-    listed: list[Room] = []
-    matching = 0
+def _settings_for(room: str, app: str | None, store: str | None) -> Settings:
+    # A URL of no room is a wrong call, whatever the settings are.
+    room_named(room, None)
+    return settings_with_store(app, store)
+
+
+async def _listed(url: str, query: RoomQuery) -> list[Room]:
+    """Read the newest rooms that match, and all others that match and whose assistant has not ended."""
     async with store_to_read(url) as store:
-        async for room in every_room(store):
-            if state is None or room.state == state:
-                if matching < limit or room.state not in OVER:
-                    listed.append(room)
-                matching += 1
-    return listed
+        newest = await store.find_rooms(query)
+        unended = await store.find_rooms(structs.replace(query, open=True, limit=None))
+    return sorted({room.id: room for room in (*newest, *unended)}.values(), key=lambda room: -room.id)
 
 
-async def _newest(url: str, key: str) -> Room | None:
-    async with store_to_read(url) as store, aclosing(every_room(store)) as rooms:
-        async for room in rooms:
-            if room.key == key:
-                return room
-    return None
+async def _shown(settings: Settings, text: str) -> tuple[Room, list[RunRecord], list[Room]]:
+    """Read an entry, its runs, and the room's earlier entries; raises Failed if there is none."""
+    async with store_to_read(settings.store) as store:
+        entries = await store.find_rooms(RoomQuery(id=int(text))) if _is_id(text) else []
+        entries = entries or await store.find_rooms(RoomQuery(room=room_selected(text), limit=EARLIER))
+        if not entries:
+            raise Failed(
+                f"the store has no entry of {text}: it never asked for an assistant, or retention has passed; "
+                "see `assistants list`"
+            )
+        runs = await store.find_runs(RunQuery(entry=entries[0].id))
+    return entries[0], runs, entries[1:]
 
 
-async def _request(url: str, room_url: str) -> RoomClaim:
-    request = request_for(room_from_url(room_url), None, time.time())
-    async with store_to_change(url) as store:
-        return await store.request(request)
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= len("9223372036854775807") - 1
 
 
-async def _stop(url: str, key: str) -> RoomState | None:
-    async with store_to_change(url) as store:
-        return await store.stop(key, "stopped by hand")
+async def _request(settings: Settings, text: str) -> tuple[str, RoomClaim]:
+    async with store_to_change(settings.store) as store:
+        room = await _room(store, settings, text)
+        return room.key, await store.request(request_for(room, None, time.time()))
+
+
+async def _stop(settings: Settings, text: str) -> tuple[str, RoomState | None]:
+    async with store_to_change(settings.store) as store:
+        room = await _room(store, settings, text)
+        return room.key, await store.stop(room.key, "stopped by hand")
+
+
+async def _room(store: RoomStore, settings: Settings, text: str) -> RoomIdentity:
+    return await room_in(store, text, settings.subdomain)
 
 
 def _claimed(claim: RoomClaim) -> str:
@@ -166,6 +204,7 @@ def _reason(room: Room) -> str:
 def _as_row(room: Room, *, short: bool) -> tuple[str, ...]:
     since, owner = local(room.since), room.owner or "-"
     return (
+        str(room.id),
         since[len("2026-") : len("2026-01-01 00:00:00")] if short else since,
         room.key,
         room.state,
@@ -179,6 +218,7 @@ def _as_row(room: Room, *, short: bool) -> tuple[str, ...]:
 def _as_object(room: Room) -> dict[str, Any]:
     """Return the fields for a list: nothing that an assistant wrote."""
     return {
+        "id": room.id,
         "room": room.key,
         "state": room.state,
         "owner": room.owner,
@@ -190,12 +230,18 @@ def _as_object(room: Room) -> dict[str, Any]:
     }
 
 
-def _as_full_object(room: Room) -> dict[str, Any]:
-    return _as_object(room) | {"url": room.url, "restarts": room.restarts, "errors": list(room.errors)}
+def _as_full_object(room: Room, runs: list[RunRecord]) -> dict[str, Any]:
+    return _as_object(room) | {
+        "url": room.url,
+        "asked_at": utc(room.queued_at),
+        "restarts": room.restarts,
+        "runs": [run_as_object(run) for run in runs],
+    }
 
 
-def _as_lines(room: Room) -> list[str]:
+def _as_lines(room: Room, runs: list[RunRecord], earlier: list[Room]) -> list[str]:
     fields = [
+        ("id", str(room.id)),
         ("room", room.key),
         ("state", room.state),
         ("reason", _reason(room) or "-"),
@@ -203,8 +249,14 @@ def _as_lines(room: Room) -> list[str]:
         ("pid", "-" if room.pid is None else str(room.pid)),
         ("attempt", str(room.attempt)),
         ("restarts", str(room.restarts)),
+        ("asked for", local(room.queued_at)),
         ("since", local(room.since)),
         ("webhook", room.webhook or "by hand"),
     ]
-    errors = [line for error in room.errors for line in ("", *error.splitlines())]
-    return [*(f"{name:<11} {value}" for name, value in fields), *errors]
+    lines = [f"{name:<11} {value}" for name, value in fields]
+    if earlier:
+        ids = ", ".join(str(one.id) for one in earlier)
+        lines.append(f"{'earlier':<11} {ids}: see `assistants show ID`")
+    for run in runs:
+        lines += run_as_lines(run, room)
+    return lines

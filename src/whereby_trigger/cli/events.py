@@ -4,28 +4,37 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import click
+from msgspec import structs
 
 from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.options import LIMIT, json_option, store_option
+from whereby_trigger.cli.following import Decided
+from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
 from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
+from whereby_trigger.cli.rooms import room_selected
+from whereby_trigger.cli.runs import entry_as_lines, entry_as_object, in_words, run_as_object
 from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
+from whereby_trigger.cli.times import since_option, time_range, until_option
 from whereby_trigger.decide.predicates import did_you_mean
-from whereby_trigger.store import Query, Record, State, Store
+from whereby_trigger.store import Query, Record, Room, RoomQuery, RunQuery, RunRecord, State, Store
 from whereby_trigger.text import printable
-from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
+from whereby_trigger.webhook import WEBHOOK_TYPES
 
 HEADER = ("received", "id", "type", "room", "state", "reason")
 SHORT_ID = 12
 AMBIGUOUS = 3
+POLL = 0.5
+"""Seconds between two looks for what was decided, in --follow."""
+
+Assistants = list[tuple[Room, list[RunRecord]]]
+"""The entries that a webhook asked for, newest first, each with its runs."""
 
 state_option = click.option(
     "--state", type=click.Choice([str(state) for state in State]), help="Only webhooks in this state."
 )
-room_option = click.option("--room", metavar="ROOM", help="Only webhooks of this room: a URL, a key or a name.")
 type_option = click.option("--type", metavar="TYPE", help="Only webhooks of this type.")
 
 
@@ -40,7 +49,10 @@ def events() -> None:
 @state_option
 @room_option
 @type_option
+@since_option
+@until_option
 @click.option("--limit", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="How many, newest first.")
+@click.option("--follow", is_flag=True, help="Go on with each webhook as it is decided, oldest first; Ctrl-C ends it.")
 @json_option
 def list_(
     app: str | None,
@@ -48,18 +60,38 @@ def list_(
     state: str | None,
     room: str | None,
     type: str | None,
+    since: str | None,
+    until: str | None,
     limit: int,
+    follow: bool,
     as_json: bool,
 ) -> None:
-    """List stored webhooks, newest first, without their bodies."""
-    query = Query(state=_state(state), room=_room(room), type=type, limit=limit)
-    records = asyncio.run(_find(settings_with_store(app, store).store, query))
-    if as_json:
-        show_objects(map(_as_object, records))
-    elif records:
-        show_table([_as_row(record, short=sys.stdout.isatty()) for record in records], HEADER)
+    """List stored webhooks, newest first, without their bodies.
+
+    The reason of one that asked for an assistant ends with what has become of it.
+    """
+    if follow and until is not None:
+        raise click.UsageError("--follow goes on until you end it: leave out --until")
+    start, end = time_range(since, until)
+    query = Query(state=_state(state), room=_room(room), type=type, since=start, until=end, limit=limit)
+    url = settings_with_store(app, store).store
+    if follow:
+        asyncio.run(_follow(url, query, as_json=as_json))
+        return
+    records, entries = asyncio.run(_find(url, query))
+    _show_list(records, entries, HEADER, as_json=as_json)
     if not records:
         note(_nothing_found(type))
+
+
+def _show_list(
+    records: Sequence[Record], entries: Mapping[str, Room], header: Sequence[str] | None, *, as_json: bool
+) -> None:
+    if as_json:
+        show_objects(_as_object(record, entries.get(record.id)) for record in records)
+    elif records:
+        short = sys.stdout.isatty()
+        show_table([_as_row(record, entries.get(record.id), short=short) for record in records], header)
 
 
 @events.command()
@@ -70,13 +102,14 @@ def list_(
 def show(id: str, app: str | None, store: str | None, as_json: bool) -> None:
     """Show all about one webhook, including its body.
 
-    The first characters of its ID are enough.
+    It also names the assistant that the webhook asked for, and each of its runs. The first characters of the ID are
+    enough.
     """
-    record = asyncio.run(_find_one(settings_with_store(app, store).store, id))
+    record, assistants = asyncio.run(_find_one(settings_with_store(app, store).store, id))
     if as_json:
-        show_objects([_as_full_object(record)])
+        show_objects([_as_full_object(record, assistants)])
     else:
-        show_lines(*_as_lines(record))
+        show_lines(*_as_lines(record, assistants))
 
 
 @events.command()
@@ -86,6 +119,8 @@ def show(id: str, app: str | None, store: str | None, as_json: bool) -> None:
 @state_option
 @room_option
 @type_option
+@since_option
+@until_option
 @json_option
 def replay(
     ids: tuple[str, ...],
@@ -94,16 +129,19 @@ def replay(
     state: str | None,
     room: str | None,
     type: str | None,
+    since: str | None,
+    until: str | None,
     as_json: bool,
 ) -> None:
     """Replay decided or held webhooks: those named, or those selected.
 
     Each is decided again, at any age; a hold begins again.
     """
-    if not ids and not (state or room or type):
+    if not ids and not (state or room or type or since or until):
         raise click.UsageError("name the webhooks to replay by ID, or select them, e.g. --state failed")
+    start, end = time_range(since, until)
     url = settings_with_store(app, store).store
-    query = Query(state=_state(state), room=_room(room), type=type)
+    query = Query(state=_state(state), room=_room(room), type=type, since=start, until=end)
     replayed = asyncio.run(_replay(url, ids, query))
     if as_json:
         show_objects({"id": id} for id in replayed)
@@ -112,21 +150,51 @@ def replay(
     note(_replayed(len(replayed)))
 
 
-async def _find(url: str, query: Query) -> list[Record]:
+async def _find(url: str, query: Query) -> tuple[list[Record], dict[str, Room]]:
+    """Return the webhooks that match, and by their ids the newest entries that they asked for."""
     async with store_to_read(url) as store:
-        return await store.find(query)
+        records = await store.find(query)
+        return records, await _entries(store, records)
 
 
-async def _find_one(url: str, prefix: str) -> Record:
+async def _entries(store: Store, records: Sequence[Record]) -> dict[str, Room]:
+    fired = tuple(record.id for record in records if record.state is State.FIRED)
+    rooms = await store.find_rooms(RoomQuery(webhooks=fired)) if fired else []
+    return {room.webhook: room for room in reversed(rooms) if room.webhook is not None}
+
+
+async def _follow(url: str, query: Query, *, as_json: bool) -> None:
+    """Show the webhooks that match once they are decided, oldest first, until cancelled."""
     async with store_to_read(url) as store:
-        return await _resolve(store, prefix)
+        decided = Decided(store, query)
+        header: Sequence[str] | None = HEADER
+        while True:
+            if records := await decided.new():
+                _show_list(records, await _entries(store, records), header, as_json=as_json)
+                header = None
+            await asyncio.sleep(POLL)
+
+
+async def _find_one(url: str, prefix: str) -> tuple[Record, Assistants]:
+    """Return a webhook, and the entries that it asked for, each with its runs.
+
+    If it fired and asked for none, the room had an assistant already: then that one is returned.
+    """
+    async with store_to_read(url) as store:
+        record = await _resolve(store, prefix)
+        rooms = await store.find_rooms(RoomQuery(webhooks=(record.id,)))
+        if not rooms and record.state is State.FIRED and record.room is not None and record.decided_at is not None:
+            rooms = await store.find_rooms(
+                RoomQuery(room=record.room, since=record.decided_at, until=record.decided_at, limit=1)
+            )
+        return record, [(room, await store.find_runs(RunQuery(entry=room.id))) for room in rooms]
 
 
 async def _replay(url: str, prefixes: tuple[str, ...], query: Query) -> list[str]:
     async with store_to_change(url) as store:
         if prefixes:
             ids = tuple([(await _resolve(store, prefix)).id for prefix in prefixes])
-            query = Query(ids=ids, state=query.state, room=query.room, type=query.type)
+            query = structs.replace(query, ids=ids)
         return await store.replay(query, time.time())
 
 
@@ -146,15 +214,7 @@ def _state(state: str | None) -> State | None:
 
 
 def _room(room: str | None) -> str | None:
-    """Return the key of a room from its URL or its key; from its name, the end of its key."""
-    if room is None:
-        return None
-    if "://" in room:
-        return room_from_url(room).key
-    host, slash, name = room.partition("/")
-    if host and slash and "." in host:
-        return f"{host.lower()}/{quote(name, safe='/%', errors='surrogateescape')}"
-    return "/" + quote(room.strip("/"), safe="/%", errors="surrogateescape")
+    return None if room is None else room_selected(room)
 
 
 def _nothing_found(type: str | None) -> str:
@@ -169,7 +229,11 @@ def _replayed(count: int) -> str:
     return f"{count} to be replayed: at once if a trigger runs on this store, otherwise when one starts."
 
 
-def _as_row(record: Record, *, short: bool) -> tuple[str, ...]:
+def _reason(record: Record, room: Room | None) -> str:
+    return record.reason if room is None else f"{record.reason}; it {in_words(room)}"
+
+
+def _as_row(record: Record, room: Room | None, *, short: bool) -> tuple[str, ...]:
     """Return a row of the list; a short one has only the start of the id, and no year."""
     received = local(record.received_at)
     return (
@@ -178,11 +242,11 @@ def _as_row(record: Record, *, short: bool) -> tuple[str, ...]:
         record.type or "-",
         record.room or "-",
         record.state,
-        record.reason,
+        _reason(record, room),
     )
 
 
-def _as_object(record: Record) -> dict[str, Any]:
+def _as_object(record: Record, room: Room | None) -> dict[str, Any]:
     """Return the fields for a list: of what the sender wrote, only the id, the type and the room."""
     return {
         "id": record.id,
@@ -195,19 +259,21 @@ def _as_object(record: Record) -> dict[str, Any]:
         "received_at": utc(record.received_at),
         "decided_at": None if record.decided_at is None else utc(record.decided_at),
         "due_at": None if record.due_at is None else utc(record.due_at),
+        "assistant": None if room is None else entry_as_object(room),
     }
 
 
-def _as_full_object(record: Record) -> dict[str, Any]:
-    """Return all fields, including the errors of user code and the body."""
-    return _as_object(record) | {
+def _as_full_object(record: Record, assistants: Assistants) -> dict[str, Any]:
+    """Return all fields, including the errors of user code, the body, and what assistants raised or wrote."""
+    return _as_object(record, assistants[0][0] if assistants else None) | {
+        "assistants": [entry_as_object(room) | {"runs": list(map(run_as_object, runs))} for room, runs in assistants],
         "replica": record.owner,
         "errors": list(record.errors),
         "body": record.body.decode("utf-8", "replace"),
     }
 
 
-def _as_lines(record: Record) -> list[str]:
+def _as_lines(record: Record, assistants: Assistants) -> list[str]:
     """Return all fields as lines for a person."""
     fields = [
         ("id", record.id),
@@ -223,7 +289,13 @@ def _as_lines(record: Record) -> list[str]:
         ("replica", record.owner or "-"),
         *(("error", error) for error in record.errors),
     ]
-    return [*(f"{name:<11} {value}" for name, value in fields), "", *_pretty(record.body).splitlines()]
+    lines = [f"{name:<11} {value}" for name, value in fields]
+    for room, runs in assistants:
+        first, *rest = entry_as_lines(room, runs)
+        if room.webhook != record.id:
+            first += f"; asked for {f'by {room.webhook}' if room.webhook else 'by hand'}"
+        lines += [f"{'assistant':<11} {first}", *(f"{'':<11} {line}" for line in rest)]
+    return [*lines, "", *_pretty(record.body).splitlines()]
 
 
 def _pretty(body: bytes) -> str:

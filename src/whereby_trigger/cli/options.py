@@ -14,6 +14,7 @@ LIMIT = 50
 """Rows that a list shows by default."""
 
 store_option = click.option("--store", metavar="URL", help="The store. [default: that of APP, or of the environment]")
+room_option = click.option("--room", metavar="ROOM", help="Only this room: a URL, a key or a name.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 METAVARS: Mapping[type, str] = {float: "SECONDS", int: "N"}

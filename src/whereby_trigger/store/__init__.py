@@ -14,7 +14,11 @@ from whereby_trigger.store.records import (
     Room,
     RoomClaim,
     RoomMove,
+    RoomQuery,
     RoomRequest,
+    RunQuery,
+    RunRecord,
+    RunReport,
     SessionChange,
     WebhooksAfter,
     count_in,
@@ -22,7 +26,7 @@ from whereby_trigger.store.records import (
     session_of,
 )
 from whereby_trigger.store.room_rules import ROOM_TRANSITIONS
-from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, UNDECIDED, RoomState, State
+from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, UNDECIDED, RoomState, RunOutcome, State
 from whereby_trigger.store.unread import Unread
 
 __all__ = [
@@ -45,9 +49,14 @@ __all__ = [
     "Room",
     "RoomClaim",
     "RoomMove",
+    "RoomQuery",
     "RoomRequest",
     "RoomState",
     "RoomStore",
+    "RunOutcome",
+    "RunQuery",
+    "RunRecord",
+    "RunReport",
     "SessionChange",
     "State",
     "Store",

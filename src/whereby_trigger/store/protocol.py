@@ -20,7 +20,10 @@ from whereby_trigger.store.records import (
     Room,
     RoomClaim,
     RoomMove,
+    RoomQuery,
     RoomRequest,
+    RunQuery,
+    RunRecord,
     WebhooksAfter,
 )
 from whereby_trigger.store.states import RoomState
@@ -63,6 +66,18 @@ class RoomStore(Protocol):
         """Return rooms with an id below `below`, newest first: all, or at most `limit`.
 
         Reading very many at once blocks other reads for seconds: `every_room` reads them page by page.
+        """
+        ...
+
+    def find_rooms(self, query: RoomQuery) -> Awaitable[list[Room]]:
+        """Return the entries of rooms that match a query, newest first."""
+        ...
+
+    def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
+        """Return the runs that match a query, newest first.
+
+        A run begins when its room is taken, and ends with the move or the takeover that takes the room from its
+        replica: both are in one commit.
         """
         ...
 
@@ -228,8 +243,8 @@ class Store(RoomStore, Protocol):
     def prune(self, before: float) -> Awaitable[int]:
         """Delete decided webhooks received before a time, in short transactions; return how many.
 
-        A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries that ended before, and
-        the presence of rooms without an open entry whose last count came before.
+        A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries and runs that ended
+        before, and the presence of rooms without an open entry whose last count came before.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from whereby_trigger.store.presence import HIGHEST, UNKNOWN, Count, Presence
-from whereby_trigger.store.states import RoomState, State
+from whereby_trigger.store.states import RoomState, RunOutcome, State
 from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import (
     RoomClientJoined,
@@ -76,7 +76,6 @@ class Room(Struct, frozen=True, gc=False):
     reason: str
     queued_at: float
     since: float
-    errors: tuple[str, ...] = ()
     seq: int = 0
     body: bytes | None = None
     presence: Presence = UNKNOWN
@@ -132,10 +131,24 @@ def session_of(webhook: RoomWebhook) -> str | None:
     return None if id is None else storable_text(id)
 
 
+class RunReport(Struct, frozen=True):
+    """Report how a run ended, as its replica saw it; an `outcome` of None is what its room's new state implies.
+
+    `exception` is the type that a coroutine raised; `output` is what it raised, or the last lines of stderr.
+    """
+
+    outcome: RunOutcome | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    exception: str | None = None
+    output: str = ""
+
+
 class RoomMove(Struct, frozen=True):
     """Move a room of this replica to another state; what is None stays as it is.
 
-    A room moved to `waiting` is not taken for `delay` seconds. If its end was asked for, it has ended instead.
+    A room moved to `waiting` is not taken for `delay` seconds. If its end was asked for, it has ended instead. `run` is
+    recorded if the move ends a run.
     """
 
     id: int
@@ -144,7 +157,65 @@ class RoomMove(Struct, frozen=True):
     pid: int | None = None
     delay: float = 0.0
     restarts: int | None = None
-    errors: tuple[str, ...] = ()
+    run: RunReport = RunReport()
+
+
+class RunRecord(Struct, frozen=True, gc=False):
+    """Describe a run as it is stored; `entry` is the id of the Room that it belongs to.
+
+    `replica` is None in a store's oldest runs. `live_at` is None if the assistant was never live. Until the run ends,
+    `ended_at` and `outcome` are None. `output` is what it raised or its last lines of stderr, which may hold names: it
+    is never logged.
+    """
+
+    id: int
+    entry: int
+    key: str
+    webhook: str | None
+    replica: str | None
+    attempt: int
+    pid: int | None
+    started_at: float
+    live_at: float | None
+    ended_at: float | None
+    outcome: RunOutcome | None
+    reason: str
+    exit_code: int | None
+    signal: int | None
+    exception: str | None
+    output: str
+
+
+class RunQuery(Struct, frozen=True):
+    """Select runs, newest first, at most `limit`; a field that is None selects everything.
+
+    `entry` is a Room's id. `room` is a room key, or a room name with its leading slash. Runs match that ended at or
+    after `since`, or have not ended, and that started before `until`.
+    """
+
+    entry: int | None = None
+    room: str | None = None
+    since: float | None = None
+    until: float | None = None
+    limit: int | None = None
+
+
+class RoomQuery(Struct, frozen=True):
+    """Select the entries of rooms, newest first, at most `limit`; a field that is None selects everything.
+
+    `room` is a room key, or a room name with its leading slash; `webhooks` are the webhooks that fired. With `open`,
+    only entries match that are not over. Entries match that were over at or after `since`, or are open, and that were
+    asked for before `until`.
+    """
+
+    id: int | None = None
+    room: str | None = None
+    webhooks: tuple[str, ...] | None = None
+    state: RoomState | None = None
+    open: bool = False
+    since: float | None = None
+    until: float | None = None
+    limit: int | None = None
 
 
 class WebhooksAfter(Struct, frozen=True):
@@ -258,7 +329,8 @@ class Record(Struct, frozen=True):
 class Query(Struct, frozen=True):
     """Select stored webhooks, newest first, at most `limit`; a field that is None selects everything.
 
-    `prefix` is how an id begins; `room` is a room key or a room name with its leading slash.
+    `prefix` is how an id begins; `room` is a room key or a room name with its leading slash. Webhooks match that were
+    received at or after `since`, and before `until`.
     """
 
     ids: tuple[str, ...] | None = None
@@ -266,4 +338,6 @@ class Query(Struct, frozen=True):
     state: State | None = None
     room: str | None = None
     type: str | None = None
+    since: float | None = None
+    until: float | None = None
     limit: int | None = None

@@ -37,7 +37,7 @@ from typing import Final, NamedTuple
 from msgspec import structs
 
 from whereby_trigger.store.records import RoomClaim, RoomRequest, SessionChange, session_change
-from whereby_trigger.store.states import OVER, RoomState
+from whereby_trigger.store.states import OVER, OWNED, RoomState, RunOutcome
 from whereby_trigger.webhook import decode
 
 
@@ -205,6 +205,13 @@ ROOM_TRANSITIONS: Final[Mapping[RoomState, frozenset[RoomState]]] = {
 ANOTHER_STARTED: Final = "another session has started"
 SESSION_ENDED: Final = "the session has ended"
 TOO_OLD: Final = "waited longer than max_age"
+
+IMPLIED: Final[Mapping[RoomState, RunOutcome]] = {
+    ENDED: RunOutcome.LEFT,
+    FAILED: RunOutcome.FAILED,
+    WAITING: RunOutcome.HANDED_OVER,
+}
+"""By the state in which a run leaves its room, how it ended, if its replica does not say more."""
 
 
 class OpenRoom(NamedTuple):
@@ -388,6 +395,19 @@ def moved(entry: OpenRoom, state: RoomState, reason: str) -> Change | None:
     """Return what a move by the owner does to its room, or None if the table does not allow it."""
     event = MOVES.get(state)
     return None if event is None or entry.state not in RULES[event] else change(entry, event, reason)
+
+
+def run_ended(change: Change, reported: RunOutcome | None) -> RunOutcome | None:
+    """Return how the run ended that a move by the owner ends, or None if the run goes on.
+
+    A run whose end was asked for was stopped, however it ended then.
+    """
+    entry = change.entry
+    if entry.state in OWNED:
+        return None
+    if entry.stop is not None:
+        return RunOutcome.SESSION_OVER if entry.stop in (SESSION_ENDED, ANOTHER_STARTED) else RunOutcome.STOPPED
+    return IMPLIED[entry.state] if reported is None else reported
 
 
 def session_changed(entry: OpenRoom, said: SessionChange) -> Change:

@@ -62,6 +62,34 @@ OWNED: Final = frozenset({RoomState.STARTING, RoomState.LIVE, RoomState.ENDING})
 """The states in which a room belongs to a replica; every change from these names it."""
 
 
+class RunOutcome(StrEnum):
+    """Name how a run of an assistant ended."""
+
+    LEFT = "left"
+    """The coroutine returned, or the process exited with 0."""
+
+    REFUSED = "refused"
+    """It said that it cannot do its work there: AssistantRefused, or exit code 75."""
+
+    FAILED = "failed"
+    """It raised, exited with another code, was ended by a signal, or could not be started."""
+
+    EXHAUSTED = "exhausted"
+    """The system had no thread, file or memory left for it."""
+
+    STOPPED = "stopped"
+    """It was asked to end, for the reason that the run names."""
+
+    SESSION_OVER = "session over"
+    """It was asked to end because its session had ended, or another one had started."""
+
+    HANDED_OVER = "handed over"
+    """Its replica stopped, and gave the room to another."""
+
+    REPLICA_DIED = "replica died"
+    """Its replica died or lost its lease, so nobody saw how it ended."""
+
+
 def sql_in(states: Iterable[StrEnum]) -> str:
     """Return the SQL condition that a column's value is one of some states: `= 'pending'`, `IN ('fired', 'failed')`.
 

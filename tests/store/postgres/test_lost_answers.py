@@ -15,7 +15,7 @@ from tests.support.supervised import Assistants, Supervised
 from tests.support.until import eventually
 from whereby_trigger.assist import Supervisor
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import Presence, Room, RoomMove, RoomState, State, Store
+from whereby_trigger.store import Presence, Room, RoomMove, RoomState, RunOutcome, RunQuery, RunReport, State, Store
 from whereby_trigger.store.postgres import PostgresStore
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +80,25 @@ async def test_a_room_that_was_moved_is_known_to_be_ours(postgres: Server, url: 
         assert link.torn == 1
         (moved,) = await store.rooms()
         assert (moved.state, moved.owner) == (RoomState.LIVE, store.replica)
+        (run,) = await store.find_runs(RunQuery())
+        assert (run.live_at, run.ended_at) == (moved.since, None)
+
+
+async def test_a_run_whose_end_was_recorded_keeps_it(postgres: Server, url: str, opened: Replicas) -> None:
+    async with Link(postgres.port) as link:
+        store = await opened(link.through(url))
+        await store.request(request())
+        (room,) = await store.take(1)
+        link.tear(b"COMMIT")
+        report = RunReport(RunOutcome.REFUSED, exit_code=75, output="not now")
+        assert await store.move(RoomMove(room.id, RoomState.WAITING, "exited with 75", run=report))
+        assert link.torn == 1
+        (again,) = await store.take(1)
+        assert [(run.attempt, run.outcome, run.exit_code) for run in await store.find_runs(RunQuery())] == [
+            (2, None, None),
+            (1, RunOutcome.REFUSED, 75),
+        ]
+        assert again.attempt == 2
 
 
 async def test_a_room_that_was_taken_is_given_again_and_to_nobody_else(
@@ -96,6 +115,8 @@ async def test_a_room_that_was_taken_is_given_again_and_to_nobody_else(
         assert await other.take(1) == []
         (taken,) = await store.take(1)
         assert (taken.owner, taken.attempt) == (store.replica, 1)
+        (run,) = await store.find_runs(RunQuery())
+        assert (run.entry, run.attempt, run.replica) == (taken.id, 1, store.replica)
         assert await store.take(1) == []
 
 

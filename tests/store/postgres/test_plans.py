@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
-from whereby_trigger.store.postgres import PostgresStore, lease, rooms, webhooks
+from whereby_trigger.store import Query, RoomQuery, RunQuery
+from whereby_trigger.store.postgres import PostgresStore, lease, rooms, runs, webhooks
 from whereby_trigger.store.postgres.webhooks import LAST, LAST_SETTLED, SETTLED_SINCE, WEBHOOKS_AFTER
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +36,11 @@ SELECT 'acme.whereby.com/' || n, '', CASE WHEN n % 10 = 0 THEN 'waiting' ELSE 'l
 FROM generate_series(1, {ROOMS}) n;
 INSERT INTO whereby_trigger.presence (key, humans, bots, humans_since, changed_at, differed_at, received_at)
 SELECT 'acme.whereby.com/' || n, n % 3, 0, 0, 0, 0, 0 FROM generate_series(1, {DONE}) n;
-ANALYZE whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.replicas, whereby_trigger.presence
+INSERT INTO whereby_trigger.runs (entry, key, replica, attempt, started_at, ended_at, outcome)
+SELECT id, key, '', 1, id, CASE WHEN state = 'ended' THEN id + 10 END, CASE WHEN state = 'ended' THEN 'left' END
+FROM whereby_trigger.rooms;
+ANALYZE whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.replicas, whereby_trigger.presence,
+    whereby_trigger.runs
 """
 FEW = ["acme.whereby.com/1", "acme.whereby.com/2"]
 MANY = [f"acme.whereby.com/{number}" for number in range(500)]
@@ -43,6 +48,13 @@ SEQS = list(range(WEBHOOKS - 400, WEBHOOKS, 4))
 IDS = [f"{number:032x}" for number in SEQS]
 HIGH = WEBHOOKS - 100
 N = len(SEQS)
+
+
+def chosen(table: Any, query: Query | RunQuery | RoomQuery, reading: str = "") -> tuple[str, tuple[Any, ...]]:
+    """Return the statement by which rows are chosen for a person, and its values."""
+    statement, values = table.select(query)
+    return f"{reading}{statement}", tuple(values)
+
 
 ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claim: is there anything": (
@@ -56,11 +68,16 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claim: rooms to give back": (rooms.FIND_RELEASED, (DEAD, [1, 2]), {"rooms_pkey", "rooms_owner"}),
     "claim: give rooms back": (
         rooms.RELEASE,
-        ([1, 2], ["ended", "ended"], ["died", "died"], [None, None]),
-        {"rooms_pkey"},
+        ([1, 2], ["ended", "ended"], ["died", "died"], [None, None], "died", "replica died"),
+        {"rooms_pkey", "runs_entry"},
     ),
     "move: the room's lock": (rooms.LOCK_ROOM, (1,), {"rooms_pkey"}),
     "move: the room": (rooms.FIND_OWNED, (1, ME), {"rooms_pkey", "rooms_owner"}),
+    "move": (
+        rooms.MOVE,
+        (1, "ended", "left", None, None, False, None, 0.0, None, "ticket", "left", 0, None, None, ""),
+        {"rooms_pkey", "runs_entry"},
+    ),
     "claim: rooms that waited too long": (
         rooms.END_OLD,
         (7200.0, 500, "waited longer than max_age"),
@@ -123,7 +140,27 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "request: the room": (rooms.FIND_OPEN, (FEW[0],), {"rooms_open"}),
     "request: its sessions": (rooms.SESSION_CHANGES, (FEW[0],), {"webhooks_sessions"}),
     "prune": (webhooks.PRUNE, (0.0, 1e12, 500), {"webhooks_decided", "webhooks_pkey"}),
-    "prune rooms": (rooms.FORGET, (0.0, 500), {"rooms_ended", "rooms_pkey"}),
+    "prune rooms": (rooms.FORGET, (0.0, 500), {"rooms_ended", "rooms_pkey", "runs_entry"}),
+    "prune runs": (runs.FORGET, (0.0, 500), {"runs_ended", "runs_pkey"}),
+    "show: the runs of an entry": (*chosen(runs, RunQuery(entry=1)), {"runs_entry"}),
+    "show: the runs of a room": (*chosen(runs, RunQuery(room=FEW[0], limit=50)), {"runs_room"}),
+    "show: the runs of a name": (*chosen(runs, RunQuery(room="/1", limit=50)), {"runs_room"}),
+    "show: the runs of an hour": (
+        *chosen(runs, RunQuery(since=5000.0, until=5100.0, limit=50)),
+        {"runs_started", "runs_ended"},
+    ),
+    "list: all": (*chosen(rooms, RoomQuery(limit=50)), {"rooms_pkey"}),
+    "list: a room": (*chosen(rooms, RoomQuery(room=FEW[0], limit=50)), {"rooms_name"}),
+    "list: a name": (*chosen(rooms, RoomQuery(room="/1", limit=50)), {"rooms_name"}),
+    "list: what webhooks asked for": (*chosen(rooms, RoomQuery(webhooks=("a", "b"))), {"rooms_webhook"}),
+    "list: webhooks of an hour": (
+        *chosen(webhooks, Query(since=5000.0, until=5100.0, limit=50), f"{webhooks.FIND} "),
+        {"webhooks_decided", "webhooks_pending", "webhooks_pkey"},
+    ),
+    "list: an hour": (
+        *chosen(rooms, RoomQuery(since=5000.0, until=5100.0, limit=50)),
+        {"rooms_pkey", "rooms_ended", "rooms_open", "rooms_owner", "rooms_waiting"},
+    ),
 }
 NAMES = {statement: name for name, (statement, *_) in ASKED.items()}
 
@@ -142,7 +179,7 @@ def filled() -> Iterator[str]:
 
 def indexes(plan: str) -> set[str]:
     """Name the indexes that a plan uses; fails where it reads a whole table that grows."""
-    assert not re.search(r"Seq Scan on (webhooks|rooms|presence)", plan), plan
+    assert not re.search(r"Seq Scan on (webhooks|rooms|presence|runs)", plan), plan
     return set(re.findall(r"(?:using|Bitmap Index Scan on) (\w+)", plan)) - {"replicas_pkey"}
 
 

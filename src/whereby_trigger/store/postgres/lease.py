@@ -6,6 +6,7 @@ from collections.abc import Callable
 from whereby_trigger import leftovers
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, one_row, transaction
+from whereby_trigger.store.states import RunOutcome
 
 JOIN = """
 INSERT INTO whereby_trigger.replicas (id, pid, seen_at, expires)
@@ -147,7 +148,8 @@ async def leave(connection: Connection, id: str) -> None:
     """
     async with transaction(connection):
         await connection.execute(LEAVE, id)
-        await rooms.release(connection, id, "given back by a replica that stopped", limit=ROOMS)
+        reason = "given back by a replica that stopped"
+        await rooms.release(connection, id, reason, RunOutcome.HANDED_OVER, limit=ROOMS)
         await connection.execute(DISOWN, None, id, WEBHOOKS)
         await connection.execute(TAKE_HELD, None, id, WEBHOOKS)
 
@@ -192,7 +194,7 @@ async def take_over(
 
 async def _take_over_from(connection: Connection, new_owner: str, dead: str, *, too_old: float | None = None) -> int:
     reason = f"its replica {dead} died" + ("" if too_old is None else " longer than max_age ago")
-    released = await rooms.release(connection, dead, reason, limit=ROOMS, too_old=too_old)
+    released = await rooms.release(connection, dead, reason, RunOutcome.REPLICA_DIED, limit=ROOMS, too_old=too_old)
     orphaned = affected(await connection.execute(TAKE_ORPHANED, new_owner, dead, WEBHOOKS))
     held = affected(await connection.execute(TAKE_HELD, new_owner, dead, WEBHOOKS))
     if released < ROOMS and orphaned < WEBHOOKS and held < WEBHOOKS:

@@ -9,9 +9,10 @@ from whereby_trigger.store import room_rules
 from whereby_trigger.store.bounds import Bounds
 from whereby_trigger.store.postgres import presence
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
-from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange
+from whereby_trigger.store.postgres.selecting import Selection
+from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest, SessionChange
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
-from whereby_trigger.store.states import OWNED, RoomState
+from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
 
 LOCK = """
 SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
@@ -48,7 +49,7 @@ UPDATE whereby_trigger.rooms SET
     successor = $7
 WHERE id = $1
 """
-COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
+COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since"
 EMPTY = """(
     SELECT whereby_trigger.clock() - greatest(humans_stored_at, rooms.queued_at) FROM whereby_trigger.presence
     WHERE presence.key = rooms.key AND humans = 0
@@ -62,7 +63,7 @@ What an earlier session left behind says nothing of who has come to this one.
 LASTED = "whereby_trigger.clock() - rooms.began_at"
 # A program that knows no bounds takes a room without noting when; it had it since it was asked for, at the longest.
 TAKE = f"""
-UPDATE whereby_trigger.rooms SET
+WITH taken AS (UPDATE whereby_trigger.rooms SET
     state = 'starting', owner = $1, attempt = attempt + 1, since = whereby_trigger.clock(), ticket = $3,
     began_at = COALESCE(began_at, CASE WHEN attempt > 0 THEN queued_at ELSE whereby_trigger.clock() END)
 WHERE id = ANY (ARRAY(
@@ -73,8 +74,12 @@ WHERE id = ANY (ARRAY(
     AND NOT (rooms.attempt > 0 AND $5 IS NOT NULL AND {EMPTY} IS NOT NULL)
     AND EXISTS (SELECT FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock())
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
-))
+)) RETURNING id, key, webhook, owner, attempt, since)
+INSERT INTO whereby_trigger.runs (entry, key, webhook, replica, attempt, started_at)
+SELECT id, key, webhook, owner, attempt, since FROM taken ORDER BY id
 """  # noqa: S608
+"""A run begins with its room's taking: if the answer is lost, both are there, and the ticket finds them."""
+
 TAKEN = f"""
 SELECT {", ".join(f"rooms.{column}" for column in COLUMNS.split(", "))}, webhooks.body,
     COALESCE(webhooks.seq, (SELECT max(seq) FROM whereby_trigger.webhooks), 0) AS seq
@@ -83,7 +88,7 @@ WHERE rooms.owner = $1 AND rooms.state = 'starting' AND rooms.ticket = ANY($2::t
 """  # noqa: S608
 TABLES_FREE = "LOCK TABLE whereby_trigger.rooms IN ROW EXCLUSIVE MODE NOWAIT"
 MOVE = """
-UPDATE whereby_trigger.rooms SET
+WITH moved AS (UPDATE whereby_trigger.rooms SET
     state = $2,
     reason = $3,
     stop = $4,
@@ -93,10 +98,19 @@ UPDATE whereby_trigger.rooms SET
     since = whereby_trigger.clock(),
     not_before = CASE WHEN $8::float8 > 0 THEN whereby_trigger.clock() + $8 ELSE 0 END,
     restarts = COALESCE($9, restarts),
-    errors = $10,
-    ticket = $11
-WHERE id = $1
+    ticket = $10
+WHERE id = $1 RETURNING id, attempt, state, reason, since)
+UPDATE whereby_trigger.runs AS runs SET
+    live_at = CASE WHEN moved.state = 'live' THEN moved.since ELSE live_at END,
+    pid = COALESCE($7, pid),
+    ended_at = CASE WHEN $11::text IS NULL THEN ended_at ELSE moved.since END,
+    outcome = $11,
+    reason = CASE WHEN $11 IS NULL THEN runs.reason ELSE moved.reason END,
+    exit_code = $12, signal = $13, exception = $14, output = $15
+FROM moved WHERE runs.entry = moved.id AND runs.attempt = moved.attempt AND runs.ended_at IS NULL
 """
+"""In one statement, which costs no further round trip; the move holds even if a program without runs took the room."""
+
 MOVED_SO = "SELECT true FROM whereby_trigger.rooms WHERE id = $1 AND ticket = $2"
 OWNED_BY = "SELECT id, key FROM whereby_trigger.rooms WHERE owner = $1 LIMIT $2"
 FIND_RELEASED = """
@@ -104,11 +118,13 @@ SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trig
 WHERE owner = $1 AND id = ANY($2::bigint[]) FOR UPDATE SKIP LOCKED
 """
 RELEASE = """
-UPDATE whereby_trigger.rooms AS rooms SET
+WITH released AS (UPDATE whereby_trigger.rooms AS rooms SET
     state = given.state, reason = given.reason, successor = given.successor, owner = NULL, pid = NULL,
-    since = whereby_trigger.clock(), not_before = 0, errors = '{}', ticket = NULL
+    since = whereby_trigger.clock(), not_before = 0, ticket = NULL
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS given (id, state, reason, successor)
-WHERE rooms.id = given.id
+WHERE rooms.id = given.id RETURNING rooms.id, rooms.attempt, rooms.since)
+UPDATE whereby_trigger.runs AS runs SET ended_at = released.since, reason = $5, outcome = $6
+FROM released WHERE runs.entry = released.id AND runs.attempt = released.attempt AND runs.ended_at IS NULL
 """
 END_OLD = """
 UPDATE whereby_trigger.rooms
@@ -152,10 +168,12 @@ FOR UPDATE OF rooms SKIP LOCKED
 """  # noqa: S608
 READ = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE id < $2 ORDER BY id DESC LIMIT $1"  # noqa: S608
 FORGET = """
-DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
+WITH forgotten AS (DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state IN ('ended', 'failed') AND since < $1
     ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
-))
+)) RETURNING id),
+runs AS (DELETE FROM whereby_trigger.runs WHERE entry = ANY (ARRAY(SELECT id FROM forgotten)))
+SELECT count(*) FROM forgotten
 """
 
 
@@ -231,11 +249,12 @@ async def _move(connection: Connection, piece: Move, again: bool) -> bool:
         change = None if row is None else room_rules.moved(_open(row), move.state, move.reason)
         if change is None:
             return again and bool(await connection.fetchval(MOVED_SO, move.id, piece.ticket))
-        entry = change.entry
+        entry, run = change.entry, move.run
         await connection.execute(
             MOVE,
             *(entry.id, entry.state, change.reason, entry.stop, entry.successor, entry.state in OWNED, move.pid),
-            *(move.delay, move.restarts, list(move.errors), piece.ticket),
+            *(move.delay, move.restarts, piece.ticket, room_rules.run_ended(change, run.outcome)),
+            *(run.exit_code, run.signal, run.exception, run.output),
         )
         if change.opens is not None:
             await _wait(connection, change.opens)
@@ -266,9 +285,18 @@ async def change_session(connection: Connection, said: SessionChange) -> None:
         await _write(connection, change)
 
 
-async def release(connection: Connection, owner: str, reason: str, *, limit: int, too_old: float | None = None) -> int:
+async def release(
+    connection: Connection,
+    owner: str,
+    reason: str,
+    outcome: RunOutcome,
+    *,
+    limit: int,
+    too_old: float | None = None,
+) -> int:
     """Let rooms of a replica that is gone wait for another one, except those whose end was asked for.
 
+    `reason` and `outcome` are how its runs ended.
     `too_old` is the time before which the replica was gone, if that is too long ago: all of its rooms end then, and a
     successor that was asked for before that time does not start. At most `limit` rooms are released, since each is
     locked, and the server has room for so many locks only; return how many.
@@ -279,7 +307,7 @@ async def release(connection: Connection, owner: str, reason: str, *, limit: int
     changes = [room_rules.released(_open(row), reason, too_old) for row in rows]
     given = [(change.entry.id, change.entry.state, change.reason, change.entry.successor) for change in changes]
     if given:
-        await connection.execute(RELEASE, *zip(*given, strict=True))
+        await connection.execute(RELEASE, *zip(*given, strict=True), reason, outcome)
     for change in changes:
         if change.opens is not None:
             await _wait(connection, change.opens)
@@ -334,9 +362,36 @@ async def read(connection: Connection, limit: int | None, below: int) -> list[Ro
     return [_room(row) for row in await connection.fetch(READ, limit, below)]
 
 
+async def find(connection: Connection, query: RoomQuery) -> list[Room]:
+    statement, values = select(query)
+    return [_room(row) for row in await connection.fetch(statement, *values)]
+
+
+def select(query: RoomQuery) -> tuple[str, list[Any]]:
+    """Return the statement of a query, and its values."""
+    selection = Selection()
+    if query.id is not None:
+        selection.where("id = {}", query.id)
+    if query.room is not None:
+        selection.where_room(query.room)
+    if query.webhooks is not None:
+        selection.where("webhook = ANY({})", list(query.webhooks))
+    if query.open:
+        selection.where("state NOT IN ('ended', 'failed')")
+    if query.state is not None:
+        selection.where("state = {}", query.state)
+    if query.since is not None:
+        selection.where(
+            "(state NOT IN ('ended', 'failed') OR state IN ('ended', 'failed') AND since >= {})", query.since
+        )
+    if query.until is not None:
+        selection.where("queued_at < {}", query.until)
+    return f"SELECT {COLUMNS} FROM whereby_trigger.rooms {selection.ordered('id DESC', query.limit)}", selection.values  # noqa: S608
+
+
 async def forget(connection: Connection, before: float, limit: int) -> int:
-    """Forget at most `limit` rooms that were over before a time; return how many."""
-    return affected(await connection.execute(FORGET, before, limit))
+    """Forget at most `limit` rooms that were over before a time, and their runs; return how many rooms."""
+    return int(await connection.fetchval(FORGET, before, limit))
 
 
 async def _find_open(connection: Connection, key: str) -> OpenRoom | None:
@@ -361,4 +416,4 @@ async def _wait(connection: Connection, opens: Successor) -> None:
 
 
 def _room(row: Any) -> Room:
-    return Room(**{**row, "state": RoomState(row["state"]), "errors": tuple(row["errors"])})
+    return Room(**{**row, "state": RoomState(row["state"])})

@@ -15,7 +15,7 @@ from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
-from whereby_trigger.store.postgres import checks, lease, migrations, presence, rooms, webhooks
+from whereby_trigger.store.postgres import checks, lease, migrations, presence, rooms, runs, webhooks
 from whereby_trigger.store.postgres.checks import Remark
 from whereby_trigger.store.postgres.connection import (
     LOCK_WITHIN,
@@ -44,7 +44,10 @@ from whereby_trigger.store.records import (
     Room,
     RoomClaim,
     RoomMove,
+    RoomQuery,
     RoomRequest,
+    RunQuery,
+    RunRecord,
     WebhooksAfter,
 )
 from whereby_trigger.store.states import OWNED, RoomState
@@ -248,6 +251,7 @@ class PostgresStore(Unspilled):
 
     async def prune(self, before: float) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=time.time()), before)
+        await self._prune_each(runs.forget, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
         return forgotten
@@ -318,6 +322,12 @@ class PostgresStore(Unspilled):
 
     def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.read, limit=limit, below=below))
+
+    def find_rooms(self, query: RoomQuery) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.find, query=query))
+
+    def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
+        return self._read(partial(runs.find, query=query))
 
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
         return self._read(partial(self._cursor.webhooks_after, after=after, keys=keys))

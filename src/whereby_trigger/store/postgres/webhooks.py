@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import presence, rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
+from whereby_trigger.store.postgres.selecting import Selection
 from whereby_trigger.store.records import Added, Arrival, Decision, Holding, Pending, Query, Record, WebhooksAfter
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, UNDECIDED, State, sql_in
 from whereby_trigger.webhook import room_path
@@ -133,6 +134,7 @@ SELECT id FROM whereby_trigger.webhooks WHERE id = ANY($1::text[]) AND seq NOT I
 """
 
 LAST_CHARACTER = "\U0010ffff"
+LATEST_FIRST = "ORDER BY received_at DESC, seq DESC"
 
 
 class Owned(NamedTuple):
@@ -271,12 +273,12 @@ async def newest(connection: Connection) -> int:
 
 
 async def find(connection: Connection, query: Query) -> list[Record]:
-    selected, values = _select(query)
+    selected, values = select(query)
     return [_record(row) for row in await connection.fetch(f"{FIND} {selected}", *values)]
 
 
 async def replay(connection: Connection, query: Query, now: float) -> list[str]:
-    selected, values = _select(query, now, also=f"state {sql_in(REPLAYABLE)}")
+    selected, values = select(query, now, also=f"state {sql_in(REPLAYABLE)}")
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
     return [row["id"] for row in await connection.fetch(statement, *values)]
 
@@ -286,29 +288,35 @@ async def prune(connection: Connection, before: float, now: float, limit: int) -
     return affected(await connection.execute(PRUNE, before, now, limit))
 
 
-def _select(query: Query, *first: Any, also: str = "true") -> tuple[str, list[Any]]:
-    clauses = [also]
-    values = [*first]
-
-    def where(clause: str, *given: Any) -> None:
-        numbers = range(len(values) + 1, len(values) + 1 + len(given))
-        clauses.append(clause.format(*(f"${number}" for number in numbers)))
-        values.extend(given)
-
+def select(query: Query, *first: Any, also: str = "true") -> tuple[str, list[Any]]:
+    """Return the conditions of a query, its order and its limit, and the values, of which `first` are used already."""
+    selection = Selection(*first)
     if query.ids is not None:
-        where("id = ANY({})", list(query.ids))
+        selection.where("id = ANY({})", list(query.ids))
     if query.prefix is not None:
-        where("id >= {} AND id < {}", query.prefix, query.prefix + LAST_CHARACTER)
+        selection.where("id >= {} AND id < {}", query.prefix, query.prefix + LAST_CHARACTER)
     if query.state is not None:
-        where("state = {}", query.state)
+        selection.where("state = {}", query.state)
     if query.type is not None:
-        where("type = {}", query.type)
+        selection.where("type = {}", query.type)
     if query.room is not None and query.room.startswith("/"):
-        where("substr(room, strpos(room, '/')) = {}", room_path(query.room))
+        selection.where("substr(room, strpos(room, '/')) = {}", room_path(query.room))
     elif query.room is not None:
-        where("room = {}", query.room)
+        selection.where("room = {}", query.room)
+    if query.since is not None:
+        selection.where("received_at >= {}", query.since)
+    if query.until is not None:
+        selection.where("received_at < {}", query.until)
+    where = f"{selection.conditions} AND {also}"
     limit = "" if query.limit is None else f"LIMIT {int(query.limit)}"
-    return f"WHERE {' AND '.join(clauses)} ORDER BY seq DESC {limit}", values
+    if query.since is None and query.until is None:
+        return f"WHERE {where} ORDER BY seq DESC {limit}", selection.values
+    # The decided webhooks of a time are found by their index, and so are the pending ones, which are few.
+    each = [
+        f"(SELECT seq FROM whereby_trigger.webhooks WHERE {where} AND state {state} {LATEST_FIRST} {limit})"  # noqa: S608
+        for state in ("= 'pending'", "<> 'pending'")
+    ]
+    return f"WHERE seq = ANY (ARRAY({' UNION ALL '.join(each)})) {LATEST_FIRST} {limit}", selection.values
 
 
 def _record(row: Any) -> Record:

@@ -249,6 +249,7 @@ class SpillStore:
         self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop
         self.rooms, self.webhooks_after = store.rooms, store.webhooks_after
         self.presences = store.presences
+        self.find_rooms, self.find_runs = store.find_rooms, store.find_runs
 
     @property
     def location(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Set
 
 from whereby_trigger.clock import BootClock
 from whereby_trigger.store.sqlite import rooms, webhooks
+from whereby_trigger.store.states import RunOutcome
 
 JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
 RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? AND expires > ?"
@@ -54,7 +55,7 @@ def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
     """Give back everything that a replica owns, and its lease, without counting a crash against any webhook."""
     connection.execute(webhooks.DISOWN, (id,))
     connection.execute(webhooks.TAKE_HELD, (None, id))
-    rooms.release(connection, id, now, "given back by a replica that stopped")
+    rooms.release(connection, id, now, "given back by a replica that stopped", RunOutcome.HANDED_OVER)
     connection.execute(LEAVE, (id,))
 
 
@@ -100,7 +101,7 @@ def take_over_dead(
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
             taken += connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount
             taken += connection.execute(webhooks.TAKE_HELD, (id, other)).rowcount
-            taken += rooms.release(connection, other, now, reason, too_old=too_old)
+            taken += rooms.release(connection, other, now, reason, RunOutcome.REPLICA_DIED, too_old=too_old)
             connection.execute(LEAVE, (other,))
     rooms.end_old(connection, now, max_age)
     return taken

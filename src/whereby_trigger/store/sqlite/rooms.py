@@ -9,10 +9,19 @@ from msgspec import structs
 
 from whereby_trigger.store import room_rules
 from whereby_trigger.store.bounds import Bounds
-from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomRequest, SessionChange, WebhooksAfter
+from whereby_trigger.store.records import (
+    Room,
+    RoomClaim,
+    RoomMove,
+    RoomQuery,
+    RoomRequest,
+    RunReport,
+    SessionChange,
+    WebhooksAfter,
+)
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
-from whereby_trigger.store.sqlite import presence
-from whereby_trigger.store.states import OWNED, RoomState
+from whereby_trigger.store.sqlite import presence, runs
+from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
 
 WAIT = """
 INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since)
@@ -75,11 +84,11 @@ UPDATE rooms SET
     began_up = CASE WHEN attempt > 0 THEN began_up ELSE :up END
 WHERE id = :id
 """
-COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors"
+COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since"
 LIST = f"SELECT {COLUMNS} FROM rooms"  # noqa: S608
 TAKEN = """
 SELECT rooms.id, key, url, rooms.state, rooms.owner, webhook, attempt, restarts, pid, stop, rooms.reason,
-rooms.queued_at, since, rooms.errors, COALESCE(webhooks.seq, (SELECT MAX(seq) FROM webhooks), 0),
+rooms.queued_at, since, COALESCE(webhooks.seq, (SELECT MAX(seq) FROM webhooks), 0),
 webhooks.body
 FROM rooms LEFT JOIN webhooks ON webhooks.id = webhook
 WHERE rooms.id = ?
@@ -93,7 +102,6 @@ UPDATE rooms SET
     since = :now,
     not_before = :not_before,
     restarts = COALESCE(:restarts, restarts),
-    errors = :errors,
     stop = :stop,
     successor = :successor
 WHERE id = :id
@@ -126,9 +134,9 @@ WEBHOOKS_AFTER = """
 SELECT room, seq, body FROM webhooks
 WHERE seq > ? AND seq <= ? AND room IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?
 """
-FORGET_ROOMS = """
-DELETE FROM rooms WHERE id IN (SELECT id FROM rooms WHERE state IN ('ended', 'failed') AND since < ? LIMIT ?)
-"""
+FORGOTTEN = "SELECT id FROM rooms WHERE state IN ('ended', 'failed') AND since < ? ORDER BY since LIMIT ?"
+FORGET_RUNS = f"DELETE FROM runs WHERE entry IN ({FORGOTTEN})"  # noqa: S608
+FORGET_ROOMS = f"DELETE FROM rooms WHERE id IN ({FORGOTTEN})"  # noqa: S608
 PAGE = 500
 
 
@@ -168,6 +176,7 @@ def take(
     taken = [id for (id,) in connection.execute(NEXT, values).fetchall()]
     for id in taken:
         connection.execute(TAKE, {"owner": owner, "id": id} | times)
+        runs.begin(connection, id)
     rooms = [_room(connection.execute(TAKEN, (id,)).fetchone()) for id in taken]
     presences = presence.find(connection, frozenset(room.key for room in rooms))
     return [structs.replace(room, presence=presences[room.key]) for room in rooms]
@@ -179,6 +188,10 @@ def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float)
     if change is None:
         return False
     _move(connection, change, move, now)
+    if (outcome := room_rules.run_ended(change, move.run.outcome)) is not None:
+        runs.end(connection, move.id, change.reason or "", structs.replace(move.run, outcome=outcome), now)
+    elif change.entry.state is RoomState.LIVE:
+        runs.go_live(connection, move.id, move.pid, now)
     return True
 
 
@@ -192,7 +205,6 @@ def _move(connection: sqlite3.Connection, change: Change, move: RoomMove, now: f
         "pid": move.pid,
         "not_before": now + move.delay,
         "restarts": move.restarts,
-        "errors": json.dumps(move.errors),
         "now": now,
         "owned": change.entry.state in OWNED,
     }
@@ -220,10 +232,17 @@ def change_session(connection: sqlite3.Connection, said: SessionChange, now: flo
 
 
 def release(
-    connection: sqlite3.Connection, owner: str, now: float, reason: str, *, too_old: float | None = None
+    connection: sqlite3.Connection,
+    owner: str,
+    now: float,
+    reason: str,
+    outcome: RunOutcome,
+    *,
+    too_old: float | None = None,
 ) -> int:
     """Let the rooms of a replica that is gone wait for another one, except those whose end was asked for.
 
+    `reason` and `outcome` are how its runs ended.
     `too_old` is the time before which the replica was gone, if that is too long ago: all of its rooms end then, and a
     successor that was asked for before that time does not start.
     """
@@ -231,6 +250,7 @@ def release(
     for row in owned:
         change = room_rules.released(_open(row), reason, too_old)
         _move(connection, change, RoomMove(change.entry.id, change.entry.state, reason), now)
+        runs.end(connection, change.entry.id, reason, RunReport(outcome), now)
     return len(owned)
 
 
@@ -270,6 +290,36 @@ def read(connection: sqlite3.Connection, limit: int | None, below: int) -> list[
     return [_room(row) for row in rows]
 
 
+def find(connection: sqlite3.Connection, query: RoomQuery) -> list[Room]:
+    statement, values = select(query)
+    return [_room(row) for row in connection.execute(statement, values).fetchall()]
+
+
+def select(query: RoomQuery) -> tuple[str, list[Any]]:
+    """Return the statement of a query, and its values."""
+    clauses: dict[str, tuple[Any, ...]] = {"1": ()}
+    if query.id is not None:
+        clauses["id = ?"] = (query.id,)
+    if query.room is not None:
+        clauses |= runs.in_room(query.room)
+    if query.webhooks is not None:
+        clauses[f"webhook IN ({', '.join('?' * len(query.webhooks))})"] = query.webhooks
+    if query.open:
+        clauses["state NOT IN ('ended', 'failed')"] = ()
+    if query.state is not None:
+        clauses["state = ?"] = (query.state.value,)
+    if query.since is not None:
+        clauses["(state NOT IN ('ended', 'failed') OR state IN ('ended', 'failed') AND since >= ?)"] = (query.since,)
+    if query.until is not None:
+        clauses["queued_at < ?"] = (query.until,)
+    limit = -1 if query.limit is None else query.limit
+    values = [value for given in clauses.values() for value in given]
+    # The index of times also holds what else is asked of an entry, which reading them all would find too slowly.
+    narrowed = query.open or any(asked is not None for asked in (query.state, query.since, query.until))
+    order = "queued_at DESC, id DESC" if narrowed and query.room is None else "id DESC"
+    return f"{LIST} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?", [*values, limit]
+
+
 def webhooks_after(connection: sqlite3.Connection, after: int, keys: frozenset[str]) -> WebhooksAfter:
     (last,) = connection.execute(LAST).fetchone()
     rows = connection.execute(WEBHOOKS_AFTER, (after, last, json.dumps(sorted(keys)), PAGE)).fetchall()
@@ -278,7 +328,8 @@ def webhooks_after(connection: sqlite3.Connection, after: int, keys: frozenset[s
 
 
 def forget(connection: sqlite3.Connection, before: float, limit: int) -> int:
-    """Forget at most `limit` rooms that were over before a time; return how many."""
+    """Forget at most `limit` rooms that were over before a time, and their runs; return how many rooms."""
+    connection.execute(FORGET_RUNS, (before, limit))
     return connection.execute(FORGET_ROOMS, (before, limit)).rowcount
 
 
@@ -309,7 +360,7 @@ def _write(connection: sqlite3.Connection, change: Change, now: float) -> None:
 
 
 def _room(row: Sequence[Any]) -> Room:
-    id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, errors, *rest = row
+    id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since, *rest = row
     return Room(
         id=id,
         key=key,
@@ -324,7 +375,6 @@ def _room(row: Sequence[Any]) -> Room:
         reason=reason,
         queued_at=queued_at,
         since=since,
-        errors=tuple(json.loads(errors)),
         seq=rest[0] if rest else 0,
         body=rest[1] if rest else None,
     )

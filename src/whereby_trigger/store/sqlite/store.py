@@ -34,10 +34,13 @@ from whereby_trigger.store.records import (
     Room,
     RoomClaim,
     RoomMove,
+    RoomQuery,
     RoomRequest,
+    RunQuery,
+    RunRecord,
     WebhooksAfter,
 )
-from whereby_trigger.store.sqlite import lease, presence, rooms, webhooks
+from whereby_trigger.store.sqlite import lease, presence, rooms, runs, webhooks
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, has_died, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
@@ -204,6 +207,7 @@ class SqliteStore(Unspilled):
 
     async def prune(self, before: float) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before)
+        await self._prune_each(runs.forget, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
         return forgotten
@@ -263,6 +267,12 @@ class SqliteStore(Unspilled):
 
     def rooms(self, *, limit: int | None = None, below: int = NEWEST) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.read, limit=limit, below=below))
+
+    def find_rooms(self, query: RoomQuery) -> Awaitable[list[Room]]:
+        return self._read(partial(rooms.find, query=query))
+
+    def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
+        return self._read(partial(runs.find, query=query))
 
     async def stopping(self, bounds: Bounds = UNBOUNDED) -> list[Room]:
         find = partial(rooms.stopping, owner=self.replica, moment=self._moment, bounds=bounds)

@@ -71,6 +71,7 @@ DELETE FROM webhooks WHERE seq IN (
 SEEN = "UPDATE replicas SET seen_at = ? WHERE id = ?"
 
 LAST_CHARACTER = "\U0010ffff"
+LATEST_FIRST = "ORDER BY received_at DESC, seq DESC"
 
 
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float, counts: GatheredCounts) -> Added:
@@ -145,6 +146,7 @@ def prune(connection: sqlite3.Connection, before: float, now: float, limit: int)
 
 
 def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:
+    """Return the conditions of a query, its order and its limit, and its values."""
     clauses = [also]
     values: list[Any] = []
     if query.ids is not None:
@@ -163,8 +165,22 @@ def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:
         by_name = query.room.startswith("/")
         clauses.append("substr(room, instr(room, '/')) = ?" if by_name else "room = ?")
         values.append(room_path(query.room) if by_name else query.room)
+    if query.since is not None:
+        clauses.append("received_at >= ?")
+        values.append(query.since)
+    if query.until is not None:
+        clauses.append("received_at < ?")
+        values.append(query.until)
     limit = "" if query.limit is None else f"LIMIT {int(query.limit)}"
-    return f"WHERE {' AND '.join(clauses)} ORDER BY seq DESC {limit}", values
+    where = " AND ".join(clauses)
+    if query.since is None and query.until is None:
+        return f"WHERE {where} ORDER BY seq DESC {limit}", values
+    # The decided webhooks of a time are found by their index, and so are the pending ones, which are few.
+    each = [
+        f"SELECT * FROM (SELECT seq FROM webhooks WHERE {where} AND state {state} {LATEST_FIRST} {limit})"  # noqa: S608
+        for state in ("= 'pending'", "<> 'pending'")
+    ]
+    return f"WHERE seq IN ({' UNION ALL '.join(each)}) {LATEST_FIRST} {limit}", values * 2
 
 
 def _record(row: Sequence[Any]) -> Record:
