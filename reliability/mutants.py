@@ -17,6 +17,7 @@ from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
 from whereby_trigger.store.sqlite import SqliteStore, connection, migrations, opening, store, webhooks
+from whereby_trigger.store.sqlite.lock import Life
 
 VARIABLE = "RELIABILITY_MUTANT"
 
@@ -65,7 +66,7 @@ def _without_owner_check() -> None:
 
 
 def _without_life_lock() -> None:
-    replace(store, "has_died", lambda database, replica: True)
+    replace(store, "life_of", lambda database, replica: Life.DEAD)
 
 
 def _prune_pending() -> None:

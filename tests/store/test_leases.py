@@ -145,7 +145,7 @@ async def test_however_long_its_replica_is_dead_a_room_is_followed_by_who_asked_
     place: Place, replicas: Replicas
 ) -> None:
     dead, other = await replicas(), await replicas()
-    await bring_to(dead, ENDING)
+    await bring_to(dead, ENDING, asked_at=place.clock.now())
     await place.bury(dead, other)
     await place.pass_time(100, other)
     await ask(other, webhook="next", asked_at=place.clock.now())

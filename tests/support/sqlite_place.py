@@ -1,6 +1,5 @@
 """A SQLite file as the place of a store."""
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -29,7 +28,7 @@ class SqlitePlace(Place):
         assert isinstance(store, SqliteStore)
         writing, store._writing = store._writing, None
         assert writing is not None
-        os.close(writing.life.descriptor)
+        writing.life.die()
         await writing.writer.close(10)
 
     async def forget(self, store: Store) -> None:

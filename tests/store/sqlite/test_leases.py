@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.arrivals import arrival
 from tests.support.clock import JumpingClock
 from tests.support.rooms import bring_to, newest, states
 from tests.support.sqlite_place import SqlitePlace
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import RoomState, Store
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.store.sqlite.lock import LifeLock, has_died, life_file, remove_life_file
+from whereby_trigger.store.sqlite.lock import Life, LifeLock, life_file, life_of, remove_life_file
 
 pytestmark = pytest.mark.anyio
 
@@ -69,9 +70,9 @@ async def test_a_file_that_shows_a_life_and_cannot_be_removed_hinders_nobody(
     await store.rejoin(TTL)
     assert await store.renew(TTL)
     os.close(LifeLock(path, "gone").descriptor)
-    assert has_died(path, "gone")
+    assert life_of(path, "gone") is Life.DEAD
     assert remove_life_file(path, "gone")
-    assert has_died(path, store.replica) is False
+    assert life_of(path, store.replica) is Life.RUNS
     assert not remove_life_file(path, store.replica)
     await store.close()
 
@@ -179,13 +180,20 @@ async def test_a_replica_whose_file_was_removed_says_so_once(
     assert "removed" in message
 
 
-async def test_a_dead_replica_whose_guard_lives_keeps_its_rooms(url: str, store: Store, other: Store) -> None:
-    await bring_to(store, RoomState.LIVE)
+async def test_a_dead_replica_whose_guard_lives_keeps_its_rooms_but_not_its_webhooks(
+    url: str, path: Path, store: Store, other: Store
+) -> None:
+    room = await bring_to(store, RoomState.LIVE)
+    added = await store.add(arrival("undecided"))
     assert store.life is not None
     guards = os.dup(store.life)
     try:
         await SqlitePlace(Path(url)).crash(store)
+        assert life_of(path, store.replica) is Life.GUARDED
+        assert await other.take_over() == 1
+        assert [pending.seq for pending in await other.pending(0, 10)] == [added.seq]
         assert await other.take_over() == 0
+        assert (await newest(other)).owner == room.owner
     finally:
         os.close(guards)
     assert await other.take_over() == 1

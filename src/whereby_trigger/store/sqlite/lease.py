@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Set
+from typing import NamedTuple
 
 from whereby_trigger.clock import BootClock
 from whereby_trigger.store.sqlite import rooms, webhooks
+from whereby_trigger.store.sqlite.lock import Life
 from whereby_trigger.store.states import RunOutcome
 
 JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
@@ -64,23 +66,29 @@ def others(connection: sqlite3.Connection, id: str, now: float) -> list[Other]:
     return connection.execute(OTHERS, {"me": id, "now": now}).fetchall()
 
 
-def find_the_dead(
-    others: Iterable[Other],
-    clock: BootClock,
-    has_died: Callable[[str], bool | None],
-) -> tuple[set[str], set[str]]:
+class Dead(NamedTuple):
+    """Hold replicas by what ended: their lease for good, all of their processes, or their own process only."""
+
+    over: set[str]
+    dead: set[str]
+    guarded: set[str]
+
+
+def find_the_dead(others: Iterable[Other], clock: BootClock, life_of: Callable[[str], Life]) -> Dead:
     """Return the replicas whose lease has run out for good, and those that died before that.
 
     If a replica's file is missing, its lease decides; a replica of an older program has no lease and counts as dead.
     """
-    over, dead = set(), set()
+    found = Dead(set(), set(), set())
     this_boot, at = clock()
     for other, _, boot, expires in others:
         if expires and (boot != this_boot or expires <= at):
-            over.add(other)
-        elif (died := has_died(other)) or (died is None and not expires):
-            dead.add(other)
-    return over, dead
+            found.over.add(other)
+        elif (life := life_of(other)) is Life.DEAD or (life is Life.UNKNOWN and not expires):
+            found.dead.add(other)
+        elif life is Life.GUARDED:
+            found.guarded.add(other)
+    return found
 
 
 def take_over_dead(
@@ -89,19 +97,28 @@ def take_over_dead(
     now: float,
     max_age: float,
     dead: Set[str],
+    guarded: Set[str],
 ) -> int:
     """Take over the webhooks of dead replicas, and make their rooms wait; return how many were taken over.
 
-    Those that another replica has taken over meanwhile are skipped. Rooms that waited for `max_age` seconds end.
+    The rooms of a `guarded` replica are left to it, since an assistant may still be in one, but its webhooks are not:
+    others of the same rooms must not overtake them. Those that another replica has taken over meanwhile are skipped.
+    Rooms that waited for `max_age` seconds end.
     """
     taken = 0
     for other, seen_at, _, _ in others(connection, id, now):
+        if other in guarded:
+            taken += _take_webhooks(connection, id, other)
         if other in dead:
             too_old = now - max_age if now - seen_at > max_age else None
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
-            taken += connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount
-            taken += connection.execute(webhooks.TAKE_HELD, (id, other)).rowcount
+            taken += _take_webhooks(connection, id, other)
             taken += rooms.release(connection, other, now, reason, RunOutcome.REPLICA_DIED, too_old=too_old)
             connection.execute(LEAVE, (other,))
     rooms.end_old(connection, now, max_age)
     return taken
+
+
+def _take_webhooks(connection: sqlite3.Connection, id: str, other: str) -> int:
+    orphaned = connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount
+    return orphaned + connection.execute(webhooks.TAKE_HELD, (id, other)).rowcount

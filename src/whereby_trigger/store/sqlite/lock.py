@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from enum import Enum, auto
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +39,30 @@ else:
             path.unlink()
         _close_file(descriptor)
 
+
+if sys.platform == "linux":
+    import struct
+
+    def _mark_process(descriptor: int) -> bool:
+        """Lock a file for this process alone; return False if another process has, or if there are no such locks.
+
+        The lock belongs to the open file description, which nobody inherits, and is apart from that of `flock`.
+        Source: fcntl(2), Open file description locks.
+        """
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        except OSError:
+            return False
+        return True
+
+else:
+
+    def _mark_process(descriptor: int) -> bool:
+        return False
+
+
+OF_PROCESS = b" process"
+"""What the file of a replica holds after its number if its process has a lock of its own."""
 
 PATIENCE = 10
 """Milliseconds for which we try to lock a dead replica's file in order to remove it."""
@@ -114,19 +139,39 @@ class Turn(FileLock):
             raise
 
 
+class Life(Enum):
+    """Name what the file of a replica shows of it."""
+
+    RUNS = auto()
+    """Its process runs, as far as can be told."""
+
+    GUARDED = auto()
+    """Its process is dead; guards still end what its assistants have started."""
+
+    DEAD = auto()
+    """Its process is dead, and so are its guards."""
+
+    UNKNOWN = auto()
+    """It has no valid file: its lease decides."""
+
+
 class LifeLock:
     """Show other processes that a replica lives: its file is locked while its process or one of its guards runs.
 
-    The lock belongs to the open file, which guards inherit. The file contains its own inode number: a file that
-    somebody put in its place does not have it, and proves no death.
+    The lock belongs to the open file, which guards inherit. The process has a second lock, which nobody inherits: it
+    shows when the process alone has died. The file contains its own inode number: a file that somebody put in its
+    place does not have it, and proves no death. What follows the number says that there is a second lock.
     """
 
     def __init__(self, database: Path, replica: str) -> None:
         self.path = life_file(database, replica)
         self.descriptor = _open_file(self.path, os.O_EXCL)
+        self._process: int | None = None
         try:
             _acquire(self.descriptor, wait=False)
-            os.write(self.descriptor, _number_of(self.descriptor))
+            self._process = _open_file(self.path)
+            marked = _mark_process(self._process)
+            os.write(self.descriptor, _number_of(self.descriptor) + (OF_PROCESS if marked else b""))
         except BaseException:
             self.close()
             raise
@@ -140,33 +185,52 @@ class LifeLock:
             return False
 
     def close(self) -> None:
-        """Release the lock and remove the file, after this replica has given back what it owned."""
+        """Release the locks and remove the file, after this replica has given back what it owned."""
+        self._release_process()
         _remove(self.path, self.descriptor)
 
     def die(self) -> None:
-        """Release the lock and leave the file, which then shows that the replica is dead."""
+        """Release the locks and leave the file, which then shows that the replica is dead."""
+        self._release_process()
         _close_file(self.descriptor)
+
+    def _release_process(self) -> None:
+        if self._process is not None:
+            _close_file(self._process)
+            self._process = None
 
 
 def life_file(database: Path, replica: str) -> Path:
     return database.with_name(f"{database.name}-replica-{replica}")
 
 
-def has_died(database: Path, replica: str) -> bool | None:
-    """Return True if a replica and its guards are dead, False if one of them lives, None if it has no valid file."""
+def life_of(database: Path, replica: str) -> Life:
+    """Return what a replica's file shows of it."""
     try:
         descriptor = os.open(life_file(database, replica), os.O_RDWR)
     except FileNotFoundError:
-        return None
+        return Life.UNKNOWN
     except OSError:
-        return False
+        return Life.RUNS
     try:
-        _acquire(descriptor, wait=False)
-        return True if os.read(descriptor, 32) == _number_of(descriptor) else None
+        written = os.read(descriptor, 64)
+        valid = written.removesuffix(OF_PROCESS) == _number_of(descriptor)
+        if _is_free(descriptor):
+            return Life.DEAD if valid else Life.UNKNOWN
+        gone = valid and written.endswith(OF_PROCESS) and _mark_process(descriptor)
+        return Life.GUARDED if gone else Life.RUNS
     except OSError:
-        return False
+        return Life.RUNS
     finally:
         os.close(descriptor)
+
+
+def _is_free(descriptor: int) -> bool:
+    try:
+        _acquire(descriptor, wait=False)
+    except OSError:
+        return False
+    return True
 
 
 def remove_life_file(database: Path, replica: str) -> bool:

@@ -42,7 +42,7 @@ from whereby_trigger.store.records import (
 )
 from whereby_trigger.store.sqlite import lease, presence, rooms, runs, webhooks
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
-from whereby_trigger.store.sqlite.lock import LifeLock, has_died, remove_life_file
+from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
 from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
 from whereby_trigger.store.states import RoomState
@@ -59,6 +59,8 @@ READER_WITHIN = 1.0
 logger = logging.getLogger("whereby_trigger.store")
 
 PRUNE_ROWS = 500
+
+NOBODY = lease.Dead(set(), set(), set())
 BOUNDED_AT_ONCE = 500
 """Waiting rooms that are ended in one transaction."""
 
@@ -169,21 +171,18 @@ class SqliteStore(Unspilled):
         replica, now, clock = self.replica, self._wall(), self._clock
         others = await self._write(partial(lease.others, id=replica, now=now))
 
-        def find(_: sqlite3.Connection) -> tuple[set[str], set[str]]:
-            return lease.find_the_dead(others, clock, partial(has_died, self.path))
-
         # Not in the writer's thread: deliveries must not wait while we look at the files of other replicas.
-        over, dead = await self._read(find) if others else (set[str](), set[str]())
+        over, dead, guarded = await self._read(lambda _: self._find_the_dead(others)) if others else NOBODY
         # Assistants that lost their guards are ended first. If some do not end, only a lease that has run out counts.
         if (over or dead) and not await leftovers.end(over | dead):
-            dead = set()
-        dead |= over
+            guarded, dead = guarded | dead, set()
+        dead = dead | over
 
         def work(connection: sqlite3.Connection) -> int | None:
             if not lease.holds(connection, replica, clock):
                 return None
             unowned = webhooks.take_unowned(connection, replica)
-            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead)
+            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, guarded)
 
         taken: int | None = await self._write(work)
         if taken is None:
@@ -192,6 +191,9 @@ class SqliteStore(Unspilled):
         if dead:
             await self._read(lambda _: [remove_life_file(self.path, other) for other in dead])
         return taken
+
+    def _find_the_dead(self, others: list[lease.Other]) -> lease.Dead:
+        return lease.find_the_dead(others, self._clock, partial(life_of, self.path))
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
         return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit, now=self._wall()))
