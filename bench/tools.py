@@ -1,4 +1,4 @@
-"""The programs that the benchmark needs and does not bring."""
+"""The programs that the benchmark, or a test, needs and does not bring."""
 
 import shutil
 
@@ -6,6 +6,7 @@ HOW_TO_GET = {
     "wrk": "the load generator; on Debian: apt-get install wrk",
     "node": "Node.js 18 or later, on which the peer runs; on Debian: apt-get install nodejs npm",
     "npm": "Node.js's package manager, which installs the peer; on Debian: apt-get install nodejs npm",
+    "promtool": "the checker that comes with Prometheus; on Debian: apt-get install prometheus",
 }
 
 

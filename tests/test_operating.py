@@ -11,6 +11,8 @@ from tests.support.markdown import Page
 from tests.support.process import Process, whereby_trigger
 from tests.support.stored import stored
 from tests.support.whereby import SECRET, deliver, request
+from whereby_trigger.metrics import METRICS, PREFIX
+from whereby_trigger.store import RefusalReason
 from whereby_trigger.testing import webhook
 
 OPERATING = Page(Path(__file__).parents[1] / "docs" / "operating.md")
@@ -76,3 +78,16 @@ def test_the_files_beside_the_store_are_the_documented_ones_and_their_owners_onl
         assert suffixes - {replica} == {"", "-wal", "-shm", "-lock"}
     documented = "".join(row[0] for row in OPERATING.table("File"))
     assert all(suffix in documented for suffix in ("-wal", "-shm", "-lock", "-replica-"))
+
+
+def test_the_table_of_metrics_has_every_metric_with_its_type_and_labels() -> None:
+    rows = [row[:3] for row in OPERATING.table("Metric")]
+    assert rows == [
+        [f"`{PREFIX}{metric.name}`", metric.type, ", ".join(f"`{label}`" for label in metric.labels)]
+        for metric in METRICS
+    ]
+
+
+def test_the_table_of_refusals_has_every_reason_with_its_answer() -> None:
+    rows = [row[:2] for row in OPERATING.table("Reason")]
+    assert rows == [[str(reason), str(reason.status or "closed")] for reason in RefusalReason]

@@ -116,10 +116,11 @@ def test_importing_the_package_takes_under_150_ms(tmp_path: Path) -> None:
     assert any(seconds("whereby_trigger") < max(0.150, 4 * seconds("asyncio")) for _ in range(30))
 
 
-def test_importing_the_package_imports_no_server_and_no_terminal() -> None:
+def test_importing_the_package_imports_no_server_no_terminal_and_no_metrics_client() -> None:
     code = "import sys, whereby_trigger; print(*{name.partition('.')[0] for name in sys.modules})"
     imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert {"uvicorn", "starlette", "httptools", "uvloop", "click", "rich"}.isdisjoint(imported)
+    lazy = {"uvicorn", "starlette", "httptools", "uvloop", "click", "rich", "prometheus_client"}
+    assert lazy.isdisjoint(imported)
 
 
 def test_importing_the_package_does_not_import_its_testing_module() -> None:

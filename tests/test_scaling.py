@@ -195,6 +195,8 @@ async def test_every_question_of_what_to_watch_has_an_answer(postgres: Server, u
     assert replicas.startswith(store.replica)
     assert "|idle in transaction|" in transactions
     assert [line.partition("|")[0] for line in dead.splitlines()] == [
+        "presence",
+        "refusals",
         "replicas",
         "rooms",
         "runs",

@@ -111,6 +111,7 @@ def test_a_full_pipe_holds_up_neither_a_line_nor_a_flush_for_longer_than_it_may(
     notes = [int(line.split()[1]) for line in said if "dropped: the reader of standard error" in line]
     assert said[-1] == "end"
     assert sum(notes) + len(said) - len(notes) == 1001
+    assert writer.dropped_in_all == sum(notes)
 
 
 def test_the_note_comes_though_nothing_more_is_logged(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +140,10 @@ def test_a_pipe_without_a_reader_takes_nothing_and_raises_nothing(pipe: Pipe) ->
     put(writer, "c")
     assert writer.flush()
     assert writer.dropped == 3
+    # Reports of what was dropped are lost too, and count for nothing.
+    put(writer, *"defg")
+    assert writer.flush()
+    assert writer.dropped_in_all == 7
 
 
 def test_a_descriptor_that_was_closed_and_no_stream_at_all_take_nothing(pipe: Pipe) -> None:

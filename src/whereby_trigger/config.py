@@ -15,6 +15,9 @@ PASSWORDS = re.compile(r"(?<=://).*(?=@)|(?<=:)(?!//).*(?=@)|(?<=\?).*", re.DOTA
 LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 """One label of a host name, which is what a subdomain is. Source: RFC 1123, 2.1."""
 
+ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]+):([0-9]{1,5})")
+"""A host and a port; an IPv6 address stands in brackets."""
+
 UNSET = None
 
 
@@ -35,6 +38,7 @@ class Settings:
     max_body: int
     store: str
     spill: str | None
+    metrics: str | None
     retention: float
     max_age: float
     predicate_timeout: float
@@ -54,6 +58,14 @@ class Settings:
         if self.host is not None:
             return self.host
         return "0.0.0.0" if self.signed or self.allow_unsigned else "127.0.0.1"  # noqa: S104
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """The host and port to serve metrics on, or None."""
+        if self.metrics is None:
+            return None
+        host, _, port = self.metrics.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,19 @@ def read_spill(name: str, value: Any) -> str | None:
     return url
 
 
+def read_address(name: str, value: Any) -> str | None:
+    """Return `HOST:PORT`, or None for "off". Raises ConfigError."""
+    address = read_text(name, value)
+    if address.lower() == "off":
+        return None
+    found = ADDRESS.fullmatch(address)
+    if found is None or int(found[2]) > 65535:
+        raise ConfigError(
+            f"{name} must be an address to serve on, as HOST:PORT, e.g. 127.0.0.1:9100, or off, not {value!r}"
+        )
+    return address
+
+
 def read_secret(name: str, value: Any) -> tuple[str, ...]:
     """Return one secret, or several for a rotation. Raises ConfigError."""
     secrets: Sequence[Any] = [value] if isinstance(value, str) else value
@@ -233,6 +258,7 @@ OPTIONS: tuple[Option, ...] = (
         may_be_in_file=True,
     ),
     Option("spill", UNSET, read_spill, "where deliveries wait while PostgreSQL is unavailable, as sqlite:///file.db"),
+    Option("metrics", UNSET, read_address, "where metrics are served, as HOST:PORT, at /metrics; off by default"),
     Option(
         "retention",
         7 * 86400.0,

@@ -1,11 +1,14 @@
 """The log of deliveries: one line for each, with its answer and what was decided, and the hints that go with them."""
 
 import logging
+import time
 from time import monotonic
 
 from msgspec import Struct
 
-from whereby_trigger.store import Decision, State
+from whereby_trigger.metrics import Counts, Outcome
+from whereby_trigger.refusals import Refusals
+from whereby_trigger.store import CLOSED, Decision, RefusalReason, State
 from whereby_trigger.text import printable
 from whereby_trigger.webhook import WEBHOOK_CLASSES, RoomIdentity, Webhook
 
@@ -15,17 +18,21 @@ REFUSED_IN_A_ROW = 3
 
 DASHBOARD = "the secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)"
 CLOCK_HINT = "signed {skew:+.0f} s from this machine's time: set its clock, or raise tolerance="
+CLOCKS_APART = "signed further from this machine's time than tolerance= allows: set its clock"
 ELSEWHERE = "deliveries are taken at"
 SENT_ELSEWHERE = (
     "sent to another path: is the URL right that Whereby's dashboard shows for this webhook (Configure, Webhooks), "
     "and does a proxy on the way change the path? path= sets the one that is served"
 )
 ELSEWHERE_A_SECOND = 10
-"""Lines a second about paths that are not served, at the most: anybody may send there."""
+"""Lines a second about paths that are not served, or requests that are none, at the most: anybody may send them."""
 
 HINTS = {
     "wrong signature": f"signed with another secret: is WHEREBY_WEBHOOK_SECRET {DASHBOARD}?",
     "no signature": "unsigned: either they are not Whereby's, or a proxy on the way drops the header Whereby-Signature",
+    "stale signature": CLOCKS_APART,
+    "signature from the future": CLOCKS_APART,
+    "wrong path": SENT_ELSEWHERE,
     "no secret is set": f"not from a program on this machine: to take them, set WHEREBY_WEBHOOK_SECRET to {DASHBOARD}",
 }
 
@@ -59,7 +66,8 @@ ANSWERS = {
 class Delivery(Struct):
     """Describe one delivery and its answer, and what was decided, "" if nothing was because of it.
 
-    `seconds` runs from its first byte to its answer, or to the decision.
+    `seconds` runs from its first byte to its answer, or to the decision. `refusal` is None if it was let in; else
+    `path` is where it was sent, as far as that is known.
     """
 
     status: int
@@ -70,15 +78,19 @@ class Delivery(Struct):
     skew: float | None = None
     seconds: float = 0.0
     decision: str = ""
+    refusal: RefusalReason | None = None
+    path: str = ""
 
 
 class DeliveryLog:
-    """Log each delivery once: when it is refused or a duplicate at its answer, else when it is decided.
+    """Log and count each delivery once: when it is refused or a duplicate at its answer, else when it is decided.
 
-    If no signature is checked, each line says so.
+    If no signature is checked, each line says so. Every way to refuse a delivery passes here.
     """
 
-    def __init__(self, *, signed: bool = True) -> None:
+    def __init__(self, *, signed: bool = True, counts: Counts | None = None, refusals: Refusals | None = None) -> None:
+        self._counts = counts or Counts()
+        self._refusals = refusals or Refusals()
         self._signed = signed
         self._refused = ""
         self._refused_in_a_row = 0
@@ -87,13 +99,16 @@ class DeliveryLog:
         self._elsewhere_in_a_row = 0
 
     def answered(self, delivery: Delivery) -> None:
-        """Log a delivery that no decision follows."""
+        """Log a delivery that no decision follows, and count it if it is refused."""
+        if delivery.refusal is not None:
+            self._counts.refused(delivery.refusal, delivery.seconds)
+            self._refusals.note(delivery.refusal, delivery.path, delivery.skew)
         if delivery.reason.startswith(ELSEWHERE):
             self._sent_elsewhere(delivery)
             return
         _log(delivery, self._signed)
         if delivery.status != 401:
-            self.accepted()
+            self._refused_in_a_row = self._elsewhere_in_a_row = 0
             return
         self._refused_in_a_row = self._refused_in_a_row + 1 if delivery.reason == self._refused else 1
         self._refused = delivery.reason
@@ -101,12 +116,28 @@ class DeliveryLog:
         if hint is not None and self._refused_in_a_row % REFUSED_IN_A_ROW == 0:
             logger.warning("%d deliveries in a row were %s", self._refused_in_a_row, hint)
 
-    def accepted(self) -> None:
-        """Note that a delivery was let in."""
+    def let_in(self, outcome: Outcome, started: float) -> None:
+        """Count a delivery that was answered 200 now; `started` is when it began, by time.monotonic()."""
         self._refused_in_a_row = self._elsewhere_in_a_row = 0
+        self._counts.let_in(outcome, monotonic() - started)
 
-    def decided(self, webhook: Webhook, room: RoomIdentity | None, started: float, decision: Decision) -> None:
-        """Log a delivery whose webhook is decided now; `started` is when it began, by time.monotonic()."""
+    def unread(self, reason: RefusalReason, count: int = 1) -> None:
+        """Count requests of which nothing was read as a delivery; log them, now and then, if they were answered."""
+        self._counts.refused(reason, count=count)
+        self._refusals.note(reason, count=count)
+        if reason.status != CLOSED and self._elsewhere.lets(reason):
+            _log(Delivery(reason.status, reason), self._signed)
+
+    def decided(
+        self, webhook: Webhook, room: RoomIdentity | None, queued_at: float | None, started: float, decision: Decision
+    ) -> None:
+        """Log and count a delivery whose webhook is decided, or put on hold, now.
+
+        `started` is when it began, by time.monotonic(); `queued_at` is when it was received or last replayed, in
+        seconds since the epoch, None if it was on hold since.
+        """
+        # By the wall clock, since another process may have received it.
+        self._counts.decided(decision.state, None if queued_at is None else time.time() - queued_at)
         if logger.isEnabledFor(logging.INFO) or decision.state is State.FAILED:
             key = None if room is None else room.key
             delivery = Delivery(200, decision.reason, webhook.type, key, decision.id, decision=decision.state)

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from whereby_trigger import process
 from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Resolved, Settings, check_exposure
 from whereby_trigger.errors import ConfigError, LifecycleError
+from whereby_trigger.metrics import METRICS_PATH, only_at
 from whereby_trigger.receive import Endpoint, bind
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Store
@@ -104,7 +105,8 @@ class DrainBounds(NamedTuple):
 class Lifecycle:
     """Open, serve, drain and close what `wire` makes from settings, as often as it is started.
 
-    `release` is told of each store that is in use no longer; `types` names the webhooks that predicates ask about.
+    `release` is told of each store that is in use no longer; `types` names the webhooks that predicates ask about;
+    `metrics` is served on a port of its own if the settings name one.
     """
 
     def __init__(
@@ -113,8 +115,10 @@ class Lifecycle:
         wire: Callable[[Settings], tuple[Replica, Endpoint, Store]],
         release: Callable[[Store], None],
         types: Callable[[], list[str]],
+        metrics: Callable[..., Any],
     ) -> None:
         self._resolve, self._wire, self._release, self._types = resolve, wire, release, types
+        self._metrics = metrics
         self.phase = Phase.IDLE
         self.endpoint: Endpoint | None = None
         self.end_by: float | None = None
@@ -123,6 +127,7 @@ class Lifecycle:
         self._owns_process = False
         self._replica: Replica | None = None
         self._server: Server | None = None
+        self._metrics_server: Server | None = None
         self._opening: asyncio.Task[None] | None = None
         self._bounds: DrainBounds | None = None
         self._begin()
@@ -131,6 +136,11 @@ class Lifecycle:
     def port(self) -> int | None:
         """The port that is listened on, or None."""
         return None if self._server is None else self._server.port
+
+    @property
+    def replica(self) -> Replica | None:
+        """The replica that has opened and not closed yet, or None."""
+        return None if self.endpoint is None else self._replica
 
     async def serve(self) -> None:
         """Serve until `stop()` or a signal, then drain. Signals are taken on the main thread only."""
@@ -159,6 +169,7 @@ class Lifecycle:
         """Drain, close the port, close the store."""
         async with AsyncExitStack() as closing:
             closing.push_async_callback(self._close)
+            closing.push_async_callback(self._close_metrics)
             if self._server is not None:
                 closing.push_async_callback(self._close_port, self._server)
             await self._drain()
@@ -247,6 +258,7 @@ class Lifecycle:
 
     async def _open(self, settings: Settings) -> Endpoint:
         try:
+            await self._open_metrics(settings)
             self._replica, endpoint, store = self._wire(settings)
             try:
                 await self._replica.open()
@@ -255,11 +267,28 @@ class Lifecycle:
                 self._release(store)
                 raise
         except BaseException:
+            await self._close_metrics()
             self._enter(Cause.OVER)
             raise
         self.endpoint = endpoint
         self._enter(Cause.OPENED)
         return endpoint
+
+    async def _open_metrics(self, settings: Settings) -> None:
+        if settings.metrics_address is None:
+            return
+        from whereby_trigger.receive.server import Server
+
+        host, port = settings.metrics_address
+        self._metrics_server = Server(only_at(METRICS_PATH, self._metrics), bind(host, port))
+        await self._metrics_server.open()
+        shown = f"[{host}]" if ":" in host else host
+        logger.info("metrics at http://%s:%d%s", shown, self._metrics_server.port, METRICS_PATH)
+
+    async def _close_metrics(self) -> None:
+        server, self._metrics_server = self._metrics_server, None
+        if server is not None:
+            await server.close(0)
 
     async def _drain(self) -> None:
         self._enter(Cause.LEFT)

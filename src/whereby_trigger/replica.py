@@ -25,8 +25,10 @@ from whereby_trigger.decide import (
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.fence import Fence
+from whereby_trigger.metrics import Counts, Readings
 from whereby_trigger.process import Watchdog
 from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
+from whereby_trigger.refusals import Refusals
 from whereby_trigger.store import Store, Unread
 from whereby_trigger.store.spill import SpillFile, SpillStore
 
@@ -68,6 +70,7 @@ class Replica:
         *,
         starts_assistants: bool = True,
         clock: Callable[[], float] = boot_time,
+        counts: Counts | None = None,
     ) -> None:
         self._settings = settings
         self.store = store
@@ -78,8 +81,9 @@ class Replica:
         self._starts_assistants = starts_assistants and assistant is not None
         # Without an assistant there is none to give time to.
         self._grace = 0.0 if assistant is None else settings.stop_grace
+        counts = counts or Counts()
         self._announcer = Announcer(emitter, user_code)
-        self._supervisor, self.claims = _assisting(settings, self._taking, assistant, self._announcer)
+        self._supervisor, self.claims = _assisting(settings, self._taking, assistant, self._announcer, counts)
         self.holds = Holds(clock)
         self._decider = Decider(
             self._taking,
@@ -91,7 +95,8 @@ class Replica:
             subdomain=settings.subdomain,
             clock=clock,
         )
-        log = DeliveryLog(signed=settings.signed)
+        self.refusals = Refusals()
+        log = DeliveryLog(signed=settings.signed, counts=counts, refusals=self.refusals)
         self.dispatcher = Dispatcher(self._taking, self._supervisor, self._decider, log, unread, self.holds)
         self.hold_watch = HoldWatch(
             self._taking, self.holds, self.dispatcher.requeue, unread, subdomain=settings.subdomain
@@ -140,7 +145,7 @@ class Replica:
             await lease.begun.wait()
         self._fence.begin()
         self.dispatcher.fall_behind()
-        loops = [self._backlog.run, self.hold_watch.run, self._prune, self._fence.keep]
+        loops = [self._backlog.run, self.hold_watch.run, self._prune, self._fence.keep, self._store_refusals]
         if self._starts_assistants:
             loops += [self._supervisor.supervise, self._announcer.run, leftovers.keep_clean]
         self._loops += [asyncio.create_task(_kept_up(loop)) for loop in loops]
@@ -173,8 +178,20 @@ class Replica:
         # No user code is waited for any more, but a disk or a database may hang.
         if self._watchdog.clear(DRAIN):
             self._watchdog.set(CLOSING, boot_time() + CLOSE_MARGIN)
+        self.refusals.store_last(self._taking)
         await self._taking.close()
         self._watchdog.close()
+
+    @property
+    def readings(self) -> Readings:
+        """What metrics show of this replica now."""
+        return Readings(
+            slots_used=self._supervisor.used,
+            slots_free=self._supervisor.free,
+            lease_seconds=max(0.0, self._taking.lease.deadline - boot_time()),
+            spilled=self._taking.spilled or 0,
+            draining=self.readiness.draining,
+        )
 
     @property
     def awaited(self) -> str:
@@ -239,6 +256,9 @@ class Replica:
         self.holds.other_replicas_wrote()
         self._supervisor.wake()
 
+    async def _store_refusals(self) -> None:
+        await self.refusals.keep(self._taking)
+
     async def _prune(self) -> None:
         while True:
             with contextlib.suppress(StoreError):
@@ -260,7 +280,7 @@ async def _kept_up(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 def _assisting(
-    settings: Settings, store: Store, assistant: Assistant | None, announcer: Announcer
+    settings: Settings, store: Store, assistant: Assistant | None, announcer: Announcer, counts: Counts
 ) -> tuple[Supervisor, Claims]:
     if assistant is None:
         supervisor = Supervisor(store, launch_nothing, 0)
@@ -272,5 +292,7 @@ def _assisting(
         life=lambda: store.life,
         hidden=(*settings.secret, settings.store),
     )
-    supervisor = Supervisor(store, launch, settings.max_rooms, settings.max_age, assistant.bounds, announcer.announce)
+    supervisor = Supervisor(
+        store, launch, settings.max_rooms, settings.max_age, assistant.bounds, announcer.announce, counts
+    )
     return supervisor, Claims(store, supervisor, bots=assistant.bots)

@@ -37,6 +37,11 @@ class _Waiting(NamedTuple):
     stands_for: int
     written: threading.Event | None = None
 
+    @property
+    def reports(self) -> bool:
+        """True for a line of our own, which says how many were dropped."""
+        return self.size == 0 and self.stands_for > 0
+
 
 class LineWriter:
     """Write lines to a stream in a thread of its own.
@@ -58,6 +63,12 @@ class LineWriter:
     def dropped(self) -> int:
         """The number of dropped lines that no line has reported yet."""
         return self._dropped
+
+    @property
+    def dropped_in_all(self) -> int:
+        """The number of lines dropped so far, reported or not."""
+        with self._lock:
+            return self._told + self._dropped
 
     def put(self, line: Line, size: int) -> None:
         """Queue a line of about `size` characters, or drop it if too many wait."""
@@ -98,7 +109,7 @@ class LineWriter:
         # Reentrant: a signal handler or a finalizer may log while its thread holds the lock.
         self._lock = threading.RLock()
         self._queue: deque[_Waiting] = deque()
-        self._size = self._dropped = 0
+        self._size = self._dropped = self._told = 0
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._awake = False
         self._stalled = False
@@ -107,6 +118,7 @@ class LineWriter:
     def _report_dropped(self) -> None:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
+            self._told += dropped
             self._queue.append(_Waiting(lambda: self.note(dropped), 0, dropped))
 
     def _wake(self) -> bool:
@@ -148,7 +160,8 @@ class LineWriter:
         return batch
 
     def _write_batch(self, batch: list[_Waiting]) -> None:
-        lost, written = 0, False
+        lost: list[_Waiting] = []
+        written = False
         for piece, lines in self._pieces(batch):
             try:
                 self._write(piece)
@@ -156,7 +169,7 @@ class LineWriter:
             except Exception:
                 lost += lines
         with self._lock:
-            self._dropped += lost
+            self._lose(lost)
             if written:
                 self._stalled = False
             if written and not lost and not self._queue:
@@ -166,21 +179,26 @@ class LineWriter:
             if waiting.written is not None:
                 waiting.written.set()
 
-    def _pieces(self, batch: list[_Waiting]) -> list[tuple[bytes, int]]:
-        """Return the lines as bytes, joined as far as they fit in one piece, each piece with its number of lines."""
-        pieces: list[tuple[bytes, int]] = []
+    def _lose(self, lost: list[_Waiting]) -> None:
+        self._dropped += sum(waiting.stands_for for waiting in lost)
+        # A report that is lost itself has told nobody.
+        self._told -= sum(waiting.stands_for for waiting in lost if waiting.reports)
+
+    def _pieces(self, batch: list[_Waiting]) -> list[tuple[bytes, list[_Waiting]]]:
+        """Return the lines as bytes, joined as far as they fit in one piece, each piece with its lines."""
+        pieces: list[tuple[bytes, list[_Waiting]]] = []
         for waiting in batch:
             try:
                 data = self._encoded(waiting.line)
             except Exception:
                 with self._lock:
-                    self._dropped += waiting.stands_for
+                    self._lose([waiting])
                 continue
             if pieces and len(pieces[-1][0]) + len(data) <= WHOLE:
                 before, lines = pieces.pop()
-                pieces.append((before + data, lines + waiting.stands_for))
+                pieces.append((before + data, [*lines, waiting]))
             else:
-                pieces.append((data, waiting.stands_for))
+                pieces.append((data, [waiting]))
         return pieces
 
     def _encoded(self, line: Line) -> bytes:
@@ -308,6 +326,11 @@ def never_awaited(to_the_end: bool) -> Iterator[None]:
             writer.flush()
             if sys.stderr is ours:
                 sys.stderr = before
+
+
+def lines_dropped() -> int:
+    """Return how many lines of this process were dropped so far because nobody read them."""
+    return 0 if _Last.writer is None else _Last.writer.dropped_in_all
 
 
 def say_last(text: str) -> None:

@@ -28,6 +28,7 @@ from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import LifecycleError
 from whereby_trigger.lifecycle import Lifecycle
+from whereby_trigger.metrics import Counts, MetricsApp, ReplicaReadings
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.receive.asgi import MountedApp
 from whereby_trigger.receive.wsgi import WsgiApp
@@ -70,6 +71,7 @@ class Trigger:
         max_body: int | None = None,
         store: str | None = None,
         spill: str | None = None,
+        metrics: str | None = None,
         retention: float | timedelta | None = None,
         max_age: float | timedelta | None = None,
         predicate_timeout: float | timedelta | None = None,
@@ -89,10 +91,12 @@ class Trigger:
         self._registered = Registered()
         self._user_code: UserCode | None = None
         self._in_use: list[InUse] = []
-        self._lifecycle = Lifecycle(self.resolve, self._wire, self._release, self.predicates.types)
+        self._counts = Counts()
+        self.metrics: Callable[..., Any] = MetricsApp(self._counts, self._replica_to_read)
+        self._lifecycle = Lifecycle(self.resolve, self._wire, self._release, self.predicates.types, self.metrics)
         # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
-        self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._lifecycle.endpoint)
-        self.wsgi = WsgiApp(self._lifecycle.mounted, lambda: self._lifecycle.endpoint)
+        self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._lifecycle.endpoint, self._counts)
+        self.wsgi = WsgiApp(self._lifecycle.mounted, lambda: self._lifecycle.endpoint, self._counts)
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
         """Remove a listener; return True if it was registered."""
@@ -323,9 +327,16 @@ class Trigger:
             self._registered.assistant,
             spill_file_for(settings.spill, settings.store),
             starts_assistants=starts_assistants,
+            counts=self._counts,
         )
         self._in_use.append(InUse(store, settings, asyncio.get_running_loop()))
         return replica, replica.endpoint, store
+
+    def _replica_to_read(self) -> ReplicaReadings | None:
+        replica = self._lifecycle.replica
+        return (
+            None if replica is None else ReplicaReadings(replica.store, self._in_use[-1].loop, lambda: replica.readings)
+        )
 
     def _any_store(self, *, reading: bool = False) -> AbstractAsyncContextManager[Store]:
         in_use = self._in_use[-1] if self._in_use else None

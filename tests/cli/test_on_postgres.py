@@ -15,7 +15,7 @@ from tests.support.process import Process, run, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.until import until
 from tests.support.whereby import deliver
-from whereby_trigger.store.postgres.migrations import SCHEMA, scripts
+from whereby_trigger.store.postgres import migrations
 from whereby_trigger.testing import webhook
 
 REPLICAS = 3
@@ -116,10 +116,8 @@ def test_dev_serves_on_it(url: str, tmp_path: Path, reload: str) -> None:
 
 
 def test_migrate_makes_the_store_once_and_prune_forgets(call: Call, url: str) -> None:
-    assert (
-        call("db", "migrate", "--store", url).stdout
-        == f"{shown(url)}: applied migrations {', '.join(map(str, sorted(scripts())))}\n"
-    )
+    numbers = ", ".join(map(str, sorted(migrations.scripts())))
+    assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: applied migrations {numbers}\n"
     assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: nothing to do, the schema is up to date\n"
     assert "deleted 0 webhooks received before 20" in call("db", "prune", "--store", url).stdout
 
@@ -143,7 +141,7 @@ def test_check_says_of_the_database_how_it_is_from_all_sides(call: Call, url: st
         "store schema",
     ]
     assert lines["store"].strip() == f"{shown(url)} answers"
-    assert lines["store schema"].strip() == f"{SCHEMA}, and takes writes"
+    assert lines["store schema"].strip() == f"{migrations.SCHEMA}, and takes writes"
 
 
 def test_check_marks_each_problem_and_exits_1(call: Call, url: str, postgres: Server, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ VALUES: dict[str, tuple[Any, Any, str]] = {
     "max_body": (2001, 2002, "2003"),
     "store": ("sqlite:///a", "sqlite:///b", "sqlite:///c"),
     "spill": ("sqlite:///a", "sqlite:///b", "sqlite:///c"),
+    "metrics": ("a:1", "b:2", "c:3"),
     "retention": (61, 62, "63"),
     "max_age": (9001, 9002, "9003"),
     "predicate_timeout": (1, 2, "3"),

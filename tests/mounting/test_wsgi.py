@@ -15,6 +15,7 @@ from wsgiref.validate import validator
 
 import pytest
 
+from tests.support.scraping import scrape
 from tests.support.stored import stored
 from tests.support.whereby import SECRET
 from whereby_trigger import StoreError, Trigger, TriggerSuccess
@@ -126,6 +127,9 @@ def test_a_store_that_cannot_be_opened_is_told_and_tried_again(
         status, headers, _ = ask(trigger, "GET")
     assert (status, headers["Retry-After"]) == (503, "5")
     assert "the trigger does not run" in caplog.text
+    assert deliver(trigger, JOINED.raw) == 503
+    seen = asyncio.run(scrape(trigger.metrics))
+    assert seen.above_zero("deliveries_total") == {("not running", "503"): 1}
     with pytest.raises(StoreError, match="later"):
         trigger.wsgi.start()
     (tmp_path / "later").mkdir()

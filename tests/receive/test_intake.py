@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whereby_trigger.receive import Accepted, Rejected, Rules, intake
-from whereby_trigger.store import Arrival, Count, State
+from whereby_trigger.store import Arrival, Count, RefusalReason, State
 from whereby_trigger.testing import sign, webhook
 from whereby_trigger.webhook import RoomClientJoined, identify
 
@@ -93,8 +93,10 @@ def test_what_is_authentic_but_cannot_be_decoded_is_quarantined_by_its_bytes() -
 
 def test_without_a_secret_what_cannot_be_decoded_is_refused() -> None:
     local = [(b"host", b"localhost:8080")]
-    assert intake(local, ODD, NOW, Rules()) == Rejected(400, "the body is not valid JSON")
-    assert intake([], ODD, NOW, Rules(allow_unsigned=True)) == Rejected(400, "the body is not valid JSON")
+    assert intake(local, ODD, NOW, Rules()) == Rejected(RefusalReason.NO_WEBHOOK, "the body is not valid JSON")
+    assert intake([], ODD, NOW, Rules(allow_unsigned=True)) == Rejected(
+        RefusalReason.NO_WEBHOOK, "the body is not valid JSON"
+    )
 
 
 def test_an_unsigned_body_is_not_even_decoded() -> None:

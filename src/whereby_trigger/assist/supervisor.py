@@ -23,6 +23,7 @@ from whereby_trigger.assist.runners import (
     report_of,
 )
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.metrics import Counts
 from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import (
     UNBOUNDED,
@@ -68,7 +69,8 @@ class Supervisor:
     """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time.
 
     A room that has waited for longer than `max_age` seconds gets none. An assistant at one of its bounds is told to
-    leave. `announce` is told what became of the assistants that ran here, each time after the store has committed it.
+    leave. `announce` is told what became of the assistants that ran here, each time after the store has committed it;
+    `counts` counts the runs that end.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Supervisor:
         max_age: float = math.inf,
         bounds: Bounds = UNBOUNDED,
         announce: Announce = announce_nothing,
+        counts: Counts | None = None,
     ) -> None:
         self._store = store
         self._launch = launch
@@ -87,6 +90,7 @@ class Supervisor:
         self._bounds = bounds
         self._end_waiting_at = 0.0
         self._announce = announce
+        self._counts = counts or Counts()
         self._runs: dict[str, Run] = {}
         self._resting: dict[int, Room] = {}
         self._look_at_resting = 0.0
@@ -111,6 +115,11 @@ class Supervisor:
     def running(self) -> bool:
         """Whether any assistant of ours is in a room."""
         return bool(self._runs)
+
+    @property
+    def used(self) -> int:
+        """How many rooms this replica serves now."""
+        return len(self._runs)
 
     def wake(self, room: str | None = None) -> None:
         """Look at the store now; with a room's key, only if an assistant of ours is there."""
@@ -204,6 +213,7 @@ class Supervisor:
             pause = self._shortage.note(end.reason)
             asyncio.get_running_loop().call_later(pause, self.wake)
         after = next_state(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
+        self._counts.run_ended(end.how, after.state)
         logger.log(_level(after, room, end), "room %s %s: %s", room.key, after.state, after.reason)
         move = RoomMove(
             id=room.id,

@@ -16,6 +16,7 @@ from whereby_trigger.cli.output import (
     escape_what_cannot_be_encoded,
     show_error,
 )
+from whereby_trigger.cli.refusals import refusals
 from whereby_trigger.cli.send import send
 from whereby_trigger.cli.simulate import simulate
 from whereby_trigger.cli.start import start
@@ -43,7 +44,7 @@ def demo(store: str | None) -> None:
     raise click.exceptions.Exit(run(store))
 
 
-for command in (dev, start, send, simulate, events, assistants, check, config, db):
+for command in (dev, start, send, simulate, events, assistants, refusals, check, config, db):
     commands.add_command(command)
 
 

@@ -86,7 +86,9 @@ def _findings(place: AppLocation, given: Mapping[str, Any]) -> Iterator[Finding]
     yield _secret(settings)
     yield from _store(settings)
     yield from _spill(settings)
-    yield _port(settings)
+    yield _port("port", settings.listen_host, settings.port)
+    if settings.metrics_address is not None:
+        yield _port("metrics", *settings.metrics_address)
 
 
 def _functions(trigger: Trigger) -> Iterator[Finding]:
@@ -147,13 +149,12 @@ def _oddity(secret: str) -> str | None:
     return "contains white space" if len(secret.split()) > 1 else None
 
 
-def _port(settings: Settings) -> Finding:
-    host, port = settings.listen_host, settings.port
+def _port(about: str, host: str, port: int) -> Finding:
     try:
         bind(host, port).close()
     except UsageError as error:
-        return Finding("port", False, str(error))
-    return Finding("port", True, f"{port} is free on {host}" if port else f"any free port on {host}")
+        return Finding(about, False, str(error))
+    return Finding(about, True, f"{port} is free on {host}" if port else f"any free port on {host}")
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

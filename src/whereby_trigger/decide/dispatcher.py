@@ -245,7 +245,8 @@ class Dispatcher:
                 self._tell(queued, outcome.as_decision())
 
     def _tell(self, queued: PendingWebhook, decision: Decision) -> None:
-        self._log.decided(queued.webhook, queued.room, queued.started, decision)
+        queued_at = queued.queued_at if queued.due is None else None
+        self._log.decided(queued.webhook, queued.room, queued_at, queued.started, decision)
         for observer in self._observers:
             observer(decision)
 

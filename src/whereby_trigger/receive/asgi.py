@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from whereby_trigger.deliveries import Delivery, DeliveryLog
+from whereby_trigger.metrics import Counts
 from whereby_trigger.receive.intake import Headers
 from whereby_trigger.receive.limits import MAX_ARRIVING, Arriving, Incoming, InFlightLimit
 from whereby_trigger.receive.readiness import Readiness
-from whereby_trigger.receive.receiver import CROWDED, RETRY_AFTER, Answer, Receiver
+from whereby_trigger.receive.receiver import CROWDED_OUT, RETRY_AFTER, Answer, Receiver, refusal
+from whereby_trigger.store import RefusalReason
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,6 +32,10 @@ OWS = b" \t"
 
 CLOSE = (b"connection", b"close")
 JSON = (b"content-type", b"application/json")
+
+TOO_LARGE = refusal(RefusalReason.TOO_LARGE, "the body is too large", CLOSE)
+INCOMPLETE = refusal(RefusalReason.INCOMPLETE, "the request was not complete in time", CLOSE)
+GAVE_WAY = refusal(RefusalReason.CROWDED, CROWDED_OUT.reason, RETRY_AFTER, CLOSE)
 
 
 class Endpoint:
@@ -50,7 +56,7 @@ class Endpoint:
         self._readiness = readiness
         self._log = log
         self.arriving = Arriving(max(MAX_ARRIVING, 2 * max_body))
-        self._path = path
+        self.path = path
         self.url = quote(path).encode()
         self.max_body = max_body
 
@@ -58,9 +64,9 @@ class Endpoint:
         path = _path_below_root(scope)
         probed = path in PROBES
         reads, delivers = scope["method"] in ("GET", "HEAD"), scope["method"] == "POST"
-        elsewhere = probed or (path != self._path and "endpoint" not in scope)
+        elsewhere = probed or (path != self.path and "endpoint" not in scope)
         if elsewhere and delivers:
-            self._note_elsewhere(scope, 405 if probed else 404)
+            self._note_elsewhere(scope, RefusalReason.WRONG_METHOD if probed else RefusalReason.WRONG_PATH)
         if elsewhere and not probed:
             await _send_answer(send, 404)
         elif probed and reads:
@@ -68,14 +74,21 @@ class Endpoint:
         elif reads:
             await _send_answer(send, 200)
         elif probed or not delivers:
+            if not elsewhere:
+                self._log.unread(RefusalReason.WRONG_METHOD)
             await _send_answer(send, 405, (b"allow", b"GET, HEAD" if probed else b"GET, HEAD, POST"))
         else:
             await self._deliver(scope, receive, send)
 
-    def _note_elsewhere(self, scope: Scope, status: int) -> None:
-        served = quote(scope.get("root_path", "").rstrip("/") + self._path, errors="replace")
+    def unread(self, reason: RefusalReason, count: int = 1) -> None:
+        """Note requests that the server refused itself, or connections that it closed."""
+        self._log.unread(reason, count)
+
+    def _note_elsewhere(self, scope: Scope, why: RefusalReason) -> None:
+        served = quote(scope.get("root_path", "").rstrip("/") + self.path, errors="replace")
         asked = quote(scope["path"][:LONGEST_PATH], errors="replace")[:LONGEST_PATH]
-        self._log.answered(Delivery(status, f"deliveries are taken at {served}, not at {asked}"))
+        reason = f"deliveries are taken at {served}, not at {asked}"
+        self._log.answered(Delivery(why.status, reason, refusal=why, path=scope["path"]))
 
     async def _probe(self, path: str, send: Send, *, bodiless: bool) -> None:
         if path == LIVE:
@@ -94,19 +107,19 @@ class Endpoint:
             self._refuse_unread(headers)
             body = await self._read(receive)
         except _Refused as refused:
-            self.receiver.refuse(refused.answer, started, answer)
+            self.receiver.refuse(refused.answer, started, answer, scope["path"])
         except _Gone:
             return
         else:
-            self.receiver.take(headers, body, started, answer, scope.get("http_version", "1.1"))
+            self.receiver.take(headers, body, started, answer, scope["path"], scope.get("http_version", "1.1"))
         given = await answered
         await _send_answer(send, given.status, *given.headers)
 
     def _refuse_unread(self, headers: Headers) -> None:
         if (declared_length(headers) or 0) > self.max_body:
-            raise _Refused(413, "the body is too large", CLOSE)
+            raise _Refused(TOO_LARGE)
         if self.in_flight.full:
-            raise _Refused(503, CROWDED, RETRY_AFTER)
+            raise _Refused(CROWDED_OUT)
 
     async def _read(self, receive: Receive) -> bytes:
         incoming = None
@@ -123,8 +136,8 @@ class Endpoint:
                 return await self._read_chunks(receive, incoming)
         except TimeoutError:
             if gave_way:
-                raise _Refused(503, CROWDED, RETRY_AFTER, CLOSE) from None
-            raise _Refused(408, "the request was not complete in time", CLOSE) from None
+                raise _Refused(GAVE_WAY) from None
+            raise _Refused(INCOMPLETE) from None
         finally:
             if incoming is not None:
                 incoming.leave()
@@ -138,7 +151,7 @@ class Endpoint:
             chunk = message.get("body", b"")
             body += chunk
             if len(body) > self.max_body:
-                raise _Refused(413, "the body is too large", CLOSE)
+                raise _Refused(TOO_LARGE)
             if not message.get("more_body", False):
                 return bytes(body)
             incoming.hold(len(chunk))
@@ -147,9 +160,9 @@ class Endpoint:
 class _Refused(Exception):
     """A delivery is refused before all of it was read."""
 
-    def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
-        super().__init__(reason)
-        self.answer = Answer(status, reason, headers)
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.reason)
+        self.answer = answer
 
 
 class _Gone(Exception):
@@ -198,9 +211,10 @@ or, where the app has a lifespan already, put `async with trigger.lifespan(app):
 class MountedApp:
     """Answer ASGI requests with the running edge; with 503, and a hint in the log, while there is none."""
 
-    def __init__(self, lifespan: Callable[[Any], Any], endpoint: Callable[[], Endpoint | None]) -> None:
+    def __init__(self, lifespan: Callable[[Any], Any], endpoint: Callable[[], Endpoint | None], counts: Counts) -> None:
         self._lifespan = lifespan
         self._endpoint = endpoint
+        self._counts = counts
         self._hinted = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -225,6 +239,9 @@ class MountedApp:
         if not self._hinted:
             self._hinted = True
             logger.error("%s", LIFESPAN_MISSING)
+        if scope["method"] == "POST":
+            # In the metrics only: there is no store.
+            self._counts.refused(RefusalReason.NOT_RUNNING)
         headers = [(b"content-length", b"0"), (b"retry-after", b"5")]
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": b""})

@@ -4,9 +4,12 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from uvicorn.server import ServerState
+
+from whereby_trigger.store import RefusalReason
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -43,11 +46,20 @@ class Connection(Protocol):
     def close_if_stalled(self, now: float) -> None: ...
 
 
+Refused = Callable[[RefusalReason, int], None]
+"""Called with why requests were refused, or connections closed, before anything of them was read as a delivery."""
+
+
+def count_none(reason: RefusalReason, count: int) -> None:
+    """Count nothing, for a server that takes no deliveries."""
+
+
 class Connections(ServerState):
     """Hold the open connections, their limit, and `ahead`, the bytes that all of them have pipelined."""
 
-    def __init__(self) -> None:
+    def __init__(self, refused: Refused = count_none) -> None:
         super().__init__()
+        self.refused = refused
         self.ahead = 0
         self.max_connections = _max_connections()
         self._to_go_on: deque[Connection] = deque()
@@ -96,6 +108,8 @@ class Connections(ServerState):
     def note_closed(self, count: int) -> None:
         """Count connections that were closed to make room, and log the count now and then."""
         self._closed += count
+        if count:
+            self.refused(RefusalReason.TOO_MANY_CONNECTIONS, count)
         now = time.monotonic()
         if self._closed and now - self._said >= SAY_EVERY:
             logger.warning(

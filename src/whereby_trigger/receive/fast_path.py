@@ -8,7 +8,7 @@ from http import HTTPStatus
 from whereby_trigger.receive.asgi import Endpoint
 from whereby_trigger.receive.intake import Headers
 from whereby_trigger.receive.limits import Incoming
-from whereby_trigger.receive.receiver import CROWDED, OK, RETRY_AFTER, Answer
+from whereby_trigger.receive.receiver import CROWDED_OUT, OK, Answer
 
 LARGEST = 64 * 1024
 """Bytes up to which a body may simply be gathered: beyond it the connection is read only as fast as it is stored."""
@@ -69,7 +69,8 @@ class FastDelivery:
         if self._incoming is not None:
             self.hang_up()
         if not self.response_complete:
-            self._endpoint.receiver.take(self._headers, self._body, self._started, self._answer)
+            endpoint = self._endpoint
+            endpoint.receiver.take(self._headers, self._body, self._started, self._answer, endpoint.path)
 
     def hang_up(self) -> None:
         """Count the body no more: the sender is gone, or all of it is there."""
@@ -79,7 +80,7 @@ class FastDelivery:
 
     def _give_way(self) -> None:
         self._incoming, self._body, self.keep_alive = None, b"", False
-        self._endpoint.receiver.refuse(Answer(503, CROWDED, (RETRY_AFTER,)), self._started, self._answer)
+        self._endpoint.receiver.refuse(CROWDED_OUT, self._started, self._answer, self._endpoint.path)
 
     def _answer(self, answer: Answer) -> None:
         self.response_complete = True

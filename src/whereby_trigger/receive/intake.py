@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
 from whereby_trigger.receive.exposure import why_not_local
-from whereby_trigger.store.records import Arrival, count_in, session_change
+from whereby_trigger.store.records import Arrival, RefusalReason, count_in, session_change
 from whereby_trigger.store.states import State
 from whereby_trigger.webhook import (
     RoomIdentity,
@@ -45,11 +45,15 @@ class Accepted(Struct, frozen=True):
 
 
 class Rejected(Struct, frozen=True):
-    """Hold the answer to a delivery that is not let in; `skew` is how far a right signature was off, in seconds."""
+    """Hold why a delivery is not let in, in words as well; `skew` is how far a right signature was off, in seconds."""
 
-    status: int
+    why: RefusalReason
     reason: str
     skew: float | None = None
+
+    @property
+    def status(self) -> int:
+        return self.why.status
 
 
 def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version: str = "1.1") -> Accepted | Rejected:
@@ -67,7 +71,7 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
         webhook = decode(body)
     except DecodeError as error:
         if not rules.secrets:
-            return Rejected(400, str(error))
+            return Rejected(RefusalReason.NO_WEBHOOK, str(error))
         odd = Arrival(identify(body), "", None, body, now, State.QUARANTINED, str(error), kept_until=kept_until)
         return Accepted(odd, None, None)
     room = room_of(webhook, rules.subdomain)
@@ -81,12 +85,13 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
 def _authenticate(headers: Headers, body: bytes, now: float, rules: Rules, http_version: str) -> Rejected | None:
     if not rules.secrets:
         reason = None if rules.allow_unsigned else why_not_local(headers, http_version)
-        return None if reason is None else Rejected(401, reason)
+        return None if reason is None else Rejected(RefusalReason.NOT_LOCAL, reason)
     signatures = [value for name, value in headers if name == b"whereby-signature"]
     if len(signatures) > 1:
-        return Rejected(401, "more than one signature header")
+        return Rejected(RefusalReason.MALFORMED_SIGNATURE, "more than one signature header")
     try:
         verify(signatures[0] if signatures else None, body, rules.secrets, now, rules.tolerance)
     except SignatureError as error:
-        return Rejected(401, str(error), error.skew)
+        # A signature is wrong in few ways, and a reason has the name of each.
+        return Rejected(RefusalReason(str(error)), str(error), error.skew)
     return None

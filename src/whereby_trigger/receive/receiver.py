@@ -11,9 +11,10 @@ from msgspec import Struct, structs
 from whereby_trigger.decide import Dispatcher, PendingWebhook
 from whereby_trigger.deliveries import Delivery, DeliveryLog
 from whereby_trigger.errors import StoreError
+from whereby_trigger.metrics import Outcome
 from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
 from whereby_trigger.receive.limits import InFlightLimit
-from whereby_trigger.store import Added, Arrival, State, Store
+from whereby_trigger.store import Added, Arrival, RefusalReason, State, Store
 
 ANSWER_WITHIN = 4.5
 """Seconds a delivery waits for the store: Whereby gives up after 5. Source: Whereby docs, Failed delivery."""
@@ -22,19 +23,26 @@ LOOK_EVERY = 0.05
 """Seconds between looks for deliveries that have waited for so long."""
 
 RETRY_AFTER = (b"retry-after", b"5")
-CROWDED = "too many deliveries wait for the store"
 
 
 class Answer(Struct, frozen=True):
-    """Describe the answer to a delivery; the reason is for the log. The body is always empty."""
+    """Describe the answer to a delivery, `why` it is refused if it is, and that in words. The body is always empty."""
 
     status: int
+    why: RefusalReason | None = None
     reason: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     skew: float | None = None
 
 
+def refusal(why: RefusalReason, reason: str, *headers: tuple[bytes, bytes], skew: float | None = None) -> Answer:
+    """Return the answer to a delivery that is not let in."""
+    return Answer(why.status, why, reason, headers, skew)
+
+
 OK: Final = Answer(200)
+CROWDED_OUT: Final = refusal(RefusalReason.CROWDED, "too many deliveries wait for the store", RETRY_AFTER)
+TOO_SLOW: Final = refusal(RefusalReason.STORE_SLOW, "the store did not answer in time", RETRY_AFTER)
 
 
 class Receiver:
@@ -62,32 +70,34 @@ class Receiver:
         body: bytes,
         started: float,
         answer: Callable[[Answer], None],
+        path: str,
         http_version: str = "1.1",
     ) -> None:
-        """Judge a delivery, hand it to the store, and answer once that has it; `started` is by time.monotonic().
+        """Judge a delivery to `path`, hand it to the store, and answer once that has it; `started` is by monotonic().
 
         It takes a place among those that wait for the store, until the store is done with it, however long the delivery
         itself waits for that. A store's call is not cancelled by who waits for it: what hears 503 may have been stored.
         """
         verdict = intake(headers, body, time.time(), self._rules, http_version)
         if isinstance(verdict, Rejected):
-            self.refuse(Answer(verdict.status, verdict.reason, skew=verdict.skew), started, answer)
+            self.refuse(refusal(verdict.why, verdict.reason, skew=verdict.skew), started, answer, path)
             return
         if not self._waiting.enter(len(body)):
-            self.refuse(Answer(503, CROWDED, (RETRY_AFTER,)), started, answer)
+            self.refuse(CROWDED_OUT, started, answer, path)
             return
-        storing = _Storing(verdict, started, answer)
+        storing = _Storing(verdict, started, answer, path)
         self._unanswered[storing] = None
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_EVERY, self._give_up_on_late)
         adding = asyncio.ensure_future(self._store.add(verdict.arrival))
         adding.add_done_callback(partial(self._stored, storing))
 
-    def refuse(self, refusal: Answer, started: float, answer: Callable[[Answer], None]) -> None:
-        """Answer with a status other than 200."""
-        seconds = time.monotonic() - started
-        self._log.answered(Delivery(refusal.status, refusal.reason, skew=refusal.skew, seconds=seconds))
-        answer(refusal)
+    def refuse(self, refused: Answer, started: float, answer: Callable[[Answer], None], path: str) -> None:
+        """Answer a delivery to `path` with a status other than 200."""
+        delivery = Delivery(refused.status, refused.reason, skew=refused.skew, refusal=refused.why, path=path)
+        delivery.seconds = time.monotonic() - started
+        self._log.answered(delivery)
+        answer(refused)
 
     def _stored(self, storing: "_Storing", adding: "asyncio.Future[Added]") -> None:
         self._waiting.leave(len(storing.accepted.arrival.body))
@@ -97,24 +107,24 @@ class Receiver:
             return
         del self._unanswered[storing]
         if failed:
-            problem = _problem(adding)
-            self.refuse(Answer(503, problem, (RETRY_AFTER,)), storing.started, storing.answer)
+            self.refuse(_problem(adding), storing.started, storing.answer, storing.path)
             return
         storing.answer(OK)
         self.hand_on(storing.accepted, adding.result(), storing.started)
 
     def hand_on(self, accepted: Accepted, added: Added, started: float) -> None:
         """Hand a delivery that was answered to the dispatcher, or log it if no decision follows."""
-        self._log.accepted()
         arrival, webhook = accepted.arrival, accepted.webhook
         if webhook is None or added.spilled or added.duplicate:
-            reason, decision = _stored(arrival, added)
+            outcome, reason, decision = _stored(arrival, added)
+            self._log.let_in(outcome, started)
             delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
             delivery.seconds = time.monotonic() - started
             self._log.answered(delivery)
             if added.state is State.PENDING and not added.spilled:
                 self._dispatcher.find(added.seq)
             return
+        self._log.let_in(Outcome.STORED, started)
         received_at = arrival.received_at
         self._dispatcher.submit(PendingWebhook(added.seq, webhook, accepted.room, received_at, received_at, started))
 
@@ -123,8 +133,7 @@ class Receiver:
         late = [storing for storing in self._unanswered if storing.started <= began_before]
         for storing in late:
             del self._unanswered[storing]
-            refusal = Answer(503, "the store did not answer in time", (RETRY_AFTER,))
-            self.refuse(refusal, storing.started, storing.answer)
+            self.refuse(TOO_SLOW, storing.started, storing.answer, storing.path)
         loop = asyncio.get_running_loop()
         self._look = loop.call_later(LOOK_EVERY, self._give_up_on_late) if self._unanswered else None
 
@@ -135,18 +144,24 @@ class _Storing(Struct, eq=False):
     accepted: Accepted
     started: float
     answer: Callable[[Answer], None]
+    path: str
 
 
-def _problem(adding: "asyncio.Future[Added]") -> str:
-    """Return why a delivery was not stored."""
+def _problem(adding: "asyncio.Future[Added]") -> Answer:
+    """Return the answer to a delivery that was not stored."""
     if adding.cancelled():
-        return "the store was closed"
+        return refusal(RefusalReason.STORE_FAILED, "the store was closed", RETRY_AFTER)
     error = adding.exception()
-    return str(error) if isinstance(error, StoreError) else f"an error of the trigger itself, {type(error).__name__}"
+    if isinstance(error, StoreError):
+        return refusal(RefusalReason.STORE_FAILED, str(error), RETRY_AFTER)
+    words = f"an error of the trigger itself, {type(error).__name__}"
+    return refusal(RefusalReason.INTERNAL_ERROR, words, RETRY_AFTER)
 
 
-def _stored(arrival: Arrival, added: Added) -> tuple[str, str]:
-    """Return how a delivery was stored that no decision follows now, and its state."""
+def _stored(arrival: Arrival, added: Added) -> tuple[Outcome, str, str]:
+    """Return how a delivery was stored that no decision follows now, that in words, and its state."""
     if added.spilled:
-        return "spilled: waits for the database", added.state
-    return ("a duplicate: stored already", "") if added.duplicate else (arrival.reason, added.state)
+        return Outcome.SPILLED, "spilled: waits for the database", added.state
+    if added.duplicate:
+        return Outcome.DUPLICATE, "a duplicate: stored already", ""
+    return Outcome.QUARANTINED, arrival.reason, added.state

@@ -14,8 +14,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from whereby_trigger.receive.asgi import OWS, Endpoint, declared_length
-from whereby_trigger.receive.connections import Connections
+from whereby_trigger.receive.connections import Connections, count_none
 from whereby_trigger.receive.fast_path import LARGEST, FastDelivery
+from whereby_trigger.store import RefusalReason
 
 MAX_HEADERS = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
@@ -190,6 +191,7 @@ class Protocol(HttpToolsProtocol):
         # The parser keeps an endless header or trailer in memory.
         self._idle_bytes = 0 if self._progress else self._idle_bytes + len(piece)
         if self._idle_bytes > MAX_HEADERS:
+            self._connections.refused(RefusalReason.HEADERS_TOO_LARGE, 1)
             self.transport.abort()
         return not self.transport.is_closing()
 
@@ -205,9 +207,8 @@ class Protocol(HttpToolsProtocol):
         return self._parse(b"%b%b\r\n" % (start, b"".join(fields)))
 
     def _refuse(self) -> None:
-        message = "Invalid HTTP request received."
-        self.logger.warning(message)
-        self.send_400_response(message)
+        self._connections.refused(RefusalReason.INVALID_HTTP, 1)
+        self.send_400_response("Invalid HTTP request received.")
 
     def _hold(self, data: bytes) -> None:
         """Hold pipelined bytes, and pause reading until the answer is given."""
@@ -349,6 +350,9 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
             return
         if self.awaited_since is not None and now - self.awaited_since > REQUEST_WITHIN - LOOK_AHEAD:
+            # A connection on which nothing has come brings no delivery: load balancers open some ahead.
+            if not self._complete:
+                self._connections.refused(RefusalReason.STALLED, 1)
             self.transport.abort()
         elif self.idle_since is not None and now - self.idle_since > self.timeout_keep_alive:
             self.transport.close()
@@ -389,7 +393,7 @@ class Server(uvicorn.Server):
             timeout_keep_alive=IDLE_WITHIN,
         )
         super().__init__(config)
-        self.connections = Connections()
+        self.connections = Connections(app.unread if isinstance(app, Endpoint) else count_none)
         self.server_state = self.connections
         self._listener = listener
         _SERVERS.add(self)

@@ -13,7 +13,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from whereby_trigger.errors import LifecycleError, TriggerError
+from whereby_trigger.metrics import Counts
 from whereby_trigger.receive.asgi import Endpoint
+from whereby_trigger.store import RefusalReason
 
 logger = logging.getLogger("whereby_trigger")
 
@@ -41,14 +43,19 @@ Environ = Mapping[str, Any]
 class WsgiApp:
     """Answer WSGI requests with the trigger; it starts with the first request, or when `start()` is called.
 
-    `lifespan` runs the trigger for as long as its block, `endpoint` returns what takes deliveries meanwhile.
+    `lifespan` runs the trigger for as long as its block, `endpoint` returns what takes deliveries meanwhile. `counts`
+    counts the deliveries that find no trigger running.
     """
 
     def __init__(
-        self, lifespan: Callable[[], AbstractAsyncContextManager[None]], endpoint: Callable[[], Endpoint | None]
+        self,
+        lifespan: Callable[[], AbstractAsyncContextManager[None]],
+        endpoint: Callable[[], Endpoint | None],
+        counts: Counts,
     ) -> None:
         self._lifespan = lifespan
         self._endpoint = endpoint
+        self._counts = counts
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._started_in = 0
@@ -80,6 +87,10 @@ class WsgiApp:
             status, headers, body = running.ask(environ)
         except (TriggerError, TimeoutError) as error:
             logger.error("a request was answered 503: the trigger does not run: %s", error)
+            if environ["REQUEST_METHOD"] == "POST" and not isinstance(error, _NoAnswer):
+                # In the metrics only: there is no store.
+                with self._lock:
+                    self._counts.refused(RefusalReason.NOT_RUNNING)
             status, headers, body = 503, [("Retry-After", "5"), ("Content-Length", "0")], b""
         if not any(name == "Content-Type" for name, _ in headers):
             # WSGI wants one even with an empty body. Source: wsgiref.validate.
@@ -111,6 +122,10 @@ class WsgiApp:
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
+
+
+class _NoAnswer(TimeoutError):
+    """The event loop has a request, and counts it by what becomes of it."""
 
 
 class _Running:
@@ -151,7 +166,7 @@ class _Running:
                 self._closed.wait(within)
 
     def ask(self, environ: Environ) -> Response:
-        """Answer a request. Raises TimeoutError if the event loop does not in time."""
+        """Answer a request. Raises _NoAnswer if the event loop does not in time; it takes the request even then."""
         endpoint = self._endpoint()
         if endpoint is None:
             raise LifecycleError("it is stopping")
@@ -161,7 +176,7 @@ class _Running:
             return answering.result(ANSWER_WITHIN)
         except TimeoutError:
             answering.cancel()
-            raise TimeoutError("its event loop did not answer: is it blocked by user code?") from None
+            raise _NoAnswer("its event loop did not answer: is it blocked by user code?") from None
 
     def _run(self) -> None:
         try:

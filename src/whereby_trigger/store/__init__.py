@@ -2,8 +2,10 @@
 
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.presence import UNKNOWN, Count, Presence, merge
-from whereby_trigger.store.protocol import RoomStore, Store, every_room
+from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, every_room
 from whereby_trigger.store.records import (
+    CLOSED,
+    MINUTE,
     Added,
     Arrival,
     Decision,
@@ -11,6 +13,8 @@ from whereby_trigger.store.records import (
     Pending,
     Query,
     Record,
+    RefusalCount,
+    RefusalReason,
     Room,
     RoomClaim,
     RoomMove,
@@ -21,6 +25,7 @@ from whereby_trigger.store.records import (
     RunReport,
     SessionChange,
     WebhooksAfter,
+    Workload,
     count_in,
     session_change,
     session_of,
@@ -30,7 +35,9 @@ from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, UNDECIDED, R
 from whereby_trigger.store.unread import Unread
 
 __all__ = [
+    "CLOSED",
     "FIRST_STATES",
+    "MINUTE",
     "ROOM_TRANSITIONS",
     "TRANSITIONS",
     "UNBOUNDED",
@@ -46,6 +53,8 @@ __all__ = [
     "Presence",
     "Query",
     "Record",
+    "RefusalCount",
+    "RefusalReason",
     "Room",
     "RoomClaim",
     "RoomMove",
@@ -60,8 +69,10 @@ __all__ = [
     "SessionChange",
     "State",
     "Store",
+    "StoreErrors",
     "Unread",
     "WebhooksAfter",
+    "Workload",
     "count_in",
     "every_room",
     "merge",

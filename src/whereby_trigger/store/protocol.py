@@ -1,9 +1,11 @@
 """The protocol of every store: the methods that the stages call, and what each promises."""
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Protocol
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol
 
+from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.presence import Presence
@@ -17,6 +19,7 @@ from whereby_trigger.store.records import (
     Pending,
     Query,
     Record,
+    RefusalCount,
     Room,
     RoomClaim,
     RoomMove,
@@ -25,8 +28,33 @@ from whereby_trigger.store.records import (
     RunQuery,
     RunRecord,
     WebhooksAfter,
+    Workload,
 )
 from whereby_trigger.store.states import RoomState
+
+WORKLOAD_WITHIN = 1.0
+"""Seconds that counting the workload may keep other reads of this replica waiting."""
+
+
+class StoreErrors:
+    """Count the failed attempts at a store, also those that are repeated. Any thread may count."""
+
+    KINDS: Final[Mapping[str, type[StoreError]]] = {
+        "busy": StoreBusy,
+        "unavailable": StoreUnavailable,
+        "refused": StoreError,
+    }
+    """The first kind that an error is of counts."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(self.KINDS, 0)
+        self._lock = threading.Lock()
+
+    def note(self, error: StoreError) -> None:
+        """Count one failed attempt."""
+        kind = next(kind for kind, type in self.KINDS.items() if isinstance(error, type))
+        with self._lock:
+            self.counts[kind] += 1
 
 
 class RoomStore(Protocol):
@@ -141,6 +169,11 @@ class Store(RoomStore, Protocol):
         """True if no delivery waits that the store would take now."""
         ...
 
+    @property
+    def errors(self) -> StoreErrors:
+        """The attempts at the store that have failed since it was made."""
+        ...
+
     async def settle(self, timeout: float) -> None:
         """Wait at most `timeout` seconds until no delivery waits that the store would take now."""
         ...
@@ -244,8 +277,25 @@ class Store(RoomStore, Protocol):
         """Delete decided webhooks received before a time, in short transactions; return how many.
 
         A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries and runs that ended
-        before, and the presence of rooms without an open entry whose last count came before.
+        before, the presence of rooms without an open entry whose last count came before, and counts of refusals from
+        before.
         """
+        ...
+
+    def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
+        """Store how many deliveries replicas refused so far in each minute.
+
+        Of two counts for one minute, reason and replica, the higher one stays: a count that is stored twice, because an
+        answer was lost, counts once.
+        """
+        ...
+
+    def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
+        """Return the refusals of each minute that overlaps the time from `since` to `until`, oldest first."""
+        ...
+
+    def workload(self) -> Awaitable[Workload]:
+        """Count what waits and what is open now, for all replicas; gives up after WORKLOAD_WITHIN seconds."""
         ...
 
     def ping(self, now: float) -> Awaitable[None]:

@@ -3,6 +3,8 @@
 Times are seconds since the epoch; those of rooms are by the store's own clock.
 """
 
+from collections.abc import Mapping
+from enum import StrEnum
 from math import inf
 from typing import Final
 
@@ -341,3 +343,98 @@ class Query(Struct, frozen=True):
     since: float | None = None
     until: float | None = None
     limit: int | None = None
+
+
+class RefusalReason(StrEnum):
+    """Name why a delivery was not let in. The list is fixed: metrics and the store count by it."""
+
+    NO_SIGNATURE = "no signature"
+    MALFORMED_SIGNATURE = "malformed signature"
+    WRONG_SIGNATURE = "wrong signature"
+    STALE_SIGNATURE = "stale signature"
+    FUTURE_SIGNATURE = "signature from the future"
+    NOT_LOCAL = "no secret is set"
+    """No secret is set, and the request does not come from this machine."""
+
+    NO_WEBHOOK = "not a webhook"
+    INVALID_HTTP = "invalid HTTP"
+    WRONG_PATH = "wrong path"
+    WRONG_METHOD = "wrong method"
+    INCOMPLETE = "incomplete"
+    """It was not complete in time."""
+
+    TOO_LARGE = "too large"
+    CROWDED = "too many deliveries"
+    STORE_FAILED = "the store failed"
+    STORE_SLOW = "the store was too slow"
+    INTERNAL_ERROR = "an error of the trigger"
+    NOT_RUNNING = "not running"
+    """It is mounted without its lifespan, or could not be started."""
+
+    STALLED = "stalled"
+    """The connection was closed, without an answer: a request in it did not go on."""
+
+    HEADERS_TOO_LARGE = "headers too large"
+    """The connection was closed, without an answer."""
+
+    TOO_MANY_CONNECTIONS = "too many connections"
+    """The connection was closed, without an answer, to make room for others."""
+
+    @property
+    def status(self) -> int:
+        """The status of the answer, or CLOSED if the connection was closed without one."""
+        return _STATUSES[self]
+
+
+CLOSED: Final = 0
+"""The status of a refusal without an answer."""
+
+_STATUSES: Final[Mapping[RefusalReason, int]] = {
+    RefusalReason.NO_SIGNATURE: 401,
+    RefusalReason.MALFORMED_SIGNATURE: 401,
+    RefusalReason.WRONG_SIGNATURE: 401,
+    RefusalReason.STALE_SIGNATURE: 401,
+    RefusalReason.FUTURE_SIGNATURE: 401,
+    RefusalReason.NOT_LOCAL: 401,
+    RefusalReason.NO_WEBHOOK: 400,
+    RefusalReason.INVALID_HTTP: 400,
+    RefusalReason.WRONG_PATH: 404,
+    RefusalReason.WRONG_METHOD: 405,
+    RefusalReason.INCOMPLETE: 408,
+    RefusalReason.TOO_LARGE: 413,
+    RefusalReason.CROWDED: 503,
+    RefusalReason.STORE_FAILED: 503,
+    RefusalReason.STORE_SLOW: 503,
+    RefusalReason.INTERNAL_ERROR: 503,
+    RefusalReason.NOT_RUNNING: 503,
+    RefusalReason.STALLED: CLOSED,
+    RefusalReason.HEADERS_TOO_LARGE: CLOSED,
+    RefusalReason.TOO_MANY_CONNECTIONS: CLOSED,
+}
+
+MINUTE: Final = 60
+
+
+class RefusalCount(Struct, frozen=True, gc=False):
+    """Count what one replica refused for one reason in one minute, which began at `minute`.
+
+    `reason` is a `RefusalReason`, or what a newer program calls one; `status` is 0 if there was no answer.
+    """
+
+    minute: int
+    reason: str
+    replica: str
+    status: int
+    count: int
+
+
+class Workload(Struct, frozen=True):
+    """Count what the store has for all replicas now: webhooks that are pending or on hold, and rooms by open state.
+
+    `oldest` is when the oldest pending webhook was received or last replayed, or None.
+    """
+
+    pending: int
+    held: int
+    oldest: float | None
+    rooms: Mapping[RoomState, int]

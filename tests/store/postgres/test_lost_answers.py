@@ -15,7 +15,18 @@ from tests.support.supervised import Assistants, Supervised
 from tests.support.until import eventually
 from whereby_trigger.assist import Supervisor
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import Presence, Room, RoomMove, RoomState, RunOutcome, RunQuery, RunReport, State, Store
+from whereby_trigger.store import (
+    Presence,
+    RefusalCount,
+    Room,
+    RoomMove,
+    RoomState,
+    RunOutcome,
+    RunQuery,
+    RunReport,
+    State,
+    Store,
+)
 from whereby_trigger.store.postgres import PostgresStore
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +79,19 @@ async def test_a_decision_holds_and_is_known_to_be_ours(postgres: Server, url: s
         assert await store.decide(decision(second.seq, "second", State.SKIPPED, reason="no"))
         assert link.torn == 1
         assert (await record(store, "second")).state is State.SKIPPED
+
+
+async def test_refusals_whose_answer_was_lost_count_once(postgres: Server, url: str, opened: Replicas) -> None:
+    counted = RefusalCount(int(NOW), "wrong signature", "one", 401, 7)
+    async with Link(postgres.port) as link:
+        store = await opened(link.through(url))
+        await store.add_refusals([])
+        link.tear(b"wrong signature")
+        with pytest.raises(StoreUnavailable):
+            await store.add_refusals([counted])
+        assert link.torn == 1
+        await store.add_refusals([counted])
+        assert await store.refusals(NOW - 60, NOW + 60) == [counted]
 
 
 async def test_a_room_that_was_moved_is_known_to_be_ours(postgres: Server, url: str, opened: Replicas) -> None:

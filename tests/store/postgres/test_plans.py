@@ -10,7 +10,7 @@ import pytest
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
 from whereby_trigger.store import Query, RoomQuery, RunQuery
-from whereby_trigger.store.postgres import PostgresStore, lease, rooms, runs, webhooks
+from whereby_trigger.store.postgres import PostgresStore, lease, refusals, rooms, runs, webhooks, workload
 from whereby_trigger.store.postgres.webhooks import LAST, LAST_SETTLED, SETTLED_SINCE, WEBHOOKS_AFTER
 
 pytestmark = pytest.mark.anyio
@@ -39,8 +39,10 @@ SELECT 'acme.whereby.com/' || n, n % 3, 0, 0, 0, 0, 0 FROM generate_series(1, {D
 INSERT INTO whereby_trigger.runs (entry, key, replica, attempt, started_at, ended_at, outcome)
 SELECT id, key, '', 1, id, CASE WHEN state = 'ended' THEN id + 10 END, CASE WHEN state = 'ended' THEN 'left' END
 FROM whereby_trigger.rooms;
+INSERT INTO whereby_trigger.refusals (minute, reason, replica, status, count)
+SELECT 60 * n, 'wrong signature', (ARRAY{LIVING})[1 + n % 4], 401, 1 FROM generate_series(1, {DONE}) n;
 ANALYZE whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.replicas, whereby_trigger.presence,
-    whereby_trigger.runs
+    whereby_trigger.runs, whereby_trigger.refusals
 """
 FEW = ["acme.whereby.com/1", "acme.whereby.com/2"]
 MANY = [f"acme.whereby.com/{number}" for number in range(500)]
@@ -161,6 +163,9 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         *chosen(rooms, RoomQuery(since=5000.0, until=5100.0, limit=50)),
         {"rooms_pkey", "rooms_ended", "rooms_open", "rooms_owner", "rooms_waiting"},
     ),
+    "refusals of some minutes": (refusals.READ, (60_000, 61_000), {"refusals_pkey"}),
+    "prune refusals": (refusals.FORGET, (6_000, 500), {"refusals_pkey"}),
+    "workload": (workload.WORKLOAD, (), {"webhooks_pending", "webhooks_held", "rooms_open"}),
 }
 NAMES = {statement: name for name, (statement, *_) in ASKED.items()}
 
@@ -179,7 +184,7 @@ def filled() -> Iterator[str]:
 
 def indexes(plan: str) -> set[str]:
     """Name the indexes that a plan uses; fails where it reads a whole table that grows."""
-    assert not re.search(r"Seq Scan on (webhooks|rooms|presence|runs)", plan), plan
+    assert not re.search(r"Seq Scan on (webhooks|rooms|presence|runs|refusals)", plan), plan
     return set(re.findall(r"(?:using|Bitmap Index Scan on) (\w+)", plan)) - {"replicas_pkey"}
 
 

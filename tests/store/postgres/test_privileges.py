@@ -33,9 +33,9 @@ async def role(url: str, roles: Roles) -> Role:
     ("granted", "says"),
     [
         ([], "may not use the schema whereby_trigger"),
-        ([USAGE, SEQUENCES], "lacks DELETE, INSERT, SELECT, UPDATE on presence; "),
+        ([USAGE, SEQUENCES], " DELETE, INSERT, SELECT, UPDATE on replicas; "),
         ([USAGE, SEQUENCES], "; SELECT on version; "),
-        ([USAGE, SEQUENCES, LITTLE_OF_THEM], "lacks DELETE, UPDATE on presence; DELETE, UPDATE on replicas; "),
+        ([USAGE, SEQUENCES, LITTLE_OF_THEM], " DELETE, UPDATE on replicas; DELETE, UPDATE on rooms; "),
         ([USAGE, TABLES], "lacks USAGE on webhooks_seq in the store"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import StoreErrors
 from whereby_trigger.store.sqlite.connection import connect, make_durable
 from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import FileLock
@@ -36,7 +37,7 @@ async def test_a_turn_that_cannot_be_had_is_an_outage_and_what_must_be_kept_is_t
     turn = FailingLock(path.with_name("lock"))
     connection = connect(path)
     make_durable(connection, path)
-    writer = Writer(Database(path, connection), turn, lambda: None)
+    writer = Writer(Database(path, connection), turn, lambda: None, StoreErrors())
 
     def work(connection: sqlite3.Connection) -> str:
         connection.execute("CREATE TABLE done (x)")

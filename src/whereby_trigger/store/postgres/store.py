@@ -15,7 +15,17 @@ from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
-from whereby_trigger.store.postgres import checks, lease, migrations, presence, rooms, runs, webhooks
+from whereby_trigger.store.postgres import (
+    checks,
+    lease,
+    migrations,
+    presence,
+    refusals,
+    rooms,
+    runs,
+    webhooks,
+    workload,
+)
 from whereby_trigger.store.postgres.checks import Remark
 from whereby_trigger.store.postgres.connection import (
     LOCK_WITHIN,
@@ -31,7 +41,7 @@ from whereby_trigger.store.postgres.errors import unusable
 from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
 from whereby_trigger.store.postgres.writer import KEPT, PostgresWriter, Verb
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import Unspilled
+from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Unspilled
 from whereby_trigger.store.records import (
     NEWEST,
     Added,
@@ -41,6 +51,7 @@ from whereby_trigger.store.records import (
     Pending,
     Query,
     Record,
+    RefusalCount,
     Room,
     RoomClaim,
     RoomMove,
@@ -49,6 +60,7 @@ from whereby_trigger.store.records import (
     RunQuery,
     RunRecord,
     WebhooksAfter,
+    Workload,
 )
 from whereby_trigger.store.states import OWNED, RoomState
 
@@ -153,6 +165,7 @@ class PostgresStore(Unspilled):
         self._address = address_of(url, services)
         self.replica = uuid4().hex
         self.lease = Lease(lease_ttl)
+        self.errors = StoreErrors()
         self._writing: _OpenPostgres | None = None
         self._reading: PostgresWriter | None = None
         self._unanswered: tuple[str, ...] = ()
@@ -172,8 +185,8 @@ class PostgresStore(Unspilled):
         sent = boot_time()
         for warning in await self._once(self._enter, LONG_WORK_WITHIN):
             logger.warning("%s", warning)
-        self._reading = PostgresWriter(ManagedConnection(self._address, READ_WITHIN, serving=True))
-        self._writing = _OpenPostgres(self._address, changed)
+        self._reading = PostgresWriter(ManagedConnection(self._address, READ_WITHIN, serving=True), self.errors)
+        self._writing = _OpenPostgres(self._address, changed, self.errors)
         self.lease.begin(sent)
 
     async def open_readonly(self) -> None:
@@ -185,7 +198,7 @@ class PostgresStore(Unspilled):
                 f"the store {self.location} is at schema {schema}, this program reads {migrations.SCHEMA}: "
                 "run `whereby-trigger db migrate`, or start the trigger once"
             )
-        self._reading = PostgresWriter(ManagedConnection(self._address, LOOK_WITHIN))
+        self._reading = PostgresWriter(ManagedConnection(self._address, LOOK_WITHIN), self.errors)
 
     async def migrate(self) -> list[int]:
         return await self._once(self._migrate, LONG_WORK_WITHIN)
@@ -254,6 +267,7 @@ class PostgresStore(Unspilled):
         await self._prune_each(runs.forget, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
+        await self._prune_each(refusals.forget, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., Any], before: float) -> int:
@@ -268,6 +282,18 @@ class PostgresStore(Unspilled):
         while forgotten:
             forget = partial(presence.forget, before=before, after=forgotten[-1], limit=PRUNE_ROWS)
             forgotten = await self._call("upkeep", forget)
+
+    def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
+        return self._call("upkeep", partial(refusals.add, counts=counts))
+
+    def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
+        return self._read(partial(refusals.read, since=since, until=until))
+
+    async def workload(self) -> Workload:
+        found: Workload | None = await self._read(partial(workload.read, within=WORKLOAD_WITHIN))
+        if found is None:
+            raise StoreUnavailable(f"the database did not count what waits within {WORKLOAD_WITHIN:g} s")
+        return found
 
     async def ping(self, now: float) -> None:
         if self._unsafe:
@@ -408,12 +434,12 @@ class PostgresStore(Unspilled):
 class _OpenPostgres:
     """Hold what writing needs: a writer for each kind of work that must not wait for another, and the poll."""
 
-    def __init__(self, address: DatabaseAddress, changed: Callable[[], None]) -> None:
+    def __init__(self, address: DatabaseAddress, changed: Callable[[], None], errors: StoreErrors) -> None:
         self._address = address
         self._changed = changed
         self._sooner: asyncio.TimerHandle | None = None
         self.writers = {
-            name: PostgresWriter(_connection_for(address, name, within)) for name, within in WRITERS.items()
+            name: PostgresWriter(_connection_for(address, name, within), errors) for name, within in WRITERS.items()
         }
         self._polling = asyncio.create_task(_poll(changed), name="whereby-trigger poll")
 

@@ -22,6 +22,7 @@ from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.futures import Write
 from whereby_trigger.store.postgres.connection import Connection, ManagedConnection
 from whereby_trigger.store.postgres.errors import in_words, is_contention, is_refusal
+from whereby_trigger.store.protocol import StoreErrors
 
 logger = logging.getLogger("whereby_trigger.store")
 
@@ -100,10 +101,14 @@ class Aside(Struct, eq=False):
 
 
 class PostgresWriter:
-    """Do pieces of work in the order in which they come, each run of one verb's pieces in one go."""
+    """Do pieces of work in the order in which they come, each run of one verb's pieces in one go.
 
-    def __init__(self, connection: ManagedConnection) -> None:
+    `errors` counts the tries that fail.
+    """
+
+    def __init__(self, connection: ManagedConnection, errors: StoreErrors) -> None:
         self._connection = connection
+        self._errors = errors
         self._jobs: deque[PostgresJob] = deque()
         self._aside: dict[Hashable, Aside] = {}
         self._pause = RETRY
@@ -196,6 +201,8 @@ class PostgresWriter:
 
     async def _failed(self, batch: list[PostgresJob], error: Exception) -> None:
         impatient = batch[0].verb.locked is None
+        if len(batch) == 1 or not is_refusal(error):
+            self._errors.note(in_words(error))
         if is_contention(error) and not impatient:
             await self._locked(batch, error)
         elif not is_refusal(error) and not is_contention(error):

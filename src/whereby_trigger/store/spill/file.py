@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import MsgspecError, Struct, msgpack
 
 from whereby_trigger.errors import SpillInUse, StoreError, StoreUnavailable
+from whereby_trigger.store.protocol import StoreErrors
 from whereby_trigger.store.records import Arrival
 from whereby_trigger.store.sqlite.connection import (
     Identity,
@@ -195,7 +196,7 @@ class SpillFile:
             for each in (database, turn):
                 undo.callback(each.close)
             self._identity = Identity(self.path)
-            self._writer = Writer(database, turn, lambda: None, CALLED)
+            self._writer = Writer(database, turn, lambda: None, StoreErrors(), CALLED)
             undo.pop_all()
 
     async def close(self) -> None:

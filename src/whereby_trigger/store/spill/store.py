@@ -16,7 +16,7 @@ from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import Write
-from whereby_trigger.store.protocol import Store
+from whereby_trigger.store.protocol import Store, StoreErrors
 from whereby_trigger.store.records import Added, Arrival, Room
 from whereby_trigger.store.spill.file import BATCH, SpilledDelivery, SpillFile
 from whereby_trigger.store.states import State
@@ -245,6 +245,7 @@ class SpillStore:
         self.hold, self.ask_again, self.newest = store.hold, store.ask_again, store.newest
         self.take_over, self.pending, self.find = store.take_over, store.pending, store.find
         self.replay, self.prune = store.replay, store.prune
+        self.add_refusals, self.refusals, self.workload = store.add_refusals, store.refusals, store.workload
         self.renew, self.rejoin = store.renew, store.rejoin
         self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop
         self.rooms, self.webhooks_after = store.rooms, store.webhooks_after
@@ -266,6 +267,10 @@ class SpillStore:
     @property
     def lease(self) -> Lease:
         return self._store.lease
+
+    @property
+    def errors(self) -> StoreErrors:
+        return self._store.errors
 
     @property
     def spilled(self) -> int:

@@ -21,7 +21,7 @@ from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import Unspilled
+from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Unspilled
 from whereby_trigger.store.records import (
     NEWEST,
     Added,
@@ -31,6 +31,7 @@ from whereby_trigger.store.records import (
     Pending,
     Query,
     Record,
+    RefusalCount,
     Room,
     RoomClaim,
     RoomMove,
@@ -39,8 +40,9 @@ from whereby_trigger.store.records import (
     RunQuery,
     RunRecord,
     WebhooksAfter,
+    Workload,
 )
-from whereby_trigger.store.sqlite import lease, presence, rooms, runs, webhooks
+from whereby_trigger.store.sqlite import lease, presence, refusals, rooms, runs, webhooks, workload
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
@@ -82,6 +84,7 @@ class SqliteStore(Unspilled):
         self.path = path_of(url)
         self.replica = uuid4().hex
         self.lease = Lease(lease_ttl)
+        self.errors = StoreErrors()
         self._clock = clock
         self._wall = wall
         self._counts = presence.GatheredCounts()
@@ -109,9 +112,9 @@ class SqliteStore(Unspilled):
         with ExitStack() as undo, shortage_in_words(self.path):
             for each in (database, reading, turn, life):
                 undo.callback(each.close)
-            reader = _Reader(reading, self.path)
+            reader = _Reader(reading, self.path, self.errors)
             undo.callback(reader.end)
-            self._writing = _OpenSqlite(Writer(database, turn, changed, summary=self._counts), life)
+            self._writing = _OpenSqlite(Writer(database, turn, changed, self.errors, summary=self._counts), life)
             self._reader = reader
             database.readers_out = reader.out
             undo.pop_all()
@@ -121,7 +124,7 @@ class SqliteStore(Unspilled):
         connection = await self._in_thread(open_readonly, self.path)
         with ExitStack() as undo, shortage_in_words(self.path):
             undo.callback(connection.close)
-            self._reader = _Reader(connection, self.path)
+            self._reader = _Reader(connection, self.path, self.errors)
             undo.pop_all()
 
     async def migrate(self) -> list[int]:
@@ -212,6 +215,7 @@ class SqliteStore(Unspilled):
         await self._prune_each(runs.forget, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
+        await self._prune_each(refusals.forget, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., int], before: float) -> int:
@@ -227,6 +231,15 @@ class SqliteStore(Unspilled):
         while old := await self._read(partial(presence.find_old, before=before, after=after, limit=PRUNE_ROWS)):
             await self._write(partial(presence.forget, keys=old, before=before))
             after = old[-1]
+
+    def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
+        return self._write(partial(refusals.add, counts=counts))
+
+    def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
+        return self._read(partial(refusals.read, since=since, until=until))
+
+    def workload(self) -> Awaitable[Workload]:
+        return self._read(partial(workload.read, within=WORKLOAD_WITHIN))
 
     def ping(self, now: float) -> Awaitable[None]:
         return self._write(lambda connection: connection.execute(webhooks.SEEN, (now, self.replica)).rowcount)
@@ -313,9 +326,10 @@ class SqliteStore(Unspilled):
 class _Reader:
     """Read in a thread of its own: reads do not wait for writes."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, errors: StoreErrors) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._path = path
+        self._errors = errors
         self._using = threading.Lock()
         self._thread = OwnThread("reader")
 
@@ -323,10 +337,14 @@ class _Reader:
         try:
             return await self._thread.run(self._read, work)
         except Exception as error:
-            if is_refusal(error):
-                raise StoreError(f"the store refused a value: {error}") from error
             # The process may be out of files to open it, or of memory for the rows.
-            raise StoreUnavailable(f"the store cannot be read now: {describe(error)}") from error
+            failed = (
+                StoreError(f"the store refused a value: {error}")
+                if is_refusal(error)
+                else StoreUnavailable(f"the store cannot be read now: {describe(error)}")
+            )
+            self._errors.note(failed)
+            raise failed from error
 
     def end(self) -> None:
         self._thread.end()

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.store.protocol import StoreErrors
 from whereby_trigger.store.sqlite.journal import Database
 
 Work = Callable[[sqlite3.Connection], Any]
@@ -66,8 +67,8 @@ class Job(Struct, frozen=True, eq=False):
 class Writer:
     """Run pieces of work in one thread, many to a transaction, and settle their futures after the commit.
 
-    `called` is what the file is to a person, in what the errors say. `summary` is written at the end of each
-    transaction.
+    `errors` counts the transactions that fail; `called` is what the file is to a person, in what the errors say.
+    `summary` is written at the end of each transaction.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class Writer:
         database: Database,
         turn: Any,
         changed: Callable[[], None],
+        errors: StoreErrors,
         called: str = "store",
         summary: Summary = NO_SUMMARY,
     ) -> None:
+        self._errors = errors
         self._called = called
         self._summary = summary
         self._database = database
@@ -151,11 +154,14 @@ class Writer:
         except Exception as error:
             if not is_refusal(error):
                 refused = StoreUnavailable(f"the {self._called} takes no writes now: {describe(error)}")
+                self._errors.note(refused)
                 self._call_soon(_refuse, [job for job in jobs if not job.kept], refused)
                 return [job for job in jobs if job.kept]
             if len(jobs) > 1:
                 return [job for one in jobs for job in self._commit([one])]
-            self._call_soon(_refuse, jobs, StoreError(f"the {self._called} refused a value: {error}"))
+            wrong = StoreError(f"the {self._called} refused a value: {error}")
+            self._errors.note(wrong)
+            self._call_soon(_refuse, jobs, wrong)
         else:
             self._call_soon(_settle, jobs, outcomes)
         return []
