@@ -128,7 +128,7 @@ def test_what_outlasts_the_drain_is_named_and_ends_with_the_process(
         begin(process)
         assert process.stop() == 0
         assert '"stopped"' in process.output
-        assert f"whereby-trigger: ended while this still ran: {left}\n" in process.output
+        assert f'"message": "ended while this still ran: {left}"' in process.output
         assert ("kept back" in process.output) is (user_code == LISTENER_THAT_STAYS)
         assert "Traceback" not in process.output
 
@@ -202,7 +202,7 @@ def test_under_the_command_line_a_thread_that_outlasts_even_the_loop_ends_with_t
     with serving(tmp_path, ASSISTANT_IN_A_THREAD_OF_ITS_OWN, start=True) as process:
         begin(process)
         assert process.stop() == 0
-        assert "whereby-trigger: ended while this still ran: long_job at app.py:12\n" in process.output
+        assert '"message": "ended while this still ran: long_job at app.py:12"' in process.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -60,7 +60,7 @@ FORMS: dict[str, Callable[[Trigger, Callable[[str], None]], None]] = {
 
 def log_to(path: Path) -> None:
     """Send the whole log to a file, as a service does, and only the line with the address to standard error."""
-    logs.configure(path.open("w", encoding="utf-8"))
+    logs.configure(stream=path.open("w", encoding="utf-8"))
     address = logging.StreamHandler()
     address.addFilter(lambda record: record.name == "whereby_trigger")
     logging.getLogger("whereby_trigger").addHandler(address)

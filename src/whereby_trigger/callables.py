@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -87,3 +88,19 @@ def _binds(signature: inspect.Signature, *arguments: object) -> bool:
     except TypeError:
         return False
     return True
+
+
+AGAIN = "a cell of a notebook that is run again registers it again: run the cell that makes the Trigger first"
+"""What to do if the same function is registered twice."""
+
+
+def is_again(function: object, other: object) -> bool:
+    """Return True if two functions are one that an interactive session has defined twice."""
+    name, other_name = (getattr(each, "__qualname__", None) for each in (function, other))
+    modules = {getattr(each, "__module__", None) for each in (function, other)}
+    return name is not None and name == other_name and name != "<lambda>" and modules == {"__main__"} and in_notebook()
+
+
+def in_notebook() -> bool:
+    """Return True in IPython, and so in a notebook."""
+    return "IPython" in sys.modules

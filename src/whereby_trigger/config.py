@@ -1,5 +1,6 @@
 """The settings of a trigger: their names, defaults and sources. The only reader of environment variables."""
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,12 @@ LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]+):([0-9]{1,5})")
 """A host and a port; an IPv6 address stands in brackets."""
+
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
+
+ALIKE = 0.85
+"""How alike a variable of the environment must be to one of ours to be called a misspelt one."""
 
 UNSET = None
 
@@ -123,14 +130,35 @@ def read_integer(low: int, high: int) -> Callable[[str, Any], int]:
 def read_duration(low: float) -> Callable[[str, Any], float]:
     def read(name: str, value: Any) -> float:
         try:
-            seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+            seconds = _seconds(value)
         except (TypeError, ValueError):
             seconds = float("nan")
         if isinstance(value, bool) or not low <= seconds < float("inf"):
-            raise ConfigError(f"{name} must be seconds as a number or a timedelta, at least {low:g}, not {value!r}")
+            raise ConfigError(
+                f"{name} must be seconds as a number, a text such as 90s, 30m, 2h or 7d, or a timedelta, "
+                f"at least {low:g} s, not {value!r}"
+            )
         return seconds
 
     return read
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str) and (written := DURATION.fullmatch(value.strip())):
+        return float(written[1]) * UNITS[written[2].lower()]
+    return float(value)
+
+
+def read_host(name: str, value: Any) -> str:
+    host = read_text(name, value)
+    if host.lower().startswith("unix:") or "/" in host:
+        raise ConfigError(
+            f"{name} must be a name or an address, such as 127.0.0.1, not {value!r}: the trigger listens on no Unix "
+            "socket; `uvicorn app:trigger.asgi --uds FILE` serves it on one"
+        )
+    return host
 
 
 def read_flag(name: str, value: Any) -> bool:
@@ -243,7 +271,7 @@ SECRET_FILE = f"{SECRET}_FILE"
 
 OPTIONS: tuple[Option, ...] = (
     Option("port", 8080, read_integer(0, 65535), "port to listen on; 0 picks one", (PREFIX + "PORT", "PORT")),
-    Option("host", UNSET, read_text, "address to listen on"),
+    Option("host", UNSET, read_host, "address to listen on"),
     Option("path", "/", read_path, "path that takes deliveries; may contain an unguessable segment"),
     Option("subdomain", UNSET, read_subdomain, "your Whereby subdomain, used if a webhook names none"),
     Option("secret", (), read_secret, "the webhook's secret; several for a rotation", (SECRET,), may_be_in_file=True),
@@ -378,6 +406,24 @@ def _placed(name: str, seconds: float, source: str) -> str:
 
 
 def _warnings(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
+    return [*_misspelt(environ), *_other_port(settings, sources, environ)]
+
+
+def _misspelt(environ: Mapping[str, str]) -> list[str]:
+    """Return a warning for each variable that looks like one of ours and is none."""
+    ours = {variable for option in OPTIONS for variable in (*option.environment, *option.files) if variable != "PORT"}
+    # The likeliest name of a setting whose variable has another.
+    meant = {PREFIX + option.name.upper(): option.environment[0] for option in OPTIONS} | {name: name for name in ours}
+    wrong = [name for name in environ if name.upper().startswith("WHEREBY_") and name not in ours]
+    near = {name: difflib.get_close_matches(name.upper(), meant, 1, ALIKE) for name in wrong}
+    return [
+        f"{name} is set in the environment, but there is no such setting: did you mean {meant[close[0]]}?"
+        for name, close in near.items()
+        if close
+    ]
+
+
+def _other_port(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
     port = environ.get("PORT")
     if port and sources["port"] in ("command line", "keyword") and port.strip() != str(settings.port):
         return [f"PORT is {port} in the environment, but the {sources['port']} says {settings.port}: using that"]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from time import monotonic
 
 from msgspec import Struct
@@ -75,6 +76,7 @@ class Delivery(Struct):
     type: str = ""
     room: str | None = None
     id: str = ""
+    session_id: str | None = None
     skew: float | None = None
     seconds: float = 0.0
     decision: str = ""
@@ -85,13 +87,22 @@ class Delivery(Struct):
 class DeliveryLog:
     """Log and count each delivery once: when it is refused or a duplicate at its answer, else when it is decided.
 
-    If no signature is checked, each line says so. Every way to refuse a delivery passes here.
+    If no signature is checked, each line says so. Every way to refuse a delivery passes here. `replica` returns the id
+    of the replica, which may change.
     """
 
-    def __init__(self, *, signed: bool = True, counts: Counts | None = None, refusals: Refusals | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        signed: bool = True,
+        counts: Counts | None = None,
+        refusals: Refusals | None = None,
+        replica: Callable[[], str] = str,
+    ) -> None:
         self._counts = counts or Counts()
         self._refusals = refusals or Refusals()
         self._signed = signed
+        self._replica = replica
         self._refused = ""
         self._refused_in_a_row = 0
         self._shown: set[str] = set()
@@ -106,7 +117,7 @@ class DeliveryLog:
         if delivery.reason.startswith(ELSEWHERE):
             self._sent_elsewhere(delivery)
             return
-        _log(delivery, self._signed)
+        self._write(delivery)
         if delivery.status != 401:
             self._refused_in_a_row = self._elsewhere_in_a_row = 0
             return
@@ -126,7 +137,7 @@ class DeliveryLog:
         self._counts.refused(reason, count=count)
         self._refusals.note(reason, count=count)
         if reason.status != CLOSED and self._elsewhere.lets(reason):
-            _log(Delivery(reason.status, reason), self._signed)
+            self._write(Delivery(reason.status, reason))
 
     def decided(
         self, webhook: Webhook, room: RoomIdentity | None, queued_at: float | None, started: float, decision: Decision
@@ -141,8 +152,8 @@ class DeliveryLog:
         if logger.isEnabledFor(logging.INFO) or decision.state is State.FAILED:
             key = None if room is None else room.key
             delivery = Delivery(200, decision.reason, webhook.type, key, decision.id, decision=decision.state)
-            delivery.seconds = monotonic() - started
-            _log(delivery, self._signed)
+            delivery.session_id, delivery.seconds = session_id(webhook), monotonic() - started
+            self._write(delivery)
         if decision.state is State.UNHANDLED:
             self._show_handler(webhook.type)
 
@@ -150,14 +161,44 @@ class DeliveryLog:
         # Counted apart from refusals: who tries paths out must not put off the hint that the secret is wrong.
         self._elsewhere_in_a_row += 1
         if self._elsewhere.lets(delivery.reason):
-            _log(delivery, self._signed)
+            self._write(delivery)
         if self._elsewhere_in_a_row % REFUSED_IN_A_ROW == 0 and self._elsewhere.lets(SENT_ELSEWHERE):
             logger.warning("%d deliveries in a row were %s", self._elsewhere_in_a_row, SENT_ELSEWHERE)
+
+    def _write(self, delivery: Delivery) -> None:
+        in_order = delivery.status == 200 and delivery.decision != State.FAILED
+        level = logging.INFO if in_order else logging.WARNING
+        if not logger.isEnabledFor(level):
+            return
+        fields = {
+            "type": delivery.type,
+            "room": delivery.room,
+            "webhook_id": delivery.id,
+            "session_id": delivery.session_id,
+            "replica": self._replica(),
+            "answer": delivery.status,
+            "decision": delivery.decision,
+            "reason": delivery.reason,
+            "ms": round(delivery.seconds * 1000, 1),
+        }
+        if not self._signed:
+            fields["unsigned"] = True
+        if delivery.skew is not None:
+            fields["skew_s"] = round(delivery.skew, 1)
+        type, room = _on_one_line(delivery.type) or "-", delivery.room or "-"
+        decision, reason = delivery.decision or "-", _on_one_line(_with_skew(delivery))
+        mark = "" if self._signed else " UNSIGNED"
+        texts = (type, printable(room), delivery.status, decision, reason, fields["ms"], mark)
+        # Not by `logger.log`, which would look for its caller, and take as long for that as for all else.
+        place = __file__, DeliveryLog._write.__code__.co_firstlineno, LINE, texts, None, "_write"
+        record = logger.makeRecord(logger.name, level, *place)
+        record.__dict__.update(fields)
+        logger.handle(record)
 
     def _show_handler(self, type: str) -> None:
         if type in WEBHOOK_CLASSES and type not in self._shown:
             self._shown.add(type)
-            logger.info("%s", handler_for(type))
+            logger.info("%s", hint_at_handler(type), extra={"type": type, "paste": handler_for(type)})
 
 
 class _OnceASecond:
@@ -185,40 +226,24 @@ def hint_for(delivery: Delivery) -> str | None:
     return next((hint for reason, hint in HINTS.items() if delivery.reason.startswith(reason)), None)
 
 
+def session_id(webhook: Webhook) -> str | None:
+    """Return the id of a webhook's room session, None if it names none."""
+    return getattr(webhook.data, "room_session_id", None)
+
+
+def hint_at_handler(type: str) -> str:
+    """Return one line that names the handler that a webhook type lacks."""
+    purpose, decorator = ("have an assistant join", "when") if type in ANSWERS else ("hear of it", "on")
+    return f'nothing handles {type} yet; to {purpose}, add @trigger.{decorator}("{type}") to a function'
+
+
 def handler_for(type: str) -> str:
-    """Write the handler that a webhook type lacks, ready to paste."""
+    """Return the handler that a webhook type lacks, ready to paste."""
     class_name, answer = WEBHOOK_CLASSES[type].__name__, ANSWERS.get(type, "")
     imports = f"{class_name}, is_human" if "is_human" in answer else class_name
     name = type.replace(".", "_").lower()
     handler = PREDICATE if answer else LISTENER
     return handler.format(type=type, imports=imports, name=name, class_name=class_name, answer=answer).rstrip()
-
-
-def _log(delivery: Delivery, signed: bool) -> None:
-    in_order = delivery.status == 200 and delivery.decision != State.FAILED
-    level = logging.INFO if in_order else logging.WARNING
-    if not logger.isEnabledFor(level):
-        return
-    fields = {
-        "type": delivery.type,
-        "room": delivery.room,
-        "id": delivery.id,
-        "answer": delivery.status,
-        "decision": delivery.decision,
-        "reason": delivery.reason,
-        "ms": round(delivery.seconds * 1000, 1),
-    }
-    if not signed:
-        fields["unsigned"] = True
-    if delivery.skew is not None:
-        fields["skew_s"] = round(delivery.skew, 1)
-    type, room = _on_one_line(delivery.type) or "-", delivery.room or "-"
-    decision, reason = delivery.decision or "-", _on_one_line(_with_skew(delivery))
-    mark = "" if signed else " UNSIGNED"
-    texts = (type, printable(room), delivery.status, decision, reason, fields["ms"], mark)
-    # Not by `logger.log`, which would look for its caller, and take as long for that as for all else.
-    place = __file__, _log.__code__.co_firstlineno, LINE, texts, None, "_log", {"delivery": fields}
-    logger.handle(logger.makeRecord(logger.name, level, *place))
 
 
 def _with_skew(delivery: Delivery) -> str:

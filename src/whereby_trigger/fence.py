@@ -71,14 +71,14 @@ class Fence:
         try:
             renewed = answer.result()
         except StoreError as error:
-            logger.warning("the lease was not renewed: %s", error)
+            logger.warning("the lease was not renewed: %s", error, extra=self._fields())
             return None
         if renewed:
             self._begin_at(sent)
         return renewed
 
     async def _rejoin(self) -> None:
-        logger.warning("the lease has run out: starting again under another id")
+        logger.warning("the lease has run out: starting again under another id", extra=self._fields())
         self._store.lease.lose()
         self._asked = None
         await self._lost()
@@ -86,9 +86,12 @@ class Fence:
         try:
             await self._store.rejoin(self._store.lease.ttl)
         except StoreError as error:
-            logger.warning("no new lease yet: %s", error)
+            logger.warning("no new lease yet: %s", error, extra=self._fields())
         else:
             self._begin_at(sent)
+
+    def _fields(self) -> dict[str, str]:
+        return {"replica": self._store.replica}
 
     def _begin_at(self, sent: float) -> None:
         self._store.lease.begin(sent)

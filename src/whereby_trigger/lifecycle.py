@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from whereby_trigger import process
+from whereby_trigger import logs, process
 from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Resolved, Settings, check_exposure
 from whereby_trigger.errors import ConfigError, LifecycleError
@@ -40,6 +40,13 @@ LAST_DECISIONS = 1.0
 
 GIVE_UP_START_WITHIN = 2.0
 """Seconds that a start which a signal has given up may take to end: a thread may still wait for a lock."""
+
+SAY_EVERY = 5.0
+"""Seconds between lines that say how long a drain still takes, at first; a terminal shows each second."""
+
+AGAIN = {signal.SIGINT: "press Ctrl-C again to end now", signal.SIGTERM: "a second signal ends it now"}
+
+BLOCKED = "your code holds up the event loop"
 
 UNSIGNED = {
     False: "UNSIGNED: no secret is set, so any program on this machine can start assistants. Requests that show that a "
@@ -130,6 +137,8 @@ class Lifecycle:
         self._metrics_server: Server | None = None
         self._opening: asyncio.Task[None] | None = None
         self._bounds: DrainBounds | None = None
+        self._countdown = process.Countdown(self._say_left, partial(logs.show_status, ""))
+        self._signal = signal.SIGTERM
         self._begin()
 
     @property
@@ -147,7 +156,8 @@ class Lifecycle:
         settings = self._checked_settings()
         # Before signals are taken: each of them then meets a start, which it gives up.
         self._begin(Cause.START, owns_process=True)
-        with process.taken(self._signalled):
+        self._countdown = process.Countdown(self._say_left, partial(logs.show_status, ""))
+        with self._countdown, process.taken(self._signalled):
             self._opening = asyncio.create_task(self._open_with_port(settings))
             try:
                 await self._opening
@@ -184,6 +194,8 @@ class Lifecycle:
                 "set WHEREBY_WEBHOOK_SECRET, or allow_unsigned=True"
             )
         self._begin(Cause.START)
+        # A server may have forked this process after the log was configured.
+        logs.have_thread()
         await self._open(settings)
         self._say_started(settings, "mounted in a host app")
         try:
@@ -317,7 +329,7 @@ class Lifecycle:
             if replica is not None:
                 self._release(replica.store)
         if replica is not None:
-            logger.info("stopped")
+            logger.info("stopped", extra={"replica": replica.store.replica})
 
     def _signalled(self, number: signal.Signals) -> Callable[[], None]:
         """Enter the phase that a signal leads to, and return what is left for the loop to do.
@@ -327,11 +339,14 @@ class Lifecycle:
         before = self._enter(Cause.SIGNAL)
         if before in (Phase.OPENING, Phase.SERVING):
             self._bounds = self._bounds_after(number)
+            self._signal = number
             if before is Phase.SERVING:
                 self._bound_process(self._bounds)
+                self._count_down(self._bounds)
             else:
                 self.end_by = boot_time() + GIVE_UP_START_WITHIN
             return partial(self._drain_after, number)
+        self._countdown.end()
         # Once all is closed, what is left of the loop may still hold up the end.
         self.end_by = boot_time() if self._replica is None else self._replica.end_now()
         return partial(self._hurry_after, number)
@@ -344,6 +359,25 @@ class Lifecycle:
         # In a host app, or around somebody's block, the process is not ours to end.
         if self._replica is not None and self._owns_process:
             self.end_by = self._replica.bound_drain(*bounds)
+
+    def _count_down(self, bounds: DrainBounds) -> None:
+        if self._replica is not None:
+            self._countdown.begin(boot_time() + self._replica.drain_takes(*bounds))
+
+    def _say_left(self, elapsed: float, left: float) -> float:
+        """Say how long a drain still takes at most, and for what; return the seconds until that is said again.
+
+        The countdown's thread calls it.
+        """
+        replica = self._replica
+        awaited = BLOCKED if not self._draining.is_set() else "" if replica is None else replica.awaited
+        text = f"draining: at most {left:.0f} s left{', ' * bool(awaited)}{awaited}; {AGAIN[self._signal]}"
+        if logs.show_status(text):
+            return 1.0
+        if elapsed < SAY_EVERY:
+            return SAY_EVERY - elapsed
+        logger.info("%s", text)
+        return max(SAY_EVERY, elapsed / 2)
 
     def _drain_after(self, number: signal.Signals) -> None:
         if self._opening is not None and not self._opening.done():
@@ -365,14 +399,15 @@ class Lifecycle:
             return "stopping"
         awaited = replica.awaited
         within = replica.drain_takes(*bounds)
-        return f"draining for at most {within:g} s, or until it comes again{': ' * bool(awaited)}{awaited}"
+        return f"draining for at most {within:g} s{': ' * bool(awaited)}{awaited}; {AGAIN[self._signal]}"
 
     def _say_started(self, settings: Settings, where: str) -> None:
         types = ", ".join(self._types()) or "none"
         signed = "signed" if settings.signed else "UNSIGNED"
         store, spill_file = store_for(settings.store).location, spill_file_for(settings.spill, settings.store)
         store = store if spill_file is None else f"{store}, spill {spill_file.path}"
-        logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed)
+        fields = {} if self._replica is None else {"replica": self._replica.store.replica}
+        logger.info("%s, store %s, predicates for %s, %s deliveries", where, store, types, signed, extra=fields)
         if not settings.signed:
             logger.warning("%s", UNSIGNED[settings.allow_unsigned])
 

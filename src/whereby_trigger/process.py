@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -84,8 +85,59 @@ def taken(at_once: Callable[[signal.Signals], Callable[[], None]]) -> Iterator[N
             signal.signal(number, handler)
 
 
+SAY_FIRST = 1.0
+"""Seconds after which a countdown says for the first time how much time is left."""
+
+
+class Countdown:
+    """Call `say` again and again until a deadline, in a thread of its own, within a `with` block.
+
+    Neither user code that blocks the loop nor the log's reader delays it, and nothing waits for it. `say` takes the
+    seconds since the countdown began and those that are left, and returns the seconds until it is called again.
+    `over` is called at the end.
+    """
+
+    def __init__(self, say: Callable[[float, float], float], over: Callable[[], object]) -> None:
+        self._say, self._over = say, over
+        # Its `put` may interrupt itself, as in a signal's handler.
+        self._deadlines: SimpleQueue[float | None] = SimpleQueue()
+
+    def __enter__(self) -> "Countdown":
+        # At once: at the end, when it is needed, there may be no thread left to start.
+        with suppress(RuntimeError, MemoryError):
+            threading.Thread(target=self._run, name="whereby-trigger-countdown", daemon=True).start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.end()
+        self._over()
+
+    def begin(self, deadline: float) -> None:
+        """Count down to a time of the boot clock; a signal's handler may call it."""
+        self._deadlines.put(deadline)
+
+    def end(self) -> None:
+        """Say nothing more; a signal's handler may call it."""
+        self._deadlines.put(None)
+
+    def _run(self) -> None:
+        deadline, began, pause = self._deadlines.get(), boot_time(), SAY_FIRST
+        while deadline is not None:
+            try:
+                news = self._deadlines.get(timeout=pause)
+            except Empty:
+                now = boot_time()
+                pause = self._say(now - began, max(0.0, deadline - now))
+            else:
+                deadline = news
+        self._over()
+
+
 LOOK = 0.1
 EXIT_CODE = 70
+
+LATE = 2.2
+"""Seconds by which a forced exit may come after its deadline, its last words included."""
 
 LOOKS = 5
 """How many looks in a row must find a deadline passed: after a machine slept, its loop gets a chance first."""
@@ -132,7 +184,7 @@ class Watchdog:
 
 def _end_at_once(name: str) -> None:
     try:
-        say_last(f"whereby-trigger: ended, user code did not return by the deadline of {name}\n")
+        say_last(f"ended, user code did not return by the deadline of {name}")
     finally:
         os._exit(EXIT_CODE)
 
@@ -227,7 +279,7 @@ def _end_now(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> No
 def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
     raised = "" if error is None else "".join(traceback.format_exception(error))
     runs = ", ".join(sorted(set(_what_runs(loop)))) or "no function of yours"
-    say_last(f"{raised}whereby-trigger: ended while this still ran: {runs}\n")
+    say_last(f"ended while this still ran: {runs}", raised)
 
 
 def _flush_output() -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from operator import attrgetter
 
 from whereby_trigger import leftovers
 from whereby_trigger.assist import Assistant, Claims, NoClaims, Supervisor, launch_nothing, launcher
@@ -26,7 +27,7 @@ from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.fence import Fence
 from whereby_trigger.metrics import Counts, Readings
-from whereby_trigger.process import Watchdog
+from whereby_trigger.process import AT_LEAST, LATE, Watchdog
 from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
 from whereby_trigger.refusals import Refusals
 from whereby_trigger.store import Store, Unread
@@ -76,6 +77,7 @@ class Replica:
         self.store = store
         self._user_code = user_code
         self._watchdog = Watchdog()
+        self._drained_by = 0.0
         self._unread = unread = Unread()
         self._taking: Store = store if spill_file is None else SpillStore(store, spill_file, unread)
         self._starts_assistants = starts_assistants and assistant is not None
@@ -96,7 +98,8 @@ class Replica:
             clock=clock,
         )
         self.refusals = Refusals()
-        log = DeliveryLog(signed=settings.signed, counts=counts, refusals=self.refusals)
+        replica = partial(attrgetter("replica"), store)
+        log = DeliveryLog(signed=settings.signed, counts=counts, refusals=self.refusals, replica=replica)
         self.dispatcher = Dispatcher(self._taking, self._supervisor, self._decider, log, unread, self.holds)
         self.hold_watch = HoldWatch(
             self._taking, self.holds, self.dispatcher.requeue, unread, subdomain=settings.subdomain
@@ -177,7 +180,8 @@ class Replica:
         self._user_code.close()
         # No user code is waited for any more, but a disk or a database may hang.
         if self._watchdog.clear(DRAIN):
-            self._watchdog.set(CLOSING, boot_time() + CLOSE_MARGIN)
+            now = boot_time()
+            self._watchdog.set(CLOSING, max(now + AT_LEAST, min(now, self._drained_by - LATE) + CLOSE_MARGIN))
         self.refusals.store_last(self._taking)
         await self._taking.close()
         self._watchdog.close()
@@ -186,7 +190,7 @@ class Replica:
     def readings(self) -> Readings:
         """What metrics show of this replica now."""
         return Readings(
-            slots_used=self._supervisor.used,
+            slots_used=self._supervisor.runs,
             slots_free=self._supervisor.free,
             lease_seconds=max(0.0, self._taking.lease.deadline - boot_time()),
             spilled=self._taking.spilled or 0,
@@ -196,8 +200,10 @@ class Replica:
     @property
     def awaited(self) -> str:
         """What a drain that began now would wait for, in words; "" where that is nothing."""
+        runs = self._supervisor.runs
+        assistants = "1 assistant is in its room" if runs == 1 else f"{runs} assistants are in their rooms"
         awaited = {
-            "assistants are in their rooms": self._supervisor.running,
+            assistants: runs > 0,
             "async predicates or listeners run": not self._user_code.idle,
             "webhooks are being decided": not self.dispatcher.idle and not self.dispatcher.behind,
             "deliveries wait in the spill": self._taking.spilled and not self._taking.settled,
@@ -210,7 +216,7 @@ class Replica:
 
     def bound_drain(self, timeout: float, rooms: float | None = None) -> float:
         """End the process if user code holds up a drain of `timeout` seconds past its grace; return the deadline."""
-        deadline = boot_time() + self._until_returned(timeout, rooms)
+        deadline = self._drained_by = boot_time() + self._until_returned(timeout, rooms)
         self._watchdog.set(DRAIN, deadline)
         return deadline
 

@@ -3,14 +3,16 @@
 import atexit
 import contextlib
 import io
+import math
 import os
 import select
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TextIO
 
 MOST_LINES: Final = 4096
@@ -24,6 +26,9 @@ FLUSH_WITHIN: Final = 1.0
 """Seconds that an exit waits for the lines logged before it."""
 
 DESCRIPTORS: Final = (0, 1, 2)
+
+CLEAR: Final = b"\r\x1b[K"
+"""Clear the line of a terminal on which the cursor is."""
 
 Line = str | Callable[[], str]
 """Text that ends in a newline, or a function that returns it, called by the writing thread."""
@@ -47,12 +52,14 @@ class LineWriter:
     """Write lines to a stream in a thread of its own.
 
     Lines that do not fit, or cannot be written, are dropped and counted; `note` returns the line that says how many.
+    `last` returns the last words of a process from a text and a traceback, which may be "".
     Any thread may call it at any time, also a signal handler: it never raises and never waits for the reader.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.note: Callable[[int], str] = _note
+        self.last: Callable[[str, str], str] = _last
         self._stalled = False
         self._begin_empty()
         self._direct = False
@@ -84,6 +91,24 @@ class LineWriter:
             self._size += size
             self._wake()
 
+    def put_later(self, line: Line, seconds: float) -> bool:
+        """Queue a line in `seconds`, or at a flush before that; return False if there is no thread to do so."""
+        if self._direct:
+            return False
+        with self._lock:
+            if not self._wake():
+                return False
+            self._later.append((time.monotonic() + seconds, line))
+        return True
+
+    def show_status(self, text: str) -> None:
+        """Show a text below all lines of a terminal, in place of the one before; "" shows none."""
+        with self._lock:
+            self._status = text
+            if not self._direct:
+                self._queue.append(_Waiting("", 0, 0))
+                self._wake()
+
     def have_thread(self) -> None:
         """Write in a thread again, in a forked child that is about to run an event loop."""
         self._direct = False
@@ -97,6 +122,7 @@ class LineWriter:
             return True
         written = threading.Event()
         with self._lock:
+            self._queue_due(math.inf)
             self._report_dropped()
             self._queue.append(_Waiting("", 0, 0, written))
             writes = self._wake()
@@ -109,6 +135,8 @@ class LineWriter:
         # Reentrant: a signal handler or a finalizer may log while its thread holds the lock.
         self._lock = threading.RLock()
         self._queue: deque[_Waiting] = deque()
+        self._later: list[tuple[float, Line]] = []
+        self._status = self._shown_status = ""
         self._size = self._dropped = self._told = 0
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._awake = False
@@ -142,9 +170,24 @@ class LineWriter:
 
     def _run(self) -> None:
         while True:
-            self._wakes.get()
+            with contextlib.suppress(Empty):
+                self._wakes.get(timeout=self._until_due())
+            with self._lock:
+                self._queue_due(time.monotonic())
             while batch := self._take():
                 self._write_batch(batch)
+
+    def _until_due(self) -> float | None:
+        with self._lock:
+            due = min((due for due, _ in self._later), default=None)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _queue_due(self, now: float) -> None:
+        if self._later:
+            due_now = [_Waiting(line, 1, 1) for due, line in self._later if due <= now]
+            self._queue.extend(due_now)
+            self._size += len(due_now)
+            self._later = [(due, line) for due, line in self._later if due > now]
 
     def _take(self) -> list[_Waiting]:
         """Return the next lines, as many as fit in one piece; the thread goes to sleep if there are none."""
@@ -162,7 +205,13 @@ class LineWriter:
     def _write_batch(self, batch: list[_Waiting]) -> None:
         lost: list[_Waiting] = []
         written = False
-        for piece, lines in self._pieces(batch):
+        pieces = self._pieces(batch)
+        if self._shown_status:
+            pieces.insert(0, (CLEAR, []))
+        self._shown_status = self._status
+        if self._shown_status:
+            pieces.append((self._encoded(self._shown_status), []))
+        for piece, lines in pieces:
             try:
                 self._write(piece)
                 written = True
@@ -333,10 +382,12 @@ def lines_dropped() -> int:
     return 0 if _Last.writer is None else _Last.writer.dropped_in_all
 
 
-def say_last(text: str) -> None:
-    """Write a last text after the lines that wait, and wait for it at most FLUSH_WITHIN seconds."""
+def say_last(text: str, raised: str = "") -> None:
+    """Write a last text and a traceback after the lines that wait, and wait for it at most FLUSH_WITHIN seconds."""
     writer = writer_of(sys.stderr)
-    writer.put(text, len(text))
+    writer.show_status("")
+    last = writer.last(text, raised)
+    writer.put(last, len(last))
     writer.flush()
 
 
@@ -364,6 +415,10 @@ class _Last:
 
 def _note(dropped: int) -> str:
     return f"whereby-trigger: {in_words(dropped)}\n"
+
+
+def _last(text: str, raised: str) -> str:
+    return f"{raised}whereby-trigger: {text}\n"
 
 
 def in_words(dropped: int) -> str:

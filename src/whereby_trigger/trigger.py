@@ -1,10 +1,13 @@
 """The Trigger: users create one, register functions with it, and start and stop it. `lifecycle` does the serving."""
 
 import asyncio
+import difflib
+import inspect
 import logging
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -45,6 +48,9 @@ logger = logging.getLogger("whereby_trigger")
 
 A = TypeVar("A", bound=AssistantFunction)
 
+SettingDuration = float | timedelta | str
+"""Seconds, a timedelta, or a text such as "90s", "30m", "2h" or "7d"."""
+
 NO_PREDICATES: Final[WebhookTriggers] = {}
 """Not None: a type checker points at the wrong entry of a dict only if nothing but a dict is allowed."""
 
@@ -53,9 +59,18 @@ class Trigger:
     """Listen for Whereby's webhooks, ask predicates about them, and tell listeners when one says True.
 
     All arguments are keywords; what is left out comes from the environment, then from the defaults. Durations are
-    seconds or a timedelta. Raises ConfigError for a value that cannot be used, RegistrationError for a predicate.
+    seconds, a timedelta, or a text such as "90s" or "7d". Raises ConfigError for a value that cannot be used,
+    RegistrationError for a predicate, TypeError for a keyword that there is not.
     Source: Whereby's Assistant SDK reference, Trigger.
     """
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *values: Any, **keywords: Any) -> "Trigger":
+            """Say how a call is written that Python would refuse with less help."""
+            if cls.__init__ is Trigger.__init__:
+                _check_call(values, keywords)
+            return super().__new__(cls)
 
     def __init__(
         self,
@@ -67,18 +82,18 @@ class Trigger:
         subdomain: str | None = None,
         secret: str | Sequence[str] | None = None,
         allow_unsigned: bool | None = None,
-        tolerance: float | timedelta | None = None,
+        tolerance: SettingDuration | None = None,
         max_body: int | None = None,
         store: str | None = None,
         spill: str | None = None,
         metrics: str | None = None,
-        retention: float | timedelta | None = None,
-        max_age: float | timedelta | None = None,
-        predicate_timeout: float | timedelta | None = None,
-        lease_ttl: float | timedelta | None = None,
+        retention: SettingDuration | None = None,
+        max_age: SettingDuration | None = None,
+        predicate_timeout: SettingDuration | None = None,
+        lease_ttl: SettingDuration | None = None,
         max_rooms: int | None = None,
-        stop_grace: float | timedelta | None = None,
-        drain_timeout: float | timedelta | None = None,
+        stop_grace: SettingDuration | None = None,
+        drain_timeout: SettingDuration | None = None,
     ) -> None:
         self._keywords = {name: value for name, value in locals().items() if name not in ("self", "webhook_triggers")}
         check(self._keywords)
@@ -258,7 +273,7 @@ class Trigger:
                 "or `async with trigger:` to go on beside it"
             )
         fill_closed_descriptors()
-        logs.configure()
+        logs.configure_program()
         if not self.emitter.events() and self._registered.assistant is None:
             warnings.warn(
                 "start() blocks, and nothing listens: lines after it have not run; "
@@ -267,9 +282,17 @@ class Trigger:
             )
         process.run(self.serve(), lambda: self.end_by)
 
-    async def serve(self) -> None:
+    def serve(self) -> Coroutine[Any, Any, None]:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
-        await self._lifecycle.serve()
+        begun: list[bool] = []
+
+        async def serve() -> None:
+            begun.append(True)
+            await self._lifecycle.serve()
+
+        serving = serve()
+        weakref.finalize(serving, _check_awaited, begun)
+        return serving
 
     def stop(self) -> None:
         """Have `start()` or `serve()` drain and return; returns at once. Any thread may call it, more than once.
@@ -345,3 +368,26 @@ class Trigger:
 
     def _release(self, store: Store) -> None:
         self._in_use = [one for one in self._in_use if one.store is not store]
+
+
+def _check_call(values: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+    """Raise TypeError, with the right form, for a call of `Trigger` that cannot be right."""
+    if values:
+        raise TypeError("Trigger takes its settings by name: write Trigger(webhook_triggers={...}, port=8080)")
+    known = [name for name in inspect.signature(Trigger.__init__).parameters if name != "self"]
+    for name in keywords:
+        if name not in known:
+            snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+            near = difflib.get_close_matches(snake, known, 1)
+            meant = f"write {near[0]}=" if near else f"there are {', '.join(known)}"
+            raise TypeError(f"Trigger has no setting {name!r}: {meant}")
+
+
+def _check_awaited(begun: Sequence[bool]) -> None:
+    if not begun:
+        warnings.warn(
+            "trigger.serve() was called but not awaited, so nothing was served: write `await trigger.serve()`, "
+            "or trigger.start() outside of async code",
+            RuntimeWarning,
+            stacklevel=2,
+        )

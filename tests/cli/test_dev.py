@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, free_port, write
+from tests.support.terminal import Terminal
 from tests.support.until import until
 from tests.support.whereby import deliver
 from whereby_trigger.testing import webhook
@@ -209,3 +210,12 @@ def test_without_reload_there_is_one_process(tmp_path: Path) -> None:
         assert child_of(process) == process.popen.pid
         process.port()
         assert process.stop(signal.SIGINT) == 0
+
+
+def test_on_a_terminal_the_code_of_a_handler_that_is_missing_can_be_pasted(tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    with Terminal(whereby_trigger("dev", "--port", "0"), cwd=tmp_path) as terminal:
+        url = terminal.until(r"http://127\.0\.0\.1:[0-9]+/")[0]
+        assert deliver(url, webhook("room.client.knocked")).status == 200
+        terminal.until(r"yet; to hear of it, paste\n\nfrom whereby_trigger import RoomClientKnocked\n")
+        terminal.until(r'\n@trigger\.on\("room\.client\.knocked"\)\nasync def room_client_knocked\(')

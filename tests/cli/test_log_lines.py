@@ -14,7 +14,8 @@ from tests.cli.conftest import Call
 from tests.support.programs import write
 from whereby_trigger import Trigger, WebhookType, deliveries, logs
 from whereby_trigger.assist import Session
-from whereby_trigger.deliveries import Delivery, DeliveryLog, handler_for
+from whereby_trigger.deliveries import Delivery, DeliveryLog, handler_for, hint_at_handler
+from whereby_trigger.store import Decision, State
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_from_url
 
@@ -41,7 +42,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     stream = Terminal()
-    logs.configure(stream)
+    monkeypatch.setattr("sys.stderr", stream)
+    logs.configure_program(pastes=True)
     yield stream
     for logger in (ours, server):
         logger.handlers.clear()
@@ -251,6 +253,26 @@ def test_in_json_what_an_assistant_logs_has_its_traceback_and_no_other_line_has(
 def test_on_a_terminal_no_line_of_ours_has_the_text_of_an_exception(terminal: Terminal) -> None:
     say_what_failed(logging.getLogger("whereby_trigger"))
     assert lines(terminal) == ["error: could not join"]
+
+
+@pytest.mark.parametrize("pastes", [True, False], ids=["dev", "start"])
+@pytest.mark.parametrize("type", WEBHOOK_TYPES)
+def test_a_type_that_nothing_handles_is_one_line_for_start_and_code_to_paste_for_dev(
+    terminal: Terminal, type: WebhookType, pastes: bool
+) -> None:
+    for handler in logging.getLogger(logs.ROOT).handlers:
+        handler.setFormatter(logs.PlainFormatter(pastes=pastes))
+    log = DeliveryLog()
+    for id in ("1", "2"):
+        decision = Decision(1, id, State.UNHANDLED, "no predicate", 0, 0.0)
+        log.decided(webhook(type), None, 0.0, 0.0, decision)
+    _, *hint, _ = lines(terminal)
+    if pastes:
+        assert "\n".join(hint) == handler_for(type)
+    else:
+        assert hint == [hint_at_handler(type)]
+        (decorator,) = re.findall(r"@trigger\.\w+\(.*?\)", hint[0])
+        assert decorator in handler_for(type)
 
 
 @pytest.mark.anyio

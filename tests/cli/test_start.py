@@ -47,12 +47,14 @@ def test_a_delivery_is_one_json_line_where_nobody_watches(tmp_path: Path) -> Non
         line = json.loads(process.line(joined.id))
         assert line.pop("time").endswith("+00:00")
         assert 0 < line.pop("ms") < 5000
+        assert re.fullmatch(r"[0-9a-f]{32}", line.pop("replica"))
         assert line == {
             "level": "info",
             "logger": "whereby_trigger.deliveries",
             "type": "room.client.joined",
             "room": "acme.whereby.com/visit-1",
-            "id": joined.id,
+            "webhook_id": joined.id,
+            "session_id": joined.data.room_session_id,
             "answer": 200,
             "decision": "fired",
             "reason": "predicate people returned True",

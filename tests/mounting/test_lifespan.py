@@ -168,7 +168,7 @@ async def test_an_assistant_that_the_drain_waits_for_is_spoken_of(url: str, capl
     async with trigger.lifespan():
         await trigger.start_assistant("https://acme.whereby.com/visit-1")
         await asyncio.wait_for(there.wait(), WITHIN)
-    assert "draining for at most 20.1 s: assistants are in their rooms" in caplog.messages
+    assert "draining for at most 20.1 s: 1 assistant is in its room" in caplog.messages
 
 
 @pytest.mark.anyio

@@ -16,7 +16,7 @@ WEBHOOKS = 60
 def decisions(*programs: Served) -> Counter[str]:
     """Count by webhook id how many of all log lines tell of a decision."""
     lines = [json.loads(line) for program in programs for line in program.output.splitlines()]
-    return Counter(line["id"] for line in lines if line.get("decision"))
+    return Counter(line["webhook_id"] for line in lines if line.get("decision"))
 
 
 def test_what_reaches_three_replicas_at_once_is_one_row_and_one_decision(new_store: NewStore) -> None:

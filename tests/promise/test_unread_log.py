@@ -1,5 +1,6 @@
 """A log that nobody reads holds up nothing: no delivery, no assistant, no end."""
 
+import json
 import re
 import signal
 import subprocess
@@ -38,6 +39,9 @@ if __name__ == "__main__":
 """
 
 NOTHING_MORE = ""
+
+ANY_READER = (*KINDS, "slow")
+"""Slow: it reads a line a second."""
 
 LOUD = """
 async def fail():
@@ -100,7 +104,7 @@ def serving(folder: Path, kind: str, more: str = NOTHING_MORE, *, start: bool = 
     return Unread(kind, program, cwd=folder, env=env)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ANY_READER)
 def test_whether_the_log_is_read_or_not_deliveries_are_answered_and_it_ends_when_told(
     tmp_path: Path, kind: str
 ) -> None:
@@ -141,6 +145,46 @@ def test_nothing_that_python_writes_to_standard_error_waits_for_its_reader(tmp_p
         assert process.stop(within=2 + AT_ONCE) == 0
 
 
+EVERY_WAY = """
+import threading
+
+class Unraisable:
+    def __del__(self):
+        raise ValueError("several\\nlines")
+
+def fail():
+    raise ValueError("several\\nlines")
+
+@trigger.when("room.client.joined")
+async def loud(webhook):
+    logging.getLogger("mine").warning("several\\nlines")
+    logging.getLogger("mine").error("said", exc_info=ValueError("several\\nlines"))
+    warnings.warn("several\\nlines")
+    Unraisable()
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    asyncio.get_running_loop().call_exception_handler({"message": "m", "exception": ValueError("several\\nlines")})
+    return False
+"""
+
+
+def test_under_start_what_python_itself_writes_is_one_json_object_a_line(tmp_path: Path) -> None:
+    with serving(tmp_path, "pipe", EVERY_WAY + STAYING, start=True) as process:
+        for type in ("room.client.joined", "room.client.knocked", "assistant.requested"):
+            assert deliver(process.url, webhook(type, room=f"/{type}")).status == 200
+        until(lambda: "stays" in process.output.read_text())
+        process.popen.send_signal(signal.SIGTERM)
+        log = [json.loads(line) for line in process.read_on().splitlines()]
+        assert process.popen.wait() == 0
+    several = [line["logger"] for line in log if "several" in str(line)]
+    assert sorted(several) == ["asyncio", "mine", "mine", "py.warnings", "python", "python"]
+    (hint,) = (line["message"] for line in log if "nothing handles" in line.get("message", ""))
+    add = '@trigger.on("room.client.knocked")'
+    assert hint == f"nothing handles room.client.knocked yet; to hear of it, add {add} to a function"
+    assert "ended while this still ran: stay at app.py" in log[-1]["message"]
+
+
 def test_an_assistant_that_prints_is_not_held_up_by_a_log_that_nobody_reads(tmp_path: Path) -> None:
     with serving(tmp_path, "pipe", PRINTING) as process:
         process.fill()
@@ -148,7 +192,7 @@ def test_an_assistant_that_prints_is_not_held_up_by_a_log_that_nobody_reads(tmp_
         until(lambda: (tmp_path / "left").exists())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ANY_READER)
 def test_the_watchdog_ends_the_process_whether_its_words_are_read_or_not(tmp_path: Path, kind: str) -> None:
     with serving(tmp_path, kind, BLOCKING) as process:
         process.fill()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.receiver import Receiver
-from whereby_trigger import Trigger
+from whereby_trigger import Trigger, logs
 
 
 @pytest.fixture
@@ -22,13 +22,18 @@ async def receiver(tmp_path: Path, trigger: Trigger) -> AsyncIterator[Receiver]:
         yield receiver
 
 
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the fields that a record has beside those of logging."""
+    return {name: record.__dict__[name] for name in logs.FIELDS if name in record.__dict__}
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     """Return all that we, the server and asyncio logged, as it would be printed, with tracebacks."""
     caplog.set_level(logging.INFO)
 
     def text() -> str:
-        formatter = logging.Formatter("%(levelname)s %(name)s %(message)s %(delivery)s", defaults={"delivery": ""})
-        return "\n".join(map(formatter.format, caplog.records))
+        formatter = logging.Formatter("%(levelname)s %(name)s %(message)s")
+        return "\n".join(f"{formatter.format(record)} {fields_of(record)}" for record in caplog.records)
 
     return text

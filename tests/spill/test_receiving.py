@@ -112,12 +112,12 @@ async def test_a_spilled_delivery_has_a_line_that_says_so_and_one_when_it_is_dec
     await outage.decided("a")
 
     def lines() -> list[dict[str, object]]:
-        return [record.__dict__["delivery"] for record in caplog.records if hasattr(record, "delivery")]
+        return [record.__dict__ for record in caplog.records if hasattr(record, "answer")]
 
     first, second = await eventually(lambda: lines() if len(lines()) == 2 else [])
-    assert (first["id"], first["answer"], first["decision"]) == ("a", 200, "pending")
+    assert (first["webhook_id"], first["answer"], first["decision"]) == ("a", 200, "pending")
     assert first["reason"] == "spilled: waits for the database"
-    assert (second["id"], second["answer"], second["decision"]) == ("a", 200, "fired")
+    assert (second["webhook_id"], second["answer"], second["decision"]) == ("a", 200, "fired")
 
 
 async def test_what_cannot_be_decoded_is_quarantined_by_way_of_the_spill(outage: Outage) -> None:

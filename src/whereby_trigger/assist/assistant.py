@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 from msgspec import Struct
 
 from whereby_trigger.assist.session import Session
-from whereby_trigger.callables import is_async
+from whereby_trigger.callables import AGAIN, is_again, is_async
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.store import Bounds
 
@@ -120,9 +120,10 @@ class Registered:
     def register(self, assistant: Assistant, *, running: bool) -> None:
         """Set the trigger's assistant; raises RegistrationError if it has one already, or is running."""
         if self.assistant is not None:
+            both = [getattr(one, "function", None) for one in (self.assistant, assistant)]
+            remedy = AGAIN if is_again(*both) else f"call {assistant.name} from there, or make another Trigger"
             raise RegistrationError(
-                f"a trigger has one assistant, and this one already has {self.assistant.name}: "
-                f"call {assistant.name} from there, or make another Trigger"
+                f"a trigger has one assistant, and this one already has {self.assistant.name}: {remedy}"
             )
         if running:
             raise RegistrationError(

@@ -121,7 +121,7 @@ class Run:
 
     def __init__(self, room: Room) -> None:
         self.room = room
-        self.session = Session(room_from_url(room.url), _decoded(room.body), room.attempt, room.presence)
+        self.session = Session(room_from_url(room.url), _decoded(room.body), room.attempt, room.presence, room.owner)
         self.stop: str | None = None
         self.handed_over = False
         self.extend: Callable[[float], None] | None = None
@@ -334,7 +334,7 @@ def _input(session: Session) -> bytes:
 
 def _logged(session: Session) -> Callable[[str, str], None]:
     def line(stream: str, text: str) -> None:
-        session.log.info("%s: %s", stream, text)
+        session.log.info("%s: %s", stream, text, extra={"stream": stream})
 
     return line
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
 
+from whereby_trigger.deliveries import session_id
 from whereby_trigger.store import UNKNOWN, Presence, count_in, merge
 from whereby_trigger.webhook import RoomIdentity, Webhook
 
@@ -15,8 +16,11 @@ UNREAD: Final = 1000
 
 
 class _RoomLog(logging.LoggerAdapter[logging.Logger]):
+    """Begin each message with the room, and give each record the run's fields, beside those of the caller."""
+
     def process(self, message: Any, keywords: Any) -> tuple[Any, Any]:
-        return f"[{(self.extra or {}).get('room')}] {message}", keywords
+        fields = self.extra or {}
+        return f"[{fields['room']}] {message}", {**keywords, "extra": {**fields, **(keywords.get("extra") or {})}}
 
 
 class Ended:
@@ -57,14 +61,22 @@ class Session:
     started; a new one takes its place with each webhook that says so.
     """
 
-    def __init__(self, room: RoomIdentity, webhook: Webhook | None, attempt: int, presence: Presence = UNKNOWN) -> None:
+    def __init__(
+        self,
+        room: RoomIdentity,
+        webhook: Webhook | None,
+        attempt: int,
+        presence: Presence = UNKNOWN,
+        replica: str | None = None,
+    ) -> None:
         self._key = room.key
         self.room_url = room.url
         self.room_name = room.name
         self.subdomain = room.subdomain
         self.webhook = webhook
         self.attempt = attempt
-        self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), {"room": room.key})
+        self.log_fields = _fields(room, webhook, attempt, replica)
+        self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), self.log_fields)
         self._news = asyncio.Event()
         self.ended = Ended(self._news.set)
         self.missed = 0
@@ -117,3 +129,10 @@ def presence_after(presence: Presence, webhook: Webhook, key: str) -> Presence:
     """Return who is in the room `key` after a webhook; most webhooks change nothing."""
     said = count_in(webhook, key, time.time())
     return presence if said is None else merge(presence, said)
+
+
+def _fields(room: RoomIdentity, webhook: Webhook | None, attempt: int, replica: str | None) -> dict[str, object]:
+    """Return the fields of each log line about a run; a value that is not known is left out."""
+    id, session = (None, None) if webhook is None else (webhook.id, session_id(webhook))
+    fields = {"room": room.key, "attempt": attempt, "replica": replica, "webhook_id": id, "session_id": session}
+    return {name: value for name, value in fields.items() if value is not None}

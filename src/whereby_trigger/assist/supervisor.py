@@ -117,8 +117,8 @@ class Supervisor:
         return bool(self._runs)
 
     @property
-    def used(self) -> int:
-        """How many rooms this replica serves now."""
+    def runs(self) -> int:
+        """How many assistants of ours are in their rooms."""
         return len(self._runs)
 
     def wake(self, room: str | None = None) -> None:
@@ -143,7 +143,8 @@ class Supervisor:
                 await self._tell()
                 await self._announce_unstarted()
             except StoreError as error:
-                logger.warning("rooms cannot be looked after now: %s", error)
+                fields = {"replica": self._store.replica}
+                logger.warning("rooms cannot be looked after now: %s", error, extra=fields)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await self._woken.wait()
@@ -214,7 +215,8 @@ class Supervisor:
             asyncio.get_running_loop().call_later(pause, self.wake)
         after = next_state(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
         self._counts.run_ended(end.how, after.state)
-        logger.log(_level(after, room, end), "room %s %s: %s", room.key, after.state, after.reason)
+        level, fields = _level(after, room, end), run.session.log_fields
+        logger.log(level, "room %s %s: %s", room.key, after.state, after.reason, extra=fields)
         move = RoomMove(
             id=room.id,
             state=after.state,
@@ -230,7 +232,8 @@ class Supervisor:
         if run.stop is not None:
             return
         room = run.room
-        logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt)
+        fields = run.session.log_fields
+        logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt, extra=fields)
         self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._went_live, run))
 
     async def _end_waiting(self) -> None:
@@ -274,14 +277,18 @@ class Supervisor:
         if error is None:
             done(recorded.result())
         elif isinstance(error, StoreError) and not isinstance(error, StoreUnavailable):
-            logger.error("room %d was not recorded as %s: %s", move.id, move.state, error)
+            fields = {"replica": self._store.replica}
+            logger.error("room %d was not recorded as %s: %s", move.id, move.state, error, extra=fields)
             if move.reason != UNTOLD:
                 untold = structs.replace(move.run, exception=None, output="")
                 self._record(structs.replace(move, reason=UNTOLD, run=untold), done)
 
     def _moved(self, run: Run, ours: bool) -> None:
         if not ours and run.launched is not None and not run.launched.done():
-            logger.warning("room %s belongs to another replica by now: ending our assistant", run.room.key)
+            fields = run.session.log_fields
+            logger.warning(
+                "room %s belongs to another replica by now: ending our assistant", run.room.key, extra=fields
+            )
             run.cut_off("the room belongs to another replica by now")
 
     def _went_live(self, run: Run, ours: bool) -> None:

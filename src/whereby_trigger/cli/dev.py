@@ -161,7 +161,7 @@ def dev(app: str | None, reload: bool, as_child: bool, settings: Mapping[str, An
 def _serve_reloading(place: AppLocation, settings: Mapping[str, Any]) -> int:
     # The child checks all settings: only it knows those of the program.
     check(settings, "command line")
-    logs.configure()
+    logs.configure_program()
     serving = ["dev", "--as-child", *as_arguments(settings), "--", place.name]
     return keep_reloading([sys.executable, "-P", "-m", "whereby_trigger.cli", *serving], place.folder)
 
@@ -182,14 +182,14 @@ def _serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
     trigger.override(settings)
     if trigger.resolve().sources["host"] == "default":
         trigger.override({"host": LOOPBACK})
-    serve(trigger, settings)
+    serve(trigger, settings, pastes=True)
 
 
 def _can_watch() -> bool:
     try:
         import watchfiles  # noqa: F401
     except ImportError:
-        logs.configure()
+        logs.configure_program()
         logger.warning(NO_WATCHFILES)
         return False
     return True

@@ -20,10 +20,13 @@ NO_EFFECT = (
 )
 
 
-def serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
-    """Serve until SIGTERM or SIGINT, with settings that override the program's own."""
+def serve(trigger: Trigger, settings: Mapping[str, Any], *, pastes: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, with settings that override the program's own.
+
+    With `pastes`, the log has the code of a handler that is missing.
+    """
     trigger.override(settings)
-    logs.configure()
+    logs.configure_program(pastes=pastes, whole=True)
     if not trigger.emitter.events() and trigger.registered_assistant is None:
         logger.warning(NO_EFFECT)
     run(trigger.serve(), lambda: trigger.end_by, to_the_end=True)

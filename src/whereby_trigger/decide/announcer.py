@@ -16,6 +16,7 @@ from whereby_trigger.decide.emitter import Emitter
 from whereby_trigger.decide.predicates import brief_error
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.store import RoomState
+from whereby_trigger.webhook import room_from_url
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -51,6 +52,7 @@ class Announcer:
                 event.room_url,
                 event.state,
                 MOST_WAITING,
+                extra=_fields(event),
             )
 
     async def run(self) -> None:
@@ -71,4 +73,11 @@ class Announcer:
 
 
 def _failed(event: AssistantEvent, listener: str, error: BaseException) -> None:
-    logger.warning("listener %s %s (%s of %s)", listener, brief_error(error), NAMES[event.state], event.room_url)
+    words = listener, brief_error(error), NAMES[event.state], event.room_url
+    logger.warning("listener %s %s (%s of %s)", *words, extra=_fields(event))
+
+
+def _fields(event: AssistantEvent) -> dict[str, object]:
+    """Return the fields of a log line about an event, without the attempt: lines that have one are not folded."""
+    fields: dict[str, object] = {"room": room_from_url(event.room_url).key}
+    return fields if event.webhook_id is None else fields | {"webhook_id": event.webhook_id}

@@ -63,7 +63,8 @@ class Backlog:
             try:
                 await self._look()
             except StoreError as error:
-                logger.warning("pending webhooks cannot be read back now: %s", error)
+                fields = {"replica": self._store.replica}
+                logger.warning("pending webhooks cannot be read back now: %s", error, extra=fields)
                 self._dispatcher.cannot_read()
                 self._claim_at, pause = 0.0, TAKEOVER
             else:

@@ -112,7 +112,7 @@ class Decider:
             if (short := shortage_of(error)) is not None:
                 raise StoreUnavailable(f"out of {short}") from error
             reason = f"an error of the trigger itself, {type(error).__name__}"
-            logger.error("webhook %s failed: %s", queued.webhook.id, reason)
+            logger.error("webhook %s failed: %s", queued.webhook.id, reason, extra=self._fields(queued))
             return self._decision(queued, Judgement(State.FAILED, reason), [storable_error(full_error(error))])
 
     async def _decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
@@ -127,7 +127,7 @@ class Decider:
             return await self._run(queued, self._user_code.ahead())
 
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
-        errors = _Errors(self._store, queued.webhook.id)
+        errors = _Errors(self._store, queued)
         while True:
             if queued.due is None and time.time() - queued.queued_at > self._max_age:
                 reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
@@ -146,7 +146,7 @@ class Decider:
             # Predicates are registered for webhooks that name a room, and for no others.
             success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
             await self._emitter.emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors.add)
-            if claimed := await self._claim(queued.room, queued.webhook, errors):
+            if claimed := await self._claim(queued.room, queued, errors):
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
         # Told when it was first held, and not again.
         listened = queued.due is None and await self._emit_type(queued.webhook, user_code, errors)
@@ -193,7 +193,10 @@ class Decider:
             except StoreUnavailable as error:
                 if not self._store.lease.held:
                     raise
-                logger.warning("webhook %s waits to learn who is in its room: %s", queued.webhook.id, error)
+                fields = self._fields(queued)
+                logger.warning(
+                    "webhook %s waits to learn who is in its room: %s", queued.webhook.id, error, extra=fields
+                )
                 await asyncio.sleep(READ_AGAIN)
 
     async def _sit_out(self, queued: PendingWebhook, short: str) -> None:
@@ -201,20 +204,27 @@ class Decider:
 
         In its place: what came after it in its room must not overtake it.
         """
-        logger.warning("webhook %s waits, its predicate found the process out of %s", queued.webhook.id, short)
+        fields = self._fields(queued)
+        logger.warning(
+            "webhook %s waits, its predicate found the process out of %s", queued.webhook.id, short, extra=fields
+        )
         # While it is asked again the shortage is not known to be over.
         self._short, self._short_until = f"out of {short}", time.monotonic() + 2 * ASK_AGAIN
         await asyncio.sleep(ASK_AGAIN)
 
-    async def _claim(self, room: RoomIdentity, webhook: Webhook, errors: "_Errors") -> str:
+    def _fields(self, queued: PendingWebhook) -> dict[str, object]:
+        return queued.log_fields(self._store.replica)
+
+    async def _claim(self, room: RoomIdentity, queued: PendingWebhook, errors: "_Errors") -> str:
         """Claim the room of a success, however long the store is away: decided anew, it would be told again."""
         while True:
             try:
-                return await self._claims.claim(room, webhook, time.time())
+                return await self._claims.claim(room, queued.webhook, time.time())
             except StoreUnavailable as error:
                 if not self._store.lease.held:
                     raise
-                logger.warning("webhook %s waits to ask for its assistant: %s", webhook.id, error)
+                fields = self._fields(queued)
+                logger.warning("webhook %s waits to ask for its assistant: %s", queued.webhook.id, error, extra=fields)
                 await asyncio.sleep(CLAIM_AGAIN)
             except StoreError as error:
                 errors.keep(f"asking for an assistant: {full_error(error)}")
@@ -240,14 +250,16 @@ class Decider:
 class _Errors:
     """Gather what user code raised: kept with the decision until it is made, noted to it afterwards."""
 
-    def __init__(self, store: Store, id: str) -> None:
+    def __init__(self, store: Store, queued: PendingWebhook) -> None:
         self._store = store
-        self._id = id
+        self._queued = queued
+        self._id = queued.webhook.id
         self._gathered: list[str] = []
         self._closed = False
 
     def add(self, listener: str, error: BaseException) -> None:
-        logger.warning("listener %s %s (webhook %s)", listener, brief_error(error), self._id)
+        fields = self._queued.log_fields(self._store.replica)
+        logger.warning("listener %s %s (webhook %s)", listener, brief_error(error), self._id, extra=fields)
         self.keep(f"listener {listener}: {full_error(error)}")
 
     def keep(self, error: str) -> None:

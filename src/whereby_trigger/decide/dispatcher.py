@@ -209,7 +209,7 @@ class Dispatcher:
         try:
             outcome = await self._decider.decide(queued)
         except StoreError as error:
-            logger.warning("webhook %s stays pending: %s", queued.webhook.id, error)
+            logger.warning("webhook %s stays pending: %s", queued.webhook.id, error, extra=self._fields(queued))
             self._forget(queued.seq)
         except BaseException:
             self._forget(queued.seq)
@@ -232,7 +232,8 @@ class Dispatcher:
             return
         error = commit.exception()
         if error is not None:
-            logger.warning("the decision on webhook %s was not stored: %s", queued.webhook.id, error)
+            fields = self._fields(queued)
+            logger.warning("the decision on webhook %s was not stored: %s", queued.webhook.id, error, extra=fields)
         elif not commit.result():
             return
         elif isinstance(outcome, Decision):
@@ -249,6 +250,9 @@ class Dispatcher:
         self._log.decided(queued.webhook, queued.room, queued_at, queued.started, decision)
         for observer in self._observers:
             observer(decision)
+
+    def _fields(self, queued: PendingWebhook) -> dict[str, object]:
+        return queued.log_fields(self._store.replica)
 
     def _forget(self, seq: int) -> None:
         self._bytes -= self._known.pop(seq, 0)

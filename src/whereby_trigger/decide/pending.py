@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from msgspec import Struct
 
+from whereby_trigger.deliveries import session_id
 from whereby_trigger.store import Pending
 from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of
 
@@ -38,6 +39,12 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     def attempt(self) -> int:
         """Which attempt at a decision this is: 1, and one more for each replica that died before."""
         return self.takeovers + 1
+
+    def log_fields(self, replica: str) -> dict[str, object]:
+        """Return the fields of a log line about it."""
+        fields: dict[str, object] = {"webhook_id": self.webhook.id, "replica": replica}
+        about = {"room": self.ordering_key, "session_id": session_id(self.webhook)}
+        return fields | {name: value for name, value in about.items() if value is not None}
 
     @property
     def size(self) -> int:

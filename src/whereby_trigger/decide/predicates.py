@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct, structs
 
-from whereby_trigger.callables import UserFunction, count_arguments, is_async, name_of, place_of
+from whereby_trigger.callables import AGAIN, UserFunction, count_arguments, is_again, is_async, name_of, place_of
 from whereby_trigger.decide.user_code import LeftBehind, TookTooLong, UserCode
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.shortage import shortage_now
@@ -119,9 +119,11 @@ class Predicates:
         predicate = Predicate(function, name_of(function), is_async(function), takes, hold, uses_presence)
         other = self._by_type.get(type)
         if other is not None:
+            again = is_again(function, other.function)
+            remedy = AGAIN if again else "join them into one that returns `first(webhook) or second(webhook)`"
             raise RegistrationError(
                 f"{type!r} has two predicates: {other.name} at {place_of(other.function)} and {predicate.name} at "
-                f"{place_of(function)}: join them into one that returns `first(webhook) or second(webhook)`"
+                f"{place_of(function)}: {remedy}"
             )
         self._by_type[type] = predicate
 

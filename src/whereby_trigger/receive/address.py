@@ -4,9 +4,15 @@ import errno
 import os
 import socket
 
+from whereby_trigger.callables import in_notebook
 from whereby_trigger.errors import AddressError
 
 BACKLOG = 2048
+
+IN_NOTEBOOK = (
+    "a Trigger that a cell of this notebook made before may still serve there, so stop() that one first; "
+    "or stop what else listens there, or choose another with port="
+)
 
 UNREAD, UNTAKEN = 64 * 1024, 32 * 1024
 """Bytes that the kernel buffers for a connection: of a client's unread requests, and of our unread answers.
@@ -41,7 +47,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _why_not_bound(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} is in use on {host}: stop what listens there, or choose another with --port or port="
+        stop = "stop what listens there, or choose another with --port or port="
+        return f"port {port} is in use on {host}: {IN_NOTEBOOK if in_notebook() else stop}"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"the host {host!r} is not an address of this machine: use 127.0.0.1 or 0.0.0.0"
     if error.errno == errno.EACCES:

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct, structs
 
 from whereby_trigger.decide import Dispatcher, PendingWebhook
-from whereby_trigger.deliveries import Delivery, DeliveryLog
+from whereby_trigger.deliveries import Delivery, DeliveryLog, session_id
 from whereby_trigger.errors import StoreError
 from whereby_trigger.metrics import Outcome
 from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
@@ -119,6 +119,7 @@ class Receiver:
             outcome, reason, decision = _stored(arrival, added)
             self._log.let_in(outcome, started)
             delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
+            delivery.session_id = None if webhook is None else session_id(webhook)
             delivery.seconds = time.monotonic() - started
             self._log.answered(delivery)
             if added.state is State.PENDING and not added.spilled:

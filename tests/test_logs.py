@@ -1,0 +1,203 @@
+"""The log: its fields, what is folded, and `logs.configure()` for programs that mount a trigger."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.until import until
+from whereby_trigger import ConfigError, Session, logs
+from whereby_trigger.deliveries import Delivery, DeliveryLog
+from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import room_from_url
+
+OURS = logging.getLogger(logs.ROOT)
+
+
+@pytest.fixture(autouse=True)
+def configured_as_before() -> Iterator[None]:
+    """Leave logging as it was."""
+    loggers = [logging.getLogger(name) for name in ("", logs.ROOT, logs.SERVER)]
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
+    logging.Logger.manager._clear_cache()  # type: ignore[attr-defined]
+
+
+def ours() -> logs.QueueingHandler:
+    """Return the one handler of ours: pytest has its own there."""
+    (handler,) = (one for one in OURS.handlers if isinstance(one, logs.QueueingHandler))
+    return handler
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    """Return what was logged so far; a flush also ends the time in which warnings are folded."""
+    ours().flush()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    return stream
+
+
+def session(**data: Any) -> Session:
+    fired = webhook("room.client.joined", room="/visit-1", data=data)
+    return Session(room_from_url("https://acme.whereby.com/visit-1"), fired, 2, replica="replica-1")
+
+
+def test_what_an_assistant_logs_has_its_run_as_fields_beside_its_own(log: io.StringIO) -> None:
+    one = session(roomSessionId="session-1")
+    one.log.info("joined")
+    one.log.info("%s: %s", "stderr", "no microphone", extra={"stream": "stderr"})
+    joined, said = lines(log)
+    fields = {
+        "room": "acme.whereby.com/visit-1",
+        "webhook_id": one.webhook.id if one.webhook else "",
+        "session_id": "session-1",
+        "replica": "replica-1",
+        "attempt": 2,
+    }
+    assert fields.items() <= joined.items()
+    assert (fields | {"stream": "stderr"}).items() <= said.items()
+    assert joined["message"] == "[acme.whereby.com/visit-1] joined"
+
+
+def test_the_fields_of_a_delivery_are_attributes_of_its_record(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logs.DELIVERIES)
+    delivery = Delivery(200, "True", "room.client.joined", "acme.whereby.com/a", "1", "session-1", decision="fired")
+    DeliveryLog(replica=lambda: "replica-1").answered(delivery)
+    (record,) = caplog.records
+    fields = {name: record.__dict__[name] for name in logs.FIELDS if name in record.__dict__}
+    assert fields == {
+        "type": "room.client.joined",
+        "room": "acme.whereby.com/a",
+        "webhook_id": "1",
+        "session_id": "session-1",
+        "replica": "replica-1",
+        "answer": 200,
+        "decision": "fired",
+        "reason": "True",
+        "ms": 0.0,
+    }
+
+
+def test_of_a_burst_of_one_warning_a_few_pass_and_one_line_counts_the_rest(log: io.StringIO) -> None:
+    for number in range(17):
+        OURS.warning("webhook %d stays pending", number)
+    OURS.warning("another")
+    assert [line["message"] for line in lines(log)] == [
+        *(f"webhook {number} stays pending" for number in range(logs.FOLD_AFTER)),
+        "another",
+        "12 more like this in 10 s, the last: webhook 16 stays pending",
+    ]
+    assert [line["folded"] for line in lines(log) if "folded" in line] == [12]
+
+
+def test_what_was_folded_is_told_although_nothing_more_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FOLD_FOR", 0.05)
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    for _ in range(logs.FOLD_AFTER + 3):
+        OURS.warning("again")
+    until(lambda: "3 more like this" in stream.getvalue())
+
+
+def test_deliveries_are_folded_by_what_became_of_them(log: io.StringIO) -> None:
+    deliveries = DeliveryLog()
+    for number in range(20):
+        deliveries.answered(Delivery(200, "f raised ValueError", room=f"r{number}", id=f"{number}", decision="failed"))
+        deliveries.answered(Delivery(200, "f returned True", id=f"{number}", decision="fired"))
+        deliveries.answered(Delivery(503, "the database is away"))
+    seen = [(line.get("decision"), line.get("answer"), line.get("folded")) for line in lines(log)]
+    assert seen.count(("fired", 200, None)) == 20
+    assert seen.count(("failed", 200, None)) == seen.count(("", 503, None)) == logs.FOLD_AFTER
+    assert seen.count((None, None, 20 - logs.FOLD_AFTER)) == 2
+
+
+def test_no_line_of_a_run_is_folded_and_no_error_or_line_of_others(log: io.StringIO) -> None:
+    logging.getLogger().addHandler(ours())
+    for _ in range(20):
+        session().log.warning("no microphone")
+        OURS.error("out of files")
+        logging.getLogger("theirs").warning("theirs")
+    assert len(lines(log)) == 60
+
+
+def test_kinds_of_warnings_that_are_counted_are_bounded(log: io.StringIO) -> None:
+    for number in range(10 * logs.MOST_BURSTS):
+        OURS.warning("%s", f"kind {number}")
+    handler = ours()
+    assert len(handler._bursts._bursts) == logs.MOST_BURSTS
+    assert len(lines(log)) == 10 * logs.MOST_BURSTS
+
+
+def test_in_json_every_record_is_one_line_whatever_it_holds(log: io.StringIO) -> None:
+    OURS.info("several\nlines", extra={"room": object(), "paste": "def f():\n    ..."})
+    try:
+        raise ValueError("a\nb")
+    except ValueError:
+        session().log.exception("could not join")
+    several, failed = lines(log)
+    assert several["message"] == "several\nlines"
+    assert "paste" not in several
+    assert "ValueError: a\nb" in failed["exception"]
+
+
+def test_a_second_call_replaces_what_the_first_one_set() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    logs.configure(stream=first)
+    logs.configure(level="WARNING", format="text", stream=second)
+    OURS.info("hidden")
+    OURS.warning("shown")
+    ours().flush()
+    assert first.getvalue() == ""
+    assert second.getvalue().endswith("warning: shown\n")
+    assert ours().stream is second
+
+
+def test_the_same_stream_keeps_its_one_thread() -> None:
+    stream = io.StringIO()
+    writers = []
+    for level in ("INFO", "WARNING"):
+        logs.configure(level=level, stream=stream)
+        writers.append(ours().writer)
+    assert writers[0] is writers[1]
+
+
+def test_the_loggers_of_a_host_stay_as_they_are(log: io.StringIO) -> None:
+    root, server, theirs = logging.getLogger(), logging.getLogger(logs.SERVER), logging.StreamHandler()
+    before = root.handlers[:], root.level, server.handlers[:], server.propagate
+    OURS.addHandler(theirs)
+    logs.configure(stream=log)
+    assert (root.handlers[:], root.level, server.handlers[:], server.propagate) == before
+    assert theirs in OURS.handlers
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"level": "LOUD"}, "level must be the name or number of a logging level, such as INFO, not 'LOUD'"),
+        ({"level": None}, "level must be"),
+        ({"format": "xml"}, 'format must be "text" or "json", or left out, not \'xml\''),
+    ],
+)
+def test_a_level_or_a_format_that_there_is_not_is_refused_and_changes_nothing(wrong: Any, said: str) -> None:
+    level, handlers = OURS.level, OURS.handlers[:]
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        logs.configure(**{"level": "DEBUG"} | wrong)
+    assert (OURS.level, OURS.handlers) == (level, handlers)
+
+
+def test_a_forked_child_of_which_nobody_asks_for_a_thread_folds_nothing(log: io.StringIO) -> None:
+    handler = ours()
+    handler.writer._forked()
+    for _ in range(20):
+        OURS.warning("again")
+    assert log.getvalue().count("again") == 20
