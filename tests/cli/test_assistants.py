@@ -293,7 +293,7 @@ def test_on_a_terminal_the_owner_is_short(call: Call, tmp_path: Path) -> None:
     with serving(tmp_path, COROUTINE) as process:
         join(process, "w1")
         owner = in_state(call, "live")["owner"]
-        shown = run_on_terminal("assistants", "list", cwd=tmp_path)
+        shown = run_on_terminal("assistants", "list", cwd=tmp_path, env={"NO_COLOR": "1"})
         row = rf"^1   \d\d-\d\d \d\d:\d\d:\d\d  {ROOM}  live   {owner[:8]}  -    1$"
         assert re.search(row, shown, re.MULTILINE), shown
 

@@ -244,7 +244,7 @@ def test_a_replay_narrows_the_ids_by_the_options(call: Call, copy: Path) -> None
 
 
 def test_on_a_terminal_ids_are_short_and_the_reason_is_broken_at_words(folder: Path) -> None:
-    shown = run_on_terminal("events", "list", "--state", "skipped", cwd=folder, columns=100)
+    shown = run_on_terminal("events", "list", "--state", "skipped", cwd=folder, columns=100, env={"NO_COLOR": "1"})
     _, *rows = shown.splitlines()
     assert re.match(r"\d\d-\d\d \d\d:\d\d:\d\d  a2-bot  room\.client\.joined  ", rows[0])
     assert len(rows) > 1

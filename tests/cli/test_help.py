@@ -1,6 +1,9 @@
 """The help of every command and group, on a terminal of 80 columns."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -43,3 +46,18 @@ def test_a_group_lists_each_command_on_one_line(call: Call, path: tuple[str, ...
     group = group_at(path)
     assert isinstance(group, click.Group)
     assert [line.split()[0] for line in listed.splitlines()] == sorted(group.commands)
+
+
+@pytest.mark.parametrize("path", [path for path in paths(commands) if isinstance(group_at(path), click.Group)], ids=str)
+def test_a_bare_group_prints_its_help_and_exits_0(call: Call, path: tuple[str, ...]) -> None:
+    bare, asked = call(*path), call(*path, "--help")
+    assert (bare.returncode, bare.stderr) == (0, "")
+    assert bare.stdout == asked.stdout
+
+
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "whereby_trigger"]
+    for arguments in ([], ["--version"]):
+        ended = subprocess.run([*program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert "whereby-trigger" in ended.stdout

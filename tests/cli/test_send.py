@@ -73,6 +73,67 @@ def test_half_an_emoji_is_sent_as_javascript_writes_it(call: Call, server: Serve
     assert server.newest().state != "quarantined"
 
 
+def sessions(server: Server, room: str) -> list[str | None]:
+    """Return the sessions of a room's webhooks, in the order of their arrival."""
+    records = [record for record in stored(server.store) if record.room == f"acme.whereby.com{room}"]
+    return [json.loads(record.body)["data"].get("roomSessionId") for record in records]
+
+
+def test_a_room_keeps_its_session_from_call_to_call_until_it_has_ended(call: Call, server: Server) -> None:
+    def sent(type: str, *options: str) -> None:
+        assert send(call, server, type, "--room", "/kept", "--store", server.store, *options).returncode == 0
+
+    sent("room.client.joined")
+    sent("room.client.left")
+    sent("room.session.ended")
+    sent("room.client.joined")
+    sent("room.client.joined", "--new-session")
+    sent("room.client.left")
+    sent("room.client.left", "--session", "mine")
+    sent("room.session.started")
+    sent("room.client.left", "--data", '{"roomSessionId": null}')
+    sent("room.client.left")
+    first, left, ended, second, third, of_third, mine, started, none, last = sessions(server, "/kept")
+    assert first == left == ended
+    assert len({first, second, third, started}) == 4
+    assert (of_third, mine, none, last) == (third, "mine", None, started)
+
+
+def test_session_and_new_session_together_are_a_wrong_call(call: Call, server: Server) -> None:
+    ended = send(call, server, "room.client.joined", "--session", "x", "--new-session")
+    assert (ended.returncode, "choose one of them" in ended.stderr) == (2, True)
+
+
+def test_wait_prints_the_decision_and_its_reason(call: Call, server: Server) -> None:
+    store = ("--store", server.store)
+    fired = send(call, server, "room.client.joined", "--wait", *store)
+    assert fired.stdout.splitlines()[1] == "fired  predicate people returned True"
+    unhandled = send(call, server, "room.client.knocked", "--wait", *store)
+    assert unhandled.stdout.splitlines()[1].startswith("unhandled  no predicate")
+
+
+def test_wait_on_a_store_of_another_server_says_which_to_name(
+    call: Call, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["whereby_trigger.cli.send"], "DECIDED_WITHIN", 0.0)
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert call("db", "migrate", "--store", other).returncode == 0
+    ended = send(call, server, "room.client.joined", "--wait", "--store", other)
+    assert ended.returncode == 1
+    assert "name the store of the server that took it, with --store" in ended.stderr
+
+
+def test_a_duplicate_is_called_one(call: Call, server: Server) -> None:
+    def said(*options: str) -> list[bool]:
+        ended = send(call, server, "room.client.left", "--store", server.store, *options)
+        return [line.endswith(" ms  duplicate") for line in ended.stdout.splitlines()]
+
+    assert said("--id", "twice") == [False]
+    assert said("--id", "twice") == [True]
+    assert said("--duplicate", "2") == [False, True, True]
+    assert said("--id", "twice", "--bad-signature") == [False]
+
+
 def test_duplicates_are_answered_each_and_stored_once(call: Call, server: Server) -> None:
     ended = send(call, server, "room.session.started", "--duplicate", "2")
     assert ended.returncode == 0

@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +25,21 @@ def run_on_terminal(*arguments: str, cwd: Path, columns: int = 200, env: Mapping
     return shown.decode().replace("\r\n", "\n")
 
 
+OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Terminal:
     """Run a program on a terminal for as long as a `with` block, and read what it shows there."""
 
     def __init__(self, program: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self._mine, its = pty.openpty()
         size = {"COLUMNS": "200", "TERM": "xterm", **(env or {})}
+        # Its own terminal, as a shell's: then Ctrl-C is a signal.
+        program = [sys.executable, "-c", OWN_TERMINAL, *program]
         self._popen = subprocess.Popen(
             program, cwd=cwd, env=clean_environment(size), stdin=its, stdout=its, stderr=its, start_new_session=True
         )
@@ -43,6 +53,20 @@ class Terminal:
             assert more, f"it ended without {pattern!r}: {self._text()}"
             self._shown += more
         return found
+
+    def press(self, key: str) -> None:
+        """Press a key, such as Ctrl-C, which is \\x03."""
+        os.write(self._mine, key.encode())
+
+    def ended(self) -> int:
+        """Wait for its end, and return its exit code."""
+        self._shown += b"".join(iter(lambda: _read(self._mine), b""))
+        return self._popen.wait(WITHIN)
+
+    @property
+    def shown(self) -> str:
+        """All that was shown and read."""
+        return self._text()
 
     def stop(self) -> str:
         """Have it end by SIGTERM, and return all that was shown."""

@@ -25,6 +25,9 @@ from whereby_trigger.stderr import fill_closed_descriptors
 
 NAME = "whereby-trigger"
 
+BARE: tuple[type[click.UsageError], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
+"""What click raises for a bare group from 8.2 on; before, it printed the help."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name=NAME, prog_name=NAME)
@@ -48,12 +51,22 @@ for command in (dev, start, send, simulate, events, assistants, refusals, check,
     commands.add_command(command)
 
 
+def _called() -> int | None:
+    """Call the command, and print the help of a group that is called without one."""
+    try:
+        code: int | None = commands.main(prog_name=NAME, standalone_mode=False)
+    except BARE as error:
+        click.echo(error.format_message())
+        return 0
+    return code
+
+
 def main() -> None:
     """Run the command line; exit with 2 for a wrong call, and with 1 if it failed or its output was lost."""
     fill_closed_descriptors()
     escape_what_cannot_be_encoded()
     try:
-        code = commands.main(prog_name=NAME, standalone_mode=False)
+        code = _called()
         sys.stdout.flush()
     except (click.ClickException, TriggerError, OSError) as error:
         code = show_error(error)

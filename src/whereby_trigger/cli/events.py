@@ -11,6 +11,7 @@ import click
 from msgspec import structs
 
 from whereby_trigger.cli.app import app_argument, app_option
+from whereby_trigger.cli.completion import complete_id, complete_type
 from whereby_trigger.cli.following import Decided
 from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
 from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
@@ -35,7 +36,7 @@ Assistants = list[tuple[Room, list[RunRecord]]]
 state_option = click.option(
     "--state", type=click.Choice([str(state) for state in State]), help="Only webhooks in this state."
 )
-type_option = click.option("--type", metavar="TYPE", help="Only webhooks of this type.")
+type_option = click.option("--type", metavar="TYPE", help="Only webhooks of this type.", shell_complete=complete_type)
 
 
 @click.group()
@@ -95,7 +96,7 @@ def _show_list(
 
 
 @events.command()
-@click.argument("id")
+@click.argument("id", shell_complete=complete_id)
 @app_option
 @store_option
 @json_option
@@ -113,7 +114,7 @@ def show(id: str, app: str | None, store: str | None, as_json: bool) -> None:
 
 
 @events.command()
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=complete_id)
 @app_option
 @store_option
 @state_option

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from whereby_trigger.cli.completion import complete_room
 from whereby_trigger.config import NAMES, OPTIONS, Option
 
 Command = Callable[..., Any]
@@ -14,7 +15,9 @@ LIMIT = 50
 """Rows that a list shows by default."""
 
 store_option = click.option("--store", metavar="URL", help="The store. [default: that of APP, or of the environment]")
-room_option = click.option("--room", metavar="ROOM", help="Only this room: a URL, a key or a name.")
+room_option = click.option(
+    "--room", metavar="ROOM", help="Only this room: a URL, a key or a name.", shell_complete=complete_room()
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 METAVARS: Mapping[type, str] = {float: "SECONDS", int: "N"}

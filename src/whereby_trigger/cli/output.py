@@ -14,12 +14,10 @@ from typing import Any
 
 import click
 
+from whereby_trigger.config import wants_colour
 from whereby_trigger.errors import StoreUnavailable, UsageError
 from whereby_trigger.shortage import shortage_of
 from whereby_trigger.text import printable
-
-LAST_COLUMN = 24
-"""Characters that the last column of a table keeps on a narrow terminal."""
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
 CANNOT_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
@@ -113,32 +111,19 @@ def show_objects(objects: Iterable[Mapping[str, Any]]) -> None:
 
 
 def show_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
-    """Print rows in columns; on a terminal that is too narrow, the last column wraps at words."""
+    """Print rows in columns: whole if a program reads them, else so that no line is wider than the terminal."""
     cells = [[printable(cell) for cell in row] for row in rows]
-    lines = cells if header is None else [list(header), *cells]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
-        _show_wrapped(cells, header, widths)
-        return
+    if sys.stdout.isatty():
+        from whereby_trigger.cli.tables import fitted
+
+        lines = fitted(cells, header, shutil.get_terminal_size().columns, coloured=wants_colour())
+    else:
+        whole = cells if header is None else [list(header), *cells]
+        widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in whole]
     for line in lines:
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo(text.rstrip())
-
-
-def _show_wrapped(rows: Sequence[Sequence[str]], header: Sequence[str] | None, widths: Sequence[int]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=header is not None)
-    for name in header or [""] * len(widths):
-        table.add_column(name)
-    for column in table.columns[:-1]:
-        column.no_wrap = True
-    for row in rows:
-        table.add_row(*map(Text, row))
-    narrowest = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], LAST_COLUMN)
-    Console(width=max(narrowest, shutil.get_terminal_size().columns)).print(table, soft_wrap=False)
+        # Colours that are in the lines are there for a terminal.
+        click.echo(line, color=True)
 
 
 def utc(moment: float) -> str:

@@ -1,5 +1,6 @@
 """`whereby-trigger send`: build, sign and post a webhook as Whereby does."""
 
+import asyncio
 import json
 import secrets
 import string
@@ -7,20 +8,41 @@ import time
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
+from uuid import uuid4
 
 import click
 from msgspec import Struct
 
 from whereby_trigger.cli.app import app_option, resolved
+from whereby_trigger.cli.completion import complete_room, complete_type
+from whereby_trigger.cli.options import store_option
 from whereby_trigger.cli.output import FAILED, Failed, note, show_lines
+from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.config import NAMES, Settings, read_subdomain
-from whereby_trigger.errors import DecodeError
-from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
+from whereby_trigger.deliveries import session_id
+from whereby_trigger.errors import DecodeError, StoreError
+from whereby_trigger.store import Query, Record, State
+from whereby_trigger.webhook import ROOM_TYPES, SIGNATURE_HEADER, Webhook, decode, room_of, sign
 
 TIMEOUT = 5.0
 """Seconds that Whereby waits for an answer. Source: Whereby docs, Failed delivery."""
 
-UNAUTHORIZED = 401
+DECIDED_WITHIN = 15.0
+"""Seconds that `--wait` waits for a decision: a predicate has 10 s by default."""
+
+KNOWN_WITHIN = 2.0
+"""Seconds that the store has to name a room's session."""
+
+LOOK_EVERY = 0.1
+"""Seconds between looks at the store for the decision."""
+
+NEWEST = 20
+"""Webhooks of a room among which its session is looked for."""
+
+SESSION = "roomSessionId"
+"""The field of a webhook's data that names its session. Source: Whereby docs, webhooks."""
+
+OK, UNAUTHORIZED = 200, 401
 
 HINTS = {
     401: "the server checks with another secret: set --secret or WHEREBY_WEBHOOK_SECRET to that one",
@@ -71,17 +93,23 @@ class TargetAddress(Struct, frozen=True):
 
 
 @click.command()
-@click.argument("type")
+@click.argument("type", shell_complete=complete_type)
 @click.option("--url", metavar="URL", help="Post to this address. [default: where `dev` listens]")
 @click.option("--secret", metavar="SECRET", help="Sign with this secret. [default: that of `dev`]")
-@click.option("--room", metavar="NAME", help="The room's name. [default: /visit-1]")
+@click.option(
+    "--room", metavar="NAME", help="The room's name. [default: /visit-1]", shell_complete=complete_room(names=True)
+)
 @click.option("--subdomain", metavar="NAME", help="The room's subdomain. [default: acme]")
 @click.option("--data", metavar="JSON", help="Fields of the data, as an object with Whereby's names.")
 @click.option("--id", metavar="ID", help="The webhook's id. [default: a random id]")
+@click.option("--session", metavar="ID", help="The room session's id. [default: that of the room's newest webhook]")
+@click.option("--new-session", is_flag=True, help="Begin another session in the room.")
+@click.option("--wait", is_flag=True, help="Wait for the decision, and print it with its reason.")
 @click.option("--bad-signature", is_flag=True, help="Sign with another secret; then 401 is the right answer.")
 @click.option("--stale", is_flag=True, help="Sign with a time too long ago; then 401 is the right answer.")
 @click.option("--duplicate", metavar="N", type=click.IntRange(min=0), default=0, help="Deliver it N more times.")
 @app_option
+@store_option
 def send(
     type: str,
     url: str | None,
@@ -90,35 +118,97 @@ def send(
     bad_signature: bool,
     stale: bool,
     duplicate: int,
+    session: str | None,
+    new_session: bool,
+    wait: bool,
     app: str | None,
+    store: str | None,
     **overrides: Any,
 ) -> None:
     """Send a realistic, signed webhook, and show the answer.
 
-    TYPE is one of Whereby's, such as room.client.joined. Exits with 0 if every answer is right, else with 1.
+    TYPE is one of Whereby's, such as room.client.joined. A room keeps its session from call to call, by the store,
+    until it has ended. Exits with 0 if every answer is right, else with 1.
     """
+    if session is not None and new_session:
+        raise click.UsageError("--session names a session and --new-session makes one up: choose one of them")
     if overrides["subdomain"] is not None:
         read_subdomain("--subdomain", overrides["subdomain"])
-    built = _build(type, data, {name: value for name, value in overrides.items() if value is not None})
-    settings = resolved(app, {"secret": secret}, needed=("secret",) if url else NAMES).settings
+    needed = ("secret", "store") if wait else ("secret",)
+    settings = resolved(app, {"secret": secret, "store": store}, needed=needed if url else NAMES).settings
+    fields, given = _fields(data), {name: value for name, value in overrides.items() if value is not None}
+    built = _build(type, fields, given)
+    before = asyncio.run(_known(settings.store, built))
+    if session is None and not new_session and type != "room.session.started":
+        session = before.session
+    if type in ROOM_TYPES and SESSION not in fields:
+        # A new one by chance: those of the builder are the same in each call.
+        built = _build(type, fields | {SESSION: session or str(uuid4())}, given | {"id": built.id})
     address = address_of(url or address_of_dev(settings))
     forgery = Forgery(bad_signature, stale)
     signer = _signer(settings, forgery)
-    answers = [_deliver(address, built, signer) for _ in range(duplicate + 1)]
+    answers = [_deliver(address, built, signer, stored=before.stored or n > 0) for n in range(duplicate + 1)]
     wrong = [status for status in answers if not _is_right(status, forgery)]
     if wrong:
         note(_hint(wrong[0], forgery, signer))
         raise click.exceptions.Exit(FAILED)
+    if wait and not forgery.refused:
+        record = asyncio.run(_decided(settings.store, built.id))
+        show_lines(f"{record.state}  {record.reason}")
 
 
-def _build(type: str, data: str | None, overrides: dict[str, Any]) -> Webhook:
+class Known(Struct, frozen=True):
+    """Hold what a store knows before a webhook is sent: if it has its id, and the session that its room is in."""
+
+    stored: bool = False
+    session: str | None = None
+
+
+async def _known(url: str, built: Webhook) -> Known:
+    """Look into the store, if it can be read; the server may have another one."""
+    room = room_of(built)
+    try:
+        async with asyncio.timeout(KNOWN_WITHIN), store_to_read(url) as store:
+            stored = bool(await store.find(Query(ids=(built.id,))))
+            newest = [] if room is None else await store.find(Query(room=room.key, limit=NEWEST))
+    except (StoreError, TimeoutError):
+        return Known()
+    return Known(stored, _session_of(newest))
+
+
+def _session_of(newest: list[Record]) -> str | None:
+    """Return the session of the newest webhook that names one, or None if that has ended it."""
+    for record in newest:
+        try:
+            webhook = decode(record.body)
+        except DecodeError:
+            continue
+        if (session := session_id(webhook)) is not None:
+            return None if webhook.type == "room.session.ended" else session
+    return None
+
+
+async def _decided(url: str, id: str) -> Record:
+    """Wait until a webhook is decided; raises Failed if it is not in time."""
+    give_up = time.monotonic() + DECIDED_WITHIN
+    async with store_to_read(url) as store:
+        while True:
+            found = await store.find(Query(ids=(id,)))
+            if found and found[0].state is not State.PENDING:
+                return found[0]
+            if time.monotonic() > give_up:
+                break
+            await asyncio.sleep(LOOK_EVERY)
+    if not found:
+        raise Failed(f"{store.location} has no webhook {id}: name the store of the server that took it, with --store")
+    raise Failed(f"{id} is not decided after {DECIDED_WITHIN:g} s: see the trigger's log, and `events show {id[:12]}`")
+
+
+def _build(type: str, data: dict[str, Any], overrides: dict[str, Any]) -> Webhook:
     from whereby_trigger.testing import webhook
-    from whereby_trigger.webhook.types import ROOM_TYPES
 
     try:
-        # Without a session, an end ends what came before it, and the next join begins another meeting.
-        session = {"roomSessionId": None} if type in ROOM_TYPES else {}
-        return webhook(type, data=session | _fields(data), **overrides)
+        return webhook(type, data=data, **overrides)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except DecodeError as error:
@@ -159,9 +249,10 @@ def _signer(settings: Settings, forgery: Forgery) -> Signer | None:
     return Signer(secret, -2 * settings.tolerance if forgery.stale else 0.0)
 
 
-def _deliver(address: TargetAddress, built: Webhook, signer: Signer | None) -> int:
+def _deliver(address: TargetAddress, built: Webhook, signer: Signer | None, *, stored: bool) -> int:
     answer = post(address, built.raw, signer)
-    show_lines(f"{answer.status} {answer.phrase}  {built.type}  {built.id}  {answer.seconds * 1000:.1f} ms")
+    duplicate = "  duplicate" if stored and answer.status == OK else ""
+    show_lines(f"{answer.status} {answer.phrase}  {built.type}  {built.id}  {answer.seconds * 1000:.1f} ms{duplicate}")
     return answer.status
 
 
