@@ -55,6 +55,9 @@ class RulesPlace:
     def open_entry(self, key: str) -> Kept | None:
         return next((room for room in self.rooms if room.key == key and room.entry.state not in OVER), None)
 
+    def known(self, key: str) -> list[SessionChange]:
+        return [said for said in self.changes.values() if said is not None and said.key == key]
+
     def wait(self, opens: Successor) -> None:
         asked = opens.request
         entry = OpenRoom(len(self.rooms) + 1, RoomState.WAITING, None, None, asked.session_id, asked.asked_at, None)
@@ -84,13 +87,13 @@ class RulesReplica:
         self.place.changes[arrival.id] = said = arrival.change
         room = None if said is None else self.place.open_entry(said.key)
         if said is not None and room is not None:
-            self.place.write(room, session_changed(room.entry, said))
+            self.place.write(room, session_changed(room.entry, said, self.place.known(said.key)))
 
     async def request(self, request: RoomRequest) -> RoomClaim:
         room = self.place.open_entry(request.key)
         entry = None if room is None else room.entry
-        known = [said for said in self.place.changes.values() if said is not None and said.key == request.key]
-        answer = requested(entry, request, known if needs_changes(entry, request) else [], self.place.clock.now())
+        known = self.place.known(request.key) if needs_changes(entry, request) else []
+        answer = requested(entry, request, known, self.place.clock.now())
         if room is not None and answer.change is not None:
             self.place.write(room, answer.change)
         elif answer.opens is not None:
@@ -109,7 +112,8 @@ class RulesReplica:
 
     async def move(self, move: RoomMove) -> bool:
         room = self.place.rooms[move.id - 1]
-        done = moved(room.entry, move.state, move.reason) if room.entry.owner == self.replica else None
+        known = self.place.known(room.key)
+        done = moved(room.entry, move.state, move.reason, known) if room.entry.owner == self.replica else None
         if done is not None:
             self.place.write(room, done)
         return done is not None

@@ -81,7 +81,12 @@ class Known:
         if webhook.meeting == self.newest:
             return not self.has(ENDED)
         # A session that is not named may be any; and the end of another session ends nothing that runs.
-        return not (self.all_named and (self.has(JOINED) or self.has(STARTED)))
+        return not ((self.all_named and (self.has(JOINED) or self.has(STARTED))) or self.is_followed(webhook))
+
+    def is_followed(self, webhook: Sent) -> bool:
+        """Return True if two sessions are known to have started after a webhook, so that the first of them is over."""
+        starts = {one.meeting for one in self.received if one.kind == STARTED and one.named and one.at > webhook.at}
+        return len(starts) > 1
 
 
 # What happens
@@ -266,6 +271,10 @@ SERIES = {
     "J0 A, J122 (B), S123 B, J300 C": "C",
     "S1 A, J0 (A), J300 B": "B",
     "J0 A, E202 C, J102 B, J200 C": "",
+    "J0 (A), J100 (B), S101 B, S1 A": "B",
+    "J0 (A), S101 B, J100 (B), S1 A": "B",
+    "J0 (A), S101 B, J102 B, S1 A": "B",
+    "J0 (A), J5 A, S1 A, J100 (B), S101 B": "B",
 }
 """By deliveries, the meeting that is served in the end."""
 

@@ -13,7 +13,7 @@ Some rules depend on more than the state. They are in code, below the table:
 3. When an entry is over, its successor starts to wait, unless the successor is too old. Of several requests that could
    be the successor, the one that was created last stays.
 4. Which event a request is depends on the sessions of the request and the entry, as `meets` says.
-5. An entry, or its successor, whose session is unknown takes the session that starts after it was asked for.
+5. A request that named no session is over once two sessions are known to be later than it, in whatever order they come.
 
 Only an entry that belongs to a replica can be asked to end.
 
@@ -29,7 +29,7 @@ later request may be of the same meeting or of the next one: it is kept, and sta
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import Enum, StrEnum, auto
 from math import inf
 from typing import Final, NamedTuple
@@ -292,30 +292,41 @@ def _newer(one: str | None, other: str | None) -> str | None:
     return one if unpack(one).request.asked_at > unpack(other).request.asked_at else other
 
 
-def meets(entry: OpenRoom, request: RoomRequest, begun: float = inf) -> RoomEvent | None:
+def meets(entry: OpenRoom, request: RoomRequest, changes: Sequence[SessionChange] = ()) -> RoomEvent | None:
     """Return which event a request is to an entry, or None if the request is of an older session.
 
-    `begun` is when the request's session started, if that is known: webhooks such as `transcription.finished` are
-    created when their session may be over.
+    `changes` is what the room's webhooks say of its sessions. They say when the request's session started, too:
+    webhooks such as `transcription.finished` are created when their session may be over.
     """
     if request.webhook is None:
         return RoomEvent.REQUESTED
     if None not in (request.session_id, entry.session_id):
         if request.session_id == entry.session_id:
             return RoomEvent.REQUESTED
-        later = min(begun, request.asked_at) - entry.asked_at
+        later = min(_begun(request.session_id, changes), request.asked_at) - entry.asked_at
         if later < 0:
             return None
         return RoomEvent.REQUESTED_BY_NEXT if later > 0 else RoomEvent.REQUESTED_LATER
     if request.asked_at > entry.asked_at:
-        return RoomEvent.REQUESTED_BY_NEXT if _is_third(entry, request.session_id) else RoomEvent.REQUESTED_LATER
+        followed = entry.session_id is None and _are_two(_later_sessions(entry, changes) | {request.session_id})
+        return RoomEvent.REQUESTED_BY_NEXT if followed else RoomEvent.REQUESTED_LATER
     return None if entry.ending and request.asked_at < entry.asked_at else RoomEvent.REQUESTED
 
 
-def _is_third(entry: OpenRoom, session_id: str | None) -> bool:
-    # Of two sessions that are both later than the entry's request, one is later than the entry's session.
-    successor = None if entry.successor is None else unpack(entry.successor).request.session_id
-    return None not in (successor, session_id) and successor != session_id
+def _are_two(sessions: Set[str | None]) -> bool:
+    """Return True if these are two sessions: that of a request which is earlier than both is over."""
+    return len(sessions - {None}) > 1
+
+
+def _later_sessions(entry: OpenRoom, changes: Sequence[SessionChange]) -> set[str | None]:
+    """Return the sessions that are known to be later than an entry's request."""
+    successor = None if entry.successor is None else unpack(entry.successor).request
+    waiting = {successor.session_id} if successor is not None and successor.asked_at > entry.asked_at else set[None]()
+    return waiting | _started_after(entry.asked_at, changes)
+
+
+def _started_after(asked_at: float, changes: Iterable[SessionChange]) -> set[str | None]:
+    return {said.session_id for said in changes if said.started and asked_at < said.time < inf}
 
 
 def needs_changes(entry: OpenRoom | None, request: RoomRequest) -> bool:
@@ -327,6 +338,13 @@ def needs_changes(entry: OpenRoom | None, request: RoomRequest) -> bool:
     return entry is None or (event is not None and _state_met(entry, event) in RULES[event])
 
 
+def is_unnamed(entry: OpenRoom) -> bool:
+    """Return True if `session_changed` and `moved` must know all that the room's webhooks say of its sessions."""
+    return entry.session_id is None or (
+        entry.successor is not None and unpack(entry.successor).request.session_id is None
+    )
+
+
 def requested(
     entry: OpenRoom | None, request: RoomRequest, changes: Sequence[SessionChange], now: float | None
 ) -> Answer:
@@ -335,14 +353,11 @@ def requested(
     `changes` is what the room's webhooks say of its sessions, if `needs_changes`; `now` is by the store's clock.
     """
     over = request.webhook is not None and is_over(request, changes)
-    if not over and request.webhook is not None and request.session_id is None:
-        request = _of_the_next_start(request, changes)
-        over = is_over(request, changes)
     if entry is None:
         if over:
             return Answer(RoomClaim(False, ENDED, None))
         return Answer(RoomClaim(True, WAITING, None), opens=Successor(request))
-    event = meets(entry, request, _begun(request.session_id, changes))
+    event = meets(entry, request, changes)
     if event is None:
         return Answer(RoomClaim(False, entry.state, entry.owner, outdated=True))
     if over:
@@ -377,24 +392,19 @@ def _differ(one: RoomRequest, other: RoomRequest) -> bool:
     return None not in (one.session_id, other.session_id) and one.session_id != other.session_id
 
 
-def _of_the_next_start(request: RoomRequest, changes: Sequence[SessionChange]) -> RoomRequest:
-    starts = [said for said in changes if _is_later_start(said, request.asked_at)]
-    first = min(starts, key=lambda said: said.time, default=None)
-    return request if first is None else _of(request, first)
+def moved(entry: OpenRoom, state: RoomState, reason: str, changes: Sequence[SessionChange] = ()) -> Change | None:
+    """Return what a move by the owner does to its room, or None if the table does not allow it.
 
-
-def _is_later_start(said: SessionChange, asked_at: float) -> bool:
-    return said.started and said.session_id is not None and asked_at < said.time < inf
-
-
-def _of(request: RoomRequest, start: SessionChange) -> RoomRequest:
-    return structs.replace(request, session_id=start.session_id, asked_at=start.time)
-
-
-def moved(entry: OpenRoom, state: RoomState, reason: str) -> Change | None:
-    """Return what a move by the owner does to its room, or None if the table does not allow it."""
+    `changes` is what the room's webhooks say of its sessions, if the entry `is_unnamed`.
+    """
     event = MOVES.get(state)
-    return None if event is None or entry.state not in RULES[event] else change(entry, event, reason)
+    if event is None or entry.state not in RULES[event]:
+        return None
+    leaves = state in OVER and not entry.ending and entry.session_id is None and entry.successor is not None
+    if leaves and _started_after(entry.asked_at, changes) == {unpack(entry.successor or "").request.session_id}:
+        # An assistant that leaves on its own is not followed in the same meeting, as far as that is known.
+        entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
+    return change(entry, event, reason)
 
 
 def run_ended(change: Change, reported: RunOutcome | None) -> RunOutcome | None:
@@ -410,24 +420,26 @@ def run_ended(change: Change, reported: RunOutcome | None) -> RunOutcome | None:
     return IMPLIED[entry.state] if reported is None else reported
 
 
-def session_changed(entry: OpenRoom, said: SessionChange) -> Change:
-    """Return what the start or the end of a session does to the room's entry."""
-    successor = None if entry.successor is None else unpack(entry.successor)
-    over = said.ends(entry.session_id, entry.asked_at)
-    if successor is not None and _is_end_of_third(entry, successor.request, said):
+def session_changed(entry: OpenRoom, said: SessionChange, changes: Sequence[SessionChange] = ()) -> Change:
+    """Return what the start or the end of a session does to the room's entry.
+
+    `changes` is all that the room's webhooks say of its sessions, this change too, if the entry `is_unnamed`.
+    """
+    unnamed = said.started and entry.session_id is None
+    over = said.ends(entry.session_id, entry.asked_at) or (unnamed and _are_two(_later_sessions(entry, changes)))
+    if entry.successor is not None and _ends_successor(entry, unpack(entry.successor).request, said, changes):
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
-    elif successor is not None and said.ends(successor.request.session_id, successor.request.asked_at):
-        # A session that starts after the successor's is the second one after that of the entry.
-        over = over or (said.started and said.session_id != entry.session_id)
-        entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
-    if over or entry.ending or entry.session_id not in (None, said.session_id):
-        entry = _have_successor_learn(entry, said)
-    elif _is_later_start(said, entry.asked_at):
-        entry = _learn(entry, said)
-        over = _is_followed(entry)
     if not over:
         return Change(entry)
     return change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED if said.started else SESSION_ENDED)
+
+
+def _ends_successor(
+    entry: OpenRoom, successor: RoomRequest, said: SessionChange, changes: Sequence[SessionChange]
+) -> bool:
+    if said.ends(successor.session_id, successor.asked_at) or _is_end_of_third(entry, successor, said):
+        return True
+    return said.started and successor.session_id is None and _are_two(_started_after(successor.asked_at, changes))
 
 
 def _is_end_of_third(entry: OpenRoom, successor: RoomRequest, said: SessionChange) -> bool:
@@ -435,28 +447,6 @@ def _is_end_of_third(entry: OpenRoom, successor: RoomRequest, said: SessionChang
     sessions = (entry.session_id, successor.session_id)
     known = not said.started and said.session_id is not None and None not in sessions
     return known and said.session_id not in sessions and successor.asked_at < said.time < inf
-
-
-def _learn(entry: OpenRoom, start: SessionChange) -> OpenRoom:
-    """Take the session that has started for the entry's; a successor that is not of a later one is dropped."""
-    entry = entry._replace(session_id=start.session_id, asked_at=start.time)
-    if entry.successor is not None and meets(entry, unpack(entry.successor).request) in (None, RoomEvent.REQUESTED):
-        entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
-    return entry
-
-
-def _have_successor_learn(entry: OpenRoom, said: SessionChange) -> OpenRoom:
-    if entry.successor is None:
-        return entry
-    request, kept_at = unpack(entry.successor)
-    if request.session_id is not None or not _is_later_start(said, request.asked_at):
-        return entry
-    return entry._replace(successor=pack(_of(request, said), kept_at))
-
-
-def _is_followed(entry: OpenRoom) -> bool:
-    successor = None if entry.successor is None else unpack(entry.successor).request
-    return successor is not None and meets(entry, successor) is RoomEvent.REQUESTED_BY_NEXT
 
 
 def released(entry: OpenRoom, reason: str, too_old: float | None) -> Change:
@@ -475,6 +465,8 @@ def session_changes(key: str, bodies: Iterable[bytes]) -> list[SessionChange]:
 def is_over(request: RoomRequest, changes: Sequence[SessionChange]) -> bool:
     """Return True if the session of the webhook that fired is over, by what the room's other webhooks say."""
     session_id, asked_at = request.session_id, request.asked_at
+    if session_id is None and _are_two(_started_after(asked_at, changes)):
+        return True
     begun = min(asked_at, _begun(session_id, changes))
     return any(
         said.ends(session_id, begun if said.started else asked_at) or _ended_later(said, request, changes)

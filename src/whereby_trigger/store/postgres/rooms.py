@@ -26,6 +26,10 @@ SESSION_CHANGES = """
 SELECT body FROM whereby_trigger.webhooks
 WHERE room = $1 AND type IN ('room.session.started', 'room.session.ended')
 """
+CHANGES_AROUND = """
+SELECT key, body FROM whereby_trigger.webhooks AS webhooks JOIN whereby_trigger.rooms AS rooms ON room = key
+WHERE rooms.id = $1 AND type IN ('room.session.started', 'room.session.ended')
+"""
 FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
 WHERE key = $1 AND state NOT IN ('ended', 'failed') FOR UPDATE
@@ -44,9 +48,7 @@ UPDATE whereby_trigger.rooms SET
     reason = COALESCE($3, reason),
     since = CASE WHEN state = $2 THEN since ELSE whereby_trigger.clock() END,
     stop = $4,
-    session_id = $5,
-    asked_at = $6,
-    successor = $7
+    successor = $5
 WHERE id = $1
 """
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since"
@@ -224,6 +226,12 @@ async def _session_changes(connection: Connection, key: str) -> list[SessionChan
     return room_rules.session_changes(key, [row["body"] for row in await connection.fetch(SESSION_CHANGES, key)])
 
 
+async def _changes_around(connection: Connection, entry: OpenRoom) -> list[SessionChange]:
+    """Return what the webhooks of an entry's room say of its sessions, if that is needed to judge it."""
+    rows = await connection.fetch(CHANGES_AROUND, entry.id) if room_rules.is_unnamed(entry) else []
+    return [said for row in rows for said in room_rules.session_changes(row["key"], [row["body"]])]
+
+
 async def take(
     connection: Connection, owner: str, slots: int, tickets: tuple[str, ...], max_age: float, bounds: Bounds
 ) -> list[Room]:
@@ -246,7 +254,9 @@ async def _move(connection: Connection, piece: Move, again: bool) -> bool:
     async with transaction(connection):
         await connection.execute(LOCK_ROOM, move.id)
         row = await connection.fetchrow(FIND_OWNED, move.id, piece.owner)
-        change = None if row is None else room_rules.moved(_open(row), move.state, move.reason)
+        open = None if row is None else _open(row)
+        changes = [] if open is None else await _changes_around(connection, open)
+        change = None if open is None else room_rules.moved(open, move.state, move.reason, changes)
         if change is None:
             return again and bool(await connection.fetchval(MOVED_SO, move.id, piece.ticket))
         entry, run = change.entry, move.run
@@ -280,7 +290,7 @@ async def change_session(connection: Connection, said: SessionChange) -> None:
     open = await _find_open(connection, said.key)
     if open is None:
         return
-    change = room_rules.session_changed(open, said)
+    change = room_rules.session_changed(open, said, await _changes_around(connection, open))
     if change.entry != open:
         await _write(connection, change)
 
@@ -405,8 +415,7 @@ def _open(row: Any) -> OpenRoom:
 
 async def _write(connection: Connection, change: Change) -> None:
     entry = change.entry
-    learned = entry.session_id, entry.asked_at
-    await connection.execute(WRITE, entry.id, entry.state, change.reason, entry.stop, *learned, entry.successor)
+    await connection.execute(WRITE, entry.id, entry.state, change.reason, entry.stop, entry.successor)
     if change.opens is not None:
         await _wait(connection, change.opens)
 

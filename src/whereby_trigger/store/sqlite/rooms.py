@@ -30,6 +30,10 @@ VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, COALESCE(:kept_
 SESSION_CHANGES = """
 SELECT body FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
 """
+CHANGES_AROUND = """
+SELECT key, body FROM webhooks JOIN rooms ON room = key
+WHERE rooms.id = ? AND type IN ('room.session.started', 'room.session.ended')
+"""
 FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
 WHERE key = ? AND state NOT IN ('ended', 'failed')
@@ -43,8 +47,6 @@ UPDATE rooms SET
     reason = COALESCE(:reason, reason),
     since = CASE WHEN state = :state THEN since ELSE :now END,
     stop = :stop,
-    session_id = :session_id,
-    asked_at = :asked_at,
     successor = :successor
 WHERE id = :id
 """
@@ -156,6 +158,12 @@ def _session_changes(connection: sqlite3.Connection, key: str) -> list[SessionCh
     return room_rules.session_changes(key, (body for (body,) in bodies))
 
 
+def _changes_around(connection: sqlite3.Connection, entry: OpenRoom) -> list[SessionChange]:
+    """Return what the webhooks of an entry's room say of its sessions, if that is needed to judge it."""
+    rows = connection.execute(CHANGES_AROUND, (entry.id,)).fetchall() if room_rules.is_unnamed(entry) else []
+    return [said for key, body in rows for said in room_rules.session_changes(key, [body])]
+
+
 def _wait(connection: sqlite3.Connection, opens: Successor, now: float) -> None:
     connection.execute(WAIT, structs.asdict(opens.request) | {"kept_at": opens.kept_at, "now": now})
 
@@ -184,7 +192,10 @@ def take(
 
 def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float) -> bool:
     row = connection.execute(FIND_OWNED, (move.id, owner)).fetchone()
-    change = None if row is None else room_rules.moved(_open(row), move.state, move.reason)
+    if row is None:
+        return False
+    open = _open(row)
+    change = room_rules.moved(open, move.state, move.reason, _changes_around(connection, open))
     if change is None:
         return False
     _move(connection, change, move, now)
@@ -226,7 +237,7 @@ def change_session(connection: sqlite3.Connection, said: SessionChange, now: flo
     open = _find_open(connection, said.key)
     if open is None:
         return
-    change = room_rules.session_changed(open, said)
+    change = room_rules.session_changed(open, said, _changes_around(connection, open))
     if change.entry != open:
         _write(connection, change, now)
 
@@ -349,8 +360,6 @@ def _write(connection: sqlite3.Connection, change: Change, now: float) -> None:
         "state": entry.state,
         "reason": change.reason,
         "stop": entry.stop,
-        "session_id": entry.session_id,
-        "asked_at": entry.asked_at,
         "successor": entry.successor,
         "now": now,
     }
