@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 
 from bench.bodies import Requests
-from bench.connection import NotAnswered, connect
 from bench.load import Load, LoadFailed
 from reliability.measures import percentile
+from whereby_trigger.testing.sender import Address, Response, Sender
 
 
 async def send(port: int, requests: Requests, connections: int, core: int) -> Load:
@@ -15,22 +15,22 @@ async def send(port: int, requests: Requests, connections: int, core: int) -> Lo
 
     Stays on the core that it is on: it runs in the process of whoever calls it.
     """
-    waiting, latencies = iter(requests.read()), list[float]()
+    waiting, answers = iter(requests.read()), list[Response]()
+    sender = Sender(Address.local(port), secret=None)
     cpu, began = time.process_time(), time.monotonic()
     try:
-        await asyncio.gather(*(_send_each(port, waiting, latencies) for _ in range(connections)))
-    except NotAnswered as error:
-        raise LoadFailed(f"a delivery was not answered 200: {error}") from error
+        await asyncio.gather(*(_send_each(sender, waiting, answers) for _ in range(connections)))
+    finally:
+        sender.close()
     ended = time.monotonic()
+    latencies = [answer.seconds for answer in answers]
     p50, p99 = percentile(latencies, 50) * 1000, percentile(latencies, 99) * 1000
     return Load(requests.count, began, ended, p50, p99, max(latencies) * 1000, time.process_time() - cpu)
 
 
-async def _send_each(port: int, waiting: Iterator[bytes], latencies: list[float]) -> None:
-    connection = await connect(port)
-    try:
-        for request in waiting:
-            began = time.monotonic()
-            latencies.append(await connection.send(request) - began)
-    finally:
-        connection.close()
+async def _send_each(sender: Sender, waiting: Iterator[bytes], answers: list[Response]) -> None:
+    for request in waiting:
+        answer = await sender.send(request)
+        answers.append(answer)
+        if answer.status != 200:
+            raise LoadFailed(f"a delivery was not answered 200, but {answer.status} {answer.reason}")

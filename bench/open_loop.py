@@ -1,20 +1,19 @@
-"""A sender that keeps its pace whatever the answers take, so that a slow answer delays no later delivery."""
+"""A load that keeps its pace whatever the answers take, so that a slow answer delays no later delivery."""
 
 import asyncio
 import random
 import time
 from collections.abc import Iterator
-from functools import partial
 
 from msgspec import Struct
 
-from bench.bodies import Body, request
-from bench.connection import Connection, NotAnswered, connect
+from bench.bodies import Body
+from bench.load import LoadFailed
+from bench.secret import SECRET
+from whereby_trigger.testing.sender import Address, Sender, send_paced
 
 REPEAT_AMONG = 200
 ANSWERED_WITHIN = 60.0
-KEPT = 2.0
-"""Seconds that a connection is kept idle; servers hang up after five, maybe while the next request is on its way."""
 
 
 class Delivery(Struct):
@@ -36,51 +35,43 @@ class Delivery(Struct):
 
 
 class OpenLoop:
-    """Send to a port over as many connections as it takes; a connection is used again once it has its answer."""
+    """Send to a port over as many connections as it takes, each delivery once, and await all answers."""
 
     def __init__(self, port: int, source: Iterator[Body]) -> None:
-        self._port = port
+        self.sender = Sender(Address.local(port), SECRET, answer_within=ANSWERED_WITHIN)
         self._source = source
         self._chance = random.Random(1)
-        self._idle: list[tuple[float, Connection]] = []
-        self.connections: list[Connection] = []
-        self._unanswered: set[asyncio.Future[float]] = set()
 
     async def evenly(self, per_second: float, seconds: float, duplicates: float = 0.0) -> list[Delivery]:
-        """Send at an even pace, a share of it duplicates of what was sent shortly before; wait for the answers."""
+        """Send at an even pace, a share of it duplicates of what was sent shortly before."""
         deliveries: list[Delivery] = []
-        recent: list[Body] = []
         began = time.monotonic()
-        for number in range(round(per_second * seconds)):
-            due = began + number / per_second
-            if (early := due - time.monotonic()) > 0:
-                await asyncio.sleep(early)
-            first = not recent or self._chance.random() >= duplicates
-            body = next(self._source) if first else self._chance.choice(recent)
-            if first:
-                recent = [*recent[1 - REPEAT_AMONG :], body]
-            deliveries.append(self._send(body, request(body.body, time.time()), due, await self._connection(), first))
-        await self._answers()
+
+        def due() -> Iterator[tuple[float, tuple[Delivery, bytes]]]:
+            for number, (body, first) in enumerate(self._bodies(round(per_second * seconds), duplicates)):
+                at = number / per_second
+                deliveries.append(Delivery(body.id, began + at, 0.0, first))
+                yield at, (deliveries[-1], body.body)
+
+        await send_paced(due(), self._send, asyncio.Event())
         return deliveries
 
     async def at_once(self, count: int) -> list[Delivery]:
-        """Send so many at once, over connections that are open already; wait for the answers."""
-        waiting = [(body, request(body.body, time.time())) for body in (next(self._source) for _ in range(count))]
-        connections = [await self._connected() for _ in range(count)]
+        """Send so many at once, over connections that are open already; raises LoadFailed."""
+        bodies = [next(self._source) for _ in range(count)]
+        self.hang_up()
+        try:
+            await self.sender.connect(count)
+        except OSError as error:
+            raise LoadFailed(f"no connection: {error.strerror}") from error
         due = time.monotonic()
-        deliveries = [
-            self._send(body, written, due, connection, True)
-            for (body, written), connection in zip(waiting, connections, strict=True)
-        ]
-        await self._answers()
+        deliveries = [Delivery(body.id, due, 0.0, True) for body in bodies]
+        await asyncio.gather(*(self._send((one, body.body)) for one, body in zip(deliveries, bodies, strict=True)))
         return deliveries
 
     def hang_up(self) -> None:
         """Close every connection; what is sent later is sent over new ones."""
-        for connection in self.connections:
-            connection.close()
-        self.connections.clear()
-        self._idle.clear()
+        self.sender.close()
 
     async def __aenter__(self) -> "OpenLoop":
         return self
@@ -88,39 +79,20 @@ class OpenLoop:
     async def __aexit__(self, *exception: object) -> None:
         self.hang_up()
 
-    def _send(self, body: Body, written: bytes, due: float, connection: Connection, first: bool) -> Delivery:
-        delivery = Delivery(body.id, due, time.monotonic(), first)
-        answer = connection.send(written)
-        self._unanswered.add(answer)
-        answer.add_done_callback(partial(self._answered, delivery, connection))
-        return delivery
+    def _bodies(self, count: int, duplicates: float) -> Iterator[tuple[Body, bool]]:
+        recent: list[Body] = []
+        for _ in range(count):
+            first = not recent or self._chance.random() >= duplicates
+            body = next(self._source) if first else self._chance.choice(recent)
+            if first:
+                recent = [*recent[1 - REPEAT_AMONG :], body]
+            yield body, first
 
-    def _answered(self, delivery: Delivery, connection: Connection, answer: "asyncio.Future[float]") -> None:
-        self._unanswered.discard(answer)
-        if answer.cancelled():
-            delivery.refusal = "no answer"
-        elif isinstance(error := answer.exception(), NotAnswered):
-            delivery.refusal = str(error)
-            connection.close()
+    async def _send(self, one: tuple[Delivery, bytes]) -> None:
+        delivery, body = one
+        (answer,) = await self.sender.deliver(body, retries=0)
+        delivery.sent = answer.sent_at
+        if answer.status == 200:
+            delivery.answered = answer.sent_at + answer.seconds
         else:
-            delivery.answered = answer.result()
-            self._idle.append((delivery.answered, connection))
-
-    async def _answers(self) -> None:
-        if self._unanswered:
-            _, late = await asyncio.wait(self._unanswered, timeout=ANSWERED_WITHIN)
-            for answer in late:
-                answer.cancel()
-
-    async def _connection(self) -> Connection:
-        while self._idle:
-            since, connection = self._idle.pop()
-            if not connection.lost.is_set() and time.monotonic() - since < KEPT:
-                return connection
-            connection.close()
-        return await self._connected()
-
-    async def _connected(self) -> Connection:
-        connection = await connect(self._port)
-        self.connections.append(connection)
-        return connection
+            delivery.refusal = f"HTTP/1.1 {answer.status} {answer.reason}" if answer.status else answer.reason

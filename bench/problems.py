@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.connection import NotAnswered
 from bench.load import LoadFailed
 from bench.node import PeerFailed
 from bench.tools import ToolMissing
 from reliability.process import ReceiverFailed
 from tests.support.postgres import ServerFailed
 
-FAILURES = (ToolMissing, PeerFailed, ServerFailed, ReceiverFailed, LoadFailed, NotAnswered, TimeoutError)
+FAILURES = (ToolMissing, PeerFailed, ServerFailed, ReceiverFailed, LoadFailed, TimeoutError)
 
 
 class Problems:

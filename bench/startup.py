@@ -4,9 +4,9 @@ import time
 
 from msgspec import Struct
 
-from bench.bodies import bodies, request
+from bench.bodies import bodies
 from bench.books import looking_into
-from bench.connection import connect
+from bench.open_loop import OpenLoop
 from bench.rounds import DECIDED_WITHIN
 from bench.setting import Setting
 from bench.sides import Side
@@ -28,10 +28,9 @@ async def start(setting: Setting, side: Side, url: str, pending: int) -> Start:
         await books.leave_pending(pending, time.time())
     began = time.monotonic()
     async with setting.up(side, url=url) as server:
-        connection = await connect(server.port)
-        answered = await connection.send(request(next(bodies()).body, time.time()))
-        connection.close()
+        async with OpenLoop(server.port, bodies()) as sender:
+            (delivery,) = await sender.at_once(1)
         assert server.books is not None
         decided = await server.books.until_decided(DECIDED_WITHIN)
         await server.stop()
-    return Start(answered - began, decided - began)
+    return Start(delivery.sent + delivery.took - began, decided - began)

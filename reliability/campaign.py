@@ -2,15 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 from reliability.checker import Evidence
-from reliability.corpus import Item, items
 from reliability.emissions import read_emissions
-from reliability.ledger import Ledger
+from reliability.load import Load
 from reliability.process import Receiver, ReceiverFailed, Receivers
-from reliability.sender import Sender, as_whereby_delivers
 from reliability.stores import Stores, viewing
 
 SENDERS = 12
@@ -26,12 +23,10 @@ class Campaign:
         self.store = stores.new(folder)
         self._late_takeovers = stores.late_takeovers
         self.emissions = folder / "emissions"
-        self._ledger = Ledger(folder / "ledger")
-        self.sender = Sender(self._ledger, proxied=True)
+        self._load = Load(folder, seed, proxied=True)
+        self.sender = self._load.sender
         self.receivers = Receivers(self.store, self.emissions, prefix=prefix, options=stores.quick_lease)
-        self._items: dict[str, Item] = {}
-        self._deliveries = as_whereby_delivers(self._noted(items(seed)), seed)
-        self._ending = False
+        self._ending = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
 
     async def start(self, *options: str) -> Receiver:
@@ -70,19 +65,18 @@ class Campaign:
     async def reckon(self, receiver: Receiver | None = None) -> Evidence:
         """Send no more, let a last life, or the one given, decide everything and end; return what is known then."""
         receiver = receiver or await self.start()
-        self._ending = True
+        self._ending.set()
         await asyncio.gather(*self._workers)
         async with viewing(self.store) as view:
             await view.until_decided()
             if code := await receiver.stop():
                 raise ReceiverFailed(f"the receiver ended its last life with {code}:\n{receiver.last_words}")
             records = await view.records()
-        emissions = read_emissions(self.emissions)
-        acknowledged = self._ledger.close()
-        return Evidence(self._items, self.sender.sends, acknowledged, records, emissions, self._late_takeovers)
+        emissions, late_takeovers = read_emissions(self.emissions), self._late_takeovers
+        return self._load.evidence(records, emissions, late_takeovers=late_takeovers, refused=frozenset())
 
     async def __aenter__(self) -> "Campaign":
-        self._workers = [asyncio.create_task(self.sender.work(self._deliveries)) for _ in range(SENDERS)]
+        self._workers = [asyncio.create_task(self._load.work(self._ending)) for _ in range(SENDERS)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -90,15 +84,8 @@ class Campaign:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         await self.receivers.close()
-        self._ledger.close()
+        self._load.close()
 
     def _send_to(self, port: int) -> None:
         self.sender.port = port
         self.sender.up.set()
-
-    def _noted(self, source: Iterator[Item]) -> Iterator[Item]:
-        for item in source:
-            if self._ending:
-                return
-            self._items[item.id] = item
-            yield item

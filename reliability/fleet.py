@@ -5,13 +5,11 @@ import contextlib
 import itertools
 import os
 import signal
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from reliability.http import Connection, NoAnswer
 from reliability.process import PYTHON, ROOT, Receiver
-from reliability.receiver import SECRET
+from reliability.sender import send
 from reliability.stores import Stores
 from reliability.ticks import Tick, Ticks
 from whereby_trigger.clock import boot_time
@@ -19,7 +17,7 @@ from whereby_trigger.config import foreign_environment
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
+from whereby_trigger.webhook import Webhook
 
 LOOK = 0.01
 
@@ -79,14 +77,7 @@ class Fleet:
 
         `ahead` is by how many seconds the clock is before ours that it is signed by.
         """
-        connection = Connection()
-        headers = {SIGNATURE_HEADER: sign(SECRET, sent.raw, int(time.time() + ahead))}
-        try:
-            return await connection.post(await replica.listening(), sent.raw, headers)
-        except NoAnswer:
-            return 0
-        finally:
-            connection.close()
+        return await send(await replica.listening(), sent.raw, ahead=ahead)
 
     def room(self) -> str:
         """Name a room that none had before."""

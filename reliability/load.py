@@ -1,32 +1,38 @@
-"""A load that waits for nobody: so many deliveries a second, whatever the answers to those before."""
+"""The load of a row: what is delivered, one after the other or at a pace, and the evidence of what came of it."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from reliability.checker import Evidence
 from reliability.corpus import Item, items
 from reliability.emissions import Emission
-from reliability.http import Connections
 from reliability.ledger import Ledger
-from reliability.sender import RETRIES, Sender, as_whereby_delivers
+from reliability.sender import Sender, as_whereby_delivers
 from whereby_trigger.store import Record
-
-TICK = 0.002
-"""Seconds between looks whether a delivery is due; finer than that a loop's timers are not."""
+from whereby_trigger.testing.sender import RETRIES, send_paced
 
 
 class Load:
-    """Deliver what the corpus makes up, as Whereby delivers it, and keep what was sent and what was acknowledged."""
+    """Deliver what the corpus makes up, as Whereby delivers it, and keep what was sent and what was acknowledged.
 
-    def __init__(self, folder: Path, seed: int, *, proxied: bool = False) -> None:
+    `source` is delivered instead, as it comes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        source: Iterator[Item] | None = None,
+        proxied: bool = False,
+        reuse: bool = True,
+    ) -> None:
         self._ledger = Ledger(folder / "ledger")
-        self.sender = Sender(self._ledger, proxied=proxied)
+        self.sender = Sender(self._ledger, proxied=proxied, reuse=reuse)
         self.items: dict[str, Item] = {}
-        self._deliveries = as_whereby_delivers(items(seed), seed)
-        self._connections = Connections()
+        self._deliveries = source or as_whereby_delivers(items(seed), seed)
 
     @asynccontextmanager
     async def going(self, rate: float) -> AsyncIterator[None]:
@@ -43,6 +49,13 @@ class Load:
         """Deliver so much in so many seconds, and wait for the answers; it is made up before, not meanwhile."""
         await self._go([self.next() for _ in range(deliveries)], deliveries / seconds, asyncio.Event())
 
+    async def work(self, ending: asyncio.Event) -> None:
+        """Deliver one after the other, while the receiver is up, until it is to end."""
+        while not ending.is_set():
+            item = self.next()
+            await self.sender.up.wait()
+            await self.deliver(item)
+
     def next(self) -> Item:
         """Make up what is to be delivered next."""
         return next(self._deliveries)
@@ -50,7 +63,7 @@ class Load:
     async def deliver(self, item: Item, retries: int = RETRIES) -> int:
         """Deliver a webhook, with retries; return the last answer, 0 for none."""
         self.items[item.id] = item
-        return await self.sender.deliver(item, self._connections, retries)
+        return await self.sender.deliver(item, retries)
 
     def acknowledged(self) -> set[str]:
         """Wait until the ledger is on disk, to which nothing can be added then; give the ids in it."""
@@ -63,7 +76,9 @@ class Load:
         *,
         late_takeovers: bool = False,
         recounted: bool = False,
+        refused: Set[str] | None = None,
     ) -> Evidence:
+        """Return what is known; `refused` may come later than it was sent: what was refused once, if not given."""
         return Evidence(
             items=self.items,
             sends=self.sender.sends,
@@ -71,24 +86,18 @@ class Load:
             records=records,
             emissions=emissions,
             late_takeovers=late_takeovers,
-            refused=self.sender.refused,
+            refused=self.sender.refused if refused is None else refused,
             recounted=recounted,
         )
 
     def close(self) -> None:
-        self._connections.close()
+        self.sender.close()
         self._ledger.close()
 
     async def _go(self, source: Iterable[Item], rate: float, ending: asyncio.Event) -> None:
         """Deliver what there is, at a rate, until there is nothing more or it is to end."""
-        began = time.monotonic()
-        under_way: set[asyncio.Task[int]] = set()
-        for number, item in enumerate(source):
-            while time.monotonic() < began + number / rate and not ending.is_set():
-                await asyncio.sleep(TICK)
-            if ending.is_set():
-                break
-            delivery = asyncio.create_task(self.deliver(item))
-            under_way.add(delivery)
-            delivery.add_done_callback(under_way.discard)
-        await asyncio.gather(*under_way)
+
+        async def deliver(item: Item) -> None:
+            await self.deliver(item)
+
+        await send_paced(((number / rate, item) for number, item in enumerate(source)), deliver, ending)

@@ -9,15 +9,13 @@ import asyncio
 import time
 from pathlib import Path
 
-from reliability.checker import Evidence, check, in_words
+from reliability.checker import check, in_words
 from reliability.corpus import Item, items, padded
 from reliability.emissions import EmissionPipe
 from reliability.full_disks import FullDisk, SizeLimit, SmallDisk
-from reliability.http import Connection
-from reliability.ledger import Ledger
+from reliability.load import Load
 from reliability.process import ReceiverFailed, Receivers
 from reliability.result import Figures, Result
-from reliability.sender import Sender
 from reliability.stores import SqliteStores, viewing
 
 REFUSED_WITHIN = 4.8
@@ -61,23 +59,19 @@ class _Trial:
         self._folder = folder
         self._full_disk = full_disk
         self._heard = EmissionPipe(folder / "emissions")
-        self._ledger = Ledger(folder / "ledger")
-        self._sender = Sender(self._ledger)
+        self._load = Load(folder, 1, source=(padded(item, full_disk.body) for item in items(1)))
         self._receivers = Receivers(url, self._heard.path, prefix=full_disk.prefix)
-        self._connections = [Connection() for _ in range(AT_ONCE + 1)]
-        self._source = items(1)
-        self._sent: dict[str, Item] = {}
         self._problems: list[str] = []
         self._refused = 0
         self._slowest_refusal = self._slowest_recovery = 0.0
 
     async def start(self) -> None:
         self._receiver = await self._receivers.start()
-        self._sender.port = await self._receiver.listening()
+        self._load.sender.port = await self._receiver.listening()
         self._full_disk.mount(self._receiver.pid)
 
     async def dose(self) -> None:
-        before = self._new()
+        before = self._load.next()
         self._expect(OK, await self._send(before), "before the disk is full")
         await asyncio.to_thread(self._full_disk.fill, self._receiver.pid)
         refused = await self._meet_full_disk(before)
@@ -96,16 +90,16 @@ class _Trial:
         """Send until the disk is felt; return what was refused."""
         if self._full_disk.body:
             for _ in range(UNTIL_FELT):
-                item = self._new()
+                item = self._load.next()
                 if await self._timed(item) == AWAY:
                     return [item]
             raise ReceiverFailed(f"{UNTIL_FELT} webhooks fit into a disk that is full")
-        new = [self._new() for _ in range(AT_ONCE)]
-        answers = await asyncio.gather(*map(self._timed, (*new, before), self._connections))
+        new = [self._load.next() for _ in range(AT_ONCE)]
+        answers = await asyncio.gather(*map(self._timed, (*new, before)))
         for answer in answers:
             self._expect(AWAY, answer, "while the disk is full")
-        self._expect(AWAY, await self._connections[0].get(self._sender.port, "/readyz"), "of /readyz meanwhile")
-        self._expect(OK, await self._connections[0].get(self._sender.port, "/livez"), "of /livez meanwhile")
+        self._expect(AWAY, await self._load.sender.get("/readyz"), "of /readyz meanwhile")
+        self._expect(OK, await self._load.sender.get("/livez"), "of /livez meanwhile")
         return new
 
     async def reckon(self, url: str) -> Result:
@@ -114,33 +108,25 @@ class _Trial:
         self._full_disk.keep(self._folder)
         async with viewing(url) as view:
             records = await view.records()
-        acknowledged, emissions = self._ledger.close(), self._heard.close()
-        evidence = Evidence(self._sent, self._sender.sends, acknowledged, records, emissions)
+        evidence = self._load.evidence(records, self._heard.close(), refused=frozenset())
         figures: Figures = {
             "refused with 503": self._refused,
-            "acknowledged": acknowledged.total(),
+            "acknowledged": evidence.acknowledged.total(),
             "slowest 503 (s)": round(self._slowest_refusal, 3),
             "slowest recovery (s)": round(self._slowest_recovery, 3),
         }
         return Result(figures, self._problems + in_words(check(evidence)))
 
     async def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
         await self._receivers.close()
-        self._ledger.close()
+        self._load.close()
 
-    def _new(self) -> Item:
-        item = padded(next(self._source), self._full_disk.body)
-        self._sent[item.id] = item
-        return item
+    async def _send(self, item: Item) -> int:
+        return await self._load.deliver(item, retries=0)
 
-    async def _send(self, item: Item, connection: Connection | None = None) -> int:
-        return await self._sender.deliver(item, connection or self._connections[0], retries=0)
-
-    async def _timed(self, item: Item, connection: Connection | None = None) -> int:
+    async def _timed(self, item: Item) -> int:
         began = time.monotonic()
-        answer = await self._send(item, connection)
+        answer = await self._send(item)
         if answer == AWAY:
             self._refused += 1
             self._slowest_refusal = max(self._slowest_refusal, time.monotonic() - began)

@@ -9,15 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from reliability.emissions import Emission, read_emissions
-from reliability.http import Connection, NoAnswer
 from reliability.measures import percentile
 from reliability.process import Receiver, ReceiverFailed, Receivers
-from reliability.receiver import SECRET
 from reliability.result import Result
+from reliability.sender import send
 from reliability.stores import Stores, View, viewing
 from whereby_trigger.store import UNDECIDED, Record, State
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 
 REPLICAS = 3
 LIVING = 1.0
@@ -114,16 +112,8 @@ class Holders:
         """Deliver to one replica or another until one has answered 200; return in which life."""
         while True:
             life = self._chance.choice(sorted(self._alive))
-            connection = Connection()
-            try:
-                port = await self._alive[life].listening()
-                headers = {SIGNATURE_HEADER: sign(SECRET, body, int(time.time()))}
-                if await connection.post(port, body, headers) == 200:
-                    return life
-            except NoAnswer:
-                pass
-            finally:
-                connection.close()
+            if await send(await self._alive[life].listening(), body) == 200:
+                return life
 
 
 async def _until_all_are_decided(view: View, within: float) -> None:

@@ -7,7 +7,6 @@ import os
 import time
 from pathlib import Path
 
-from reliability.http import Connection
 from reliability.measures import percentile
 from reliability.memory import resident
 from reliability.receiver import SECRET
@@ -15,7 +14,7 @@ from reliability.result import Result
 from reliability.stores import Stores
 from whereby_trigger import Session, Trigger
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import SIGNATURE_HEADER, sign
+from whereby_trigger.testing.sender import Address, Sender
 
 WITHIN = 120.0
 WARM_UP = 200
@@ -86,35 +85,34 @@ async def run(folder: Path, stores: Stores, *, rooms: int, max_rooms: int = 200)
 
 
 async def _begin_and_end(trigger: Trigger, noted: Rooms, names: list[str]) -> None:
-    connection = Connection()
+    sender = Sender(Address.local(trigger.port), SECRET)
     try:
         async with asyncio.timeout(WITHIN):
             for number, name in enumerate(names):
-                await _send(trigger, connection, "room.client.joined", name)
+                await _send(sender, "room.client.joined", name)
                 noted.answered[name] = time.monotonic()
                 if number >= BEHIND:
-                    await _end(trigger, noted, connection, names[number - BEHIND])
+                    await _end(sender, noted, names[number - BEHIND])
             for name in names[-BEHIND:]:
-                await _end(trigger, noted, connection, name)
+                await _end(sender, noted, name)
             for _ in names:
                 await noted.ended.get()
             while any(room.state != "ended" for room in await trigger.list_assistants()):
                 await asyncio.sleep(LOOK)
     finally:
-        connection.close()
+        sender.close()
 
 
-async def _end(trigger: Trigger, noted: Rooms, connection: Connection, name: str) -> None:
+async def _end(sender: Sender, noted: Rooms, name: str) -> None:
     """End a session once its assistant is there: one that still waits would end unstarted."""
     while name not in noted.began:
         await asyncio.sleep(LOOK)
-    await _send(trigger, connection, "room.session.ended", name)
+    await _send(sender, "room.session.ended", name)
 
 
-async def _send(trigger: Trigger, connection: Connection, type: str, room: str) -> None:
-    body = webhook(type, room=room, room_session_id=f"session of {room}").raw
-    headers = {SIGNATURE_HEADER: sign(SECRET, body, int(time.time()))}
-    assert await connection.post(trigger.port, body, headers) == 200
+async def _send(sender: Sender, type: str, room: str) -> None:
+    sent = webhook(type, room=room, room_session_id=f"session of {room}")
+    assert (await sender.deliver(sent.raw, retries=0))[-1].status == 200
 
 
 async def _footprint() -> tuple[int, int, int]:

@@ -1,11 +1,9 @@
 """Row 17, its other half: predicates that raise, hang, exit and forget their answer, asked among good ones."""
 
 import asyncio
-import time
 from collections import Counter
 from pathlib import Path
 
-from reliability.http import Connection
 from reliability.measures import percentile
 from reliability.receiver import SECRET
 from reliability.result import Figures, Result
@@ -13,7 +11,7 @@ from reliability.stores import Stores, viewing
 from whereby_trigger import RoomClientJoined, Trigger
 from whereby_trigger.store import Record, State
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import SIGNATURE_HEADER, sign
+from whereby_trigger.testing.sender import Address, Sender
 
 ASKED = {"raise": 3, "hang": 3, "exit": 3, "forget": 1}
 """The poisons, and how often each is asked before it is parked."""
@@ -74,21 +72,20 @@ async def run(folder: Path, stores: Stores, *, doses: int) -> Result:
 
 
 async def _deliver(port: int, doses: int) -> list[int]:
-    kinds, connection = list(ASKED), Connection()
+    kinds, sender = list(ASKED), Sender(Address.local(port), SECRET)
     answers: list[int] = []
     try:
         for number in range(doses):
-            answers.append(await _send(port, connection, f"/{kinds[number % len(kinds)]}-{number}"))
+            answers.append(await _send(sender, f"/{kinds[number % len(kinds)]}-{number}"))
             if number % GOOD_AMONG == 0:
-                answers.append(await _send(port, connection, f"/good-{number}"))
+                answers.append(await _send(sender, f"/good-{number}"))
     finally:
-        connection.close()
+        sender.close()
     return answers
 
 
-async def _send(port: int, connection: Connection, room: str) -> int:
-    body = webhook("room.client.joined", room=room).raw
-    return await connection.post(port, body, {SIGNATURE_HEADER: sign(SECRET, body, int(time.time()))})
+async def _send(sender: Sender, room: str) -> int:
+    return (await sender.deliver(webhook("room.client.joined", room=room).raw, retries=0))[-1].status
 
 
 def _kind(record: Record) -> str:

@@ -4,12 +4,9 @@ import asyncio
 import os
 import random
 import signal
-import time
-from contextlib import suppress
 from pathlib import Path
 
 from reliability.fleet import Fleet
-from reliability.http import Connection, NoAnswer
 from reliability.process import Receiver
 from reliability.receiver import SECRET
 from reliability.result import Figures, Result
@@ -18,7 +15,8 @@ from whereby_trigger.clock import boot_time
 from whereby_trigger.store import RoomState, State
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
+from whereby_trigger.testing.sender import Address, Sender
+from whereby_trigger.webhook import Webhook
 
 MOMENTS = (
     ("files", "starting"),
@@ -44,12 +42,13 @@ class Cell:
 
     def __init__(self, fleet: Fleet, replica: Receiver, stores: Stores, moment: str) -> None:
         self._fleet, self._replica, self._stores, self._moment = fleet, replica, stores, moment
-        self._connection = Connection()
+        self._sender = Sender(Address.local(), SECRET)
         self.problems: list[str] = []
         self.backs: list[float] = []
 
     async def warm(self) -> None:
         """Open every connection to the store, and start every thread that would otherwise start on demand."""
+        self._sender.address = Address.local(await self._replica.listening())
         for _ in range(WARM):
             # Over the connections for whichever room, and nobody's assistant starts for it.
             await self._post(webhook("room.client.knocked", room=self._fleet.room()))
@@ -89,21 +88,16 @@ class Cell:
         await self._fleet.leave(room)
 
     def close(self) -> None:
-        self._connection.close()
+        self._sender.close()
 
     async def _join(self, room: str) -> int:
         return await self._post(webhook("room.client.joined", room=room, room_session_id=f"session of {room}"))
 
     async def _post(self, sent: Webhook) -> int:
-        headers = {SIGNATURE_HEADER: sign(SECRET, sent.raw, int(time.time()))}
-        with suppress(NoAnswer):
-            return await self._connection.post(await self._replica.listening(), sent.raw, headers)
-        return 0
+        return (await self._sender.deliver(sent.raw, retries=0))[-1].status
 
     async def _is_ready(self) -> bool:
-        with suppress(NoAnswer):
-            return await self._connection.get(await self._replica.listening(), "/readyz") == 200
-        return False
+        return (await self._sender.get("/readyz")).status == 200
 
 
 async def run(

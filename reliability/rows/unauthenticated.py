@@ -3,21 +3,18 @@
 import asyncio
 import contextlib
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from reliability import memory
-from reliability.checker import Evidence, check, in_words
-from reliability.corpus import Item, items
+from reliability.checker import check, in_words
+from reliability.corpus import items
 from reliability.emissions import read_emissions
-from reliability.http import Connection
-from reliability.ledger import Ledger
+from reliability.load import Load
 from reliability.measures import percentile
 from reliability.process import Receivers
 from reliability.result import Figures, Result
-from reliability.sender import Sender
 from reliability.stores import Stores, viewing
 from reliability.strangers import MANNERS
 from whereby_trigger.config import foreign_environment
@@ -41,19 +38,18 @@ async def run(
 ) -> Result:
     """Open so many connections of each kind of stranger for so long, and watch memory and signed traffic."""
     url, emissions = stores.new(folder), folder / "emissions"
-    receivers, ledger = Receivers(url, emissions), Ledger(folder / "ledger")
-    sender, sent, source = Sender(ledger), dict[str, Item](), items(1)
+    receivers, load = Receivers(url, emissions), Load(folder, 1, source=items(1), reuse=False)
     figures: Figures = {"sockets at a time": sockets, "seconds each": seconds}
     problems = list[str]()
     try:
         receiver = await receivers.start()
-        sender.port = await receiver.listening()
-        await _send_for(warm_up / PER_SECOND, sender, sent, source)
+        load.sender.port = await receiver.listening()
+        await _send_for(warm_up / PER_SECOND, load)
         for manner in MANNERS:
             before = memory.resident(receiver.pid)
             await asyncio.to_thread(memory.forget_peak, receiver.pid)
-            async with _strangers(sender.port, manner, sockets) as opened:
-                took = await _send_for(seconds, sender, sent, source)
+            async with _strangers(load.sender.port, manner, sockets) as opened:
+                took = await _send_for(seconds, load)
                 came = opened[-1]
             grown, p99 = memory.peak(receiver.pid) - before, percentile(took, 99)
             figures |= {
@@ -69,14 +65,14 @@ async def run(
                 problems.append(f"{manner}: only {came} of {sockets} connections could be opened")
         await receiver.stop()
         async with viewing(url) as view:
-            evidence = Evidence(sent, sender.sends, ledger.close(), await view.records(), read_emissions(emissions))
+            evidence = load.evidence(await view.records(), read_emissions(emissions))
     finally:
         await receivers.close()
-        ledger.close()
+        load.close()
     problems += in_words(check(evidence))
-    if sender.answers.keys() != {200}:
-        problems.append(f"signed deliveries were answered {dict(sender.answers)}")
-    return Result(figures | {"signed deliveries": len(sent)}, problems)
+    if load.sender.answers.keys() != {200}:
+        problems.append(f"signed deliveries were answered {dict(load.sender.answers)}")
+    return Result(figures | {"signed deliveries": len(load.items)}, problems)
 
 
 @asynccontextmanager
@@ -107,22 +103,9 @@ async def _strangers(port: int, manner: str, sockets: int) -> AsyncIterator[list
         await listening
 
 
-async def _send_for(seconds: float, sender: Sender, sent: dict[str, Item], source: Iterator[Item]) -> list[float]:
+async def _send_for(seconds: float, load: Load) -> list[float]:
     """Send signed deliveries at an even pace; return how long each took."""
-    deadline = time.monotonic() + seconds
-    deliveries: list[asyncio.Task[float]] = []
-    while time.monotonic() < deadline:
-        item = next(source)
-        sent[item.id] = item
-        deliveries.append(asyncio.create_task(_timed(sender, item)))
-        await asyncio.sleep(1 / PER_SECOND)
-    return list(await asyncio.gather(*deliveries))
-
-
-async def _timed(sender: Sender, item: Item) -> float:
-    connection, began = Connection(), time.monotonic()
-    try:
-        await sender.deliver(item, connection, retries=0)
-    finally:
-        connection.close()
-    return time.monotonic() - began
+    before = len(load.sender.each)
+    async with load.going(PER_SECOND):
+        await asyncio.sleep(seconds)
+    return [answer.seconds for answer in load.sender.each[before:]]

@@ -6,12 +6,10 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from reliability.checker import check, in_words
 from reliability.emissions import read_emissions
-from reliability.http import Connection, NoAnswer
 from reliability.load import Load
 from reliability.measures import percentile
 from reliability.process import PYTHON, ROOT, Receivers
@@ -80,7 +78,7 @@ class _UnreadLogs:
         before = len(self._load.sender.each)
         with await asyncio.to_thread(self._begin, kind, program) as process:
             self._load.sender.port = int(process.url.rpartition(":")[2].rstrip("/"))
-            await _until_it_listens(self._load.sender.port)
+            await self._until_it_listens()
             async with self._load.going(self._rate):
                 await asyncio.sleep(self._seconds)
             answers = self._load.sender.each[before:]
@@ -89,6 +87,11 @@ class _UnreadLogs:
             else:
                 await self._end(process, blocked=blocked)
         return answers
+
+    async def _until_it_listens(self) -> None:
+        deadline = time.monotonic() + START_WITHIN
+        while await self._load.sender.get("/livez") != 200 and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK)
 
     def _begin(self, kind: str | None, program: Sequence[str]) -> Unread:
         output = self._folder / "output"
@@ -167,15 +170,3 @@ class _UnreadLogs:
             f"{fault}: answers other than 200": len(others),
             f"{fault}: p99 (ms)": round(p99 * 1000, 1),
         }
-
-
-async def _until_it_listens(port: int) -> None:
-    connection, deadline = Connection(), time.monotonic() + START_WITHIN
-    try:
-        while time.monotonic() < deadline:
-            with suppress(NoAnswer):
-                if await connection.get(port, "/livez") == 200:
-                    return
-            await asyncio.sleep(LOOK)
-    finally:
-        connection.close()

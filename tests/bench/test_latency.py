@@ -16,6 +16,7 @@ from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Side
 from bench.tables import bursts, latency
 from tests.support.serving import serving
 from tests.support.tools import skip_without
+from tests.support.until import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -63,9 +64,10 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
 
 
 async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
-    async with answering(b"HTTP/1.1 200 OK\r\n\r\n") as port, OpenLoop(port, bodies()) as sender:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with answering(answer) as port, OpenLoop(port, bodies()) as sender:
         first = await sender.evenly(per_second=1, seconds=1)
-        await asyncio.gather(*(connection.lost.wait() for connection in sender.connections))
+        await eventually(lambda: not sender.sender.open_connections)
         second = await sender.evenly(per_second=1, seconds=1)
     assert [delivery.refusal for delivery in first + second] == [None, None]
 

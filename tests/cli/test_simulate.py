@@ -20,7 +20,8 @@ from tests.support.programs import HUMANS_JOIN, write
 from tests.support.stored import stored
 from tests.support.whereby import SECRET
 from whereby_trigger.testing.script import ScriptError, play, read_script
-from whereby_trigger.testing.simulator import Address, Faults, Load, Planned, Sender, plan, send_all
+from whereby_trigger.testing.sender import Address, Sender
+from whereby_trigger.testing.simulator import Faults, Load, Planned, plan, send_all
 from whereby_trigger.webhook import verify
 
 BEGIN = datetime(2026, 11, 28, 22, 14, tzinfo=UTC)

@@ -7,7 +7,6 @@ import pytest
 
 from reliability.corpus import Item
 from reliability.emissions import read_emissions
-from reliability.http import Connection
 from reliability.ledger import Ledger
 from reliability.process import Receivers
 from reliability.receiver import POISON
@@ -29,7 +28,7 @@ def joined(id: str, room: str, external_id: str | None = None) -> Item:
 async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores: Stores) -> None:
     url, emissions = stores.new(tmp_path), tmp_path / "emissions"
     receivers, ledger = Receivers(url, emissions, options=stores.quick_lease), Ledger(tmp_path / "ledger")
-    sender, connection = Sender(ledger), Connection()
+    sender = Sender(ledger)
     innocent = [joined(f"innocent-{number}", f"/visit-{number % 3}") for number in range(9)]
     blocking = webhook("assistant.requested", room="/standup", id="blocking")
     try:
@@ -37,7 +36,7 @@ async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores
         sender.port = await busy.listening()
         first = Item("blocking", blocking.type, "/standup", blocking.raw, State.FIRED)
         for item in [first, *innocent[:5], joined("poison", "/visit-0", POISON), *innocent[5:]]:
-            assert await sender.deliver(item, connection) == 200
+            assert await sender.deliver(item) == 200
         await busy.kill()
 
         deaths = 0
@@ -54,7 +53,7 @@ async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores
             await receiver.stop()
             states = {record.id: (record.state, record.reason) for record in await view.records()}
     finally:
-        connection.close()
+        sender.close()
         await receivers.close()
         ledger.close()
 

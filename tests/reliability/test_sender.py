@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from reliability.corpus import Item, items
-from reliability.http import Connection
 from reliability.ledger import Ledger
 from reliability.sender import DUPLICATES, REORDER_WITHIN, Sender, as_whereby_delivers
 from tests.support.serving import serving
@@ -41,13 +40,13 @@ async def answering(*statuses: int) -> AsyncIterator[int]:
 
 async def answers_to(tmp_path: Path, *statuses: int, proxied: bool = False) -> tuple[list[int], Counter[str]]:
     """Deliver one webhook to a server that answers so; return the answers seen and the ledger."""
-    ledger, connection = Ledger(tmp_path / "ledger"), Connection()
+    ledger = Ledger(tmp_path / "ledger")
     sender = Sender(ledger, proxied=proxied)
     try:
         async with answering(*statuses) as sender.port:
-            await sender.deliver(ITEM, connection)
+            await sender.deliver(ITEM)
     finally:
-        connection.close()
+        sender.close()
         acknowledged = ledger.close()
     return sorted(sender.answers.elements()), acknowledged
 

@@ -21,7 +21,8 @@ from whereby_trigger.config import NAMES, read_subdomain
 from whereby_trigger.store import Query
 
 if TYPE_CHECKING:
-    from whereby_trigger.testing.simulator import Address, Faults, Load, Planned, SimulationReport
+    from whereby_trigger.testing.sender import Address
+    from whereby_trigger.testing.simulator import Faults, Load, Planned, SimulationReport
 
 SHARE = click.FloatRange(0, 1)
 IDS_AT_ONCE = 500
@@ -100,7 +101,7 @@ def simulate(
 
 def resolve_address(target: TargetAddress) -> "Address":
     """Resolve a URL's host to all its addresses, over which deliveries are spread; raises Failed if there is none."""
-    from whereby_trigger.testing.simulator import Address
+    from whereby_trigger.testing.sender import Address
 
     port = target.port or (443 if target.tls else 80)
     try:
@@ -125,7 +126,8 @@ def _played(script: TextIO, begin: datetime, subdomain: str) -> "Iterator[Planne
 
 
 async def _send(planned: "Iterator[Planned]", address: "Address", secret: str | None) -> "SimulationReport":
-    from whereby_trigger.testing.simulator import Sender, send_all
+    from whereby_trigger.testing.sender import Sender
+    from whereby_trigger.testing.simulator import send_all
 
     stop = asyncio.Event()
     sender = Sender(address, secret)

@@ -1,39 +1,22 @@
-"""Simulate Whereby: meetings at a rate, sent as Whereby sends them, with the faults that deliveries have.
+"""Simulate Whereby: meetings at a rate, with the faults that deliveries have.
 
-`plan` is pure: the same seed makes the same meetings. `Sender` posts as Whereby's documentation says: an answer within
-5 seconds, 2 retries after a 5xx or no answer in time, none after a 4xx. What Whereby does if the connection is refused
-is not documented; it is not retried here. Source: Whereby docs, Failed delivery.
+`plan` is pure: the same seed makes the same meetings.
 """
 
 import asyncio
 import heapq
 import random
-import ssl
-import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
 
-import h11
 from msgspec import Struct
 
 from whereby_trigger.testing.meeting import Meeting
-from whereby_trigger.webhook import SIGNATURE_HEADER, Webhook, sign
-
-ANSWER_WITHIN: Final = 5.0
-"""Seconds that Whereby waits for an answer. Source: Whereby docs, Failed delivery."""
-
-RETRIES: Final = 2
-"""How often Whereby sends a delivery again. Source: Whereby docs, Failed delivery."""
-
-BACKOFF: Final = 0.1
-"""Seconds before the first retry; the second waits twice as long. Whereby says only that it is short."""
-
-IDLE: Final = 2.0
-"""Seconds for which a connection is kept for another request; servers close idle ones later than that."""
+from whereby_trigger.testing.sender import NO_ANSWER, TIMED_OUT, Response, Sender, send_paced
+from whereby_trigger.webhook import Webhook
 
 LONGEST: Final = 60.0
 """Seconds for which a meeting lasts, or less if its room is needed again before."""
@@ -46,9 +29,6 @@ DELAY, LATE = 0.1, 1.5
 
 The next meeting in the room may have begun before a late end comes.
 """
-
-NO_ANSWER, TIMED_OUT = 0, 504
-"""What counts as the status of a delivery whose connection failed, and of one that was not answered in time."""
 
 
 class Load(Struct, frozen=True):
@@ -141,30 +121,6 @@ def _happenings(meeting: Meeting, lasts: float, people: int, chance: random.Rand
     yield 0.99 * lasts, meeting.end(at=0.99 * lasts)
 
 
-class Response(Struct, frozen=True):
-    """Describe the answer to one request: its status, and how many seconds it took.
-
-    The status is 504 if there was none in time, and 0 if the connection failed.
-    """
-
-    status: int
-    seconds: float
-
-    @property
-    def is_retried(self) -> bool:
-        """True if Whereby would send the delivery again."""
-        return self.status >= 500
-
-
-class Address(Struct, frozen=True):
-    """Describe where to post to: one or more hosts that serve the same, tried in turn, and the request's target."""
-
-    hosts: tuple[tuple[str, int], ...]
-    name: str
-    target: str
-    tls: bool = False
-
-
 class SimulationReport:
     """Count what was sent and what came of it.
 
@@ -202,119 +158,6 @@ class SimulationReport:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-class Sender:
-    """Post deliveries as Whereby does, over connections that are used again.
-
-    A retry goes to the next of the address's hosts. Without a secret, nothing is signed.
-    """
-
-    def __init__(self, address: Address, secret: str | None) -> None:
-        self._address = address
-        self._secret = secret
-        self._idle: defaultdict[tuple[str, int], list[_Connection]] = defaultdict(list)
-        self._next = 0
-        self._ssl = ssl.create_default_context() if address.tls else None
-
-    async def deliver(self, body: bytes, *, forged: bool = False) -> list[Response]:
-        """Deliver a body, with retries; return all answers, the final one last. A forged one has a wrong signature."""
-        answers: list[Response] = []
-        while not answers or (answers[-1].is_retried and len(answers) <= RETRIES):
-            if answers:
-                await asyncio.sleep(BACKOFF * 2 ** (len(answers) - 1))
-            answers.append(await self._post(body, forged))
-        return answers
-
-    def close(self) -> None:
-        """Close all connections."""
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.close()
-        self._idle.clear()
-
-    async def _post(self, body: bytes, forged: bool) -> Response:
-        host = self._address.hosts[self._next % len(self._address.hosts)]
-        self._next += 1
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                status = await self._ask(host, self._request(body, forged), body)
-        except TimeoutError:
-            status = TIMED_OUT
-        except (OSError, EOFError, h11.RemoteProtocolError):
-            status = NO_ANSWER
-        return Response(status, time.monotonic() - began)
-
-    def _request(self, body: bytes, forged: bool) -> h11.Request:
-        headers = {"Host": self._address.name, "Content-Type": "application/json", "Content-Length": str(len(body))}
-        if self._secret is not None:
-            secret = f"not {self._secret}" if forged else self._secret
-            headers[SIGNATURE_HEADER] = sign(secret, body, int(time.time()))
-        return h11.Request(method="POST", target=self._address.target, headers=list(headers.items()))
-
-    async def _ask(self, host: tuple[str, int], request: h11.Request, body: bytes) -> int:
-        idle = self._idle[host]
-        connection = idle.pop() if idle else _Connection()
-        if time.monotonic() - connection.used_at > IDLE:
-            connection.close()
-            connection = _Connection()
-        try:
-            await connection.open(host, self._ssl, self._address.name)
-            status = await connection.post(request, body)
-        except BaseException:
-            connection.close()
-            raise
-        if connection.reusable:
-            idle.append(connection)
-        else:
-            connection.close()
-        return status
-
-
-class _Connection:
-    """Post over one connection, again and again."""
-
-    def __init__(self) -> None:
-        self.used_at = time.monotonic()
-        self._http = h11.Connection(h11.CLIENT)
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def open(self, host: tuple[str, int], tls: ssl.SSLContext | None, name: str) -> None:
-        if self._streams is None:
-            server_name = name.rpartition(":")[0] or name if tls else None
-            self._streams = await asyncio.open_connection(*host, ssl=tls, server_hostname=server_name)
-
-    async def post(self, request: h11.Request, body: bytes) -> int:
-        assert self._streams is not None  # noqa: S101 - opened before
-        reader, writer = self._streams
-        parts = (request, h11.Data(data=body), h11.EndOfMessage())
-        writer.write(b"".join(data for part in parts if (data := self._http.send(part)) is not None))
-        status = 0
-        while True:
-            event = self._http.next_event()
-            if event is h11.NEED_DATA:
-                self._http.receive_data(await reader.read(65536))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-                break
-        if not status:
-            raise EOFError("the connection was closed before an answer")
-        self.used_at = time.monotonic()
-        return status
-
-    @property
-    def reusable(self) -> bool:
-        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-            return False
-        self._http.start_next_cycle()
-        return True
-
-    def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].transport.abort()
-            self._streams = None
-
-
 async def send_all(
     plan: Iterable[Planned],
     sender: Sender,
@@ -327,22 +170,10 @@ async def send_all(
     the report after each answer.
     """
     report = SimulationReport()
-    began = time.monotonic()
-    under_way: set[asyncio.Task[None]] = set()
 
     async def deliver(planned: Planned) -> None:
         report.note(planned, await sender.deliver(planned.webhook.raw, forged=planned.forged))
         noted(report)
 
-    for planned in plan:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, began + planned.at - time.monotonic())):
-                await stop.wait()
-        if stop.is_set():
-            break
-        task = asyncio.create_task(deliver(planned))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-    if under_way:
-        await asyncio.wait(under_way)
+    await send_paced(((planned.at, planned) for planned in plan), deliver, stop)
     return report
