@@ -1,6 +1,5 @@
 """What a store holds, asked by SQL of our own: the benchmark does not take the program's word for it."""
 
-import asyncio
 import contextlib
 import sqlite3
 import time
@@ -14,8 +13,7 @@ import asyncpg
 from msgspec import Struct
 
 from whereby_trigger.store.sqlite.connection import path_of
-
-LOOK = 0.005
+from whereby_trigger.testing.program import until
 
 
 class Count(Struct, frozen=True):
@@ -42,9 +40,12 @@ class Books(ABC):
 
     async def until_decided(self, within: float) -> float:
         """Wait until nothing is pending, and tell when that was seen, by time.monotonic(); raises TimeoutError."""
-        async with asyncio.timeout(within):
-            while await self.ask(f"SELECT 1 FROM {self.table} WHERE state = 'pending' LIMIT 1"):
-                await asyncio.sleep(LOOK)
+
+        async def all_decided() -> bool:
+            return not await self.ask(f"SELECT 1 FROM {self.table} WHERE state = 'pending' LIMIT 1")
+
+        if not await until(all_decided, within):
+            raise TimeoutError(f"webhooks are pending after {within:g} s")
         return time.monotonic()
 
     async def leave_pending(self, webhooks: int, now: float) -> None:

@@ -1,6 +1,5 @@
 """A replica that runs assistants: filled with rooms at an even pace, each of which notes when its assistant runs."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,17 +13,16 @@ from bench.open_loop import OpenLoop
 from bench.serving import module, serving
 from bench.setting import Setting
 from bench.sides import NOTES, Side
-from reliability.process import Receiver, ReceiverFailed
+from whereby_trigger.testing.program import Program, ProgramFailed, until
 
 RUNNING = "running"
-LOOK = 0.01
 RUNNING_WITHIN = 60.0
 
 
 class Host(Struct, frozen=True):
     """Hold a replica, and where it notes what."""
 
-    process: Receiver
+    process: Program
     sender: OpenLoop
     folder: Path
 
@@ -34,15 +32,14 @@ class Host(Struct, frozen=True):
         deliveries = await self.sender.evenly(per_second, rooms / per_second)
         if refused := [one.refusal for one in deliveries if one.refusal]:
             raise LoadFailed(f"{len(refused)} joins were answered {refused[0]}")
-        async with asyncio.timeout(RUNNING_WITHIN):
-            while len(self._running()) < already + rooms:
-                await asyncio.sleep(LOOK)
+        if not await until(lambda: len(self._running()) >= already + rooms, RUNNING_WITHIN):
+            raise LoadFailed(f"an assistant is missing in a room {RUNNING_WITHIN:g} s after its join")
 
     async def stop(self) -> list[float]:
         """End it, assistants and all; give the milliseconds from each success to its assistant's first line."""
         running = self._running()
         if code := await self.process.stop():
-            raise ReceiverFailed(f"a replica ended with {code}; it said:\n{self.process.last_words}")
+            raise ProgramFailed(f"a replica ended with {code}; it said:\n{self.process.last_words}")
         told = read_notes(self.folder / NOTES).times
         return [(ran - told[room]) / 1e6 for room, ran in running.items()]
 

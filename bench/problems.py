@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from bench.load import LoadFailed
 from bench.node import PeerFailed
 from bench.tools import ToolMissing
-from reliability.process import ReceiverFailed
 from tests.support.postgres import ServerFailed
+from whereby_trigger.testing.program import ProgramFailed
 
-FAILURES = (ToolMissing, PeerFailed, ServerFailed, ReceiverFailed, LoadFailed, TimeoutError)
+FAILURES = (ToolMissing, PeerFailed, ServerFailed, ProgramFailed, LoadFailed, TimeoutError)
 
 
 class Problems:

@@ -1,32 +1,23 @@
 """A program under test as a process on a core: started, waited for, and in any case gone at the end."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from bench.cores import pinned
-from reliability.process import ROOT, Receiver
-from whereby_trigger.config import foreign_environment
+from reliability.process import ROOT
+from whereby_trigger.testing.program import Program
 
 
 @asynccontextmanager
-async def serving(command: Sequence[str], core: int, env: Mapping[str, str] | None = None) -> AsyncIterator[Receiver]:
-    """Run a program that says on standard error where it listens, and wait until it does; raises ReceiverFailed."""
-    process = await asyncio.create_subprocess_exec(
-        *pinned(core, command),
-        cwd=ROOT,
-        env=foreign_environment() | dict(env or {}),
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    receiver = Receiver(process)
+async def serving(command: Sequence[str], core: int, env: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
+    """Run a program that says on standard error where it listens, and wait until it does; raises ProgramFailed."""
+    program = await Program.start(pinned(core, command), cwd=ROOT, env=env)
     try:
-        await receiver.listening()
-        yield receiver
+        await program.listening()
+        yield program
     finally:
-        await receiver.kill()
+        await program.kill()
 
 
 def module(name: str, *arguments: str) -> list[str]:

@@ -13,7 +13,7 @@ from bench.notes import Notes, read_notes
 from bench.secret import SECRET
 from bench.serving import module, serving
 from bench.stores import Stores
-from reliability.process import Receiver, ReceiverFailed
+from whereby_trigger.testing.program import Program, ProgramFailed
 
 Side = Literal["peer", "careful", "sqlite", "postgresql", "ceiling"]
 PEER, CAREFUL, SQLITE, POSTGRES, CEILING = SIDES = get_args(Side)
@@ -32,17 +32,17 @@ class Server(Struct, frozen=True):
     """Hold a side that is up: its process on a core, its port, a folder, and its store's books where it has one."""
 
     side: str
-    process: Receiver
+    process: Program
     core: int
     port: int
     books: Books | None
     folder: Path
 
     async def stop(self) -> Notes:
-        """Have it drain and end; give what its listener noted. Raises ReceiverFailed where it did not end well."""
+        """Have it drain and end; give what its listener noted. Raises ProgramFailed where it did not end well."""
         code = await self.process.stop()
         if code:
-            raise ReceiverFailed(f"a server ended with {code}; it said:\n{self.process.last_words}")
+            raise ProgramFailed(f"a server ended with {code}; it said:\n{self.process.last_words}")
         notes = self.folder / NOTES
         return read_notes(notes) if notes.exists() else Notes(0)
 

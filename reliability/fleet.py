@@ -1,6 +1,5 @@
 """Several replicas on one store, each a process of its own, whose assistants tick in one file."""
 
-import asyncio
 import contextlib
 import itertools
 import os
@@ -12,14 +11,11 @@ from reliability.process import PYTHON, ROOT, Receiver
 from reliability.sender import send
 from reliability.stores import Stores
 from reliability.ticks import Tick, Ticks
-from whereby_trigger.clock import boot_time
-from whereby_trigger.config import foreign_environment
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
+from whereby_trigger.testing.program import until
 from whereby_trigger.webhook import Webhook
-
-LOOK = 0.01
 
 
 class Fleet:
@@ -35,17 +31,7 @@ class Fleet:
     async def start(self, *options: str, env: Mapping[str, str] | None = None) -> Receiver:
         """Start one more replica, with `env` on top of our environment, and wait until it listens."""
         program = (*PYTHON, "reliability.host", "--store", self.url, "--ticks", str(self.ticks.path))
-        process = await asyncio.create_subprocess_exec(
-            *program,
-            *self._options,
-            *options,
-            cwd=ROOT,
-            env=foreign_environment() | dict(env or {}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        replica = Receiver(process)
+        replica = await Receiver.start((*program, *self._options, *options), cwd=ROOT, env=env)
         self.replicas.append(replica)
         await replica.listening()
         return replica
@@ -92,14 +78,17 @@ class Fleet:
 
     async def until_live(self, rooms: Iterable[str], within: float) -> None:
         """Wait until the store says that an assistant is live in each room, and no replica has that to write."""
-        missing, deadline = set(rooms), boot_time() + within
+        missing = set(rooms)
         store = store_for(self.url)
         await store.open_readonly()
+
+        async def all_live() -> bool:
+            live = [room.url for room in await store.rooms() if room.state is RoomState.LIVE]
+            missing.difference_update([room for room in missing if any(url.endswith(room) for url in live)])
+            return not missing
+
         try:
-            while missing and boot_time() < deadline:
-                live = [room.url for room in await store.rooms() if room.state is RoomState.LIVE]
-                missing = {room for room in missing if not any(url.endswith(room) for url in live)}
-                await asyncio.sleep(LOOK)
+            await until(all_live, within)
         finally:
             await store.close()
 

@@ -1,16 +1,14 @@
 """What fake assistants wrote: who was in which room when, and whether two were ever in one at once."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from msgspec import Struct
 
-from whereby_trigger.clock import boot_time
+from whereby_trigger.testing.program import until
 
 TICKER = Path(__file__).with_name("ticker.py")
-LOOK = 0.01
 
 
 def ticking(ticks: str) -> list[str]:
@@ -56,18 +54,21 @@ class Ticks:
 
         A room in which none has by then is left out.
         """
-        missing, deadline = set(rooms), boot_time() + within
-        seen: dict[str, float] = {}
-        ticks = self.all
-        while True:
-            for tick in ticks:
+        missing, seen, looked_at = set(rooms), dict[str, float](), 0
+
+        def all_seen() -> bool:
+            nonlocal looked_at
+            if looked_at:
+                self.fresh()
+            for tick in self.all[looked_at:]:
                 if tick.room in missing and ticked(tick):
                     missing.remove(tick.room)
                     seen[tick.room] = tick.at
-            if not missing or boot_time() >= deadline:
-                return seen
-            await asyncio.sleep(LOOK)
-            ticks = self.fresh()
+            looked_at = len(self.all)
+            return not missing
+
+        await until(all_seen, within)
+        return seen
 
 
 def overlaps(ticks: Iterable[Tick]) -> list[Tick]:

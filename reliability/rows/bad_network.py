@@ -15,6 +15,7 @@ from reliability.process import Receivers
 from reliability.result import Figures, Result
 from reliability.stores import PostgresStores, viewing
 from whereby_trigger.clock import boot_time
+from whereby_trigger.testing.program import until
 
 ANSWER_WITHIN = 4.8
 RECOVERS_WITHIN = 15.0
@@ -65,11 +66,13 @@ class Cell:
             self.problems.append(f"{fault}: no answer was torn")
         self._link.heal()
         healed, again = boot_time(), self.load.next()
-        while await self.load.deliver(again, retries=0) != 200:
-            if boot_time() > healed + RECOVERS_WITHIN:
-                self.problems.append(f"{fault}: not recovered {RECOVERS_WITHIN:g} s after the link was healed")
-                return
-            await asyncio.sleep(LOOK)
+
+        async def is_taken() -> bool:
+            return await self.load.deliver(again, retries=0) == 200
+
+        if not await until(is_taken, RECOVERS_WITHIN, LOOK):
+            self.problems.append(f"{fault}: not recovered {RECOVERS_WITHIN:g} s after the link was healed")
+            return
         self.recovered[fault].append(boot_time() - healed)
         try:
             async with viewing(self.url) as view:

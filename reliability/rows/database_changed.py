@@ -19,6 +19,7 @@ from reliability.result import Figures, Result
 from reliability.stores import PostgresStores, View, viewing
 from tests.support.postgres import Server, database_of
 from whereby_trigger.store import State
+from whereby_trigger.testing.program import until
 
 BACK_WITHIN = 5.0
 HELD_UP = 2.0
@@ -57,8 +58,7 @@ class Changes:
         """Keep one fault up for at least a second and at most so long; then check that everything works soon."""
         await self.faults[name](min(longest, self._chance.lognormvariate(0.0, 1.5) + 1.0))
         began = time.monotonic()
-        while time.monotonic() - began < WATCHED and not await self._works():
-            await asyncio.sleep(LOOK)
+        await until(self._works, WATCHED, LOOK)
         took = time.monotonic() - began
         self.back.append(took)
         if took > BACK_WITHIN:
@@ -69,9 +69,12 @@ class Changes:
         item = self._load.next()
         if await self._load.deliver(item, retries=0) != 200:
             return False
-        async with asyncio.timeout(WATCHED):
-            while any(row.state is State.PENDING for row in await self._view.of([item.id])):
-                await asyncio.sleep(LOOK)
+
+        async def is_decided() -> bool:
+            return all(row.state is not State.PENDING for row in await self._view.of([item.id]))
+
+        if not await until(is_decided, WATCHED, LOOK):
+            raise TimeoutError(f"{item.id} is not decided {WATCHED:g} s after it was acknowledged")
         return True
 
     async def _read_only(self, seconds: float) -> None:

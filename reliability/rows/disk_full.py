@@ -17,6 +17,7 @@ from reliability.load import Load
 from reliability.process import ReceiverFailed, Receivers
 from reliability.result import Figures, Result
 from reliability.stores import SqliteStores, viewing
+from whereby_trigger.testing.program import until
 
 REFUSED_WITHIN = 4.8
 RECOVERS_WITHIN = 5.0
@@ -77,10 +78,8 @@ class _Trial:
         refused = await self._meet_full_disk(before)
         await asyncio.to_thread(self._full_disk.free, self._receiver.pid)
         began = time.monotonic()
-        while await self._send(refused[0]) != OK:
-            if time.monotonic() - began > RECOVERS_WITHIN:
-                raise ReceiverFailed(f"the receiver does not recover:\n{self._receiver.last_words}")
-            await asyncio.sleep(0.02)
+        if not await until(lambda: self._is_taken(refused[0]), RECOVERS_WITHIN):
+            raise ReceiverFailed(f"the receiver does not recover:\n{self._receiver.last_words}")
         self._slowest_recovery = max(self._slowest_recovery, time.monotonic() - began)
         for item in refused[1:]:
             self._expect(OK, await self._send(item), "with the disk free again")
@@ -123,6 +122,9 @@ class _Trial:
 
     async def _send(self, item: Item) -> int:
         return await self._load.deliver(item, retries=0)
+
+    async def _is_taken(self, item: Item) -> bool:
+        return await self._send(item) == OK
 
     async def _timed(self, item: Item) -> int:
         began = time.monotonic()

@@ -16,6 +16,7 @@ from reliability.sender import send
 from reliability.stores import Stores, View, viewing
 from whereby_trigger.store import UNDECIDED, Record, State
 from whereby_trigger.testing import webhook
+from whereby_trigger.testing.program import until
 
 REPLICAS = 3
 LIVING = 1.0
@@ -117,9 +118,11 @@ class Holders:
 
 
 async def _until_all_are_decided(view: View, within: float) -> None:
-    async with asyncio.timeout(within):
-        while any(record.state in UNDECIDED for record in await view.records()):
-            await asyncio.sleep(LOOK)
+    async def all_decided() -> bool:
+        return all(record.state not in UNDECIDED for record in await view.records())
+
+    if not await until(all_decided, within, LOOK):
+        raise TimeoutError(f"webhooks are undecided {within:g} s after the last was delivered")
 
 
 def _reckoned(

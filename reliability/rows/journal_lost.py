@@ -9,7 +9,6 @@ import shutil
 import signal
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +22,7 @@ from reliability.process import Receiver, ReceiverFailed
 from reliability.result import Figures, Result
 from reliability.rows.kills import reckoned
 from reliability.stores import STORE_FILE, SqliteStores
+from whereby_trigger.testing.program import until
 
 AFTER: Final = 40
 """Acknowledged after each fault: more than can be on their way when it comes."""
@@ -142,8 +142,5 @@ class _Trial:
 
 
 async def _until(condition: Callable[[], bool], problem: str) -> None:
-    deadline = time.monotonic() + NOTICED_WITHIN
-    while not condition():
-        if time.monotonic() > deadline:
-            raise ReceiverFailed(problem)
-        await asyncio.sleep(0.01)
+    if not await until(condition, NOTICED_WITHIN):
+        raise ReceiverFailed(problem)

@@ -14,6 +14,7 @@ from reliability.result import Result
 from reliability.stores import Stores
 from whereby_trigger import Session, Trigger
 from whereby_trigger.testing import webhook
+from whereby_trigger.testing.program import until
 from whereby_trigger.testing.sender import Address, Sender
 
 WITHIN = 120.0
@@ -86,6 +87,10 @@ async def run(folder: Path, stores: Stores, *, rooms: int, max_rooms: int = 200)
 
 async def _begin_and_end(trigger: Trigger, noted: Rooms, names: list[str]) -> None:
     sender = Sender(Address.local(trigger.port), SECRET)
+
+    async def all_ended() -> bool:
+        return all(room.state == "ended" for room in await trigger.list_assistants())
+
     try:
         async with asyncio.timeout(WITHIN):
             for number, name in enumerate(names):
@@ -97,16 +102,14 @@ async def _begin_and_end(trigger: Trigger, noted: Rooms, names: list[str]) -> No
                 await _end(sender, noted, name)
             for _ in names:
                 await noted.ended.get()
-            while any(room.state != "ended" for room in await trigger.list_assistants()):
-                await asyncio.sleep(LOOK)
+            await until(all_ended, WITHIN)
     finally:
         sender.close()
 
 
 async def _end(sender: Sender, noted: Rooms, name: str) -> None:
     """End a session once its assistant is there: one that still waits would end unstarted."""
-    while name not in noted.began:
-        await asyncio.sleep(LOOK)
+    await until(lambda: name in noted.began, WITHIN)
     await _send(sender, "room.session.ended", name)
 
 

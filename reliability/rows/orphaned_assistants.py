@@ -1,6 +1,5 @@
 """Row 14: the supervisor dies or freezes while its child lives, also behind a shell and npm."""
 
-import asyncio
 import json
 import os
 import shlex
@@ -14,13 +13,13 @@ from reliability.result import Result
 from reliability.stores import Stores
 from reliability.ticks import ticking
 from whereby_trigger.clock import boot_time
+from whereby_trigger.testing.program import until
 
 TTL = 3.0
 DEATH_GRACE = 3.0
 """Seconds after its supervisor's death by which a group must be gone: TERM at once, KILL at most 2 s later."""
 
 WITHIN = 20.0
-LOOK = 0.02
 
 
 async def run(folder: Path, stores: Stores, *, doses: int) -> Result:
@@ -60,8 +59,7 @@ async def _orphan(folder: Path, stores: Stores, form: str, *, frozen: bool) -> f
         children = family(replica.pid)[1:]
         began = boot_time()
         os.kill(replica.pid, signal.SIGSTOP if frozen else signal.SIGKILL)
-        while any(map(_lives, children)) and boot_time() < began + WITHIN:
-            await asyncio.sleep(LOOK)
+        await until(lambda: not any(map(_lives, children)), WITHIN)
         gone = boot_time()
         fleet.ticks.fresh()
         last = max(tick.at for tick in fleet.ticks.all)

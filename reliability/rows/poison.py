@@ -11,6 +11,7 @@ from whereby_trigger.assist.runners import BACKOFF
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Room, RoomState
 from whereby_trigger.store.factory import store_for
+from whereby_trigger.testing.program import until
 
 POISONS = ("raise", "refuse", "exit", "hang")
 OVER_WITHIN = 120.0
@@ -59,14 +60,13 @@ async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float,
 async def _until_parked(url: str, doses: int) -> list[Room]:
     store = store_for(url)
     await store.open_readonly()
+
+    async def all_parked() -> bool:
+        return sum(_as_it_must_be(room) for room in await store.rooms() if _poison(room)) == doses
+
     try:
-        deadline = boot_time() + OVER_WITHIN
-        while True:
-            rooms = await store.rooms()
-            ready = sum(_as_it_must_be(room) for room in rooms if _poison(room))
-            if ready == doses or boot_time() > deadline:
-                return rooms
-            await asyncio.sleep(LOOK)
+        await until(all_parked, OVER_WITHIN, LOOK)
+        return await store.rooms()
     finally:
         await store.close()
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from reliability.fleet import Fleet
-from reliability.process import Receiver
+from reliability.process import Receiver, ReceiverFailed
 from reliability.receiver import SECRET
 from reliability.result import Figures, Result
 from reliability.stores import PostgresStores, Stores, viewing
@@ -15,6 +15,7 @@ from whereby_trigger.clock import boot_time
 from whereby_trigger.store import RoomState, State
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
+from whereby_trigger.testing.program import until
 from whereby_trigger.testing.sender import Address, Sender
 from whereby_trigger.webhook import Webhook
 
@@ -55,9 +56,8 @@ class Cell:
         room = self._fleet.room()
         await self._join(room)
         await self._fleet.until([room], lambda tick: True, WITHIN)
-        async with asyncio.timeout(WITHIN):
-            while not await self._is_ready():
-                await asyncio.sleep(LOOK)
+        if not await until(self._is_ready, WITHIN, LOOK):
+            raise ReceiverFailed(f"the replica is not ready:\n{self._replica.last_words}")
 
     async def dose(self, seconds: float) -> None:
         """Be short for so many seconds, and see that all is well again."""
@@ -79,11 +79,9 @@ class Cell:
         if not told:
             self.problems.append(f"{room}: /readyz did not tell in {seconds:.1f} s")
         if answer != 200:
-            while await self._join(room) != 200 and boot_time() < began + WITHIN:
-                await asyncio.sleep(LOOK)
+            await until(lambda: self._joins(room), WITHIN, LOOK)
         await self._fleet.until([room], lambda tick: True, WITHIN)
-        while not await self._is_ready() and boot_time() < began + WITHIN:
-            await asyncio.sleep(LOOK)
+        await until(self._is_ready, began + WITHIN - boot_time(), LOOK)
         self.backs.append(boot_time() - began)
         await self._fleet.leave(room)
 
@@ -92,6 +90,9 @@ class Cell:
 
     async def _join(self, room: str) -> int:
         return await self._post(webhook("room.client.joined", room=room, room_session_id=f"session of {room}"))
+
+    async def _joins(self, room: str) -> bool:
+        return await self._join(room) == 200
 
     async def _post(self, sent: Webhook) -> int:
         return (await self._sender.deliver(sent.raw, retries=0))[-1].status

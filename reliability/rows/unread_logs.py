@@ -23,6 +23,7 @@ from tests.support.unread import Unread
 from whereby_trigger.clock import boot_time
 from whereby_trigger.process import EXIT_CODE
 from whereby_trigger.store import State
+from whereby_trigger.testing.program import until
 
 READ = "there"
 FAULTS = {"stalls": "pipe", "closes": "gone", "takes a line a second": "slow", "closed from the start": None}
@@ -33,7 +34,6 @@ P99_MORE = 0.1
 END_WITHIN = 5.0
 SERVED_WITHIN = 60.0
 START_WITHIN = 30.0
-LOOK = 0.02
 DROPPED = re.compile(r"([0-9]+) log lines? (?:was|were) dropped")
 
 
@@ -89,9 +89,10 @@ class _UnreadLogs:
         return answers
 
     async def _until_it_listens(self) -> None:
-        deadline = time.monotonic() + START_WITHIN
-        while await self._load.sender.get("/livez") != 200 and time.monotonic() < deadline:
-            await asyncio.sleep(LOOK)
+        async def is_live() -> bool:
+            return await self._load.sender.get("/livez") == 200
+
+        await until(is_live, START_WITHIN)
 
     def _begin(self, kind: str | None, program: Sequence[str]) -> Unread:
         output = self._folder / "output"
@@ -108,8 +109,7 @@ class _UnreadLogs:
             await self._ticks.until(["/visit-0"], lambda tick: tick.host == process.popen.pid, SERVED_WITHIN)
         began = time.monotonic()
         process.popen.send_signal(BLOCK if blocked else signal.SIGTERM)
-        while process.popen.poll() is None and time.monotonic() < began + SERVED_WITHIN:
-            await asyncio.sleep(LOOK)
+        await until(lambda: process.popen.poll() is not None, SERVED_WITHIN)
         took = time.monotonic() - began
         self._ends[name].append(took)
         if process.popen.returncode != code or took > within:

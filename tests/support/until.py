@@ -1,10 +1,11 @@
 """Wait for something to come true, by looking again and again, with a deadline."""
 
-import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
+
+from whereby_trigger.testing import program
 
 WITHIN = 20.0
 AT_ONCE = 3.0
@@ -26,13 +27,6 @@ def until(look: Callable[[], T], within: float = WITHIN) -> T:
 
 async def eventually(look: Callable[[], Any], within: float = WITHIN) -> Any:
     """Do the same beside a running event loop; what is looked at may be awaited."""
-    deadline = time.monotonic() + within
-    while True:
-        seen = look()
-        seen = await seen if isinstance(seen, Awaitable) else seen
-        if seen:
-            return seen
-        assert time.monotonic() < deadline, f"not true within {within:g} s"
-        later = asyncio.Event()
-        asyncio.get_running_loop().call_later(BETWEEN_LOOKS, later.set)
-        await later.wait()
+    seen = await program.until(look, within)
+    assert seen, f"not true within {within:g} s"
+    return seen
