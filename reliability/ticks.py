@@ -58,8 +58,7 @@ class Ticks:
 
         def all_seen() -> bool:
             nonlocal looked_at
-            if looked_at:
-                self.fresh()
+            self.fresh()
             for tick in self.all[looked_at:]:
                 if tick.room in missing and ticked(tick):
                     missing.remove(tick.room)

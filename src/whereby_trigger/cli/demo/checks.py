@@ -114,7 +114,7 @@ def check_crash(meeting: CrashMeeting, result: CrashResult) -> list[Check]:
     """Compare what was observed around the crash of a server with what must be true."""
     expected = meeting.expected()
     stored = {record.id: record for record in result.records}
-    session = meeting.session.id
+    session, states_at_death = meeting.session.id, {row.id: str(row.state) for row in result.records_at_death}
     return [
         Check(
             "Each delivery got its answer: 200 once it was on disk, 401 if it was forged",
@@ -140,7 +140,7 @@ def check_crash(meeting: CrashMeeting, result: CrashResult) -> list[Check]:
         Check(
             "The bot's own join sent no assistant, and the reason says why",
             "predicate first_person returned False (a bot's own event: is_human)",
-            _reason(stored, meeting.bot.id),
+            stored[meeting.bot.id].reason if meeting.bot.id in stored else "not stored",
         ),
         Check(
             "The two webhooks out of order were decided one by one, in order of arrival",
@@ -151,7 +151,7 @@ def check_crash(meeting: CrashMeeting, result: CrashResult) -> list[Check]:
             "When the server was killed, the webhook it had acknowledged was on disk, undecided, and no listener had "
             "been called",
             (str(State.PENDING), []),
-            (_state(result.records_at_death, session), _attempts(result.heard_at_death).get(session, [])),
+            (states_at_death.get(session, "not stored"), _attempts(result.heard_at_death).get(session, [])),
         ),
         Check(
             "Listeners were called once for each success; for the one the kill interrupted, after the restart, as "
@@ -171,15 +171,19 @@ def check_replicas(meetings: ReplicaMeetings, result: ReplicaResult) -> list[Che
     return [
         Check(
             "Each delivery was answered 200 by every replica that received it",
-            [200 for sent in meetings.steps(outage=had_outage) for _ in sent.replicas],
+            [200 for step in meetings.steps(outage=had_outage) for _ in step.replicas],
             [sent.answer for sent in result.sent],
         ),
         Check(
             "A webhook that reached two replicas at once is stored once, delivered twice, and was decided once",
             [(len(meetings.at_once.replicas), 1, State.FIRED.value)],
-            _outcomes(result.records, meetings.at_once.step.webhook.id),
+            [
+                (row.deliveries, row.attempts, row.state.value)
+                for row in result.records
+                if row.id == meetings.at_once.webhook.id
+            ],
         ),
-        *_outage_checks(result),
+        *([] if result.outage is None else _outage_checks(result.outage, result.runs_before)),
         Check(
             "Each room got one assistant, although several people joined through both replicas",
             dict.fromkeys(rooms, 1),
@@ -210,15 +214,12 @@ def check_replicas(meetings: ReplicaMeetings, result: ReplicaResult) -> list[Che
     ]
 
 
-def _outage_checks(result: ReplicaResult) -> list[Check]:
-    outage = result.outage
-    if outage is None:
-        return []
+def _outage_checks(outage: Outage, runs_before: Sequence[AssistantRun]) -> list[Check]:
     return [
         Check(
             "Every assistant stayed in its room while the database was dead and restarted",
             list(outage.runs),
-            list(result.runs_before),
+            list(runs_before),
         ),
         Check(
             "The delivery sent during the outage waited, and was answered once the database was back",
@@ -228,17 +229,9 @@ def _outage_checks(result: ReplicaResult) -> list[Check]:
     ]
 
 
-def _reason(stored: Mapping[str, Record], id: str) -> str:
-    return stored[id].reason if id in stored else "not stored"
-
-
 def _as_decided(stored: Mapping[str, Record], ids: set[str]) -> list[str]:
     decided = sorted((row.decided_at, id) for id, row in stored.items() if id in ids and row.decided_at is not None)
     return [id for _, id in decided]
-
-
-def _state(records: Sequence[Record], id: str) -> str:
-    return next((str(record.state) for record in records if record.id == id), "not stored")
 
 
 def _attempts(heard: Sequence[Notified]) -> dict[str, list[int]]:
@@ -246,11 +239,6 @@ def _attempts(heard: Sequence[Notified]) -> dict[str, list[int]]:
     for one in heard:
         attempts.setdefault(one.id, []).append(one.attempt)
     return attempts
-
-
-def _outcomes(records: Iterable[Record], id: str) -> list[tuple[int, int, str]]:
-    """Return the deliveries, the attempts and the state of each record with an id."""
-    return [(row.deliveries, row.attempts, row.state.value) for row in records if row.id == id]
 
 
 def _claims(records: Iterable[Record], room: str) -> tuple[int, int]:

@@ -92,6 +92,11 @@ class Report:
         else:
             self._console.print(f"\n[bold green]All {len(checks)} checks passed[/] in {seconds:.1f} s")
 
+    def next_command(self) -> None:
+        """Print what to try next."""
+        self._console.print("\nTry it with a trigger of your own, in app.py, and with simulated meetings:")
+        self._console.print("  whereby-trigger dev\n  whereby-trigger simulate   (in another terminal)")
+
     @staticmethod
     def _decision(record: Record | None, refusal: str, *, again: bool) -> tuple[str, str]:
         if record is None:
