@@ -10,13 +10,12 @@ from pathlib import Path
 import asyncpg
 
 from reliability.checker import Rule, check, in_words
-from reliability.emissions import read_emissions
 from reliability.link import Link
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.process import Receivers
 from reliability.result import Figures, Result
 from reliability.stores import PostgresStores, View, viewing
+from reliability.trial import trial
 from tests.support.postgres import Server, database_of
 from whereby_trigger.store import State
 from whereby_trigger.testing.program import until
@@ -140,25 +139,16 @@ async def run(
 ) -> Result:
     """Cause each fault so often, for at most `longest` seconds each, while deliveries go on."""
     server, url = stores.server, stores.new(folder)
-    emissions, load = folder / "emissions", Load(folder, seed)
+    load = Load(folder, seed)
     async with viewing(url), Link(server.port) as link:
         with server.standby() as standby:
-            receivers = Receivers(link.through(url), emissions)
-            try:
-                receiver = await receivers.start()
-                load.sender.port = await receiver.listening()
-                async with viewing(url) as view:
-                    changes = Changes(server, standby, url, link, load, view, seed)
-                    async with load.going(rate):
-                        for _ in range(doses):
-                            for fault in changes.faults:
-                                await changes.suffer(fault, longest)
-                    await view.until_decided()
-                    await receiver.stop()
-                    evidence = load.evidence(await view.records(), read_emissions(emissions), recounted=True)
-            finally:
-                await receivers.close()
-                load.close()
+            async with trial(folder, url, load, link.through(url)) as under_load, viewing(url) as view:
+                changes = Changes(server, standby, url, link, load, view, seed)
+                async with load.going(rate):
+                    for _ in range(doses):
+                        for fault in changes.faults:
+                            await changes.suffer(fault, longest)
+                evidence = await under_load.evidence(recounted=True)
     broken = check(evidence)
     figures: Figures = {
         "faults": doses * len(changes.faults),

@@ -6,13 +6,12 @@ import time
 from pathlib import Path
 
 from reliability.checker import Rule, check, in_words
-from reliability.emissions import read_emissions
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.process import Receivers
 from reliability.result import Figures, Result
 from reliability.rows.kills import TWICE
-from reliability.stores import PostgresStores, viewing
+from reliability.stores import PostgresStores
+from reliability.trial import trial
 
 SHORT = 10.0
 """Seconds for which a database may be down without anything lost that was sent: Whereby's retries reach further."""
@@ -23,11 +22,8 @@ async def run(
 ) -> Result:
     """Kill the server so often, and start it again after at most `down_for` seconds, while deliveries go on."""
     chance, server = random.Random(seed), stores.server
-    url, emissions = stores.new(folder), folder / "emissions"
-    receivers, load, away = Receivers(url, emissions), Load(folder, seed), list[float]()
-    try:
-        receiver = await receivers.start()
-        load.sender.port = await receiver.listening()
+    load, away = Load(folder, seed), list[float]()
+    async with trial(folder, stores.new(folder), load) as under_load:
         async with load.going(rate):
             for _ in range(restarts):
                 await asyncio.sleep(chance.uniform(0.5, 2))
@@ -36,13 +32,7 @@ async def run(
                 await asyncio.sleep(chance.uniform(0, down_for))
                 await asyncio.to_thread(server.start)
                 away.append(time.monotonic() - began)
-        async with viewing(url) as view:
-            await view.until_decided()
-            await receiver.stop()
-            evidence = load.evidence(await view.records(), read_emissions(emissions), recounted=True)
-    finally:
-        await receivers.close()
-        load.close()
+        evidence = await under_load.evidence(recounted=True)
     broken = check(evidence)
     unacknowledged = load.items.keys() - evidence.acknowledged.keys()
     problems = in_words(broken)

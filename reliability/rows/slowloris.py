@@ -5,13 +5,12 @@ from pathlib import Path
 
 from reliability.checker import check, in_words
 from reliability.corpus import items
-from reliability.emissions import read_emissions
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.process import Receivers
 from reliability.result import Figures, Result
-from reliability.slow_sockets import SlowSocket, open_slow_sockets
-from reliability.stores import Stores, viewing
+from reliability.slow_sockets import open_slow_sockets
+from reliability.stores import Stores
+from reliability.trial import trial
 
 CLOSED_WITHIN = 10.0
 P99_WITHIN = 0.5
@@ -21,25 +20,18 @@ GIVE_UP_AFTER = 15.0
 
 async def run(folder: Path, stores: Stores, *, sockets: int) -> Result:
     """Open so many slow sockets, and send good deliveries until the server has closed them all."""
-    url, emissions = stores.new(folder), folder / "emissions"
-    receivers, load = Receivers(url, emissions), Load(folder, 1, source=items(1), reuse=False)
-    slow: list[SlowSocket] = []
-    try:
-        receiver = await receivers.start()
-        load.sender.port = await receiver.listening()
+    load = Load(folder, 1, source=items(1), reuse=False)
+    async with trial(folder, stores.new(folder), load) as under_load:
         slow = await open_slow_sockets(load.sender.port, sockets)
-        closed = asyncio.gather(*(socket.lasted for socket in slow))
-        async with load.going(PER_SECOND):
-            await asyncio.wait({closed}, timeout=GIVE_UP_AFTER)
+        try:
+            closed = asyncio.gather(*(socket.lasted for socket in slow))
+            async with load.going(PER_SECOND):
+                await asyncio.wait({closed}, timeout=GIVE_UP_AFTER)
+        finally:
+            for socket in slow:
+                socket.close()
         took = [answer.seconds for answer in load.sender.each]
-        await receiver.stop()
-        async with viewing(url) as view:
-            evidence = load.evidence(await view.records(), read_emissions(emissions))
-    finally:
-        for socket in slow:
-            socket.close()
-        await receivers.close()
-        load.close()
+        evidence = await under_load.evidence()
     lasted = [socket.lasted.result() for socket in slow if socket.lasted.done()]
     problems = in_words(check(evidence))
     if late := [seconds for seconds in lasted if seconds > CLOSED_WITHIN]:

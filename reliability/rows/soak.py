@@ -11,10 +11,10 @@ from reliability.corpus import items
 from reliability.load import Load
 from reliability.measures import percentile
 from reliability.memory import resident
-from reliability.process import Receivers
 from reliability.result import Figures, Result
 from reliability.sender import Answer
 from reliability.stores import Stores, viewing
+from reliability.trial import trial
 from whereby_trigger.store import Arrival, State
 from whereby_trigger.store.factory import store_for
 
@@ -34,10 +34,9 @@ async def run(folder: Path, stores: Stores, *, inbox: int, rate: float, seconds:
     """Deliver at a rate for so many seconds to a store that holds so many webhooks already."""
     url = stores.new(folder)
     await _fill(url, inbox)
-    receivers, load = Receivers(url, folder / "emissions"), Load(folder, SEED)
-    try:
-        receiver = await receivers.start()
-        load.sender.port = await receiver.listening()
+    load = Load(folder, SEED)
+    async with trial(folder, url, load) as under_load:
+        receiver = under_load.receiver
         async with load.going(rate):
             await asyncio.sleep(seconds * WARM_UP)
             began, before = time.monotonic(), resident(receiver.pid)
@@ -47,9 +46,6 @@ async def run(folder: Path, stores: Stores, *, inbox: int, rate: float, seconds:
             await view.until_decided()
             await receiver.stop()
             stored = {record.id for record in await view.of(load.items)}
-    finally:
-        await receivers.close()
-        load.close()
     p99s = list(_p99s(load.sender.each, began, ended))
     third = len(p99s) // 3
     first, last = median(p99s[:third]), median(p99s[-third:])

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reliability.checker import check, in_words
-from reliability.emissions import read_emissions
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.process import Receivers
 from reliability.result import Figures, Result
 from reliability.sender import Answer
-from reliability.stores import Stores, viewing
+from reliability.stores import Stores
+from reliability.trial import trial
 
 P99_WITHIN = 0.25
 EACH_WITHIN = 2.0
@@ -20,23 +19,14 @@ PAUSE = 1.0
 
 async def run(folder: Path, stores: Stores, *, rate: float, seconds: float, burst: int) -> Result:
     """Deliver at a rate for so many seconds, a tenth of it duplicates, and then a burst within one second."""
-    url, emissions = stores.new(folder), folder / "emissions"
-    receivers, load = Receivers(url, emissions), Load(folder, seed=5)
-    try:
-        receiver = await receivers.start()
-        load.sender.port = await receiver.listening()
+    load = Load(folder, seed=5)
+    async with trial(folder, stores.new(folder), load) as under_load:
         async with load.going(rate):
             await asyncio.sleep(seconds)
         steady = len(load.sender.each)
         await asyncio.sleep(PAUSE)
         await load.burst(burst, 1.0)
-        async with viewing(url) as view:
-            await view.until_decided()
-            await receiver.stop()
-            evidence = load.evidence(await view.records(), read_emissions(emissions))
-    finally:
-        await receivers.close()
-        load.close()
+        evidence = await under_load.evidence()
     figures: Figures = {"deliveries a second": rate, "acknowledged": evidence.acknowledged.total()}
     problems = in_words(check(evidence))
     for name, answers in (("steady", load.sender.each[:steady]), ("burst", load.sender.each[steady:])):

@@ -10,13 +10,12 @@ from pathlib import Path
 from reliability import memory
 from reliability.checker import check, in_words
 from reliability.corpus import items
-from reliability.emissions import read_emissions
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.process import Receivers
 from reliability.result import Figures, Result
-from reliability.stores import Stores, viewing
+from reliability.stores import Stores
 from reliability.strangers import MANNERS
+from reliability.trial import trial
 from whereby_trigger.config import foreign_environment
 
 MIB = 1024 * 1024
@@ -37,13 +36,11 @@ async def run(
     warm_up: int = WARM_UP,
 ) -> Result:
     """Open so many connections of each kind of stranger for so long, and watch memory and signed traffic."""
-    url, emissions = stores.new(folder), folder / "emissions"
-    receivers, load = Receivers(url, emissions), Load(folder, 1, source=items(1), reuse=False)
+    load = Load(folder, 1, source=items(1), reuse=False)
     figures: Figures = {"sockets at a time": sockets, "seconds each": seconds}
     problems = list[str]()
-    try:
-        receiver = await receivers.start()
-        load.sender.port = await receiver.listening()
+    async with trial(folder, stores.new(folder), load) as under_load:
+        receiver = under_load.receiver
         await _send_for(warm_up / PER_SECOND, load)
         for manner in MANNERS:
             before = memory.resident(receiver.pid)
@@ -63,12 +60,7 @@ async def run(
                 problems.append(f"{manner}: signed traffic took {p99:.3f} s at the 99th percentile")
             if came < sockets * 0.9:
                 problems.append(f"{manner}: only {came} of {sockets} connections could be opened")
-        await receiver.stop()
-        async with viewing(url) as view:
-            evidence = load.evidence(await view.records(), read_emissions(emissions))
-    finally:
-        await receivers.close()
-        load.close()
+        evidence = await under_load.evidence()
     problems += in_words(check(evidence))
     if load.sender.answers.keys() != {200}:
         problems.append(f"signed deliveries were answered {dict(load.sender.answers)}")
