@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from whereby_trigger.clock import boot_time
+from whereby_trigger.errors import LifecycleError
 from whereby_trigger.stderr import never_awaited, say_last
 
 MOST = 65_536
@@ -358,6 +359,54 @@ def is_being_imported() -> bool:
     return _Importing.active
 
 
+@contextmanager
+def without_effects() -> Iterator["RefusedEffects"]:
+    """Refuse whatever a trigger does to the world until the block ends, in every thread; yield what was refused.
+
+    This is for user code that is only asked what it would answer.
+    """
+    refused = _Effects.refused = RefusedEffects()
+    try:
+        yield refused
+    finally:
+        _Effects.refused = None
+
+
+def check_effect(call: str) -> None:
+    """Raise LifecycleError if effects are refused; `call` is what was called, for a person: `trigger.emit()`."""
+    if _Effects.refused is not None:
+        raise _Effects.refused.refuse(call)
+
+
+class RefusedEffects:
+    """Keep the first effect that was refused: user code may catch the error and go on."""
+
+    def __init__(self) -> None:
+        self.first: LifecycleError | None = None
+
+    def refuse(self, call: str) -> LifecycleError:
+        """Return the error that says what was called, and where."""
+        error = LifecycleError(
+            f"{call} was called{_called_at()} while predicates were only asked, without effect: a predicate returns "
+            "True or False and does nothing else; do it in a listener, e.g. of TRIGGER_EVENT_SUCCESS"
+        )
+        self.first = self.first or error
+        return error
+
+
+def _called_at() -> str:
+    frame = sys._getframe()
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if not file.is_relative_to(_OURS) and not file.is_relative_to(sysconfig.get_path("stdlib")):
+            return f" at {file}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+_OURS = Path(__file__).parent
+
+
 def in_event_loop() -> bool:
     """Return True if an event loop runs in this thread."""
     try:
@@ -379,6 +428,10 @@ def _rare_collections() -> Iterator[None]:
 
 class _Importing:
     active = False
+
+
+class _Effects:
+    refused: RefusedEffects | None = None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -127,6 +127,8 @@ class Trigger:
         Outside the loop in which the trigger runs, this also waits for async listeners: nobody else would.
         """
 
+        process.check_effect("trigger.emit()")
+
         def failed(listener: str, error: BaseException) -> None:
             logger.warning("listener %s of %r raised %s", listener, event, type(error).__name__)
 
@@ -227,6 +229,7 @@ class Trigger:
 
         Raises ConfigError if the URL is not a Whereby room's.
         """
+        process.check_effect("trigger.start_assistant()")
         request = request_for(room_from_url(room_url), None, time.time())
         async with self._any_store() as store:
             return await store.request(request)
@@ -236,6 +239,7 @@ class Trigger:
 
         Raises ConfigError if the URL is not a Whereby room's.
         """
+        process.check_effect("trigger.stop_assistant()")
         room = room_from_url(room_url)
         async with self._any_store() as store:
             return await store.stop(room.key, "stopped by hand")
@@ -267,6 +271,7 @@ class Trigger:
         """
         if process.is_being_imported():
             return
+        process.check_effect("trigger.start()")
         if process.in_event_loop():
             raise LifecycleError(
                 "start() blocks, but an event loop is running here: write `await trigger.serve()`, "
@@ -339,6 +344,7 @@ class Trigger:
         return TestingTrigger(wire, self._release)
 
     def _wire(self, settings: Settings, *, starts_assistants: bool = True) -> tuple[Replica, Endpoint, Store]:
+        process.check_effect("a method that serves")
         store = store_for(settings.store, settings.lease_ttl)
         self._user_code = UserCode(settings.predicate_timeout)
         replica = Replica(

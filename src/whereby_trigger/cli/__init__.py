@@ -5,6 +5,7 @@ import sys
 import click
 
 from whereby_trigger.cli.assistants import assistants
+from whereby_trigger.cli.backtest import backtest
 from whereby_trigger.cli.check import check
 from whereby_trigger.cli.config import config
 from whereby_trigger.cli.db import db
@@ -47,7 +48,7 @@ def demo(store: str | None) -> None:
     raise click.exceptions.Exit(run(store))
 
 
-for command in (dev, start, send, simulate, events, assistants, refusals, check, config, db):
+for command in (dev, start, send, simulate, backtest, events, assistants, refusals, check, config, db):
     commands.add_command(command)
 
 

@@ -11,12 +11,11 @@ import time
 from functools import partial
 from typing import Final, cast
 
-from msgspec import Struct
-
 from whereby_trigger.assist import Claims
 from whereby_trigger.clock import boot_time
 from whereby_trigger.decide.emitter import OWN_EVENTS, TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
-from whereby_trigger.decide.holds import Clock, OnHold, Seen, held_in_words, in_seconds, seen
+from whereby_trigger.decide.holds import Clock, OnHold
+from whereby_trigger.decide.judgement import DIED, Judgement, judge, judge_age, without_predicate
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
 from whereby_trigger.decide.presences import Presences
@@ -24,7 +23,7 @@ from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
-from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, why_no_room
+from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -42,21 +41,6 @@ ASK_AGAIN = 1.0
 
 MAX_CRASHES: Final = 3
 """A webhook that was in user code at this many ends of a process is not asked about again."""
-
-
-class Judgement(Struct, frozen=True):
-    """Hold a state and its reason, before they become a decision; `short` as in a verdict.
-
-    If the state is `held`, it is so for `hold` seconds in all, and the predicate was asked with the presence `seen`.
-    """
-
-    state: State
-    reason: str
-    asked: int = 0
-    error: str | None = None
-    short: str | None = None
-    hold: float = 0.0
-    seen: Seen = (None, None)
 
 
 class Decider:
@@ -117,7 +101,7 @@ class Decider:
 
     async def _decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
         if queued.attempts >= MAX_CRASHES:
-            reason = f"the process ended while it was in user code, {queued.attempts} times"
+            reason = f"{DIED}, {queued.attempts} times"
             return self._decision(queued, Judgement(State.FAILED, reason), [])
         if queued.takeovers < SUSPECT:
             return await self._run(queued, self._user_code)
@@ -129,13 +113,9 @@ class Decider:
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
         errors = _Errors(self._store, queued)
         while True:
-            if queued.due is None and time.time() - queued.queued_at > self._max_age:
-                reason = f"older than max_age ({self._max_age:g} s) when it was first decided"
-                return self._decision(queued, Judgement(State.SKIPPED, reason), errors.close())
-            # Its age counts from when it was due.
-            if queued.due is not None and self._clock() - queued.due > self._max_age:
-                reason = f"due longer than max_age ({self._max_age:g} s) ago"
-                return self._decision(queued, Judgement(State.SKIPPED, reason), errors.close())
+            age = time.time() - queued.queued_at if queued.due is None else self._clock() - queued.due
+            if (too_old := judge_age(age, self._max_age, was_due=queued.due is not None)) is not None:
+                return self._decision(queued, too_old, errors.close())
             outcome = await self._ask(queued, user_code)
             if outcome.short is None:
                 break
@@ -155,33 +135,24 @@ class Decider:
             holding = Holding(queued.seq, queued.webhook.id, reason, outcome.hold, tuple(errors.close()))
             return OnHold(holding, outcome.seen)
         if outcome.state is State.UNHANDLED and listened:
-            outcome = Judgement(State.NOTIFIED, "no predicate for its type; its listeners were called")
+            outcome = without_predicate(queued.webhook.type, listened=True)
         return self._decision(queued, outcome, errors.close())
 
     async def _ask(self, queued: PendingWebhook, user_code: UserCode) -> Judgement:
         predicate = self._predicates.get(queued.webhook.type)
         if predicate is None:
-            return Judgement(State.UNHANDLED, f"no predicate and no listener for {queued.webhook.type}")
+            return without_predicate(queued.webhook.type, listened=False)
         asked_at = self._clock() if predicate.hold is not None else 0.0
         verdict = await ask(predicate, queued.webhook, partial(self._presence, queued), user_code)
-        if verdict.answer is None:
-            return Judgement(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
-        if not verdict.answer:
-            return Judgement(State.SKIPPED, self._no_longer(queued, verdict.reason), verdict.asked)
-        if queued.room is None:
-            reason = f"{verdict.reason}, but {why_no_room(queued.webhook, self._subdomain)}"
-            return Judgement(State.FAILED, reason, verdict.asked)
-        if predicate.hold is None:
-            return Judgement(State.FIRED, verdict.reason, verdict.asked)
-        if queued.due is None or asked_at < queued.due:
-            reason = held_in_words(predicate.hold, verdict.presence)
-            return Judgement(State.HELD, reason, verdict.asked, hold=predicate.hold, seen=seen(verdict.presence))
-        return Judgement(State.FIRED, f"{verdict.reason} for {predicate.hold:g} s", verdict.asked)
-
-    def _no_longer(self, queued: PendingWebhook, reason: str) -> str:
-        if queued.held_since is None:
-            return reason
-        return f"{reason}, no longer true after {in_seconds(self._clock() - queued.held_since)}"
+        return judge(
+            predicate,
+            verdict,
+            queued.webhook,
+            queued.room,
+            self._subdomain,
+            held_for=None if queued.held_since is None else self._clock() - queued.held_since,
+            is_due=queued.due is not None and asked_at >= queued.due,
+        )
 
     async def _presence(self, queued: PendingWebhook) -> Presence:
         """Read who is in a webhook's room, however long the store is away: what came after it must not overtake it."""

@@ -16,6 +16,7 @@ from whereby_trigger.store.records import (
     Arrival,
     Decision,
     Holding,
+    PastWebhook,
     Pending,
     Query,
     Record,
@@ -267,6 +268,14 @@ class Store(RoomStore, Protocol):
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
         """Return the stored webhooks that match a query, newest first."""
+        ...
+
+    def history(self, after: int, limit: int) -> Awaitable[list[PastWebhook]]:
+        """Return at most `limit` stored webhooks with a number above `after`, in order of arrival."""
+        ...
+
+    def first_since(self, moment: float) -> Awaitable[int | None]:
+        """Return the lowest number of a webhook received at `moment` or later, or None if there is none."""
         ...
 
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:

@@ -328,6 +328,27 @@ class Record(Struct, frozen=True):
     due_at: float | None = None
 
 
+class PastWebhook(Struct, frozen=True, gc=False):
+    """Describe a stored webhook with what bears on its decision, so that it can be decided again without effect.
+
+    `queued_at` is when it was received or last replayed. If its hold has begun, it did so at `held_since` and was due
+    at `due_at`, by the store's clock; both are else None.
+    """
+
+    seq: int
+    id: str
+    type: str
+    room: str | None
+    body: bytes
+    state: State
+    reason: str
+    received_at: float
+    queued_at: float
+    decided_at: float | None
+    held_since: float | None
+    due_at: float | None
+
+
 class Query(Struct, frozen=True):
     """Select stored webhooks, newest first, at most `limit`; a field that is None selects everything.
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
+from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.postgres import (
@@ -48,6 +49,7 @@ from whereby_trigger.store.records import (
     Arrival,
     Decision,
     Holding,
+    PastWebhook,
     Pending,
     Query,
     Record,
@@ -182,6 +184,7 @@ class PostgresStore(Unspilled):
         return None
 
     async def open(self, changed: Callable[[], None]) -> None:
+        check_effect("opening a store to write")
         sent = boot_time()
         for warning in await self._once(self._enter, LONG_WORK_WITHIN):
             logger.warning("%s", warning)
@@ -258,6 +261,12 @@ class PostgresStore(Unspilled):
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
         return self._read(partial(webhooks.find, query=query))
+
+    def history(self, after: int, limit: int) -> Awaitable[list[PastWebhook]]:
+        return self._read(partial(webhooks.history, after=after, limit=limit))
+
+    def first_since(self, moment: float) -> Awaitable[int | None]:
+        return self._read(partial(webhooks.first_since, moment=moment))
 
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
         return self._call("replays", partial(webhooks.replay, query=query, now=now))

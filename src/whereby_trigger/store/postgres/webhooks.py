@@ -9,7 +9,17 @@ from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import presence, rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.postgres.selecting import Selection
-from whereby_trigger.store.records import Added, Arrival, Decision, Holding, Pending, Query, Record, WebhooksAfter
+from whereby_trigger.store.records import (
+    Added,
+    Arrival,
+    Decision,
+    Holding,
+    PastWebhook,
+    Pending,
+    Query,
+    Record,
+    WebhooksAfter,
+)
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, UNDECIDED, State, sql_in
 from whereby_trigger.webhook import room_path
 
@@ -111,6 +121,11 @@ SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided
     due_at
 FROM whereby_trigger.webhooks
 """
+HISTORY = """
+SELECT seq, id, type, room, body, state, reason, received_at, queued_at, decided_at, held_since, due_at
+FROM whereby_trigger.webhooks WHERE seq > $1 ORDER BY seq LIMIT $2
+"""
+FIRST_SINCE = "SELECT seq FROM whereby_trigger.webhooks WHERE received_at >= $1 ORDER BY seq LIMIT 1"
 REPLAY = """
 UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = $1,
 reason = '', decided_at = NULL, errors = '{}', held_since = NULL, due_at = NULL
@@ -277,6 +292,15 @@ async def find(connection: Connection, query: Query) -> list[Record]:
     return [_record(row) for row in await connection.fetch(f"{FIND} {selected}", *values)]
 
 
+async def history(connection: Connection, after: int, limit: int) -> list[PastWebhook]:
+    return [_past(row) for row in await connection.fetch(HISTORY, after, limit)]
+
+
+async def first_since(connection: Connection, moment: float) -> int | None:
+    found: int | None = await connection.fetchval(FIRST_SINCE, moment)
+    return found
+
+
 async def replay(connection: Connection, query: Query, now: float) -> list[str]:
     selected, values = select(query, now, also=f"state {sql_in(REPLAYABLE)}")
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
@@ -317,6 +341,11 @@ def select(query: Query, *first: Any, also: str = "true") -> tuple[str, list[Any
         for state in ("= 'pending'", "<> 'pending'")
     ]
     return f"WHERE seq = ANY (ARRAY({' UNION ALL '.join(each)})) {LATEST_FIRST} {limit}", selection.values
+
+
+def _past(row: Any) -> PastWebhook:
+    seq, id, type, room, body, state, *others = row
+    return PastWebhook(seq, id, type, room, body, State(state), *others)
 
 
 def _record(row: Any) -> Record:

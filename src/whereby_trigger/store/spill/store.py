@@ -246,6 +246,7 @@ class SpillStore:
         self.take_over, self.pending, self.find = store.take_over, store.pending, store.find
         self.replay, self.prune = store.replay, store.prune
         self.add_refusals, self.refusals, self.workload = store.add_refusals, store.refusals, store.workload
+        self.history, self.first_since = store.history, store.first_since
         self.renew, self.rejoin = store.renew, store.rejoin
         self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop
         self.rooms, self.webhooks_after = store.rooms, store.webhooks_after

@@ -18,6 +18,7 @@ from whereby_trigger import leftovers
 from whereby_trigger.clock import BootClock, boot_clock, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
+from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.presence import Presence
@@ -28,6 +29,7 @@ from whereby_trigger.store.records import (
     Arrival,
     Decision,
     Holding,
+    PastWebhook,
     Pending,
     Query,
     Record,
@@ -104,6 +106,7 @@ class SqliteStore(Unspilled):
         return None if self._writing is None else self._writing.life.descriptor
 
     async def open(self, changed: Callable[[], None]) -> None:
+        check_effect("opening a store to write")
         sent = boot_time()
         entered = await self._in_thread(
             open_to_write, self.path, self.replica, self.lease.ttl, self._clock, self._wall()
@@ -206,6 +209,12 @@ class SqliteStore(Unspilled):
 
     def find(self, query: Query) -> Awaitable[list[Record]]:
         return self._read(partial(webhooks.find, query=query))
+
+    def history(self, after: int, limit: int) -> Awaitable[list[PastWebhook]]:
+        return self._read(partial(webhooks.history, after=after, limit=limit))
+
+    def first_since(self, moment: float) -> Awaitable[int | None]:
+        return self._read(partial(webhooks.first_since, moment=moment))
 
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
         return self._write(partial(webhooks.replay, query=query, now=now))

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from whereby_trigger.store.records import Added, Arrival, Decision, Holding, Pending, Query, Record
+from whereby_trigger.store.records import Added, Arrival, Decision, Holding, PastWebhook, Pending, Query, Record
 from whereby_trigger.store.sqlite import rooms
 from whereby_trigger.store.sqlite.presence import GatheredCounts
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, State, sql_in
@@ -58,6 +58,11 @@ FIND = """
 SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, due_at
 FROM webhooks
 """
+HISTORY = """
+SELECT seq, id, type, room, body, state, reason, received_at, queued_at, decided_at, held_since, due_at
+FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?
+"""
+FIRST_SINCE = "SELECT seq FROM webhooks WHERE received_at >= ? ORDER BY seq LIMIT 1"
 REPLAY = """
 UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = ?, reason = '',
 decided_at = NULL, errors = '[]', held_since = NULL, due_at = NULL
@@ -134,6 +139,15 @@ def find(connection: sqlite3.Connection, query: Query) -> list[Record]:
     return [_record(row) for row in connection.execute(f"{FIND} {selected}", values).fetchall()]
 
 
+def history(connection: sqlite3.Connection, after: int, limit: int) -> list[PastWebhook]:
+    return [_past(row) for row in connection.execute(HISTORY, (after, limit)).fetchall()]
+
+
+def first_since(connection: sqlite3.Connection, moment: float) -> int | None:
+    row = connection.execute(FIRST_SINCE, (moment,)).fetchone()
+    return None if row is None else int(row[0])
+
+
 def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str]:
     selected, values = _select(query, f"state {sql_in(REPLAYABLE)}")
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM webhooks {selected}) RETURNING id"  # noqa: S608
@@ -200,6 +214,11 @@ def _record(row: Sequence[Any]) -> Record:
         body=body,
         due_at=due_at,
     )
+
+
+def _past(row: Sequence[Any]) -> PastWebhook:
+    seq, id, type, room, body, state, *others = row
+    return PastWebhook(seq, id, type, room, body, State(state), *others)
 
 
 def _pack(errors: tuple[str, ...]) -> str:
