@@ -289,6 +289,7 @@ class Trigger:
 
     def serve(self) -> Coroutine[Any, Any, None]:
         """Serve until `stop()`, SIGINT or SIGTERM, then drain. Signals are taken on the main thread only."""
+        process.check_effect("trigger.serve()")
         begun: list[bool] = []
 
         async def serve() -> None:
@@ -308,6 +309,7 @@ class Trigger:
 
     async def __aenter__(self) -> "Trigger":
         """Open the port and the store, and begin to serve."""
+        process.check_effect("async with trigger")
         await self._lifecycle.enter()
         return self
 

@@ -150,6 +150,7 @@ class Backtest:
     ) -> None:
         self._store = store
         self._predicates = predicates
+        self._use_presence = predicates.use_presence
         self._listens = listens
         self._user_code = user_code
         self._scope = scope
@@ -183,7 +184,7 @@ class Backtest:
     async def _run(self, refused: RefusedEffects, progress: Callable[[int], None]) -> None:
         self._refused = refused
         # Who was in a room when the first webhook came is known from those before it.
-        first = 1 if self._predicates.use_presence else await self._store.first_since(self._scope.since)
+        first = 1 if self._use_presence else await self._store.first_since(self._scope.since)
         after = None if first is None else first - 1
         while after is not None and (page := await self._store.history(after, PAGE)):
             for past in page:
@@ -204,7 +205,7 @@ class Backtest:
         held: list[_Held] = []
         if past.room in self._busy:
             await self._settle()
-        if self._predicates.use_presence and past.type in COUNTING and self._scope.covers_room(past.room):
+        if self._use_presence and past.type in COUNTING and self._scope.covers_room(past.room):
             webhook = _decoded(past)
             count = None if webhook is None else count_in(webhook, past.room, past.received_at)
             if count is not None:
