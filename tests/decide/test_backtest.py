@@ -49,7 +49,7 @@ async def user_code() -> AsyncIterator[UserCode]:
 
 def webhook_of(humans: int, type: str = JOINED, **fields: Any) -> Webhook:
     by_role = {"visitor": humans} if humans else {}
-    sent: Webhook = webhook(type, num_clients=humans, num_clients_by_role_name=by_role, **fields)  # type: ignore[call-overload]
+    sent: Webhook = webhook(type, num_clients=humans, num_clients_by_role_name=by_role, **fields)
     return sent
 
 
@@ -185,9 +185,9 @@ async def test_what_cannot_be_asked_is_counted_with_the_reason(store: Store, ask
     await past(store, webhook_of(1, id="poison"), State.FAILED, NOW, reason=f"{DIED}, 3 times")
     fields = json.loads(webhook_of(1, id="redacted").raw)
     fields["redacted"] = ["displayName"]
-    redacted = structs.replace(webhook_of(1, id="redacted"), raw=json.dumps(fields).encode())  # type: ignore[type-var]
+    redacted = structs.replace(webhook_of(1, id="redacted"), raw=json.dumps(fields).encode())
     await past(store, redacted, State.FIRED, NOW)
-    unreadable = structs.replace(webhook_of(1, id="unreadable"), raw=b'{"id": "unreadable", "type": 7}')  # type: ignore[type-var]
+    unreadable = structs.replace(webhook_of(1, id="unreadable"), raw=b'{"id": "unreadable", "type": 7}')
     await store.add(arrival("odd", type="", state=State.QUARANTINED, reason="the body is not JSON"))
     added = await store.add(arrival("unreadable", body=unreadable.raw))
     assert await store.decide(decision(added.seq, "unreadable"))
@@ -246,7 +246,7 @@ def calling(call: Callable[[Trigger], Awaitable[Any]]) -> Trigger:
     """Make a trigger whose predicate does something, and swallows what comes of that."""
     trigger = Trigger()
 
-    @trigger.when(JOINED)
+    @trigger.when("room.client.joined")
     async def does_more(webhook: Any) -> bool:
         try:
             await call(trigger)

@@ -142,7 +142,7 @@ class Live:
         if step.humans is not None and step.type != "room.session.started":
             by_role = {"visitor": step.humans} if step.humans else {}
             counts = {"num_clients": step.humans, "num_clients_by_role_name": by_role}
-        sent: Webhook = webhook(step.type, id=id, created_at=at, room=room, **counts)  # type: ignore[call-overload]
+        sent: Webhook = webhook(step.type, id=id, created_at=at, room=room, **counts)
         verdict = verdict_on(sent, self.settings, self.clock.now(), presence=self.predicates.use_presence)
         added = await self.store.add(verdict.arrival)
         now = self.clock.now()
@@ -245,6 +245,6 @@ def test_a_changed_predicate_decides_otherwise(place: Place, tmp_path: Path) -> 
     assert decided == {"n-0": State.FIRED, "n-1": State.SKIPPED, "n-2": State.FIRED}
     assert [(id, judged.state, judged.reason) for id, judged in otherwise] == [
         ("n-0", State.SKIPPED, "predicate odd returned False"),
-        ("n-2", State.SKIPPED, "predicate odd returned False"),
         ("n-1", State.FIRED, "predicate odd returned True for 30 s"),
+        ("n-2", State.SKIPPED, "predicate odd returned False"),
     ]

@@ -175,7 +175,9 @@ def _show(summary: Summary, differences: Sequence[tuple[PastWebhook, Judgement]]
         click.echo()
     click.echo(f"{_webhooks(summary.asked)} asked, {summary.different:,} would be decided otherwise.")
     if len(differences) < summary.different:
-        note(f"The first {len(differences):,} differences are shown: --limit {summary.different} shows all.")
+        are = "is" if len(differences) == 1 else "are"
+        some = f"The first {len(differences):,} of {summary.different:,} differences {are} shown"
+        note(f"{some}: --limit {summary.different} shows all.")
 
 
 def _webhooks(number: int) -> str:
