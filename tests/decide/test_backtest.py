@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.support.arrivals import arrival, decision
+from tests.support.arrivals import arrival, decision, holding
 from whereby_trigger import LifecycleError, Presence, Trigger, Webhook
 from whereby_trigger.decide import UserCode
 from whereby_trigger.decide import backtest as module
@@ -174,6 +174,33 @@ async def test_what_was_too_old_to_be_decided_still_is_and_a_longer_max_age_is_t
     await longer(triggering(JOINED))
     assert same.otherwise == []
     assert longer.otherwise == [("a", State.FIRED, "predicate two_people returned True")]
+
+
+async def test_a_webhook_that_was_decided_late_is_asked_with_who_was_there_by_then(store: Store, ask: Asked) -> None:
+    for id, late in (("late", 100.0), ("soon", 20.0)):
+        sent = webhook("room.session.started", id=id, room=f"/{id}", **created(NOW))
+        await past(store, sent, State.SKIPPED, NOW, decided_at=NOW + late)
+    for id in ("late", "soon"):
+        await past(store, webhook_of(2, id=f"{id}-2", room=f"/{id}", **created(NOW + 10)), State.FIRED, NOW + 10)
+    await ask(triggering(JOINED, "room.session.started"))
+    assert [(id, state) for id, state, _ in ask.otherwise] == [("late", State.FIRED)]
+
+
+async def test_a_held_webhook_that_nobody_asked_about_when_it_was_due_is_still_too_old(
+    store: Store, user_code: UserCode
+) -> None:
+    now = time.time()
+    await past(store, webhook_of(2, id="a"), State.PENDING, now)
+    (pending,) = await store.history(0, 1)
+    await store.hold(holding(pending.seq, "a", 30))
+    await store.ask_again([pending.seq])
+    made = decision(pending.seq, "a", State.SKIPPED, decided_at=now + 30 + 100)
+    assert await store.decide(made)
+    same, longer = (Asked(store, user_code, max_age=max_age, now=now + 1e6) for max_age in (60.0, 200.0))
+    await same(triggering(JOINED, hold=30))
+    await longer(triggering(JOINED, hold=30))
+    assert same.otherwise == []
+    assert [(id, state) for id, state, _ in longer.otherwise] == [("a", State.FIRED)]
 
 
 async def test_what_cannot_be_asked_is_counted_with_the_reason(store: Store, ask: Asked) -> None:
