@@ -11,7 +11,7 @@ import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -117,7 +117,7 @@ class _Held:
 
 @dataclass(eq=False, slots=True)
 class _Asking:
-    """Hold a webhook whose predicate is being asked, as at a moment; `held` if it is asked again."""
+    """Hold a webhook whose predicate is to be asked, as at a moment; `held` if it is asked again."""
 
     predicate: Predicate
     past: PastWebhook
@@ -125,7 +125,7 @@ class _Asking:
     room: RoomIdentity | None
     at: float
     held: _Held | None
-    task: "asyncio.Task[Verdict]"
+    asking: Coroutine[Any, Any, Verdict]
 
 
 class Backtest:
@@ -174,11 +174,18 @@ class Backtest:
         Raises LifecycleError if a predicate tries to do something, AppError if predicates hang, and StoreError.
         """
         with without_effects() as refused:
+            running = asyncio.create_task(self._run(refused, progress))
             try:
-                await self._run(refused, progress)
+                while not running.done():
+                    await asyncio.wait({running}, timeout=LOOK_EVERY)
+                    if not running.done() and (short := self._user_code.short):
+                        raise AppError(f"the predicates cannot be asked any more: {short}; find out what they wait for")
             finally:
+                running.cancel()
+                await asyncio.wait({running})
                 for one in self._asking:
-                    one.task.cancel()
+                    one.asking.close()
+            running.result()
         return self.summary
 
     async def _run(self, refused: RefusedEffects, progress: Callable[[int], None]) -> None:
@@ -289,14 +296,13 @@ class Backtest:
         at: float,
         held: _Held | None,
     ) -> None:
-        """Begin to ask a predicate; what comes next in its room waits for the answer if that depends on it."""
+        """Note to ask a predicate; what comes next in its room waits for the answer if that depends on it."""
         key = None if room is None else room.key
         if predicate.is_async and key in self._busy:
             await self._settle()
         find = partial(_found, self._presence(room) if predicate.uses_presence else UNKNOWN)
         asking = ask(predicate, webhook, find, self._user_code, _without_pause)
-        task = asyncio.create_task(asking)
-        self._asking.append(_Asking(predicate, past, webhook, room, at, held, task))
+        self._asking.append(_Asking(predicate, past, webhook, room, at, held, asking))
         if predicate.is_async or predicate.hold is not None:
             self._busy.add(key)
         if predicate.hold is not None and held is None:
@@ -306,18 +312,17 @@ class Backtest:
 
     async def _settle(self) -> None:
         """Wait for every answer, and go on with each in its order."""
-        waiting = {one.task for one in self._asking}
-        while waiting:
-            _, waiting = await asyncio.wait(waiting, timeout=LOOK_EVERY)
-            if waiting and (short := self._user_code.short):
-                raise AppError(f"the predicates cannot be asked any more: {short}; find out what they wait for")
+        if not self._asking:
+            return
         asked, self._asking = self._asking, []
         self._busy.clear()
         self._answers_by = math.inf
+        # A task for a single one would cost more turns of the loop than its answer.
+        verdicts = await asyncio.gather(*(one.asking for one in asked)) if len(asked) > 1 else [await asked[0].asking]
         if self._refused.first is not None:
             raise self._refused.first
-        for one in asked:
-            self._answered(one, one.task.result())
+        for one, verdict in zip(asked, verdicts, strict=True):
+            self._answered(one, verdict)
 
     def _answered(self, one: _Asking, verdict: Verdict) -> None:
         if verdict.short is not None:
