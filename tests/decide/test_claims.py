@@ -18,6 +18,7 @@ from whereby_trigger.webhook import RoomIdentity, Webhook, room_of
 pytestmark = pytest.mark.anyio
 
 JOINED = webhook("room.client.joined")
+RECEIVED = 1_800_000_000.0
 
 
 class Clerk(Claims):
@@ -26,11 +27,13 @@ class Clerk(Claims):
     def __init__(self, *refusals: StoreError) -> None:
         self.refusals = list(refusals)
         self.heard: list[int] = []
+        self.received_at = 0.0
         self.store = store_for("sqlite:///never-opened.db")
         self.store.lease.begin(boot_time())
         super().__init__(self.store, Supervisor(self.store, launch_nothing, 0), bots=False)
 
-    async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
+    async def claim(self, room: RoomIdentity, webhook: Webhook, received_at: float) -> str:
+        self.received_at = received_at
         if self.refusals:
             raise self.refusals.pop(0)
         return "an assistant starts"
@@ -50,7 +53,7 @@ class Clerk(Claims):
                 max_age=60,
             )
             now = time.time()
-            decided = await decider.decide(PendingWebhook(1, JOINED, room_of(JOINED), now, now, 0.0))
+            decided = await decider.decide(PendingWebhook(1, JOINED, room_of(JOINED), RECEIVED, now, 0.0))
             assert not isinstance(decided, OnHold)
             return decided
         finally:
@@ -71,6 +74,12 @@ async def test_a_store_that_is_away_when_a_success_claims_its_room_is_asked_agai
     assert clerk.heard == [1]
 
 
+async def test_a_success_claims_its_room_for_the_time_of_its_arrival_however_late_it_is_decided() -> None:
+    clerk = Clerk()
+    await clerk.decision()
+    assert clerk.received_at == RECEIVED
+
+
 async def test_a_claim_that_the_store_refuses_for_good_is_told_with_the_decision() -> None:
     clerk = Clerk(StoreError("no such text"))
     decision = await clerk.decision()
@@ -85,9 +94,9 @@ async def test_a_success_whose_lease_is_lost_meanwhile_is_left_to_whoever_has_it
     clerk = Clerk(StoreUnavailable("away"))
     claim = clerk.claim
 
-    async def lose(room: RoomIdentity, webhook: Webhook, now: float) -> str:
+    async def lose(room: RoomIdentity, webhook: Webhook, received_at: float) -> str:
         clerk.store.lease.lose()
-        return await claim(room, webhook, now)
+        return await claim(room, webhook, received_at)
 
     clerk.claim = lose  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable):

@@ -304,11 +304,25 @@ def test_a_count_without_a_time_was_taken_when_it_was_received() -> None:
     assert count_in(json.dumps(body).encode()) == Count("acme.whereby.com/visit-1", 2, 1, NOW, "s")
 
 
+@pytest.mark.parametrize(("ahead", "counted_at"), [(3600, NOW + 3600), (3601, NOW), (70 * 365 * 86400, NOW)])
+def test_a_count_from_the_future_was_taken_when_it_was_received(ahead: float, counted_at: float) -> None:
+    created_at = datetime.fromtimestamp(NOW + ahead, UTC)
+    assert count_in(webhook("room.client.left", **COUNTED | {"created_at": created_at}).raw) == Count(
+        "acme.whereby.com/visit-1", 2, 1, counted_at, "s"
+    )
+
+
 UNCOUNTED: dict[str, tuple[str, dict[str, Any]]] = {
     "another type": ("room.session.started", {}),
     "no counts": ("room.client.joined", {"num_clients": None, "num_clients_by_role_name": {}}),
     "none by role": ("room.client.joined", {"num_clients": 2, "num_clients_by_role_name": {}}),
     "fewer than none": ("room.client.joined", {"num_clients_by_role_name": {"host": -1}}),
+    "fewer than none of one role": ("room.client.left", {"num_clients_by_role_name": {"host": 1, "visitor": -1}}),
+    "nobody after a join": ("room.client.joined", {"num_clients": 0, "num_clients_by_role_name": {}}),
+    "no person after a person's join": (
+        "room.client.joined",
+        {"roleName": "host", "num_clients": 1, "num_clients_by_role_name": {"assistant": 1}},
+    ),
     "more than fit": ("room.client.joined", {"num_clients_by_role_name": {"host": 2**31}}),
     "more bots than fit": ("room.client.joined", {"num_clients_by_role_name": {"host": 1, "recorder": 2**70}}),
     "no room": ("room.client.joined", {"num_clients_by_role_name": {"host": 1}, "subdomain": "not a label"}),
@@ -322,6 +336,14 @@ def test_what_says_nothing_of_who_is_in_a_room_carries_no_count(type: str, field
     body["type"] = type
     body["data"] |= {wire.get(name, name): value for name, value in fields.items()}
     assert count_in(json.dumps(body).encode()) is None
+
+
+@pytest.mark.parametrize("role", ["assistant", ""])
+def test_a_bots_join_into_an_empty_room_is_counted_if_its_role_is_known_or_not(role: str) -> None:
+    body = webhook("room.client.joined", role_name=role, num_clients=1, num_clients_by_role_name={"assistant": 1}).raw
+    said = count_in(body)
+    assert said is not None
+    assert (said.humans, said.bots) == (0, 1)
 
 
 def test_an_empty_room_is_counted_though_it_names_no_roles() -> None:

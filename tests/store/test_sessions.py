@@ -1,6 +1,7 @@
 """Sessions: their ends and starts, as webhooks tell of them, end the assistants they concern and no others."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -150,6 +151,34 @@ async def test_a_success_of_a_session_that_another_has_followed_starts_nothing(s
     await session(store, "start", started=True, session_id="new", created_at=NOW + 5)
     assert await ask(store, webhook="fired", session_id="old") == OVER
     assert await ask(store, webhook="fired", session_id="new", asked_at=NOW + 6) == RoomClaim(True, WAITING, None)
+
+
+FUTURE = NOW + 70 * 365 * 86400
+
+
+@pytest.mark.parametrize("of", [None, "other"])
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_webhook_from_the_future_does_not_keep_the_room_from_every_later_meeting(
+    store: Store, of: str | None, started: bool
+) -> None:
+    await session(store, "odd", started=started, session_id=of, created_at=FUTURE, received_at=NOW)
+    assert await ask(store, webhook="fired", session_id="new", asked_at=NOW + 1) == RoomClaim(True, WAITING, None)
+
+
+async def test_a_success_from_the_future_makes_place_for_the_next_meetings(store: Store) -> None:
+    room = room_from_url("https://acme.whereby.com/visit-1")
+    odd = webhook("room.client.joined", room_session_id="odd", created_at=datetime.fromtimestamp(FUTURE, UTC))
+    assert (await store.request(request_for(room, odd, NOW))).new
+    assert await ask(store, webhook="fired", session_id="new", asked_at=NOW + 1) == RoomClaim(True, WAITING, None)
+
+
+async def test_a_success_that_does_not_say_when_it_was_created_is_as_old_as_its_arrival_and_takes_no_newer_room(
+    store: Store,
+) -> None:
+    room = room_from_url("https://acme.whereby.com/visit-1")
+    await ask(store, webhook="new", session_id="new", asked_at=NOW)
+    undated = structs.replace(webhook("room.client.joined", room_session_id="old"), created_at=None)
+    assert (await store.request(request_for(room, undated, NOW - 60))).outdated
 
 
 async def test_a_success_whose_session_has_ended_does_not_follow_an_assistant_that_is_ending(store: Store) -> None:

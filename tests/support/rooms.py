@@ -94,4 +94,4 @@ def session_arrival(
     created = None if created_at is None else datetime.fromtimestamp(created_at, UTC).isoformat()
     data = {"roomName": f"/{name}", "subdomain": subdomain, "roomSessionId": session_id}
     body = json.dumps({"id": id, "type": type, "createdAt": created, "data": data}).encode()
-    return Arrival(id, type, key, body, received_at, change=session_change(decode(body), key))
+    return Arrival(id, type, key, body, received_at, change=session_change(decode(body), key, received_at))

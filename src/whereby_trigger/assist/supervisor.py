@@ -34,6 +34,7 @@ from whereby_trigger.store import (
     RoomRequest,
     RoomState,
     Store,
+    created_at,
     session_of,
 )
 from whereby_trigger.text import storable_text
@@ -386,11 +387,11 @@ class Claims:
         """Call a function with each room that will get an assistant, and the webhook that fired."""
         self._observers.append(observer)
 
-    async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
+    async def claim(self, room: RoomIdentity, webhook: Webhook, received_at: float) -> str:
         """Claim the room of a webhook that fired; return what came of it. Raises StoreUnavailable."""
         if not self._bots and isinstance(webhook, RoomClientJoined | RoomClientLeft) and not is_human(webhook):
             return "no assistant for a bot's own event: is_human"
-        claim = await self._store.request(request_for(room, webhook, now))
+        claim = await self._store.request(request_for(room, webhook, received_at))
         if claim.new:
             for observer in self._observers:
                 observer(room, webhook)
@@ -419,13 +420,13 @@ class Claims:
 class NoClaims(Claims):
     """Ask for nothing, in a program that has no assistant."""
 
-    async def claim(self, room: RoomIdentity, webhook: Webhook, now: float) -> str:
+    async def claim(self, room: RoomIdentity, webhook: Webhook, received_at: float) -> str:
         return ""
 
 
-def request_for(room: RoomIdentity, webhook: Webhook | None, now: float) -> RoomRequest:
-    """Ask for an assistant in a room because of a webhook, or by hand."""
+def request_for(room: RoomIdentity, webhook: Webhook | None, at: float) -> RoomRequest:
+    """Ask for an assistant in a room because of a webhook that was received at a time, or by hand at that time."""
     if not isinstance(webhook, RoomWebhook):
-        return RoomRequest(room.key, room.url, None, None, now)
-    asked_at = now if webhook.created_at is None else webhook.created_at.timestamp()
-    return RoomRequest(room.key, room.url, webhook.id, session_of(webhook), asked_at)
+        return RoomRequest(room.key, room.url, None, None, at)
+    created = created_at(webhook, at)
+    return RoomRequest(room.key, room.url, webhook.id, session_of(webhook), at if created is None else created)

@@ -190,7 +190,7 @@ class Decider:
         """Claim the room of a success, however long the store is away: decided anew, it would be told again."""
         while True:
             try:
-                return await self._claims.claim(room, queued.webhook, time.time())
+                return await self._claims.claim(room, queued.webhook, queued.received_at)
             except StoreUnavailable as error:
                 if not self._store.lease.held:
                     raise

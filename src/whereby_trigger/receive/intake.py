@@ -76,7 +76,7 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
         return Accepted(odd, None, None)
     room = room_of(webhook, rules.subdomain)
     key = None if room is None else room.key
-    change = session_change(webhook, key)
+    change = session_change(webhook, key, now)
     count = count_in(webhook, key, now) if rules.presence else None
     arrival = Arrival(webhook.id, webhook.type, key, body, now, change=change, kept_until=kept_until, count=count)
     return Accepted(arrival, webhook, room)

@@ -28,6 +28,7 @@ from whereby_trigger.store.records import (
     WebhooksAfter,
     Workload,
     count_in,
+    created_at,
     session_change,
     session_of,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "WebhooksAfter",
     "Workload",
     "count_in",
+    "created_at",
     "every_room",
     "merge",
     "session_change",

@@ -20,6 +20,7 @@ from whereby_trigger.webhook import (
     RoomSessionStarted,
     RoomWebhook,
     Webhook,
+    is_human,
 )
 
 NEWEST: Final = 2**63 - 1
@@ -105,12 +106,27 @@ class SessionChange(Struct, frozen=True):
         return session_id == self.session_id if known else later
 
 
-def session_change(webhook: Webhook, key: str | None) -> SessionChange | None:
+AHEAD: Final = 3600.0
+"""Seconds by which a createdAt may be ahead of our clock: far more than the clocks of two servers differ."""
+
+
+def created_at(webhook: Webhook, received_at: float) -> float | None:
+    """Return when a webhook was created, or None if it does not say.
+
+    One from the future counts as created when it was received: nothing that follows would be newer than it.
+    """
+    if webhook.created_at is None:
+        return None
+    created = webhook.created_at.timestamp()
+    return created if created <= received_at + AHEAD else received_at
+
+
+def session_change(webhook: Webhook, key: str | None, received_at: float) -> SessionChange | None:
     """Return what a webhook says of the session in its room, or None if it says nothing."""
     if key is None or not isinstance(webhook, RoomSessionStarted | RoomSessionEnded):
         return None
-    created_at = None if webhook.created_at is None else webhook.created_at.timestamp()
-    return SessionChange(key, isinstance(webhook, RoomSessionStarted), session_of(webhook), created_at)
+    started = isinstance(webhook, RoomSessionStarted)
+    return SessionChange(key, started, session_of(webhook), created_at(webhook, received_at))
 
 
 def count_in(webhook: Webhook, key: str | None, received_at: float) -> Count | None:
@@ -121,10 +137,18 @@ def count_in(webhook: Webhook, key: str | None, received_at: float) -> Count | N
     if present is None:
         return None
     humans, bots = present
-    if not (0 <= humans <= HIGHEST and 0 <= bots <= HIGHEST):
+    if not (0 <= humans <= HIGHEST and 0 <= bots <= HIGHEST) or _denies_itself(webhook, humans, bots):
         return None
-    at = received_at if webhook.created_at is None else webhook.created_at.timestamp()
-    return Count(key, humans, bots, at, session_of(webhook))
+    at = created_at(webhook, received_at)
+    return Count(key, humans, bots, received_at if at is None else at, session_of(webhook))
+
+
+def _denies_itself(webhook: RoomClientJoined | RoomClientLeft, humans: int, bots: int) -> bool:
+    """Return True if counts after a join say that nobody has joined: they would end an assistant of people."""
+    if not isinstance(webhook, RoomClientJoined):
+        return False
+    is_person = bool(webhook.data.role_name) and is_human(webhook)
+    return humans == 0 if is_person else humans + bots == 0
 
 
 def session_of(webhook: RoomWebhook) -> str | None:

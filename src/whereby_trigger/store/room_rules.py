@@ -456,9 +456,9 @@ def released(entry: OpenRoom, reason: str, too_old: float | None) -> Change:
     return change(entry, RoomEvent.OWNER_LONG_GONE, reason, oldest=too_old)
 
 
-def session_changes(key: str, bodies: Iterable[bytes]) -> list[SessionChange]:
-    """Return what webhooks of a room say of its sessions."""
-    changes = (session_change(decode(body), key) for body in bodies)
+def session_changes(key: str, webhooks: Iterable[tuple[bytes, float]]) -> list[SessionChange]:
+    """Return what webhooks of a room, each a body and when it was received, say of its sessions."""
+    changes = (session_change(decode(body), key, received_at) for body, received_at in webhooks)
     return [said for said in changes if said is not None]
 
 

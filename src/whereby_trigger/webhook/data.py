@@ -100,10 +100,15 @@ class ClientCountData(ClientData, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def present(self) -> tuple[int, int] | None:
-        """The numbers of people and of bots in the room after the event, or None as for `humans`."""
+        """The numbers of people and of bots in the room after the event, or None as for `humans`.
+
+        None also if a count is below 0.
+        """
         if not self.num_clients_by_role_name:
             return (0, 0) if self.num_clients == 0 else None
         humans = bots = 0
+        if min(self.num_clients_by_role_name.values()) < 0:
+            return None
         for role, count in self.num_clients_by_role_name.items():
             if role in BOT_ROLES:
                 bots += count

@@ -23,7 +23,7 @@ INSERT INTO whereby_trigger.rooms (key, url, state, webhook, session_id, asked_a
 VALUES ($1, $2, 'waiting', $3, $4, $5, COALESCE($6, whereby_trigger.clock()))
 """
 SESSION_CHANGES = """
-SELECT body FROM whereby_trigger.webhooks
+SELECT body, received_at FROM whereby_trigger.webhooks
 WHERE room = $1 AND type IN ('room.session.started', 'room.session.ended')
 """
 CHANGES_AROUND = """
@@ -223,7 +223,7 @@ async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
 
 
 async def _session_changes(connection: Connection, key: str) -> list[SessionChange]:
-    return room_rules.session_changes(key, [row["body"] for row in await connection.fetch(SESSION_CHANGES, key)])
+    return room_rules.session_changes(key, [tuple(row) for row in await connection.fetch(SESSION_CHANGES, key)])
 
 
 async def _changes_around(connection: Connection, entry: OpenRoom) -> list[SessionChange]:

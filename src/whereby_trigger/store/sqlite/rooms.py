@@ -28,7 +28,7 @@ INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, si
 VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, COALESCE(:kept_at, :now), :now)
 """
 SESSION_CHANGES = """
-SELECT body FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
+SELECT body, received_at FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
 """
 CHANGES_AROUND = """
 SELECT key, body FROM webhooks JOIN rooms ON room = key
@@ -154,8 +154,7 @@ def request(connection: sqlite3.Connection, request: RoomRequest, now: float) ->
 
 
 def _session_changes(connection: sqlite3.Connection, key: str) -> list[SessionChange]:
-    bodies = connection.execute(SESSION_CHANGES, (key,)).fetchall()
-    return room_rules.session_changes(key, (body for (body,) in bodies))
+    return room_rules.session_changes(key, connection.execute(SESSION_CHANGES, (key,)).fetchall())
 
 
 def _changes_around(connection: sqlite3.Connection, entry: OpenRoom) -> list[SessionChange]:
