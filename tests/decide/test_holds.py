@@ -19,7 +19,9 @@ from whereby_trigger import (
     Trigger,
     Webhook,
 )
-from whereby_trigger.store import Decision, Holding, Query, State, Store
+from whereby_trigger.decide.pending import from_store
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import Decision, Holding, Pending, Query, State, Store
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -225,6 +227,26 @@ async def test_what_another_replica_receives_has_it_asked_again(tmp_path: Path) 
         assert (await outcome(stage, join)).state is State.SKIPPED
 
 
+async def test_what_another_replica_received_is_not_forgotten_if_the_store_cannot_be_read_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, join = Program(), joined("a", 2)
+    async with Stage(program.trigger, tmp_path) as stage:
+        await held_on(stage, join)
+        monkeypatch.setattr("whereby_trigger.decide.holds.LOOK_EVERY", 0.0)
+        newest = SqliteStore.newest
+
+        async def away(store: SqliteStore) -> int:
+            monkeypatch.setattr(SqliteStore, "newest", newest)
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(SqliteStore, "newest", away)
+        stage.running.holds.others_wrote = True
+        with pytest.raises(StoreUnavailable):
+            await stage.running.hold_watch.look()
+        assert stage.running.holds.others_wrote
+
+
 async def test_while_nobody_writes_a_poll_reads_no_presence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whereby_trigger.decide.holds.LATE_COMMITS", 0.0)
     monkeypatch.setattr("whereby_trigger.decide.holds.LOOK_EVERY", 0.0)
@@ -282,6 +304,15 @@ async def hold_in_the_past(folder: Path, sent: Webhook, ago: float, hold: float)
     added = await store.add(verdict_on(sent, settings, time.time() - ago).arrival)
     assert await store.hold(Holding(added.seq, sent.id, "held", hold))
     await store.close()
+
+
+@pytest.mark.parametrize(("held_for", "due_in", "left"), [(12, 18, 18), (32, -2, -2), (0, 30, 30), (-3600, 3630, 30)])
+def test_no_more_than_the_whole_hold_is_left_if_the_stores_clock_was_set_back(
+    held_for: float, due_in: float, left: float
+) -> None:
+    row = Pending(1, "a", "room.client.joined", joined("a", 2).raw, 0.0, 0.0, 0, 0, held_for, due_in)
+    queued = from_store(row, None, 1000.0)
+    assert (queued.held_since, queued.due) == (1000.0 - max(held_for, 0), 1000.0 + left)
 
 
 async def test_what_was_due_while_nobody_ran_fires_at_once(tmp_path: Path) -> None:

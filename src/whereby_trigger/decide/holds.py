@@ -221,7 +221,11 @@ class HoldWatch:
         if not self._holds.others_wrote or now < self._look_at:
             return False
         self._holds.others_wrote, self._look_at = False, now + LOOK_EVERY
-        newest = await self._store.newest()
+        try:
+            newest = await self._store.newest()
+        except BaseException:
+            self._holds.others_wrote = True
+            raise
         if newest != self._newest:
             self._newest, self._settled_at = newest, now + LATE_COMMITS
         return now < self._settled_at

@@ -54,6 +54,11 @@ class PendingWebhook(Struct, frozen=True, eq=False):
 def from_store(row: Pending, subdomain: str | None, now: float) -> PendingWebhook:
     """Decode a webhook that was read back at `now`; raises DecodeError where this program cannot."""
     webhook = decode(row.body)
+    held_since = due = None
+    if row.held_for is not None and row.due_in is not None:
+        # If it was held in the future, the store's clock was set back: at most the whole hold is left.
+        held_since = now - max(row.held_for, 0.0)
+        due = held_since + row.held_for + row.due_in
     return PendingWebhook(
         seq=row.seq,
         webhook=webhook,
@@ -63,8 +68,8 @@ def from_store(row: Pending, subdomain: str | None, now: float) -> PendingWebhoo
         started=time.monotonic(),
         attempts=row.attempts,
         takeovers=row.takeovers,
-        held_since=None if row.held_for is None else now - row.held_for,
-        due=None if row.due_in is None else now + row.due_in,
+        held_since=held_since,
+        due=due,
     )
 
 
