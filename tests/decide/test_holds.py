@@ -19,7 +19,8 @@ from whereby_trigger import (
     Trigger,
     Webhook,
 )
-from whereby_trigger.decide.pending import from_store
+from whereby_trigger.decide.dispatcher import RoomQueue
+from whereby_trigger.decide.pending import PendingWebhook, from_store
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Decision, Holding, Pending, Query, State, Store
 from whereby_trigger.store.sqlite import SqliteStore
@@ -160,6 +161,46 @@ async def test_a_held_webhook_blocks_nothing_behind_it_in_its_room(tmp_path: Pat
         await stage.deliver(behind)
         assert (await outcome(stage, behind)).state is State.UNHANDLED
         assert await state_of(stage.store, "a") is State.HELD
+
+
+async def test_many_held_webhooks_that_are_asked_again_keep_none_behind_them_waiting(tmp_path: Path) -> None:
+    asked: list[str] = []
+    asked_before: list[int] = []
+    slow, go_on = asyncio.Event(), asyncio.Event()
+    trigger = Trigger()
+
+    @trigger.when("room.client.joined", hold=HOLD)
+    async def slowly(webhook: RoomClientJoined) -> bool:
+        asked.append(webhook.id)
+        if slow.is_set():
+            await go_on.wait()
+        return True
+
+    trigger.on("room.client.left", lambda: asked_before.append(len(asked)))
+    async with Stage(trigger, tmp_path) as stage:
+        for number in range(20):
+            await held_on(stage, joined(f"a{number}", 2))
+        await stage.running.hold_watch.look()
+        slow.set()
+        asked.clear()
+        stage.jump(HOLD)
+        await eventually(lambda: asked)
+        behind = left("b", 2)
+        await stage.deliver(behind)
+        go_on.set()
+        await outcome(stage, behind)
+        await eventually(lambda: len(asked) == 20)
+    assert asked_before == [1]
+
+
+def test_new_webhooks_and_held_ones_of_a_room_take_turns_and_new_ones_keep_their_order() -> None:
+    queue = RoomQueue()
+    for seq, due in ((1, 9.0), (2, None), (3, 9.0), (4, 9.0), (5, None), (6, 9.0)):
+        queue.append(PendingWebhook(seq, joined("a", 2), None, 0.0, 0.0, 0.0, held_since=due and 0.0, due=due))
+    taken = []
+    while queue:
+        taken.append(queue.pop().seq)
+    assert taken == [2, 1, 5, 3, 4, 6]
 
 
 async def test_a_change_while_the_hold_is_being_stored_is_not_missed(tmp_path: Path) -> None:

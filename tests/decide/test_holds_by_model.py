@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Step:
 STEPS = st.lists(
     st.builds(
         Step, st.sampled_from([0, 1, 10, 29, 30, 31]), st.integers(0, 3), st.booleans(), st.booleans(), st.booleans()
-    ),
+    ).map(lambda step: replace(step, humans=max(step.humans, int(step.joined)))),
     max_size=8,
 )
 

@@ -1,4 +1,7 @@
-"""The dispatcher: each room's webhooks one at a time in order of arrival, rooms concurrently, the rest unordered."""
+"""The dispatcher: each room's webhooks one at a time in order of arrival, rooms concurrently, the rest unordered.
+
+Held webhooks are asked again in turns with those that arrive.
+"""
 
 import asyncio
 import logging
@@ -19,6 +22,29 @@ logger = logging.getLogger("whereby_trigger.decide")
 
 MAX_QUEUED = 10_000
 MAX_BYTES = 64 * 1024 * 1024
+
+
+class RoomQueue:
+    """Hold the webhooks of a room that wait for their turn: new ones in order of arrival, and held ones to ask again.
+
+    Both take turns, so that neither many holds nor many arrivals keep the others waiting.
+    """
+
+    def __init__(self) -> None:
+        self._new: deque[PendingWebhook] = deque()
+        self._again: deque[PendingWebhook] = deque()
+        self._was_new = False
+
+    def __bool__(self) -> bool:
+        return bool(self._new or self._again)
+
+    def append(self, queued: PendingWebhook) -> None:
+        (self._new if queued.due is None else self._again).append(queued)
+
+    def pop(self) -> PendingWebhook:
+        """Return the webhook whose turn it is."""
+        self._was_new = bool(self._new) and not (self._was_new and self._again)
+        return (self._new if self._was_new else self._again).popleft()
 
 
 class Dispatcher:
@@ -44,7 +70,7 @@ class Dispatcher:
         self._unread = unread
         self._holds = holds
         self._observers: list[Callable[[Decision], None]] = []
-        self._rooms: dict[str, deque[PendingWebhook]] = {}
+        self._rooms: dict[str, RoomQueue] = {}
         self._known: dict[int, int] = {}
         self._bytes = 0
         self._settled_while_reading: set[int] | None = None
@@ -96,7 +122,7 @@ class Dispatcher:
         self.requeue(queued)
 
     def requeue(self, queued: PendingWebhook) -> None:
-        """Queue a webhook that is pending again since its hold is due, or the presence in its room has changed.
+        """Queue a webhook that is pending again because its hold is due, or the presence in its room has changed.
 
         If there is no room for it, it is left in the store, like any other.
         """
@@ -188,7 +214,8 @@ class Dispatcher:
         elif room in self._rooms:
             self._rooms[room].append(queued)
         else:
-            queue = self._rooms[room] = deque([queued])
+            queue = self._rooms[room] = RoomQueue()
+            queue.append(queued)
             self._spawn(self._decide_in_order(room, queue))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -196,14 +223,14 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _decide_in_order(self, room: str, queue: deque[PendingWebhook]) -> None:
+    async def _decide_in_order(self, room: str, queue: RoomQueue) -> None:
         try:
             while queue:
-                await self._decide(queue.popleft())
+                await self._decide(queue.pop())
         finally:
             del self._rooms[room]
-            for undecided in queue:
-                self._forget(undecided.seq)
+            while queue:
+                self._forget(queue.pop().seq)
 
     async def _decide(self, queued: PendingWebhook) -> None:
         try:

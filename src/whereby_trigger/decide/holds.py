@@ -150,7 +150,7 @@ class Holds:
 class HoldWatch:
     """Have held webhooks asked again when they are due, and when the presence in their room has changed.
 
-    `requeue` puts a webhook that is pending again at the end of its room's queue.
+    `requeue` gives a webhook that is pending again a turn in its room.
     """
 
     def __init__(
