@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
 from typing import Any
-from wsgiref.util import setup_testing_defaults
+from wsgiref.util import is_hop_by_hop, setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
@@ -44,6 +44,7 @@ def ask(trigger: Trigger, method: str = "POST", body: bytes = b"", **environ: An
     content = b"".join(result)
     result.close()  # type: ignore[attr-defined]
     status, headers = answered[0][:2]
+    assert not any(is_hop_by_hop(name) for name, _ in headers)
     return int(status[:3]), dict(headers), content
 
 

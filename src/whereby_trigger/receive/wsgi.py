@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any, Final
+from wsgiref.util import is_hop_by_hop
 
 from whereby_trigger.errors import LifecycleError, TriggerError
 from whereby_trigger.metrics import Counts
@@ -208,7 +209,8 @@ async def _answer(endpoint: Endpoint, scope: MutableMapping[str, Any], body: byt
     await endpoint(scope, receive, send)
     start, content = sent
     headers = [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in start["headers"]]
-    return start["status"], headers, content["body"]
+    # What concerns the connection is the server's: wsgiref answers 500 to an app that sends it. Source: PEP 3333.
+    return start["status"], [one for one in headers if not is_hop_by_hop(one[0])], content["body"]
 
 
 def _scope(environ: Environ) -> MutableMapping[str, Any]:
