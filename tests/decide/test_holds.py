@@ -19,10 +19,8 @@ from whereby_trigger import (
     Trigger,
     Webhook,
 )
-from whereby_trigger.decide.dispatcher import RoomQueue
-from whereby_trigger.decide.pending import PendingWebhook, from_store
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import Decision, Holding, Pending, Query, State, Store
+from whereby_trigger.store import Decision, Holding, Query, State, Store
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -161,46 +159,6 @@ async def test_a_held_webhook_blocks_nothing_behind_it_in_its_room(tmp_path: Pat
         await stage.deliver(behind)
         assert (await outcome(stage, behind)).state is State.UNHANDLED
         assert await state_of(stage.store, "a") is State.HELD
-
-
-async def test_many_held_webhooks_that_are_asked_again_keep_none_behind_them_waiting(tmp_path: Path) -> None:
-    asked: list[str] = []
-    asked_before: list[int] = []
-    slow, go_on = asyncio.Event(), asyncio.Event()
-    trigger = Trigger()
-
-    @trigger.when("room.client.joined", hold=HOLD)
-    async def slowly(webhook: RoomClientJoined) -> bool:
-        asked.append(webhook.id)
-        if slow.is_set():
-            await go_on.wait()
-        return True
-
-    trigger.on("room.client.left", lambda: asked_before.append(len(asked)))
-    async with Stage(trigger, tmp_path) as stage:
-        for number in range(20):
-            await held_on(stage, joined(f"a{number}", 2))
-        await stage.running.hold_watch.look()
-        slow.set()
-        asked.clear()
-        stage.jump(HOLD)
-        await eventually(lambda: asked)
-        behind = left("b", 2)
-        await stage.deliver(behind)
-        go_on.set()
-        await outcome(stage, behind)
-        await eventually(lambda: len(asked) == 20)
-    assert asked_before == [1]
-
-
-def test_new_webhooks_and_held_ones_of_a_room_take_turns_and_new_ones_keep_their_order() -> None:
-    queue = RoomQueue()
-    for seq, due in ((1, 9.0), (2, None), (3, 9.0), (4, 9.0), (5, None), (6, 9.0)):
-        queue.append(PendingWebhook(seq, joined("a", 2), None, 0.0, 0.0, 0.0, held_since=due and 0.0, due=due))
-    taken = []
-    while queue:
-        taken.append(queue.pop().seq)
-    assert taken == [2, 1, 5, 3, 4, 6]
 
 
 async def test_a_change_while_the_hold_is_being_stored_is_not_missed(tmp_path: Path) -> None:
@@ -345,15 +303,6 @@ async def hold_in_the_past(folder: Path, sent: Webhook, ago: float, hold: float)
     added = await store.add(verdict_on(sent, settings, time.time() - ago).arrival)
     assert await store.hold(Holding(added.seq, sent.id, "held", hold))
     await store.close()
-
-
-@pytest.mark.parametrize(("held_for", "due_in", "left"), [(12, 18, 18), (32, -2, -2), (0, 30, 30), (-3600, 3630, 30)])
-def test_no_more_than_the_whole_hold_is_left_if_the_stores_clock_was_set_back(
-    held_for: float, due_in: float, left: float
-) -> None:
-    row = Pending(1, "a", "room.client.joined", joined("a", 2).raw, 0.0, 0.0, 0, 0, held_for, due_in)
-    queued = from_store(row, None, 1000.0)
-    assert (queued.held_since, queued.due) == (1000.0 - max(held_for, 0), 1000.0 + left)
 
 
 async def test_what_was_due_while_nobody_ran_fires_at_once(tmp_path: Path) -> None:
