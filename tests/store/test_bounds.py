@@ -312,3 +312,37 @@ async def test_rooms_kept_waiting_because_they_are_empty_hold_up_no_other(store:
         assert await store.move(RoomMove(room.id, WAITING, "restart"))
     await ask(store, "acme.whereby.com/next")
     assert [room.key for room in await store.take(1, bounds=EMPTY)] == ["acme.whereby.com/next"]
+
+
+# Successors
+
+
+@pytest.mark.parametrize(("kept_after", "starts"), [(0, False), (10, True), (3590, True)])
+async def test_a_success_of_what_may_be_the_same_meeting_does_not_lengthen_max_duration(
+    place: Place, store: Store, kept_after: float, starts: bool
+) -> None:
+    room = await bring_to(store, LIVE, session_id=None)
+    await place.pass_time(kept_after, store)
+    assert (await ask(store, webhook="later", session_id=None, asked_at=NOW + kept_after + 1)).successor
+    await place.pass_time(3600 - kept_after, store)
+    assert [room.stop for room in await store.stopping(LONG)] == [TOO_LONG]
+    assert await move(store, room, ENDING)
+    assert await move(store, room, ENDED)
+    taken = await store.take(10, bounds=LONG)
+    assert bool(taken) is starts
+    await place.pass_time(kept_after, store)
+    await store.end_waiting(LONG)
+    assert [room.stop for room in await store.stopping(LONG)] == ([TOO_LONG] if starts else [])
+    assert (await newest(store)).state is (STARTING if starts else ENDED)
+
+
+async def test_of_a_meeting_that_is_known_to_be_another_max_duration_counts_from_its_own_start(
+    place: Place, store: Store
+) -> None:
+    room = await bring_to(store, LIVE, session_id="old")
+    await ask(store, webhook="later", session_id="new", asked_at=NOW + 1)
+    await place.pass_time(3600, store)
+    assert await move(store, room, ENDING)
+    assert await move(store, room, ENDED)
+    assert await store.take(10, bounds=LONG)
+    assert await store.stopping(LONG) == []

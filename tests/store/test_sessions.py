@@ -13,7 +13,7 @@ from tests.support.place import Place
 from tests.support.rooms import ask, bring_to, move, newest, request, session, session_arrival, states
 from whereby_trigger.assist.supervisor import request_for
 from whereby_trigger.store import RoomClaim, RoomState, State, Store
-from whereby_trigger.store.room_rules import pack, unpack
+from whereby_trigger.store.room_rules import Successor, pack, unpack
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import room_from_url
 
@@ -251,5 +251,5 @@ async def test_a_successor_survives_the_replica_of_the_room(place: Place, replic
 
 def test_a_successor_that_an_earlier_version_stored_is_read() -> None:
     asked = request(webhook="next", session_id="new")
-    assert unpack(json.dumps(structs.asdict(asked))) == (asked, None)
-    assert unpack(pack(asked, 7.0)) == (asked, 7.0)
+    assert unpack(json.dumps(structs.asdict(asked))) == Successor(asked)
+    assert unpack(pack(asked, 7.0)) == Successor(asked, 7.0)

@@ -232,10 +232,15 @@ class OpenRoom(NamedTuple):
 
 
 class Successor(NamedTuple):
-    """Hold a request that waits next, and when it was kept by the store's clock; None if it waits from now on."""
+    """Hold a request that waits next, and when it was kept by the store's clock; None if it waits from now on.
+
+    `began_at` is from when its max_duration counts, or None if that is from its first start: one that may be of the
+    same meeting must not make an assistant stay for longer.
+    """
 
     request: RoomRequest
     kept_at: float | None = None
+    began_at: float | None = None
 
 
 class Change(NamedTuple):
@@ -274,6 +279,8 @@ def change(entry: OpenRoom, event: RoomEvent, reason: str, *, asked: str | None 
     opens = None
     if state in OVER and successor is not None:
         opens, successor = unpack(successor), None
+        if None in (entry.session_id, opens.request.session_id):
+            opens = opens._replace(began_at=opens.kept_at)
         opens = opens if opens.request.asked_at >= oldest else None
     after = entry._replace(state=state, stop=stop, successor=successor)
     return Change(after, reason if state is not entry.state else None, opens)

@@ -19,8 +19,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
 FROM unnest($1::text[]) AS given (key)
 """
 WAIT = """
-INSERT INTO whereby_trigger.rooms (key, url, state, webhook, session_id, asked_at, queued_at)
-VALUES ($1, $2, 'waiting', $3, $4, $5, COALESCE($6, whereby_trigger.clock()))
+INSERT INTO whereby_trigger.rooms (key, url, state, webhook, session_id, asked_at, queued_at, began_at)
+VALUES ($1, $2, 'waiting', $3, $4, $5, COALESCE($6, whereby_trigger.clock()), $7)
 """
 SESSION_CHANGES = """
 SELECT body, received_at FROM whereby_trigger.webhooks
@@ -421,7 +421,7 @@ async def _write(connection: Connection, change: Change) -> None:
 
 
 async def _wait(connection: Connection, opens: Successor) -> None:
-    await connection.execute(WAIT, *structs.astuple(opens.request), opens.kept_at)
+    await connection.execute(WAIT, *structs.astuple(opens.request), opens.kept_at, opens.began_at)
 
 
 def _room(row: Any) -> Room:

@@ -24,8 +24,8 @@ from whereby_trigger.store.sqlite import presence, runs
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
 
 WAIT = """
-INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since)
-VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, COALESCE(:kept_at, :now), :now)
+INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since, began_at)
+VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, COALESCE(:kept_at, :now), :now, :began_at)
 """
 SESSION_CHANGES = """
 SELECT body, received_at FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
@@ -63,7 +63,7 @@ What an earlier session left behind says nothing of who has come to this one.
 LASTED = """
 CASE WHEN rooms.began_boot = NULLIF(:boot, '') THEN :up - rooms.began_up ELSE :now - rooms.began_at END
 """
-"""The seconds since a room was first taken, or NULL: by the boot clock, if that has run since."""
+"""The seconds since a room was first taken, or kept as a successor, or NULL: by the boot clock within a boot."""
 
 REACHED = f"({EMPTY} >= :leave_when_empty OR ({LASTED}) >= :max_duration)"
 """True if a bound is reached, or else false or NULL; which one it is, and how it reads, is up to `Bounds.reached`."""
@@ -82,8 +82,8 @@ TAKE = """
 UPDATE rooms SET
     state = 'starting', owner = :owner, attempt = attempt + 1, since = :now,
     began_at = COALESCE(began_at, CASE WHEN attempt > 0 THEN queued_at ELSE :now END),
-    began_boot = CASE WHEN attempt > 0 THEN began_boot ELSE :boot END,
-    began_up = CASE WHEN attempt > 0 THEN began_up ELSE :up END
+    began_boot = CASE WHEN attempt > 0 OR began_at IS NOT NULL THEN began_boot ELSE :boot END,
+    began_up = CASE WHEN attempt > 0 OR began_at IS NOT NULL THEN began_up ELSE :up END
 WHERE id = :id
 """
 COLUMNS = "id, key, url, state, owner, webhook, attempt, restarts, pid, stop, reason, queued_at, since"
@@ -164,7 +164,9 @@ def _changes_around(connection: sqlite3.Connection, entry: OpenRoom) -> list[Ses
 
 
 def _wait(connection: sqlite3.Connection, opens: Successor, now: float) -> None:
-    connection.execute(WAIT, structs.asdict(opens.request) | {"kept_at": opens.kept_at, "now": now})
+    connection.execute(
+        WAIT, structs.asdict(opens.request) | {"kept_at": opens.kept_at, "began_at": opens.began_at, "now": now}
+    )
 
 
 class Moment(NamedTuple):
