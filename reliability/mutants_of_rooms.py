@@ -77,7 +77,7 @@ def _without_the_order_of_sessions() -> None:
 
 def _without_sessions_by_their_starts() -> None:
     """Take whatever started after a request that names no session for the request's own."""
-    replace(room_rules, "_are_two", lambda sessions: False)
+    replace(room_rules, "are_two", lambda sessions: False)
 
 
 def _cut_off_again_and_again() -> None:

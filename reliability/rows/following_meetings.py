@@ -57,7 +57,7 @@ def series(room: str, random: random.Random) -> Series:
             session = f"session {number} of {room}" if named else None
             return webhook(type, room=room, created_at=created_at, room_session_id=session)
 
-        # Of who joins without a name after a session has started, nobody knows if it is of that session or the next one.
+        # Who joins without a name after a session has started may be of that session or of the next one.
         joins = [built("room.client.joined", at, named=named or at > 1) for at in range(random.randint(1, 3))]
         started, ended = built("room.session.started", 1.5), built("room.session.ended", 90)
         last = number == meetings - 1

@@ -29,16 +29,16 @@ later request may be of the same meeting or of the next one: it is kept, and sta
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum, auto
 from math import inf
 from typing import Final, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store.records import RoomClaim, RoomRequest, SessionChange, session_change
+from whereby_trigger.store.records import RoomClaim, RoomRequest, SessionChange
+from whereby_trigger.store.session_rules import are_two, begun, differ, is_end_of_third, is_over, started_after
 from whereby_trigger.store.states import OVER, OWNED, RoomState, RunOutcome
-from whereby_trigger.webhook import decode
 
 
 class RoomEvent(StrEnum):
@@ -310,30 +310,21 @@ def meets(entry: OpenRoom, request: RoomRequest, changes: Sequence[SessionChange
     if None not in (request.session_id, entry.session_id):
         if request.session_id == entry.session_id:
             return RoomEvent.REQUESTED
-        later = min(_begun(request.session_id, changes), request.asked_at) - entry.asked_at
+        later = min(begun(request.session_id, changes), request.asked_at) - entry.asked_at
         if later < 0:
             return None
         return RoomEvent.REQUESTED_BY_NEXT if later > 0 else RoomEvent.REQUESTED_LATER
     if request.asked_at > entry.asked_at:
-        followed = entry.session_id is None and _are_two(_later_sessions(entry, changes) | {request.session_id})
+        followed = entry.session_id is None and are_two(_later_sessions(entry, changes) | {request.session_id})
         return RoomEvent.REQUESTED_BY_NEXT if followed else RoomEvent.REQUESTED_LATER
     return None if entry.ending and request.asked_at < entry.asked_at else RoomEvent.REQUESTED
-
-
-def _are_two(sessions: Set[str | None]) -> bool:
-    """Return True if these are two sessions: that of a request which is earlier than both is over."""
-    return len(sessions - {None}) > 1
 
 
 def _later_sessions(entry: OpenRoom, changes: Sequence[SessionChange]) -> set[str | None]:
     """Return the sessions that are known to be later than an entry's request."""
     successor = None if entry.successor is None else unpack(entry.successor).request
     waiting = {successor.session_id} if successor is not None and successor.asked_at > entry.asked_at else set[None]()
-    return waiting | _started_after(entry.asked_at, changes)
-
-
-def _started_after(asked_at: float, changes: Iterable[SessionChange]) -> set[str | None]:
-    return {said.session_id for said in changes if said.started and asked_at < said.time < inf}
+    return waiting | started_after(entry.asked_at, changes)
 
 
 def needs_changes(entry: OpenRoom | None, request: RoomRequest) -> bool:
@@ -373,7 +364,7 @@ def requested(
     if changed.opens is not None:
         return _answer(entry, RoomClaim(True, WAITING, None), changed)
     kept = changed.entry.successor if _state_met(entry, event) in RULES[event] else None
-    speaks = kept is not None and not _differ(unpack(kept).request, request)
+    speaks = kept is not None and not differ(unpack(kept).request, request)
     outdated = kept is not None and not speaks
     claim = RoomClaim(False, _state_met(changed.entry, event), entry.owner, successor=speaks, outdated=outdated)
     return _answer(entry, claim, changed)
@@ -382,7 +373,7 @@ def requested(
 def _has_been(entry: OpenRoom, event: RoomEvent, request: RoomRequest) -> Change:
     """Return what a session that is over does to an entry: those that came before it were over earlier."""
     successor = None if entry.successor is None else unpack(entry.successor).request
-    if successor is not None and _differ(successor, request) and request.asked_at > successor.asked_at:
+    if successor is not None and differ(successor, request) and request.asked_at > successor.asked_at:
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
     return (
         change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED)
@@ -395,10 +386,6 @@ def _answer(entry: OpenRoom, claim: RoomClaim, changed: Change) -> Answer:
     return Answer(claim, None if changed.entry == entry else changed, changed.opens)
 
 
-def _differ(one: RoomRequest, other: RoomRequest) -> bool:
-    return None not in (one.session_id, other.session_id) and one.session_id != other.session_id
-
-
 def moved(entry: OpenRoom, state: RoomState, reason: str, changes: Sequence[SessionChange] = ()) -> Change | None:
     """Return what a move by the owner does to its room, or None if the table does not allow it.
 
@@ -408,7 +395,7 @@ def moved(entry: OpenRoom, state: RoomState, reason: str, changes: Sequence[Sess
     if event is None or entry.state not in RULES[event]:
         return None
     leaves = state in OVER and not entry.ending and entry.session_id is None and entry.successor is not None
-    if leaves and _started_after(entry.asked_at, changes) == {unpack(entry.successor or "").request.session_id}:
+    if leaves and started_after(entry.asked_at, changes) == {unpack(entry.successor or "").request.session_id}:
         # An assistant that leaves on its own is not followed in the same meeting, as far as that is known.
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
     return change(entry, event, reason)
@@ -433,7 +420,7 @@ def session_changed(entry: OpenRoom, said: SessionChange, changes: Sequence[Sess
     `changes` is all that the room's webhooks say of its sessions, this change too, if the entry `is_unnamed`.
     """
     unnamed = said.started and entry.session_id is None
-    over = said.ends(entry.session_id, entry.asked_at) or (unnamed and _are_two(_later_sessions(entry, changes)))
+    over = said.ends(entry.session_id, entry.asked_at) or (unnamed and are_two(_later_sessions(entry, changes)))
     if entry.successor is not None and _ends_successor(entry, unpack(entry.successor).request, said, changes):
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
     if not over:
@@ -444,16 +431,9 @@ def session_changed(entry: OpenRoom, said: SessionChange, changes: Sequence[Sess
 def _ends_successor(
     entry: OpenRoom, successor: RoomRequest, said: SessionChange, changes: Sequence[SessionChange]
 ) -> bool:
-    if said.ends(successor.session_id, successor.asked_at) or _is_end_of_third(entry, successor, said):
+    if said.ends(successor.session_id, successor.asked_at) or is_end_of_third(entry.session_id, successor, said):
         return True
-    return said.started and successor.session_id is None and _are_two(_started_after(successor.asked_at, changes))
-
-
-def _is_end_of_third(entry: OpenRoom, successor: RoomRequest, said: SessionChange) -> bool:
-    """Return True if this is the end of a session that came after those of an entry and its successor."""
-    sessions = (entry.session_id, successor.session_id)
-    known = not said.started and said.session_id is not None and None not in sessions
-    return known and said.session_id not in sessions and successor.asked_at < said.time < inf
+    return said.started and successor.session_id is None and are_two(started_after(successor.asked_at, changes))
 
 
 def released(entry: OpenRoom, reason: str, too_old: float | None) -> Change:
@@ -461,38 +441,6 @@ def released(entry: OpenRoom, reason: str, too_old: float | None) -> Change:
     if too_old is None:
         return change(entry, RoomEvent.OWNER_GONE, reason)
     return change(entry, RoomEvent.OWNER_LONG_GONE, reason, oldest=too_old)
-
-
-def session_changes(key: str, webhooks: Iterable[tuple[bytes, float]]) -> list[SessionChange]:
-    """Return what webhooks of a room, each a body and when it was received, say of its sessions."""
-    changes = (session_change(decode(body), key, received_at) for body, received_at in webhooks)
-    return [said for said in changes if said is not None]
-
-
-def is_over(request: RoomRequest, changes: Sequence[SessionChange]) -> bool:
-    """Return True if the session of the webhook that fired is over, by what the room's other webhooks say."""
-    session_id, asked_at = request.session_id, request.asked_at
-    if session_id is None and _are_two(_started_after(asked_at, changes)):
-        return True
-    begun = min(asked_at, _begun(session_id, changes))
-    return any(
-        said.ends(session_id, begun if said.started else asked_at) or _ended_later(said, request, changes)
-        for said in changes
-    )
-
-
-def _ended_later(said: SessionChange, request: RoomRequest, changes: Sequence[SessionChange]) -> bool:
-    """Return True if this is the end of a session that came after that of the request."""
-    if said.started or None in (said.session_id, request.session_id) or said.session_id == request.session_id:
-        return False
-    return request.asked_at < said.time < inf and _begun(said.session_id, changes) > request.asked_at
-
-
-def _begun(session_id: str | None, changes: Sequence[SessionChange]) -> float:
-    """Return when a session started, or infinity if that is unknown."""
-    if session_id is None:
-        return inf
-    return min((said.time for said in changes if said.started and said.session_id == session_id), default=inf)
 
 
 def pack(request: RoomRequest, kept_at: float | None = None) -> str:

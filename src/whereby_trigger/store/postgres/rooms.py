@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store import room_rules
+from whereby_trigger.store import room_rules, session_rules
 from whereby_trigger.store.bounds import Bounds
 from whereby_trigger.store.postgres import presence
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
@@ -27,7 +27,7 @@ SELECT body, received_at FROM whereby_trigger.webhooks
 WHERE room = $1 AND type IN ('room.session.started', 'room.session.ended')
 """
 CHANGES_AROUND = """
-SELECT key, body FROM whereby_trigger.webhooks AS webhooks JOIN whereby_trigger.rooms AS rooms ON room = key
+SELECT key, body, received_at FROM whereby_trigger.webhooks AS webhooks JOIN whereby_trigger.rooms AS rooms ON room = key
 WHERE rooms.id = $1 AND type IN ('room.session.started', 'room.session.ended')
 """
 FIND_OPEN = """
@@ -223,13 +223,13 @@ async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
 
 
 async def _session_changes(connection: Connection, key: str) -> list[SessionChange]:
-    return room_rules.session_changes(key, [tuple(row) for row in await connection.fetch(SESSION_CHANGES, key)])
+    return session_rules.session_changes(key, [tuple(row) for row in await connection.fetch(SESSION_CHANGES, key)])
 
 
 async def _changes_around(connection: Connection, entry: OpenRoom) -> list[SessionChange]:
     """Return what the webhooks of an entry's room say of its sessions, if that is needed to judge it."""
     rows = await connection.fetch(CHANGES_AROUND, entry.id) if room_rules.is_unnamed(entry) else []
-    return [said for row in rows for said in room_rules.session_changes(row["key"], [row["body"]])]
+    return [said for key, body, at in rows for said in session_rules.session_changes(key, [(body, at)])]
 
 
 async def take(

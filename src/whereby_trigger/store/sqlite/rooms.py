@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store import room_rules
+from whereby_trigger.store import room_rules, session_rules
 from whereby_trigger.store.bounds import Bounds
 from whereby_trigger.store.records import (
     Room,
@@ -31,7 +31,7 @@ SESSION_CHANGES = """
 SELECT body, received_at FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
 """
 CHANGES_AROUND = """
-SELECT key, body FROM webhooks JOIN rooms ON room = key
+SELECT key, body, received_at FROM webhooks JOIN rooms ON room = key
 WHERE rooms.id = ? AND type IN ('room.session.started', 'room.session.ended')
 """
 FIND_OPEN = """
@@ -154,13 +154,13 @@ def request(connection: sqlite3.Connection, request: RoomRequest, now: float) ->
 
 
 def _session_changes(connection: sqlite3.Connection, key: str) -> list[SessionChange]:
-    return room_rules.session_changes(key, connection.execute(SESSION_CHANGES, (key,)).fetchall())
+    return session_rules.session_changes(key, connection.execute(SESSION_CHANGES, (key,)).fetchall())
 
 
 def _changes_around(connection: sqlite3.Connection, entry: OpenRoom) -> list[SessionChange]:
     """Return what the webhooks of an entry's room say of its sessions, if that is needed to judge it."""
     rows = connection.execute(CHANGES_AROUND, (entry.id,)).fetchall() if room_rules.is_unnamed(entry) else []
-    return [said for key, body in rows for said in room_rules.session_changes(key, [body])]
+    return [said for key, body, at in rows for said in session_rules.session_changes(key, [(body, at)])]
 
 
 def _wait(connection: sqlite3.Connection, opens: Successor, now: float) -> None:
