@@ -216,6 +216,8 @@ async def test_a_listener_that_raises_is_named_in_the_log_and_hinders_nothing(
     assert f"listener careless raised SystemExit (assistant_event_started of {URL})" in caplog.messages
     assert f"listener hopeless raised KeyError (assistant_event_started of {URL})" in caplog.messages
     assert "Robin" not in caplog.text
+    told = [vars(record) for record in caplog.records if record.getMessage().startswith("listener")]
+    assert {fields["room"] for fields in told} == {"acme.whereby.com/visit-1"}
 
 
 async def test_a_listener_that_does_not_return_delays_no_assistant(tmp_path: Path, assistants: Assistants) -> None:

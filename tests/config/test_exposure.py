@@ -52,6 +52,6 @@ def test_a_blank_secret_is_an_error_whatever_is_allowed(monkeypatch: pytest.Monk
 
 @pytest.mark.anyio
 async def test_a_mounted_trigger_needs_a_secret_unless_it_is_said_not_to() -> None:
-    with pytest.raises(ConfigError, match=r"trigger\.asgi needs a secret"):
+    with pytest.raises(ConfigError, match=r"a mounted trigger needs a secret"):
         async with Trigger().lifespan():
             raise LifecycleError("it was let in")

@@ -211,8 +211,9 @@ async def test_a_log_line_says_that_it_is_held_and_one_what_became_of_it(
         await eventually(lambda: len(stage.running.holds) == 1)
         stage.jump(HOLD)
         await outcome(stage, join)
-    lines = [getattr(record, "delivery", {}) for record in caplog.records]
-    assert [line["decision"] for line in lines if line.get("id") == "a"] == ["held", "fired"]
+    told = [vars(record) for record in caplog.records if getattr(record, "webhook_id", "") == "a"]
+    assert [fields["decision"] for fields in told] == ["held", "fired"]
+    assert {fields["room"] for fields in told} == {"acme.whereby.com/visit-1"}
 
 
 # Other replicas
