@@ -251,7 +251,7 @@ class Change(NamedTuple):
     opens: Successor | None = None
 
 
-class Answer(NamedTuple):
+class RequestOutcome(NamedTuple):
     """Hold what a request is told, what it changes, and which request waits from now on."""
 
     claim: RoomClaim
@@ -345,7 +345,7 @@ def is_unnamed(entry: OpenRoom) -> bool:
 
 def requested(
     entry: OpenRoom | None, request: RoomRequest, changes: Sequence[SessionChange], now: float | None
-) -> Answer:
+) -> RequestOutcome:
     """Return what a request is told, what it changes, and what waits from now on, which may be the request.
 
     `changes` is what the room's webhooks say of its sessions, if `needs_changes`; `now` is by the store's clock.
@@ -353,11 +353,11 @@ def requested(
     over = request.webhook is not None and is_over(request, changes)
     if entry is None:
         if over:
-            return Answer(RoomClaim(False, ENDED, None))
-        return Answer(RoomClaim(True, WAITING, None), opens=Successor(request))
+            return RequestOutcome(RoomClaim(False, ENDED, None))
+        return RequestOutcome(RoomClaim(True, WAITING, None), opens=Successor(request))
     event = meets(entry, request, changes)
     if event is None:
-        return Answer(RoomClaim(False, entry.state, entry.owner, outdated=True))
+        return RequestOutcome(RoomClaim(False, entry.state, entry.owner, outdated=True))
     if over:
         return _answer(entry, RoomClaim(False, ENDED, None), _has_been(entry, event, request))
     changed = change(entry, event, ANOTHER_STARTED, asked=pack(request, now))
@@ -382,8 +382,8 @@ def _has_been(entry: OpenRoom, event: RoomEvent, request: RoomRequest) -> Change
     )
 
 
-def _answer(entry: OpenRoom, claim: RoomClaim, changed: Change) -> Answer:
-    return Answer(claim, None if changed.entry == entry else changed, changed.opens)
+def _answer(entry: OpenRoom, claim: RoomClaim, changed: Change) -> RequestOutcome:
+    return RequestOutcome(claim, None if changed.entry == entry else changed, changed.opens)
 
 
 def moved(entry: OpenRoom, state: RoomState, reason: str, changes: Sequence[SessionChange] = ()) -> Change | None:

@@ -27,7 +27,8 @@ SELECT body, received_at FROM whereby_trigger.webhooks
 WHERE room = $1 AND type IN ('room.session.started', 'room.session.ended')
 """
 CHANGES_AROUND = """
-SELECT key, body, received_at FROM whereby_trigger.webhooks AS webhooks JOIN whereby_trigger.rooms AS rooms ON room = key
+SELECT key, body, received_at
+FROM whereby_trigger.webhooks AS webhooks JOIN whereby_trigger.rooms AS rooms ON room = key
 WHERE rooms.id = $1 AND type IN ('room.session.started', 'room.session.ended')
 """
 FIND_OPEN = """
