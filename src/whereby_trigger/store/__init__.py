@@ -16,6 +16,7 @@ from whereby_trigger.store.records import (
     Record,
     RefusalCount,
     RefusalReason,
+    ReplicaRecord,
     Room,
     RoomClaim,
     RoomMove,
@@ -33,7 +34,15 @@ from whereby_trigger.store.records import (
     session_of,
 )
 from whereby_trigger.store.room_rules import ROOM_TRANSITIONS
-from whereby_trigger.store.states import FIRST_STATES, TRANSITIONS, UNDECIDED, RoomState, RunOutcome, State
+from whereby_trigger.store.states import (
+    FIRST_STATES,
+    TRANSITIONS,
+    UNDECIDED,
+    ReplicaEnding,
+    RoomState,
+    RunOutcome,
+    State,
+)
 from whereby_trigger.store.unread import Unread
 
 __all__ = [
@@ -58,6 +67,8 @@ __all__ = [
     "Record",
     "RefusalCount",
     "RefusalReason",
+    "ReplicaEnding",
+    "ReplicaRecord",
     "Room",
     "RoomClaim",
     "RoomMove",

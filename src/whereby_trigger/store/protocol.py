@@ -21,6 +21,7 @@ from whereby_trigger.store.records import (
     Query,
     Record,
     RefusalCount,
+    ReplicaRecord,
     Room,
     RoomClaim,
     RoomMove,
@@ -110,6 +111,13 @@ class RoomStore(Protocol):
         """
         ...
 
+    def find_replicas(self, since: float, until: float) -> Awaitable[list[ReplicaRecord]]:
+        """Return the replicas that were there between two times, and the last that ended before, by their starts.
+
+        Those of earlier versions, which kept no log of replicas, are missing.
+        """
+        ...
+
     def stopping(self, bounds: Bounds = UNBOUNDED) -> Awaitable[list[Room]]:
         """Return this replica's rooms whose assistants were asked to end; those at a bound are asked to first.
 
@@ -127,6 +135,10 @@ class RoomStore(Protocol):
 
     def presences(self, keys: frozenset[str]) -> Awaitable[dict[str, Presence]]:
         """Return who is in each of the rooms `keys`, by the counts of the webhooks stored so far."""
+        ...
+
+    def occupied(self, limit: int) -> Awaitable[dict[str, Presence]]:
+        """Return the rooms that hold somebody by their newest counts: at most `limit`, latest change first."""
         ...
 
 
@@ -285,9 +297,9 @@ class Store(RoomStore, Protocol):
     def prune(self, before: float) -> Awaitable[int]:
         """Delete decided webhooks received before a time, in short transactions; return how many.
 
-        A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries and runs that ended
-        before, the presence of rooms without an open entry whose last count came before, and counts of refusals from
-        before.
+        A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries, runs and
+        replicas that ended before, the presence of rooms without an open entry whose last count came before, and counts
+        of refusals from before.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from whereby_trigger.store.presence import HIGHEST, UNKNOWN, Count, Presence
-from whereby_trigger.store.states import RoomState, RunOutcome, State
+from whereby_trigger.store.states import ReplicaEnding, RoomState, RunOutcome, State
 from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import (
     RoomClientJoined,
@@ -224,6 +224,19 @@ class RunQuery(Struct, frozen=True):
     since: float | None = None
     until: float | None = None
     limit: int | None = None
+
+
+class ReplicaRecord(Struct, frozen=True, gc=False):
+    """Describe a replica: when it started, and when and how it ended, both None if nobody has seen that.
+
+    `seen_at` is when it last showed that it lives, None if its lease is given up.
+    """
+
+    id: str
+    started_at: float
+    ended_at: float | None
+    ending: ReplicaEnding | None
+    seen_at: float | None
 
 
 class RoomQuery(Struct, frozen=True):

@@ -90,6 +90,24 @@ class RunOutcome(StrEnum):
     """Its replica died or lost its lease, so nobody saw how it ended."""
 
 
+class ReplicaEnding(StrEnum):
+    """Name how a replica ended."""
+
+    STOPPED = "stopped"
+    """It drained and gave back what it owned."""
+
+    LEASE_LOST = "lost its lease"
+    """It could not renew its lease in time, and went on under a new id."""
+
+    DIED = "died"
+    """Another replica found it dead."""
+
+    @classmethod
+    def of(cls, stored: str) -> "ReplicaEnding | None":
+        """Return the ending that a store holds, or None for a replica that has not ended."""
+        return cls(stored) if stored else None
+
+
 def sql_in(states: Iterable[StrEnum]) -> str:
     """Return the SQL condition that a column's value is one of some states: `= 'pending'`, `IN ('fired', 'failed')`.
 

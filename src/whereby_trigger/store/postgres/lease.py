@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable
 
 from whereby_trigger import leftovers
-from whereby_trigger.store.postgres import rooms
+from whereby_trigger.store.postgres import replica_log, rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, one_row, transaction
-from whereby_trigger.store.states import RunOutcome
+from whereby_trigger.store.states import ReplicaEnding, RunOutcome
 
 JOIN = """
+WITH logged AS (
+    INSERT INTO whereby_trigger.replica_log (id) VALUES ($1) ON CONFLICT (id) DO NOTHING
+)
 INSERT INTO whereby_trigger.replicas (id, pid, seen_at, expires)
 VALUES ($1, $2, whereby_trigger.clock(), whereby_trigger.clock() + $3::float8)
 ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, seen_at = excluded.seen_at
@@ -130,6 +133,7 @@ async def rejoin(connection: Connection, old: str, new: str, ttl: float) -> None
     """Give up a lease, and join under a new id; what the old one owned can be taken over at once."""
     async with transaction(connection):
         await connection.execute(GIVE_UP, old)
+        await replica_log.end(connection, old, ReplicaEnding.LEASE_LOST)
         await join(connection, new, ttl)
 
 
@@ -148,6 +152,7 @@ async def leave(connection: Connection, id: str) -> None:
     """
     async with transaction(connection):
         await connection.execute(LEAVE, id)
+        await replica_log.end(connection, id, ReplicaEnding.STOPPED)
         reason = "given back by a replica that stopped"
         await rooms.release(connection, id, reason, RunOutcome.HANDED_OVER, limit=ROOMS)
         await connection.execute(DISOWN, None, id, WEBHOOKS)
@@ -199,4 +204,5 @@ async def _take_over_from(connection: Connection, new_owner: str, dead: str, *, 
     held = affected(await connection.execute(TAKE_HELD, new_owner, dead, WEBHOOKS))
     if released < ROOMS and orphaned < WEBHOOKS and held < WEBHOOKS:
         await connection.execute(LEAVE, dead)
+        await replica_log.end(connection, dead, ReplicaEnding.DIED)
     return released + orphaned + held

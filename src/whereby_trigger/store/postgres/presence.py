@@ -53,6 +53,10 @@ FIND = """
 SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
 FROM whereby_trigger.presence WHERE key = ANY($1::text[])
 """
+OCCUPIED = """
+SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
+FROM whereby_trigger.presence WHERE humans > 0 OR bots > 0 ORDER BY changed_at DESC LIMIT $1
+"""
 OLD = """
 key > $1 AND received_at < $2 AND NOT EXISTS (
     SELECT FROM whereby_trigger.rooms AS rooms
@@ -80,6 +84,11 @@ async def find(connection: Connection, keys: frozenset[str]) -> dict[str, Presen
     """Return the presence of each room, unknown where no count has arrived."""
     rows = await connection.fetch(FIND, sorted(keys))
     return dict.fromkeys(keys, UNKNOWN) | {row["key"]: presence_of(RoomCounts(*row)) for row in rows}
+
+
+async def occupied(connection: Connection, limit: int) -> dict[str, Presence]:
+    """Return the rooms that hold somebody, latest change first."""
+    return {row["key"]: presence_of(RoomCounts(*row)) for row in await connection.fetch(OCCUPIED, limit)}
 
 
 async def forget(connection: Connection, before: float, after: str, limit: int) -> list[str]:

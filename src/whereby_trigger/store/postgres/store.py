@@ -22,6 +22,7 @@ from whereby_trigger.store.postgres import (
     migrations,
     presence,
     refusals,
+    replica_log,
     rooms,
     runs,
     webhooks,
@@ -54,6 +55,7 @@ from whereby_trigger.store.records import (
     Query,
     Record,
     RefusalCount,
+    ReplicaRecord,
     Room,
     RoomClaim,
     RoomMove,
@@ -277,6 +279,7 @@ class PostgresStore(Unspilled):
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
         await self._prune_each(refusals.forget, before)
+        await self._prune_each(replica_log.forget, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., Any], before: float) -> int:
@@ -364,11 +367,17 @@ class PostgresStore(Unspilled):
     def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
         return self._read(partial(runs.find, query=query))
 
+    def find_replicas(self, since: float, until: float) -> Awaitable[list[ReplicaRecord]]:
+        return self._read(partial(replica_log.find, since=since, until=until))
+
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
         return self._read(partial(self._cursor.webhooks_after, after=after, keys=keys))
 
     def presences(self, keys: frozenset[str]) -> Awaitable[dict[str, Presence]]:
         return self._read(partial(presence.find, keys=keys))
+
+    def occupied(self, limit: int) -> Awaitable[dict[str, Presence]]:
+        return self._read(partial(presence.occupied, limit=limit))
 
     def _look_in(self, seconds: float) -> None:
         if self._writing is not None:

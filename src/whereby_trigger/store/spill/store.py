@@ -250,8 +250,9 @@ class SpillStore:
         self.renew, self.rejoin = store.renew, store.rejoin
         self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop
         self.rooms, self.webhooks_after = store.rooms, store.webhooks_after
-        self.presences = store.presences
+        self.presences, self.occupied = store.presences, store.occupied
         self.find_rooms, self.find_runs = store.find_rooms, store.find_runs
+        self.find_replicas = store.find_replicas
 
     @property
     def location(self) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Set
 from typing import NamedTuple
 
 from whereby_trigger.clock import BootClock
-from whereby_trigger.store.sqlite import rooms, webhooks
+from whereby_trigger.store.sqlite import replica_log, rooms, webhooks
 from whereby_trigger.store.sqlite.lock import Life
-from whereby_trigger.store.states import RunOutcome
+from whereby_trigger.store.states import ReplicaEnding, RunOutcome
 
 JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, ?, ?)"
 RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? AND expires > ?"
@@ -35,11 +35,13 @@ HOLDS = "SELECT 1 FROM replicas WHERE id = ? AND boot = ? AND expires > ?"
 def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float, clock: BootClock) -> None:
     boot, at = clock()
     connection.execute(JOIN, (id, pid, now, boot, at + ttl))
+    replica_log.begin(connection, id, now)
 
 
-def rejoin(connection: sqlite3.Connection, old: str, join: Callable[[sqlite3.Connection], None]) -> None:
+def rejoin(connection: sqlite3.Connection, old: str, now: float, join: Callable[[sqlite3.Connection], None]) -> None:
     """Give up a lease, and join under a new id; what the old one owned can be taken over at once."""
     connection.execute(GIVE_UP, (old,))
+    replica_log.end(connection, old, ReplicaEnding.LEASE_LOST, now)
     join(connection)
 
 
@@ -59,6 +61,7 @@ def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
     connection.execute(webhooks.TAKE_HELD, (None, id))
     rooms.release(connection, id, now, "given back by a replica that stopped", RunOutcome.HANDED_OVER)
     connection.execute(LEAVE, (id,))
+    replica_log.end(connection, id, ReplicaEnding.STOPPED, now)
 
 
 def others(connection: sqlite3.Connection, id: str, now: float) -> list[Other]:
@@ -115,6 +118,7 @@ def take_over_dead(
             taken += _take_webhooks(connection, id, other)
             taken += rooms.release(connection, other, now, reason, RunOutcome.REPLICA_DIED, too_old=too_old)
             connection.execute(LEAVE, (other,))
+            replica_log.end(connection, other, ReplicaEnding.DIED, now)
     rooms.end_old(connection, now, max_age)
     return taken
 

@@ -47,6 +47,10 @@ FIND = """
 SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
 FROM presence WHERE key IN (SELECT value FROM json_each(?))
 """
+OCCUPIED = """
+SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
+FROM presence WHERE humans > 0 OR bots > 0 ORDER BY changed_at DESC LIMIT ?
+"""
 OLD = """
 key > ? AND received_at < ? AND NOT EXISTS (
     SELECT 1 FROM rooms WHERE rooms.key = presence.key AND rooms.state NOT IN ('ended', 'failed')
@@ -112,6 +116,11 @@ def find(connection: sqlite3.Connection, keys: frozenset[str]) -> dict[str, Pres
     """Return the presence of each room, unknown where no count has arrived."""
     rows = connection.execute(FIND, (json.dumps(sorted(keys)),)).fetchall()
     return dict.fromkeys(keys, UNKNOWN) | {row[0]: presence_of(RoomCounts(*row)) for row in rows}
+
+
+def occupied(connection: sqlite3.Connection, limit: int) -> dict[str, Presence]:
+    """Return the rooms that hold somebody, latest change first."""
+    return {row[0]: presence_of(RoomCounts(*row)) for row in connection.execute(OCCUPIED, (limit,)).fetchall()}
 
 
 def find_old(connection: sqlite3.Connection, before: float, after: str, limit: int) -> list[str]:

@@ -34,6 +34,7 @@ from whereby_trigger.store.records import (
     Query,
     Record,
     RefusalCount,
+    ReplicaRecord,
     Room,
     RoomClaim,
     RoomMove,
@@ -44,7 +45,7 @@ from whereby_trigger.store.records import (
     WebhooksAfter,
     Workload,
 )
-from whereby_trigger.store.sqlite import lease, presence, refusals, rooms, runs, webhooks, workload
+from whereby_trigger.store.sqlite import lease, presence, refusals, replica_log, rooms, runs, webhooks, workload
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
@@ -225,6 +226,7 @@ class SqliteStore(Unspilled):
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
         await self._prune_each(refusals.forget, before)
+        await self._prune_each(replica_log.forget, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., int], before: float) -> int:
@@ -269,7 +271,7 @@ class SqliteStore(Unspilled):
         self._writing.life.close()
         old, self.replica, self._writing.life = self.replica, replica, life
         joining = partial(lease.join, id=replica, pid=os.getpid(), now=self._wall(), ttl=ttl, clock=self._clock)
-        await self._write(partial(lease.rejoin, old=old, join=joining), kept=True)
+        await self._write(partial(lease.rejoin, old=old, now=self._wall(), join=joining), kept=True)
 
     def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
         return self._write(partial(rooms.request, request=request, now=self._wall()))
@@ -298,6 +300,9 @@ class SqliteStore(Unspilled):
     def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
         return self._read(partial(runs.find, query=query))
 
+    def find_replicas(self, since: float, until: float) -> Awaitable[list[ReplicaRecord]]:
+        return self._read(partial(replica_log.find, since=since, until=until))
+
     async def stopping(self, bounds: Bounds = UNBOUNDED) -> list[Room]:
         find = partial(rooms.stopping, owner=self.replica, moment=self._moment, bounds=bounds)
         found: list[Room] = await self._read(find)
@@ -320,6 +325,9 @@ class SqliteStore(Unspilled):
 
     def presences(self, keys: frozenset[str]) -> Awaitable[dict[str, Presence]]:
         return self._read(partial(presence.find, keys=keys))
+
+    def occupied(self, limit: int) -> Awaitable[dict[str, Presence]]:
+        return self._read(partial(presence.occupied, limit=limit))
 
     def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
         if self._writing is None:

@@ -1,0 +1,10 @@
+"""What happened in a room: webhooks, decisions, assistants, refusals and replicas, meeting by meeting.
+
+`of_room` reads the store; all else is pure. `rooms show` and the inspector render what it returns.
+"""
+
+from whereby_trigger.timeline.blocks import Found
+from whereby_trigger.timeline.entries import Entry, Kind, people
+from whereby_trigger.timeline.meetings import Meeting, Timeline, assemble, of_room
+
+__all__ = ["Entry", "Found", "Kind", "Meeting", "Timeline", "assemble", "of_room", "people"]

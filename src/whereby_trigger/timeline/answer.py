@@ -1,0 +1,243 @@
+"""The answer to why no assistant came, or what it did: one sentence for a meeting. Pure."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Final
+
+from whereby_trigger.store import Record, ReplicaRecord, Room, RoomState, RunOutcome, RunRecord, State
+from whereby_trigger.timeline.blocks import Block
+from whereby_trigger.timeline.entries import (
+    OPEN,
+    PROMPT,
+    SHORT,
+    Entry,
+    clock,
+    lasted,
+    listeners_that_raised,
+    reason_of,
+    shortened,
+)
+
+ALIVE: Final = 90.0
+"""Seconds after which a replica that has not renewed its lease is taken to be gone."""
+
+LATE: Final = 10.0
+"""Seconds that a room may wait for its assistant before the answer says so."""
+
+FAILURES: Final = frozenset({RunOutcome.FAILED, RunOutcome.REFUSED, RunOutcome.EXHAUSTED})
+
+
+class Replicas:
+    """Say which replicas ran at a time, as seen at `now`. Without any record, nothing is known."""
+
+    def __init__(self, records: Sequence[ReplicaRecord], now: float) -> None:
+        self._records = records
+        self.now = now
+
+    def none_ran(self, begin: float, end: float) -> bool:
+        """Return True if it is known that no replica ran at any moment between two times."""
+        ran = any(each.started_at <= end and self._gone_at(each) >= begin for each in self._records)
+        return bool(self._records) and not ran
+
+    @property
+    def none_runs(self) -> bool:
+        """True if it is known that no replica runs now."""
+        return self.none_ran(self.now, self.now)
+
+    def _gone_at(self, replica: ReplicaRecord) -> float:
+        if replica.ended_at is not None:
+            return replica.ended_at
+        seen_at = replica.started_at if replica.seen_at is None else replica.seen_at
+        return inf if self.now - seen_at <= ALIVE else seen_at
+
+
+def answer_for(blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, *, limited: bool) -> str:
+    """Return the answer for the newest meeting, and what was refused since; `blocks` has the newest first.
+
+    If nothing came between two times, it says so; `limited` is True if somebody asked for these times.
+    """
+    newest = next((block for block in blocks if block.concerns_room), None)
+    if newest is None:
+        return _nothing_came(blocks, replicas, begin, end, limited=limited)
+    refused = [entry for block in blocks if block.began > newest.began for entry in block.refusals]
+    answer = answer_of(newest, replicas)
+    return f"Since its last meeting, {refusals_in_words(refused)}. {answer}" if refused else answer
+
+
+def answer_of(block: Block, replicas: Replicas) -> str:
+    """Return in a sentence what the assistant of a meeting did, or why there was none; "" if nothing is to be said."""
+    refused = refusals_in_words(block.refusals) if block.refusals else ""
+    if not block.concerns_room:
+        return f"{refused[:1].upper()}{refused[1:]}." if refused else ""
+    began = clock(block.began, replicas.now)
+    meeting = f"the meeting of {began}" if block.webhooks else f"the room at {began}"
+    said = _of_assistant(block, meeting, replicas) if block.rooms else _of_decisions(block, meeting, replicas)
+    return f"{said}; {refused}." if refused else f"{said}."
+
+
+def _nothing_came(blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, *, limited: bool) -> str:
+    now = replicas.now
+    came = f"came from {clock(begin, now)} to {clock(end, now)}" if limited else "is stored"
+    nothing = f"No assistant: no webhook of this room {came}"
+    refused = [entry for block in blocks for entry in block.refusals]
+    if refused:
+        return f"{nothing}, but {refusals_in_words(refused)}."
+    if replicas.none_ran(begin, end):
+        return f"{nothing}, and no trigger was running."
+    return (
+        f"{nothing}, and none was refused. Does Whereby's dashboard (Configure, Webhooks) have the URL of this trigger?"
+    )
+
+
+def refusals_in_words(refused: Sequence[Entry]) -> str:
+    """Return in words how many deliveries were refused, and for which reasons."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for entry in refused:
+        counts[entry.fields["reason"], entry.fields["status"]] += entry.fields["count"]
+    reasons = ", ".join(f"{reason}{f' ({status})' if status else ''}" for (reason, status), _ in counts.most_common(3))
+    total = counts.total()
+    return f"{'1 delivery was' if total == 1 else f'{total:,} deliveries were'} refused: {reasons}"
+
+
+# What became of the assistant
+
+
+def _of_assistant(block: Block, meeting: str, replicas: Replicas) -> str:
+    room = block.rooms[-1]
+    runs = [run for run in block.runs if run.entry == room.id]
+    if not runs:
+        return _without_run(room, meeting, replicas)
+    failed, reason = _failures(runs), reason_of(room)
+    after = f", after it {failed}" if failed else ""
+    match room.state:
+        case RoomState.LIVE:
+            since = clock(room.since, replicas.now)
+            return f"An assistant is in {meeting} since {since}{after}{_late(room, runs, replicas.now)}"
+        case RoomState.STARTING | RoomState.ENDING:
+            return f"An assistant is {room.state} in {meeting}{after}{f': {reason}' if reason else ''}"
+        case RoomState.WAITING:
+            return f"No assistant in {meeting} now: it {failed or reason}, and waits to start again"
+        case RoomState.FAILED:
+            return f"No assistant in {meeting}: it {failed or reason}{', and then gave up' if len(runs) > 1 else ''}"
+        case RoomState.ENDED:
+            return _ended(room, runs, meeting, replicas.now)
+
+
+def _without_run(room: Room, meeting: str, replicas: Replicas) -> str:
+    if room.state is RoomState.WAITING:
+        lack = "a trigger to run on this store" if replicas.none_runs else "a free slot"
+        return f"No assistant in {meeting} yet: it waits for {lack} since {clock(room.queued_at, replicas.now)}"
+    if room.state in OPEN:
+        return f"An assistant is {room.state} in {meeting}"
+    waited = room.since - room.queued_at
+    if waited <= PROMPT or room.attempt:
+        return f"No assistant in {meeting}: {reason_of(room)}"
+    lack = "was running" if replicas.none_ran(room.queued_at, room.since) else "had a free slot"
+    return f"No assistant in {meeting}: no replica {lack} for {lasted(waited)}, then {reason_of(room)}"
+
+
+def _ended(room: Room, runs: Sequence[RunRecord], meeting: str, now: float) -> str:
+    failed, reason = _failures(runs), reason_of(room)
+    good = [run for run in runs if run.live_at is not None and run.outcome not in FAILURES]
+    if not good:
+        return (
+            f"No assistant in {meeting}: it {failed}, then {reason}"
+            if failed
+            else f"No assistant in {meeting}: {reason}"
+        )
+    begun, over = good[0].live_at or good[0].started_at, good[-1].ended_at or room.since
+    died = [run for run in runs if run.outcome is RunOutcome.REPLICA_DIED]
+    said = f"An assistant was in {meeting} from {clock(begun, now)} to {clock(over, now)}: {_why_over(good[-1])}"
+    said += f", after it {failed}" if failed else ""
+    if died and good[-1] is not died[0]:
+        said += f"; its replica {_short(died[0])} died at {clock(died[0].ended_at or over, now)}, and another went on"
+    return said + _late(room, runs, now)
+
+
+def _why_over(run: RunRecord) -> str:
+    return shortened(run.reason, run.replica) or str(run.outcome or "its end was not recorded")
+
+
+def _short(run: RunRecord) -> str:
+    return (run.replica or "")[:SHORT]
+
+
+def _late(room: Room, runs: Sequence[RunRecord], now: float) -> str:
+    """Return that the room waited long for its first run, or nothing."""
+    waited = min(run.started_at for run in runs) - room.queued_at
+    return f"; it waited {lasted(waited)} for a free slot, since {clock(room.queued_at, now)}" if waited > LATE else ""
+
+
+def _failures(runs: Sequence[RunRecord]) -> str:
+    """Return in words how runs failed: `exited with 75 four times`; "" if none did."""
+    how = Counter(_how(run) for run in runs if run.outcome in FAILURES)
+    return ", ".join(f"{what}{_times(count)}" for what, count in how.items())
+
+
+def _how(run: RunRecord) -> str:
+    if run.exit_code:
+        return f"exited with {run.exit_code}"
+    if run.signal is not None:
+        return f"was ended by signal {run.signal}"
+    return run.reason if run.exception is None else f"raised {run.exception}"
+
+
+def _times(count: int) -> str:
+    """Return how often something happened, as the end of a sentence; once is not worth a word."""
+    words = ("", "", " twice", " three times", " four times", " five times", " six times")
+    return words[count] if count < len(words) else f" {count:,} times"
+
+
+# What was decided
+
+
+def _of_decisions(block: Block, meeting: str, replicas: Replicas) -> str:
+    """Return why no webhook of a meeting led to an assistant: what the most telling of its decisions says."""
+    for state, say in SAID.items():
+        records = [seen.record for seen in block.webhooks if seen.record.state is state]
+        if records:
+            return f"No assistant in {meeting}: {say(records, replicas)}"
+    return f"No assistant in {meeting}: nothing asked for one"
+
+
+def _fired(records: Sequence[Record], replicas: Replicas) -> str:
+    record = records[-1]
+    raised = "".join(f"; listener {name} raised {error}" for name, error in listeners_that_raised(record))
+    if ";" in record.reason:
+        return f"{record.reason}{raised}"
+    return f"{record.reason}, but the program has no @trigger.assistant, only listeners{raised}"
+
+
+def _repeated(records: Sequence[Record], replicas: Replicas) -> str:
+    """Return the reason of most of them; that a predicate refused a bot's own event says the least."""
+    counts = Counter(record.reason for record in records)
+    reason, count = max(counts.items(), key=lambda pair: ("is_human" not in pair[0], pair[1]))
+    return reason if count == 1 else f"{reason}, for {count:,} webhooks"
+
+
+def _held(records: Sequence[Record], replicas: Replicas) -> str:
+    due = records[-1].due_at
+    return f"not yet, {records[-1].reason}{'' if due is None else f', due {clock(due, replicas.now)}'}"
+
+
+def _pending(records: Sequence[Record], replicas: Replicas) -> str:
+    waits = "1 webhook waits" if len(records) == 1 else f"{len(records):,} webhooks wait"
+    return f"{waits} for a decision{', and no trigger is running' if replicas.none_runs else ''}"
+
+
+def _unhandled(records: Sequence[Record], replicas: Replicas) -> str:
+    return f"no predicate for what came ({', '.join(sorted({record.type for record in records}))})"
+
+
+SAID: Final[dict[State, Callable[[Sequence[Record], Replicas], str]]] = {
+    State.FIRED: _fired,
+    State.FAILED: _repeated,
+    State.HELD: _held,
+    State.PENDING: _pending,
+    State.QUARANTINED: _repeated,
+    State.SKIPPED: _repeated,
+    State.UNHANDLED: _unhandled,
+    State.NOTIFIED: _unhandled,
+}
+"""By the state of a meeting's webhooks, the most telling first, why there was no assistant."""

@@ -1,0 +1,98 @@
+"""What happened in a room, meeting by meeting: read from the store, and put in order."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from whereby_trigger.store import Query, RoomQuery, RunQuery, Store
+from whereby_trigger.timeline.answer import Replicas, answer_for, answer_of
+from whereby_trigger.timeline.blocks import BEFORE, Blocks, Found
+from whereby_trigger.timeline.entries import Entry
+
+WEBHOOKS: Final = 500
+"""The newest webhooks of a room that are read, if no other limit is named."""
+
+MOST: Final = 500
+"""The newest entries of a room, and the newest runs, that are read."""
+
+A_DAY: Final = 24 * 3600.0
+"""Seconds before now of which refusals and replicas are read, if the room has no webhook."""
+
+
+class Meeting(Struct, frozen=True):
+    """Hold what happened in one meeting, oldest first, and in one sentence what became of its assistant.
+
+    `session_id` is None for what happened outside of every known session. `over` is True if the session's end has come.
+    Times are seconds since the epoch.
+    """
+
+    session_id: str | None
+    began: float
+    ended: float
+    over: bool
+    answer: str
+    entries: tuple[Entry, ...]
+
+
+class Timeline(Struct, frozen=True):
+    """Hold what happened in a room, newest meeting first, and the answer for the newest.
+
+    `complete` is False if there was more than was read: then the oldest meetings are cut short or missing.
+    """
+
+    key: str
+    answer: str
+    meetings: tuple[Meeting, ...]
+    complete: bool
+
+
+async def of_room(
+    store: Store,
+    key: str,
+    since: float | None = None,
+    until: float | None = None,
+    *,
+    now: float,
+    limit: int = WEBHOOKS,
+) -> Timeline:
+    """Return what happened in the room with a key, from `since` until `until`, of at most `limit` webhooks.
+
+    Without `since`, it begins with the oldest of the newest `limit` webhooks.
+    """
+    records = await store.find(Query(room=key, since=since, until=until, limit=limit))
+    oldest = min((record.received_at for record in records), default=now)
+    complete = len(records) < limit
+    begin = oldest if since is None and not complete else since
+    rooms = await store.find_rooms(RoomQuery(room=key, since=begin, until=until, limit=MOST))
+    runs = await store.find_runs(RunQuery(room=key, since=begin, until=until, limit=MOST))
+    complete = complete and max(len(rooms), len(runs)) < MOST
+    if since is None:
+        anything = min([oldest, *(room.queued_at for room in rooms)]) if records or rooms else now - A_DAY
+        begin = anything - BEFORE
+    else:
+        begin = since
+    end = now if until is None else until
+    refusals, replicas = await store.refusals(begin, end), await store.find_replicas(begin, end)
+    found = Found(records, rooms, runs, refusals, replicas)
+    return assemble(key, found, since, until, now=now, complete=complete)
+
+
+def assemble(
+    key: str,
+    found: Found,
+    since: float | None = None,
+    until: float | None = None,
+    *,
+    now: float,
+    complete: bool = True,
+) -> Timeline:
+    """Put what was found in order, meeting by meeting. Pure: `now` is the time for which the answers hold."""
+    blocks = Blocks(key, found, since, now).newest_first
+    replicas = Replicas(found.replicas, now)
+    meetings = tuple(
+        Meeting(block.session_id, block.began, block.ended, block.over, answer_of(block, replicas), block.entries)
+        for block in blocks
+    )
+    begin, end = now - A_DAY if since is None else since, now if until is None else until
+    limited = since is not None or until is not None
+    return Timeline(key, answer_for(blocks, replicas, begin, end, limited=limited), meetings, complete)
