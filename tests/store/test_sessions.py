@@ -253,3 +253,31 @@ def test_a_successor_that_an_earlier_version_stored_is_read() -> None:
     asked = request(webhook="next", session_id="new")
     assert unpack(json.dumps(structs.asdict(asked))) == Successor(asked)
     assert unpack(pack(asked, 7.0)) == Successor(asked, 7.0)
+
+
+# Told
+
+
+@pytest.mark.parametrize(
+    ("state", "effect"),
+    [
+        (RoomState.WAITING, "its room no longer waits for an assistant"),
+        (RoomState.STARTING, "it ends the assistant of its room"),
+        (RoomState.LIVE, "it ends the assistant of its room"),
+        (RoomState.ENDED, ""),
+    ],
+)
+async def test_an_end_of_a_session_tells_what_it_did_at_once_and_to_who_reads_it_back(
+    store: Store, state: RoomState, effect: str
+) -> None:
+    await bring_to(store, state, session_id="s")
+    added = await session(store, "end", session_id="s", created_at=NOW + 1)
+    again = await session(store, "end", session_id="s", created_at=NOW + 1)
+    assert (added.effect, again.effect) == (effect, "")
+    assert [row.effect for row in await store.pending(0, 10)] == [effect]
+
+
+async def test_an_end_that_changes_nothing_tells_nothing(store: Store) -> None:
+    await bring_to(store, RoomState.LIVE, session_id="s")
+    assert (await session(store, "first", session_id="s", created_at=NOW + 1)).effect
+    assert (await session(store, "second", session_id="s", created_at=NOW + 2)).effect == ""

@@ -18,6 +18,7 @@ from whereby_trigger.cli.output import (
     show_error,
 )
 from whereby_trigger.cli.refusals import refusals
+from whereby_trigger.cli.rooms import rooms
 from whereby_trigger.cli.send import send
 from whereby_trigger.cli.simulate import simulate
 from whereby_trigger.cli.start import start
@@ -48,7 +49,7 @@ def demo(store: str | None) -> None:
     raise click.exceptions.Exit(run(store))
 
 
-for command in (dev, start, send, simulate, backtest, events, assistants, refusals, check, config, db):
+for command in (dev, start, send, simulate, backtest, events, rooms, assistants, refusals, check, config, db):
     commands.add_command(command)
 
 

@@ -1,13 +1,196 @@
-"""The room that a person names: by its URL, its key or its name, in every command."""
+"""`whereby-trigger rooms`: who is where now, and what happened in a room; and the room that a person names."""
 
+import asyncio
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
 from urllib.parse import quote
 
-from whereby_trigger.cli.output import Failed
-from whereby_trigger.store import RoomQuery, RoomStore
+import click
+
+from whereby_trigger import timeline
+from whereby_trigger.cli.app import app_argument, app_option
+from whereby_trigger.cli.options import LIMIT, json_option, store_option
+from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
+from whereby_trigger.cli.runs import in_words
+from whereby_trigger.cli.stores import settings_with_store, store_to_read
+from whereby_trigger.cli.times import since_option, time_range, until_option
+from whereby_trigger.config import Settings
+from whereby_trigger.store import Presence, Room, RoomQuery, RoomStore, Store
+from whereby_trigger.timeline import Entry, Meeting, Timeline
 from whereby_trigger.webhook import RoomIdentity, room_from_url
 
 AMBIGUOUS = 50
 """Entries of a name that are looked at for the room it means."""
+
+HEADER = ("room", "humans", "bots", "since", "session", "assistant")
+SHORT_ID = 12
+
+
+@click.group()
+def rooms() -> None:
+    """See who is where now, and what happened in a room."""
+
+
+@rooms.command("list")
+@app_argument
+@store_option
+@click.option("--limit", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="How many, latest first.")
+@json_option
+def list_(app: str | None, store: str | None, limit: int, as_json: bool) -> None:
+    """List the rooms with somebody in them, or with an assistant.
+
+    Humans and bots are counted by Whereby's newest webhook of each room, for programs that use these counts.
+    """
+    found = asyncio.run(_listed(settings_with_store(app, store).store, limit))
+    if as_json:
+        show_objects(_as_object(key, presence, room) for key, presence, room in found)
+    elif found:
+        short = sys.stdout.isatty()
+        show_table([_as_row(key, presence, room, short=short) for key, presence, room in found], HEADER)
+    if not found:
+        note("Nobody is in any room, as far as is known, and no room has an assistant.")
+
+
+@rooms.command()
+@click.argument("room", metavar="ROOM")
+@app_option
+@store_option
+@since_option
+@until_option
+@json_option
+def show(room: str, app: str | None, store: str | None, since: str | None, until: str | None, as_json: bool) -> None:
+    """Show what happened in a room, newest meeting first.
+
+    It begins with what became of the newest meeting's assistant, or why there was none. ROOM is a URL, a key or a name.
+    """
+    room_selected(room)
+    start, end = time_range(since, until)
+    shown = asyncio.run(_shown(settings_with_store(app, store), room, start, end))
+    if as_json:
+        show_objects([as_object(shown)])
+        return
+    show_lines(shown.key.removeprefix("/"), shown.answer)
+    for meeting in shown.meetings:
+        said = "" if meeting.answer in shown.answer else meeting.answer
+        show_lines("", _heading(meeting), *([said] if said else []))
+        show_table([(_time(entry, meeting), entry.words) for entry in meeting.entries])
+    if not shown.complete:
+        note("There is more: name an earlier time with --until, or a shorter one with --since and --until.")
+
+
+async def _listed(url: str, limit: int) -> list[tuple[str, Presence, Room | None]]:
+    """Return rooms with who is there and their open entry, those where something changed last first."""
+    async with store_to_read(url) as store:
+        entries = {room.key: room for room in await store.find_rooms(RoomQuery(open=True, limit=limit))}
+        there = await store.occupied(limit)
+        there |= await store.presences(frozenset(entries) - frozenset(there))
+    found = [(key, presence, entries.get(key)) for key, presence in there.items()]
+    return sorted(found, key=lambda each: _changed(each[1], each[2]), reverse=True)[:limit]
+
+
+def _changed(presence: Presence, room: Room | None) -> float:
+    changed_at = 0.0 if presence.changed_at is None else presence.changed_at.timestamp()
+    return max(changed_at, 0.0 if room is None else room.since)
+
+
+async def _shown(settings: Settings, text: str, since: float | None, until: float | None) -> Timeline:
+    async with store_to_read(settings.store) as store:
+        key = await _key_in(store, text, settings.subdomain)
+        return await timeline.of_room(store, key, since, until, now=time.time())
+
+
+async def _key_in(store: Store, text: str, subdomain: str | None) -> str:
+    """Return the key of the room that a text names, or the name if the store has nothing of such a room."""
+    room = room_named(text, subdomain)
+    if room is not None:
+        return room.key
+    name = room_selected(text)
+    keys = await store.room_keys(name)
+    if len(keys) > 1:
+        raise _several(text, keys)
+    return keys[0] if keys else name
+
+
+def _as_row(key: str, presence: Presence, room: Room | None, *, short: bool) -> tuple[str, ...]:
+    since = "-" if presence.humans_since is None else local(presence.humans_since.timestamp())
+    session = presence.session_id or "-"
+    return (
+        key,
+        "-" if presence.humans is None else str(presence.humans),
+        "-" if presence.bots is None else str(presence.bots),
+        since[len("2026-") : len("2026-01-01 00:00:00")] if short and len(since) > 1 else since,
+        session[:SHORT_ID] if short else session,
+        "-" if room is None else in_words(room),
+    )
+
+
+def _as_object(key: str, presence: Presence, room: Room | None) -> dict[str, Any]:
+    return {
+        "room": key,
+        "humans": presence.humans,
+        "bots": presence.bots,
+        "humans_since": None if presence.humans_since is None else utc(presence.humans_since.timestamp()),
+        "changed_at": None if presence.changed_at is None else utc(presence.changed_at.timestamp()),
+        "session_id": presence.session_id,
+        "assistant": None
+        if room is None
+        else {
+            "id": room.id,
+            "state": room.state,
+            "since": utc(room.since),
+            "attempt": room.attempt,
+            "replica": room.owner,
+            "reason": room.reason or room.stop or "",
+        },
+    }
+
+
+def as_object(shown: Timeline) -> dict[str, Any]:
+    """Return a timeline with its times in UTC."""
+    return {
+        "room": shown.key,
+        "answer": shown.answer,
+        "complete": shown.complete,
+        "meetings": [
+            {
+                "session_id": meeting.session_id,
+                "began": utc(meeting.began),
+                "ended": utc(meeting.ended),
+                "over": meeting.over,
+                "answer": meeting.answer,
+                "entries": [_entry_as_object(entry) for entry in meeting.entries],
+            }
+            for meeting in shown.meetings
+        ],
+    }
+
+
+def _entry_as_object(entry: Entry) -> dict[str, Any]:
+    times = {name: utc(value) for name, value in entry.fields.items() if name.endswith("_at") and value is not None}
+    return {
+        "at": utc(entry.at),
+        "until": None if entry.until is None else utc(entry.until),
+        "kind": entry.kind,
+        "words": entry.words,
+        **entry.fields,
+        **times,
+    }
+
+
+def _heading(meeting: Meeting) -> str:
+    began, ended = local(meeting.began), local(meeting.ended)
+    if meeting.session_id is None:
+        return f"Outside of a known meeting, from {began[:16]}"
+    over = f"over {ended[11:16]}" if meeting.over else "not over, as far as is known"
+    return f"Meeting of {began[:16]}, {over}, session {meeting.session_id}"
+
+
+def _time(entry: Entry, meeting: Meeting) -> str:
+    """Return a local time of day, with its date if that is another than in the heading."""
+    at, began = local(entry.at), local(meeting.began)
+    return at[11:19] if at[:10] == began[:10] else at[:19]
 
 
 def room_selected(text: str) -> str:
@@ -49,5 +232,9 @@ async def room_in(store: RoomStore, text: str, subdomain: str | None) -> RoomIde
             "https://your-subdomain.whereby.com/your-room, or set subdomain"
         )
     if len(keys) > 1:
-        raise Failed(f"several rooms are named {text}: write one of {', '.join(sorted(keys))}")
+        raise _several(text, keys)
     return room_from_url(f"https://{keys.pop()}")
+
+
+def _several(text: str, keys: Iterable[str]) -> Failed:
+    return Failed(f"several rooms are named {text}: write one of {', '.join(sorted(keys))}")

@@ -211,7 +211,7 @@ class Decider:
             seq=queued.seq,
             id=queued.webhook.id,
             state=outcome.state,
-            reason=storable_error(outcome.reason),
+            reason=storable_error(f"{outcome.reason}; {queued.effect}" if queued.effect else outcome.reason),
             attempts=queued.takeovers + outcome.asked,
             decided_at=time.time(),
             errors=tuple(errors),

@@ -17,6 +17,7 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     """Describe a stored webhook that is to be decided. `started` is when we got hold of it, by time.monotonic().
 
     If its hold has begun, it did so at `held_since` and is due at `due`, both by the boot clock; else they are None.
+    `effect` is what it did to its room's assistant when it was stored, in words.
     """
 
     seq: int
@@ -29,6 +30,7 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     takeovers: int = 0
     held_since: float | None = None
     due: float | None = None
+    effect: str = ""
 
     @property
     def ordering_key(self) -> str | None:
@@ -70,6 +72,7 @@ def from_store(row: Pending, subdomain: str | None, now: float) -> PendingWebhoo
         takeovers=row.takeovers,
         held_since=held_since,
         due=due,
+        effect=row.effect,
     )
 
 

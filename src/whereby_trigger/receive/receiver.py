@@ -127,7 +127,10 @@ class Receiver:
             return
         self._log.let_in(Outcome.STORED, started)
         received_at = arrival.received_at
-        self._dispatcher.submit(PendingWebhook(added.seq, webhook, accepted.room, received_at, received_at, started))
+        queued = PendingWebhook(
+            added.seq, webhook, accepted.room, received_at, received_at, started, effect=added.effect
+        )
+        self._dispatcher.submit(queued)
 
     def _give_up_on_late(self) -> None:
         began_before = time.monotonic() - ANSWER_WITHIN

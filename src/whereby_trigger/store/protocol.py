@@ -103,6 +103,10 @@ class RoomStore(Protocol):
         """Return the entries of rooms that match a query, newest first."""
         ...
 
+    def room_keys(self, name: str) -> Awaitable[list[str]]:
+        """Return the keys of the rooms with a name, with its leading slash, of which the store has anything, sorted."""
+        ...
+
     def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
         """Return the runs that match a query, newest first.
 

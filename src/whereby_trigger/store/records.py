@@ -293,13 +293,15 @@ class Arrival(Struct, frozen=True):
 class Added(Struct, frozen=True):
     """Hold what `add` did: the row's number in order of arrival, and whether the id was there already.
 
-    A `spilled` webhook has no number yet: it is safe on a disk, and waits for the database.
+    A `spilled` webhook has no number yet: it is safe on a disk, and waits for the database. `effect` is what the
+    webhook did to its room's assistant, in words, or "".
     """
 
     seq: int
     duplicate: bool
     state: State
     spilled: bool = False
+    effect: str = ""
 
 
 class Pending(Struct, frozen=True):
@@ -308,6 +310,7 @@ class Pending(Struct, frozen=True):
     `queued_at` is when it was received or last replayed, `takeovers` how often its replica died before deciding it,
     `attempts` how often it was blamed: recorded as being in user code, in case that ends the process. If its hold has
     begun, it did so `held_for` seconds ago, and is due in `due_in` seconds, by the store's clock; both are else None.
+    `effect` is what it did to its room's assistant when it was stored, in words.
     """
 
     seq: int
@@ -320,6 +323,7 @@ class Pending(Struct, frozen=True):
     takeovers: int
     held_for: float | None = None
     due_in: float | None = None
+    effect: str = ""
 
 
 class Decision(Struct, frozen=True):

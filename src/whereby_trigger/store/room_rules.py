@@ -428,6 +428,18 @@ def session_changed(entry: OpenRoom, said: SessionChange, changes: Sequence[Sess
     return change(entry, RoomEvent.SESSION_OVER, ANOTHER_STARTED if said.started else SESSION_ENDED)
 
 
+def effect_of(before: OpenRoom, after: Change) -> str:
+    """Return in words what the start or the end of a session did to the room's entry, or "" if it did nothing."""
+    entry = after.entry
+    if before.state is WAITING and entry.state in OVER:
+        return "its room no longer waits for an assistant"
+    if before.stop is None and entry.stop is not None:
+        return "it ends the assistant of its room"
+    if before.successor is not None and entry.successor is None and after.opens is None:
+        return "the assistant that was to follow does not start"
+    return ""
+
+
 def _ends_successor(
     entry: OpenRoom, successor: RoomRequest, said: SessionChange, changes: Sequence[SessionChange]
 ) -> bool:

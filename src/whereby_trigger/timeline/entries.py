@@ -75,8 +75,9 @@ class Entry(Struct, frozen=True):
     until: float | None = None
 
 
-ORDER: Final = {kind: number for number, kind in enumerate(Kind)}
-"""What is said first of what happened at the same moment."""
+RUN: Final = frozenset({Kind.STARTED, Kind.LIVE, Kind.OVER})
+ORDER: Final = {kind: list(Kind).index(Kind.STARTED if kind in RUN else kind) for kind in Kind}
+"""What is said first of what happened at the same moment; runs are told one after the other."""
 
 
 class Seen:

@@ -57,8 +57,11 @@ async def of_room(
 ) -> Timeline:
     """Return what happened in the room with a key, from `since` until `until`, of at most `limit` webhooks.
 
-    Without `since`, it begins with the oldest of the newest `limit` webhooks.
+    Without `since`, it begins with the oldest of the newest `limit` webhooks. Instead of a key, a name with its leading
+    slash stands for a room of which the store has nothing: then there are only refusals and replicas.
     """
+    if key.startswith("/"):
+        return await _of_nothing(store, key, since, until, now=now)
     records = await store.find(Query(room=key, since=since, until=until, limit=limit))
     oldest = min((record.received_at for record in records), default=now)
     complete = len(records) < limit
@@ -75,6 +78,12 @@ async def of_room(
     refusals, replicas = await store.refusals(begin, end), await store.find_replicas(begin, end)
     found = Found(records, rooms, runs, refusals, replicas)
     return assemble(key, found, since, until, now=now, complete=complete)
+
+
+async def _of_nothing(store: Store, name: str, since: float | None, until: float | None, *, now: float) -> Timeline:
+    begin, end = now - A_DAY if since is None else since, now if until is None else until
+    refusals, replicas = await store.refusals(begin, end), await store.find_replicas(begin, end)
+    return assemble(name, Found(refusals=refusals, replicas=replicas), since, until, now=now)
 
 
 def assemble(

@@ -13,6 +13,7 @@ from whereby_trigger.store.postgres.selecting import Selection
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest, SessionChange
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
+from whereby_trigger.webhook import room_path
 
 LOCK = """
 SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
@@ -170,6 +171,19 @@ AND (state = 'waiting' OR (owner = $1 AND state IN ('starting', 'live') AND stop
 FOR UPDATE OF rooms SKIP LOCKED
 """  # noqa: S608
 READ = f"SELECT {COLUMNS} FROM whereby_trigger.rooms WHERE id < $2 ORDER BY id DESC LIMIT $1"  # noqa: S608
+KEYS = """
+WITH RECURSIVE keys (key) AS (
+    (SELECT room FROM whereby_trigger.webhooks WHERE room IS NOT NULL ORDER BY room LIMIT 1)
+    UNION ALL SELECT (
+        SELECT room FROM whereby_trigger.webhooks WHERE room > keys.key ORDER BY room LIMIT 1
+    ) FROM keys WHERE key IS NOT NULL
+)
+SELECT key FROM keys WHERE substr(key, strpos(key, '/')) = $1
+UNION SELECT key FROM whereby_trigger.rooms WHERE substr(key, strpos(key, '/')) = $1
+ORDER BY key
+"""
+"""The keys of all webhooks are found one by one in their index: there are far fewer of them than webhooks."""
+
 FORGET = """
 WITH forgotten AS (DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state IN ('ended', 'failed') AND since < $1
@@ -286,14 +300,18 @@ async def _stop(connection: Connection, key: str, reason: str) -> RoomState | No
         return open.state
 
 
-async def change_session(connection: Connection, said: SessionChange) -> None:
-    """Ask the assistants of a session that is over to end; the caller holds the room's lock."""
+async def change_session(connection: Connection, said: SessionChange) -> str:
+    """Ask the assistants of a session that is over to end; return in words what this did.
+
+    The caller holds the room's lock.
+    """
     open = await _find_open(connection, said.key)
     if open is None:
-        return
+        return ""
     change = room_rules.session_changed(open, said, await _changes_around(connection, open))
     if change.entry != open:
         await _write(connection, change)
+    return room_rules.effect_of(open, change)
 
 
 async def release(
@@ -371,6 +389,10 @@ async def apply_bounds(connection: Connection, rooms: Sequence[Room], owner: str
 
 async def read(connection: Connection, limit: int | None, below: int) -> list[Room]:
     return [_room(row) for row in await connection.fetch(READ, limit, below)]
+
+
+async def keys_of(connection: Connection, name: str) -> list[str]:
+    return [row["key"] for row in await connection.fetch(KEYS, room_path(name))]
 
 
 async def find(connection: Connection, query: RoomQuery) -> list[Room]:

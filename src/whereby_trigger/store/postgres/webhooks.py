@@ -40,9 +40,14 @@ ON CONFLICT (id) DO UPDATE SET
 RETURNING id, seq, state, xmax = 0 AS new
 """
 STORED_SO = """
-SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new FROM whereby_trigger.webhooks AS webhooks
+SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new,
+    CASE WHEN webhooks.state = 'pending' THEN webhooks.reason ELSE '' END AS effect
+FROM whereby_trigger.webhooks AS webhooks
 JOIN unnest($1::text[], $2::float8[], $3::text[]) AS arrived (id, received_at, owner) USING (id, received_at, owner)
 """
+NOTE_EFFECT = "UPDATE whereby_trigger.webhooks SET reason = $2 WHERE seq = $1 AND state = 'pending'"
+"""Until it is decided, or held, the reason of a pending webhook is what it did when it was stored."""
+
 DECIDE = f"""
 WITH decided AS MATERIALIZED (
     SELECT given.* FROM unnest(
@@ -100,7 +105,7 @@ UPDATE whereby_trigger.webhooks SET state = 'pending', reason = '' WHERE seq = A
     ORDER BY id FOR UPDATE
 ))
 RETURNING seq, id, type, body, received_at, queued_at, attempts, takeovers,
-    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in
+    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect
 """
 BEGIN_ATTEMPT = """
 UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
@@ -109,7 +114,7 @@ WHERE seq = $1 AND state = 'pending' AND owner = $2 RETURNING attempts
 APPEND_ERROR = "UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1"
 PENDING = """
 SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers,
-    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in
+    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect
 FROM whereby_trigger.webhooks
 WHERE state = 'pending' AND (owner, seq) > ($1, $2) AND owner <= $1 ORDER BY owner, seq LIMIT $3
 """
@@ -188,19 +193,24 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
     ]
     changes = {id: piece.what.change for id, piece in first.items() if piece.what.change and id not in stored}
     counted = [piece.what for id, piece in first.items() if piece.what.count and id not in stored]
+    effects: dict[str, str] = {id: row["effect"] for id, row in stored.items()}
     if changes or counted:
         async with transaction(connection):
             if changes:
                 await rooms.lock(connection, [change.key for change in changes.values()])
             stored |= await _insert(connection, rows)
             for id, change in changes.items():
-                if stored[id]["new"]:
-                    await rooms.change_session(connection, change)
+                if stored[id]["new"] and (effect := await rooms.change_session(connection, change)):
+                    await connection.execute(NOTE_EFFECT, stored[id]["seq"], effect)
+                    effects[id] = effect
             new = [(arrival.count, arrival.received_at) for arrival in counted if stored[arrival.id]["new"]]
             await presence.write(connection, new)
     else:
         stored |= await _insert(connection, rows)
-    return [_added(stored[piece.what.id], is_first=first[piece.what.id] is piece) for piece in pieces]
+    return [
+        _added(stored[piece.what.id], effects.get(piece.what.id, ""), is_first=first[piece.what.id] is piece)
+        for piece in pieces
+    ]
 
 
 async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
@@ -220,8 +230,9 @@ def _row(arrival: Arrival, owner: str, deliveries: int, kept_until: float) -> tu
     )
 
 
-def _added(row: Any, *, is_first: bool) -> Added:
-    return Added(row["seq"], not (row["new"] and is_first), State(row["state"]))
+def _added(row: Any, effect: str, *, is_first: bool) -> Added:
+    is_new = row["new"] and is_first
+    return Added(row["seq"], not is_new, State(row["state"]), effect=effect if is_new else "")
 
 
 async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:

@@ -252,7 +252,7 @@ class SpillStore:
         self.rooms, self.webhooks_after = store.rooms, store.webhooks_after
         self.presences, self.occupied = store.presences, store.occupied
         self.find_rooms, self.find_runs = store.find_rooms, store.find_runs
-        self.find_replicas = store.find_replicas
+        self.find_replicas, self.room_keys = store.find_replicas, store.room_keys
 
     @property
     def location(self) -> str:

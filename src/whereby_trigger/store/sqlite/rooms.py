@@ -22,6 +22,7 @@ from whereby_trigger.store.records import (
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.sqlite import presence, runs
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
+from whereby_trigger.webhook import room_path
 
 WAIT = """
 INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, since, began_at)
@@ -136,6 +137,18 @@ WEBHOOKS_AFTER = """
 SELECT room, seq, body FROM webhooks
 WHERE seq > ? AND seq <= ? AND room IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?
 """
+KEYS = """
+WITH RECURSIVE keys (key) AS (
+    SELECT MIN(room) FROM webhooks WHERE room IS NOT NULL
+    UNION ALL SELECT (SELECT MIN(room) FROM webhooks WHERE room IS NOT NULL AND room > keys.key)
+    FROM keys WHERE key IS NOT NULL
+)
+SELECT key FROM keys WHERE substr(key, instr(key, '/')) = :path
+UNION SELECT key FROM rooms WHERE substr(key, instr(key, '/')) = :path
+ORDER BY key
+"""
+"""The keys of all webhooks are found one by one in their index: there are far fewer of them than webhooks."""
+
 FORGOTTEN = "SELECT id FROM rooms WHERE state IN ('ended', 'failed') AND since < ? ORDER BY since LIMIT ?"
 FORGET_RUNS = f"DELETE FROM runs WHERE entry IN ({FORGOTTEN})"  # noqa: S608
 FORGET_ROOMS = f"DELETE FROM rooms WHERE id IN ({FORGOTTEN})"  # noqa: S608
@@ -233,14 +246,15 @@ def stop(connection: sqlite3.Connection, key: str, reason: str, now: float) -> R
     return open.state
 
 
-def change_session(connection: sqlite3.Connection, said: SessionChange, now: float) -> None:
-    """Ask the assistants of a session that is over to end."""
+def change_session(connection: sqlite3.Connection, said: SessionChange, now: float) -> str:
+    """Ask the assistants of a session that is over to end; return in words what this did."""
     open = _find_open(connection, said.key)
     if open is None:
-        return
+        return ""
     change = room_rules.session_changed(open, said, _changes_around(connection, open))
     if change.entry != open:
         _write(connection, change, now)
+    return room_rules.effect_of(open, change)
 
 
 def release(
@@ -330,6 +344,10 @@ def select(query: RoomQuery) -> tuple[str, list[Any]]:
     narrowed = query.open or any(asked is not None for asked in (query.state, query.since, query.until))
     order = "queued_at DESC, id DESC" if narrowed and query.room is None else "id DESC"
     return f"{LIST} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?", [*values, limit]
+
+
+def keys_of(connection: sqlite3.Connection, name: str) -> list[str]:
+    return [key for (key,) in connection.execute(KEYS, {"path": room_path(name)}).fetchall()]
 
 
 def webhooks_after(connection: sqlite3.Connection, after: int, keys: frozenset[str]) -> WebhooksAfter:

@@ -297,6 +297,9 @@ class SqliteStore(Unspilled):
     def find_rooms(self, query: RoomQuery) -> Awaitable[list[Room]]:
         return self._read(partial(rooms.find, query=query))
 
+    def room_keys(self, name: str) -> Awaitable[list[str]]:
+        return self._read(partial(rooms.keys_of, name=name))
+
     def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
         return self._read(partial(runs.find, query=query))
 

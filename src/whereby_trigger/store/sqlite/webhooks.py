@@ -18,6 +18,8 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> 'pending' THEN ?
 COUNT_DELIVERY = """
 UPDATE webhooks SET deliveries = deliveries + 1, kept_until = max(kept_until, ?) WHERE id = ? RETURNING seq, state
 """
+# Until it is decided, or held, the reason of a pending webhook is what it did when it was stored.
+NOTE_EFFECT = "UPDATE webhooks SET reason = ? WHERE seq = ? AND state = 'pending'"
 # Takes the errors twice, as JSON. Only a webhook that was held has some already.
 _ERRORS = """CASE errors WHEN '[]' THEN ? ELSE (
     SELECT json_group_array(value) FROM (SELECT value FROM json_each(errors) UNION ALL SELECT value FROM json_each(?))
@@ -49,7 +51,8 @@ UPDATE webhooks SET owner = ?, takeovers = takeovers + 1 WHERE state = 'pending'
 """
 TAKE_HELD = "UPDATE webhooks SET state = 'pending', owner = ?, reason = '' WHERE state = 'held' AND owner = ?"
 _PENDING = """
-SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, ?1 - held_since, due_at - ?1 FROM webhooks
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, ?1 - held_since, due_at - ?1, reason
+FROM webhooks
 """
 PENDING = f"{_PENDING} WHERE state = 'pending' AND owner = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4"
 PENDING_BY_SEQ = f"{_PENDING} WHERE seq IN (SELECT value FROM json_each(?2)) ORDER BY seq"  # noqa: S608
@@ -87,11 +90,12 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
     row = (arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner, state, arrival.reason)
     cursor = connection.execute(INSERT, (*row, arrival.kept_until))
     if cursor.rowcount:
-        if arrival.change is not None:
-            rooms.change_session(connection, arrival.change, now)
+        seq, effect = cursor.lastrowid or 0, ""
+        if arrival.change is not None and (effect := rooms.change_session(connection, arrival.change, now)):
+            connection.execute(NOTE_EFFECT, (effect, seq))
         if arrival.count is not None:
             counts.add(arrival.count, arrival.received_at, now)
-        return Added(cursor.lastrowid or 0, False, arrival.state)
+        return Added(seq, False, arrival.state, effect=effect)
     seq, stored = connection.execute(COUNT_DELIVERY, (arrival.kept_until, arrival.id)).fetchone()
     return Added(seq, True, State(stored))
 
