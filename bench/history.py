@@ -16,13 +16,17 @@ import asyncpg
 
 from bench.filling import SPREAD, fill
 from bench.stores import POSTGRES, SQLITE, stores
+from whereby_trigger import timeline
 from whereby_trigger.store import Arrival, Query, RoomQuery, RoomState, RunQuery, State, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.postgres import migrations as postgres_migrations
+from whereby_trigger.store.postgres import replica_log as postgres_replica_log
 from whereby_trigger.store.sqlite import migrations as sqlite_migrations
+from whereby_trigger.store.sqlite import replica_log as sqlite_replica_log
 from whereby_trigger.store.sqlite.connection import path_of
 
 SCRIPTS = {SQLITE: sqlite_migrations, POSTGRES: postgres_migrations}
+LOGS = {SQLITE: sqlite_replica_log, POSTGRES: postgres_replica_log}
 RUNS = {SQLITE: 7, POSTGRES: 6}
 """The migrations that bring runs."""
 
@@ -63,7 +67,11 @@ def before_runs(kind: str) -> Iterator[None]:
     """Be the program that does not know of runs yet."""
     module = SCRIPTS[kind]
     older = {number: script for number, script in module.scripts().items() if number < RUNS[kind]}
-    with patch.object(module, "scripts", lambda: older), patch.object(module, "SCHEMA", max(older)):
+    with (
+        patch.object(module, "scripts", lambda: older),
+        patch.object(module, "SCHEMA", max(older)),
+        patch.object(LOGS[kind], "begin"),
+    ):
         yield
 
 
@@ -119,10 +127,23 @@ def questions(store: Store, now: float) -> dict[str, Callable[[], Awaitable[list
         "events list --since 2h": lambda: store.find(Query(since=now - 7200, limit=50)),
         "events list --since --until (3 days ago)": lambda: store.find(Query(limit=50, **hour)),  # type: ignore[arg-type]
         "events list --since 7d": lambda: store.find(Query(since=now - 7 * 86400, limit=50)),
+        "rooms list": lambda: _there(store),
+        "rooms show NAME: which rooms it may be": lambda: store.room_keys("/room-001234"),
+        "rooms show ROOM": lambda: _timeline(store, room, now),
+        "rooms show ROOM --since --until (3 days ago)": lambda: _timeline(store, room, now, **hour),
         "entries of 50 webhooks": lambda: store.find_rooms(
             RoomQuery(webhooks=tuple(f"webhook {n}" for n in range(50)))
         ),
     }
+
+
+async def _there(store: Store) -> list[Any]:
+    return [*await store.find_rooms(RoomQuery(open=True, limit=50)), *await store.occupied(50)]
+
+
+async def _timeline(store: Store, room: str, now: float, since: float | None = None, until: float | None = None) -> Any:
+    shown = await timeline.of_room(store, room, since, until, now=now)
+    return [entry for meeting in shown.meetings for entry in meeting.entries]
 
 
 async def measure(url: str, kind: str, webhooks: int, runs: int) -> None:

@@ -52,14 +52,14 @@ def test_migrate_creates_the_store_and_says_what_it_applied(call: Call, tmp_path
 
 def test_prune_forgets_what_is_older_than_the_retention_and_keeps_what_is_pending(call: Call, url: str) -> None:
     fill(url)
-    assert "deleted 1 webhook received before 20" in call("db", "prune").stdout
+    assert "deleted 1 webhook received before 20" in call("db", "prune", "--yes").stdout
     assert ids(url) == ["pending", "young"]
 
 
 def test_prune_takes_another_age(call: Call, url: str) -> None:
     fill(url)
-    assert "deleted 0 webhooks" in call("db", "prune", "--older-than", str(11 * DAY)).stdout
-    assert "deleted 2 webhooks" in call("db", "prune", "--older-than", "0").stdout
+    assert "deleted 0 webhooks" in call("db", "prune", "--yes", "--older-than", str(11 * DAY)).stdout
+    assert "deleted 2 webhooks" in call("db", "prune", "--yes", "--older-than", "0").stdout
     assert ids(url) == ["pending"]
 
 
@@ -73,21 +73,21 @@ def test_prune_keeps_what_would_be_decided_again_if_a_copy_came(call: Call, url:
         await store.close()
 
     asyncio.run(fill())
-    assert "deleted 1 webhook received" in call("db", "prune", "--older-than", "0").stdout
+    assert "deleted 1 webhook received" in call("db", "prune", "--yes", "--older-than", "0").stdout
     assert ids(url) == ["good"]
 
 
 def test_prune_goes_by_the_retention_that_is_set(call: Call, url: str) -> None:
     fill(url)
-    ended = call("db", "prune", "--store", url, env={"WHEREBY_TRIGGER_RETENTION": str(DAY)})
+    ended = call("db", "prune", "--yes", "--store", url, env={"WHEREBY_TRIGGER_RETENTION": str(DAY)})
     assert "deleted 2 webhooks" in ended.stdout
 
 
 @pytest.mark.parametrize("age", ["1e12", "1e300"])
 def test_prune_goes_by_a_time_before_all_calendars_as_by_any_other(call: Call, url: str, age: str) -> None:
     fill(url)
-    kept = call("db", "prune", env={"WHEREBY_TRIGGER_RETENTION": age})
+    kept = call("db", "prune", "--yes", env={"WHEREBY_TRIGGER_RETENTION": age})
     assert (kept.returncode, kept.stderr) == (0, "")
     assert "deleted 0 webhooks" in kept.stdout
-    assert call("db", "prune", "--older-than", age).stdout == kept.stdout
+    assert call("db", "prune", "--yes", "--older-than", age).stdout == kept.stdout
     assert ids(url) == ["old", "pending", "young"]

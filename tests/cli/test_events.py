@@ -208,7 +208,7 @@ def test_a_running_server_decides_a_replay_at_once(copy: Path, server: Process) 
 
 
 def test_a_replay_without_a_server_is_decided_at_the_next_start(copy: Path) -> None:
-    assert run("events", "replay", "--state", "skipped", cwd=copy).stdout == "a2-bot\n"
+    assert run("events", "replay", "--state", "skipped", "--yes", cwd=copy).stdout == "a2-bot\n"
     assert states(copy)["a2"] == "pending"
     assert run("events", "list", cwd=copy).returncode == 0
     with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=copy) as process:
@@ -224,7 +224,7 @@ def test_what_failed_is_replayed_by_its_state_once_the_program_is_mended(copy: P
         )
         assert process.stop() == 0
     write(copy, HUMANS_JOIN)
-    assert run("events", "replay", "--state", "failed", "--json", cwd=copy).stdout == '{"id": "a1-joined"}\n'
+    assert run("events", "replay", "--state", "failed", "--json", "--yes", cwd=copy).stdout == '{"id": "a1-joined"}\n'
     with Process(whereby_trigger("start", "--port", "0", "--secret", "s"), cwd=copy) as process:
         process.line("joining https://acme.whereby.com/visit-1")
 

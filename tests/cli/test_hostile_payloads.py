@@ -48,7 +48,7 @@ HOSTILE_ROOM = "https://acme.whereby.com/%1b%5d0;title%07%e2%80%ae"
 CALLS = {
     "events list": ["events list", "events list --limit 5", "events list --room nothing"],
     "events show": [f"events show {PREFIX}-all", f"events show {PREFIX}"],
-    "events replay": [f"events replay --state {State.QUARANTINED}", f"events replay {PREFIX}"],
+    "events replay": [f"events replay --yes --state {State.QUARANTINED}", f"events replay {PREFIX}"],
     "assistants list": ["assistants list"],
     "assistants show": [f"assistants show {ROOM_URL}", f"assistants show {HOSTILE_ROOM}"],
     "assistants start": [f"assistants start {HOSTILE_ROOM}", f"assistants start {ROOM_URL}"],
@@ -56,7 +56,7 @@ CALLS = {
     "check": ["check"],
     "config": ["config"],
     "db migrate": ["db migrate"],
-    "db prune": ["db prune --older-than 1"],
+    "db prune": ["db prune --yes --older-than 1"],
     "send": ["send room.client.joined --url {url} --secret s --id \x1b]0;title\x07\u202e"],
 }
 SERVING = ("dev", "start")

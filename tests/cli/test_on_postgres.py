@@ -86,7 +86,7 @@ def test_what_any_replica_decided_is_listed_shown_and_replayed_from_beside_it(
     assert (event["id"], event["room"], event["attempts"]) == ("one", ROOM, 1)
     (full,) = listed("events", "show", "one", "--store", url, folder=tmp_path)
     assert json.loads(full["body"])["id"] == "one"
-    assert listed("events", "replay", "--state", "fired", "--store", url, folder=tmp_path) == [{"id": "one"}]
+    assert listed("events", "replay", "--yes", "--state", "fired", "--store", url, folder=tmp_path) == [{"id": "one"}]
     until(lambda: sum(replica.output.count("joining") for replica in replicas) == 2)
 
 
@@ -119,7 +119,7 @@ def test_migrate_makes_the_store_once_and_prune_forgets(call: Call, url: str) ->
     numbers = ", ".join(map(str, sorted(migrations.scripts())))
     assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: applied migrations {numbers}\n"
     assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: nothing to do, the schema is up to date\n"
-    assert "deleted 0 webhooks received before 20" in call("db", "prune", "--store", url).stdout
+    assert "deleted 0 webhooks received before 20" in call("db", "prune", "--yes", "--store", url).stdout
 
 
 def test_listing_creates_nothing(call: Call, url: str, postgres: Server) -> None:

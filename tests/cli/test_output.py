@@ -21,7 +21,7 @@ COMMANDS = [
     "check",
     "config --json",
     "db migrate",
-    "db prune --older-than 1",
+    "db prune --yes --older-than 1",
     "demo",
     "events list",
     "events list --json",

@@ -97,7 +97,7 @@ def test_the_log_of_a_server_holds_nothing_private(log: str) -> None:
 
 def test_no_command_but_show_prints_anything_private(folder: Path, log: str) -> None:
     secrets = {"WHEREBY_WEBHOOK_SECRET": SECRET}
-    commands = ("events list", "events list --json", "events replay --state failed", "check --port 0", "config")
+    commands = ("events list", "events list --json", "events replay --yes --state failed", "check --port 0", "config")
     for command in commands:
         ended = run(*command.split(), cwd=folder, env=secrets)
         assert ended.returncode == 0, ended.stderr

@@ -127,7 +127,7 @@ def test_on_a_terminal_lines_are_for_people(tmp_path: Path) -> None:
     with start(tmp_path) as process:
         deliver(f"http://127.0.0.1:{process.port()}/", webhook("room.client.joined"))
         assert process.wait() == 0
-    assert run("events", "replay", "--state", "fired", cwd=tmp_path).returncode == 0
+    assert run("events", "replay", "--yes", "--state", "fired", cwd=tmp_path).returncode == 0
     shown = run_on_terminal("start", "--port", "0", cwd=tmp_path, env={"NO_COLOR": "1"})
     assert stored(url)[0].state == "fired"
     line = next(line for line in shown.splitlines() if "fired" in line)

@@ -58,7 +58,7 @@ class Night:
         if type.startswith("room.client"):
             data |= {"numClients": humans + bots, "numClientsByRoleName": {"host": humans, "assistant": bots}}
         body = json.dumps({"id": id, "type": type, "createdAt": created, "data": data}).encode()
-        change = session_change(decode(body), ROOM)
+        change = session_change(decode(body), ROOM, self.now)
         added = await self.store.add(Arrival(id, type, ROOM, body, self.now, change=change))
         await self.store.decide(decision(added.seq, id, state, reason=reason, decided_at=self.now, errors=errors))
 

@@ -6,9 +6,10 @@ import time
 import click
 
 from whereby_trigger.cli.app import app_argument
+from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, yes_option
 from whereby_trigger.cli.options import store_option
 from whereby_trigger.cli.output import local, show_lines
-from whereby_trigger.cli.stores import settings_with_store, store_to_change
+from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
 from whereby_trigger.store.factory import store_for
 
 
@@ -38,19 +39,34 @@ def migrate(app: str | None, store: str | None) -> None:
     type=click.FloatRange(min=0),
     help="Delete webhooks received longer ago than this whose signature has expired. [default: retention]",
 )
-def prune(app: str | None, store: str | None, older_than: float | None) -> None:
+@dry_run_option
+@yes_option
+def prune(app: str | None, store: str | None, older_than: float | None, dry_run: bool, yes: bool) -> None:
     """Delete old decided webhooks.
 
-    Pending webhooks are kept at any age.
+    It says how many, and asks. Pending webhooks are kept at any age.
     """
     settings = settings_with_store(app, store)
     # Nothing was received before 1970, and a very large age lies before the first date that Python can show.
     before = max(0.0, time.time() - (settings.retention if older_than is None else older_than))
-    deleted = asyncio.run(_prune(settings.store, before))
-    webhooks = "webhook" if deleted == 1 else "webhooks"
-    show_lines(f"{store_for(settings.store).location}: deleted {deleted} {webhooks} received before {local(before)}")
+    location = store_for(settings.store).location
+    found = asyncio.run(_prunable(settings.store, before))
+    if not is_agreed(f"delete {_received(found, before)} from {location}", yes=yes, dry_run=dry_run):
+        return
+    deleted = asyncio.run(_prune(settings.store, before, found))
+    show_lines(f"{location}: deleted {_received(deleted, before)}")
 
 
-async def _prune(url: str, before: float) -> int:
+def _received(count: int, before: float) -> str:
+    return f"{count:,} {'webhook' if count == 1 else 'webhooks'} received before {local(before)}"
+
+
+async def _prunable(url: str, before: float) -> int:
+    async with store_to_read(url) as store:
+        return await store.prunable(before)
+
+
+async def _prune(url: str, before: float, found: int) -> int:
     async with store_to_change(url) as store:
-        return await store.prune(before)
+        with progress(found, "The same command deletes the others.") as advance:
+            return await store.prune(before, advance)

@@ -11,6 +11,7 @@ import click
 from msgspec import structs
 
 from whereby_trigger.cli.app import app_argument, app_option
+from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, yes_option
 from whereby_trigger.cli.completion import complete_id, complete_type
 from whereby_trigger.cli.following import Decided
 from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
@@ -27,6 +28,9 @@ from whereby_trigger.webhook import WEBHOOK_TYPES
 HEADER = ("received", "id", "type", "room", "state", "reason")
 SHORT_ID = 12
 AMBIGUOUS = 3
+AT_ONCE = 500
+"""Webhooks that are replayed in one transaction."""
+
 POLL = 0.5
 """Seconds between two looks for what was decided, in --follow."""
 
@@ -122,6 +126,8 @@ def show(id: str, app: str | None, store: str | None, as_json: bool) -> None:
 @type_option
 @since_option
 @until_option
+@dry_run_option
+@yes_option
 @json_option
 def replay(
     ids: tuple[str, ...],
@@ -132,18 +138,26 @@ def replay(
     type: str | None,
     since: str | None,
     until: str | None,
+    dry_run: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Replay decided or held webhooks: those named, or those selected.
 
-    Each is decided again, at any age; a hold begins again.
+    Each is decided again, at any age; a hold begins again. If you name no ID, it says how many are selected, and asks.
     """
     if not ids and not (state or room or type or since or until):
         raise click.UsageError("name the webhooks to replay by ID, or select them, e.g. --state failed")
     start, end = time_range(since, until)
     url = settings_with_store(app, store).store
     query = Query(state=_state(state), room=_room(room), type=type, since=start, until=end)
-    replayed = asyncio.run(_replay(url, ids, query))
+    found = asyncio.run(_replayable(url, ids, query))
+    # Who names each webhook has said what is to be done.
+    named = bool(ids) and not dry_run
+    agreed = found and is_agreed(f"replay {_webhooks(len(found))}", yes=yes or named, dry_run=dry_run)
+    if found and not agreed:
+        return
+    replayed = asyncio.run(_replay(url, found, query))
     if as_json:
         show_objects({"id": id} for id in replayed)
     else:
@@ -191,12 +205,30 @@ async def _find_one(url: str, prefix: str) -> tuple[Record, Assistants]:
         return record, [(room, await store.find_runs(RunQuery(entry=room.id))) for room in rooms]
 
 
-async def _replay(url: str, prefixes: tuple[str, ...], query: Query) -> list[str]:
-    async with store_to_change(url) as store:
+async def _replayable(url: str, prefixes: tuple[str, ...], query: Query) -> list[str]:
+    async with store_to_read(url) as store:
         if prefixes:
             ids = tuple([(await _resolve(store, prefix)).id for prefix in prefixes])
             query = structs.replace(query, ids=ids)
-        return await store.replay(query, time.time())
+        return await store.replayable(query)
+
+
+async def _replay(url: str, ids: list[str], query: Query) -> list[str]:
+    """Replay webhooks in parts, each in one transaction, so that deliveries get their turn."""
+    replayed: list[str] = []
+    if not ids:
+        return replayed
+    async with store_to_change(url) as store:
+        with progress(len(ids), "The others stay as they are.") as advance:
+            for first in range(0, len(ids), AT_ONCE):
+                part = structs.replace(query, ids=tuple(ids[first : first + AT_ONCE]))
+                replayed += await store.replay(part, time.time())
+                advance(len(part.ids or ()))
+    return replayed
+
+
+def _webhooks(count: int) -> str:
+    return "1 webhook" if count == 1 else f"{count:,} webhooks"
 
 
 async def _resolve(store: Store, prefix: str) -> Record:

@@ -18,7 +18,7 @@ from whereby_trigger.cli.stores import settings_with_store, store_to_read
 from whereby_trigger.cli.times import since_option, time_range, until_option
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Presence, Room, RoomQuery, RoomStore, Store
-from whereby_trigger.timeline import Entry, Meeting, Timeline
+from whereby_trigger.timeline import Entry, MeetingHistory, Timeline
 from whereby_trigger.webhook import RoomIdentity, room_from_url
 
 AMBIGUOUS = 50
@@ -179,7 +179,7 @@ def _entry_as_object(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _heading(meeting: Meeting) -> str:
+def _heading(meeting: MeetingHistory) -> str:
     began, ended = local(meeting.began), local(meeting.ended)
     if meeting.session_id is None:
         return f"Outside of a known meeting, from {began[:16]}"
@@ -187,7 +187,7 @@ def _heading(meeting: Meeting) -> str:
     return f"Meeting of {began[:16]}, {over}, session {meeting.session_id}"
 
 
-def _time(entry: Entry, meeting: Meeting) -> str:
+def _time(entry: Entry, meeting: MeetingHistory) -> str:
     """Return a local time of day, with its date if that is another than in the heading."""
     at, began = local(entry.at), local(meeting.began)
     return at[11:19] if at[:10] == began[:10] else at[:19]

@@ -59,6 +59,10 @@ class StoreErrors:
             self.counts[kind] += 1
 
 
+def untold(count: int) -> None:
+    """Stand in for a caller who does not want to know how far something is."""
+
+
 class RoomStore(Protocol):
     """Keep one open entry for each room, and the lease by which replicas own theirs."""
 
@@ -298,9 +302,18 @@ class Store(RoomStore, Protocol):
         """Make decided and held webhooks pending again, without owner or hold, and with age 0; return their ids."""
         ...
 
-    def prune(self, before: float) -> Awaitable[int]:
+    def replayable(self, query: Query) -> Awaitable[list[str]]:
+        """Return the ids of the webhooks that `replay` would make pending, newest first."""
+        ...
+
+    def prunable(self, before: float) -> Awaitable[int]:
+        """Return how many webhooks `prune` would delete."""
+        ...
+
+    def prune(self, before: float, pruned: Callable[[int], None] = untold) -> Awaitable[int]:
         """Delete decided webhooks received before a time, in short transactions; return how many.
 
+        `pruned` is called after each transaction with how many it deleted.
         A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries, runs and
         replicas that ended before, the presence of rooms without an open entry whose last count came before, and counts
         of refusals from before.

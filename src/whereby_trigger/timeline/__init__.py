@@ -5,6 +5,6 @@
 
 from whereby_trigger.timeline.blocks import Found
 from whereby_trigger.timeline.entries import Entry, Kind, people
-from whereby_trigger.timeline.meetings import Meeting, Timeline, assemble, of_room
+from whereby_trigger.timeline.meetings import MeetingHistory, Timeline, assemble, of_room
 
-__all__ = ["Entry", "Found", "Kind", "Meeting", "Timeline", "assemble", "of_room", "people"]
+__all__ = ["Entry", "Found", "Kind", "MeetingHistory", "Timeline", "assemble", "of_room", "people"]

@@ -107,7 +107,8 @@ def _of_assistant(block: Block, meeting: str, replicas: Replicas) -> str:
     room = block.rooms[-1]
     runs = [run for run in block.runs if run.entry == room.id]
     if not runs:
-        return _without_run(room, meeting, replicas)
+        crowded = any("no free slot" in seen.record.reason for seen in block.webhooks)
+        return _without_run(room, meeting, replicas, crowded=crowded)
     failed, reason = _failures(runs), reason_of(room)
     after = f", after it {failed}" if failed else ""
     match room.state:
@@ -124,17 +125,19 @@ def _of_assistant(block: Block, meeting: str, replicas: Replicas) -> str:
             return _ended(room, runs, meeting, replicas.now)
 
 
-def _without_run(room: Room, meeting: str, replicas: Replicas) -> str:
+def _without_run(room: Room, meeting: str, replicas: Replicas, *, crowded: bool) -> str:
     if room.state is RoomState.WAITING:
         lack = "a trigger to run on this store" if replicas.none_runs else "a free slot"
         return f"No assistant in {meeting} yet: it waits for {lack} since {clock(room.queued_at, replicas.now)}"
     if room.state in OPEN:
         return f"An assistant is {room.state} in {meeting}"
     waited = room.since - room.queued_at
-    if waited <= PROMPT or room.attempt:
-        return f"No assistant in {meeting}: {reason_of(room)}"
-    lack = "was running" if replicas.none_ran(room.queued_at, room.since) else "had a free slot"
-    return f"No assistant in {meeting}: no replica {lack} for {lasted(waited)}, then {reason_of(room)}"
+    told = f" for {lasted(waited)}" if waited > PROMPT else ""
+    if replicas.none_ran(room.queued_at, room.since):
+        return f"No assistant in {meeting}: no replica was running{told}, then {reason_of(room)}"
+    if waited > PROMPT or crowded:
+        return f"No assistant in {meeting}: no replica had a free slot{told}, then {reason_of(room)}"
+    return f"No assistant in {meeting}: {reason_of(room)}"
 
 
 def _ended(room: Room, runs: Sequence[RunRecord], meeting: str, now: float) -> str:

@@ -24,7 +24,7 @@ from whereby_trigger.store import (
 )
 from whereby_trigger.webhook import RoomSessionEnded, RoomSessionStarted, RoomWebhook, decode
 
-PROMPT: Final = 2.0
+PROMPT: Final = 5.0
 """Seconds up to which a decision, or the start of an assistant, is not worth a line of its own."""
 
 TOGETHER: Final = 5 * MINUTE

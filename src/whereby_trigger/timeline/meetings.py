@@ -19,7 +19,7 @@ A_DAY: Final = 24 * 3600.0
 """Seconds before now of which refusals and replicas are read, if the room has no webhook."""
 
 
-class Meeting(Struct, frozen=True):
+class MeetingHistory(Struct, frozen=True):
     """Hold what happened in one meeting, oldest first, and in one sentence what became of its assistant.
 
     `session_id` is None for what happened outside of every known session. `over` is True if the session's end has come.
@@ -42,7 +42,7 @@ class Timeline(Struct, frozen=True):
 
     key: str
     answer: str
-    meetings: tuple[Meeting, ...]
+    meetings: tuple[MeetingHistory, ...]
     complete: bool
 
 
@@ -99,7 +99,9 @@ def assemble(
     blocks = Blocks(key, found, since, now).newest_first
     replicas = Replicas(found.replicas, now)
     meetings = tuple(
-        Meeting(block.session_id, block.began, block.ended, block.over, answer_of(block, replicas), block.entries)
+        MeetingHistory(
+            block.session_id, block.began, block.ended, block.over, answer_of(block, replicas), block.entries
+        )
         for block in blocks
     )
     begin, end = now - A_DAY if since is None else since, now if until is None else until

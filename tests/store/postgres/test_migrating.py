@@ -1,6 +1,7 @@
 """A migration beside replicas at work: it waits for a table only as long as they have patience."""
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -10,7 +11,7 @@ from tests.support.arrivals import arrival, decision, held
 from tests.support.postgres import Server, database_of
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import UNDECIDED, State
-from whereby_trigger.store.postgres import PostgresStore, migrations
+from whereby_trigger.store.postgres import PostgresStore, migrations, replica_log
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +62,7 @@ async def test_the_checks_are_widened_beside_a_replica_that_does_not_know_held_w
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "scripts", lambda: OLD)
         patched.setattr(migrations, "SCHEMA", max(OLD))
+        patched.setattr(replica_log, "begin", AsyncMock())
         older = await opened(url)
     pending = await older.add(arrival("a"))
     newer = await opened(url)

@@ -35,7 +35,7 @@ async def role(url: str, roles: Roles) -> Role:
         ([], "may not use the schema whereby_trigger"),
         ([USAGE, SEQUENCES], " DELETE, INSERT, SELECT, UPDATE on replicas; "),
         ([USAGE, SEQUENCES], "; SELECT on version; "),
-        ([USAGE, SEQUENCES, LITTLE_OF_THEM], " DELETE, UPDATE on replicas; DELETE, UPDATE on rooms; "),
+        ([USAGE, SEQUENCES, LITTLE_OF_THEM], "; DELETE, UPDATE on replica_log; DELETE, UPDATE on replicas; "),
         ([USAGE, TABLES], "lacks USAGE on webhooks_seq in the store"),
     ],
 )

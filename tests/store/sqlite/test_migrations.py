@@ -13,7 +13,7 @@ from tests.support.process import Process
 from tests.support.replica import ROOT
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import State
-from whereby_trigger.store.sqlite import SqliteStore, migrations
+from whereby_trigger.store.sqlite import SqliteStore, migrations, replica_log
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +43,7 @@ async def test_the_checks_are_widened_in_a_file_that_is_in_use_and_it_stays_inta
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "scripts", lambda: OLD)
         patched.setattr(migrations, "SCHEMA", max(OLD))
+        patched.setattr(replica_log, "begin", lambda *_: None)
         older = SqliteStore(f"sqlite:///{path}")
         await older.open(lambda: None)
     await older.add(arrival("a"))

@@ -9,9 +9,6 @@ from whereby_trigger.store.postgres.connection import Connection, affected, one_
 from whereby_trigger.store.states import ReplicaEnding, RunOutcome
 
 JOIN = """
-WITH logged AS (
-    INSERT INTO whereby_trigger.replica_log (id) VALUES ($1) ON CONFLICT (id) DO NOTHING
-)
 INSERT INTO whereby_trigger.replicas (id, pid, seen_at, expires)
 VALUES ($1, $2, whereby_trigger.clock(), whereby_trigger.clock() + $3::float8)
 ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, seen_at = excluded.seen_at
@@ -126,7 +123,9 @@ ROOMS = 500
 
 
 async def join(connection: Connection, id: str, ttl: float) -> None:
-    await connection.execute(JOIN, id, os.getpid(), ttl)
+    async with transaction(connection):
+        await connection.execute(JOIN, id, os.getpid(), ttl)
+        await replica_log.begin(connection, id)
 
 
 async def rejoin(connection: Connection, old: str, new: str, ttl: float) -> None:

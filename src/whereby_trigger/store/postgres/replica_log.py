@@ -1,9 +1,10 @@
-"""SQL for the log of replicas on PostgreSQL: how each ended. `lease.JOIN` writes when it started."""
+"""SQL for the log of replicas on PostgreSQL: when each started, and how it ended."""
 
 from whereby_trigger.store.postgres.connection import Connection, affected
 from whereby_trigger.store.records import ReplicaRecord
 from whereby_trigger.store.states import ReplicaEnding
 
+BEGIN = "INSERT INTO whereby_trigger.replica_log (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
 END = """
 UPDATE whereby_trigger.replica_log SET ended_at = whereby_trigger.clock(), ending = $2
 WHERE id = $1 AND ended_at IS NULL
@@ -22,6 +23,10 @@ DELETE FROM whereby_trigger.replica_log WHERE id = ANY (ARRAY(
     LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
 """
+
+
+async def begin(connection: Connection, id: str) -> None:
+    await connection.execute(BEGIN, id)
 
 
 async def end(connection: Connection, id: str, ending: ReplicaEnding) -> None:

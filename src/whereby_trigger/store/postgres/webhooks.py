@@ -135,6 +135,10 @@ REPLAY = """
 UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = $1,
 reason = '', decided_at = NULL, errors = '{}', held_since = NULL, due_at = NULL
 """
+COUNT_PRUNED = """
+SELECT count(*) FROM whereby_trigger.webhooks
+WHERE state <> 'pending' AND state <> 'held' AND received_at < $1 AND kept_until < $2
+"""
 PRUNE = """
 DELETE FROM whereby_trigger.webhooks WHERE seq = ANY (ARRAY(
     SELECT seq FROM whereby_trigger.webhooks
@@ -316,6 +320,16 @@ async def replay(connection: Connection, query: Query, now: float) -> list[str]:
     selected, values = select(query, now, also=f"state {sql_in(REPLAYABLE)}")
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
     return [row["id"] for row in await connection.fetch(statement, *values)]
+
+
+async def replayable(connection: Connection, query: Query) -> list[str]:
+    selected, values = select(query, also=f"state {sql_in(REPLAYABLE)}")
+    statement = f"SELECT id FROM whereby_trigger.webhooks {selected}"  # noqa: S608
+    return [row["id"] for row in await connection.fetch(statement, *values)]
+
+
+async def prunable(connection: Connection, before: float, now: float) -> int:
+    return int(await connection.fetchval(COUNT_PRUNED, before, now))
 
 
 async def prune(connection: Connection, before: float, now: float, limit: int) -> int:

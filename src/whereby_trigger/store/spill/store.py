@@ -245,6 +245,7 @@ class SpillStore:
         self.hold, self.ask_again, self.newest = store.hold, store.ask_again, store.newest
         self.take_over, self.pending, self.find = store.take_over, store.pending, store.find
         self.replay, self.prune = store.replay, store.prune
+        self.replayable, self.prunable = store.replayable, store.prunable
         self.add_refusals, self.refusals, self.workload = store.add_refusals, store.refusals, store.workload
         self.history, self.first_since = store.history, store.first_since
         self.renew, self.rejoin = store.renew, store.rejoin

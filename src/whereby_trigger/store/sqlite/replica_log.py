@@ -5,7 +5,7 @@ import sqlite3
 from whereby_trigger.store.records import ReplicaRecord
 from whereby_trigger.store.states import ReplicaEnding
 
-BEGIN = "INSERT INTO replica_log (id, started_at) VALUES (?, ?)"
+BEGIN = "INSERT INTO replica_log (id, started_at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
 END = "UPDATE replica_log SET ended_at = ?, ending = ? WHERE id = ? AND ended_at IS NULL"
 FIND = """
 SELECT replica_log.id, started_at, ended_at, ending, replicas.seen_at

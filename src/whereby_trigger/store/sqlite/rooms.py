@@ -29,10 +29,11 @@ INSERT INTO rooms (key, url, state, webhook, session_id, asked_at, queued_at, si
 VALUES (:key, :url, 'waiting', :webhook, :session_id, :asked_at, COALESCE(:kept_at, :now), :now, :began_at)
 """
 SESSION_CHANGES = """
-SELECT body, received_at FROM webhooks WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
+SELECT body, received_at FROM webhooks INDEXED BY webhooks_sessions
+WHERE room = ? AND type IN ('room.session.started', 'room.session.ended')
 """
 CHANGES_AROUND = """
-SELECT key, body, received_at FROM webhooks JOIN rooms ON room = key
+SELECT key, body, received_at FROM rooms JOIN webhooks INDEXED BY webhooks_sessions ON room = key
 WHERE rooms.id = ? AND type IN ('room.session.started', 'room.session.ended')
 """
 FIND_OPEN = """

@@ -22,7 +22,7 @@ from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Unspilled
+from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Unspilled, untold
 from whereby_trigger.store.records import (
     NEWEST,
     Added,
@@ -220,8 +220,14 @@ class SqliteStore(Unspilled):
     def replay(self, query: Query, now: float) -> Awaitable[list[str]]:
         return self._write(partial(webhooks.replay, query=query, now=now))
 
-    async def prune(self, before: float) -> int:
-        forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before)
+    def replayable(self, query: Query) -> Awaitable[list[str]]:
+        return self._read(partial(webhooks.replayable, query=query))
+
+    def prunable(self, before: float) -> Awaitable[int]:
+        return self._read(partial(webhooks.prunable, before=before, now=self._wall()))
+
+    async def prune(self, before: float, pruned: Callable[[int], None] = untold) -> int:
+        forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before, pruned)
         await self._prune_each(runs.forget, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
@@ -229,11 +235,14 @@ class SqliteStore(Unspilled):
         await self._prune_each(replica_log.forget, before)
         return forgotten
 
-    async def _prune_each(self, prune: Callable[..., int], before: float) -> int:
+    async def _prune_each(
+        self, prune: Callable[..., int], before: float, pruned: Callable[[int], None] = untold
+    ) -> int:
         total, forgotten = 0, PRUNE_ROWS
         while forgotten == PRUNE_ROWS:
             forgotten = await self._write(partial(prune, before=before, limit=PRUNE_ROWS))
             total += forgotten
+            pruned(forgotten)
         return total
 
     async def _prune_presence(self, before: float) -> None:

@@ -70,6 +70,9 @@ REPLAY = """
 UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = ?, reason = '',
 decided_at = NULL, errors = '[]', held_since = NULL, due_at = NULL
 """
+COUNT_FORGOTTEN = """
+SELECT count(*) FROM webhooks WHERE state <> 'pending' AND state <> 'held' AND received_at < ? AND kept_until < ?
+"""
 FORGET = """
 DELETE FROM webhooks WHERE seq IN (
     SELECT seq FROM webhooks WHERE state <> 'pending' AND state <> 'held' AND received_at < ? AND kept_until < ?
@@ -156,6 +159,15 @@ def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str
     selected, values = _select(query, f"state {sql_in(REPLAYABLE)}")
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM webhooks {selected}) RETURNING id"  # noqa: S608
     return [id for (id,) in connection.execute(statement, (now, *values)).fetchall()]
+
+
+def replayable(connection: sqlite3.Connection, query: Query) -> list[str]:
+    selected, values = _select(query, f"state {sql_in(REPLAYABLE)}")
+    return [id for (id,) in connection.execute(f"SELECT id FROM webhooks {selected}", values).fetchall()]  # noqa: S608
+
+
+def prunable(connection: sqlite3.Connection, before: float, now: float) -> int:
+    return int(connection.execute(COUNT_FORGOTTEN, (before, now)).fetchone()[0])
 
 
 def prune(connection: sqlite3.Connection, before: float, now: float, limit: int) -> int:
