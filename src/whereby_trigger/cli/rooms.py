@@ -71,13 +71,18 @@ def show(room: str, app: str | None, store: str | None, since: str | None, until
     if as_json:
         show_objects([as_object(shown)])
         return
+    show_timeline(shown)
+    if not shown.complete:
+        note("There is more: name an earlier time with --until, or a shorter one with --since and --until.")
+
+
+def show_timeline(shown: Timeline) -> None:
+    """Print the answer, and each meeting with one line an entry."""
     show_lines(shown.key.removeprefix("/"), shown.answer)
     for meeting in shown.meetings:
         said = "" if meeting.answer in shown.answer else meeting.answer
         show_lines("", _heading(meeting), *([said] if said else []))
         show_table([(_time(entry, meeting), entry.words) for entry in meeting.entries])
-    if not shown.complete:
-        note("There is more: name an earlier time with --until, or a shorter one with --since and --until.")
 
 
 async def _listed(url: str, limit: int) -> list[tuple[str, Presence, Room | None]]:

@@ -1,5 +1,6 @@
 """The answer to why no assistant came, or what it did: one sentence for a meeting. Pure."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
@@ -24,6 +25,9 @@ ALIVE: Final = 90.0
 
 LATE: Final = 10.0
 """Seconds that a room may wait for its assistant before the answer says so."""
+
+RESTARTS: Final = re.compile(r": restart \d+ of \d+$|, after \d+ restarts$")
+"""What the reason of a run says beside how it ended."""
 
 FAILURES: Final = frozenset({RunOutcome.FAILED, RunOutcome.REFUSED, RunOutcome.EXHAUSTED})
 
@@ -73,7 +77,8 @@ def answer_of(block: Block, replicas: Replicas) -> str:
     began = clock(block.began, replicas.now)
     meeting = f"the meeting of {began}" if block.webhooks else f"the room at {began}"
     said = _of_assistant(block, meeting, replicas) if block.rooms else _of_decisions(block, meeting, replicas)
-    return f"{said}; {refused}." if refused else f"{said}."
+    said = f"{said}; {refused}" if refused else said
+    return said if said.endswith("?") else f"{said}."
 
 
 def _nothing_came(blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, *, limited: bool) -> str:
@@ -143,14 +148,12 @@ def _without_run(room: Room, meeting: str, replicas: Replicas, *, crowded: bool)
 def _ended(room: Room, runs: Sequence[RunRecord], meeting: str, now: float) -> str:
     failed, reason = _failures(runs), reason_of(room)
     good = [run for run in runs if run.live_at is not None and run.outcome not in FAILURES]
-    if not good:
-        return (
-            f"No assistant in {meeting}: it {failed}, then {reason}"
-            if failed
-            else f"No assistant in {meeting}: {reason}"
-        )
-    begun, over = good[0].live_at or good[0].started_at, good[-1].ended_at or room.since
     died = [run for run in runs if run.outcome is RunOutcome.REPLICA_DIED]
+    if not good:
+        lost = [f"its replica {_short(run)} died" for run in died]
+        happened = ", ".join([*([f"it {failed}"] if failed else []), *lost])
+        return f"No assistant in {meeting}: {f'{happened}, then ' if happened else ''}{reason}"
+    begun, over = good[0].live_at or good[0].started_at, good[-1].ended_at or room.since
     said = f"An assistant was in {meeting} from {clock(begun, now)} to {clock(over, now)}: {_why_over(good[-1])}"
     said += f", after it {failed}" if failed else ""
     if died and good[-1] is not died[0]:
@@ -183,7 +186,9 @@ def _how(run: RunRecord) -> str:
         return f"exited with {run.exit_code}"
     if run.signal is not None:
         return f"was ended by signal {run.signal}"
-    return run.reason if run.exception is None else f"raised {run.exception}"
+    if run.exception is not None:
+        return f"raised {run.exception}"
+    return RESTARTS.sub("", run.reason)
 
 
 def _times(count: int) -> str:
