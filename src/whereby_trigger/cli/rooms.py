@@ -1,7 +1,9 @@
 """`whereby-trigger rooms`: who is where now, and what happened in a room; and the room that a person names."""
 
 import asyncio
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -78,11 +80,18 @@ def show(room: str, app: str | None, store: str | None, since: str | None, until
 
 def show_timeline(shown: Timeline) -> None:
     """Print the answer, and each meeting with one line an entry."""
-    show_lines(shown.key.removeprefix("/"), shown.answer)
+    show_lines(shown.key.removeprefix("/"), *_fitted(shown.answer))
     for meeting in shown.meetings:
         said = "" if meeting.answer in shown.answer else meeting.answer
-        show_lines("", _heading(meeting), *([said] if said else []))
+        show_lines("", *_fitted(_heading(meeting)), *_fitted(said))
         show_table([(_time(entry, meeting), entry.words) for entry in meeting.entries])
+
+
+def _fitted(sentence: str) -> list[str]:
+    """Return a sentence in lines that fit a terminal; whole if a program reads it."""
+    if not sys.stdout.isatty():
+        return [sentence] if sentence else []
+    return textwrap.wrap(sentence, shutil.get_terminal_size().columns, break_on_hyphens=False)
 
 
 async def _listed(url: str, limit: int) -> list[tuple[str, Presence, Room | None]]:

@@ -151,6 +151,11 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         *chosen(runs, RunQuery(since=5000.0, until=5100.0, limit=50)),
         {"runs_started", "runs_ended"},
     ),
+    "timeline: the webhooks of a room": (
+        *chosen(webhooks, Query(room=FEW[0], limit=500), f"{webhooks.FIND} "),
+        {"webhooks_room"},
+    ),
+    "timeline: the rooms of a name": (rooms.KEYS, ("/1",), {"webhooks_room", "rooms_name"}),
     "list: all": (*chosen(rooms, RoomQuery(limit=50)), {"rooms_pkey"}),
     "list: a room": (*chosen(rooms, RoomQuery(room=FEW[0], limit=50)), {"rooms_name"}),
     "list: a name": (*chosen(rooms, RoomQuery(room="/1", limit=50)), {"rooms_name"}),
