@@ -59,6 +59,10 @@ class StoreErrors:
             self.counts[kind] += 1
 
 
+Told = Callable[[int], None]
+"""A function that hears how many rows one more step has done."""
+
+
 def untold(count: int) -> None:
     """Stand in for a caller who does not want to know how far something is."""
 
@@ -310,7 +314,7 @@ class Store(RoomStore, Protocol):
         """Return how many webhooks `prune` would delete."""
         ...
 
-    def prune(self, before: float, pruned: Callable[[int], None] = untold) -> Awaitable[int]:
+    def prune(self, before: float, pruned: Told = untold) -> Awaitable[int]:
         """Delete decided webhooks received before a time, in short transactions; return how many.
 
         `pruned` is called after each transaction with how many it deleted.

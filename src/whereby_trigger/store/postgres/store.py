@@ -43,7 +43,7 @@ from whereby_trigger.store.postgres.errors import unusable
 from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
 from whereby_trigger.store.postgres.writer import KEPT, PostgresWriter, Verb
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Unspilled, untold
+from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, untold
 from whereby_trigger.store.records import (
     NEWEST,
     Added,
@@ -279,7 +279,7 @@ class PostgresStore(Unspilled):
     def prunable(self, before: float) -> Awaitable[int]:
         return self._read(partial(webhooks.prunable, before=before, now=time.time()))
 
-    async def prune(self, before: float, pruned: Callable[[int], None] = untold) -> int:
+    async def prune(self, before: float, pruned: Told = untold) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=time.time()), before, pruned)
         await self._prune_each(runs.forget, before)
         await self._prune_each(rooms.forget, before)
@@ -288,9 +288,7 @@ class PostgresStore(Unspilled):
         await self._prune_each(replica_log.forget, before)
         return forgotten
 
-    async def _prune_each(
-        self, prune: Callable[..., Any], before: float, pruned: Callable[[int], None] = untold
-    ) -> int:
+    async def _prune_each(self, prune: Callable[..., Any], before: float, pruned: Told = untold) -> int:
         total, forgotten = 0, PRUNE_ROWS
         while forgotten == PRUNE_ROWS:
             forgotten = await self._call("upkeep", partial(prune, before=before, limit=PRUNE_ROWS))

@@ -22,7 +22,7 @@ from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Unspilled, untold
+from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, untold
 from whereby_trigger.store.records import (
     NEWEST,
     Added,
@@ -226,7 +226,7 @@ class SqliteStore(Unspilled):
     def prunable(self, before: float) -> Awaitable[int]:
         return self._read(partial(webhooks.prunable, before=before, now=self._wall()))
 
-    async def prune(self, before: float, pruned: Callable[[int], None] = untold) -> int:
+    async def prune(self, before: float, pruned: Told = untold) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before, pruned)
         await self._prune_each(runs.forget, before)
         await self._prune_each(rooms.forget, before)
@@ -235,9 +235,7 @@ class SqliteStore(Unspilled):
         await self._prune_each(replica_log.forget, before)
         return forgotten
 
-    async def _prune_each(
-        self, prune: Callable[..., int], before: float, pruned: Callable[[int], None] = untold
-    ) -> int:
+    async def _prune_each(self, prune: Callable[..., int], before: float, pruned: Told = untold) -> int:
         total, forgotten = 0, PRUNE_ROWS
         while forgotten == PRUNE_ROWS:
             forgotten = await self._write(partial(prune, before=before, limit=PRUNE_ROWS))
