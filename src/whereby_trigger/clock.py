@@ -1,10 +1,18 @@
-"""The clock of leases on one machine: it runs on while the machine sleeps, never jumps, and restarts at a boot."""
+"""The clocks of one machine, and waiting by them.
 
+The boot clock is that of leases and of all that comes due: it runs on while the machine sleeps, never jumps, and
+restarts at a boot. The wall clock stamps what is stored.
+"""
+
+import asyncio
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from math import inf
 from pathlib import Path
+from typing import Final
 
 BootClock = Callable[[], tuple[str, float]]
 """Return the id of the machine's current boot and the seconds since: lease times are compared by both."""
@@ -32,3 +40,47 @@ def boot_id() -> str:
 def boot_clock() -> tuple[str, float]:
     """Return this machine's boot id and the seconds since that boot."""
     return boot_id(), boot_time()
+
+
+LONGEST_WAIT: Final = 5.0
+"""Seconds after which the time is read again, however far off it is: a timer stands still while the machine sleeps."""
+
+
+class Clock:
+    """Tell the time and wait by it: the machine's own clocks, which a test replaces by one that it can move.
+
+    What comes due at a time waits with `sleep`, `until` or `call_later`. What looks again and again waits with `poll`.
+    """
+
+    def wall(self) -> float:
+        """Return the seconds since the epoch."""
+        return time.time()
+
+    def boot(self) -> float:
+        """Return the seconds since the machine started."""
+        return boot_time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for some seconds."""
+        await asyncio.sleep(seconds)
+
+    async def until(self, event: asyncio.Event, at: float) -> None:
+        """Wait until an event is set, or the boot clock shows `at`, which may be infinity."""
+        if at == inf:
+            await event.wait()
+        while not event.is_set() and (left := at - self.boot()) > 0:
+            await self.poll(event, min(left, LONGEST_WAIT))
+
+    async def poll(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait until an event is set, at most some seconds, before the next look at what others change."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call a function after some seconds."""
+        asyncio.get_running_loop().call_later(seconds, callback)
+
+
+MACHINE: Final = Clock()
+"""The clocks of this machine."""

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from whereby_trigger import leftovers
 from whereby_trigger.assist import Assistant, Claims, NoClaims, Supervisor, launch_nothing, launcher
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import MACHINE, Clock, boot_time
 from whereby_trigger.config import Settings
 from whereby_trigger.decide import (
     Announcer,
@@ -30,7 +30,7 @@ from whereby_trigger.metrics import Counts, Readings
 from whereby_trigger.process import AT_LEAST, LATE, Watchdog
 from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
 from whereby_trigger.refusals import Refusals
-from whereby_trigger.store import Store, Unread
+from whereby_trigger.store import UNBOUNDED, Store, Unread
 from whereby_trigger.store.spill import SpillFile, SpillStore
 
 logger = logging.getLogger("whereby_trigger")
@@ -55,8 +55,8 @@ class Replica:
     """Receive, store and decide with one store, from `open` to `close`; deliveries come in by the `endpoint`.
 
     Each stage is given what it calls: the endpoint its receiver, that the store and the dispatcher, that the decider,
-    that the claims, these the supervisor. Without `starts_assistants`, a room that asks for one waits for ever. Holds
-    are due by `clock`.
+    that the claims, these the supervisor. Without `starts_assistants`, a room that asks for one waits for ever. What
+    comes due does so by `clock`; the lease and the drain are by the machine's.
     """
 
     def __init__(
@@ -70,9 +70,10 @@ class Replica:
         spill_file: SpillFile | None = None,
         *,
         starts_assistants: bool = True,
-        clock: Callable[[], float] = boot_time,
+        clock: Clock = MACHINE,
         counts: Counts | None = None,
     ) -> None:
+        self._clock = clock
         self._settings = settings
         self.store = store
         self._user_code = user_code
@@ -84,8 +85,9 @@ class Replica:
         # Without an assistant there is none to give time to.
         self._grace = 0.0 if assistant is None else settings.stop_grace
         counts = counts or Counts()
+        self.bounds = UNBOUNDED if assistant is None else assistant.bounds
         self._announcer = Announcer(emitter, user_code)
-        self._supervisor, self.claims = _assisting(settings, self._taking, assistant, self._announcer, counts)
+        self._supervisor, self.claims = _assisting(settings, self._taking, assistant, self._announcer, counts, clock)
         self.holds = Holds(clock)
         self._decider = Decider(
             self._taking,
@@ -118,7 +120,7 @@ class Replica:
         presence = assistant is not None or predicates.use_presence
         rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain, presence)
         in_flight = InFlightLimit()
-        self._receiver = receiver = Receiver(self._taking, self.dispatcher, log, rules, in_flight)
+        self._receiver = receiver = Receiver(self._taking, self.dispatcher, log, rules, in_flight, clock)
         self.endpoint = Endpoint(
             receiver, in_flight, self.readiness, log, path=settings.path, max_body=settings.max_body
         )
@@ -210,6 +212,34 @@ class Replica:
         }
         return ", ".join(what for what, is_so in awaited.items() if is_so)
 
+    @property
+    def leaving(self) -> bool:
+        """True if assistants that were told to leave are in their rooms."""
+        return self._supervisor.leaving
+
+    def going_on(self, resting: Callable[["asyncio.Task[None]"], bool]) -> str:
+        """Return what goes on now, in words, except for the assistants in their rooms; "" if that is nothing.
+
+        A webhook whose task is `resting`, until its predicate is asked again, is not being decided meanwhile. An async
+        listener, and an assistant that was told to leave, may run for as long as they like: `lasts` names those.
+        """
+        going_on = {
+            "the store is being opened": not all(task.done() for task in self._loops[:1]),
+            "webhooks are being decided": self.dispatcher.behind or self.dispatcher.deciding(resting),
+            "assistants start or have just ended": self._starts_assistants and self._supervisor.starting,
+            "listeners of assistants' events are called": not self._announcer.idle,
+        }
+        return ", ".join(what for what, is_so in going_on.items() if is_so)
+
+    def lasts(self) -> str:
+        """Return what goes on that user code may draw out, in words; "" if that is nothing."""
+        lasts = {
+            "webhooks wait for their predicates to be asked again": not self.dispatcher.idle,
+            "async listeners run": not self._user_code.idle,
+            "assistants that were told to leave are in their rooms": self.leaving,
+        }
+        return ", ".join(what for what, is_so in lasts.items() if is_so)
+
     def drain_takes(self, timeout: float, rooms: float | None = None) -> float:
         """Return how many seconds a drain takes at the most, from its beginning to the end of the process."""
         return self._until_returned(timeout, rooms) + CLOSE_MARGIN
@@ -268,10 +298,10 @@ class Replica:
     async def _prune(self) -> None:
         while True:
             with contextlib.suppress(StoreError):
-                forgotten = await self._taking.prune(time.time() - self._settings.retention)
+                forgotten = await self._taking.prune(self._clock.wall() - self._settings.retention)
                 if forgotten:
                     logger.info("forgot %d webhooks older than the retention", forgotten)
-            await asyncio.sleep(PRUNE_EVERY)
+            await self._clock.sleep(PRUNE_EVERY)
 
 
 async def _kept_up(loop: Callable[[], Awaitable[None]]) -> None:
@@ -286,7 +316,12 @@ async def _kept_up(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 def _assisting(
-    settings: Settings, store: Store, assistant: Assistant | None, announcer: Announcer, counts: Counts
+    settings: Settings,
+    store: Store,
+    assistant: Assistant | None,
+    announcer: Announcer,
+    counts: Counts,
+    clock: Clock,
 ) -> tuple[Supervisor, Claims]:
     if assistant is None:
         supervisor = Supervisor(store, launch_nothing, 0)
@@ -297,8 +332,9 @@ def _assisting(
         deadline=lambda: store.lease.deadline,
         life=lambda: store.life,
         hidden=(*settings.secret, settings.store),
+        clock=clock,
     )
     supervisor = Supervisor(
-        store, launch, settings.max_rooms, settings.max_age, assistant.bounds, announcer.announce, counts
+        store, launch, settings.max_rooms, settings.max_age, assistant.bounds, announcer.announce, counts, clock
     )
     return supervisor, Claims(store, supervisor, bots=assistant.bots)

@@ -4,7 +4,6 @@ import asyncio
 import difflib
 import inspect
 import logging
-import time
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -27,6 +26,7 @@ from whereby_trigger.assist import (
     coroutine_assistant,
     request_for,
 )
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import LifecycleError
@@ -230,7 +230,8 @@ class Trigger:
         Raises ConfigError if the URL is not a Whereby room's.
         """
         process.check_effect("trigger.start_assistant()")
-        request = request_for(room_from_url(room_url), None, time.time())
+        clock = self._in_use[-1].clock if self._in_use else MACHINE
+        request = request_for(room_from_url(room_url), None, clock.wall())
         async with self._any_store() as store:
             return await store.request(request)
 
@@ -337,17 +338,21 @@ class Trigger:
         if assistants not in ("list", "run"):
             raise ValueError(f"assistants is 'list' or 'run', not {assistants!r}")
 
-        def wire(overrides: dict[str, Any]) -> tuple[Replica, Endpoint, Store]:
-            settings = resolve(self._keywords, self._overrides | overrides).settings
-            return self._wire(settings, starts_assistants=assistants == "run")
+        def wire(overrides: Mapping[str, Any], store: Store, clock: Clock) -> tuple[Replica, Endpoint, Store]:
+            settings = resolve(self._keywords, self._overrides | dict(overrides)).settings
+            return self._build(settings, store, clock, starts_assistants=assistants == "run")
 
         from whereby_trigger.testing import TestingTrigger
 
         return TestingTrigger(wire, self._release)
 
-    def _wire(self, settings: Settings, *, starts_assistants: bool = True) -> tuple[Replica, Endpoint, Store]:
+    def _wire(self, settings: Settings) -> tuple[Replica, Endpoint, Store]:
+        return self._build(settings, store_for(settings.store, settings.lease_ttl))
+
+    def _build(
+        self, settings: Settings, store: Store, clock: Clock = MACHINE, *, starts_assistants: bool = True
+    ) -> tuple[Replica, Endpoint, Store]:
         process.check_effect("a method that serves")
-        store = store_for(settings.store, settings.lease_ttl)
         self._user_code = UserCode(settings.predicate_timeout)
         replica = Replica(
             settings,
@@ -359,8 +364,9 @@ class Trigger:
             spill_file_for(settings.spill, settings.store),
             starts_assistants=starts_assistants,
             counts=self._counts,
+            clock=clock,
         )
-        self._in_use.append(InUse(store, settings, asyncio.get_running_loop()))
+        self._in_use.append(InUse(store, settings, asyncio.get_running_loop(), clock))
         return replica, replica.endpoint, store
 
     def _replica_to_read(self) -> ReplicaReadings | None:

@@ -74,7 +74,7 @@ class OneReplica:
         self.other = self._store()
 
     async def open(self) -> None:
-        self.store, self.holds, self.unread = self._store(), Holds(self.clock.now), Unread()
+        self.store, self.holds, self.unread = self._store(), Holds(self.clock), Unread()
         await self.store.open(lambda: None)
         supervisor = Supervisor(self.store, launch_nothing, 0)
         self.user_code = UserCode(10)
@@ -85,11 +85,11 @@ class OneReplica:
             self.user_code,
             NoClaims(self.store, supervisor, bots=False),
             max_age=1e6,
-            clock=self.clock.now,
+            clock=self.clock,
         )
         self.dispatcher = Dispatcher(self.store, supervisor, decider, DeliveryLog(), self.unread, self.holds)
         self.watch = HoldWatch(self.store, self.holds, self.dispatcher.requeue, self.unread)
-        backlog = backlog_for(self.store, self.dispatcher, self.unread, self.clock.now)
+        backlog = backlog_for(self.store, self.dispatcher, self.unread, self.clock)
         await backlog._look()
         await self.settle()
 

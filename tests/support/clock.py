@@ -4,10 +4,10 @@ import math
 import time
 from collections.abc import Callable
 
-from whereby_trigger.clock import boot_clock
+from whereby_trigger.clock import Clock, boot_clock
 
 
-class JumpingClock:
+class JumpingClock(Clock):
     """Go with this machine's clocks, plus what it was put forward by; `standing`, at whole seconds, by that alone.
 
     Called, it is a clock of leases; `now` is the time that rows are stamped with, in seconds since the epoch.
@@ -26,6 +26,12 @@ class JumpingClock:
     def now(self) -> float:
         """Read the time of day."""
         return (time.time() if self._stands_at is None else self._stands_at[1]) + self._ahead
+
+    def wall(self) -> float:
+        return self.now()
+
+    def boot(self) -> float:
+        return self()[1]
 
     def jump(self, seconds: float) -> None:
         """Put it forward."""

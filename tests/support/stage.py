@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any
 
 from whereby_trigger import Trigger, Webhook
-from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Settings, resolve
 from whereby_trigger.decide import UserCode
 from whereby_trigger.receive import Accepted, Rules, intake
@@ -15,6 +14,7 @@ from whereby_trigger.replica import Replica
 from whereby_trigger.store import Added, Decision, Query, Record
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing.clock import MovableClock
 
 
 class Stage:
@@ -24,7 +24,7 @@ class Stage:
         self.trigger = trigger
         self.settings = settings_for(folder, **settings)
         self.store = store_for(self.settings.store, self.settings.lease_ttl)
-        self._ahead = 0.0
+        self.clock = MovableClock()
         self._decisions: dict[str, asyncio.Future[Decision]] = {}
         self.decided: list[Decision] = []
 
@@ -36,7 +36,7 @@ class Stage:
             self.trigger.predicates,
             self.trigger.emitter,
             self.user_code,
-            clock=lambda: boot_time() + self._ahead,
+            clock=self.clock,
         )
         self.running.dispatcher.observe(self._note)
         await self.running.open()
@@ -71,8 +71,7 @@ class Stage:
 
     def jump(self, seconds: float) -> None:
         """Put the clock by which holds are due forward; the store's goes on as it does."""
-        self._ahead += seconds
-        self.running.holds.woken.set()
+        self.clock.move_to(self.clock.boot() + seconds)
 
     async def records(self) -> list[Record]:
         """Read what the store holds, in order of arrival."""

@@ -1,9 +1,7 @@
 """The stages from the decider to the backlog, put together by a test without the trigger around them."""
 
-from collections.abc import Callable
-
 from whereby_trigger.assist import NoClaims, Supervisor, launch_nothing
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.decide import Backlog, Decider, Dispatcher, Emitter, Holds, Predicates, UserCode
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.store import Store, Unread
@@ -19,7 +17,5 @@ def dispatcher_for(store: Store, decider: Decider, unread: Unread) -> Dispatcher
     return Dispatcher(store, Supervisor(store, launch_nothing, 0), decider, DeliveryLog(), unread, Holds())
 
 
-def backlog_for(
-    store: Store, dispatcher: Dispatcher, unread: Unread, clock: Callable[[], float] = boot_time
-) -> Backlog:
+def backlog_for(store: Store, dispatcher: Dispatcher, unread: Unread, clock: Clock = MACHINE) -> Backlog:
     return Backlog(store, Supervisor(store, launch_nothing, 0), dispatcher, unread, max_age=60, clock=clock)

@@ -13,6 +13,7 @@ from whereby_trigger.assist.assistant import Assistant, CommandAssistant, Corout
 from whereby_trigger.assist.process import Exit, GuardedProcess, child_environment
 from whereby_trigger.assist.session import Session
 from whereby_trigger.assist.stream import readable_by_all, room_events
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError, AssistantRefused, DecodeError, SystemExhausted
 from whereby_trigger.leftovers import name_of_run
@@ -114,9 +115,9 @@ class Run:
     """Hold a room of this replica, its session, and the tasks that launch and supervise it.
 
     `stop` is why the assistant was asked to end, `handed_over` whether it was ended so that another replica can take
-    the room. `extend` moves a process assistant's deadline. `has_reader` is False if nobody reads the session's
-    webhooks. `cursor` is the number up to which the session has received all webhooks of its room; it starts at the
-    room's own number.
+    the room. It `begins` until its assistant runs. `extend` moves a process assistant's deadline. `has_reader` is False
+    if nobody reads the session's webhooks. `cursor` is the number up to which the session has received all webhooks of
+    its room; it starts at the room's own number.
     """
 
     def __init__(self, room: Room) -> None:
@@ -124,12 +125,18 @@ class Run:
         self.session = Session(room_from_url(room.url), _decoded(room.body), room.attempt, room.presence, room.owner)
         self.stop: str | None = None
         self.handed_over = False
+        self.begins = True
         self.extend: Callable[[float], None] | None = None
         self.launched: asyncio.Task[RunResult] | None = None
         self.supervised: asyncio.Task[None] | None = None
         self.has_reader = True
         self.cursor = room.seq
         self._seen: set[int] = set()
+
+    @property
+    def ends(self) -> bool:
+        """True if the assistant was told to leave, or has returned."""
+        return self.session.ended.is_set() or (self.launched is not None and self.launched.done())
 
     def deliver(self, seq: int, body: bytes) -> None:
         """Pass a webhook of the room on to the session, unless it came before the session or was passed on already."""
@@ -178,7 +185,9 @@ Launch = Callable[[Run, Callable[[int | None], None]], Coroutine[Any, Any, RunRe
 """Run an assistant to its end; the callable is called once it runs, with its process id if it has one."""
 
 
-async def run_coroutine(assistant: CoroutineAssistant, session: Session, grace: float) -> RunResult:
+async def run_coroutine(
+    assistant: CoroutineAssistant, session: Session, grace: float, clock: Clock = MACHINE
+) -> RunResult:
     """Run a coroutine in a room; once its session has ended, it has `grace` seconds before it is cancelled.
 
     If it ignores its cancellation it is waited for, since it may still be in the room, and a warning names it.
@@ -188,7 +197,9 @@ async def run_coroutine(assistant: CoroutineAssistant, session: Session, grace: 
     try:
         await asyncio.wait({run, ended}, return_when=asyncio.FIRST_COMPLETED)
         if not run.done():
-            await asyncio.wait({run}, timeout=grace)
+            returned = asyncio.Event()
+            run.add_done_callback(lambda _: returned.set())
+            await clock.until(returned, clock.boot() + grace)
         if not run.done():
             await _cancel(run, assistant, session)
         return run.result()
@@ -362,12 +373,13 @@ def launcher(
     deadline: Callable[[], float],
     life: Callable[[], int | None] = lambda: None,
     hidden: Collection[str] = (),
+    clock: Clock = MACHINE,
 ) -> Launch:
     """Return the function that runs an assistant in a room to its end.
 
     `grace` is stop_grace in seconds. `deadline` returns when a process must be gone, in seconds of the boot clock.
     `life` returns the descriptor of the lock that shows this replica alive, if it has one. `hidden` are the values
-    that no process may see.
+    that no process may see. A coroutine's grace is by `clock`; a process lives by the machine's.
     """
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
@@ -378,6 +390,6 @@ def launcher(
                 assistant, run, launched, grace=grace, deadline=deadline, life=life(), hidden=hidden
             )
         launched(None)
-        return await run_coroutine(assistant, run.session, grace)
+        return await run_coroutine(assistant, run.session, grace, clock)
 
     return launch

@@ -1,10 +1,8 @@
 """The supervisor: gives waiting rooms their assistant, one each, and sees every run through to its end."""
 
 import asyncio
-import contextlib
 import logging
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -22,6 +20,7 @@ from whereby_trigger.assist.runners import (
     next_state,
     report_of,
 )
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.metrics import Counts
 from whereby_trigger.shortage import shortage_of
@@ -58,7 +57,7 @@ LAPSE: Final = 1.0
 UNTOLD: Final = "the store refused to take why"
 """The reason of a room whose own reason, or run, the store refused."""
 
-Claimed = Callable[[RoomIdentity, Webhook], None]
+Claimed = Callable[[RoomIdentity, Webhook, RoomClaim], None]
 
 
 async def launch_nothing(run: Run, launched: Callable[[int | None], None]) -> RunResult:
@@ -71,7 +70,7 @@ class Supervisor:
 
     A room that has waited for longer than `max_age` seconds gets none. An assistant at one of its bounds is told to
     leave. `announce` is told what became of the assistants that ran here, each time after the store has committed it;
-    `counts` counts the runs that end.
+    `counts` counts the runs that end. Looks at the store and pauses are by `clock`.
     """
 
     def __init__(
@@ -83,7 +82,9 @@ class Supervisor:
         bounds: Bounds = UNBOUNDED,
         announce: Announce = announce_nothing,
         counts: Counts | None = None,
+        clock: Clock = MACHINE,
     ) -> None:
+        self._clock = clock
         self._store = store
         self._launch = launch
         self.slots = max_rooms
@@ -97,10 +98,11 @@ class Supervisor:
         self._look_at_resting = 0.0
         self._recording: set[asyncio.Future[bool]] = set()
         self._woken = asyncio.Event()
+        self._looked = False
         self._unanswered = False
         self._draining = False
         self._handing_over = False
-        self._shortage = _Shortage()
+        self._shortage = _Shortage(clock)
 
     @property
     def short(self) -> str:
@@ -121,6 +123,17 @@ class Supervisor:
     def runs(self) -> int:
         """How many assistants of ours are in their rooms."""
         return len(self._runs)
+
+    @property
+    def starting(self) -> bool:
+        """True if an assistant is about to start here, or what became of one is not in the store yet."""
+        begin = any(run.begins for run in self._runs.values())
+        return not self._looked or self._woken.is_set() or bool(self._recording) or begin
+
+    @property
+    def leaving(self) -> bool:
+        """True if an assistant that was told to leave, or has returned, is not gone yet."""
+        return any(run.ends for run in self._runs.values())
 
     def wake(self, room: str | None = None) -> None:
         """Look at the store now; with a room's key, only if an assistant of ours is there."""
@@ -146,9 +159,8 @@ class Supervisor:
             except StoreError as error:
                 fields = {"replica": self._store.replica}
                 logger.warning("rooms cannot be looked after now: %s", error, extra=fields)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
-                    await self._woken.wait()
+            self._looked = True
+            await self._clock.poll(self._woken, LOOK)
 
     async def drain(self, timeout: float) -> None:
         """Launch nothing more, and wait at most `timeout` seconds for the assistants that run."""
@@ -213,7 +225,7 @@ class Supervisor:
         del self._runs[room.key]
         if end.how is RunEnd.EXHAUSTED:
             pause = self._shortage.note(end.reason)
-            asyncio.get_running_loop().call_later(pause, self.wake)
+            self._clock.call_later(pause, self.wake)
         after = next_state(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
         self._counts.run_ended(end.how, after.state)
         level, fields = _level(after, room, end), run.session.log_fields
@@ -229,6 +241,7 @@ class Supervisor:
         self._record(move, partial(self._concluded, room, after))
 
     def _launched(self, run: Run, pid: int | None) -> None:
+        run.begins = False
         # One that is asked to stop already is recorded as ending, and will not be live.
         if run.stop is not None:
             return
@@ -238,8 +251,8 @@ class Supervisor:
         self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._went_live, run))
 
     async def _end_waiting(self) -> None:
-        if time.monotonic() >= self._end_waiting_at:
-            self._end_waiting_at = time.monotonic() + END_WAITING_EVERY
+        if self._clock.boot() >= self._end_waiting_at:
+            self._end_waiting_at = self._clock.boot() + END_WAITING_EVERY
             await self._store.end_waiting(self._bounds)
 
     async def _apply_stops(self) -> None:
@@ -300,6 +313,8 @@ class Supervisor:
     def _concluded(self, room: Room, after: NextState, ours: bool) -> None:
         if ours and after.state is RoomState.WAITING:
             self._resting[room.id] = room
+            if after.pause:
+                self._clock.call_later(after.pause, self.wake)
         elif ours:
             self._announce(_event(room, after.state, after.reason))
         self.wake()
@@ -307,9 +322,9 @@ class Supervisor:
     async def _announce_unstarted(self) -> None:
         """Announce the end of rooms whose assistant ran here last, and was to be started again when they ended."""
         # Not at every wake: a busy room may cause very many.
-        if not self._resting or time.monotonic() < self._look_at_resting:
+        if not self._resting or self._clock.boot() < self._look_at_resting:
             return
-        self._look_at_resting = time.monotonic() + LOOK
+        self._look_at_resting = self._clock.boot() + LOOK
         for id, room in list(self._resting.items()):
             found = await self._store.rooms(limit=1, below=id + 1)
             now = found[0] if found and found[0].id == id else None
@@ -330,27 +345,28 @@ class _Shortage:
     Until then none is started, so that the rooms are there for other replicas; then one at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._why = ""
         self._pause = 0.0
         self._over_at = 0.0
 
     @property
     def words(self) -> str:
-        return self._why if time.monotonic() < self._over_at + LAPSE else ""
+        return self._why if self._clock.boot() < self._over_at + LAPSE else ""
 
     def note(self, why: str) -> float:
         """Take note of one more that could not be started; return the seconds until one is tried again."""
         # Of many that were started together, one makes the pause longer.
-        if time.monotonic() >= self._over_at:
+        if self._clock.boot() >= self._over_at:
             self._pause = min(2 * self._pause, LONGEST_PAUSE) if self.words else SHORTEST_PAUSE
-            self._over_at = time.monotonic() + self._pause
+            self._over_at = self._clock.boot() + self._pause
         self._why = why
-        return max(0.0, self._over_at - time.monotonic())
+        return max(0.0, self._over_at - self._clock.boot())
 
     def slots(self, free: int) -> int:
         """Bound the rooms that are taken now."""
-        if time.monotonic() < self._over_at:
+        if self._clock.boot() < self._over_at:
             return 0
         return min(free, 1) if self.words else free
 
@@ -384,7 +400,10 @@ class Claims:
         self._observers: list[Claimed] = []
 
     def observe(self, observer: Claimed) -> None:
-        """Call a function with each room that will get an assistant, and the webhook that fired."""
+        """Call a function with each room that will get an assistant, the webhook that fired, and the claim.
+
+        A claim that only waits as a successor may never get one.
+        """
         self._observers.append(observer)
 
     async def claim(self, room: RoomIdentity, webhook: Webhook, received_at: float) -> str:
@@ -392,9 +411,10 @@ class Claims:
         if not self._bots and isinstance(webhook, RoomClientJoined | RoomClientLeft) and not is_human(webhook):
             return "no assistant for a bot's own event: is_human"
         claim = await self._store.request(request_for(room, webhook, received_at))
-        if claim.new:
+        if claim.new or claim.successor:
             for observer in self._observers:
-                observer(room, webhook)
+                observer(room, webhook, claim)
+        if claim.new:
             self._supervisor.wake()
         elif claim.successor:
             # The room's assistant may have been asked to end.

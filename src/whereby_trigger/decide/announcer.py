@@ -40,12 +40,16 @@ class Announcer:
         self.told = 0
         """How many events listeners were called for so far."""
 
+        self._announced = 0
+        self._heard = 0
+
     def announce(self, event: AssistantEvent) -> None:
         """Have the listeners of an event called, and return at once."""
         if not self._emitter.listeners(NAMES[event.state]):
             return
         try:
             self._waiting.put_nowait(event)
+            self._announced += 1
         except asyncio.QueueFull:
             logger.warning(
                 "nobody is told that the assistant in %s is %s: the listeners of %d earlier events have not returned",
@@ -55,6 +59,11 @@ class Announcer:
                 extra=_fields(event),
             )
 
+    @property
+    def idle(self) -> bool:
+        """True if listeners were called for every event; async ones may still run."""
+        return self._heard == self._announced
+
     async def run(self) -> None:
         """Tell what is announced, until cancelled."""
         while True:
@@ -63,6 +72,7 @@ class Announcer:
             try:
                 await self._emitter.emit(NAMES[event.state], event, self._user_code, partial(_failed, event))
             finally:
+                self._heard += 1
                 self._waiting.task_done()
 
     async def drain(self, timeout: float) -> None:

@@ -1,13 +1,9 @@
 """The backlog: what is pending in the store and not queued here, taken over, read back and queued."""
 
-import asyncio
-import contextlib
 import logging
-import time
-from collections.abc import Callable
 
 from whereby_trigger.assist import Supervisor
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.pending import from_store
 from whereby_trigger.errors import DecodeError, StoreError
@@ -39,7 +35,7 @@ class Backlog:
         *,
         max_age: float,
         subdomain: str | None = None,
-        clock: Callable[[], float] = boot_time,
+        clock: Clock = MACHINE,
     ) -> None:
         self._clock = clock
         self._store = store
@@ -69,12 +65,10 @@ class Backlog:
                 self._claim_at, pause = 0.0, TAKEOVER
             else:
                 pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._unread.woken.wait()
+            await self._clock.poll(self._unread.woken, pause)
 
     async def _look(self) -> None:
-        now = time.monotonic()
+        now = self._clock.boot()
         if now >= self._claim_at:
             self._claim_at = now + TAKEOVER
             if await self._store.take_over(self._max_age):
@@ -111,8 +105,8 @@ class Backlog:
         if self._dispatcher.knows(row.seq):
             return True
         try:
-            return self._dispatcher.resubmit(from_store(row, self._subdomain, self._clock()))
+            return self._dispatcher.resubmit(from_store(row, self._subdomain, self._clock.boot()))
         except DecodeError as error:
             reason = str(error)
-            await self._store.decide(Decision(row.seq, row.id, State.QUARANTINED, reason, 0, time.time()))
+            await self._store.decide(Decision(row.seq, row.id, State.QUARANTINED, reason, 0, self._clock.wall()))
             return True

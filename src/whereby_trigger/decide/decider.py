@@ -5,16 +5,14 @@ suspected of it, and is let into user code alone and ahead of others, with its b
 from then on is blamed on one webhook, and the one that was blamed for three is failed without being asked about again.
 """
 
-import asyncio
 import logging
-import time
 from functools import partial
 from typing import Final, cast
 
 from whereby_trigger.assist import Claims
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.decide.emitter import OWN_EVENTS, TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
-from whereby_trigger.decide.holds import Clock, OnHold
+from whereby_trigger.decide.holds import OnHold
 from whereby_trigger.decide.judgement import DIED, Judgement, judge, judge_age, without_predicate
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
@@ -47,7 +45,7 @@ class Decider:
     """Decide webhooks one by one, or put them on hold.
 
     `max_age` is in seconds, `subdomain` the setting, for the reasons; `claims` asks for an assistant in the room of a
-    success and says in words what came of it. Nothing is decided without the store's lease. Holds are due by `clock`.
+    success and says in words what came of it. Nothing is decided without the store's lease. Times are by `clock`.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Decider:
         *,
         max_age: float,
         subdomain: str | None = None,
-        clock: Clock = boot_time,
+        clock: Clock = MACHINE,
     ) -> None:
         self._clock = clock
         self._store = store
@@ -77,7 +75,7 @@ class Decider:
     @property
     def short(self) -> str:
         """What the process had run out of a moment ago that a predicate needs; "" if they find all of it."""
-        return self._short if time.monotonic() < self._short_until else ""
+        return self._short if self._clock.boot() < self._short_until else ""
 
     async def decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
         """Decide a webhook and tell its listeners, or put it on hold; None where it is no longer this replica's.
@@ -113,7 +111,7 @@ class Decider:
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
         errors = _Errors(self._store, queued)
         while True:
-            age = time.time() - queued.queued_at if queued.due is None else self._clock() - queued.due
+            age = self._clock.wall() - queued.queued_at if queued.due is None else self._clock.boot() - queued.due
             if (too_old := judge_age(age, self._max_age, was_due=queued.due is not None)) is not None:
                 return self._decision(queued, too_old, errors.close())
             outcome = await self._ask(queued, user_code)
@@ -142,15 +140,15 @@ class Decider:
         predicate = self._predicates.get(queued.webhook.type)
         if predicate is None:
             return without_predicate(queued.webhook.type, listened=False)
-        asked_at = self._clock() if predicate.hold is not None else 0.0
-        verdict = await ask(predicate, queued.webhook, partial(self._presence, queued), user_code)
+        asked_at = self._clock.boot() if predicate.hold is not None else 0.0
+        verdict = await ask(predicate, queued.webhook, partial(self._presence, queued), user_code, self._clock.sleep)
         return judge(
             predicate,
             verdict,
             queued.webhook,
             queued.room,
             self._subdomain,
-            held_for=None if queued.held_since is None else self._clock() - queued.held_since,
+            held_for=None if queued.held_since is None else self._clock.boot() - queued.held_since,
             is_due=queued.due is not None and asked_at >= queued.due,
         )
 
@@ -168,7 +166,7 @@ class Decider:
                 logger.warning(
                     "webhook %s waits to learn who is in its room: %s", queued.webhook.id, error, extra=fields
                 )
-                await asyncio.sleep(READ_AGAIN)
+                await self._clock.sleep(READ_AGAIN)
 
     async def _sit_out(self, queued: PendingWebhook, short: str) -> None:
         """Wait before a predicate is asked again which failed for what the process has run out of.
@@ -180,8 +178,8 @@ class Decider:
             "webhook %s waits, its predicate found the process out of %s", queued.webhook.id, short, extra=fields
         )
         # While it is asked again the shortage is not known to be over.
-        self._short, self._short_until = f"out of {short}", time.monotonic() + 2 * ASK_AGAIN
-        await asyncio.sleep(ASK_AGAIN)
+        self._short, self._short_until = f"out of {short}", self._clock.boot() + 2 * ASK_AGAIN
+        await self._clock.sleep(ASK_AGAIN)
 
     def _fields(self, queued: PendingWebhook) -> dict[str, object]:
         return queued.log_fields(self._store.replica)
@@ -196,7 +194,7 @@ class Decider:
                     raise
                 fields = self._fields(queued)
                 logger.warning("webhook %s waits to ask for its assistant: %s", queued.webhook.id, error, extra=fields)
-                await asyncio.sleep(CLAIM_AGAIN)
+                await self._clock.sleep(CLAIM_AGAIN)
             except StoreError as error:
                 errors.keep(f"asking for an assistant: {full_error(error)}")
                 return "no assistant: the store refused the request"
@@ -213,7 +211,7 @@ class Decider:
             state=outcome.state,
             reason=storable_error(f"{outcome.reason}; {queued.effect}" if queued.effect else outcome.reason),
             attempts=queued.takeovers + outcome.asked,
-            decided_at=time.time(),
+            decided_at=self._clock.wall(),
             errors=tuple(errors),
         )
 

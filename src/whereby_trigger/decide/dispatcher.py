@@ -35,8 +35,8 @@ class RoomQueue:
         self._again: deque[PendingWebhook] = deque()
         self._was_new = False
 
-    def __bool__(self) -> bool:
-        return bool(self._new or self._again)
+    def __len__(self) -> int:
+        return len(self._new) + len(self._again)
 
     def append(self, queued: PendingWebhook) -> None:
         (self._new if queued.due is None else self._again).append(queued)
@@ -96,6 +96,11 @@ class Dispatcher:
     def idle(self) -> bool:
         """Whether nothing is queued or being decided, nor left in the store as far as it can be read."""
         return not self._known and not self._unread.awaited
+
+    def deciding(self, resting: Callable[["asyncio.Task[None]"], bool]) -> bool:
+        """Return True if a webhook is being decided, unless its task is `resting` until a later time."""
+        undecided = len(self._tasks) + sum(len(queue) for queue in self._rooms.values())
+        return len(self._known) > undecided or not all(resting(task) for task in self._tasks)
 
     def knows(self, seq: int) -> bool:
         """Tell whether a webhook is queued or being decided here."""
@@ -270,7 +275,7 @@ class Dispatcher:
             self._read_back.discard(queued.seq)
             self._holds.add(outcome.as_held(queued, self._holds.now()))
             if queued.due is None:
-                self._tell(queued, outcome.as_decision())
+                self._tell(queued, outcome.as_decision(self._holds.clock.wall()))
 
     def _tell(self, queued: PendingWebhook, decision: Decision) -> None:
         queued_at = queued.queued_at if queued.due is None else None

@@ -6,19 +6,17 @@ The store knows both as well: what is here is lost with the process, and then an
 
 import asyncio
 import heapq
-import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from math import inf
 from typing import Final
 
 from msgspec import Struct, structs
 
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import LONGEST_WAIT, MACHINE, Clock
 from whereby_trigger.decide.pending import PendingWebhook, from_store
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store, Unread
 
-Clock = Callable[[], float]
 Seen = tuple[int | None, int | None]
 
 LOOK_EVERY: Final = 0.5
@@ -26,9 +24,6 @@ LOOK_EVERY: Final = 0.5
 
 LATE_COMMITS: Final = 12.0
 """Seconds after a change in which the store may still show webhooks with lower numbers than it has shown."""
-
-LONGEST_WAIT: Final = 5.0
-"""Seconds after which the time is read again, however far off the next due time is: the machine may have slept."""
 
 PAGE: Final = 500
 """Webhooks that are asked again at once."""
@@ -57,9 +52,9 @@ class OnHold(Struct, frozen=True):
             return HeldWebhook(queued.seq, room, queued.held_since, queued.due, self.seen)
         return HeldWebhook(queued.seq, room, now, now + self.holding.seconds, self.seen)
 
-    def as_decision(self) -> Decision:
-        """Return the hold as those see it who are told of decisions."""
-        return Decision(self.holding.seq, self.holding.id, State.HELD, self.holding.reason, 0, time.time())
+    def as_decision(self, now: float) -> Decision:
+        """Return the hold as those see it who are told of decisions; `now` is in seconds since the epoch."""
+        return Decision(self.holding.seq, self.holding.id, State.HELD, self.holding.reason, 0, now)
 
 
 class Holds:
@@ -69,8 +64,9 @@ class Holds:
     due and nothing changes.
     """
 
-    def __init__(self, clock: Clock = boot_time) -> None:
-        self.now = clock
+    def __init__(self, clock: Clock = MACHINE) -> None:
+        self.clock = clock
+        self.now = clock.boot
         self.woken = asyncio.Event()
         self._by_seq: dict[int, HeldWebhook] = {}
         self.by_room: dict[str, set[int]] = {}
@@ -142,9 +138,11 @@ class Holds:
             heapq.heappush(self._due, (one.due, one.seq))
             self.presence_changed(one.room)
 
-    def due_in(self) -> float:
-        """Return how many seconds to wait for the first webhook that is due, at most LONGEST_WAIT."""
-        return min(LONGEST_WAIT, max(0.0, self._due[0][0] - self.now())) if self._due else LONGEST_WAIT
+    def due_at(self) -> float:
+        """Return when to look for webhooks that are due, by the boot clock; infinity if none is held."""
+        if not self._by_seq:
+            return inf
+        return self._due[0][0] if self._due else self.now() + LONGEST_WAIT
 
 
 class HoldWatch:
@@ -184,12 +182,10 @@ class HoldWatch:
 
     async def _rest(self) -> None:
         """Wait until something is due or has changed; for other replicas' changes, until LOOK_EVERY has passed."""
-        wait = self._holds.due_in()
+        at = self._holds.due_at()
         if self._holds.others_wrote:
-            wait = min(wait, max(0.0, self._look_at - asyncio.get_running_loop().time()))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait if self._holds else None):
-                await self._holds.woken.wait()
+            at = min(at, self._look_at)
+        await self._holds.clock.until(self._holds.woken, at)
 
     async def look(self) -> None:
         """Ask again what is due now, and what is held in rooms whose presence has changed."""
@@ -217,7 +213,7 @@ class HoldWatch:
 
     async def _others_changed_something(self) -> bool:
         """Return True if other replicas may have stored a webhook since the last look, at most every LOOK_EVERY."""
-        now = asyncio.get_running_loop().time()
+        now = self._holds.now()
         if not self._holds.others_wrote or now < self._look_at:
             return False
         self._holds.others_wrote, self._look_at = False, now + LOOK_EVERY

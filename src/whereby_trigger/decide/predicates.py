@@ -204,7 +204,7 @@ async def ask(
     webhook: Webhook,
     find_presence: Callable[[], Awaitable[Presence]],
     user_code: UserCode,
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    pause: Callable[[float], Awaitable[None]],
 ) -> Verdict:
     """Ask a predicate about a webhook; if it raises or is too slow, ask again after each BACKOFF.
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.decide import Dispatcher, PendingWebhook
 from whereby_trigger.deliveries import Delivery, DeliveryLog, session_id
 from whereby_trigger.errors import StoreError
@@ -46,11 +47,18 @@ TOO_SLOW: Final = refusal(RefusalReason.STORE_SLOW, "the store did not answer in
 
 
 class Receiver:
-    """Take deliveries: the first stage, before the store and the dispatcher."""
+    """Take deliveries: the first stage, before the store and the dispatcher. They arrive by `clock`."""
 
     def __init__(
-        self, store: Store, dispatcher: Dispatcher, log: DeliveryLog, rules: Rules, waiting: InFlightLimit
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        log: DeliveryLog,
+        rules: Rules,
+        waiting: InFlightLimit,
+        clock: Clock = MACHINE,
     ) -> None:
+        self._clock = clock
         self._store = store
         self._dispatcher = dispatcher
         self._log = log
@@ -78,7 +86,7 @@ class Receiver:
         It takes a place among those that wait for the store, until the store is done with it, however long the delivery
         itself waits for that. A store's call is not cancelled by who waits for it: what hears 503 may have been stored.
         """
-        verdict = intake(headers, body, time.time(), self._rules, http_version)
+        verdict = intake(headers, body, self._clock.wall(), self._rules, http_version)
         if isinstance(verdict, Rejected):
             self.refuse(refusal(verdict.why, verdict.reason, skew=verdict.skew), started, answer, path)
             return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import Settings, masked, postgres_services
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import Store
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 
 class InUse(Struct, frozen=True):
-    """Hold an open store, the settings that name it, and the event loop it belongs to."""
+    """Hold an open store, the settings that name it, the event loop it belongs to, and the clock it goes by."""
 
     store: Store
     settings: Settings
     loop: asyncio.AbstractEventLoop
+    clock: Clock = MACHINE
 
 
 @asynccontextmanager

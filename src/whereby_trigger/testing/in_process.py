@@ -1,33 +1,60 @@
-"""A trigger in the test's own process: real deliveries, a real store on a temporary file, no port."""
+"""A trigger in the test's own process: real deliveries, a real store on a temporary file, a clock that can be moved."""
 
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from math import ceil, inf
+from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from whereby_trigger.errors import DecodeError, DeliveryError
+from whereby_trigger.clock import Clock
+from whereby_trigger.errors import DecodeError, DeliveryError, StoreError
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.replica import Replica
-from whereby_trigger.store import Decision, Query, Record, State, Store
+from whereby_trigger.store import Decision, Query, Record, RoomClaim, State, Store
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.store.sqlite.opening import migrate_file
+from whereby_trigger.testing.clock import MovableClock
 from whereby_trigger.testing.meeting import LiveMeeting, Meeting
+from whereby_trigger.testing.story import story_of
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, WebhookBase, decode, identify, sign
 
 SECRET = "a secret for tests"  # noqa: S105
 LEAVE_WITHIN = 1.0
-"""Seconds that an assistant has to leave by itself at the end of a test."""
+"""Seconds that an assistant has to leave by itself, when it is told to and at the end of a test."""
+
+SETTLE_WITHIN: Final = 10.0
+"""Seconds after which what does not settle is an error."""
+
+LOOK: Final = 0.001
+"""Seconds between looks whether anything still goes on."""
+
+LEASE: Final = 10 * 365 * 86400.0
+"""Seconds for which the store's lease is held: a test may move its clock, and a debugger may stop it."""
+
+FARTHEST: Final = 3 * 365 * 86400.0
+"""Seconds that a test may move its clock, far less than the lease."""
 
 Opened = tuple[Replica, Endpoint, Store]
+Wire = Callable[[Mapping[str, Any], Store, Clock], Opened]
 
 
 class AssistantStart(Struct, frozen=True):
-    """Describe an assistant that starts, or would outside a test: its room's URL and the webhook that fired."""
+    """Describe an assistant that starts, or would outside a test: its room's URL, the webhook that fired, and why.
+
+    `reason` is what the predicate said, such as `predicate two_people returned True for 30 s`.
+    """
 
     room_url: str
     trigger_webhook: RoomWebhook
+    reason: str = ""
 
 
 class TestingTrigger:
@@ -37,37 +64,57 @@ class TestingTrigger:
     ...     decision = await t.deliver(webhook("room.client.joined", room="/visit-1"))
     ...     assert decision.state == "fired"
 
-    `assistants` lists the assistants that would have started, oldest first: one for each room and meeting.
+    `assistants` lists the assistants that would have started, oldest first: one for each room and meeting. If an
+    assertion fails in the block, what happened in each room is added to the error.
     """
 
     __test__ = False
 
-    def __init__(self, wire: Callable[[dict[str, Any]], Opened], release: Callable[[Store], None]) -> None:
+    def __init__(self, wire: Wire, release: Callable[[Store], None]) -> None:
         self._wire = wire
         self._release = release
+        self._begin()
+
+    def _begin(self) -> None:
         self.assistants: list[AssistantStart] = []
+        self._eventful: set[int] = set()
+        """The seconds, by the boot clock, before which a room may have become empty or got its assistant."""
+
+        self._successors: dict[str, AssistantStart] = {}
         self._told: dict[str, asyncio.Future[Decision]] = {}
         self._decided: dict[str, asyncio.Future[Decision]] = {}
 
     async def __aenter__(self) -> "TestingTrigger":
         # Each block begins with an empty store.
-        self.assistants, self._told, self._decided = [], {}, {}
+        self._begin()
+        self._clock = clock = MovableClock()
+        self._farthest = clock.boot() + FARTHEST
         self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
-        store = f"sqlite:///{self._folder.name}/test.db"
-        overrides = {"store": store, "spill": "off", "secret": SECRET, "path": "/"}
-        self._running, self._endpoint, self._store = self._wire(overrides)
+        path = Path(self._folder.name) / "test.db"
+        path.write_bytes(_empty_store())
+        url = f"sqlite:///{path}"
+        store = SqliteStore(url, LEASE, clock.lease, clock.wall, synced=False)
+        overrides = {"store": url, "spill": "off", "secret": SECRET, "path": "/", "lease_ttl": LEASE}
+        self._running, self._endpoint, self._store = self._wire(overrides, store, clock)
         self._running.dispatcher.observe(self._note)
         self._running.claims.observe(self._note_claim)
+        self._began = clock.wall()
         try:
             await self._running.open()
         except BaseException:
             self._release(self._store)
+            self._folder.cleanup()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, AssertionError | TimeoutError):
+            # The test has failed already: nothing here may hide why.
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LEAVE_WITHIN):
+                    error.add_note(await self.timeline())
         try:
             hurry = asyncio.Event()
             timer = asyncio.get_running_loop().call_later(LEAVE_WITHIN, hurry.set)
@@ -85,14 +132,16 @@ class TestingTrigger:
         decision on the first. Raises DeliveryError where the answer is not 200.
         """
         body = webhook if isinstance(webhook, bytes) else webhook.raw
-        status = await self.post(body, sign(SECRET, body, int(time.time())))
+        status = await self.post(body, sign(SECRET, body, int(self.now())))
         if status != 200:
             raise DeliveryError(f"the delivery was answered {status}, not 200")
         try:
             id = decode(body).id
         except DecodeError:
             return await self._quarantine(identify(body))
-        return await _of(self._told, id)
+        decision = await _of(self._told, id)
+        await self._list_successors()
+        return decision
 
     async def decided(self, webhook: WebhookBase) -> Decision:
         """Wait until a webhook that was delivered is decided, and no longer held."""
@@ -104,13 +153,48 @@ class TestingTrigger:
         >>> meeting = t.meeting("/visit-1")
         >>> decision = await meeting.join("host")
         """
+        options.setdefault("now", lambda: datetime.fromtimestamp(self.now(), UTC))
         return LiveMeeting(Meeting(room, **options), self.deliver)
+
+    def now(self) -> float:
+        """Return the time by the clock of this test, in seconds since the epoch."""
+        return self._clock.wall()
+
+    async def advance(self, seconds: float) -> None:
+        """Put the clock forward; return once what came due on the way is done, in the order in which it came due.
+
+        This moves holds, the pauses before a predicate is asked again and an assistant started again, `max_age`,
+        `leave_when_empty`, `max_duration`, the retention, and a coroutine's `stop_grace`. Your own code's sleeps and
+        `predicate_timeout` go by the machine's clock. Async listeners are not waited for: `settle` does that.
+        Raises ValueError for a time below 0 or above three years, TimeoutError if something is not done within 10 s.
+        """
+        if not 0 <= seconds <= self._farthest - self._clock.boot():
+            raise ValueError(f"advance({seconds!r}): write seconds from 0 to three years in all")
+        await self._rest()
+        end = self._clock.boot() + seconds
+        while True:
+            self._clock.move_to(min(end, self._clock.next_due(), self._next_bound()))
+            await self._rest()
+            if self._clock.boot() >= end:
+                return
+
+    async def settle(self) -> None:
+        """Wait until nothing is queued or being decided, no listener runs, and no assistant is about to start or end.
+
+        A webhook on hold is settled. Raises TimeoutError, which says what still goes on, after 10 s.
+        """
+        await self._wait_until_nothing(lambda: self._going_on() or self._running.lasts())
+
+    async def timeline(self, room: str | None = None) -> str:
+        """Return what happened in a room, given as its name or URL, or in all rooms, for a person to read."""
+        return await story_of(self._store, self._began, self.now(), self.assistants, room)
 
     async def post(self, body: bytes, signature: str | None = None) -> int:
         """Post a body with a signature header of your own, or none; return the answer's status."""
         headers = [] if signature is None else [(b"whereby-signature", signature.encode())]
         scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
         request = {"type": "http.request", "body": body, "more_body": False}
+        self._eventful.add(ceil(self._clock.boot()) + 1)
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -126,6 +210,47 @@ class TestingTrigger:
         """Read what the store holds, newest first."""
         return await self._store.find(Query())
 
+    def _next_bound(self) -> float:
+        """Return the next second at which an assistant may be at a bound; infinity if there is none."""
+        bounds = (self._running.bounds.leave_when_empty, self._running.bounds.max_duration)
+        ends = [second + bound for bound in bounds if bound is not None for second in self._eventful]
+        return min((end for end in ends if end > self._clock.boot()), default=inf)
+
+    def _going_on(self) -> str:
+        going_on = self._running.going_on(self._clock.rests)
+        return going_on or ("" if self._clock.all_rest else "what came due is being done")
+
+    async def _rest(self) -> None:
+        """Wait until all that could be done by now is done, and assistants that were told to leave have had time to."""
+        leave_by = time.monotonic() + LEAVE_WITHIN
+
+        def going_on() -> str:
+            leaving = self._running.leaving and time.monotonic() < leave_by
+            return self._going_on() or ("assistants leave" if leaving else "")
+
+        await self._wait_until_nothing(going_on)
+
+    async def _wait_until_nothing(self, going_on: Callable[[], str]) -> None:
+        give_up_at = time.monotonic() + SETTLE_WITHIN
+        while True:
+            if not (what := going_on()):
+                # What listeners have raised is written behind: this write comes after it.
+                await self._store.ping(self.now())
+                if not (what := going_on()):
+                    break
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"not settled after {SETTLE_WITHIN:g} s: {what}")
+            await asyncio.sleep(LOOK)
+        await self._list_successors()
+
+    async def _list_successors(self) -> None:
+        """List the assistants of meetings that had to wait for the end of the one before."""
+        if not self._successors:
+            return
+        for room in reversed(await self._store.rooms()):
+            if room.webhook is not None and (start := self._successors.pop(room.webhook, None)) is not None:
+                self.assistants.append(start)
+
     async def _quarantine(self, id: str) -> Decision:
         (record,) = await self._store.find(Query(ids=(id,)))
         return Decision(0, id, record.state, record.reason, record.attempts, record.received_at)
@@ -135,11 +260,32 @@ class TestingTrigger:
             if _of(noted, decision.id).done():
                 del noted[decision.id]
             _of(noted, decision.id).set_result(decision)
+        reason = decision.reason.partition("; ")[0]
+        if (successor := self._successors.get(decision.id)) is not None:
+            self._successors[decision.id] = structs.replace(successor, reason=reason)
+        self.assistants[:] = [
+            structs.replace(start, reason=reason) if start.trigger_webhook.id == decision.id else start
+            for start in self.assistants
+        ]
 
-    def _note_claim(self, room: RoomIdentity, webhook: Webhook) -> None:
+    def _note_claim(self, room: RoomIdentity, webhook: Webhook, claim: RoomClaim) -> None:
         # Predicates are registered for webhooks that name a room, and for no others.
-        self.assistants.append(AssistantStart(room.url, cast(RoomWebhook, webhook)))
+        start = AssistantStart(room.url, cast(RoomWebhook, webhook))
+        self._eventful.add(ceil(self._clock.boot()) + 1)
+        if claim.new:
+            self.assistants.append(start)
+        else:
+            self._successors[webhook.id] = start
 
 
 def _of(noted: dict[str, asyncio.Future[Decision]], id: str) -> "asyncio.Future[Decision]":
     return noted.setdefault(id, asyncio.get_running_loop().create_future())
+
+
+@cache
+def _empty_store() -> bytes:
+    """Return a store's file with nothing in it, made once for each process: its schema takes longest."""
+    with tempfile.TemporaryDirectory(prefix="whereby-trigger-") as folder:
+        path = Path(folder) / "empty.db"
+        migrate_file(path)
+        return path.read_bytes()

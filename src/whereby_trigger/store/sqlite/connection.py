@@ -44,7 +44,7 @@ def path_of(url: str, called: str = "store") -> Path:
         raise ConfigError(f"{called} {url!r} begins with '~', but there is no such user with a home") from None
 
 
-def create(path: Path, called: str = "store") -> None:
+def create(path: Path, called: str = "store", *, synced: bool = True) -> None:
     """Create an empty database file, readable by its owner only, if there is none, and sync its folder.
 
     Raises StoreError if it cannot be created or written.
@@ -59,7 +59,8 @@ def create(path: Path, called: str = "store") -> None:
         # An existing file is not even opened: closing it would release the locks that this process has on it.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        _sync_folder(path.parent)
+        if synced:
+            _sync_folder(path.parent)
     except OSError as error:
         raise not_writable(path, error, called) from error
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
@@ -84,8 +85,15 @@ def connect(path: Path, *, readonly: bool = False, called: str = "store") -> sql
     return connection
 
 
-def make_durable(connection: sqlite3.Connection, path: Path, called: str = "store") -> None:
-    """Make commits return only once they are on disk; raises StoreError if the file would not be synced."""
+def make_durable(connection: sqlite3.Connection, path: Path, called: str = "store", *, synced: bool = True) -> None:
+    """Make commits return only once they are on disk; raises StoreError if the file would not be synced.
+
+    Without `synced`, which is for tests, commits return once the system has them.
+    """
+    if not synced:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = WAL")
+        return
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = 1")
     connection.execute("PRAGMA checkpoint_fullfsync = 1")

@@ -210,7 +210,10 @@ class Database:
     writers.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, called: str = "store") -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, called: str = "store", *, synced: bool = True
+    ) -> None:
+        self._synced = synced
         self._path = path
         self._called = called
         self._identity = Identity(path)
@@ -347,7 +350,7 @@ class Database:
             with ExitStack() as undo:
                 connection = connect(self._path, called=self._called)
                 undo.callback(connection.close)
-                make_durable(connection, self._path, self._called)
+                make_durable(connection, self._path, self._called, synced=self._synced)
                 journal = Journal(self._path, connection)
                 undo.callback(journal.close, connection, keep=True)
                 if not journal.is_whole():

@@ -24,24 +24,26 @@ from whereby_trigger.store.sqlite.lock import LifeLock, Turn
 Entered = tuple[Database, sqlite3.Connection, Turn, LifeLock]
 
 
-def open_to_write(path: Path, replica: str, ttl: float, clock: BootClock, now: float) -> Entered:
+def open_to_write(path: Path, replica: str, ttl: float, clock: BootClock, now: float, synced: bool = True) -> Entered:
     """Create and migrate the database as needed, and register a replica in it.
 
     Returns the database to write to, a connection to read with, the lock of writers, and the lock that shows the
-    replica alive. Raises StoreError if the database cannot be used.
+    replica alive. Raises StoreError if the database cannot be used. Without `synced`, nothing waits for the disk.
     """
     with ExitStack() as undo, _explained(path):
-        connection, turn = _writable(path, undo)
+        connection, turn = _writable(path, undo, synced=synced)
         life = LifeLock(path, replica)
         undo.callback(life.close)
         turn.acquire(BUSY_TIMEOUT)
-        make_durable(connection, path)
+        make_durable(connection, path, synced=synced)
         migrations.migrate(connection, path)
         lease.join(connection, replica, os.getpid(), now, ttl, clock)
-        database = Database(path, connection)
+        database = Database(path, connection, synced=synced)
         undo.callback(database.close)
         turn.release()
         reading = connect(path, readonly=True)
+        # The last connection to be closed saves the journal.
+        reading.execute(f"PRAGMA synchronous = {'FULL' if synced else 'OFF'}")
         undo.pop_all()
         return database, reading, turn, life
 
@@ -70,8 +72,8 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def _writable(path: Path, undo: ExitStack) -> tuple[sqlite3.Connection, Turn]:
-    create(path)
+def _writable(path: Path, undo: ExitStack, *, synced: bool = True) -> tuple[sqlite3.Connection, Turn]:
+    create(path, synced=synced)
     connection = connect(path)
     undo.callback(connection.close)
     # Checked before anything is changed: the file may belong to another program.

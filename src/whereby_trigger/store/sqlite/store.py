@@ -74,7 +74,8 @@ class SqliteStore(Unspilled):
     """Store webhooks, decisions and rooms in a SQLite file that several processes of one machine may share.
 
     `lease_ttl` is the number of seconds for which this replica counts as alive after each renewal, by `clock`. `wall`
-    returns the time for new rows, in seconds since the epoch. Raises ConfigError if the URL names no file.
+    returns the time for new rows, in seconds since the epoch. Unless it is `synced`, a power cut may lose what a caller
+    was told is stored: that is for tests. Raises ConfigError if the URL names no file.
     """
 
     def __init__(
@@ -83,7 +84,10 @@ class SqliteStore(Unspilled):
         lease_ttl: float = 30.0,
         clock: BootClock = boot_clock,
         wall: Callable[[], float] = time.time,
+        *,
+        synced: bool = True,
     ) -> None:
+        self._synced = synced
         self.path = path_of(url)
         self.replica = uuid4().hex
         self.lease = Lease(lease_ttl)
@@ -110,7 +114,7 @@ class SqliteStore(Unspilled):
         check_effect("opening a store to write")
         sent = boot_time()
         entered = await self._in_thread(
-            open_to_write, self.path, self.replica, self.lease.ttl, self._clock, self._wall()
+            open_to_write, self.path, self.replica, self.lease.ttl, self._clock, self._wall(), self._synced
         )
         database, reading, turn, life = entered
         with ExitStack() as undo, shortage_in_words(self.path):
