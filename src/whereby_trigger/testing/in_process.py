@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import cache
 from math import ceil, inf
@@ -89,22 +89,21 @@ class TestingTrigger:
         self._begin()
         self._clock = clock = MovableClock()
         self._farthest = clock.boot() + FARTHEST
-        self._folder = tempfile.TemporaryDirectory(prefix="whereby-trigger-")
-        path = Path(self._folder.name) / "test.db"
-        path.write_bytes(_empty_store())
-        url = f"sqlite:///{path}"
-        store = SqliteStore(url, LEASE, clock.lease, clock.wall, synced=False)
-        overrides = {"store": url, "spill": "off", "secret": SECRET, "path": "/", "lease_ttl": LEASE}
-        self._running, self._endpoint, self._store = self._wire(overrides, store, clock)
-        self._running.dispatcher.observe(self._note)
-        self._running.claims.observe(self._note_claim)
-        self._began = clock.wall()
-        try:
+        async with AsyncExitStack() as undo:
+            folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="whereby-trigger-"))
+            path = Path(folder) / "test.db"
+            path.write_bytes(_empty_store())
+            url = f"sqlite:///{path}"
+            store = SqliteStore(url, LEASE, clock.lease, clock.wall, synced=False)
+            overrides = {"store": url, "spill": "off", "secret": SECRET, "path": "/", "lease_ttl": LEASE}
+            self._running, self._endpoint, self._store = self._wire(overrides, store, clock)
+            undo.callback(self._release, store)
+            self._running.dispatcher.observe(self._note)
+            self._running.claims.observe(self._note_claim)
+            self._began = clock.wall()
             await self._running.open()
-        except BaseException:
-            self._release(self._store)
-            self._folder.cleanup()
-            raise
+            undo.push_async_callback(self._leave)
+            self._undo = undo.pop_all()
         return self
 
     async def __aexit__(
@@ -115,15 +114,14 @@ class TestingTrigger:
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LEAVE_WITHIN):
                     error.add_note(await self.timeline())
-        try:
-            hurry = asyncio.Event()
-            timer = asyncio.get_running_loop().call_later(LEAVE_WITHIN, hurry.set)
-            await self._running.drain(0, hurry)
-            timer.cancel()
-            await self._running.close(0)
-        finally:
-            self._release(self._store)
-            self._folder.cleanup()
+        await self._undo.aclose()
+
+    async def _leave(self) -> None:
+        hurry = asyncio.Event()
+        timer = asyncio.get_running_loop().call_later(LEAVE_WITHIN, hurry.set)
+        await self._running.drain(0, hurry)
+        timer.cancel()
+        await self._running.close(0)
 
     async def deliver(self, webhook: WebhookBase | bytes) -> Decision:
         """Deliver a webhook, signed as Whereby signs, and wait for its decision; a body of your own may be bytes.

@@ -197,6 +197,18 @@ class Meeting:
         return self._now() if at is None else self.begin + timedelta(seconds=at)
 
 
+class Whereby:
+    """Build what Whereby sends; the fixture `whereby` of the pytest plugin.
+
+    >>> meeting = whereby.meeting("/visit-1")
+    >>> await t.deliver(meeting.join("host"))
+    >>> await t.deliver(whereby.webhook("assistant.requested", room="/visit-1"))
+    """
+
+    meeting = Meeting
+    webhook = staticmethod(webhook)
+
+
 class LiveMeeting:
     """Deliver the webhooks of a meeting as they happen; made by `t.meeting()`. Each call returns the decision.
 
