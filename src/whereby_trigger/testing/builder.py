@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal, overload
 
 import msgspec
@@ -109,8 +110,7 @@ def _encode(payload: dict[str, Any]) -> bytes:
 
 
 def _wire_fields(type: WebhookType, fields: Mapping[str, Any]) -> dict[str, Any]:
-    wire_names = {field.name: field.encode_name for field in msgspec.structs.fields(data_class(type))}
-    wire_names |= {wire_name: wire_name for wire_name in wire_names.values()}
+    wire_names = _wire_names(type)
     for name in fields:
         if name not in wire_names:
             raise TypeError(
@@ -118,6 +118,13 @@ def _wire_fields(type: WebhookType, fields: Mapping[str, Any]) -> dict[str, Any]
                 "A field that Whereby has added since goes into data={…}, by its wire name."
             )
     return {wire_names[name]: value for name, value in fields.items()}
+
+
+@cache
+def _wire_names(type: WebhookType) -> Mapping[str, str]:
+    """Return the wire name of each field of a type's data, by its Python and by its wire name."""
+    wire_names = {field.name: field.encode_name for field in msgspec.structs.fields(data_class(type))}
+    return wire_names | {wire_name: wire_name for wire_name in wire_names.values()}
 
 
 def _did_you_mean(word: str, known: Collection[str]) -> str:
