@@ -76,7 +76,7 @@ def run_pytest(folder: Path, *options: str) -> str:
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WITHIN, check=False
     )
-    return done + done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

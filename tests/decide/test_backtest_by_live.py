@@ -20,6 +20,7 @@ from tests.support.stages import backlog_for
 from tests.support.stores import KINDS
 from whereby_trigger import Presence, Webhook
 from whereby_trigger.assist import NoClaims, Supervisor, launch_nothing
+from whereby_trigger.clock import Clock
 from whereby_trigger.decide import Decider, Dispatcher, Emitter, Holds, HoldWatch, PendingWebhook, Predicates, UserCode
 from whereby_trigger.decide.backtest import NO_PREDICATE, Backtest, Scope
 from whereby_trigger.decide.judgement import Judgement
@@ -92,6 +93,19 @@ Registered = dict[str, tuple[Callable[..., Any], float | None]]
 EXAMPLES = int(os.environ.get("BACKTEST_EXAMPLES", "8"))
 
 
+class StoppedClock(Clock):
+    """Show the time of a place, whose clock stands still until it is put forward."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    def wall(self) -> float:
+        return self._now()
+
+    def boot(self) -> float:
+        return self._now()
+
+
 class Live:
     """Be a trigger whose stages go on only when told, on a store whose time stands still."""
 
@@ -105,17 +119,18 @@ class Live:
         self.ids: list[str] = []
 
     async def open(self) -> None:
-        self.holds, self.unread = Holds(self.clock.now), Unread()
+        clock = StoppedClock(self.clock.now)
+        self.holds, self.unread = Holds(clock), Unread()
         await self.store.open(lambda: None)
         supervisor = Supervisor(self.store, launch_nothing, 0)
         self.user_code = UserCode(10)
         claims = NoClaims(self.store, supervisor, bots=False)
         decider = Decider(
-            *(self.store, self.predicates, Emitter(), self.user_code, claims), max_age=MAX_AGE, clock=self.clock.now
+            *(self.store, self.predicates, Emitter(), self.user_code, claims), max_age=MAX_AGE, clock=clock
         )
         self.dispatcher = Dispatcher(self.store, supervisor, decider, DeliveryLog(), self.unread, self.holds)
         self.watch = HoldWatch(self.store, self.holds, self.dispatcher.requeue, self.unread)
-        self.backlog = backlog_for(self.store, self.dispatcher, self.unread, self.clock.now)
+        self.backlog = backlog_for(self.store, self.dispatcher, self.unread, clock)
         await self.backlog._look()
         await self.settle()
 
