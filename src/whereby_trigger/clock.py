@@ -49,16 +49,13 @@ LONGEST_WAIT: Final = 5.0
 class Clock:
     """Tell the time and wait by it: the machine's own clocks, which a test replaces by one that it can move.
 
-    What comes due at a time waits with `sleep`, `until` or `call_later`. What looks again and again waits with `poll`.
+    `wall` returns the seconds since the epoch, `boot` those since the machine started. What comes due at a time waits
+    with `sleep`, `until` or `call_later`. What looks again and again waits with `poll`.
     """
 
-    def wall(self) -> float:
-        """Return the seconds since the epoch."""
-        return time.time()
-
-    def boot(self) -> float:
-        """Return the seconds since the machine started."""
-        return boot_time()
+    def __init__(self, wall: Callable[[], float] = time.time, boot: Callable[[], float] = boot_time) -> None:
+        self.wall = wall
+        self.boot = boot
 
     async def sleep(self, seconds: float) -> None:
         """Wait for some seconds."""

@@ -14,6 +14,7 @@ class JumpingClock(Clock):
     """
 
     def __init__(self, *, standing: bool = False) -> None:
+        super().__init__(self.now, lambda: self()[1])
         self._stands_at = _whole_seconds(math.floor) if standing else None
         self._ahead = 0.0
         self._boots = 0
@@ -26,12 +27,6 @@ class JumpingClock(Clock):
     def now(self) -> float:
         """Read the time of day."""
         return (time.time() if self._stands_at is None else self._stands_at[1]) + self._ahead
-
-    def wall(self) -> float:
-        return self.now()
-
-    def boot(self) -> float:
-        return self()[1]
 
     def jump(self, seconds: float) -> None:
         """Put it forward."""

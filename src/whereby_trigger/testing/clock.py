@@ -1,6 +1,7 @@
 """A clock that a test puts forward: what waits by it goes on at once, in the order in which it comes due."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -9,7 +10,7 @@ from weakref import WeakSet
 
 from msgspec import Struct
 
-from whereby_trigger.clock import Clock, boot_clock
+from whereby_trigger.clock import Clock, boot_clock, boot_time
 
 
 class _Waiting(Struct, eq=False):
@@ -32,16 +33,11 @@ class MovableClock(Clock):
     """Go with the machine's clocks, plus the seconds it was put forward by."""
 
     def __init__(self) -> None:
+        super().__init__(lambda: time.time() + self._ahead, lambda: boot_time() + self._ahead)
         self._ahead = 0.0
         self._waiting: dict[asyncio.Task[Any], _Waiting] = {}
         self._timers: set[_Timer] = set()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
-
-    def wall(self) -> float:
-        return super().wall() + self._ahead
-
-    def boot(self) -> float:
-        return super().boot() + self._ahead
 
     def lease(self) -> tuple[str, float]:
         """Return the time as a store's clock does."""
