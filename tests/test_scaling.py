@@ -30,7 +30,8 @@ from whereby_trigger.store.postgres import PostgresStore, migrations
 from whereby_trigger.store.postgres.checks import CLOCKS_APART, OLDEST
 from whereby_trigger.store.postgres.connection import CONNECT_WITHIN, LIMITS
 from whereby_trigger.store.postgres.errors import ADVICE
-from whereby_trigger.store.postgres.store import PATIENCE, POLL, WRITERS
+from whereby_trigger.store.postgres.store import POLL
+from whereby_trigger.store.postgres.verbs import PATIENCE, WRITERS
 from whereby_trigger.store.spill.store import SPILL_AFTER
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,8 @@ from scripts.scaling import assumptions as assumed
 from scripts.scaling.figures import ROOT, Figures
 from whereby_trigger.config import OPTIONS
 from whereby_trigger.lease import RENEWALS, margins
-from whereby_trigger.store.postgres.store import POLL, WRITERS
+from whereby_trigger.store.postgres.store import POLL
+from whereby_trigger.store.postgres.verbs import WRITERS
 
 PAGE = ROOT / "docs" / "scaling.md"
 MARK = "<!-- {name}: made by `make scaling` -->\n"

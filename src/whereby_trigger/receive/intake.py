@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
 from whereby_trigger.receive.exposure import why_not_local
-from whereby_trigger.store.records import Arrival, RefusalReason, count_in, session_change
+from whereby_trigger.store.facts import count_in, session_change
+from whereby_trigger.store.records import Arrival, RefusalReason
 from whereby_trigger.store.states import State
 from whereby_trigger.webhook import (
     RoomIdentity,

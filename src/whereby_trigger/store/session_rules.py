@@ -6,7 +6,8 @@ A room has one session at a time, so the times at which webhooks were created pu
 from collections.abc import Iterable, Sequence, Set
 from math import inf
 
-from whereby_trigger.store.records import RoomRequest, SessionChange, session_change
+from whereby_trigger.store.facts import SessionChange, session_change
+from whereby_trigger.store.records import RoomRequest
 from whereby_trigger.webhook import decode
 
 

@@ -7,10 +7,11 @@ from msgspec import structs
 
 from whereby_trigger.store import room_rules, session_rules
 from whereby_trigger.store.bounds import Bounds
+from whereby_trigger.store.facts import SessionChange
 from whereby_trigger.store.postgres import presence
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.postgres.selecting import Selection
-from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest, SessionChange
+from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
 from whereby_trigger.webhook import room_path

@@ -9,16 +9,8 @@ from msgspec import structs
 
 from whereby_trigger.store import room_rules, session_rules
 from whereby_trigger.store.bounds import Bounds
-from whereby_trigger.store.records import (
-    Room,
-    RoomClaim,
-    RoomMove,
-    RoomQuery,
-    RoomRequest,
-    RunReport,
-    SessionChange,
-    WebhooksAfter,
-)
+from whereby_trigger.store.facts import SessionChange
+from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest, RunReport, WebhooksAfter
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.sqlite import presence, runs
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
