@@ -25,6 +25,9 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 
 ALIKE = 0.85
 """How alike a variable of the environment must be to one of ours to be called a misspelt one."""
 
+SHORTEST_TOKEN = 16
+"""Characters that a token must have: a shorter one could be guessed."""
+
 UNSET = None
 
 
@@ -53,11 +56,23 @@ class Settings:
     max_rooms: int
     stop_grace: float
     drain_timeout: float
+    inspector: str | None
+    inspector_token: str | None
+    inspector_actions: bool
+    inspector_reveal: bool
     secret_file: str | None = None
 
     @property
     def signed(self) -> bool:
         return bool(self.secret)
+
+    @property
+    def inspector_address(self) -> tuple[str, int] | None:
+        """The host and port to serve the inspector on, or None."""
+        if self.inspector is None:
+            return None
+        host, _, port = self.inspector.rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def listen_host(self) -> str:
@@ -216,6 +231,21 @@ def read_address(name: str, value: Any) -> str | None:
     return address
 
 
+def read_token(name: str, value: Any) -> str:
+    """Return a token that nobody can guess. Raises ConfigError, without the token in its message."""
+    token = value.strip() if isinstance(value, str) else ""
+    if len(token) < SHORTEST_TOKEN:
+        raise ConfigError(
+            f"{name} must have at least {SHORTEST_TOKEN} characters: make one with "
+            "`python -c 'import secrets; print(secrets.token_urlsafe(24))'`"
+        )
+    try:
+        token.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is not UTF-8: write it again") from None
+    return token
+
+
 def read_secret(name: str, value: Any) -> tuple[str, ...]:
     """Return one secret, or several for a rotation. Raises ConfigError."""
     secrets: Sequence[Any] = [value] if isinstance(value, str) else value
@@ -299,6 +329,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_rooms", 50, read_integer(0, 100_000), "in how many rooms at a time this replica runs an assistant"),
     Option("stop_grace", 10.0, read_duration(0), "how long an assistant has to return when it must end, in seconds"),
     Option("drain_timeout", 3600.0, read_duration(0), "how long a drain waits for user code, in seconds"),
+    Option("inspector", UNSET, read_address, "where the inspector is served, as HOST:PORT; off by default"),
+    Option(
+        "inspector_token", UNSET, read_token, "what one logs in to the inspector with; 16 or more", may_be_in_file=True
+    ),
+    Option("inspector_actions", True, read_flag, "let the inspector replay webhooks, and start and stop assistants"),
+    Option("inspector_reveal", True, read_flag, "let the inspector reveal what it masks, one webhook at a time"),
 )
 NAMES = tuple(option.name for option in OPTIONS)
 
@@ -371,6 +407,8 @@ def masked(name: str, value: Any) -> str:
     """Return a value for a person to read: only the number of secrets, a URL without its password."""
     if name == "secret":
         return f"{len(value)} set" if value else "none"
+    if name == "inspector_token":
+        return "set" if value else "none"
     if name == "store" and not value.startswith("sqlite:"):
         return PASSWORDS.sub("***", value)
     return "" if value is None else str(value)
@@ -446,3 +484,12 @@ def check_exposure(settings: Settings) -> None:
         raise ConfigError(f"host {settings.host!r} would serve other machines, {REMEDY}")
     if platform_expects_traffic():
         raise ConfigError(f"PORT is set, so outside traffic is expected here, {REMEDY}")
+
+
+def check_inspector(settings: Settings, host: str) -> None:
+    """Raise ConfigError if other machines could reach the inspector on `host` without a token."""
+    if settings.inspector_token is None and host not in LOOPBACK:
+        raise ConfigError(
+            f"the inspector on {host!r} would show your meetings to other machines, but it has no token: set "
+            f"{PREFIX}INSPECTOR_TOKEN to at least {SHORTEST_TOKEN} characters, or serve it on 127.0.0.1"
+        )

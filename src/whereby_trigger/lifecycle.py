@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from whereby_trigger import logs, process
 from whereby_trigger.clock import boot_time
-from whereby_trigger.config import Resolved, Settings, check_exposure
+from whereby_trigger.config import Resolved, Settings, check_exposure, check_inspector
 from whereby_trigger.errors import ConfigError, LifecycleError
+from whereby_trigger.inspector import Inspector
 from whereby_trigger.metrics import METRICS_PATH, only_at
 from whereby_trigger.receive import Endpoint, bind
 from whereby_trigger.replica import Replica
@@ -113,7 +114,7 @@ class Lifecycle:
     """Open, serve, drain and close what `wire` makes from settings, as often as it is started.
 
     `release` is told of each store that is in use no longer; `types` names the webhooks that predicates ask about;
-    `metrics` is served on a port of its own if the settings name one.
+    `metrics` and `inspector` are each served on a port of their own if the settings name one.
     """
 
     def __init__(
@@ -123,9 +124,11 @@ class Lifecycle:
         release: Callable[[Store], None],
         types: Callable[[], list[str]],
         metrics: Callable[..., Any],
+        inspector: Inspector,
     ) -> None:
         self._resolve, self._wire, self._release, self._types = resolve, wire, release, types
         self._metrics = metrics
+        self._inspector = inspector
         self.phase = Phase.IDLE
         self.endpoint: Endpoint | None = None
         self.end_by: float | None = None
@@ -135,6 +138,7 @@ class Lifecycle:
         self._replica: Replica | None = None
         self._server: Server | None = None
         self._metrics_server: Server | None = None
+        self._inspector_server: Server | None = None
         self._opening: asyncio.Task[None] | None = None
         self._bounds: DrainBounds | None = None
         self._countdown = process.Countdown(self._say_left, partial(logs.show_status, ""))
@@ -180,6 +184,7 @@ class Lifecycle:
         async with AsyncExitStack() as closing:
             closing.push_async_callback(self._close)
             closing.push_async_callback(self._close_metrics)
+            closing.push_async_callback(self._close_inspector)
             if self._server is not None:
                 closing.push_async_callback(self._close_port, self._server)
             await self._drain()
@@ -247,6 +252,8 @@ class Lifecycle:
         for warning in resolved.warnings:
             logger.warning("%s", warning)
         check_exposure(resolved.settings)
+        if (address := resolved.settings.inspector_address) is not None:
+            check_inspector(resolved.settings, address[0])
         return resolved.settings
 
     async def _open_with_port(self, settings: Settings) -> None:
@@ -256,9 +263,12 @@ class Lifecycle:
             self._enter(Cause.OVER)
             raise
         try:
+            await self._open_inspector(settings)
             endpoint = await self._open(settings)
         except BaseException:
             listener.close()
+            await self._close_inspector()
+            self._enter(Cause.OVER)
             raise
         # uvicorn is a third of what the import of this package would take, and a mounted trigger needs none.
         from whereby_trigger.receive.server import Server
@@ -267,6 +277,26 @@ class Lifecycle:
         await self._server.open()
         host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
         self._say_started(settings, f"http://{host}:{self._server.port}{settings.path}")
+        if self._inspector_server is not None and settings.inspector_address is not None:
+            shown = settings.inspector_address[0]
+            shown = f"[{shown}]" if ":" in shown else shown
+            logger.info("inspector at http://%s:%d/", shown, self._inspector_server.port)
+
+    async def _open_inspector(self, settings: Settings) -> None:
+        if settings.inspector_address is None:
+            return
+        from whereby_trigger.receive.server import Server
+
+        host, port = settings.inspector_address
+        self._inspector_server = Server(self._inspector, bind(host, port))
+        await self._inspector_server.open()
+
+    async def _close_inspector(self) -> None:
+        server, self._inspector_server = self._inspector_server, None
+        if server is not None:
+            # Pages that follow never end their requests.
+            await server.close(0)
+        await self._inspector.close()
 
     async def _open(self, settings: Settings) -> Endpoint:
         try:

@@ -30,6 +30,7 @@ from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import LifecycleError
+from whereby_trigger.inspector import Inspector, Program
 from whereby_trigger.lifecycle import Lifecycle
 from whereby_trigger.metrics import Counts, MetricsApp, ReplicaReadings
 from whereby_trigger.receive import Endpoint
@@ -94,6 +95,10 @@ class Trigger:
         max_rooms: int | None = None,
         stop_grace: SettingDuration | None = None,
         drain_timeout: SettingDuration | None = None,
+        inspector: str | None = None,
+        inspector_token: str | None = None,
+        inspector_actions: bool | None = None,
+        inspector_reveal: bool | None = None,
     ) -> None:
         self._keywords = {name: value for name, value in locals().items() if name not in ("self", "webhook_triggers")}
         check(self._keywords)
@@ -108,7 +113,13 @@ class Trigger:
         self._in_use: list[InUse] = []
         self._counts = Counts()
         self.metrics: Callable[..., Any] = MetricsApp(self._counts, self._replica_to_read)
-        self._lifecycle = Lifecycle(self.resolve, self._wire, self._release, self.predicates.types, self.metrics)
+        program = Program(self.resolve, self._any_store, self.predicates, lambda: self._lifecycle.replica)
+        self.inspector = Inspector(program)
+        """The page on which one sees what happens, as an ASGI app: this machine only, or behind a login."""
+
+        self._lifecycle = Lifecycle(
+            self.resolve, self._wire, self._release, self.predicates.types, self.metrics, self.inspector
+        )
         # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
         self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._lifecycle.endpoint, self._counts)
         self.wsgi = WsgiApp(self._lifecycle.mounted, lambda: self._lifecycle.endpoint, self._counts)

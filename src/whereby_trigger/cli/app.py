@@ -40,7 +40,7 @@ class AppLocation(Struct, frozen=True):
 def locate(app: str | None) -> AppLocation:
     """Find the program that APP names, or the default one; raises AppError if there is none."""
     if app is None:
-        app = _default()
+        app = default_app()
     if app is None:
         raise AppError(f"none of {', '.join(DEFAULTS)} is in {Path.cwd()}: name your program, e.g. path/to/file.py")
     target, attribute = _split(app)
@@ -74,14 +74,15 @@ def resolved(app: str | None, given: Mapping[str, Any], needed: tuple[str, ...] 
     The default program is imported only if the command line does not give all settings in `needed`.
     """
     settled = all(given.get(name) is not None for name in needed)
-    if app is None and (settled or _default() is None):
+    if app is None and (settled or default_app() is None):
         return resolve({}, given)
     trigger = load(locate(app))
     trigger.override(given)
     return trigger.resolve()
 
 
-def _default() -> str | None:
+def default_app() -> str | None:
+    """Return the program that commands take if none is named, or None if the folder has none."""
     return next((name for name in DEFAULTS if Path(name).is_file()), None)
 
 

@@ -39,7 +39,7 @@ def _objects(found: Resolved) -> list[dict[str, Any]]:
 def _bare(found: Resolved, name: str) -> Any:
     """Return a value as JSON has it; settings that hold secrets are masked."""
     value = getattr(found.settings, name)
-    return masked(name, value) if name in ("secret", "store") else value
+    return masked(name, value) if name in ("secret", "store", "inspector_token") else value
 
 
 def _shown(found: Resolved, name: str) -> str:

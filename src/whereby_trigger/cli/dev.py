@@ -22,6 +22,7 @@ from whereby_trigger.cli.start import serve
 from whereby_trigger.config import check
 from whereby_trigger.errors import AppError
 from whereby_trigger.process import ENDING
+from whereby_trigger.receive import bind
 from whereby_trigger.trigger import Trigger
 
 if TYPE_CHECKING:
@@ -146,42 +147,55 @@ def _names(changes: set[tuple["Change", str]], folder: Path) -> str:
 @app_argument
 @click.option("--reload/--no-reload", default=True, help="Restart when a Python file beside APP changes.")
 @click.option("--as-child", is_flag=True, hidden=True)
+@click.option("--inspector-port", type=int, default=0, hidden=True)
 @settings_options()
-def dev(app: str | None, reload: bool, as_child: bool, settings: Mapping[str, Any]) -> None:
-    """Serve APP on this machine only, and restart it on save."""
+def dev(app: str | None, reload: bool, as_child: bool, inspector_port: int, settings: Mapping[str, Any]) -> None:
+    """Serve APP on this machine only, with the inspector, and restart it on save."""
     place = locate(app)
     if as_child:
-        _serve_as_child(place, settings)
+        _serve_as_child(place, settings, inspector_port)
     elif reload and _can_watch():
         sys.exit(_serve_reloading(place, settings))
     else:
-        _serve(load(place), settings)
+        _serve(load(place), settings, 0)
 
 
 def _serve_reloading(place: AppLocation, settings: Mapping[str, Any]) -> int:
     # The child checks all settings: only it knows those of the program.
     check(settings, "command line")
     logs.configure_program()
-    serving = ["dev", "--as-child", *as_arguments(settings), "--", place.name]
+    # Chosen once: an open page finds the inspector again after each restart.
+    inspector = f"--inspector-port={_free_port()}"
+    serving = ["dev", "--as-child", inspector, *as_arguments(settings), "--", place.name]
     return keep_reloading([sys.executable, "-P", "-m", "whereby_trigger.cli", *serving], place.folder)
 
 
-def _serve_as_child(place: AppLocation, settings: Mapping[str, Any]) -> None:
+def _free_port() -> int:
+    listener = bind(LOOPBACK, 0)
+    try:
+        return int(listener.getsockname()[1])
+    finally:
+        listener.close()
+
+
+def _serve_as_child(place: AppLocation, settings: Mapping[str, Any], inspector_port: int) -> None:
     end_with_parent()
     try:
         trigger = load(place)
     except AppError as error:
         show_error(error)
         sys.exit(UNUSABLE)
-    _serve(trigger, settings)
+    _serve(trigger, settings, inspector_port)
 
 
-def _serve(trigger: Trigger, settings: Mapping[str, Any]) -> None:
+def _serve(trigger: Trigger, settings: Mapping[str, Any], inspector_port: int) -> None:
     """Serve only this machine, without a drain, because a restart must not wait."""
     trigger.override({"drain_timeout": 0})
     trigger.override(settings)
     if trigger.resolve().sources["host"] == "default":
         trigger.override({"host": LOOPBACK})
+    if trigger.resolve().sources["inspector"] == "default":
+        trigger.override({"inspector": f"{LOOPBACK}:{inspector_port}"})
     serve(trigger, settings, pastes=True)
 
 

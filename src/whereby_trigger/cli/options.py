@@ -57,6 +57,8 @@ def as_arguments(settings: Mapping[str, Any]) -> list[str]:
     for name, value in settings.items():
         if value is True:
             arguments.append(flag(name))
+        elif value is False:
+            arguments.append("--no-" + name.replace("_", "-"))
         elif value is not None:
             values = value if isinstance(value, tuple) else (value,)
             arguments += [f"{flag(name)}={one}" for one in values]
@@ -64,7 +66,10 @@ def as_arguments(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _as_option(option: Option) -> Callable[[Command], Command]:
-    if isinstance(option.default, bool):
+    if option.default is True:
+        name = option.name.replace("_", "-")
+        return click.option(f"--{name}/--no-{name}", option.name, default=None, help=_help(option))
+    if option.default is False:
         return click.option(flag(option.name), option.name, is_flag=True, default=None, help=_help(option))
     metavar = METAVARS.get(type(option.default), option.name.upper())
     several = option.name == "secret"
@@ -74,4 +79,4 @@ def _as_option(option: Option) -> Callable[[Command], Command]:
 def _help(option: Option) -> str:
     text = f"{option.help[0].upper()}{option.help[1:]}."
     shown = f"{option.default:g}" if isinstance(option.default, float) else option.default
-    return text if not option.default else f"{text} [default: {shown}]"
+    return text if not option.default or option.default is True else f"{text} [default: {shown}]"

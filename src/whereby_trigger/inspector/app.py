@@ -1,0 +1,551 @@
+"""The pages of the inspector and their addresses."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qs, urlencode
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+
+from whereby_trigger.assist import request_for
+from whereby_trigger.decide import UserCode
+from whereby_trigger.decide.predicates import ask
+from whereby_trigger.errors import ConfigError, DecodeError, StoreError, StoreUnavailable
+from whereby_trigger.inspector import reads
+from whereby_trigger.inspector.filters import Filters, filters_of
+from whereby_trigger.inspector.live import Batch, Feed, Folded, TooManyPages, fold
+from whereby_trigger.inspector.mount import Program
+from whereby_trigger.inspector.reading import SharedStore
+from whereby_trigger.inspector.rendering import STATIC, Pages, record_object, room_object
+from whereby_trigger.inspector.security import (
+    COOKIE,
+    HEADERS,
+    SESSION_SECONDS,
+    Access,
+    Keys,
+    LoginLimit,
+    RequestHead,
+    Session,
+    bearer,
+    packed_path,
+    safe_path,
+    why_refused,
+)
+from whereby_trigger.store import MINUTE, UNKNOWN, Presence, Query, Store
+from whereby_trigger.store.factory import store_for
+from whereby_trigger.text import printable
+from whereby_trigger.webhook import decode, room_from_url
+
+logger = logging.getLogger("whereby_trigger.inspector")
+
+LARGEST_FORM: Final = 16 * 1024
+HEARTBEAT: Final = 15.0
+"""Seconds after which a page that follows hears that nothing is new, so that no proxy ends the connection."""
+
+REFUSALS_OF: Final = 24 * 3600.0
+
+DONE: Final[Mapping[str, str]] = {
+    "replay": "The webhook will be decided again: at once if a trigger runs on this store, otherwise when one starts.",
+    "start": "The room waits for an assistant: it starts at once if a trigger with a free slot runs on this store.",
+    "had": "The room has an assistant already; nothing was changed.",
+    "stop": "The assistant was asked to leave.",
+    "gone": "There was nothing to do: the room has no assistant now.",
+    "kept": "There was nothing to replay: the webhook is not decided yet.",
+}
+"""What a page says after an action. An address names one of these, and can say nothing else."""
+
+Handler = Callable[[Request, "Visit"], Awaitable[Response]]
+
+
+class Visit:
+    """Hold who asks: the session that the answer's cookie keeps, if there is one."""
+
+    def __init__(self, session: Session | None, *, allowed: bool, is_new: bool) -> None:
+        self.session, self.allowed, self.is_new = session, allowed, is_new
+
+
+class Refused(Exception):
+    """A request is answered with a status and a sentence."""
+
+    def __init__(self, status: int, words: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(words)
+        self.status, self.words, self.headers = status, words, dict(headers or {})
+
+
+class Site:
+    """Answer every request for the inspector of one program."""
+
+    def __init__(self, program: Program, access: Access) -> None:
+        self._program = program
+        self._access = access
+        self._keys = Keys(program.resolve().settings.inspector_token)
+        self._limit = LoginLimit()
+        self._pages = Pages()
+        self._shared = SharedStore(lambda: store_for(program.resolve().settings.store))
+        self._feed = Feed(self._shared)
+        self._reads: dict[str, Handler] = {
+            "/": self._live,
+            "/live": self._stream,
+            "/rooms": self._rooms,
+            "/room": self._room,
+            "/webhook": self._webhook,
+            "/refusals": self._refusals,
+            "/health": self._health,
+            "/confirm": self._confirm,
+            "/api/webhooks": self._api_webhooks,
+            "/api/rooms": self._api_rooms,
+        }
+        self._acts: dict[str, Handler] = {
+            "/webhook/replay": self._replay,
+            "/webhook/ask": self._ask,
+            "/webhook/reveal": self._reveal,
+            "/room/start": self._start,
+            "/room/stop": self._stop,
+            "/logout": self._log_out,
+        }
+
+    async def close(self) -> None:
+        """Close the store that pages have read."""
+        await self._shared.close()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        response = await self._answer(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        head = RequestHead(
+            request.method,
+            request.url.scheme,
+            tuple((name.lower(), value) for name, value in request.scope["headers"]),
+            request.client.host if request.client else None,
+        )
+        if (reason := why_refused(head, self._access)) is not None:
+            return PlainTextResponse(f"{reason}\n", 403)
+        path = _path(request)
+        try:
+            if path.startswith("/static/"):
+                return _static(path.removeprefix("/static/"), request.method)
+            if path == "/login":
+                return await self._log_in(request, head)
+            visit = self._visit(request, head)
+            if not visit.allowed:
+                return self._ask_to_log_in(request, path)
+            response = await self._routed(request, path, visit)
+            if visit.is_new and visit.session is not None:
+                self._keep(response, visit.session, request)
+            return response
+        except Refused as refused:
+            return self._refuse(request, path, refused)
+        except StoreUnavailable as error:
+            return self._refuse(request, path, Refused(503, f"The store is unavailable now. {error}"))
+        except StoreError as error:
+            return self._refuse(request, path, Refused(503, str(error)))
+
+    async def _routed(self, request: Request, path: str, visit: Visit) -> Response:
+        if path in self._reads:
+            if request.method not in ("GET", "HEAD"):
+                raise Refused(405, "This address is only read.", {"Allow": "GET, HEAD"})
+            return await self._reads[path](request, visit)
+        if path in self._acts:
+            if request.method != "POST":
+                raise Refused(405, "This address takes a form only.", {"Allow": "POST"})
+            return await self._acts[path](request, visit)
+        raise Refused(404, "There is no such page.")
+
+    def _refuse(self, request: Request, path: str, refused: Refused) -> Response:
+        if path.startswith("/api/") or path == "/live":
+            return JSONResponse({"error": printable(refused.words)}, refused.status, refused.headers)
+        page = self._pages.render("refused.html", self._common(request, None) | {"words": printable(refused.words)})
+        return Response(page, refused.status, refused.headers, "text/html")
+
+    def _visit(self, request: Request, head: RequestHead) -> Visit:
+        now = time.time()
+        session = self._keys.session(request.cookies.get(COOKIE, ""), now)
+        if self._access is Access.TOKEN:
+            token = bearer(head)
+            if token is not None:
+                self._check_token(token, head, now)
+                return Visit(session, allowed=True, is_new=False)
+            return Visit(session, allowed=session is not None and session.logged_in, is_new=False)
+        if session is None:
+            return Visit(self._keys.new_session(now, logged_in=False), allowed=True, is_new=True)
+        return Visit(session, allowed=True, is_new=False)
+
+    def _check_token(self, token: str, head: RequestHead, now: float) -> None:
+        """Raise Refused unless this is the token, and its sender has not tried too often."""
+        address = head.peer or ""
+        if wait := self._limit.wait(address, now):
+            after = {"Retry-After": str(int(wait) + 1)}
+            raise Refused(429, f"Too many wrong tokens: wait {int(wait) + 1} s, then try again.", after)
+        if not self._keys.is_token(token):
+            self._limit.wrong(address, now)
+            logger.warning("inspector: a wrong token was given")
+            raise Refused(401, "That is not the token.")
+        self._limit.right(address)
+
+    def _keep(self, response: Response, session: Session, request: Request) -> None:
+        response.set_cookie(
+            COOKIE,
+            self._keys.cookie(session),
+            max_age=SESSION_SECONDS,
+            path=_base(request) or "/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+
+    def _ask_to_log_in(self, request: Request, path: str) -> Response:
+        if path.startswith("/api/") or path == "/live" or request.method not in ("GET", "HEAD"):
+            return JSONResponse({"error": "log in first"}, 401, {"WWW-Authenticate": "Bearer"})
+        query = request.url.query
+        leads_to = packed_path(f"{path}?{query}" if query else path) if path != "/" or query else ""
+        after = f"?next={leads_to}" if leads_to else ""
+        return RedirectResponse(f"{_base(request)}/login{after}", 303)
+
+    async def _log_in(self, request: Request, head: RequestHead) -> Response:
+        if self._access is not Access.TOKEN:
+            return RedirectResponse(f"{_base(request)}/", 303)
+        leads_to = request.query_params.get("next", "")
+        wrong, status, headers = "", 200, {}
+        if request.method == "POST":
+            try:
+                form = await _form(request)
+                self._check_token(form.get("token", ""), head, time.time())
+            except Refused as refused:
+                wrong, status, headers = refused.words, refused.status, refused.headers
+            else:
+                response = RedirectResponse(f"{_base(request)}{safe_path(leads_to)}", 303)
+                self._keep(response, self._keys.new_session(time.time(), logged_in=True), request)
+                logger.info("inspector: somebody logged in")
+                return response
+        elif request.method not in ("GET", "HEAD"):
+            raise Refused(405, "This address takes a form only.", {"Allow": "GET, POST"})
+        page = self._pages.render("login.html", self._common(request, None) | {"wrong": wrong, "next": leads_to})
+        return Response(page, status, headers, "text/html")
+
+    async def _log_out(self, request: Request, visit: Visit) -> Response:
+        await self._checked_form(request, visit)
+        response = RedirectResponse(f"{_base(request)}/login", 303)
+        response.delete_cookie(COOKIE, path=_base(request) or "/", httponly=True, samesite="strict")
+        return response
+
+    async def _checked_form(self, request: Request, visit: Visit) -> dict[str, str]:
+        """Return a form's fields; raises Refused if no page that this session was shown sent it."""
+        form = await _form(request)
+        session = visit.session
+        if session is None or not self._keys.is_forgery_token(form.get("form_token", ""), session):
+            raise Refused(403, "This form is out of date: go back, load the page again, and repeat what you did.")
+        return form
+
+    def _acts_on(self) -> None:
+        if not self._program.resolve().settings.inspector_actions:
+            raise Refused(403, "This inspector only shows: inspector_actions is off.")
+
+    def _common(self, request: Request, visit: Visit | None) -> dict[str, Any]:
+        settings = self._program.resolve().settings
+        session = None if visit is None else visit.session
+        return {
+            "base": _base(request),
+            "path": _path(request),
+            "now": time.time(),
+            "form_token": None if session is None else self._keys.forgery_token(session),
+            "logged_in": self._access is Access.TOKEN and visit is not None,
+            "actions": settings.inspector_actions,
+            "reveals": settings.inspector_reveal,
+            "store": store_for(settings.store).location,
+            "done": DONE.get(request.query_params.get("done", "")),
+            "signed": settings.signed,
+        }
+
+    def _page(self, request: Request, visit: Visit, name: str, values: dict[str, Any]) -> Response:
+        return Response(self._pages.render(name, self._common(request, visit) | values), media_type="text/html")
+
+    async def _live(self, request: Request, visit: Visit) -> Response:
+        filters = filters_of(request.query_params, time.time())
+        async with self._shared.use() as store:
+            page = await reads.live_page(store, filters)
+        typed = {"room": filters.room, "type": filters.type, "state": filters.state}
+        follow = urlencode({name: value for name, value in typed.items() if value})
+        settings = self._program.resolve().settings
+        values = {
+            "page": page,
+            "filters": filters,
+            "follow": "" if filters.until or filters.wrong else f"{_base(request)}/live?{follow}",
+            "webhooks_port": settings.port,
+            "webhooks_path": settings.path,
+        }
+        return self._page(request, visit, "live.html", values)
+
+    async def _stream(self, request: Request, visit: Visit) -> Response:
+        filters = filters_of(request.query_params, time.time())
+        base = _base(request)
+        following = self._feed.follow()
+        try:
+            follower = await following.__aenter__()
+        except TooManyPages:
+            raise Refused(503, "Too many pages are open.", {"Retry-After": "30"}) from None
+
+        async def events() -> AsyncIterator[str]:
+            try:
+                yield "retry: 2000\n\n"
+                # What came while the page was loading; the page knows its rows by their ids.
+                async with self._shared.use() as store:
+                    page = await reads.live_page(store, filters)
+                yield self._event(Batch(page.records[:30][::-1]), filters, base, first=True)
+                while True:
+                    batch = await follower.next(HEARTBEAT)
+                    yield ": nothing new\n\n" if batch is None else self._event(batch, filters, base)
+            except (EOFError, StoreError):
+                # The browser connects again, and gets what it has missed.
+                return
+            finally:
+                await asyncio.shield(following.__aexit__(None, None, None))
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    def _event(self, batch: Batch, filters: Filters, base: str, *, first: bool = False) -> str:
+        matching = [record for record in batch.records if filters.matches(record)]
+        if not matching:
+            return ""
+        rows = []
+        for one in matching if first else fold(matching):
+            if isinstance(one, Folded):
+                html = self._pages.folded_row(one, base)
+                rows.append({"ids": [record.id for record in one.records], "html": html})
+            else:
+                key = f"{base}\n{one.id}"
+                if key not in batch.rendered:
+                    batch.rendered[key] = self._pages.row(one, base)
+                rows.append({"ids": [one.id], "html": batch.rendered[key]})
+        told = json.dumps({"rows": rows, "count": len(matching), "first": first})
+        return f"data: {told}\n\n"
+
+    async def _rooms(self, request: Request, visit: Visit) -> Response:
+        async with self._shared.use() as store:
+            rooms = await reads.rooms_now(store)
+        return self._page(request, visit, "rooms.html", {"rooms": rooms})
+
+    async def _room(self, request: Request, visit: Visit) -> Response:
+        filters = filters_of(request.query_params, time.time())
+        key = request.query_params.get("key", "")
+        async with self._shared.use() as store:
+            page = await reads.room_page(store, key, filters.selected.since, filters.selected.until, time.time())
+        if not page.known:
+            raise Refused(404, f"Nothing is stored about a room {printable(key[:200])!r}.")
+        picture = self._pages.picture(page.timeline)
+        values = {"page": page, "picture": picture, "filters": filters, "zooms": _zooms(page, time.time())}
+        return self._page(request, visit, "room.html", values)
+
+    async def _webhook(self, request: Request, visit: Visit) -> Response:
+        return await self._webhook_page(request, visit, request.query_params.get("id", ""))
+
+    async def _webhook_page(self, request: Request, visit: Visit, id: str, **more: Any) -> Response:
+        async with self._shared.use() as store:
+            page = await reads.webhook_page(store, id)
+        if page is None:
+            raise Refused(404, f"No webhook {printable(id[:200])!r} is stored; retention may have passed.")
+        askable = self._program.predicates.get(page.record.type) is not None
+        values = {"page": page, "record": page.record, "askable": askable, "revealed": False, "verdict": None}
+        return self._page(request, visit, "webhook.html", values | more)
+
+    async def _refusals(self, request: Request, visit: Visit) -> Response:
+        now = time.time()
+        async with self._shared.use() as store:
+            counts = await reads.refusals_of(store, now - REFUSALS_OF, now + MINUTE)
+        reasons: Counter[tuple[str, int]] = Counter()
+        last: dict[tuple[str, int], int] = {}
+        hours = [0] * 24
+        for one in counts:
+            reasons[one.reason, one.status] += one.count
+            last[one.reason, one.status] = max(one.minute, last.get((one.reason, one.status), 0))
+            ago = int((now - one.minute) // 3600)
+            if 0 <= ago < 24:
+                hours[23 - ago] += one.count
+        rows = [(reason, status, count, last[reason, status]) for (reason, status), count in reasons.most_common()]
+        return self._page(request, visit, "refusals.html", {"rows": rows, "hours": hours, "total": sum(hours)})
+
+    async def _health(self, request: Request, visit: Visit) -> Response:
+        async with self._shared.use() as store:
+            page = await reads.health_page(store)
+        settings = self._program.resolve().settings
+        replica = self._program.replica()
+        here = None
+        if replica is not None:
+            own = replica.store.replica
+            used = sum(room.owner == own for room in page.open)
+            here = {
+                "id": own,
+                "lease_held": replica.store.lease.held,
+                "spilled": replica.readiness.spilled,
+                "draining": replica.readiness.draining,
+                "used": used,
+                "slots": settings.max_rooms,
+                "ready": await replica.readiness.is_ready(),
+            }
+        return self._page(request, visit, "health.html", {"page": page, "here": here, "settings": settings})
+
+    async def _confirm(self, request: Request, visit: Visit) -> Response:
+        self._acts_on()
+        action = request.query_params.get("action", "")
+        if action not in ("replay", "start", "stop"):
+            raise Refused(404, "There is no such action.")
+        on = request.query_params.get("id" if action == "replay" else "key", "")
+        return self._page(request, visit, "confirm.html", {"action": action, "on": on})
+
+    async def _replay(self, request: Request, visit: Visit) -> Response:
+        form = await self._checked_form(request, visit)
+        self._acts_on()
+        id = form.get("id", "")
+        async with self._program.to_change() as store:
+            replayed = await store.replay(Query(ids=(id,)), time.time())
+        if replayed:
+            logger.info("inspector: webhook %s is replayed", printable(id))
+        done = "replay" if replayed else "kept"
+        return RedirectResponse(f"{_base(request)}/webhook?{urlencode({'id': id, 'done': done})}", 303)
+
+    async def _ask(self, request: Request, visit: Visit) -> Response:
+        form = await self._checked_form(request, visit)
+        self._acts_on()
+        id = form.get("id", "")
+        async with self._shared.use() as store:
+            verdict = await self._asked(store, id)
+        return await self._webhook_page(request, visit, id, verdict=verdict)
+
+    async def _asked(self, store: Store, id: str) -> str:
+        """Ask the predicate about a stored webhook, and say in words what it would decide. Nothing else happens."""
+        found = await store.find(Query(ids=(id,)))
+        predicate = self._program.predicates.get(found[0].type) if found else None
+        if predicate is None:
+            raise Refused(404, "This program has no predicate for the webhook, or the webhook is not stored.")
+        try:
+            webhook = decode(found[0].body)
+        except DecodeError as error:
+            return f"It cannot be asked: {error}"
+        room = found[0].room
+
+        async def presence() -> Presence:
+            return UNKNOWN if room is None else (await store.presences(frozenset({room}))).get(room, UNKNOWN)
+
+        async def at_once(_: float) -> None:
+            return
+
+        user_code = UserCode(self._program.resolve().settings.predicate_timeout)
+        try:
+            verdict = await ask(predicate, webhook, presence, user_code, at_once)
+        finally:
+            await user_code.drain(0)
+            user_code.close()
+        effect = {True: "It would fire now", False: "It would be skipped now", None: "It would fail now"}
+        logger.info("inspector: the predicate was asked about webhook %s, without effect", printable(id))
+        return f"{effect[verdict.answer]}: {verdict.reason}."
+
+    async def _reveal(self, request: Request, visit: Visit) -> Response:
+        form = await self._checked_form(request, visit)
+        if not self._program.resolve().settings.inspector_reveal:
+            raise Refused(403, "This inspector reveals nothing: inspector_reveal is off.")
+        id = form.get("id", "")
+        response = await self._webhook_page(request, visit, id, revealed=True)
+        logger.info("inspector: webhook %s is revealed", printable(id))
+        return response
+
+    async def _start(self, request: Request, visit: Visit) -> Response:
+        form = await self._checked_form(request, visit)
+        self._acts_on()
+        key = form.get("key", "")
+        try:
+            room = room_from_url(f"https://{key}")
+        except ConfigError as error:
+            raise Refused(400, str(error)) from None
+        async with self._program.to_change() as store:
+            claim = await store.request(request_for(room, None, time.time()))
+        logger.info("inspector: an assistant is asked for in %s", printable(room.key))
+        done = "start" if claim.new else "had"
+        return RedirectResponse(f"{_base(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
+
+    async def _stop(self, request: Request, visit: Visit) -> Response:
+        form = await self._checked_form(request, visit)
+        self._acts_on()
+        key = form.get("key", "")
+        async with self._program.to_change() as store:
+            state = await store.stop(key, "stopped in the inspector")
+        logger.info("inspector: the assistant in %s is stopped", printable(key))
+        done = "gone" if state is None else "stop"
+        return RedirectResponse(f"{_base(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
+
+    async def _api_webhooks(self, request: Request, visit: Visit) -> Response:
+        filters = filters_of(request.query_params, time.time())
+        if filters.wrong:
+            raise Refused(400, "; ".join(filters.wrong))
+        async with self._shared.use() as store:
+            page = await reads.live_page(store, filters)
+        return JSONResponse({"webhooks": [record_object(record) for record in page.records], "more": page.more})
+
+    async def _api_rooms(self, request: Request, visit: Visit) -> Response:
+        async with self._shared.use() as store:
+            rooms = await reads.rooms_now(store)
+        return JSONResponse({"rooms": [room_object(room) for room in rooms]})
+
+
+def _zooms(page: reads.RoomPage, now: float) -> list[tuple[str, str]]:
+    """Return what leads to other times of a room: words, and the query of the address."""
+    since, until = page.timeline.since, page.timeline.until
+    span = until - since
+
+    def query(start: float, end: float) -> str:
+        return urlencode({"key": page.key, "since": f"{max(0.0, start):.3f}", "until": f"{max(1.0, end):.3f}"})
+
+    zooms = [
+        ("Earlier", query(since - span, since)),
+        ("Later", query(until, until + span)),
+        ("Zoom in", query(since + span / 4, until - span / 4)),
+        ("Zoom out", query(since - span / 2, until + span / 2)),
+        ("Last 24 h", urlencode({"key": page.key, "since": "24h"})),
+        ("Newest meeting", urlencode({"key": page.key})),
+    ]
+    return [(words, to) for words, to in zooms if words != "Later" or until < now - 1]
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """Read a form. Raises Refused if it is no form, or too large."""
+    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        raise Refused(415, "This address takes a form only.")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FORM:
+            raise Refused(413, "The form is too large.")
+    try:
+        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20, errors="surrogateescape")
+    except ValueError:
+        raise Refused(400, "The form cannot be read.") from None
+    return {name: values[0].encode("utf-8", "replace").decode() for name, values in fields.items()}
+
+
+def _base(request: Request) -> str:
+    """Return the path that the inspector is mounted at, without a slash at its end."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def _path(request: Request) -> str:
+    """Return the path below the mount."""
+    path, base = str(request.scope["path"]), _base(request)
+    below = path[len(base) :] if base and (path == base or path.startswith(f"{base}/")) else path
+    return below or "/"
+
+
+def _static(name: str, method: str) -> Response:
+    if name not in STATIC:
+        raise Refused(404, "There is no such file.")
+    if method not in ("GET", "HEAD"):
+        raise Refused(405, "This address is only read.", {"Allow": "GET, HEAD"})
+    content, type = STATIC[name]
+    # Its address changes with its content.
+    return Response(content, media_type=type, headers={"Cache-Control": "private, max-age=86400"})

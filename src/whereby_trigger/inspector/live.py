@@ -1,0 +1,152 @@
+"""What is new in the store, read once for all open pages: deliveries as they come, and as they are decided."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from msgspec import Struct
+
+from whereby_trigger.errors import StoreError
+from whereby_trigger.inspector.reading import SharedStore
+from whereby_trigger.store import UNDECIDED, Query, Record
+
+LOOK_EVERY: Final = 0.4
+"""Seconds between two looks: what another process writes shows within one second."""
+
+NEWEST: Final = 200
+"""Webhooks that a look reads: more than arrive between two."""
+
+FOLD_ABOVE: Final = 25
+"""Rows of one look above which those of a room become one row."""
+
+PAGES: Final = 100
+"""Pages that may follow at a time."""
+
+BEHIND: Final = 16
+"""Looks that a slow page may lag behind; then it misses some, and is told to load again."""
+
+logger = logging.getLogger("whereby_trigger.inspector")
+
+
+class Batch:
+    """Hold what one look found, oldest first. What pages show of it is rendered once, and kept in `rendered`."""
+
+    __slots__ = ("records", "rendered")
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = tuple(records)
+        self.rendered: dict[str, str] = {}
+
+
+class Folded(Struct, frozen=True):
+    """Hold the deliveries of one room that came at once, oldest first."""
+
+    room: str | None
+    records: tuple[Record, ...]
+
+
+class TooManyPages(Exception):
+    """As many pages follow as may."""
+
+
+def fold(records: Sequence[Record]) -> list[Record | Folded]:
+    """Return records as they are, or, if there are many, one entry for each room that has several."""
+    if len(records) <= FOLD_ABOVE:
+        return list(records)
+    rooms: dict[str | None, list[Record]] = {}
+    for record in records:
+        rooms.setdefault(record.room, []).append(record)
+    return [of_room[0] if len(of_room) == 1 else Folded(room, tuple(of_room)) for room, of_room in rooms.items()]
+
+
+class _Page:
+    def __init__(self) -> None:
+        self.batches: asyncio.Queue[Batch] = asyncio.Queue(BEHIND)
+        self.lost = False
+
+
+class Follower:
+    """Yield what is new for one page."""
+
+    def __init__(self, page: _Page) -> None:
+        self._page = page
+
+    async def next(self, within: float) -> Batch | None:
+        """Return the next batch, or None if none came within some seconds. Raises EOFError if some were missed."""
+        if self._page.lost:
+            raise EOFError
+        try:
+            return await asyncio.wait_for(self._page.batches.get(), within)
+        except TimeoutError:
+            return None
+
+
+class Feed:
+    """Look into the store while at least one page is open, and tell every page what is new."""
+
+    def __init__(self, shared: SharedStore) -> None:
+        self._shared = shared
+        self._pages: set[_Page] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._look = Looking()
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[Follower]:
+        """Yield a follower. Raises TooManyPages."""
+        if len(self._pages) >= PAGES:
+            raise TooManyPages
+        page = _Page()
+        self._pages.add(page)
+        if self._looking is None or self._looking.done():
+            self._look = Looking()
+            self._looking = asyncio.create_task(self._run(), name="whereby-trigger-inspector-feed")
+        try:
+            yield Follower(page)
+        finally:
+            self._pages.discard(page)
+            if not self._pages and self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with self._shared.use() as store:
+                    while True:
+                        new = await self._look.new(store.find)
+                        if new:
+                            self._tell(Batch(new))
+                        await asyncio.sleep(LOOK_EVERY)
+            except StoreError as error:
+                logger.debug("the inspector cannot read the store; will retry: %s", type(error).__name__)
+            await asyncio.sleep(1.0)
+
+    def _tell(self, batch: Batch) -> None:
+        for page in self._pages:
+            try:
+                page.batches.put_nowait(batch)
+            except asyncio.QueueFull:
+                page.lost = True
+
+
+class Looking:
+    """Tell what is new or changed from one look to the next; the first look finds nothing new."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, str, int]] | None = None
+        self._undecided: tuple[str, ...] = ()
+
+    async def new(self, find: "Callable[[Query], object]") -> list[Record]:
+        """Return what came, was decided or came again since the last look, oldest first."""
+        newest: list[Record] = await find(Query(limit=NEWEST))  # type: ignore[misc]
+        seen = {record.id for record in newest}
+        waiting = tuple(id for id in self._undecided if id not in seen)
+        late: list[Record] = await find(Query(ids=waiting)) if waiting else []  # type: ignore[misc]
+        records = [*late, *reversed(newest)]
+        known = self._known
+        now = {record.id: (str(record.state), record.reason, record.deliveries) for record in records}
+        self._known = now
+        self._undecided = tuple(record.id for record in records if record.state in UNDECIDED)[-NEWEST:]
+        return [] if known is None else [record for record in records if known.get(record.id) != now[record.id]]
