@@ -1,0 +1,86 @@
+"""What the inspector does for who asks: replay, ask again, start and stop, each confirmed, logged and switched off."""
+
+import time
+
+import pytest
+
+from tests.inspector.conftest import ROOM, Client, deliver, form_token, run_in
+from tests.support.place import Place
+from whereby_trigger import RoomClientJoined, Trigger
+from whereby_trigger.store import Query, RoomQuery, RoomState, State, Store
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_replay_asks_first_and_makes_the_webhook_pending(
+    store: Store, place: Place, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "whereby_trigger.inspector")
+    await deliver(store, "one", at=time.time())
+    browser = client(Trigger(store=place.url))
+    asked = await browser.get("/confirm?action=replay&id=one")
+    assert "Replay this webhook?" in asked.text
+    assert (await store.find(Query()))[0].state is State.SKIPPED
+    answer = await browser.post("/webhook/replay", data={"id": "one", "form_token": form_token(asked.text)})
+    assert answer.headers["location"] == "/webhook?id=one&done=replay"
+    assert (await store.find(Query()))[0].state is State.PENDING
+    assert "inspector: webhook one is replayed" in caplog.messages
+    assert "will be decided again" in (await browser.get(answer.headers["location"])).text
+
+
+async def test_a_stop_is_recorded_as_the_inspectors_and_a_start_asks_for_a_room(
+    store: Store, place: Place, client: Client
+) -> None:
+    await deliver(store, "one", at=time.time(), state=State.FIRED)
+    await run_in(store, ROOM, "one", time.time())
+    browser = client(Trigger(store=place.url))
+    asked = await browser.get("/confirm", params={"action": "stop", "key": ROOM})
+    await browser.post("/room/stop", data={"key": ROOM, "form_token": form_token(asked.text)})
+    (entry,) = await store.find_rooms(RoomQuery(room=ROOM))
+    assert entry.stop == "stopped in the inspector"
+    other = "acme.whereby.com/another"
+    started = await browser.post("/room/start", data={"key": other, "form_token": form_token(asked.text)})
+    assert started.headers["location"].endswith("done=start")
+    (entry,) = await store.find_rooms(RoomQuery(room=other))
+    assert (entry.state, entry.webhook) == (RoomState.WAITING, None)
+    again = await browser.post("/room/start", data={"key": other, "form_token": form_token(asked.text)})
+    assert again.headers["location"].endswith("done=had")
+    wrong = await browser.post("/room/start", data={"key": "evil.example/x", "form_token": form_token(asked.text)})
+    assert wrong.status_code == 400
+
+
+async def test_a_predicate_is_asked_again_without_effect(store: Store, place: Place, client: Client) -> None:
+    await deliver(store, "one", at=time.time(), humans=2)
+    trigger = Trigger(store=place.url)
+    told: list[str] = []
+
+    @trigger.when("room.client.joined")
+    def two(webhook: RoomClientJoined) -> bool:
+        return webhook.data.humans == 2
+
+    @trigger.on("room.client.joined")
+    def tell(webhook: RoomClientJoined) -> None:
+        told.append(webhook.id)
+
+    browser = client(trigger)
+    before = await store.find(Query())
+    page = (await browser.get("/webhook?id=one")).text
+    answer = await browser.post("/webhook/ask", data={"id": "one", "form_token": form_token(page)})
+    assert "It would fire now: predicate two returned True." in answer.text
+    assert await store.find(Query()) == before
+    assert await store.find_rooms(RoomQuery()) == []
+    assert told == []
+
+
+async def test_an_inspector_without_actions_shows_none_and_does_none(
+    store: Store, place: Place, client: Client
+) -> None:
+    await deliver(store, "one", at=time.time())
+    browser = client(Trigger(store=place.url, inspector_actions=False))
+    page = (await browser.get("/webhook?id=one")).text
+    assert "Replay" not in page
+    assert (await browser.get("/confirm?action=replay&id=one")).status_code == 403
+    for path in ("/webhook/replay", "/webhook/ask", "/room/stop", "/room/start"):
+        fields = {"id": "one", "key": ROOM, "form_token": form_token(page)}
+        assert (await browser.post(path, data=fields)).status_code == 403
+    assert (await store.find(Query()))[0].state is State.SKIPPED

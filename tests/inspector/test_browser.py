@@ -1,0 +1,179 @@
+"""The inspector in a real browser: no error on any page, live rows, and all of it by keyboard alone."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.inspector.conftest import PRIVATE, ROOM
+from tests.support.process import Process, whereby_trigger
+from tests.support.programs import write
+from tests.support.whereby import deliver
+from whereby_trigger.testing import webhook
+
+pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
+from playwright.sync_api import Page, Playwright, expect, sync_playwright  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+
+TOKEN = "a-token-of-enough-characters"
+PROGRAM = """
+from whereby_trigger import Trigger, is_human
+
+trigger = Trigger()
+
+
+@trigger.when("room.client.joined")
+def two_people(webhook):
+    return is_human(webhook) and webhook.data.humans >= 2
+
+
+@trigger.assistant
+async def stay(session):
+    await session.ended.wait()
+"""
+
+
+class Served:
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.webhooks = f"http://127.0.0.1:{process.port()}/"
+        self.url = "http" + process.line("inspector at").split("inspector at http")[1].split('"')[0].strip()
+
+    def send(self, id: str, type: Any = "room.client.joined", **fields: Any) -> None:
+        named = {"display_name": PRIVATE[0]} if type.startswith("room.client") else {}
+        deliver(self.webhooks, webhook(type, id=id, room_name="/visit-1", subdomain="acme", **named, **fields).raw)
+        self.process.line(id)
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Any]:
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Page]:
+    """A page whose console must stay silent."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.set_default_timeout(20_000)
+    yield page
+    context.close()
+    assert said == []
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    write(tmp_path, PROGRAM)
+    options = ("start", "--host", "127.0.0.1", "--port", "0", "--inspector", "127.0.0.1:0", "--stop-grace", "1")
+    with Process(whereby_trigger(*options), cwd=tmp_path) as process:
+        yield Served(process)
+
+
+def counts(humans: int) -> dict[str, Any]:
+    return {"num_clients": humans, "num_clients_by_role_name": {"visitor": humans}}
+
+
+def test_each_page_renders_at_each_width_without_scrolling_sideways(served: Served, page: Page) -> None:
+    served.send("one", **counts(1))
+    served.send("two-" + "x" * 120, **counts(2))
+    room = urlencode({"key": ROOM})
+    for path in ("", "rooms", f"room?{room}", "webhook?id=one", "refusals", "health", f"confirm?action=stop&{room}"):
+        page.goto(served.url + path)
+        for width in (320, 1440):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} at {width}"
+        expect(page.locator("h1")).to_be_visible()
+
+
+def test_a_delivery_appears_within_a_second_and_pausing_holds_it_back(served: Served, page: Page) -> None:
+    served.send("one", **counts(1))
+    page.goto(served.url)
+    expect(page.locator("#live-state")).to_have_text("Live")
+    served.send("warm", **counts(1))
+    expect(page.locator('tr[data-id="warm"]')).to_be_visible()
+    began = time.monotonic()
+    deliver(served.webhooks, webhook("room.client.joined", id="new", room_name="/visit-1", subdomain="acme").raw)
+    page.locator('tr[data-id="new"]').wait_for()
+    assert time.monotonic() - began < 1.0
+    page.get_by_role("button", name="Pause").press("Enter")
+    served.send("held-back", **counts(1))
+    expect(page.locator("#live-state")).to_contain_text("Paused, 1 new delivery")
+    assert page.locator('tr[data-id="held-back"]').count() == 0
+    page.get_by_role("button", name="Resume").press("Space")
+    expect(page.locator('tr[data-id="held-back"]')).to_be_visible()
+
+
+def test_filters_reveal_replay_and_stop_work_by_keyboard_alone(served: Served, page: Page) -> None:
+    served.send("alone", **counts(1))
+    served.send("together", **counts(2))
+    page.goto(served.url)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.get_by_label("State").focus()
+    page.keyboard.type("fired")
+    page.get_by_label("Room").press("Enter")
+    expect(page.locator("#rows tr")).to_have_count(1)
+    page.locator("#rows tr a").first.press("Enter")
+    expect(page.locator("h1")).to_have_text("room.client.joined")
+    assert PRIVATE[0] not in page.content()
+    page.get_by_role("button", name="Reveal").press("Enter")
+    expect(page.locator("pre").first).to_contain_text(PRIVATE[0])
+    page.goto(f"{served.url}webhook?id=alone")
+    page.get_by_role("button", name="Ask again, without effect").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("It would be skipped now: predicate two_people returned False.")
+    page.goto(f"{served.url}webhook?id=alone")
+    page.get_by_role("link", name="Replay…").press("Enter")
+    page.get_by_role("button", name="Replay").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("decided again")
+    page.goto(f"{served.url}room?{urlencode({'key': ROOM})}")
+    page.get_by_role("link", name="Stop assistant…").press("Enter")
+    page.get_by_role("button", name="Stop assistant").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("asked to leave")
+    served.process.line("is stopped")
+
+
+def test_each_mark_of_the_picture_can_be_focused_and_leads_to_its_words(served: Served, page: Page) -> None:
+    served.send("two", **counts(2))
+    page.goto(f"{served.url}room?{urlencode({'key': ROOM})}")
+    mark = page.locator("svg.picture a.mark").first
+    mark.focus()
+    words = mark.get_attribute("aria-label")
+    page.keyboard.press("Enter")
+    expect(page.locator(".happenings li:target .words")).to_have_text(str(words))
+
+
+def test_a_login_works_by_keyboard_and_without_javascript(browser: Any, tmp_path: Path) -> None:
+    write(tmp_path, PROGRAM)
+    options = ("start", "--host", "127.0.0.1", "--port", "0", "--inspector", "127.0.0.1:0")
+    with Process(whereby_trigger(*options), cwd=tmp_path, env={"WHEREBY_TRIGGER_INSPECTOR_TOKEN": TOKEN}) as process:
+        served = Served(process)
+        served.send("one", **counts(1))
+        context = browser.new_context(java_script_enabled=False)
+        page = context.new_page()
+        page.goto(f"{served.url}webhook?id=one")
+        page.get_by_label("Token").fill("not the token, but long")
+        page.get_by_label("Token").press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("That is not the token")
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text("room.client.joined")
+        page.get_by_role("button", name="Log out").press("Enter")
+        expect(page.locator("h1")).to_have_text("Log in")
+        context.close()

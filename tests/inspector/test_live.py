@@ -1,0 +1,94 @@
+"""The live part: what other processes write is told to open pages, folded when much comes, and read once for all."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import structs
+
+from tests.inspector.conftest import ROOM, SCRIPT, deliver
+from tests.support.place import Place
+from whereby_trigger import Trigger
+from whereby_trigger.inspector.live import FOLD_ABOVE, Folded, Looking, fold
+from whereby_trigger.receive import bind
+from whereby_trigger.receive.server import Server
+from whereby_trigger.store import Query, Record, State, Store
+
+pytestmark = pytest.mark.anyio
+
+RECORD = Record("1", "room.client.joined", ROOM, State.SKIPPED, "no", 1, 1, 1.0, 1.0, None, (), b"{}")
+
+
+@asynccontextmanager
+async def served(trigger: Trigger) -> AsyncIterator[httpx.AsyncClient]:
+    server = Server(trigger.inspector, bind("127.0.0.1", 0))
+    await server.open()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
+            yield client
+    finally:
+        await server.close(0)
+        await trigger.inspector.close()
+
+
+async def events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in answer.aiter_lines():
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+async def test_a_webhook_written_by_another_process_is_told_within_a_second(store: Store, place: Place) -> None:
+    await deliver(store, "before", at=time.time())
+    async with served(Trigger(store=place.url)) as client, client.stream("GET", "/live") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        told = events(answer)
+        first = await anext(told)
+        assert (first["first"], first["rows"][0]["ids"]) == (True, ["before"])
+        # The feed has looked once when it tells of the second; only from then on is the time measured.
+        await deliver(store, "second", at=time.time())
+        await anext(told)
+        began = time.monotonic()
+        await deliver(store, "third", at=time.time(), reason=SCRIPT)
+        new = await anext(told)
+        took = time.monotonic() - began
+        assert new["rows"][-1]["ids"] == ["third"]
+        assert SCRIPT not in new["rows"][-1]["html"]
+        assert took < 1.0
+
+
+async def test_a_page_is_told_only_of_what_its_filters_select(store: Store, place: Place) -> None:
+    await deliver(store, "here", at=time.time())
+    async with served(Trigger(store=place.url)) as client, client.stream("GET", "/live?state=failed") as answer:
+        told = events(answer)
+        await deliver(store, "skipped", at=time.time())
+        await deliver(store, "failed", at=time.time(), state=State.FAILED)
+        assert (await anext(told))["rows"][0]["ids"] == ["failed"]
+
+
+async def test_a_decision_is_told_after_its_webhook() -> None:
+    looking, found = Looking(), [structs.replace(RECORD, state=State.PENDING)]
+
+    async def find(query: Query) -> list[Record]:
+        return found if query.ids is None else []
+
+    assert await looking.new(find) == []
+    assert await looking.new(find) == []
+    found = [RECORD]
+    assert [record.state for record in await looking.new(find)] == [State.SKIPPED]
+    assert await looking.new(find) == []
+    found = [structs.replace(RECORD, deliveries=2)]
+    assert [record.deliveries for record in await looking.new(find)] == [2]
+
+
+def test_many_at_once_become_one_row_a_room() -> None:
+    few = [structs.replace(RECORD, id=str(n)) for n in range(FOLD_ABOVE)]
+    assert fold(few) == few
+    many = [*few, structs.replace(RECORD, id="other", room="acme.whereby.com/other")]
+    folded, single = fold(many)
+    assert isinstance(folded, Folded)
+    assert (folded.room, len(folded.records)) == (ROOM, FOLD_ABOVE)
+    assert isinstance(single, Record)
