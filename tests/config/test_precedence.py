@@ -27,6 +27,10 @@ VALUES: dict[str, tuple[Any, Any, str]] = {
     "max_rooms": (1, 2, "3"),
     "stop_grace": (1, 2, "3"),
     "drain_timeout": (1, 2, "3"),
+    "inspector": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
+    "inspector_token": ("a" * 16, "b" * 16, "c" * 16),
+    "inspector_actions": (False, False, "false"),
+    "inspector_reveal": (False, False, "false"),
 }
 
 
@@ -52,7 +56,7 @@ def test_the_command_line_comes_before_a_keyword_before_the_environment_before_t
     assert resolved(command_line, keyword, environ) == (first, "command line")
     assert resolved({}, keyword, environ) == (second, "keyword")
     assert resolved({name: None}, {name: None}, environ) == (
-        third if isinstance(first, str) else float(third) if name != "allow_unsigned" else True,
+        third if isinstance(first, str) else first if isinstance(first, bool) else float(third),
         option.environment[0],
     )
     found = resolve({}, {}, {})

@@ -26,6 +26,9 @@ WRONG: dict[str, list[Any]] = {
     "max_age": ["", "0", 0, timedelta(days=-1)],
     "predicate_timeout": ["", "0", 0, "forever"],
     "drain_timeout": ["", "-1", -1, timedelta(seconds=-1)],
+    "inspector": ["", "8080", ":8080", "127.0.0.1", "127.0.0.1:65536", "::1:8080", "http://127.0.0.1:80", "a@b:1", 1],
+    "inspector_actions": ["", "maybe", 1],
+    "inspector_reveal": ["", "maybe", 0],
 }
 
 

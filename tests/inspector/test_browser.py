@@ -16,7 +16,7 @@ from tests.support.whereby import deliver
 from whereby_trigger.testing import webhook
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
-from playwright.sync_api import Page, Playwright, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Page, Playwright, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")

@@ -1,4 +1,4 @@
-"""`inspect`, `start --inspector` and `dev` as a user runs them, and what a trigger without an inspector does not load."""
+"""`inspect`, `start --inspector` and `dev` as a user runs them, and what is not loaded without them."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ PAGE = re.compile(r"inspector at (http://127\.0\.0\.1:\d+/)")
 
 
 def page(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310
         return str(answer.read().decode())
 
 
@@ -52,7 +52,7 @@ def test_dev_serves_the_inspector_on_this_machine_and_prints_its_url(tmp_path: P
 
 def test_inspect_serves_a_store_without_a_program_and_says_if_there_is_none(tmp_path: Path) -> None:
     missing = run("inspect", "--store", "sqlite:///none.db", "--port", "0", cwd=tmp_path)
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "none.db" in missing.stderr
     assert run("db", "migrate", "--store", "sqlite:///some.db", cwd=tmp_path).returncode == 0
     with Process(whereby_trigger("inspect", "--store", "sqlite:///some.db", "--port", "0"), cwd=tmp_path) as process:
@@ -61,7 +61,7 @@ def test_inspect_serves_a_store_without_a_program_and_says_if_there_is_none(tmp_
 
 def test_inspect_refuses_to_serve_other_machines_without_a_token(tmp_path: Path) -> None:
     refused = run("inspect", "--store", "sqlite:///some.db", "--host", "0.0.0.0", cwd=tmp_path)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "WHEREBY_TRIGGER_INSPECTOR_TOKEN" in refused.stderr
     short = run("inspect", "--store", "sqlite:///some.db", cwd=tmp_path, env={"WHEREBY_TRIGGER_INSPECTOR_TOKEN": "x"})
     assert "at least 16 characters" in short.stderr

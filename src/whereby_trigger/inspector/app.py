@@ -1,6 +1,5 @@
 """The pages of the inspector and their addresses."""
 
-import asyncio
 import json
 import logging
 import time
@@ -18,7 +17,7 @@ from whereby_trigger.decide.predicates import ask
 from whereby_trigger.errors import ConfigError, DecodeError, StoreError, StoreUnavailable
 from whereby_trigger.inspector import reads
 from whereby_trigger.inspector.filters import Filters, filters_of
-from whereby_trigger.inspector.live import Batch, Feed, Folded, TooManyPages, fold
+from whereby_trigger.inspector.live import Batch, Feed, Folded, fold
 from whereby_trigger.inspector.mount import Program
 from whereby_trigger.inspector.reading import SharedStore
 from whereby_trigger.inspector.rendering import STATIC, Pages, record_object, room_object
@@ -82,11 +81,13 @@ class Site:
 
     def __init__(self, program: Program, access: Access) -> None:
         self._program = program
+        self._settings = program.resolve().settings
+        self._location = store_for(self._settings.store).location
         self._access = access
-        self._keys = Keys(program.resolve().settings.inspector_token)
+        self._keys = Keys(self._settings.inspector_token)
         self._limit = LoginLimit()
         self._pages = Pages()
-        self._shared = SharedStore(lambda: store_for(program.resolve().settings.store))
+        self._shared = SharedStore(lambda: store_for(self._settings.store))
         self._feed = Feed(self._shared)
         self._reads: dict[str, Handler] = {
             "/": self._live,
@@ -246,11 +247,11 @@ class Site:
         return form
 
     def _acts_on(self) -> None:
-        if not self._program.resolve().settings.inspector_actions:
+        if not self._settings.inspector_actions:
             raise Refused(403, "This inspector only shows: inspector_actions is off.")
 
     def _common(self, request: Request, visit: Visit | None) -> dict[str, Any]:
-        settings = self._program.resolve().settings
+        settings = self._settings
         session = None if visit is None else visit.session
         return {
             "base": _base(request),
@@ -260,7 +261,7 @@ class Site:
             "logged_in": self._access is Access.TOKEN and visit is not None,
             "actions": settings.inspector_actions,
             "reveals": settings.inspector_reveal,
-            "store": store_for(settings.store).location,
+            "store": self._location,
             "done": DONE.get(request.query_params.get("done", "")),
             "signed": settings.signed,
         }
@@ -274,40 +275,35 @@ class Site:
             page = await reads.live_page(store, filters)
         typed = {"room": filters.room, "type": filters.type, "state": filters.state}
         follow = urlencode({name: value for name, value in typed.items() if value})
-        settings = self._program.resolve().settings
         values = {
             "page": page,
             "filters": filters,
             "follow": "" if filters.until or filters.wrong else f"{_base(request)}/live?{follow}",
-            "webhooks_port": settings.port,
-            "webhooks_path": settings.path,
+            "webhooks_port": self._settings.port,
+            "webhooks_path": self._settings.path,
         }
         return self._page(request, visit, "live.html", values)
 
     async def _stream(self, request: Request, visit: Visit) -> Response:
         filters = filters_of(request.query_params, time.time())
         base = _base(request)
-        following = self._feed.follow()
-        try:
-            follower = await following.__aenter__()
-        except TooManyPages:
-            raise Refused(503, "Too many pages are open.", {"Retry-After": "30"}) from None
+        if self._feed.full:
+            raise Refused(503, "Too many pages are open.", {"Retry-After": "30"})
 
         async def events() -> AsyncIterator[str]:
-            try:
-                yield "retry: 2000\n\n"
-                # What came while the page was loading; the page knows its rows by their ids.
-                async with self._shared.use() as store:
-                    page = await reads.live_page(store, filters)
-                yield self._event(Batch(page.records[:30][::-1]), filters, base, first=True)
-                while True:
-                    batch = await follower.next(HEARTBEAT)
-                    yield ": nothing new\n\n" if batch is None else self._event(batch, filters, base)
-            except (EOFError, StoreError):
-                # The browser connects again, and gets what it has missed.
-                return
-            finally:
-                await asyncio.shield(following.__aexit__(None, None, None))
+            with self._feed.follow() as follower:
+                try:
+                    yield "retry: 2000\n\n"
+                    # What came while the page was loading; the page knows its rows by their ids.
+                    async with self._shared.use() as store:
+                        page = await reads.live_page(store, filters)
+                    yield self._event(Batch(page.records[:30][::-1]), filters, base, first=True)
+                    while True:
+                        batch = await follower.next(HEARTBEAT)
+                        yield ": nothing new\n\n" if batch is None else self._event(batch, filters, base)
+                except (EOFError, StoreError):
+                    # The browser connects again, and gets what it has missed.
+                    return
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -375,7 +371,7 @@ class Site:
     async def _health(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
             page = await reads.health_page(store)
-        settings = self._program.resolve().settings
+        settings = self._settings
         replica = self._program.replica()
         here = None
         if replica is not None:
@@ -437,7 +433,7 @@ class Site:
         async def at_once(_: float) -> None:
             return
 
-        user_code = UserCode(self._program.resolve().settings.predicate_timeout)
+        user_code = UserCode(self._settings.predicate_timeout)
         try:
             verdict = await ask(predicate, webhook, presence, user_code, at_once)
         finally:
@@ -449,7 +445,7 @@ class Site:
 
     async def _reveal(self, request: Request, visit: Visit) -> Response:
         form = await self._checked_form(request, visit)
-        if not self._program.resolve().settings.inspector_reveal:
+        if not self._settings.inspector_reveal:
             raise Refused(403, "This inspector reveals nothing: inspector_reveal is off.")
         id = form.get("id", "")
         response = await self._webhook_page(request, visit, id, revealed=True)

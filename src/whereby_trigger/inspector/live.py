@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from msgspec import Struct
@@ -47,10 +47,6 @@ class Folded(Struct, frozen=True):
     records: tuple[Record, ...]
 
 
-class TooManyPages(Exception):
-    """As many pages follow as may."""
-
-
 def fold(records: Sequence[Record]) -> list[Record | Folded]:
     """Return records as they are, or, if there are many, one entry for each room that has several."""
     if len(records) <= FOLD_ABOVE:
@@ -92,11 +88,14 @@ class Feed:
         self._looking: asyncio.Task[None] | None = None
         self._look = Looking()
 
-    @asynccontextmanager
-    async def follow(self) -> AsyncIterator[Follower]:
-        """Yield a follower. Raises TooManyPages."""
-        if len(self._pages) >= PAGES:
-            raise TooManyPages
+    @property
+    def full(self) -> bool:
+        """True if as many pages follow as may."""
+        return len(self._pages) >= PAGES
+
+    @contextmanager
+    def follow(self) -> Iterator[Follower]:
+        """Yield a follower for one page."""
         page = _Page()
         self._pages.add(page)
         if self._looking is None or self._looking.done():
@@ -120,7 +119,7 @@ class Feed:
                             self._tell(Batch(new))
                         await asyncio.sleep(LOOK_EVERY)
             except StoreError as error:
-                logger.debug("the inspector cannot read the store; will retry: %s", type(error).__name__)
+                logger.info("the inspector cannot read the store; will retry: %s", type(error).__name__)
             await asyncio.sleep(1.0)
 
     def _tell(self, batch: Batch) -> None:
@@ -138,12 +137,12 @@ class Looking:
         self._known: dict[str, tuple[str, str, int]] | None = None
         self._undecided: tuple[str, ...] = ()
 
-    async def new(self, find: "Callable[[Query], object]") -> list[Record]:
+    async def new(self, find: Callable[[Query], Awaitable[list[Record]]]) -> list[Record]:
         """Return what came, was decided or came again since the last look, oldest first."""
-        newest: list[Record] = await find(Query(limit=NEWEST))  # type: ignore[misc]
+        newest = await find(Query(limit=NEWEST))
         seen = {record.id for record in newest}
         waiting = tuple(id for id in self._undecided if id not in seen)
-        late: list[Record] = await find(Query(ids=waiting)) if waiting else []  # type: ignore[misc]
+        late = await find(Query(ids=waiting)) if waiting else []
         records = [*late, *reversed(newest)]
         known = self._known
         now = {record.id: (str(record.state), record.reason, record.deliveries) for record in records}

@@ -1,0 +1,78 @@
+"""How long each page of the inspector takes over a long-used store, and how much it weighs.
+
+Run it by `python -m bench.inspector`, with `--webhooks` and `--stores` for less than all of it.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+from urllib.parse import quote
+
+import httpx
+
+from bench.filling import SPREAD, fill
+from bench.history import EACH, OUTPUT, POSTGRES_ROOMS, POSTGRES_RUNS, SQLITE_ROOMS, SQLITE_RUNS, execute
+from bench.stores import POSTGRES, SQLITE, stores
+from whereby_trigger import Trigger
+from whereby_trigger.store import Query
+from whereby_trigger.store.factory import store_for
+
+ROUNDS = 7
+RUNS = 40_000
+
+
+async def measure(url: str, kind: str, webhooks: int) -> None:
+    """Fill a store, and print for each page the median and the slowest of some answers, and its size."""
+    await fill(url, webhooks)
+    entries = RUNS // EACH
+    values = {"count": entries, "oldest": time.time() - SPREAD, "every": SPREAD / entries, "output": OUTPUT}
+    await execute(url, SQLITE_ROOMS, POSTGRES_ROOMS, values)
+    await execute(url, SQLITE_RUNS, POSTGRES_RUNS, {"output": OUTPUT})
+    store = store_for(url)
+    await store.open_readonly()
+    newest, *_ = await store.find(Query(limit=1))
+    await store.close()
+    room = quote(newest.room or "", safe="")
+    trigger = Trigger(store=url)
+    transport = httpx.ASGITransport(trigger.inspector, client=("127.0.0.1", 1))
+    print(f"{kind}: {webhooks:,} webhooks, {entries:,} entries of 10,000 rooms")
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
+        for path in (
+            "/",
+            "/?state=skipped&type=room.client.left&since=7d",
+            f"/?room={room}&since=24h",
+            "/rooms",
+            f"/room?key={room}",
+            "/room?key=acme.whereby.com%2Froom-000042&since=7d",
+            f"/webhook?id={quote(newest.id, safe='')}",
+            "/refusals",
+            "/health",
+        ):
+            times = []
+            for _ in range(ROUNDS):
+                begun = time.monotonic()
+                answer = await client.get(path)
+                times.append(time.monotonic() - begun)
+            size = len(answer.content) / 1000
+            median, slowest = 1000 * statistics.median(times), 1000 * max(times)
+            print(
+                f"  {median:7.1f} ms, at most {slowest:7.1f}  {size:6.1f} kB  {answer.status_code}  {path}", flush=True
+            )
+    await trigger.inspector.close()
+
+
+def main() -> None:
+    """Measure both stores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--webhooks", type=int, default=1_000_000)
+    parser.add_argument("--stores", default=f"{SQLITE},{POSTGRES}")
+    asked = parser.parse_args()
+    with stores(0) as made:
+        for kind in asked.stores.split(","):
+            with made.new(kind) as url:
+                asyncio.run(measure(url, kind, asked.webhooks))
+
+
+if __name__ == "__main__":
+    main()
