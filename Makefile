@@ -13,7 +13,7 @@ BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
 CODE := $(wildcard src tests examples reliability bench deploy scripts)
 
-.PHONY: help venv demo demo-cluster test check reliability bench scaling pins clean
+.PHONY: help venv demo demo-cluster test check reliability bench scaling screenshots pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench: $(DEV) ## Measure what docs/performance.md reports (TABLES=1,2 for some, 
 
 scaling: $(DEV) ## Measure and calculate what docs/scaling.md reports
 	PYTHONPATH=. $(BIN)/python -m scripts.scaling
+
+screenshots: $(DEV) ## Make the screenshots of the inspector (needs chromium)
+	$(BIN)/python scripts/screenshots.py
 
 pins: ## Update the pinned versions in requirements/ (needs uv)
 	UV="$(UV)" scripts/pins.sh

@@ -150,7 +150,7 @@ def _names(changes: set[tuple["Change", str]], folder: Path) -> str:
 @click.option("--inspector-port", type=int, default=0, hidden=True)
 @settings_options()
 def dev(app: str | None, reload: bool, as_child: bool, inspector_port: int, settings: Mapping[str, Any]) -> None:
-    """Serve APP on this machine only, with the inspector, and restart it on save."""
+    """Serve APP and the inspector on this machine; restart on save."""
     place = locate(app)
     if as_child:
         _serve_as_child(place, settings, inspector_port)

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -17,24 +17,12 @@ from whereby_trigger.decide.predicates import ask
 from whereby_trigger.errors import ConfigError, DecodeError, StoreError, StoreUnavailable
 from whereby_trigger.inspector import reads
 from whereby_trigger.inspector.filters import Filters, filters_of
-from whereby_trigger.inspector.live import Batch, Feed, Folded, fold
+from whereby_trigger.inspector.gate import Gate, Refused, Visit, base_of, path_of, read_form
+from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, fold
 from whereby_trigger.inspector.mount import Program
 from whereby_trigger.inspector.reading import SharedStore
 from whereby_trigger.inspector.rendering import STATIC, Pages, record_object, room_object
-from whereby_trigger.inspector.security import (
-    COOKIE,
-    HEADERS,
-    SESSION_SECONDS,
-    Access,
-    Keys,
-    LoginLimit,
-    RequestHead,
-    Session,
-    bearer,
-    packed_path,
-    safe_path,
-    why_refused,
-)
+from whereby_trigger.inspector.security import COOKIE, HEADERS, Access, RequestHead, safe_path, why_refused
 from whereby_trigger.store import MINUTE, UNKNOWN, Presence, Query, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.text import printable
@@ -42,7 +30,6 @@ from whereby_trigger.webhook import decode, room_from_url
 
 logger = logging.getLogger("whereby_trigger.inspector")
 
-LARGEST_FORM: Final = 16 * 1024
 HEARTBEAT: Final = 15.0
 """Seconds after which a page that follows hears that nothing is new, so that no proxy ends the connection."""
 
@@ -61,21 +48,6 @@ DONE: Final[Mapping[str, str]] = {
 Handler = Callable[[Request, "Visit"], Awaitable[Response]]
 
 
-class Visit:
-    """Hold who asks: the session that the answer's cookie keeps, if there is one."""
-
-    def __init__(self, session: Session | None, *, allowed: bool, is_new: bool) -> None:
-        self.session, self.allowed, self.is_new = session, allowed, is_new
-
-
-class Refused(Exception):
-    """A request is answered with a status and a sentence."""
-
-    def __init__(self, status: int, words: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(words)
-        self.status, self.words, self.headers = status, words, dict(headers or {})
-
-
 class Site:
     """Answer every request for the inspector of one program."""
 
@@ -83,12 +55,10 @@ class Site:
         self._program = program
         self._settings = program.resolve().settings
         self._location = store_for(self._settings.store).location
-        self._access = access
-        self._keys = Keys(self._settings.inspector_token)
-        self._limit = LoginLimit()
+        self._gate = Gate(access, self._settings.inspector_token)
         self._pages = Pages()
         self._shared = SharedStore(lambda: store_for(self._settings.store))
-        self._feed = Feed(self._shared)
+        self._feed = LiveFeed(self._shared)
         self._reads: dict[str, Handler] = {
             "/": self._live,
             "/live": self._stream,
@@ -128,20 +98,20 @@ class Site:
             tuple((name.lower(), value) for name, value in request.scope["headers"]),
             request.client.host if request.client else None,
         )
-        if (reason := why_refused(head, self._access)) is not None:
+        if (reason := why_refused(head, self._gate.access)) is not None:
             return PlainTextResponse(f"{reason}\n", 403)
-        path = _path(request)
+        path = path_of(request)
         try:
             if path.startswith("/static/"):
                 return _static(path.removeprefix("/static/"), request.method)
             if path == "/login":
                 return await self._log_in(request, head)
-            visit = self._visit(request, head)
+            visit = self._gate.visit(request, head)
             if not visit.allowed:
-                return self._ask_to_log_in(request, path)
+                return self._gate.ask_to_log_in(request, path)
             response = await self._routed(request, path, visit)
             if visit.is_new and visit.session is not None:
-                self._keep(response, visit.session, request)
+                self._gate.keep(response, visit.session, request)
             return response
         except Refused as refused:
             return self._refuse(request, path, refused)
@@ -167,65 +137,20 @@ class Site:
         page = self._pages.render("refused.html", self._common(request, None) | {"words": printable(refused.words)})
         return Response(page, refused.status, refused.headers, "text/html")
 
-    def _visit(self, request: Request, head: RequestHead) -> Visit:
-        now = time.time()
-        session = self._keys.session(request.cookies.get(COOKIE, ""), now)
-        if self._access is Access.TOKEN:
-            token = bearer(head)
-            if token is not None:
-                self._check_token(token, head, now)
-                return Visit(session, allowed=True, is_new=False)
-            return Visit(session, allowed=session is not None and session.logged_in, is_new=False)
-        if session is None:
-            return Visit(self._keys.new_session(now, logged_in=False), allowed=True, is_new=True)
-        return Visit(session, allowed=True, is_new=False)
-
-    def _check_token(self, token: str, head: RequestHead, now: float) -> None:
-        """Raise Refused unless this is the token, and its sender has not tried too often."""
-        address = head.peer or ""
-        if wait := self._limit.wait(address, now):
-            after = {"Retry-After": str(int(wait) + 1)}
-            raise Refused(429, f"Too many wrong tokens: wait {int(wait) + 1} s, then try again.", after)
-        if not self._keys.is_token(token):
-            self._limit.wrong(address, now)
-            logger.warning("inspector: a wrong token was given")
-            raise Refused(401, "That is not the token.")
-        self._limit.right(address)
-
-    def _keep(self, response: Response, session: Session, request: Request) -> None:
-        response.set_cookie(
-            COOKIE,
-            self._keys.cookie(session),
-            max_age=SESSION_SECONDS,
-            path=_base(request) or "/",
-            secure=request.url.scheme == "https",
-            httponly=True,
-            samesite="strict",
-        )
-
-    def _ask_to_log_in(self, request: Request, path: str) -> Response:
-        if path.startswith("/api/") or path == "/live" or request.method not in ("GET", "HEAD"):
-            return JSONResponse({"error": "log in first"}, 401, {"WWW-Authenticate": "Bearer"})
-        query = request.url.query
-        leads_to = packed_path(f"{path}?{query}" if query else path) if path != "/" or query else ""
-        after = f"?next={leads_to}" if leads_to else ""
-        return RedirectResponse(f"{_base(request)}/login{after}", 303)
-
     async def _log_in(self, request: Request, head: RequestHead) -> Response:
-        if self._access is not Access.TOKEN:
-            return RedirectResponse(f"{_base(request)}/", 303)
+        if self._gate.access is not Access.TOKEN:
+            return RedirectResponse(f"{base_of(request)}/", 303)
         leads_to = request.query_params.get("next", "")
         wrong, status, headers = "", 200, {}
         if request.method == "POST":
             try:
-                form = await _form(request)
-                self._check_token(form.get("token", ""), head, time.time())
+                form = await read_form(request)
+                self._gate.check_token(form.get("token", ""), head, time.time())
             except Refused as refused:
                 wrong, status, headers = refused.words, refused.status, refused.headers
             else:
-                response = RedirectResponse(f"{_base(request)}{safe_path(leads_to)}", 303)
-                self._keep(response, self._keys.new_session(time.time(), logged_in=True), request)
-                logger.info("inspector: somebody logged in")
+                response = RedirectResponse(f"{base_of(request)}{safe_path(leads_to)}", 303)
+                self._gate.log_in(response, request)
                 return response
         elif request.method not in ("GET", "HEAD"):
             raise Refused(405, "This address takes a form only.", {"Allow": "GET, POST"})
@@ -233,18 +158,10 @@ class Site:
         return Response(page, status, headers, "text/html")
 
     async def _log_out(self, request: Request, visit: Visit) -> Response:
-        await self._checked_form(request, visit)
-        response = RedirectResponse(f"{_base(request)}/login", 303)
-        response.delete_cookie(COOKIE, path=_base(request) or "/", httponly=True, samesite="strict")
+        await self._gate.checked_form(request, visit)
+        response = RedirectResponse(f"{base_of(request)}/login", 303)
+        response.delete_cookie(COOKIE, path=base_of(request) or "/", httponly=True, samesite="strict")
         return response
-
-    async def _checked_form(self, request: Request, visit: Visit) -> dict[str, str]:
-        """Return a form's fields; raises Refused if no page that this session was shown sent it."""
-        form = await _form(request)
-        session = visit.session
-        if session is None or not self._keys.is_forgery_token(form.get("form_token", ""), session):
-            raise Refused(403, "This form is out of date: go back, load the page again, and repeat what you did.")
-        return form
 
     def _acts_on(self) -> None:
         if not self._settings.inspector_actions:
@@ -252,13 +169,12 @@ class Site:
 
     def _common(self, request: Request, visit: Visit | None) -> dict[str, Any]:
         settings = self._settings
-        session = None if visit is None else visit.session
         return {
-            "base": _base(request),
-            "path": _path(request),
+            "base": base_of(request),
+            "path": path_of(request),
             "now": time.time(),
-            "form_token": None if session is None else self._keys.forgery_token(session),
-            "logged_in": self._access is Access.TOKEN and visit is not None,
+            "form_token": self._gate.form_token(visit),
+            "logged_in": self._gate.access is Access.TOKEN and visit is not None,
             "actions": settings.inspector_actions,
             "reveals": settings.inspector_reveal,
             "store": self._location,
@@ -278,7 +194,7 @@ class Site:
         values = {
             "page": page,
             "filters": filters,
-            "follow": "" if filters.until or filters.wrong else f"{_base(request)}/live?{follow}",
+            "follow": "" if filters.until or filters.wrong else f"{base_of(request)}/live?{follow}",
             "webhooks_port": self._settings.port,
             "webhooks_path": self._settings.path,
         }
@@ -286,7 +202,7 @@ class Site:
 
     async def _stream(self, request: Request, visit: Visit) -> Response:
         filters = filters_of(request.query_params, time.time())
-        base = _base(request)
+        base = base_of(request)
         if self._feed.full:
             raise Refused(503, "Too many pages are open.", {"Retry-After": "30"})
 
@@ -397,7 +313,7 @@ class Site:
         return self._page(request, visit, "confirm.html", {"action": action, "on": on})
 
     async def _replay(self, request: Request, visit: Visit) -> Response:
-        form = await self._checked_form(request, visit)
+        form = await self._gate.checked_form(request, visit)
         self._acts_on()
         id = form.get("id", "")
         async with self._program.to_change() as store:
@@ -405,10 +321,10 @@ class Site:
         if replayed:
             logger.info("inspector: webhook %s is replayed", printable(id))
         done = "replay" if replayed else "kept"
-        return RedirectResponse(f"{_base(request)}/webhook?{urlencode({'id': id, 'done': done})}", 303)
+        return RedirectResponse(f"{base_of(request)}/webhook?{urlencode({'id': id, 'done': done})}", 303)
 
     async def _ask(self, request: Request, visit: Visit) -> Response:
-        form = await self._checked_form(request, visit)
+        form = await self._gate.checked_form(request, visit)
         self._acts_on()
         id = form.get("id", "")
         async with self._shared.use() as store:
@@ -444,7 +360,7 @@ class Site:
         return f"{effect[verdict.answer]}: {verdict.reason}."
 
     async def _reveal(self, request: Request, visit: Visit) -> Response:
-        form = await self._checked_form(request, visit)
+        form = await self._gate.checked_form(request, visit)
         if not self._settings.inspector_reveal:
             raise Refused(403, "This inspector reveals nothing: inspector_reveal is off.")
         id = form.get("id", "")
@@ -453,7 +369,7 @@ class Site:
         return response
 
     async def _start(self, request: Request, visit: Visit) -> Response:
-        form = await self._checked_form(request, visit)
+        form = await self._gate.checked_form(request, visit)
         self._acts_on()
         key = form.get("key", "")
         try:
@@ -464,17 +380,17 @@ class Site:
             claim = await store.request(request_for(room, None, time.time()))
         logger.info("inspector: an assistant is asked for in %s", printable(room.key))
         done = "start" if claim.new else "had"
-        return RedirectResponse(f"{_base(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
+        return RedirectResponse(f"{base_of(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
 
     async def _stop(self, request: Request, visit: Visit) -> Response:
-        form = await self._checked_form(request, visit)
+        form = await self._gate.checked_form(request, visit)
         self._acts_on()
         key = form.get("key", "")
         async with self._program.to_change() as store:
             state = await store.stop(key, "stopped in the inspector")
         logger.info("inspector: the assistant in %s is stopped", printable(key))
         done = "gone" if state is None else "stop"
-        return RedirectResponse(f"{_base(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
+        return RedirectResponse(f"{base_of(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
 
     async def _api_webhooks(self, request: Request, visit: Visit) -> Response:
         filters = filters_of(request.query_params, time.time())
@@ -507,34 +423,6 @@ def _zooms(page: reads.RoomPage, now: float) -> list[tuple[str, str]]:
         ("Newest meeting", urlencode({"key": page.key})),
     ]
     return [(words, to) for words, to in zooms if words != "Later" or until < now - 1]
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Read a form. Raises Refused if it is no form, or too large."""
-    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        raise Refused(415, "This address takes a form only.")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FORM:
-            raise Refused(413, "The form is too large.")
-    try:
-        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20, errors="surrogateescape")
-    except ValueError:
-        raise Refused(400, "The form cannot be read.") from None
-    return {name: values[0].encode("utf-8", "replace").decode() for name, values in fields.items()}
-
-
-def _base(request: Request) -> str:
-    """Return the path that the inspector is mounted at, without a slash at its end."""
-    return str(request.scope.get("root_path", "")).rstrip("/")
-
-
-def _path(request: Request) -> str:
-    """Return the path below the mount."""
-    path, base = str(request.scope["path"]), _base(request)
-    below = path[len(base) :] if base and (path == base or path.startswith(f"{base}/")) else path
-    return below or "/"
 
 
 def _static(name: str, method: str) -> Response:

@@ -22,7 +22,7 @@ from whereby_trigger.webhook import decode
 BY_HAND: Final = "by hand"
 
 
-class Step(Struct, frozen=True):
+class PeopleStep(Struct, frozen=True):
     """From a time on, so many humans and bots were in the room."""
 
     at: float
@@ -51,7 +51,7 @@ class Timeline(Struct, frozen=True):
 
     since: float
     until: float
-    steps: tuple[Step, ...]
+    steps: tuple[PeopleStep, ...]
     happenings: tuple[Happening, ...]
 
 
@@ -66,7 +66,7 @@ def timeline(
     kinds: dict[RunOutcome | None, str],
 ) -> Timeline:
     """Put what a store holds of a room in order; `kinds` names how the end of a run is shown."""
-    steps: list[Step] = []
+    steps: list[PeopleStep] = []
     found: list[Happening] = []
     for record in sorted(records, key=lambda record: record.received_at):
         step = _step(key, record)
@@ -161,12 +161,12 @@ def oldest_undecided(records: Sequence[Record]) -> float | None:
     return min((record.received_at for record in records if record.state in UNDECIDED), default=None)
 
 
-def _step(key: str, record: Record) -> Step | None:
+def _step(key: str, record: Record) -> PeopleStep | None:
     try:
         count = count_in(decode(record.body), key, record.received_at)
     except DecodeError:
         return None
-    return None if count is None else Step(count.at, count.humans, count.bots)
+    return None if count is None else PeopleStep(count.at, count.humans, count.bots)
 
 
 def _because(reason: str) -> str:

@@ -79,7 +79,7 @@ class Follower:
             return None
 
 
-class Feed:
+class LiveFeed:
     """Look into the store while at least one page is open, and tell every page what is new."""
 
     def __init__(self, shared: SharedStore) -> None:

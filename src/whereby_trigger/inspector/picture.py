@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.inspector.history import Happening, Step, Timeline
+from whereby_trigger.inspector.history import Happening, PeopleStep, Timeline
 from whereby_trigger.store import RunOutcome, State
 
 WIDTH: Final = 1000
@@ -31,7 +31,7 @@ _STEPS: Final = (1, 5, 15, 30, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 86
 _MOST_LABELS: Final = 8
 
 
-class Mark(Struct, frozen=True):
+class PictureMark(Struct, frozen=True):
     """A mark at a place, in words, leading to a line of the list; `kind` names its shape and colour."""
 
     x: float
@@ -74,7 +74,7 @@ class Picture(Struct, frozen=True):
     levels: tuple[Label, ...]
     people_title: str
     people_top: int
-    marks: tuple[Mark, ...]
+    marks: tuple[PictureMark, ...]
     bars: tuple[Bar, ...]
     holds: tuple[Bar, ...]
 
@@ -87,13 +87,13 @@ def draw(timeline: Timeline) -> Picture:
         share = (time - timeline.since) / span
         return round(LEFT + min(1.0, max(0.0, share)) * (WIDTH - LEFT - RIGHT), 1)
 
-    lanes: list[Label] = [Label(0, TOP + 20, "people")]
+    lanes: list[Label] = [Label(0, TOP + 20, "people" if timeline.steps else "people: no counts")]
     rules: list[float] = []
-    marks: list[Mark] = []
+    marks: list[PictureMark] = []
     holds: list[Bar] = []
     bars: list[Bar] = []
     humans, line, bots, levels = _people(timeline.steps, timeline.until, at)
-    y = TOP + PEOPLE + GAP
+    y = TOP + (PEOPLE + GAP if timeline.steps else LANE)
     ticks = [one for one in timeline.happenings if one.kind == "webhook"]
     types = list(dict.fromkeys(one.lane for one in ticks))
     shown = types if len(types) <= LANES else [*types[: LANES - 1], "other types"]
@@ -105,7 +105,7 @@ def draw(timeline: Timeline) -> Picture:
                 if one.until is not None:
                     width = max(2.0, at(one.until) - at(one.at))
                     holds.append(Bar(at(one.at), y + 11, round(width, 1), 8, "held", one.words, one.anchor))
-                marks.append(Mark(at(one.at), y + LANE / 2, f"state-{one.state}", one.words, one.anchor))
+                marks.append(PictureMark(at(one.at), y + LANE / 2, f"state-{one.state}", one.words, one.anchor))
         y += LANE
     runs = [one for one in timeline.happenings if one.kind == "run"]
     if runs:
@@ -128,7 +128,7 @@ def draw(timeline: Timeline) -> Picture:
             y += GAP if name.startswith("requests") else 0
             rules.append(y)
             lanes.append(Label(0, y + 20, name))
-            marks += [Mark(at(one.at), y + LANE / 2, one.kind, one.words, one.anchor) for one in of_lane]
+            marks += [PictureMark(at(one.at), y + LANE / 2, one.kind, one.words, one.anchor) for one in of_lane]
             y += LANE
     return Picture(
         width=WIDTH,
@@ -164,7 +164,7 @@ def clock_marks(since: float, until: float) -> list[tuple[float, str]]:
     return marks
 
 
-def _people(steps: Sequence[Step], until: float, at: object) -> tuple[str, str, str, tuple[Label, ...]]:
+def _people(steps: Sequence[PeopleStep], until: float, at: object) -> tuple[str, str, str, tuple[Label, ...]]:
     if not steps or not callable(at):
         return "", "", "", ()
     highest = max(1, *(max(step.humans, step.bots) for step in steps))
@@ -186,7 +186,7 @@ def _people(steps: Sequence[Step], until: float, at: object) -> tuple[str, str, 
     return area, line, bots, levels
 
 
-def _people_in_words(steps: Sequence[Step]) -> str:
+def _people_in_words(steps: Sequence[PeopleStep]) -> str:
     if not steps:
         return "No counts of people have arrived in this time."
     most, bots = max(step.humans for step in steps), max(step.bots for step in steps)

@@ -131,7 +131,7 @@ def _why_from_another_site(head: RequestHead, host: str) -> str | None:
     return None if reads and leads_here and in_a_window else "the request came from a page of another site"
 
 
-class Session(Struct, frozen=True):
+class LoginSession(Struct, frozen=True):
     """Describe a session: a nonce of its own, when it ends, in seconds since the epoch, and if it is logged in."""
 
     nonce: str
@@ -167,15 +167,15 @@ class Keys:
             return False
         return hmac.compare_digest(_digest(given), _digest(self._token))
 
-    def new_session(self, now: float, *, logged_in: bool) -> Session:
-        return Session(secrets.token_urlsafe(18), int(now) + SESSION_SECONDS, logged_in)
+    def new_session(self, now: float, *, logged_in: bool) -> LoginSession:
+        return LoginSession(secrets.token_urlsafe(18), int(now) + SESSION_SECONDS, logged_in)
 
-    def cookie(self, session: Session) -> str:
+    def cookie(self, session: LoginSession) -> str:
         """Return a session as the value of a cookie."""
         body = f"{session.nonce}.{session.ends_at}.{int(session.logged_in)}"
         return f"{body}.{self._mac('session', body)}"
 
-    def session(self, cookie: str, now: float) -> Session | None:
+    def session(self, cookie: str, now: float) -> LoginSession | None:
         """Return the session of a cookie, or None if it is none of ours, or is over."""
         body, _, mac = cookie.rpartition(".")
         parts = body.split(".")
@@ -183,14 +183,14 @@ class Keys:
             return None
         if not hmac.compare_digest(mac, self._mac("session", body)):
             return None
-        session = Session(parts[0], int(parts[1]), parts[2] == "1")
+        session = LoginSession(parts[0], int(parts[1]), parts[2] == "1")
         return session if session.ends_at > now else None
 
-    def forgery_token(self, session: Session) -> str:
+    def forgery_token(self, session: LoginSession) -> str:
         """Return the token that the forms of a session carry."""
         return self._mac("form", session.nonce)
 
-    def is_forgery_token(self, given: str, session: Session) -> bool:
+    def is_forgery_token(self, given: str, session: LoginSession) -> bool:
         """Return True if a form came from a page that this session was shown."""
         return given.isascii() and hmac.compare_digest(given, self.forgery_token(session))
 
