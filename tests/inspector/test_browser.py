@@ -120,6 +120,14 @@ def test_a_delivery_appears_within_a_second_and_pausing_holds_it_back(served: Se
     expect(page.locator('tr[data-id="held-back"]')).to_be_visible()
 
 
+def test_the_page_that_teaches_shows_the_first_delivery_when_it_comes(served: Served, page: Page) -> None:
+    page.goto(served.url)
+    expect(page.locator("h2").first).to_have_text("Nothing has arrived yet")
+    expect(page.locator("#live-state")).to_have_text("Live")
+    served.send("the-first", **counts(1))
+    expect(page.locator('tr[data-id="the-first"]')).to_be_visible()
+
+
 def test_filters_reveal_replay_and_stop_work_by_keyboard_alone(served: Served, page: Page) -> None:
     served.send("alone", **counts(1))
     served.send("together", **counts(2))

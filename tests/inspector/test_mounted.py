@@ -8,6 +8,7 @@ import pytest
 
 from tests.inspector.conftest import form_token
 from tests.support.http import SECRET, signature
+from tests.support.until import eventually
 from whereby_trigger.testing import webhook
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -33,6 +34,12 @@ async def test_the_example_shows_deliveries_to_those_who_know_the_password(
         assert (await client.get("/admin/inspector/")).status_code == 401
         assert (await client.post("/admin/inspector/webhook/reveal", data={"id": "one"})).status_code == 401
         admin = httpx.BasicAuth("admin", "correct horse")
+
+        async def is_decided() -> bool:
+            listed = (await client.get("/admin/inspector/api/webhooks?state=fired", auth=admin)).json()
+            return bool(listed["webhooks"])
+
+        await eventually(is_decided)
         page = await client.get("/admin/inspector/webhook", params={"id": "one"}, auth=admin)
         assert 'action="/admin/inspector/webhook/reveal"' in page.text
         form = {"id": "one", "form_token": form_token(page.text)}

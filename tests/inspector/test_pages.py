@@ -1,5 +1,6 @@
 """Every page, over both stores: what it shows, and that nothing stored can harm who looks."""
 
+import html
 import re
 import time
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import pytest
 from tests.inspector.conftest import ANSI, BIDI, NASTY_ROOM, PRIVATE, ROOM, SCRIPT, Client, deliver, form_token, run_in
 from tests.support.place import Place
 from whereby_trigger import Trigger
+from whereby_trigger.inspector import reads
 from whereby_trigger.store import RefusalCount, State, Store
 
 pytestmark = pytest.mark.anyio
@@ -135,6 +137,25 @@ async def test_the_live_page_shows_decision_and_reason_and_filters_by_each(
     }.items():
         page = (await browser.get(f"/?{query}")).text
         assert [part.partition('"')[0] for part in page.split('data-id="')[1:]] == ids, query
+
+
+async def test_a_search_that_takes_long_says_how_far_back_it_went_and_leads_further(
+    store: Store, place: Place, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    await deliver(store, "old", at=now - 2 * 3600, state=State.FAILED)
+    await deliver(store, "new", at=now - 5)
+    browser = client(Trigger(store=place.url))
+    assert 'data-id="old"' in (await browser.get("/?state=failed")).text
+    monkeypatch.setattr(reads, "SEARCH_WITHIN", -1.0)
+    path, looks = "/?state=failed", 0
+    while 'data-id="old"' not in (page := (await browser.get(path)).text):
+        assert "Searched back to" in page
+        path = "/?" + html.unescape(
+            page.partition("Search further back")[0].rpartition('href="/?')[2].partition('"')[0]
+        )
+        looks += 1
+    assert looks >= 3
 
 
 async def test_the_room_page_says_in_words_all_that_its_picture_shows(

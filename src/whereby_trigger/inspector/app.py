@@ -17,12 +17,12 @@ from whereby_trigger.decide.predicates import ask
 from whereby_trigger.errors import ConfigError, DecodeError, StoreError, StoreUnavailable
 from whereby_trigger.inspector import reads
 from whereby_trigger.inspector.filters import Filters, filters_of
-from whereby_trigger.inspector.gate import Gate, Refused, Visit, base_of, path_of, read_form
+from whereby_trigger.inspector.gate import Gate, Refused, Visit, base_of, cookie_of, path_of, read_form
 from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, fold
 from whereby_trigger.inspector.mount import Program
 from whereby_trigger.inspector.reading import SharedStore
 from whereby_trigger.inspector.rendering import STATIC, Pages, record_object, room_object
-from whereby_trigger.inspector.security import COOKIE, HEADERS, Access, RequestHead, safe_path, why_refused
+from whereby_trigger.inspector.security import HEADERS, Access, RequestHead, safe_path, why_refused
 from whereby_trigger.store import MINUTE, UNKNOWN, Presence, Query, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.text import printable
@@ -160,7 +160,7 @@ class Site:
     async def _log_out(self, request: Request, visit: Visit) -> Response:
         await self._gate.checked_form(request, visit)
         response = RedirectResponse(f"{base_of(request)}/login", 303)
-        response.delete_cookie(COOKIE, path=base_of(request) or "/", httponly=True, samesite="strict")
+        response.delete_cookie(cookie_of(request), path=base_of(request) or "/", httponly=True, samesite="strict")
         return response
 
     def _acts_on(self) -> None:
@@ -188,7 +188,7 @@ class Site:
     async def _live(self, request: Request, visit: Visit) -> Response:
         filters = filters_of(request.query_params, time.time())
         async with self._shared.use() as store:
-            page = await reads.live_page(store, filters)
+            page = await reads.live_page(store, filters, time.time())
         typed = {"room": filters.room, "type": filters.type, "state": filters.state}
         follow = urlencode({name: value for name, value in typed.items() if value})
         values = {
@@ -212,7 +212,7 @@ class Site:
                     yield "retry: 2000\n\n"
                     # What came while the page was loading; the page knows its rows by their ids.
                     async with self._shared.use() as store:
-                        page = await reads.live_page(store, filters)
+                        page = await reads.live_page(store, filters, time.time())
                     yield self._event(Batch(page.records[:30][::-1]), filters, base, first=True)
                     while True:
                         batch = await follower.next(HEARTBEAT)
@@ -397,8 +397,13 @@ class Site:
         if filters.wrong:
             raise Refused(400, "; ".join(filters.wrong))
         async with self._shared.use() as store:
-            page = await reads.live_page(store, filters)
-        return JSONResponse({"webhooks": [record_object(record) for record in page.records], "more": page.more})
+            page = await reads.live_page(store, filters, time.time())
+        return JSONResponse(
+            {
+                "webhooks": [record_object(record) for record in page.records],
+                "more": page.more or page.back_to is not None,
+            }
+        )
 
     async def _api_rooms(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:

@@ -52,7 +52,7 @@ class Gate:
     def visit(self, request: Request, head: RequestHead) -> Visit:
         """Return who asks. Raises Refused for a wrong token in a header."""
         now = time.time()
-        session = self._keys.session(request.cookies.get(COOKIE, ""), now)
+        session = self._keys.session(request.cookies.get(cookie_of(request), ""), now)
         if self.access is Access.TOKEN:
             token = bearer(head)
             if token is not None:
@@ -78,7 +78,7 @@ class Gate:
     def keep(self, response: Response, session: LoginSession, request: Request) -> None:
         """Have the browser keep a session in a cookie that no script reads and no other site sends."""
         response.set_cookie(
-            COOKIE,
+            cookie_of(request),
             self._keys.cookie(session),
             max_age=SESSION_SECONDS,
             path=base_of(request) or "/",
@@ -128,6 +128,11 @@ async def read_form(request: Request) -> dict[str, str]:
     except ValueError:
         raise Refused(400, "The form cannot be read.") from None
     return {name: values[0].encode("utf-8", "replace").decode() for name, values in fields.items()}
+
+
+def cookie_of(request: Request) -> str:
+    """Return the name of the session's cookie: browsers send a cookie to every port of a host."""
+    return COOKIE if request.url.port is None else f"{COOKIE}_{request.url.port}"
 
 
 def base_of(request: Request) -> str:

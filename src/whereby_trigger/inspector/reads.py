@@ -1,5 +1,6 @@
 """What each page reads from the store: a few bounded queries, each found by an index."""
 
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,7 +27,7 @@ from whereby_trigger.store import (
 ROWS: Final = 100
 """Rows of a page: with their words, some 60 KB."""
 
-HAPPENINGS: Final = 250
+HAPPENINGS: Final = 150
 """Webhooks that a room's page shows."""
 
 LOOKED_AT: Final = 400
@@ -38,14 +39,26 @@ MEETING: Final = 6 * 3600.0
 PAUSE: Final = 2 * 3600.0
 """A longer time without anything parts one meeting from the next."""
 
+SEARCH_WITHIN: Final = 0.06
+"""Seconds after which a search goes no further back: most filters have no index, and a page is to come at once."""
+
+FIRST_WINDOW: Final = 1800.0
+"""Seconds that a search looks back at first; each further look goes twice as far."""
+
+LAST_WINDOW: Final = 400 * 86400.0
+"""A longer look goes back to the beginning."""
+
 MARGIN: Final = 0.04
 """The share of a picture's time that is left free on either side."""
 
 
 class LivePage(Struct, frozen=True):
+    """Hold the newest deliveries that match; `back_to` is how far back was searched, None if all the way."""
+
     records: list[Record]
     more: bool
     stored: bool
+    back_to: float | None = None
 
 
 class RoomNow(Struct, frozen=True):
@@ -79,13 +92,39 @@ class HealthPage(Struct, frozen=True):
     owners: list[str]
 
 
-async def live_page(store: Store, filters: Filters) -> LivePage:
+async def live_page(store: Store, filters: Filters, now: float) -> LivePage:
     """Read the newest deliveries that match."""
     if filters.wrong:
         return LivePage([], False, True)
-    found = await store.find(structs.replace(filters.selected, limit=ROWS + 1))
+    query, back_to = filters.selected, None
+    if query.room is None and query.type is None and query.state is None:
+        found = await store.find(structs.replace(query, limit=ROWS + 1))
+    else:
+        found, back_to = await search(store, query, ROWS + 1, now)
     stored = bool(found) or bool(await store.newest())
-    return LivePage(found[:ROWS], len(found) > ROWS, stored)
+    return LivePage(found[:ROWS], len(found) > ROWS, stored, back_to)
+
+
+async def search(store: Store, query: Query, limit: int, now: float) -> tuple[list[Record], float | None]:
+    """Return the newest `limit` webhooks that match, and the time back to which was searched, or None if to the end.
+
+    Times are found by an index, and what else a query asks for may not be. So this looks back in windows, each twice
+    as long as the one before, until it has found enough or time is up.
+    """
+    begun, found = time.monotonic(), list[Record]()
+    # Clocks differ: a webhook may have come a little later than now.
+    end, window = (now + 86400.0 if query.until is None else query.until), FIRST_WINDOW
+    start = min(end, now)
+    oldest = query.since or 0.0
+    while True:
+        start = max(oldest, start - window) if window < LAST_WINDOW else oldest
+        asked = structs.replace(query, since=start, until=end, limit=limit - len(found))
+        found += await store.find(asked)
+        if start <= oldest or len(found) >= limit:
+            return found, None
+        if time.monotonic() - begun > SEARCH_WITHIN:
+            return found, start
+        end, window = start, 2 * window
 
 
 async def rooms_now(store: Store) -> list[RoomNow]:
@@ -117,9 +156,11 @@ async def room_page(store: Store, key: str, since: float | None, until: float | 
         until = now + 1 if chosen else _last_time(presence, entries, last_runs, now) + 600.0
     if since is None:
         since = until - MEETING
-    records = await store.find(Query(room=key, since=since, until=until, limit=HAPPENINGS + 1))
-    more, records = len(records) > HAPPENINGS, records[:HAPPENINGS]
-    if more:
+    records, back_to = await search(store, Query(room=key, since=since, until=until), HAPPENINGS + 1, now)
+    more, records = len(records) > HAPPENINGS or back_to is not None, records[:HAPPENINGS]
+    if back_to is not None:
+        since = back_to
+    elif more:
         since = records[-1].received_at
     runs = await store.find_runs(RunQuery(room=key, since=since, until=until, limit=100))
     if not chosen:
