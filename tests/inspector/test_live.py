@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,8 +12,10 @@ from msgspec import structs
 
 from tests.inspector.conftest import ROOM, SCRIPT, deliver
 from tests.support.place import Place
+from tests.support.until import eventually
 from whereby_trigger import Trigger
-from whereby_trigger.inspector.live import FOLD_ABOVE, Folded, Looking, fold
+from whereby_trigger.inspector.live import FOLD_ABOVE, Folded, LiveFeed, Looking, fold
+from whereby_trigger.inspector.reading import SharedStore
 from whereby_trigger.receive import bind
 from whereby_trigger.receive.server import Server
 from whereby_trigger.store import Query, Record, State, Store
@@ -92,3 +94,31 @@ def test_many_at_once_become_one_row_a_room() -> None:
     assert isinstance(folded, Folded)
     assert (folded.room, len(folded.records)) == (ROOM, FOLD_ABOVE)
     assert isinstance(single, Record)
+
+
+async def test_fifty_pages_cost_no_more_looks_into_the_store_than_one(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    new = Looking.new
+
+    async def counted(self: Looking, find: Callable[[Query], Awaitable[list[Record]]]) -> list[Record]:
+        looks.append("look")
+        return await new(self, find)
+
+    monkeypatch.setattr(Looking, "new", counted)
+    shared = SharedStore(place.replica)
+    feed = LiveFeed(shared)
+    with ExitStack() as pages:
+        followers = [pages.enter_context(feed.follow()) for _ in range(50)]
+        await eventually(lambda: looks)
+        await deliver(store, "one", at=time.time())
+        batches = [await follower.next(20) for follower in followers]
+        assert len({id(batch) for batch in batches}) == 1
+        assert batches[0] is not None
+        assert [record.id for record in batches[0].records] == ["one"]
+        assert len(looks) < 50
+    await shared.close()
+    seen = len(looks)
+    await deliver(store, "nobody-looks", at=time.time())
+    assert len(looks) == seen

@@ -39,7 +39,7 @@ MEETING: Final = 6 * 3600.0
 PAUSE: Final = 2 * 3600.0
 """A longer time without anything parts one meeting from the next."""
 
-SEARCH_WITHIN: Final = 0.06
+SEARCH_WITHIN: Final = 0.03
 """Seconds after which a search goes no further back: most filters have no index, and a page is to come at once."""
 
 FIRST_WINDOW: Final = 1800.0
