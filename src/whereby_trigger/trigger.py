@@ -30,7 +30,7 @@ from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import LifecycleError
-from whereby_trigger.inspector import Inspector, Program
+from whereby_trigger.inspector import InspectedProgram, Inspector
 from whereby_trigger.lifecycle import Lifecycle
 from whereby_trigger.metrics import Counts, MetricsApp, ReplicaReadings
 from whereby_trigger.receive import Endpoint
@@ -113,7 +113,7 @@ class Trigger:
         self._in_use: list[InUse] = []
         self._counts = Counts()
         self.metrics: Callable[..., Any] = MetricsApp(self._counts, self._replica_to_read)
-        program = Program(self.resolve, self._any_store, self.predicates, lambda: self._lifecycle.replica)
+        program = InspectedProgram(self.resolve, self._any_store, self.predicates, lambda: self._lifecycle.replica)
         self.inspector = Inspector(program)
         """The page on which one sees what happens, as an ASGI app: this machine only, or behind a login."""
 

@@ -1,5 +1,5 @@
 """The inspector: a page, and its JSON, that shows what a trigger does. Starlette and Jinja2 are loaded late."""
 
-from whereby_trigger.inspector.mount import Inspector, Program
+from whereby_trigger.inspector.mount import InspectedProgram, Inspector
 
-__all__ = ["Inspector", "Program"]
+__all__ = ["InspectedProgram", "Inspector"]

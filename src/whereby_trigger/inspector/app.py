@@ -19,7 +19,7 @@ from whereby_trigger.inspector import reads
 from whereby_trigger.inspector.filters import Filters, filters_of
 from whereby_trigger.inspector.gate import Gate, Refused, Visit, base_of, cookie_of, path_of, read_form
 from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, fold
-from whereby_trigger.inspector.mount import Program
+from whereby_trigger.inspector.mount import InspectedProgram
 from whereby_trigger.inspector.reading import SharedStore
 from whereby_trigger.inspector.rendering import STATIC, Pages, record_object, room_object
 from whereby_trigger.inspector.security import HEADERS, Access, RequestHead, safe_path, why_refused
@@ -51,7 +51,7 @@ Handler = Callable[[Request, "Visit"], Awaitable[Response]]
 class Site:
     """Answer every request for the inspector of one program."""
 
-    def __init__(self, program: Program, access: Access) -> None:
+    def __init__(self, program: InspectedProgram, access: Access) -> None:
         self._program = program
         self._settings = program.resolve().settings
         self._location = store_for(self._settings.store).location

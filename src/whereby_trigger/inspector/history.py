@@ -46,7 +46,7 @@ class Happening(Struct, frozen=True):
     webhook: str | None = None
 
 
-class Timeline(Struct, frozen=True):
+class RoomHistory(Struct, frozen=True):
     """Hold what happened in a room between two times, oldest first."""
 
     since: float
@@ -64,7 +64,7 @@ def timeline(
     entries: Sequence[Room],
     refusals: Sequence[RefusalCount],
     kinds: dict[RunOutcome | None, str],
-) -> Timeline:
+) -> RoomHistory:
     """Put what a store holds of a room in order; `kinds` names how the end of a run is shown."""
     steps: list[PeopleStep] = []
     found: list[Happening] = []
@@ -112,7 +112,7 @@ def timeline(
         for n, one in enumerate(found)
         if since <= one.at < until or one.kind == "run"
     ]
-    return Timeline(since, until, tuple(sorted(steps, key=lambda step: step.at)), tuple(numbered))
+    return RoomHistory(since, until, tuple(sorted(steps, key=lambda step: step.at)), tuple(numbered))
 
 
 def people(humans: int | None, bots: int | None) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WEBSOCKET_REFUSED: Final = {"type": "websocket.close", "code": 1000}
 
 
-class Program(Struct, frozen=True):
+class InspectedProgram(Struct, frozen=True):
     """Hold what the inspector shows and acts on: its settings, its store, its predicates, and its replica if it runs.
 
     `to_change` opens a store to change it, or yields the running trigger's.
@@ -38,7 +38,7 @@ class Inspector:
     `behind_login()` leaves that to the app that it is mounted in.
     """
 
-    def __init__(self, program: Program, access: Access | None = None) -> None:
+    def __init__(self, program: InspectedProgram, access: Access | None = None) -> None:
         self._program = program
         self._access = access
         self._site: Site | None = None

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.inspector.history import Happening, PeopleStep, Timeline
+from whereby_trigger.inspector.history import Happening, PeopleStep, RoomHistory
 from whereby_trigger.store import RunOutcome, State
 
 WIDTH: Final = 1000
@@ -79,7 +79,7 @@ class Picture(Struct, frozen=True):
     holds: tuple[Bar, ...]
 
 
-def draw(timeline: Timeline) -> Picture:
+def draw(timeline: RoomHistory) -> Picture:
     """Draw a room's timeline between its `since` and `until`."""
     span = max(1.0, timeline.until - timeline.since)
 

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct, structs
 
 from whereby_trigger.inspector.filters import Filters
-from whereby_trigger.inspector.history import Timeline, timeline
+from whereby_trigger.inspector.history import RoomHistory, timeline
 from whereby_trigger.inspector.picture import RUN_KINDS
 from whereby_trigger.store import (
     UNKNOWN,
@@ -74,7 +74,7 @@ class RoomPage(Struct, frozen=True):
     key: str
     presence: Presence
     entry: Room | None
-    timeline: Timeline
+    timeline: RoomHistory
     more: bool
     known: bool
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from whereby_trigger.inspector.history import Timeline, ended, people, run_words, seconds
+from whereby_trigger.inspector.history import RoomHistory, ended, people, run_words, seconds
 from whereby_trigger.inspector.live import Folded
 from whereby_trigger.inspector.masking import MASK, body_shown, cut, error_shown, shown, shown_lines
 from whereby_trigger.inspector.picture import RUN_KINDS, SHAPES, Picture, draw
@@ -98,7 +98,7 @@ class Pages:
             counts[str(record.state)] = counts.get(str(record.state), 0) + 1
         return str(self._folded(folded, counts, base))
 
-    def picture(self, timeline: Timeline) -> Picture:
+    def picture(self, timeline: RoomHistory) -> Picture:
         """Draw a room's timeline."""
         return draw(timeline)
 

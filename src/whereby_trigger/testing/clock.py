@@ -13,7 +13,7 @@ from msgspec import Struct
 from whereby_trigger.clock import Clock, boot_clock, boot_time
 
 
-class _Waiting(Struct, eq=False):
+class _Sleeper(Struct, eq=False):
     """Hold that a task waits: until an event, or until `due` by the boot clock. `polls`: it looks after every move."""
 
     event: asyncio.Event
@@ -35,7 +35,7 @@ class MovableClock(Clock):
     def __init__(self) -> None:
         super().__init__(lambda: time.time() + self._ahead, lambda: boot_time() + self._ahead)
         self._ahead = 0.0
-        self._waiting: dict[asyncio.Task[Any], _Waiting] = {}
+        self._waiting: dict[asyncio.Task[Any], _Sleeper] = {}
         self._timers: set[_Timer] = set()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
 
@@ -92,13 +92,13 @@ class MovableClock(Clock):
         self._tasks.add(task)
         with suppress(TimeoutError):
             async with asyncio.timeout(None if due == inf else max(0.0, due - self.boot())) as limit:
-                self._waiting[task] = _Waiting(event, due, polls, limit)
+                self._waiting[task] = _Sleeper(event, due, polls, limit)
                 try:
                     await event.wait()
                 finally:
                     del self._waiting[task]
 
-    def _move(self, waiting: _Waiting, now: float) -> None:
+    def _move(self, waiting: _Sleeper, now: float) -> None:
         if waiting.woken or waiting.limit.expired():
             return
         loop_time = asyncio.get_running_loop().time()

@@ -33,7 +33,7 @@ REFUSALS = (
 """What SQLite and Python raise about the values given. All else is an outage: no space, no memory, no more files."""
 
 
-class Summary(Protocol):
+class BatchSummary(Protocol):
     """Gather something from the work of a transaction, and write it once, before the commit."""
 
     def begin(self) -> None:
@@ -43,7 +43,7 @@ class Summary(Protocol):
     def write(self, connection: sqlite3.Connection) -> None: ...
 
 
-class NoSummary:
+class NoBatchSummary:
     """Gather nothing and write nothing."""
 
     def begin(self) -> None:
@@ -53,7 +53,7 @@ class NoSummary:
         pass
 
 
-NO_SUMMARY: Final = NoSummary()
+NO_SUMMARY: Final = NoBatchSummary()
 
 
 class Job(Struct, frozen=True, eq=False):
@@ -78,7 +78,7 @@ class Writer:
         changed: Callable[[], None],
         errors: StoreErrors,
         called: str = "store",
-        summary: Summary = NO_SUMMARY,
+        summary: BatchSummary = NO_SUMMARY,
     ) -> None:
         self._errors = errors
         self._called = called
