@@ -35,8 +35,8 @@ def pytest_configure() -> None:
 def _without_fsync() -> None:
     original = connection.make_durable
 
-    def make_durable(connection: sqlite3.Connection, path: Path) -> None:
-        original(connection, path)
+    def make_durable(connection: sqlite3.Connection, path: Path, *, synced: bool = True) -> None:
+        original(connection, path, synced=synced)
         connection.execute("PRAGMA synchronous = OFF")
 
     replace(opening, "make_durable", make_durable)

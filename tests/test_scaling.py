@@ -198,6 +198,7 @@ async def test_every_question_of_what_to_watch_has_an_answer(postgres: Server, u
     assert [line.partition("|")[0] for line in dead.splitlines()] == [
         "presence",
         "refusals",
+        "replica_log",
         "replicas",
         "rooms",
         "runs",

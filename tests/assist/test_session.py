@@ -64,7 +64,7 @@ def test_the_webhook_that_fired_counts() -> None:
 
 def test_bots_are_not_counted() -> None:
     assert session_of(count(2, at=0, bots=3)).humans == 2
-    assert session_of(count(0, at=0, bots=1)).humans == 0
+    assert session_of(count(0, at=0, bots=1, type="room.client.left")).humans == 0
 
 
 def test_the_last_count_holds() -> None:

@@ -134,6 +134,11 @@ class Run:
         self._seen: set[int] = set()
 
     @property
+    def log_fields(self) -> dict[str, object]:
+        """Return the fields of a log line about it."""
+        return dict(self.session.log.extra or {})
+
+    @property
     def ends(self) -> bool:
         """True if the assistant was told to leave, or has returned."""
         return self.session.ended.is_set() or (self.launched is not None and self.launched.done())

@@ -75,8 +75,8 @@ class Session:
         self.subdomain = room.subdomain
         self.webhook = webhook
         self.attempt = attempt
-        self.log_fields = _fields(room, webhook, attempt, replica)
-        self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), self.log_fields)
+        fields = _fields(room, webhook, attempt, replica)
+        self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), fields)
         self._news = asyncio.Event()
         self.ended = Ended(self._news.set)
         self.missed = 0

@@ -228,7 +228,7 @@ class Supervisor:
             self._clock.call_later(pause, self.wake)
         after = next_state(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
         self._counts.run_ended(end.how, after.state)
-        level, fields = _level(after, room, end), run.session.log_fields
+        level, fields = _level(after, room, end), run.log_fields
         logger.log(level, "room %s %s: %s", room.key, after.state, after.reason, extra=fields)
         move = RoomMove(
             id=room.id,
@@ -246,7 +246,7 @@ class Supervisor:
         if run.stop is not None:
             return
         room = run.room
-        fields = run.session.log_fields
+        fields = run.log_fields
         logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt, extra=fields)
         self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._went_live, run))
 
@@ -299,7 +299,7 @@ class Supervisor:
 
     def _moved(self, run: Run, ours: bool) -> None:
         if not ours and run.launched is not None and not run.launched.done():
-            fields = run.session.log_fields
+            fields = run.log_fields
             logger.warning(
                 "room %s belongs to another replica by now: ending our assistant", run.room.key, extra=fields
             )
