@@ -146,6 +146,7 @@ async def test_a_search_that_takes_long_says_how_far_back_it_went_and_leads_furt
     await deliver(store, "old", at=now - 2 * 3600, state=State.FAILED)
     await deliver(store, "new", at=now - 5)
     browser = client(Trigger(store=place.url))
+    monkeypatch.setattr(reads, "SEARCH_WITHIN", 60.0)
     assert 'data-id="old"' in (await browser.get("/?state=failed")).text
     monkeypatch.setattr(reads, "SEARCH_WITHIN", -1.0)
     path, looks = "/?state=failed", 0
