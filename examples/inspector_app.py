@@ -23,7 +23,7 @@ def people(webhook: RoomClientJoined) -> bool:
 
 
 class AdminsOnly:
-    """Let a request through with the admin's password: here is where your own login goes."""
+    """Allow a request that has the admin's password. Put your own login here."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

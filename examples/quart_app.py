@@ -39,5 +39,5 @@ routes = Router([Route("/whereby", trigger.asgi), Mount("/", quart)])  # type: i
 
 
 async def app(scope: dict[str, object], receive: object, send: object) -> None:
-    """Give Quart its lifespan, and every request to the routes."""
+    """Pass the lifespan to Quart, and every request to the routes."""
     await (quart if scope["type"] == "lifespan" else routes)(scope, receive, send)  # type: ignore[arg-type]

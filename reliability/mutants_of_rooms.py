@@ -55,7 +55,7 @@ def _without_the_request_to_stop() -> None:
 
 
 def _without_the_end_by_the_next_session() -> None:
-    """Let an assistant go on from one meeting into the next, unless a start tells of that."""
+    """Keep an assistant from one meeting in the next, unless a start shows that it is another one."""
     later = RULES[RoomEvent.REQUESTED_LATER]
     replace(room_rules, "RULES", {**RULES, RoomEvent.REQUESTED_BY_NEXT: later})
 
