@@ -11,6 +11,7 @@ from tests.support.arrivals import ROOM
 from tests.support.stage import Stage
 from tests.support.until import eventually
 from whereby_trigger import Presence, Trigger
+from whereby_trigger.decide import decider
 from whereby_trigger.decide.presences import Presences
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import State
@@ -112,7 +113,27 @@ async def test_what_is_asked_in_one_turn_of_the_loop_is_one_read(tmp_path: Path)
     await store.close()
 
 
-async def test_a_webhook_waits_in_its_place_while_who_is_in_its_room_cannot_be_read(tmp_path: Path) -> None:
+async def test_a_webhook_with_a_count_is_decided_without_another_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the machine is: only a webhook that waited for its turn is older.
+    monkeypatch.setattr(decider, "AS_STORED", 60.0)
+    stage = Stage(Trigger(webhook_triggers={"room.client.joined": two_people}), tmp_path)
+    stage.store = store = Counted(stage.settings.store)
+    async with stage:
+        # What comes as the replica starts may be read back with the backlog.
+        await stage.deliver(alone := joined(1))
+        assert (await stage.decision(alone)).state is State.SKIPPED
+        store.reads.clear()
+        await stage.deliver(both := joined(2))
+        assert (await stage.decision(both)).state is State.FIRED
+    assert not store.reads
+
+
+async def test_a_webhook_waits_in_its_place_while_who_is_in_its_room_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decider, "AS_STORED", 0.0)
     asked: list[str] = []
 
     def remember(webhook: Any, presence: Presence) -> bool:

@@ -33,6 +33,18 @@ async def test_a_count_is_kept_with_the_delivery_that_carried_it(store: Store) -
     assert await presence(store) == Presence(2, 1, at(0), at(0), "s")
 
 
+async def test_a_delivery_with_a_count_comes_back_with_who_is_in_its_room_as_of_its_commit(store: Store) -> None:
+    one, elsewhere, uncounted = await asyncio.gather(
+        say(store, "a", 5, 2), say(store, "c", 3, 7, room=ELSEWHERE), store.add(arrival("d"))
+    )
+    late = await say(store, "b", 0, 9)
+    assert [added.counts and added.counts.humans for added in (one, late, elsewhere)] == [2, 2, 7]
+    assert [added.counts for added in (uncounted, await say(store, "a", 5, 2))] == [None, None]
+    again = (await say(store, "e", 1, 4)).counts
+    assert again is not None
+    assert presence_of(again) == await presence(store)
+
+
 async def test_the_newest_count_holds_and_an_older_one_that_comes_late_does_not(store: Store) -> None:
     for id, seconds, humans in (("a", 0, 1), ("b", 20, 2), ("c", 10, 3)):
         await say(store, id, seconds, humans)
@@ -158,19 +170,21 @@ def test_a_store_says_what_the_rule_says_for_any_counts_in_any_batches(
 ) -> None:
     room = f"{ROOM}-{next(rooms)}"
     said = [[count(seconds, humans, room=room) for seconds, humans in batch] for batch in batches]
-    found = runs.run(_stored_in_batches(two, room, said))
+    last, found = runs.run(_stored_in_batches(two, room, said))
     (stored,) = together(said[0])
     for batch in said[1:]:
         (arrived,) = together(batch)
         stored = merged(stored, arrived)
     assert found == presence_of(stored)
+    assert last.counts == stored
 
 
-async def _stored_in_batches(two: tuple[Store, Store], room: str, batches: list[list[Count]]) -> Presence:
+async def _stored_in_batches(two: tuple[Store, Store], room: str, batches: list[list[Count]]) -> tuple[Added, Presence]:
+    added: list[Added] = []
     for n, batch in enumerate(batches):
         arrivals = [counted(f"{room} {n} {m}", one) for m, one in enumerate(batch)]
-        await asyncio.gather(*map(two[n % 2].add, arrivals))
-    return await presence(two[0], room)
+        added = await asyncio.gather(*map(two[n % 2].add, arrivals))
+    return added[-1], await presence(two[0], room)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from then on is blamed on one webhook, and the one that was blamed for three is 
 """
 
 import logging
+import time
 from functools import partial
 from typing import Final, cast
 
@@ -21,6 +22,7 @@ from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
+from whereby_trigger.store.presence import presence_of
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook
 
 logger = logging.getLogger("whereby_trigger.decide")
@@ -30,6 +32,9 @@ SUSPECT: Final = 2
 
 CLAIM_AGAIN = 0.5
 """Seconds after which the room of a success is claimed again from a store that was away."""
+
+AS_STORED = 0.1
+"""Seconds after its arrival within which a webhook is decided with who was in its room as it was stored."""
 
 READ_AGAIN = 0.5
 """Seconds after which who is in a room is read again from a store that was away."""
@@ -153,9 +158,14 @@ class Decider:
         )
 
     async def _presence(self, queued: PendingWebhook) -> Presence:
-        """Read who is in a webhook's room, however long the store is away: what came after it must not overtake it."""
+        """Return who is in a webhook's room, read again unless the commit that stored it has just told.
+
+        However long the store is away: what came after it must not overtake it.
+        """
         if queued.room is None:
             return UNKNOWN
+        if queued.counts is not None and time.monotonic() - queued.started < AS_STORED:
+            return presence_of(queued.counts)
         while True:
             try:
                 return await self._presences.of(queued.room.key)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from whereby_trigger.deliveries import session_id
 from whereby_trigger.store import Pending
+from whereby_trigger.store.presence import RoomCounts
 from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of
 
 
@@ -17,7 +18,8 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     """Describe a stored webhook that is to be decided. `started` is when we got hold of it, by time.monotonic().
 
     If its hold has begun, it did so at `held_since` and is due at `due`, both by the boot clock; else they are None.
-    `effect` is what it did to its room's assistant when it was stored, in words.
+    `effect` is what it did to its room's assistant when it was stored, in words, and `counts` who was in its room then,
+    if it came with a count.
     """
 
     seq: int
@@ -31,6 +33,7 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     held_since: float | None = None
     due: float | None = None
     effect: str = ""
+    counts: RoomCounts | None = None
 
     @property
     def ordering_key(self) -> str | None:

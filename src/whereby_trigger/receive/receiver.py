@@ -136,7 +136,14 @@ class Receiver:
         self._log.let_in(Outcome.STORED, started)
         received_at = arrival.received_at
         queued = PendingWebhook(
-            added.seq, webhook, accepted.room, received_at, received_at, started, effect=added.effect
+            added.seq,
+            webhook,
+            accepted.room,
+            received_at,
+            received_at,
+            started,
+            effect=added.effect,
+            counts=added.counts,
         )
         self._dispatcher.submit(queued)
 

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from whereby_trigger.store.facts import SessionChange
-from whereby_trigger.store.presence import UNKNOWN, Count, Presence
+from whereby_trigger.store.presence import UNKNOWN, Count, Presence, RoomCounts
 from whereby_trigger.store.states import ReplicaEnding, RoomState, RunOutcome, State
 
 NEWEST: Final = 2**63 - 1
@@ -207,11 +207,12 @@ class Arrival(Struct, frozen=True):
     count: Count | None = None
 
 
-class Added(Struct, frozen=True):
+class Added(Struct):
     """Hold what `add` did: the row's number in order of arrival, and whether the id was there already.
 
     A `spilled` webhook has no number yet: it is safe on a disk, and waits for the database. `effect` is what the
-    webhook did to its room's assistant, in words, or "".
+    webhook did to its room's assistant, in words, or "". `counts` is who is in its room as of the commit that stored
+    it, if it carried a count itself, or None.
     """
 
     seq: int
@@ -219,6 +220,7 @@ class Added(Struct, frozen=True):
     state: State
     spilled: bool = False
     effect: str = ""
+    counts: RoomCounts | None = None
 
 
 class Pending(Struct, frozen=True):

@@ -46,6 +46,7 @@ ON CONFLICT (key) DO UPDATE SET
         ) AS since
         WHERE newer.arrived = (excluded.changed_at >= stored.changed_at) AND older.arrived <> newer.arrived
     )
+RETURNING key, humans, bots, session_id, humans_since, changed_at, differed_at
 """
 """Does what `merged` and `keeps_time` in store/presence.py do: the row is locked before it is read."""
 
@@ -70,14 +71,17 @@ DELETE FROM whereby_trigger.presence WHERE key = ANY (ARRAY(
 """  # noqa: S608
 
 
-async def write(connection: Connection, counts: Sequence[tuple[Count, float]]) -> None:
-    """Merge the counts of new webhooks, in their order of arrival, with when each came, into what is stored."""
+async def write(connection: Connection, counts: Sequence[tuple[Count, float]]) -> dict[str, RoomCounts]:
+    """Merge the counts of new webhooks, in their order of arrival, with when each came, into what is stored.
+
+    Return what the counts of each of their rooms say now.
+    """
     received: dict[str, float] = {}
     for count, received_at in counts:
         received[count.key] = max(received_at, received.get(count.key, received_at))
     rows = [(*structs.astuple(said), received[said.key]) for said in together(count for count, _ in counts)]
-    if rows:
-        await connection.execute(WRITE, *zip(*rows, strict=True))
+    written = await connection.fetch(WRITE, *zip(*rows, strict=True)) if rows else []
+    return {row["key"]: RoomCounts(*row) for row in written}
 
 
 async def find(connection: Connection, keys: frozenset[str]) -> dict[str, Presence]:

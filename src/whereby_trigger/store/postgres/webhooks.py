@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import presence, rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.postgres.selecting import Selection
+from whereby_trigger.store.presence import RoomCounts
 from whereby_trigger.store.records import (
     Added,
     Arrival,
@@ -198,6 +199,7 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
     changes = {id: piece.what.change for id, piece in first.items() if piece.what.change and id not in stored}
     counted = [piece.what for id, piece in first.items() if piece.what.count and id not in stored]
     effects: dict[str, str] = {id: row["effect"] for id, row in stored.items()}
+    counts: dict[str, RoomCounts] = {}
     if changes or counted:
         async with transaction(connection):
             if changes:
@@ -208,11 +210,11 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
                     await connection.execute(NOTE_EFFECT, stored[id]["seq"], effect)
                     effects[id] = effect
             new = [(arrival.count, arrival.received_at) for arrival in counted if stored[arrival.id]["new"]]
-            await presence.write(connection, new)
+            counts = await presence.write(connection, new)
     else:
         stored |= await _insert(connection, rows)
     return [
-        _added(stored[piece.what.id], effects.get(piece.what.id, ""), is_first=first[piece.what.id] is piece)
+        _added(piece.what, stored[piece.what.id], effects, counts, is_first=first[piece.what.id] is piece)
         for piece in pieces
     ]
 
@@ -234,9 +236,13 @@ def _row(arrival: Arrival, owner: str, deliveries: int, kept_until: float) -> tu
     )
 
 
-def _added(row: Any, effect: str, *, is_first: bool) -> Added:
-    is_new = row["new"] and is_first
-    return Added(row["seq"], not is_new, State(row["state"]), effect=effect if is_new else "")
+def _added(
+    arrival: Arrival, row: Any, effects: Mapping[str, str], counts: Mapping[str, RoomCounts], *, is_first: bool
+) -> Added:
+    if not (row["new"] and is_first):
+        return Added(row["seq"], True, State(row["state"]))
+    said = None if arrival.count is None else counts.get(arrival.count.key)
+    return Added(row["seq"], False, State(row["state"]), effect=effects.get(arrival.id, ""), counts=said)
 
 
 async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:

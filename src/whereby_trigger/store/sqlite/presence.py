@@ -13,6 +13,7 @@ from whereby_trigger.store.presence import (
     presence_of,
     together,
 )
+from whereby_trigger.store.records import Added
 
 READ = """
 SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at, humans_stored_at, received_at
@@ -66,16 +67,21 @@ class GatheredCounts:
     def __init__(self) -> None:
         self._rooms: dict[str, list[Count]] = {}
         self._received: dict[str, float] = {}
+        self._added: list[tuple[str, Added]] = []
         self._now = 0.0
 
     def begin(self) -> None:
         """Forget what a transaction before this one gathered, whether it was written or rolled back."""
         if self._rooms:
-            self._rooms, self._received = {}, {}
+            self._rooms, self._received, self._added = {}, {}, []
 
-    def add(self, count: Count, received_at: float, now: float) -> None:
-        """Keep a count of a webhook that is new in the store; times are as in the table."""
+    def add(self, count: Count, received_at: float, now: float, added: Added) -> None:
+        """Keep a count of a webhook that is new in the store; times are as in the table.
+
+        What was `added` learns what all counts of its room say, once they are written.
+        """
         key = count.key
+        self._added.append((key, added))
         if key in self._rooms:
             self._rooms[key].append(count)
             self._received[key] = max(received_at, self._received[key])
@@ -96,6 +102,9 @@ class GatheredCounts:
             if written < len(rows) or len(counts) > 1:
                 (said,) = together(counts)
                 _merge(connection, said, received[said.key], now)
+        found = {row[0]: RoomCounts(*row) for row in connection.execute(FIND, (json.dumps(list(self._rooms)),))}
+        for key, added in self._added:
+            added.counts = found.get(key)
 
 
 def _merge(connection: sqlite3.Connection, said: RoomCounts, received_at: float, now: float) -> None:

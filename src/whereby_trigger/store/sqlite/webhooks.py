@@ -96,9 +96,10 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
         seq, effect = cursor.lastrowid or 0, ""
         if arrival.change is not None and (effect := rooms.change_session(connection, arrival.change, now)):
             connection.execute(NOTE_EFFECT, (effect, seq))
+        added = Added(seq, False, arrival.state, effect=effect)
         if arrival.count is not None:
-            counts.add(arrival.count, arrival.received_at, now)
-        return Added(seq, False, arrival.state, effect=effect)
+            counts.add(arrival.count, arrival.received_at, now, added)
+        return added
     seq, stored = connection.execute(COUNT_DELIVERY, (arrival.kept_until, arrival.id)).fetchone()
     return Added(seq, True, State(stored))
 
