@@ -3,20 +3,19 @@
 import asyncio
 import io
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from rich.console import Console
 
-from whereby_trigger.cli.demo.checks import CrashResult, Notified, check_crash
+from whereby_trigger.cli.demo.checks import CrashResult, check_crash
 from whereby_trigger.cli.demo.meetings import CrashMeeting
-from whereby_trigger.cli.demo.report import Report
-from whereby_trigger.cli.demo.scenario import CrashScenario, conclude_crash
-from whereby_trigger.cli.demo.server import DemoStore
+from whereby_trigger.cli.demo.report import conclude
+from whereby_trigger.cli.demo.scenario import CrashScenario
+from whereby_trigger.cli.demo.store import DemoStore
 from whereby_trigger.store import State
 
 
@@ -26,16 +25,15 @@ class DemoRun:
 
     meeting: CrashMeeting
     result: CrashResult
-    output: io.StringIO
-    report: Report
+    told: str
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    meeting, output = CrashMeeting(datetime.now(UTC)), io.StringIO()
-    report = Report(Console(file=output))
-    folder: Path = tmp_path_factory.mktemp("demo")
-    return DemoRun(meeting, asyncio.run(CrashScenario(folder, report, DemoStore()).run(meeting)), output, report)
+    meeting, folder = CrashMeeting(datetime.now(UTC)), tmp_path_factory.mktemp("demo")
+    with redirect_stdout(io.StringIO()) as output:
+        result = asyncio.run(CrashScenario(folder, DemoStore()).run(meeting))
+    return DemoRun(meeting, result, output.getvalue())
 
 
 def altered(result: CrashResult, **fields: Any) -> CrashResult:
@@ -46,16 +44,22 @@ def edited(rows: Sequence[Any], id: str, **fields: Any) -> list[Any]:
     return [msgspec.structs.replace(row, **fields) if row.id == id else row for row in rows]
 
 
-def test_the_demo_passes_and_says_so(demo_run: DemoRun) -> None:
-    assert conclude_crash(demo_run.report, demo_run.meeting, demo_run.result, 1.0) == 0
-    assert "All 9 checks passed" in demo_run.output.getvalue()
+def test_the_demo_passes_and_says_so(demo_run: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert conclude(check_crash(demo_run.meeting, demo_run.result), 1.0) == 0
+    assert "All 9 checks passed" in capsys.readouterr().out
 
 
 def test_the_demo_tells_each_step_as_it_happens(demo_run: DemoRun) -> None:
-    told = demo_run.output.getvalue()
     for sent in demo_run.result.sent:
-        assert sent.step.happening in told
-    assert told.index("kill -9") < told.index("up again")
+        assert sent.step.happening in demo_run.told
+    assert demo_run.told.index("kill -9") < demo_run.told.index("up again")
+
+
+def test_the_demo_shows_what_rooms_show_says_of_each_room(demo_run: DemoRun) -> None:
+    for room in ("/visit-7", "/standup"):
+        assert f"$ whereby-trigger rooms show acme.whereby.com{room}" in demo_run.told
+    assert "delivered 2 times: fired, predicate in_calendar returned True" in demo_run.told
+    assert "1 delivery refused: wrong signature, answered 401" in demo_run.told
 
 
 WRONG: dict[str, Callable[[CrashMeeting, CrashResult], CrashResult]] = {
@@ -65,19 +69,19 @@ WRONG: dict[str, Callable[[CrashMeeting, CrashResult], CrashResult]] = {
     "The forged delivery was refused": lambda meeting, result: altered(result, refusals=[]),
     "The store holds each webhook": lambda meeting, result: altered(result, records=result.records[::-1]),
     "Duplicates were counted": lambda meeting, result: altered(
-        result, records=edited(result.records, meeting.host.id, deliveries=1)
+        result, records=edited(result.records, meeting.host.webhook.id, deliveries=1)
     ),
     "Each webhook has the decision": lambda meeting, result: altered(
-        result, records=edited(result.records, meeting.host.id, state=State.SKIPPED)
+        result, records=edited(result.records, meeting.host.webhook.id, state=State.SKIPPED)
     ),
     "The bot's own join": lambda meeting, result: altered(
-        result, records=edited(result.records, meeting.bot.id, reason="no reason")
+        result, records=edited(result.records, meeting.bot.webhook.id, reason="no reason")
     ),
     "The two webhooks out of order": lambda meeting, result: altered(
-        result, records=edited(result.records, meeting.visitor_joined.id, decided_at=0.0)
+        result, records=edited(result.records, meeting.joined.webhook.id, decided_at=0.0)
     ),
     "When the server was killed": lambda meeting, result: altered(
-        result, heard_at_death=[*result.heard_at_death, Notified(meeting.session.id, 1)]
+        result, heard_at_death=[*result.heard_at_death, (meeting.session.webhook.id, 1)]
     ),
     "Listeners were called once": lambda meeting, result: altered(result, heard=[*result.heard, result.heard[0]]),
 }
@@ -96,9 +100,11 @@ def test_there_is_a_way_to_fail_each_check(demo_run: DemoRun) -> None:
     assert len(sentences) == len(WRONG)
 
 
-def test_a_failed_check_says_what_differs_and_gives_exit_code_1(demo_run: DemoRun) -> None:
-    output = io.StringIO()
+def test_a_failed_check_says_what_differs_and_gives_exit_code_1(
+    demo_run: DemoRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = altered(demo_run.result, records=demo_run.result.records[1:])
-    assert conclude_crash(Report(Console(file=output)), demo_run.meeting, result, 1.0) == 1
-    assert "expected ['host in /visit-7', 'bot in /visit-7'" in output.getvalue()
-    assert "actual   ['bot in /visit-7'" in output.getvalue()
+    assert conclude(check_crash(demo_run.meeting, result), 1.0) == 1
+    told = capsys.readouterr().out
+    assert "expected ['a host enters /visit-7', 'the assistant itself enters /visit-7'" in told
+    assert "actual   ['the assistant itself enters /visit-7'" in told

@@ -3,23 +3,30 @@
 import asyncio
 import io
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec import structs
-from rich.console import Console
 
-from scripts.demo_cluster import delivered, rows, server_of_the_demo
+from scripts.demo_cluster import (
+    ClusterMeetings,
+    ClusterScenario,
+    Outage,
+    check_cluster,
+    delivered,
+    rows,
+    server_of_the_demo,
+)
 from tests.cli.conftest import Call
 from tests.support.postgres import Server, database_of
-from whereby_trigger.cli.demo.checks import CrashResult, ReplicaResult, check_replicas
-from whereby_trigger.cli.demo.meetings import CrashMeeting, ReplicaMeetings
-from whereby_trigger.cli.demo.report import Report
-from whereby_trigger.cli.demo.scenario import CrashScenario, ReplicaScenario, conclude_crash, conclude_replicas
-from whereby_trigger.cli.demo.server import DemoStore, demo_store_at
+from whereby_trigger.cli.demo.checks import CrashResult, ReplicaResult, check_crash
+from whereby_trigger.cli.demo.meetings import CrashMeeting
+from whereby_trigger.cli.demo.report import conclude
+from whereby_trigger.cli.demo.scenario import CrashScenario
+from whereby_trigger.cli.demo.store import DemoStore, demo_store_at
 
 
 @dataclass
@@ -30,53 +37,58 @@ class DemoRun:
     url: str
     meeting: CrashMeeting
     crash: CrashResult
-    meetings: ReplicaMeetings
+    meetings: ClusterMeetings
     result: ReplicaResult
-    output: io.StringIO
-    report: Report
+    outage: Outage
+    told: str
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
-    meeting, meetings, output = CrashMeeting(datetime.now(UTC)), ReplicaMeetings(datetime.now(UTC)), io.StringIO()
-    report = Report(Console(file=output))
+    meeting, meetings = CrashMeeting(datetime.now(UTC)), ClusterMeetings(datetime.now(UTC))
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
-    with server_of_the_demo() as server:
+    with server_of_the_demo() as server, redirect_stdout(io.StringIO()) as output:
         url = server.create_database()
-        store = asyncio.run(demo_store_at(url, server))
-        crash = asyncio.run(CrashScenario(first, report, store).run(meeting))
-        result = asyncio.run(ReplicaScenario(second, report, store).run(meetings))
-        yield DemoRun(server, url, meeting, crash, meetings, result, output, report)
+        store = asyncio.run(demo_store_at(url))
+        crash = asyncio.run(CrashScenario(first, store).run(meeting))
+        scenario = ClusterScenario(second, store, server, meetings)
+        result = asyncio.run(scenario.run(meetings))
+        yield DemoRun(server, url, meeting, crash, meetings, result, scenario.outage, output.getvalue())
 
 
-def test_both_scenarios_pass_on_one_database(demo_run: DemoRun) -> None:
-    report, output = demo_run.report, demo_run.output
-    assert conclude_crash(report, demo_run.meeting, demo_run.crash, 1.0) == 0, output.getvalue()
-    assert conclude_replicas(report, demo_run.meetings, demo_run.result, 1.0) == 0, output.getvalue()
-    assert demo_run.server.password not in demo_run.output.getvalue()
+def test_both_scenarios_pass_on_one_database(demo_run: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = check_cluster(demo_run.meetings, demo_run.result, demo_run.outage)
+    for checks in (check_crash(demo_run.meeting, demo_run.crash), cluster):
+        assert conclude(checks, 1.0) == 0, capsys.readouterr().out
+    assert demo_run.server.password not in demo_run.told + capsys.readouterr().out
 
 
 def test_the_database_is_killed_and_started_while_a_delivery_waits(demo_run: DemoRun) -> None:
-    told = demo_run.output.getvalue()
+    told = demo_run.told
     assert told.index("kill -9 of the database") < told.index("a latecomer") < told.index("kill -9 of replica")
     assert "database system was not properly shut down; automatic recovery in progress" in demo_run.server.log
 
 
-WRONG: dict[str, Callable[[ReplicaResult, Any], ReplicaResult]] = {
-    "Every assistant stayed in its room": lambda result, outage: structs.replace(
-        result, outage=structs.replace(outage, runs=outage.runs[1:])
+WRONG: dict[str, Callable[[ReplicaResult, Outage], tuple[ReplicaResult, Outage]]] = {
+    "Every assistant stayed in its room": lambda result, outage: (
+        result,
+        structs.replace(outage, runs=outage.runs[1:]),
     ),
-    "The delivery sent during the outage": lambda result, outage: structs.replace(
-        result, outage=structs.replace(outage, answered_at=outage.up_at - 0.001)
+    "The delivery sent during the outage": lambda result, outage: (
+        result,
+        structs.replace(outage, answered_at=outage.up_at - 0.001),
     ),
-    "The other replica took over": lambda result, _: structs.replace(result, killed_at=result.killed_at - 7),
+    "The other replica took over": lambda result, outage: (
+        structs.replace(result, killed_at=result.killed_at - 7),
+        outage,
+    ),
 }
 
 
 @pytest.mark.parametrize("sentence", WRONG)
 def test_each_check_that_is_another_on_a_database_fails_when_it_is_not_so(demo_run: DemoRun, sentence: str) -> None:
-    result = WRONG[sentence](demo_run.result, demo_run.result.outage)
-    failed = [check.sentence for check in check_replicas(demo_run.meetings, result) if not check.passed]
+    result, outage = WRONG[sentence](demo_run.result, demo_run.outage)
+    failed = [check.sentence for check in check_cluster(demo_run.meetings, result, outage) if not check.passed]
     assert [text for text in failed if text.startswith(sentence)] == failed != []
 
 

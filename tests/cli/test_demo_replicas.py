@@ -3,20 +3,19 @@
 import asyncio
 import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
-from rich.console import Console
 
 from whereby_trigger.cli.demo.checks import AssistantRun, ReplicaResult, check_replicas
 from whereby_trigger.cli.demo.meetings import ReplicaMeetings
-from whereby_trigger.cli.demo.report import Report
-from whereby_trigger.cli.demo.scenario import ReplicaScenario, conclude_replicas
-from whereby_trigger.cli.demo.server import DemoStore
+from whereby_trigger.cli.demo.report import conclude
+from whereby_trigger.cli.demo.scenario import ReplicaScenario
+from whereby_trigger.cli.demo.store import DemoStore
 
 
 @dataclass
@@ -25,16 +24,15 @@ class DemoRun:
 
     meetings: ReplicaMeetings
     result: ReplicaResult
-    output: io.StringIO
-    report: Report
+    told: str
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    meetings, output = ReplicaMeetings(datetime.now(UTC)), io.StringIO()
-    report = Report(Console(file=output))
-    folder: Path = tmp_path_factory.mktemp("replicas")
-    return DemoRun(meetings, asyncio.run(ReplicaScenario(folder, report, DemoStore()).run(meetings)), output, report)
+    meetings, folder = ReplicaMeetings(datetime.now(UTC)), tmp_path_factory.mktemp("replicas")
+    with redirect_stdout(io.StringIO()) as output:
+        result = asyncio.run(ReplicaScenario(folder, DemoStore()).run(meetings))
+    return DemoRun(meetings, result, output.getvalue())
 
 
 def altered(result: ReplicaResult, **fields: Any) -> ReplicaResult:
@@ -79,14 +77,20 @@ WRONG: dict[str, Callable[[ReplicaResult], ReplicaResult]] = {
 }
 
 
-def test_the_replica_scenario_passes_and_says_so(demo_run: DemoRun) -> None:
-    assert conclude_replicas(demo_run.report, demo_run.meetings, demo_run.result, 1.0) == 0
-    assert "All 9 checks passed" in demo_run.output.getvalue()
+def test_the_replica_scenario_passes_and_says_so(demo_run: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert conclude(check_replicas(demo_run.meetings, demo_run.result), 1.0) == 0
+    assert "All 9 checks passed" in capsys.readouterr().out
 
 
 def test_the_replica_scenario_tells_each_step_as_it_happens(demo_run: DemoRun) -> None:
-    told = demo_run.output.getvalue()
+    told = demo_run.told
     assert told.index("to replica 2") < told.index("kill -9") < told.index("SIGTERM") < told.index("the session in")
+
+
+def test_the_replica_scenario_shows_what_rooms_show_says_of_each_room(demo_run: DemoRun) -> None:
+    for room in ("/visit-8", "/review"):
+        assert f"$ whereby-trigger rooms show acme.whereby.com{room}\n" in demo_run.told
+    assert "which had the assistant, died" in demo_run.told
 
 
 @pytest.mark.parametrize("sentence", WRONG)
@@ -101,10 +105,12 @@ def test_there_is_a_way_to_fail_each_check(demo_run: DemoRun) -> None:
     assert len(check_replicas(demo_run.meetings, demo_run.result)) == len(WRONG)
 
 
-def test_a_replica_that_left_its_rooms_alone_fails_the_scenario_with_exit_code_1(demo_run: DemoRun) -> None:
-    output = io.StringIO()
+def test_a_replica_that_left_its_rooms_alone_fails_the_scenario_with_exit_code_1(
+    demo_run: DemoRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = demo_run.result
     alone = altered(result, runs=[run for run in result.runs if run.replica == result.killed])
-    assert conclude_replicas(Report(Console(file=output)), demo_run.meetings, alone, 1.0) == 1
-    assert f"expected {{'/visit-8': ({result.drained}, 'within 2 s')" in output.getvalue()
-    assert "actual   {'/visit-8': None" in output.getvalue()
+    assert conclude(check_replicas(demo_run.meetings, alone), 1.0) == 1
+    told = capsys.readouterr().out
+    assert f"expected {{'/visit-8': ({result.drained}, 'within 2 s')" in told
+    assert "actual   {'/visit-8': None" in told

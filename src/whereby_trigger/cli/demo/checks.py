@@ -1,8 +1,9 @@
 """What each scenario of the demo observed, and the checks on it."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +13,8 @@ from whereby_trigger.store import Record, Room, RoomState, State
 
 DRAINING = "the replica is draining"
 SESSION_OVER = "the session has ended"
+Heard = tuple[str, int]
+"""What a listener wrote down: a webhook's id and the attempt."""
 
 
 class Check(Struct, frozen=True):
@@ -33,50 +36,30 @@ class Sent(Struct, frozen=True):
     answer: int
 
 
-class Notified(Struct, frozen=True):
-    """Hold one line that a listener wrote: the webhook's id and the attempt."""
-
-    id: str
-    attempt: int
-
-
 class CrashResult(Struct, frozen=True):
-    """Hold what was observed at the end, and `at_death`, between the kill and the restart. Records by arrival.
-
-    `refusals` are the reasons that the server logged for the deliveries it refused.
-    """
+    """Hold what was observed at the end, and `at_death`, between the kill and the restart. Records by arrival."""
 
     sent: Sequence[Sent]
     refusals: Sequence[str]
     records: Sequence[Record]
-    heard: Sequence[Notified]
+    heard: Sequence[Heard]
     records_at_death: Sequence[Record]
-    heard_at_death: Sequence[Notified]
+    heard_at_death: Sequence[Heard]
 
 
 class AssistantRun(Struct, frozen=True):
-    """Describe one run of an assistant, in seconds since 1970; `ended` is None and `reason` empty if it noted no end.
+    """Describe a run as its assistant wrote it down, in seconds since 1970; `ended` is infinite if it noted no end.
 
     `replica` and `attempt` count from 1.
     """
 
     room: str
-    replica: int
     attempt: int
+    pid: int
     started: float
-    ended: float | None = None
+    ended: float = inf
     reason: str = ""
-
-
-class Outage(Struct, frozen=True):
-    """Describe the database's death: the runs at that time, and when the delivery sent during it was answered.
-
-    `up_at` is when the restart of the database began. Both times are seconds since 1970.
-    """
-
-    runs: Sequence[AssistantRun]
-    up_at: float
-    answered_at: float
+    replica: int = 0
 
 
 class ReplicaResult(Struct, frozen=True):
@@ -93,11 +76,10 @@ class ReplicaResult(Struct, frozen=True):
     killed: int
     killed_at: float
     drained: int
-    exit_code: int | None
+    exit_code: int
     new_owner: int
     rooms: Sequence[Room]
     takeover_within: float
-    outage: Outage | None = None
 
     def runs_in(self, room: str) -> list[AssistantRun]:
         """Return the runs in a room, in the order of their start."""
@@ -105,16 +87,17 @@ class ReplicaResult(Struct, frozen=True):
 
     def end_of(self, run: AssistantRun) -> float:
         """Return when a run ended, on its own or by the kill; infinity if it did not."""
-        if run.ended is not None:
-            return run.ended
-        return self.killed_at if run.replica == self.killed else math.inf
+        return min(run.ended, self.killed_at) if run.replica == self.killed else run.ended
 
 
 def check_crash(meeting: CrashMeeting, result: CrashResult) -> list[Check]:
     """Compare what was observed around the crash of a server with what must be true."""
-    expected = meeting.expected()
-    stored = {record.id: record for record in result.records}
-    session, states_at_death = meeting.session.id, {row.id: str(row.state) for row in result.records_at_death}
+    names = {step.webhook.id: step.happening for step in meeting.stored}
+    stored = {names.get(record.id, record.id): record for record in result.records}
+    deliveries = Counter(sent.step.webhook.id for sent in result.sent)
+    times = {record.id: record.decided_at for record in result.records if record.decided_at is not None}
+    out_of_order = (meeting.left.webhook.id, meeting.joined.webhook.id)
+    session = meeting.session.webhook.id
     return [
         Check(
             "Each delivery got its answer: 200 once it was on disk, 401 if it was forged",
@@ -124,124 +107,102 @@ def check_crash(meeting: CrashMeeting, result: CrashResult) -> list[Check]:
         Check("The forged delivery was refused for its signature", ["wrong signature"], list(result.refusals)),
         Check(
             "The store holds each webhook that was answered 200, once, in order of arrival, and nothing else",
-            list(expected),
-            [record.id for record in result.records],
+            [*names.values()],
+            [*stored],
         ),
         Check(
             "Duplicates were counted and not decided again, even across the restart",
-            {id: row.deliveries for id, row in expected.items()},
-            {id: row.deliveries for id, row in stored.items()},
+            {name: deliveries[id] for id, name in names.items()},
+            {name: record.deliveries for name, record in stored.items()},
         ),
         Check(
             "Each webhook has the decision of its predicate",
-            {id: str(row.state) for id, row in expected.items()},
-            {id: str(row.state) for id, row in stored.items()},
+            {step.happening: step.state for step in meeting.stored},
+            {name: record.state for name, record in stored.items()},
         ),
         Check(
             "The bot's own join sent no assistant, and the reason says why",
-            "predicate first_person returned False (a bot's own event: is_human)",
-            stored[meeting.bot.id].reason if meeting.bot.id in stored else "not stored",
+            ["predicate first_person returned False (a bot's own event: is_human)"],
+            [record.reason for record in result.records if record.id == meeting.bot.webhook.id],
         ),
         Check(
             "The two webhooks out of order were decided one by one, in order of arrival",
-            [meeting.visitor_left.id, meeting.visitor_joined.id],
-            _as_decided(stored, {meeting.visitor_joined.id, meeting.visitor_left.id}),
+            [meeting.left.happening, meeting.joined.happening],
+            [names.get(id, id) for id in sorted(times, key=lambda id: times[id]) if id in out_of_order],
         ),
         Check(
             "When the server was killed, the webhook it had acknowledged was on disk, undecided, and no listener had "
             "been called",
-            (str(State.PENDING), []),
-            (states_at_death.get(session, "not stored"), _attempts(result.heard_at_death).get(session, [])),
+            ([State.PENDING], 0),
+            (
+                [record.state for record in result.records_at_death if record.id == session],
+                sum(id == session for id, _ in result.heard_at_death),
+            ),
         ),
         Check(
             "Listeners were called once for each success; for the one the kill interrupted, after the restart, as "
             "attempt 2",
-            {id: list(row.heard) for id, row in expected.items() if row.heard},
-            _attempts(result.heard),
+            sorted((step.happening, step.heard) for step in meeting.stored if step.heard is not None),
+            sorted((names.get(id, id), attempt) for id, attempt in result.heard),
         ),
     ]
 
 
 def check_replicas(meetings: ReplicaMeetings, result: ReplicaResult) -> list[Check]:
     """Compare what was observed of the replicas with what must be true."""
-    had_outage = result.outage is not None
-    rooms = meetings.joins_by_room(outage=had_outage)
+    joins = Counter(step.webhook.data.room_name for step in meetings.steps if step not in meetings.ends)
+    runs = {room: result.runs_in(room) for room in joins}
     orphaned = [run.room for run in result.runs_before if run.replica == result.killed]
     within = f"within {result.takeover_within:g} s"
     return [
         Check(
             "Each delivery was answered 200 by every replica that received it",
-            [200 for step in meetings.steps(outage=had_outage) for _ in step.replicas],
+            [200 for step in meetings.steps for _ in step.replicas],
             [sent.answer for sent in result.sent],
         ),
         Check(
             "A webhook that reached two replicas at once is stored once, delivered twice, and was decided once",
-            [(len(meetings.at_once.replicas), 1, State.FIRED.value)],
-            [
-                (row.deliveries, row.attempts, row.state.value)
-                for row in result.records
-                if row.id == meetings.at_once.webhook.id
-            ],
+            [(2, 1, State.FIRED)],
+            [(r.deliveries, r.attempts, r.state) for r in result.records if r.id == meetings.at_once.webhook.id],
         ),
-        *([] if result.outage is None else _outage_checks(result.outage, result.runs_before)),
         Check(
             "Each room got one assistant, although several people joined through both replicas",
-            dict.fromkeys(rooms, 1),
-            {room: sum(run.room == room for run in result.runs_before) for room in rooms},
+            dict.fromkeys(joins, 1),
+            dict(Counter(run.room for run in result.runs_before)),
         ),
         Check(
             "One join of each room started its assistant; the reasons of the others say that there was one",
-            {room: (1, joins - 1) for room, joins in rooms.items()},
-            {room: _claims(result.records, room) for room in rooms},
+            {room: (1, count - 1) for room, count in joins.items()},
+            {room: _claims(result.records, room) for room in joins},
         ),
         Check(
             f"The other replica took over the rooms of the killed one {within}",
             dict.fromkeys(orphaned, (result.drained, within)),
-            {room: _taken_over(result, room) for room in orphaned},
+            {room: _taken_over(runs[room], result) for room in orphaned},
         ),
         Check("The replica that was told to stop drained, and exited with 0", 0, result.exit_code),
         Check(
             "Its assistants were told why, and the third replica started others in their place",
-            dict.fromkeys(rooms, (DRAINING, result.new_owner)),
-            {room: _handed_over(result, room) for room in rooms},
+            {room: [(DRAINING, result.new_owner)] for room in joins},
+            {
+                room: [(run.reason, after.replica) for run, after in pairwise(own) if run.replica == result.drained]
+                for room, own in runs.items()
+            },
         ),
-        Check("No room ever had two assistants at once", [], [room for room in rooms if _overlap(result, room)]),
+        Check(
+            "No room ever had two assistants at once",
+            [],
+            [room for room, own in runs.items() for run, after in pairwise(own) if after.started < result.end_of(run)],
+        ),
         Check(
             "When the sessions ended, the assistants left, and the rooms ended",
-            dict.fromkeys(rooms, (SESSION_OVER, RoomState.ENDED.value, SESSION_OVER)),
-            {room: _ended(result, room) for room in rooms},
+            ([SESSION_OVER] * len(joins), [(RoomState.ENDED, SESSION_OVER)] * len(joins)),
+            ([run.reason for own in runs.values() for run in own[-1:]], [(r.state, r.reason) for r in result.rooms]),
         ),
     ]
 
 
-def _outage_checks(outage: Outage, runs_before: Sequence[AssistantRun]) -> list[Check]:
-    return [
-        Check(
-            "Every assistant stayed in its room while the database was dead and restarted",
-            list(outage.runs),
-            list(runs_before),
-        ),
-        Check(
-            "The delivery sent during the outage waited, and was answered once the database was back",
-            "after its restart",
-            "after its restart" if outage.answered_at >= outage.up_at else "before its restart",
-        ),
-    ]
-
-
-def _as_decided(stored: Mapping[str, Record], ids: set[str]) -> list[str]:
-    decided = sorted((row.decided_at, id) for id, row in stored.items() if id in ids and row.decided_at is not None)
-    return [id for _, id in decided]
-
-
-def _attempts(heard: Sequence[Notified]) -> dict[str, list[int]]:
-    attempts: dict[str, list[int]] = {}
-    for one in heard:
-        attempts.setdefault(one.id, []).append(one.attempt)
-    return attempts
-
-
-def _claims(records: Iterable[Record], room: str) -> tuple[int, int]:
+def _claims(records: Sequence[Record], room: str) -> tuple[int, int]:
     """Return how many joins started the room's assistant, and how many found one."""
     reasons = [row.reason for row in records if row.type == "room.client.joined" and (row.room or "").endswith(room)]
     started = sum(reason.endswith("; an assistant starts") for reason in reasons)
@@ -249,27 +210,10 @@ def _claims(records: Iterable[Record], room: str) -> tuple[int, int]:
     return started, found
 
 
-def _taken_over(result: ReplicaResult, room: str) -> tuple[int, str] | None:
-    for run in result.runs_in(room):
+def _taken_over(runs: Sequence[AssistantRun], result: ReplicaResult) -> tuple[int, str] | None:
+    """Return the replica that had a room next after the killed one, and after how long."""
+    for run in runs:
         if run.replica != result.killed:
-            seconds = run.started - result.killed_at
-            within = seconds <= result.takeover_within
-            return run.replica, f"within {result.takeover_within:g} s" if within else f"after {seconds:.1f} s"
+            seconds, most = run.started - result.killed_at, result.takeover_within
+            return run.replica, f"within {most:g} s" if seconds <= most else f"after {seconds:.1f} s"
     return None
-
-
-def _handed_over(result: ReplicaResult, room: str) -> tuple[str, int] | None:
-    for run, following in pairwise(result.runs_in(room)):
-        if run.replica == result.drained:
-            return run.reason, following.replica
-    return None
-
-
-def _overlap(result: ReplicaResult, room: str) -> bool:
-    return any(following.started < result.end_of(run) for run, following in pairwise(result.runs_in(room)))
-
-
-def _ended(result: ReplicaResult, room: str) -> tuple[str, str, str] | None:
-    runs = result.runs_in(room)
-    entry = next((entry for entry in result.rooms if entry.url.endswith(room)), None)
-    return (runs[-1].reason, entry.state.value, entry.reason) if runs and entry else None

@@ -16,9 +16,7 @@ from whereby_trigger import (
     is_human,
 )
 
-CALENDAR = Path("calendar.txt")
-BUSY = Path("calendar.busy")
-NOTEBOOK = Path("notebook.txt")
+CALENDAR, NOTEBOOK = Path("calendar.txt"), Path("notebook.txt")
 
 trigger = Trigger()
 
@@ -30,8 +28,8 @@ def first_person(webhook: RoomClientJoined) -> bool:
 
 @trigger.when("room.session.started")
 def in_calendar(webhook: RoomSessionStarted) -> bool:
-    """Look the room up in a calendar, which does not answer while it is busy."""
-    while BUSY.exists():
+    """Look the room up in a calendar, which does not answer until its file is there."""
+    while not CALENDAR.exists():
         time.sleep(0.02)
     return webhook.data.room_name in CALENDAR.read_text().split()
 
@@ -43,17 +41,17 @@ def always() -> bool:
 
 @trigger.on(TRIGGER_EVENT_SUCCESS)
 def send_assistant(success: TriggerSuccess) -> None:
-    write("assistant", success.trigger_webhook.id, success.attempt)
+    write(success.trigger_webhook.id, success.attempt)
 
 
 @trigger.on("room.client.left")
 def say_goodbye(webhook: RoomClientLeft) -> None:
-    write("goodbye", webhook.id, 1)
+    write(webhook.id, 1)
 
 
-def write(what: str, webhook_id: str, attempt: int) -> None:
+def write(webhook_id: str, attempt: int) -> None:
     with NOTEBOOK.open("a") as notebook:
-        notebook.write(f"{what} {webhook_id} {attempt}\n")
+        notebook.write(f'["{webhook_id}", {attempt}]\n')
 
 
 if __name__ == "__main__":

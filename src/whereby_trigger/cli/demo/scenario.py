@@ -2,172 +2,133 @@
 
 import asyncio
 import secrets
-import tempfile
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import msgspec
 from msgspec import structs
 
+from whereby_trigger import timeline
 from whereby_trigger.cli.demo.checks import (
     AssistantRun,
-    Check,
     CrashResult,
-    Notified,
-    Outage,
+    Heard,
     ReplicaResult,
     Sent,
     check_crash,
     check_replicas,
 )
-from whereby_trigger.cli.demo.meetings import STANDUP, CrashMeeting, MeetingStep, ReplicaMeetings
-from whereby_trigger.cli.demo.report import Report
-from whereby_trigger.cli.demo.server import LEASE, DemoServer, DemoStore, KillableDatabase
-from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.cli.demo.meetings import CrashMeeting, MeetingStep, ReplicaMeetings
+from whereby_trigger.cli.demo.report import conclude, show_event, show_room, show_sent, show_start
+from whereby_trigger.cli.demo.store import LEASE, DemoStore
 from whereby_trigger.store import Query, Record, RoomState, State
 from whereby_trigger.store.factory import store_for
-from whereby_trigger.testing.program import until
+from whereby_trigger.testing.program import Program, until
+from whereby_trigger.testing.sender import Address, Sender
 
 HAPPENS_WITHIN = 10.0
-DEAD_FOR = 0.3
-"""Seconds that the database stays dead, and nothing can be answered."""
 
 
-async def run_scenarios(store: DemoStore, report: Report | None = None) -> int:
-    """Run both scenarios of the demo; return 0 if all checks passed, else 1."""
-    report = report or Report()
-    with tempfile.TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
-        began, meeting = time.monotonic(), CrashMeeting(datetime.now(UTC))
-        crash = await CrashScenario(Path(folder), report, store).run(meeting)
-        code = conclude_crash(report, meeting, crash, time.monotonic() - began)
-    with tempfile.TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
-        began, meetings = time.monotonic(), ReplicaMeetings(datetime.now(UTC))
-        replicas = await ReplicaScenario(Path(folder), report, store).run(meetings)
-        code = max(code, conclude_replicas(report, meetings, replicas, time.monotonic() - began))
-    if code == 0:
-        report.next_command()
-    return code
-
-
-def conclude_crash(report: Report, meeting: CrashMeeting, result: CrashResult, seconds: float) -> int:
-    """Print the result and its checks; return the exit code."""
-    report.decisions(result)
-    return _concluded(report, check_crash(meeting, result), meeting.names(), seconds)
-
-
-def conclude_replicas(report: Report, meetings: ReplicaMeetings, result: ReplicaResult, seconds: float) -> int:
-    """Print the result and its checks; return the exit code."""
-    report.runs(result)
-    return _concluded(report, check_replicas(meetings, result), [], seconds)
-
-
-def _concluded(report: Report, checks: Sequence[Check], names: Sequence[tuple[str, str]], seconds: float) -> int:
-    report.checks(checks, names, seconds)
-    return 0 if all(check.passed for check in checks) else 1
-
-
-class _Scenario:
-    """Hold the servers of a scenario, what was sent to them, their store, and the notebook that their program writes.
-
-    All files are in the folder.
-    """
+class Scenario:
+    """Hold the servers of a scenario, their store, and the notebook that their program writes, all in one folder."""
 
     program: str
 
-    def __init__(self, folder: Path, report: Report, store: DemoStore) -> None:
+    def __init__(self, folder: Path, store: DemoStore) -> None:
         self._secret = secrets.token_hex(16)
         self._folder = folder
-        self._report = report
         self._demo_store = store
-        self._servers: dict[int, DemoServer] = {}
+        self._servers: dict[int, Program] = {}
+        self._senders: dict[int, Sender] = {}
         self._store = store_for(store.url_in(folder))
         self._sent: list[Sent] = []
 
-    async def _start(self, replica: int = 1) -> DemoServer:
+    async def _start(self, replica: int = 1) -> Program:
         """Start a server as the replica with a number, which counts from 1."""
-        server = await DemoServer.launch(self.program, self._folder, self._secret, self._demo_store)
+        settings = {"STORE": self._demo_store.url_in(self._folder), "HOST": "127.0.0.1", "PORT": "0"}
+        env = {f"WHEREBY_TRIGGER_{name}": value for name, value in (settings | self._demo_store.settings).items()}
+        # -P: the program must not import the demo's own modules.
+        command = [sys.executable, "-P", str(Path(__file__).with_name(self.program))]
+        server = await Program.start(command, cwd=self._folder, env=env | {"WHEREBY_WEBHOOK_SECRET": self._secret})
         self._servers[replica] = server
+        self._senders[replica] = Sender(Address.local(await server.listening()), self._secret, reuse=False)
         return server
 
     async def _deliver(self, *steps: MeetingStep) -> None:
         for step in steps:
-            await asyncio.gather(*(self._post(step, self._servers[replica]) for replica in step.replicas))
+            await asyncio.gather(*(self._post(step, self._senders[replica]) for replica in step.replicas))
 
-    async def _post(self, step: MeetingStep, server: DemoServer) -> None:
-        response = await server.deliver(step.webhook.raw, forged=step.forged)
+    async def _post(self, step: MeetingStep, sender: Sender) -> None:
+        (response,) = await sender.deliver(step.webhook.raw, forged=step.answer == 401, retries=0)
         self._sent.append(Sent(step, response.status))
-        self._report.sent(self._sent[-1], response.seconds * 1000)
+        show_sent(self._sent[-1], response.seconds * 1000)
 
     async def _until(self, happened: Callable[[], Awaitable[bool]]) -> None:
         """Wait until something has happened, for a bounded time: the checks find what has not."""
-
-        async def seen() -> bool:
-            try:
-                return await happened()
-            except StoreUnavailable:
-                # A database that was just killed does not answer.
-                return False
-
-        await until(seen, HAPPENS_WITHIN)
+        await until(happened, HAPPENS_WITHIN)
 
     async def _decided(self) -> bool:
         return not await self._store.find(Query(state=State.PENDING, limit=1))
 
-    async def _records(self, ids: Sequence[str] | None = None) -> list[Record]:
-        return (await self._store.find(Query() if ids is None else Query(ids=tuple(ids))))[::-1]
+    async def _records(self, query: Query) -> list[Record]:
+        return (await self._store.find(query))[::-1]
 
-    def _noted(self) -> list[list[str]]:
+    def _noted(self) -> list[bytes]:
         notebook = self._folder / "notebook.txt"
-        lines = notebook.read_text(encoding="utf-8").splitlines() if notebook.exists() else []
-        return [line.split(" ", 5) for line in lines]
+        return notebook.read_bytes().splitlines() if notebook.exists() else []
+
+    async def _show_rooms(self, records: Sequence[Record]) -> None:
+        for key in sorted({record.room for record in records if record.room is not None}):
+            show_room(await timeline.of_room(self._store, key, now=time.time()))
 
     async def _close(self) -> None:
         await asyncio.gather(*(server.kill() for server in self._servers.values()))
         await self._store.close()
 
 
-class CrashScenario(_Scenario):
-    """Run a meeting during which the server is killed."""
+class CrashScenario(Scenario):
+    """Run meetings during which the server is killed."""
 
     program = "listener_program.py"
 
     async def run(self, meeting: CrashMeeting) -> CrashResult:
-        """Start the server, send the meeting, kill and restart the server halfway; return what was observed."""
-        (self._folder / "calendar.txt").write_text(f"{STANDUP}\n", encoding="utf-8")
-        busy = self._folder / "calendar.busy"
-        *quick, last = meeting.before_kill()
+        """Start the server, send the meetings, kill and restart the server halfway; return what was observed."""
+        *quick, last = meeting.before_kill
         try:
-            first = await self._start()
-            self._report.event(f"A server is up: port {first.port}, process {first.pid}, an empty store")
+            server = await self._start()
+            show_event("A server is up, on an empty store")
             await self._store.open_readonly()
             await self._deliver(*quick)
             await self._until(self._decided)
-            busy.touch()
             await self._deliver(last)
-            await first.kill()
-            self._report.event(
-                "kill -9, after the 200 and before the decision: the predicate was waiting for a calendar"
-            )
-            records_at_death, heard_at_death = await self._records(), self._heard()
-            busy.unlink()
-            second = await self._start()
-            self._report.event(f"A server is up again: port {second.port}, process {second.pid}, the same store")
+            await server.kill()
+            show_event("kill -9, after the 200 and before the decision: the predicate was waiting for a calendar")
+            records_at_death, heard_at_death = await self._records(Query()), self._heard()
+            (self._folder / "calendar.txt").write_text("/standup\n", encoding="utf-8")
+            server = await self._start()
+            show_event("A server is up again, on the same store")
             await self._until(self._decided)
-            await self._deliver(*meeting.after_restart())
+            await self._deliver(*meeting.after_restart)
             await self._until(self._decided)
-            records = await self._records()
-            await second.stop()
+            await server.stop()
+            records = await self._records(Query())
+            refused = await self._store.refusals(0, time.time())
+            refusals = [counted.reason for counted in refused for _ in range(counted.count)]
+            await self._show_rooms(records)
         finally:
             await self._close()
-        refusals = first.refusals + second.refusals
         return CrashResult(self._sent, refusals, records, self._heard(), records_at_death, heard_at_death)
 
-    def _heard(self) -> list[Notified]:
-        return [Notified(id, int(attempt)) for _, id, attempt in self._noted()]
+    def _heard(self) -> list[Heard]:
+        return [msgspec.json.decode(line, type=Heard) for line in self._noted()]
 
 
-class ReplicaScenario(_Scenario):
+class ReplicaScenario(Scenario):
     """Run meetings on replicas of which one is killed and one drained."""
 
     program = "assistant_program.py"
@@ -176,37 +137,38 @@ class ReplicaScenario(_Scenario):
         """Start two replicas, let people join, kill one and drain the other; return what was observed."""
         try:
             await asyncio.gather(self._start(1), self._start(2))
-            self._report.event("\nTwo replicas are up on one store, each ready to run assistants")
+            show_event("Two replicas are up on one store, each ready to run assistants")
             await self._store.open_readonly()
-            return await self._send(meetings)
+            result = await self._play(meetings)
+            await self._show_rooms(result.records)
+            return result
         finally:
             await self._close()
 
-    async def _send(self, meetings: ReplicaMeetings) -> ReplicaResult:
-        database = self._demo_store.database
-        rooms = meetings.joins_by_room(outage=database is not None)
+    async def _play(self, meetings: ReplicaMeetings) -> ReplicaResult:
+        rooms = {step.webhook.data.room_name for step in meetings.steps}
         await self._deliver(*meetings.joins, meetings.at_once)
         await self._until(self._decided)
         await self._until_in(rooms, {1, 2})
-        outage = None if database is None else await self._outlive(database, meetings)
+        await self._meanwhile()
         before = self._runs()
         killed = before[0].replica if before else 1
         drained, new_owner = 3 - killed, 3
         killed_at = await self._kill(killed, [run.room for run in before if run.replica == killed])
         await self._until_in(rooms, {drained})
-        self._report_since(killed_at)
+        self._show_since(killed_at)
         await self._start(new_owner)
         stopped_at = time.time()
-        self._report.event(f"Replica {new_owner} is up, and SIGTERM tells replica {drained} to stop")
+        show_event(f"Replica {new_owner} is up, and SIGTERM tells replica {drained} to stop")
         exit_code = await self._servers[drained].stop()
         await self._until_in(rooms, {new_owner})
-        self._report_since(stopped_at)
+        self._show_since(stopped_at)
         await self._deliver(*meetings.ends)
         await self._until(self._over)
         await self._servers[new_owner].stop()
         return ReplicaResult(
             sent=self._sent,
-            records=await self._records([step.webhook.id for step in meetings.steps(outage=outage is not None)]),
+            records=await self._records(Query(ids=tuple(step.webhook.id for step in meetings.steps))),
             runs_before=before,
             runs=self._runs(),
             killed=killed,
@@ -216,56 +178,51 @@ class ReplicaScenario(_Scenario):
             new_owner=new_owner,
             rooms=await self._store.rooms(),
             takeover_within=self._demo_store.takeover_within,
-            outage=outage,
         )
 
-    async def _outlive(self, database: KillableDatabase, meetings: ReplicaMeetings) -> Outage:
-        """Kill the database, deliver while it is dead, and start it again."""
-        runs = self._runs()
-        await asyncio.to_thread(database.kill)
-        self._report.event("kill -9 of the database, all its processes, with the assistants in their rooms")
-        waiting = asyncio.create_task(self._answer_to(meetings.during_outage))
-        await asyncio.wait({waiting}, timeout=DEAD_FOR)
-        up_at = time.time()
-        await asyncio.to_thread(database.start)
-        answered_at = await waiting
-        self._report.event("The database is up again, and has recovered what was committed")
-        await self._until(self._decided)
-        return Outage(runs, up_at, answered_at)
-
-    async def _answer_to(self, step: MeetingStep) -> float:
-        await self._deliver(step)
-        return time.time()
+    async def _meanwhile(self) -> None:
+        """Do what a longer scenario adds while both replicas run."""
 
     async def _kill(self, replica: int, rooms: Iterable[str]) -> float:
         killed_at = time.time()
         await self._servers[replica].kill()
         lease = f"; its lease of {LEASE:g} s has to expire" if self._demo_store.is_shared else ""
-        self._report.event(f"kill -9 of replica {replica}, which had an assistant in {' and '.join(rooms)}{lease}")
+        show_event(f"kill -9 of replica {replica}, which had an assistant in {' and '.join(rooms)}{lease}")
         return killed_at
 
-    async def _until_in(self, rooms: Iterable[str], replicas: set[int]) -> None:
+    async def _until_in(self, rooms: set[str], replicas: set[int]) -> None:
         async def running() -> bool:
-            present = {run.room for run in self._runs() if run.ended is None and run.replica in replicas}
-            return present.issuperset(rooms)
+            return rooms <= {run.room for run in self._runs() if run.ended == inf and run.replica in replicas}
 
         await self._until(running)
 
     async def _over(self) -> bool:
         return all(room.state is RoomState.ENDED for room in await self._store.rooms())
 
-    def _report_since(self, moment: float) -> None:
+    def _show_since(self, moment: float) -> None:
         for run in self._runs():
             if run.started > moment:
-                self._report.started(run, run.started - moment)
+                show_start(run, run.started - moment)
 
     def _runs(self) -> list[AssistantRun]:
-        """Read the runs that the assistants noted, in the order of their start."""
+        """Read the runs that the assistants noted, in the order of their start; each is noted again at its end."""
         replicas = {server.pid: number for number, server in self._servers.items()}
-        runs: dict[tuple[str, str], AssistantRun] = {}
-        for what, pid, room, attempt, at, reason in self._noted():
-            if what == "started":
-                runs[room, attempt] = AssistantRun(room, replicas.get(int(pid), 0), int(attempt), float(at))
-            else:
-                runs[room, attempt] = structs.replace(runs[room, attempt], ended=float(at), reason=reason)
+        noted = [msgspec.json.decode(line, type=AssistantRun) for line in self._noted()]
+        runs = {(run.room, run.attempt): structs.replace(run, replica=replicas.get(run.pid, 0)) for run in noted}
         return list(runs.values())
+
+
+async def play_crash(store: DemoStore) -> int:
+    """Run the first scenario in a new folder, and print it; return the exit code."""
+    with TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
+        began, meeting = time.monotonic(), CrashMeeting(datetime.now(UTC))
+        result = await CrashScenario(Path(folder), store).run(meeting)
+        return conclude(check_crash(meeting, result), time.monotonic() - began)
+
+
+async def play_replicas(store: DemoStore) -> int:
+    """Run the second scenario in a new folder, and print it; return the exit code."""
+    with TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
+        began, meetings = time.monotonic(), ReplicaMeetings(datetime.now(UTC))
+        result = await ReplicaScenario(Path(folder), store).run(meetings)
+        return conclude(check_replicas(meetings, result), time.monotonic() - began)
