@@ -254,7 +254,7 @@ class Trigger:
         process.check_effect("trigger.stop_assistant()")
         room = room_from_url(room_url)
         async with self._any_store() as store:
-            return await store.stop(room.key, "stopped by hand")
+            return await store.stop(room.key, "stopped by the program")
 
     @property
     def port(self) -> int:

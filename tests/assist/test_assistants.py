@@ -223,7 +223,7 @@ async def test_rooms_are_listed_started_and_stopped_by_hand(assistants: Assistan
         assert not (await trigger.start_assistant(url)).new
         assert await trigger.stop_assistant(url) in (STARTING, LIVE)
         await eventually(lambda: not assistants.there)
-        assert assistants.sessions["visit-1"].ended.reason == "stopped by hand"
+        assert assistants.sessions["visit-1"].ended.reason == "stopped by the program"
 
 
 async def test_listing_never_creates_a_file(tmp_path: Path) -> None:

@@ -116,9 +116,10 @@ def test_a_room_with_a_coroutine_is_listed_while_it_lives_and_after(call: Call, 
             "webhook": "w1",
         }
         assert call("assistants", "stop", URL).returncode == 0
-        process.line("scribe leaves: stopped by hand")
+        process.line("scribe leaves: stopped by whereby-trigger assistants stop")
         ended = in_state(call, "ended")
-        assert (ended["owner"], ended["reason"]) == (None, "stopped by hand")
+        assert (ended["owner"], ended["reason"]) == (None, "stopped by whereby-trigger assistants stop")
+        assert "the assistant is over: stopped by whereby-trigger assistants stop" in call("rooms", "show", URL).stdout
 
 
 def test_a_room_with_a_command_is_listed_with_its_process_id(call: Call, tmp_path: Path) -> None:
@@ -253,7 +254,11 @@ def test_a_list_shows_nothing_an_assistant_said_and_show_shows_all_of_it(call: C
         assert (fields["url"], fields["restarts"], fields["id"]) == (URL, 0, 1)
         (run,) = fields["runs"]
         assert (run["outcome"], run["exit_code"], run["output"]) == ("stopped", 1, "no key for Ada\033[2J")
-        assert re.search(r"^run 1, attempt 1, started .*: stopped: stopped by hand, exited with 1$", shown.stdout, re.M)
+        assert re.search(
+            r"^run 1, attempt 1, started .*: stopped: stopped by whereby-trigger assistants stop, exited with 1$",
+            shown.stdout,
+            re.M,
+        )
         assert "\n  | no key for Ada\\x1b[2J\n" in shown.stdout
 
 

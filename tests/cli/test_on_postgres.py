@@ -98,7 +98,7 @@ def test_an_assistant_is_stopped_and_another_started_from_beside_whichever_repli
     (has_it,) = until(lambda: [one for one in replicas if "scribe in /visit-1" in one.output])
     stopped = run("assistants", "stop", f"https://{ROOM}", "--store", url, cwd=tmp_path)
     assert stopped.stdout == f"{ROOM} was live: its assistant has been asked to leave within stop_grace\n"
-    has_it.line("scribe leaves: stopped by hand")
+    has_it.line("scribe leaves: stopped by whereby-trigger assistants stop")
     until(lambda: listed("assistants", "list", "--store", url, folder=tmp_path)[0]["state"] == "ended")
     assert run("assistants", "start", f"https://{ROOM}", "--store", url, cwd=tmp_path).returncode == 0
     until(lambda: sum(replica.output.count("scribe in /visit-1") for replica in replicas) == 2)

@@ -37,7 +37,7 @@ async def test_a_stop_is_recorded_as_the_inspectors_and_a_start_asks_for_a_room(
     asked = await browser.get("/confirm", params={"action": "stop", "key": ROOM})
     await browser.post("/room/stop", data={"key": ROOM, "form_token": form_token(asked.text)})
     (entry,) = await store.find_rooms(RoomQuery(room=ROOM))
-    assert entry.stop == "stopped in the inspector"
+    assert entry.stop == "stopped by inspector"
     other = "acme.whereby.com/another"
     started = await browser.post("/room/start", data={"key": other, "form_token": form_token(asked.text)})
     assert started.headers["location"].endswith("done=start")

@@ -172,7 +172,7 @@ async def _request(settings: Settings, text: str) -> tuple[str, RoomClaim]:
 async def _stop(settings: Settings, text: str) -> tuple[str, RoomState | None]:
     async with store_to_change(settings.store) as store:
         room = await _room(store, settings, text)
-        return room.key, await store.stop(room.key, "stopped by hand")
+        return room.key, await store.stop(room.key, "stopped by whereby-trigger assistants stop")
 
 
 async def _room(store: RoomStore, settings: Settings, text: str) -> RoomIdentity:

@@ -387,7 +387,7 @@ class Site:
         self._acts_on()
         key = form.get("key", "")
         async with self._program.to_change() as store:
-            state = await store.stop(key, "stopped in the inspector")
+            state = await store.stop(key, "stopped by inspector")
         logger.info("inspector: the assistant in %s is stopped", printable(key))
         done = "gone" if state is None else "stop"
         return RedirectResponse(f"{base_of(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
