@@ -288,7 +288,7 @@ class Lifecycle:
         from whereby_trigger.receive.server import Server
 
         host, port = settings.inspector_address
-        self._inspector_server = Server(self._inspector, bind(host, port))
+        self._inspector_server = Server(self._inspector, bind(host, port, "inspector"))
         await self._inspector_server.open()
 
     async def _close_inspector(self) -> None:
@@ -322,7 +322,7 @@ class Lifecycle:
         from whereby_trigger.receive.server import Server
 
         host, port = settings.metrics_address
-        self._metrics_server = Server(only_at(METRICS_PATH, self._metrics), bind(host, port))
+        self._metrics_server = Server(only_at(METRICS_PATH, self._metrics), bind(host, port, "metrics"))
         await self._metrics_server.open()
         shown = f"[{host}]" if ":" in host else host
         logger.info("metrics at http://%s:%d%s", shown, self._metrics_server.port, METRICS_PATH)

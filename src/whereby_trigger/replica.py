@@ -140,7 +140,7 @@ class Replica:
             raise
         self._loops = [asyncio.create_task(self._begin())]
         if (file := self._settings.secret_file) is not None:
-            follow = partial(follow_secret, file, self._settings.secret, self._receiver)
+            follow = partial(follow_secret, file, self._receiver)
             self._loops.append(asyncio.create_task(_kept_up(follow)))
 
     async def _begin(self) -> None:

@@ -63,7 +63,7 @@ def mistaken(webhook: Any, presence: Any) -> bool:
     return bool("1" + 1)  # type: ignore[operator]
 
 
-NO_COUNT = "presence.humans is None, because no count has arrived for this room yet"
+NO_COUNT = "presence.humans is None, because no count says who is in this room now"
 ADVICE = f": {NO_COUNT}; write `presence.humans is not None and …`"
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from whereby_trigger.receive import Accepted, Rejected, Rules, intake
 from whereby_trigger.store import Arrival, Count, RefusalReason, State
+from whereby_trigger.store.presence import UNCOUNTED
 from whereby_trigger.testing import sign, webhook
 from whereby_trigger.webhook import RoomClientJoined, identify
 
@@ -312,30 +313,47 @@ def test_a_count_from_the_future_was_taken_when_it_was_received(ahead: float, co
     )
 
 
-UNCOUNTED: dict[str, tuple[str, dict[str, Any]]] = {
+SILENT: dict[str, tuple[str, dict[str, Any]]] = {
     "another type": ("room.session.started", {}),
-    "no counts": ("room.client.joined", {"num_clients": None, "num_clients_by_role_name": {}}),
-    "none by role": ("room.client.joined", {"num_clients": 2, "num_clients_by_role_name": {}}),
-    "fewer than none": ("room.client.joined", {"num_clients_by_role_name": {"host": -1}}),
+    "no counts after a leave": ("room.client.left", {"num_clients": None, "num_clients_by_role_name": {}}),
+    "no counts after a bot's join": ("room.client.joined", {"roleName": "assistant", "num_clients_by_role_name": {}}),
     "fewer than none of one role": ("room.client.left", {"num_clients_by_role_name": {"host": 1, "visitor": -1}}),
-    "nobody after a join": ("room.client.joined", {"num_clients": 0, "num_clients_by_role_name": {}}),
-    "no person after a person's join": (
-        "room.client.joined",
-        {"roleName": "host", "num_clients": 1, "num_clients_by_role_name": {"assistant": 1}},
-    ),
-    "more than fit": ("room.client.joined", {"num_clients_by_role_name": {"host": 2**31}}),
-    "more bots than fit": ("room.client.joined", {"num_clients_by_role_name": {"host": 1, "recorder": 2**70}}),
     "no room": ("room.client.joined", {"num_clients_by_role_name": {"host": 1}, "subdomain": "not a label"}),
+}
+WITHOUT_A_NUMBER: dict[str, dict[str, Any]] = {
+    "no counts": {"num_clients": None, "num_clients_by_role_name": {}},
+    "no counts, and no role": {"roleName": None, "num_clients": None, "num_clients_by_role_name": {}},
+    "none by role": {"num_clients": 2, "num_clients_by_role_name": {}},
+    "fewer than none": {"num_clients_by_role_name": {"host": -1}},
+    "nobody after a join": {"num_clients": 0, "num_clients_by_role_name": {}},
+    "no person after a person's join": {
+        "roleName": "host",
+        "num_clients": 1,
+        "num_clients_by_role_name": {"assistant": 1},
+    },
+    "more than fit": {"num_clients_by_role_name": {"host": 2**31}},
+    "more bots than fit": {"num_clients_by_role_name": {"host": 1, "recorder": 2**70}},
 }
 
 
-@pytest.mark.parametrize(("type", "fields"), UNCOUNTED.values(), ids=UNCOUNTED)
-def test_what_says_nothing_of_who_is_in_a_room_carries_no_count(type: str, fields: dict[str, Any]) -> None:
+def sparse(type: str, fields: dict[str, Any]) -> bytes:
     wire = {"num_clients": "numClients", "num_clients_by_role_name": "numClientsByRoleName"}
-    body = json.loads(webhook("room.client.joined").raw)
+    body = json.loads(webhook("room.client.joined", created_at=COUNTED["created_at"]).raw)
     body["type"] = type
     body["data"] |= {wire.get(name, name): value for name, value in fields.items()}
-    assert count_in(json.dumps(body).encode()) is None
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(("type", "fields"), SILENT.values(), ids=SILENT)
+def test_what_says_nothing_of_who_is_in_a_room_carries_no_count(type: str, fields: dict[str, Any]) -> None:
+    assert count_in(sparse(type, fields)) is None
+
+
+@pytest.mark.parametrize("fields", WITHOUT_A_NUMBER.values(), ids=WITHOUT_A_NUMBER)
+def test_a_join_without_a_usable_count_says_that_somebody_is_there(fields: dict[str, Any]) -> None:
+    said = count_in(sparse("room.client.joined", fields))
+    assert said is not None
+    assert (said.humans, said.bots, said.at) == (UNCOUNTED, UNCOUNTED, NOW - 5)
 
 
 @pytest.mark.parametrize("role", ["assistant", ""])

@@ -1,13 +1,17 @@
 """The webhook's secret in a file: a rotation takes effect without a restart, and nothing else does."""
 
+import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
+from tests.support.until import eventually
 from whereby_trigger.cli.send import Signer, address_of, post
+from whereby_trigger.receive import follow_secret, rotation
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -48,3 +52,27 @@ async def test_a_rotation_of_the_secrets_file_takes_effect_without_a_restart(tmp
         assert (status(NEW), status("")) == (200, 401)
         assert OLD not in process.output
         assert NEW not in process.output
+
+
+class Trusting:
+    """Hold what a receiver trusts."""
+
+    def __init__(self, *secrets: str) -> None:
+        self.trusted = secrets
+
+    def trust(self, secrets: tuple[str, ...]) -> None:
+        self.trusted = secrets
+
+
+async def test_a_watch_that_begins_again_after_an_error_compares_with_what_is_trusted_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "LOOK", 0.001)
+    file, receiver = tmp_path / "secret", Trusting(OLD)
+    for secret in (NEW, OLD):
+        replace(file, secret)
+        watch = asyncio.create_task(follow_secret(str(file), receiver))
+        await eventually(lambda: receiver.trusted == (file.read_text(),))
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch

@@ -8,6 +8,7 @@ from tests.support.counts import count, counted, people
 from tests.support.place import Place
 from tests.support.rooms import ask, bring_to, move, newest, states, take_one
 from whereby_trigger.store import UNBOUNDED, Bounds, RoomClaim, RoomMove, RoomState, Store
+from whereby_trigger.store.presence import UNCOUNTED
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +105,20 @@ async def test_a_room_of_which_nobody_knows_who_is_in_it_is_never_empty(place: P
     await people(store, 0, ELSEWHERE)
     await place.pass_time(1000, store)
     assert await store.stopping(EMPTY) == []
+
+
+async def test_a_room_that_somebody_joins_without_a_count_is_no_longer_known_to_be_empty(
+    place: Place, store: Store
+) -> None:
+    await bring_to(store, LIVE)
+    await people(store, 0)
+    await place.pass_time(59, store)
+    await people(store, UNCOUNTED)
+    await place.pass_time(1000, store)
+    assert await store.stopping(EMPTY) == []
+    await people(store, 0)
+    await place.pass_time(60, store)
+    assert [room.stop for room in await store.stopping(EMPTY)] == [NOBODY]
 
 
 @pytest.mark.parametrize(

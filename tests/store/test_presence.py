@@ -15,7 +15,7 @@ from tests.support.place import Place
 from tests.support.rooms import ask, bring_to
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import UNKNOWN, Added, Arrival, Count, Presence, Query, RoomState, State, Store
-from whereby_trigger.store.presence import keeps_time, merged, presence_of, together
+from whereby_trigger.store.presence import UNCOUNTED, keeps_time, merged, presence_of, together
 
 pytestmark = pytest.mark.anyio
 
@@ -58,6 +58,19 @@ async def test_of_two_counts_of_the_same_time_the_later_arrival_holds_and_a_dupl
     assert (await presence(store)).humans == 2
     await asyncio.gather(say(store, "c", 5, 3), say(store, "d", 5, 4), say(store, "c", 5, 3))
     assert (await presence(store)).humans == 4
+
+
+async def test_who_joins_without_a_count_leaves_nobody_knowing_who_is_there_until_the_next_count(store: Store) -> None:
+    await say(store, "a", 0, 0)
+    await say(store, "b", 10, UNCOUNTED, UNCOUNTED)
+    assert await presence(store) == Presence(changed_at=at(10))
+    assert await store.occupied(2) == {ROOM: Presence(changed_at=at(10))}
+    await say(store, "late", 5, 0)
+    assert (await presence(store)).humans is None
+    await say(store, "c", 20, 2)
+    assert await presence(store) == Presence(2, 0, at(20), at(20))
+    await say(store, "late too", 15, UNCOUNTED, UNCOUNTED)
+    assert await presence(store) == Presence(2, 0, at(20), at(20))
 
 
 async def test_a_bot_that_comes_changes_nothing_about_since_when_the_humans_are_there(store: Store) -> None:

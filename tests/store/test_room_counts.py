@@ -11,6 +11,7 @@ from tests.support.counts import at, count
 from whereby_trigger.store import UNKNOWN, Count, Presence
 from whereby_trigger.store.presence import (
     EARLIEST,
+    UNCOUNTED,
     RoomCounts,
     counts_of,
     merge,
@@ -20,7 +21,7 @@ from whereby_trigger.store.presence import (
 )
 
 ONE_EACH = st.lists(
-    st.builds(count, st.integers(0, 9), st.integers(0, 2), session_id=st.sampled_from([None, "s", "t"])),
+    st.builds(count, st.integers(0, 9), st.integers(UNCOUNTED, 2), session_id=st.sampled_from([None, "s", "t"])),
     min_size=1,
     max_size=8,
     unique_by=lambda one: one.at,

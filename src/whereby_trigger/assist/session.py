@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
 
 from whereby_trigger.deliveries import session_id
-from whereby_trigger.store import UNKNOWN, Presence, count_in, merge
+from whereby_trigger.store import UNKNOWN, Presence, merge, presence_in
 from whereby_trigger.webhook import RoomIdentity, Webhook
 
 UNREAD: Final = 1000
@@ -127,7 +127,7 @@ class Session:
 
 def presence_after(presence: Presence, webhook: Webhook, key: str) -> Presence:
     """Return who is in the room `key` after a webhook; most webhooks change nothing."""
-    said = count_in(webhook, key, time.time())
+    said = presence_in(webhook, key, time.time())
     return presence if said is None else merge(presence, said)
 
 

@@ -25,7 +25,7 @@ from whereby_trigger.decide.predicates import Predicate, Predicates, Verdict, as
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import AppError, DecodeError, StoreUnavailable
 from whereby_trigger.process import RefusedEffects, without_effects
-from whereby_trigger.store import UNDECIDED, UNKNOWN, PastWebhook, Presence, State, Store, count_in
+from whereby_trigger.store import UNDECIDED, UNKNOWN, PastWebhook, Presence, State, Store, presence_in
 from whereby_trigger.store.presence import RoomCounts, counts_of, merged, presence_of
 from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of, room_path
 
@@ -214,7 +214,7 @@ class Backtest:
             await self._settle()
         if self._use_presence and past.type in COUNTING and self._scope.covers_room(past.room):
             webhook = _decoded(past)
-            count = None if webhook is None else count_in(webhook, past.room, past.received_at)
+            count = None if webhook is None else presence_in(webhook, past.room, past.received_at)
             if count is not None:
                 said, known = counts_of(count), self._rooms.get(count.key)
                 self._rooms[count.key] = said if known is None else merged(known, said)

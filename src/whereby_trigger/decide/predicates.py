@@ -194,7 +194,7 @@ class Verdict(Struct, frozen=True):
 
 
 NO_COUNT: Final = (
-    ": presence.humans is None, because no count has arrived for this room yet; "
+    ": presence.humans is None, because no count says who is in this room now; "
     "write `presence.humans is not None and …`"
 )
 

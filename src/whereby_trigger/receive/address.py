@@ -21,8 +21,8 @@ By default it buffers megabytes of each, which is memory too. A delivery and its
 """
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raises AddressError if the address is not available."""
+def bind(host: str, port: int, setting: str = "port") -> socket.socket:
+    """Return a listening socket; raises AddressError, which names the setting, if the address is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -41,11 +41,16 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise AddressError(_why_not_bound(host, port, error)) from error
+        raise AddressError(_why_not_bound(host, port, setting, error)) from error
     return listener
 
 
-def _why_not_bound(host: str, port: int, error: OSError) -> str:
+def _why_not_bound(host: str, port: int, setting: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE and setting != "port":
+        return (
+            f"{setting}: port {port} is in use on {host}, maybe by another replica, since each serves its own: give "
+            f"each process a port of its own with --{setting} or {setting}=, or mount trigger.{setting} in your app"
+        )
     if error.errno == errno.EADDRINUSE:
         stop = "stop what listens there, or choose another with --port or port="
         return f"port {port} is in use on {host}: {IN_NOTEBOOK if in_notebook() else stop}"

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
 from whereby_trigger.receive.exposure import why_not_local
-from whereby_trigger.store.facts import count_in, session_change
+from whereby_trigger.store.facts import presence_in, session_change
 from whereby_trigger.store.records import Arrival, RefusalReason
 from whereby_trigger.store.states import State
 from whereby_trigger.webhook import (
@@ -78,7 +78,7 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
     room = room_of(webhook, rules.subdomain)
     key = None if room is None else room.key
     change = session_change(webhook, key, now)
-    count = count_in(webhook, key, now) if rules.presence else None
+    count = presence_in(webhook, key, now) if rules.presence else None
     arrival = Arrival(webhook.id, webhook.type, key, body, now, change=change, kept_until=kept_until, count=count)
     return Accepted(arrival, webhook, room)
 

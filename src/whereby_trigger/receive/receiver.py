@@ -68,6 +68,11 @@ class Receiver:
         self._unanswered: dict[_Storing, None] = {}
         self._look: asyncio.TimerHandle | None = None
 
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """The secrets by which deliveries are verified now."""
+        return self._rules.secrets
+
     def trust(self, secrets: tuple[str, ...]) -> None:
         """Verify the deliveries that come from now on with other secrets."""
         self._rules = structs.replace(self._rules, secrets=secrets)

@@ -1,7 +1,7 @@
 """Keep webhooks, decisions and rooms: the protocol that every store implements, and its values."""
 
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
-from whereby_trigger.store.facts import SessionChange, count_in, created_at, session_change, session_of
+from whereby_trigger.store.facts import SessionChange, count_in, created_at, presence_in, session_change, session_of
 from whereby_trigger.store.presence import UNKNOWN, Count, Presence, merge
 from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, every_room
 from whereby_trigger.store.records import (
@@ -87,6 +87,7 @@ __all__ = [
     "created_at",
     "every_room",
     "merge",
+    "presence_in",
     "session_change",
     "session_of",
 ]

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.store.presence import HIGHEST, Count
+from whereby_trigger.store.presence import HIGHEST, UNCOUNTED, Count
 from whereby_trigger.text import storable_text
 from whereby_trigger.webhook import (
     RoomClientJoined,
@@ -75,6 +75,18 @@ def count_in(webhook: Webhook, key: str | None, received_at: float) -> Count | N
         return None
     at = created_at(webhook, received_at)
     return Count(key, humans, bots, received_at if at is None else at, session_of(webhook))
+
+
+def presence_in(webhook: Webhook, key: str | None, received_at: float) -> Count | None:
+    """Return what a webhook says of the presence in a room: its count, or only that somebody has come, or None.
+
+    Whereby may leave the counts out of a join. Then nothing is known of how many are there, but the room is not empty.
+    """
+    count = count_in(webhook, key, received_at)
+    if count is not None or key is None or not isinstance(webhook, RoomClientJoined) or not is_human(webhook):
+        return count
+    at = created_at(webhook, received_at)
+    return Count(key, UNCOUNTED, UNCOUNTED, received_at if at is None else at, session_of(webhook))
 
 
 def _denies_itself(webhook: RoomClientJoined | RoomClientLeft, humans: int, bots: int) -> bool:

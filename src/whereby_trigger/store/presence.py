@@ -7,6 +7,10 @@ any order, so the newest by `createdAt` counts; of two with the same time, the o
 counts say together is a `RoomCounts`, and `merged` joins two of these: what is stored and what has just arrived. A
 store may merge counts one by one or many at once.
 
+A join that carries no count says only that somebody came. It counts like the others, as `UNCOUNTED`: who is there is
+unknown until the next count. Without it, a room that was counted as empty would stay so, and lose the assistant of
+those who came.
+
 `humans_since` is never earlier than it should be. If counts arrive out of order it may be later than it should be: who
 waits for a time to pass then waits longer, not shorter.
 """
@@ -28,8 +32,15 @@ HIGHEST: Final = 2**31 - 1
 """The highest number of people that every store can hold."""
 
 
+UNCOUNTED: Final = -1
+"""The number of people, and of bots, where somebody has come, and nothing says how many are there."""
+
+
 class Count(Struct, frozen=True):
-    """Hold what one webhook says of who is in its room: `at` is its createdAt, or else when it was received."""
+    """Hold what one webhook says of who is in its room: `at` is its createdAt, or else when it was received.
+
+    Both numbers are UNCOUNTED if it says only that somebody has come.
+    """
 
     key: str
     humans: int
@@ -41,9 +52,10 @@ class Count(Struct, frozen=True):
 class Presence(Struct, frozen=True, gc=False):
     """Describe who is in a room by its newest counts; everything is None until one has arrived.
 
-    `humans` and `bots` are numbers. `changed_at` is the createdAt of the newest count, `humans_since` that of the first
-    count since which `humans` has had this value, both aware datetimes in UTC. `session_id` is the newest count's. The
-    end of a session changes nothing here.
+    `humans` and `bots` are numbers. They and `humans_since` are None, too, after somebody has joined without a count.
+    `changed_at` is the createdAt of the newest count, `humans_since` that of the first count since which `humans` has
+    had this value, both aware datetimes in UTC. `session_id` is the newest count's. The end of a session changes
+    nothing here.
     """
 
     humans: int | None = None
@@ -106,6 +118,8 @@ def keeps_time(stored: RoomCounts, merged: RoomCounts) -> bool:
 
 def presence_of(counts: RoomCounts) -> Presence:
     """Return the presence that some counts say."""
+    if counts.humans == UNCOUNTED:
+        return Presence(changed_at=_datetime(counts.changed_at), session_id=counts.session_id)
     return Presence(
         counts.humans, counts.bots, _datetime(counts.humans_since), _datetime(counts.changed_at), counts.session_id
     )
@@ -119,10 +133,12 @@ def merge(presence: Presence, count: Count) -> Presence:
 
 
 def _counts_in(presence: Presence, key: str) -> RoomCounts | None:
-    humans, bots, since, changed_at = presence.humans, presence.bots, presence.humans_since, presence.changed_at
-    if humans is None or bots is None or since is None or changed_at is None:
+    if presence.changed_at is None:
         return None
-    return RoomCounts(key, humans, bots, presence.session_id, since.timestamp(), changed_at.timestamp())
+    since, changed_at = presence.humans_since or presence.changed_at, presence.changed_at.timestamp()
+    humans = UNCOUNTED if presence.humans is None else presence.humans
+    bots = UNCOUNTED if presence.bots is None else presence.bots
+    return RoomCounts(key, humans, bots, presence.session_id, since.timestamp(), changed_at)
 
 
 def _datetime(seconds: float) -> datetime:

@@ -150,7 +150,7 @@ class RoomStore(Protocol):
         ...
 
     def occupied(self, limit: int) -> Awaitable[dict[str, Presence]]:
-        """Return the rooms that hold somebody by their newest counts: at most `limit`, latest change first."""
+        """Return the rooms that are not empty by their newest counts: at most `limit`, latest change first."""
         ...
 
 

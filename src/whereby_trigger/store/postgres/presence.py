@@ -56,7 +56,7 @@ FROM whereby_trigger.presence WHERE key = ANY($1::text[])
 """
 OCCUPIED = """
 SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
-FROM whereby_trigger.presence WHERE humans > 0 OR bots > 0 ORDER BY changed_at DESC LIMIT $1
+FROM whereby_trigger.presence WHERE humans <> 0 OR bots > 0 ORDER BY changed_at DESC LIMIT $1
 """
 OLD = """
 key > $1 AND received_at < $2 AND NOT EXISTS (

@@ -50,7 +50,7 @@ FROM presence WHERE key IN (SELECT value FROM json_each(?))
 """
 OCCUPIED = """
 SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at
-FROM presence WHERE humans > 0 OR bots > 0 ORDER BY changed_at DESC LIMIT ?
+FROM presence WHERE humans <> 0 OR bots > 0 ORDER BY changed_at DESC LIMIT ?
 """
 OLD = """
 key > ? AND received_at < ? AND NOT EXISTS (
