@@ -449,10 +449,13 @@ def _warnings(settings: Settings, sources: Mapping[str, str], environ: Mapping[s
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:
     """Return a warning for each variable that looks like one of ours and is none."""
+    alike = [name for name in environ if name.upper().startswith("WHEREBY_")]
+    if not alike:
+        return []
     ours = {variable for option in OPTIONS for variable in (*option.environment, *option.files) if variable != "PORT"}
     # The likeliest name of a setting whose variable has another.
     meant = {PREFIX + option.name.upper(): option.environment[0] for option in OPTIONS} | {name: name for name in ours}
-    wrong = [name for name in environ if name.upper().startswith("WHEREBY_") and name not in ours]
+    wrong = [name for name in alike if name not in ours]
     near = {name: difflib.get_close_matches(name.upper(), meant, 1, ALIKE) for name in wrong}
     return [
         f"{name} is set in the environment, but there is no such setting: did you mean {meant[close[0]]}?"
