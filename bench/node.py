@@ -1,5 +1,6 @@
 """The peers: two servers with Express on Node.js, each installed into its folder when it is first needed."""
 
+import fcntl
 import subprocess
 from pathlib import Path
 
@@ -20,8 +21,11 @@ def command(folder: Path, *arguments: str) -> list[str]:
     Raises ToolMissing without Node.js, and PeerFailed with npm's words if the installation fails.
     """
     node = find("node")
-    if not is_installed(folder):
-        _install(folder)
+    with (folder / "package-lock.json").open("rb") as lock:
+        # Tests in several processes may need it at the same time.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_installed(folder):
+            _install(folder)
     return [node, str(folder / "server.mjs"), *arguments]
 
 

@@ -1,6 +1,7 @@
-"""Measure a user's suite of 100 tests with `trigger.testing()`: `.venv/bin/python scripts/testing_speed.py [--tests N]`.
+"""Measure a user's suite of 100 tests: `.venv/bin/python scripts/testing_speed.py [--tests N]`.
 
-Runs pytest on it in a process of its own, and prints the seconds by the wall clock and of CPU, pytest's start included.
+Each is a meeting in `trigger.testing()`. Runs pytest on them in a process of its own, and prints its seconds by the wall
+clock and of CPU.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-SUITE = '''
+SUITE = """
 import pytest
 
 from whereby_trigger import Session, Trigger, is_human
@@ -38,7 +39,7 @@ async def test_a_host_gets_an_assistant(number: int) -> None:
         assert (await meeting.join("host")).state == "fired"
         await t.advance(60)
         assert [start.room_url for start in t.assistants] == [f"https://acme.whereby.com/visit-{number}"]
-'''
+"""
 
 
 def main() -> int:
