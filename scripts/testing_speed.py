@@ -1,7 +1,7 @@
 """Measure a user's suite of 100 tests: `.venv/bin/python scripts/testing_speed.py [--tests N]`.
 
-Each is a meeting in `trigger.testing()`. Runs pytest on them in a process of its own, and prints its seconds by the wall
-clock and of CPU.
+Each is a meeting in `trigger.testing()`. Runs pytest on them in a process of its own, and prints its seconds by the
+wall clock and of CPU.
 """
 
 import argparse
