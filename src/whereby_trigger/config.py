@@ -50,6 +50,8 @@ class Settings:
     spill: str | None
     metrics: str | None
     retention: float
+    body_retention: float | None
+    redact: tuple[str, ...]
     max_age: float
     predicate_timeout: float
     lease_ttl: float
@@ -296,6 +298,19 @@ def _one_a_line(text: str) -> list[str]:
     return [secret for line in text.splitlines() if line.strip() for secret in line.split(",")] or [""]
 
 
+REDACTABLE = ("displayName", "metadata", "externalId", "participantId")
+
+
+def read_redact(name: str, value: Any) -> tuple[str, ...]:
+    """Return the names of fields, from a sequence or from text with commas. Raises ConfigError."""
+    fields = [field.strip() for field in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(fields, Sequence) or not all(field in REDACTABLE for field in fields if field != ""):
+        raise ConfigError(
+            f"{name} must name fields of Whereby's webhooks, any of {', '.join(REDACTABLE)}, not {value!r}"
+        )
+    return tuple(field for field in REDACTABLE if field in fields)
+
+
 SECRET = "WHEREBY_WEBHOOK_SECRET"  # noqa: S105
 SECRET_FILE = f"{SECRET}_FILE"
 
@@ -322,6 +337,18 @@ OPTIONS: tuple[Option, ...] = (
         7 * 86400.0,
         read_duration(60),
         "how long decided webhooks are kept, in seconds; at least twice the tolerance and 60 s",
+    ),
+    Option(
+        "body_retention",
+        UNSET,
+        read_duration(60),
+        "how long the bodies of decided webhooks are kept, in seconds; as long as the webhooks if unset",
+    ),
+    Option(
+        "redact",
+        (),
+        read_redact,
+        "fields to remove from a stored body once it is decided: " + ",".join(REDACTABLE),
     ),
     Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
     Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),
@@ -411,6 +438,8 @@ def masked(name: str, value: Any) -> str:
         return "set" if value else "none"
     if name == "store" and not value.startswith("sqlite:"):
         return PASSWORDS.sub("***", value)
+    if name == "redact":
+        return ",".join(value)
     return "" if value is None else str(value)
 
 

@@ -30,7 +30,7 @@ from whereby_trigger.metrics import Counts, Readings
 from whereby_trigger.process import AT_LEAST, LATE, Watchdog
 from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
 from whereby_trigger.refusals import Refusals
-from whereby_trigger.store import UNBOUNDED, Store, Unread
+from whereby_trigger.store import UNBOUNDED, Store, Unread, remove_bodies
 from whereby_trigger.store.spill import SpillFile, SpillStore
 
 logger = logging.getLogger("whereby_trigger")
@@ -80,7 +80,7 @@ class Replica:
         self._watchdog = Watchdog()
         self._drained_by = 0.0
         self._unread = unread = Unread()
-        self._taking: Store = store if spill_file is None else SpillStore(store, spill_file, unread)
+        self._taking: Store = store if spill_file is None else SpillStore(store, spill_file, unread, settings.redact)
         self._starts_assistants = starts_assistants and assistant is not None
         # Without an assistant there is none to give time to.
         self._grace = 0.0 if assistant is None else settings.stop_grace
@@ -98,6 +98,7 @@ class Replica:
             max_age=settings.max_age,
             subdomain=settings.subdomain,
             clock=clock,
+            redact=settings.redact,
         )
         self.refusals = Refusals()
         replica = partial(attrgetter("replica"), store)
@@ -114,11 +115,14 @@ class Replica:
             max_age=settings.max_age,
             subdomain=settings.subdomain,
             clock=clock,
+            redact=settings.redact,
         )
         self._fence = Fence(self._taking, self._supervisor, self.dispatcher, unread, self._watchdog)
         self.readiness = Readiness(self._taking, user_code, self._decider, self._supervisor)
         presence = assistant is not None or predicates.use_presence
-        rules = Rules(settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain, presence)
+        rules = Rules(
+            settings.secret, settings.allow_unsigned, settings.tolerance, settings.subdomain, presence, settings.redact
+        )
         in_flight = InFlightLimit()
         self._receiver = receiver = Receiver(self._taking, self.dispatcher, log, rules, in_flight, clock)
         self.endpoint = Endpoint(
@@ -301,6 +305,9 @@ class Replica:
                 forgotten = await self._taking.prune(self._clock.wall() - self._settings.retention)
                 if forgotten:
                     logger.info("forgot %d webhooks older than the retention", forgotten)
+                if (kept := self._settings.body_retention) is not None:
+                    await remove_bodies(self._taking, self._clock.wall() - kept)
+                await self._taking.wipe(rewrite=False)
             await self._clock.sleep(PRUNE_EVERY)
 
 
@@ -335,6 +342,14 @@ def _assisting(
         clock=clock,
     )
     supervisor = Supervisor(
-        store, launch, settings.max_rooms, settings.max_age, assistant.bounds, announcer.announce, counts, clock
+        store,
+        launch,
+        settings.max_rooms,
+        settings.max_age,
+        assistant.bounds,
+        announcer.announce,
+        counts,
+        clock,
+        settings.redact,
     )
     return supervisor, Claims(store, supervisor, bots=assistant.bots)

@@ -89,6 +89,8 @@ class Trigger:
         spill: str | None = None,
         metrics: str | None = None,
         retention: SettingDuration | None = None,
+        body_retention: SettingDuration | None = None,
+        redact: str | Sequence[str] | None = None,
         max_age: SettingDuration | None = None,
         predicate_timeout: SettingDuration | None = None,
         lease_ttl: SettingDuration | None = None,

@@ -117,6 +117,11 @@ class Server:
         """A folder whose files the server can read."""
         return self._folder
 
+    @property
+    def data(self) -> Path:
+        """The folder with the files of its databases."""
+        return self._data
+
     def create_database(self, template: str = "template0") -> str:
         """Make a database, empty or as another is, and give its URL."""
         name = f"test_{next(self._numbers)}"

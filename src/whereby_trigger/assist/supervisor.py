@@ -37,7 +37,15 @@ from whereby_trigger.store import (
     session_of,
 )
 from whereby_trigger.text import storable_text
-from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, RoomIdentity, RoomWebhook, Webhook, is_human
+from whereby_trigger.webhook import (
+    RoomClientJoined,
+    RoomClientLeft,
+    RoomIdentity,
+    RoomWebhook,
+    Webhook,
+    is_human,
+    redacted,
+)
 
 logger = logging.getLogger("whereby_trigger.assist")
 
@@ -69,8 +77,9 @@ class Supervisor:
     """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time.
 
     A room that has waited for longer than `max_age` seconds gets none. An assistant at one of its bounds is told to
-    leave. `announce` is told what became of the assistants that ran here, each time after the store has committed it;
-    `counts` counts the runs that end. Looks at the store and pauses are by `clock`.
+    leave. It hears webhooks without the fields `redact`, whether or not they are stored so already. `announce` is told
+    what became of the assistants that ran here, each time after the store has committed it; `counts` counts the runs
+    that end. Looks at the store and pauses are by `clock`.
     """
 
     def __init__(
@@ -83,8 +92,10 @@ class Supervisor:
         announce: Announce = announce_nothing,
         counts: Counts | None = None,
         clock: Clock = MACHINE,
+        redact: tuple[str, ...] = (),
     ) -> None:
         self._clock = clock
+        self._redact = redact
         self._store = store
         self._launch = launch
         self.slots = max_rooms
@@ -207,7 +218,8 @@ class Supervisor:
         self._unanswered = False
         for room in taken:
             if self.free > 0:
-                self._begin(Run(room))
+                body = None if room.body is None else redacted(room.body, self._redact)
+                self._begin(Run(structs.replace(room, body=body)))
             else:
                 self._record(RoomMove(room.id, RoomState.WAITING, HANDED_OVER), lambda ours: self.wake())
 
@@ -271,7 +283,7 @@ class Supervisor:
             keys = frozenset(key for key, run in runs.items() if run.cursor == after)
             heard = await self._store.webhooks_after(after, keys)
             for key, seq, body in heard.webhooks:
-                runs[key].deliver(seq, body)
+                runs[key].deliver(seq, redacted(body, self._redact))
             for key in keys:
                 runs[key].advance(heard.cursor)
             if heard.more:

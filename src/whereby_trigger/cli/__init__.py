@@ -11,6 +11,7 @@ from whereby_trigger.cli.config import config
 from whereby_trigger.cli.db import db
 from whereby_trigger.cli.dev import dev
 from whereby_trigger.cli.events import events
+from whereby_trigger.cli.forget import forget_command
 from whereby_trigger.cli.inspect import inspect
 from whereby_trigger.cli.output import (
     INTERRUPTED,
@@ -50,7 +51,11 @@ def demo(store: str | None) -> None:
     raise click.exceptions.Exit(run(store))
 
 
-for command in (dev, start, send, simulate, backtest, events, rooms, assistants, refusals, inspect, check, config, db):
+COMMANDS = (
+    *(dev, start, send, simulate, backtest, events, rooms, assistants, refusals, inspect, check, config, db),
+    forget_command,
+)
+for command in COMMANDS:
     commands.add_command(command)
 
 

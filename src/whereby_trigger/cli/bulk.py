@@ -18,6 +18,11 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what wou
 Advance = Callable[[int], None]
 
 
+def webhooks_counted(count: int) -> str:
+    """Return a number of webhooks in words."""
+    return "1 webhook" if count == 1 else f"{count:,} webhooks"
+
+
 def is_agreed(action: str, *, yes: bool, dry_run: bool) -> bool:
     """Say what would be done, and return True if it is to be done: by --yes, or by who answers at the terminal.
 

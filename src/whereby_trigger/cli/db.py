@@ -8,8 +8,9 @@ import click
 from whereby_trigger.cli.app import app_argument
 from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, yes_option
 from whereby_trigger.cli.options import store_option
-from whereby_trigger.cli.output import local, show_lines
+from whereby_trigger.cli.output import local, note, show_lines
 from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
+from whereby_trigger.store import remove_bodies
 from whereby_trigger.store.factory import store_for
 
 
@@ -53,8 +54,11 @@ def prune(app: str | None, store: str | None, older_than: float | None, dry_run:
     found = asyncio.run(_prunable(settings.store, before))
     if not is_agreed(f"delete {_received(found, before)} from {location}", yes=yes, dry_run=dry_run):
         return
-    deleted = asyncio.run(_prune(settings.store, before, found))
+    bodies = None if older_than is not None else settings.body_retention
+    deleted, left = asyncio.run(_prune(settings.store, before, bodies, found))
     show_lines(f"{location}: deleted {_received(deleted, before)}")
+    if left:
+        note(f"Warning: {left}")
 
 
 def _received(count: int, before: float) -> str:
@@ -66,7 +70,10 @@ async def _prunable(url: str, before: float) -> int:
         return await store.prunable(before)
 
 
-async def _prune(url: str, before: float, found: int) -> int:
+async def _prune(url: str, before: float, bodies: float | None, found: int) -> tuple[int, str]:
     async with store_to_change(url) as store:
         with progress(found, "The same command deletes the others.") as advance:
-            return await store.prune(before, advance)
+            deleted = await store.prune(before, advance)
+        if bodies is not None:
+            await remove_bodies(store, time.time() - bodies)
+        return deleted, await store.wipe(rewrite=False)

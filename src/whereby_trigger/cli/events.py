@@ -11,8 +11,9 @@ import click
 from msgspec import structs
 
 from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, yes_option
+from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, webhooks_counted, yes_option
 from whereby_trigger.cli.completion import complete_id, complete_type
+from whereby_trigger.cli.export import export
 from whereby_trigger.cli.following import Decided
 from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
 from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
@@ -154,7 +155,7 @@ def replay(
     found = asyncio.run(_replayable(url, ids, query))
     # Who names each webhook has said what is to be done.
     named = bool(ids) and not dry_run
-    agreed = found and is_agreed(f"replay {_webhooks(len(found))}", yes=yes or named, dry_run=dry_run)
+    agreed = found and is_agreed(f"replay {webhooks_counted(len(found))}", yes=yes or named, dry_run=dry_run)
     if found and not agreed:
         return
     replayed = asyncio.run(_replay(url, found, query))
@@ -163,6 +164,9 @@ def replay(
     else:
         show_lines(*replayed)
     note(_replayed(len(replayed)))
+
+
+events.add_command(export)
 
 
 async def _find(url: str, query: Query) -> tuple[list[Record], dict[str, Room]]:
@@ -225,10 +229,6 @@ async def _replay(url: str, ids: list[str], query: Query) -> list[str]:
                 replayed += await store.replay(part, time.time())
                 advance(len(part.ids or ()))
     return replayed
-
-
-def _webhooks(count: int) -> str:
-    return "1 webhook" if count == 1 else f"{count:,} webhooks"
 
 
 async def _resolve(store: Store, prefix: str) -> Record:
@@ -301,6 +301,7 @@ def _as_full_object(record: Record, assistants: Assistants) -> dict[str, Any]:
     return _as_object(record, assistants[0][0] if assistants else None) | {
         "assistants": [entry_as_object(room) | {"runs": list(map(run_as_object, runs))} for room, runs in assistants],
         "replica": record.owner,
+        "body_removed_at": None if record.body_removed_at is None else utc(record.body_removed_at),
         "errors": list(record.errors),
         "body": record.body.decode("utf-8", "replace"),
     }
@@ -320,6 +321,7 @@ def _as_lines(record: Record, assistants: Assistants) -> list[str]:
         ("decided", "-" if record.decided_at is None else local(record.decided_at)),
         *([("due", local(record.due_at))] if record.state is State.HELD and record.due_at is not None else []),
         ("replica", record.owner or "-"),
+        *([("people", f"removed {local(record.body_removed_at)}")] if record.body_removed_at is not None else []),
         *(("error", error) for error in record.errors),
     ]
     lines = [f"{name:<11} {value}" for name, value in fields]

@@ -21,6 +21,7 @@ room_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 METAVARS: Mapping[type, str] = {float: "SECONDS", int: "N"}
+NAMED_METAVARS: Mapping[str, str] = {"body_retention": "SECONDS", "redact": "FIELDS"}
 
 
 def settings_options(*names: str) -> Callable[[Command], Command]:
@@ -71,7 +72,7 @@ def _as_option(option: Option) -> Callable[[Command], Command]:
         return click.option(f"--{name}/--no-{name}", option.name, default=None, help=_help(option))
     if option.default is False:
         return click.option(flag(option.name), option.name, is_flag=True, default=None, help=_help(option))
-    metavar = METAVARS.get(type(option.default), option.name.upper())
+    metavar = METAVARS.get(type(option.default), NAMED_METAVARS.get(option.name, option.name.upper()))
     several = option.name == "secret"
     return click.option(flag(option.name), option.name, metavar=metavar, multiple=several, help=_help(option))
 

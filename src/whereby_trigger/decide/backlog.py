@@ -8,6 +8,7 @@ from whereby_trigger.decide.dispatcher import Dispatcher
 from whereby_trigger.decide.pending import from_store
 from whereby_trigger.errors import DecodeError, StoreError
 from whereby_trigger.store import Decision, Pending, State, Store, Unread
+from whereby_trigger.webhook import redacted
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -36,7 +37,9 @@ class Backlog:
         max_age: float,
         subdomain: str | None = None,
         clock: Clock = MACHINE,
+        redact: tuple[str, ...] = (),
     ) -> None:
+        self._redact = redact
         self._clock = clock
         self._store = store
         self._supervisor = supervisor
@@ -108,5 +111,7 @@ class Backlog:
             return self._dispatcher.resubmit(from_store(row, self._subdomain, self._clock.boot()))
         except DecodeError as error:
             reason = str(error)
-            await self._store.decide(Decision(row.seq, row.id, State.QUARANTINED, reason, 0, self._clock.wall()))
+            body = redacted(row.body, self._redact) if self._redact else None
+            at = self._clock.wall()
+            await self._store.decide(Decision(row.seq, row.id, State.QUARANTINED, reason, 0, at, body=body))
             return True

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from whereby_trigger.decide.holds import Seen, seen
@@ -27,7 +26,7 @@ from whereby_trigger.errors import AppError, DecodeError, StoreUnavailable
 from whereby_trigger.process import RefusedEffects, without_effects
 from whereby_trigger.store import UNDECIDED, UNKNOWN, PastWebhook, Presence, State, Store, presence_in
 from whereby_trigger.store.presence import RoomCounts, counts_of, merged, presence_of
-from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of, room_path
+from whereby_trigger.webhook import RoomIdentity, Webhook, decode, is_redacted, room_of, room_path
 
 PAGE: Final = 250
 """Webhooks that are in memory at once, but for those that are held or were decided late."""
@@ -367,18 +366,6 @@ class Backtest:
     def _presence(self, room: RoomIdentity | None) -> Presence:
         counts = None if room is None else self._rooms.get(room.key)
         return UNKNOWN if counts is None else presence_of(counts)
-
-
-def is_redacted(body: bytes) -> bool:
-    """Return True if a body lists fields that were removed from it under "redacted", at its top or in its data."""
-    if b'"redacted"' not in body:
-        return False
-    try:
-        webhook: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    places = (webhook, webhook.get("data")) if isinstance(webhook, dict) else ()
-    return any(isinstance(place, dict) and bool(place.get("redacted")) for place in places)
 
 
 def _why_not(past: PastWebhook) -> str | None:

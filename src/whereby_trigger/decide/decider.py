@@ -7,6 +7,7 @@ from then on is blamed on one webhook, and the one that was blamed for three is 
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
 
@@ -23,7 +24,7 @@ from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
 from whereby_trigger.store.presence import presence_of
-from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook
+from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, redacted
 
 logger = logging.getLogger("whereby_trigger.decide")
 
@@ -51,6 +52,8 @@ class Decider:
 
     `max_age` is in seconds, `subdomain` the setting, for the reasons; `claims` asks for an assistant in the room of a
     success and says in words what came of it. Nothing is decided without the store's lease. Times are by `clock`.
+    `redact` names the fields that a stored body loses with its decision; the errors of user code, which may repeat
+    them, are then stored without their texts.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class Decider:
         max_age: float,
         subdomain: str | None = None,
         clock: Clock = MACHINE,
+        redact: tuple[str, ...] = (),
     ) -> None:
         self._clock = clock
+        self._redact = redact
         self._store = store
         self._presences = Presences(store)
         self._predicates = predicates
@@ -100,7 +105,7 @@ class Decider:
                 raise StoreUnavailable(f"out of {short}") from error
             reason = f"an error of the trigger itself, {type(error).__name__}"
             logger.error("webhook %s failed: %s", queued.webhook.id, reason, extra=self._fields(queued))
-            return self._decision(queued, Judgement(State.FAILED, reason), [storable_error(full_error(error))])
+            return self._decision(queued, Judgement(State.FAILED, reason), [self._told(error)])
 
     async def _decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
         if queued.attempts >= MAX_CRASHES:
@@ -114,7 +119,7 @@ class Decider:
             return await self._run(queued, self._user_code.ahead())
 
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
-        errors = _Errors(self._store, queued)
+        errors = _Errors(self._store, queued, self._told)
         while True:
             age = self._clock.wall() - queued.queued_at if queued.due is None else self._clock.boot() - queued.due
             if (too_old := judge_age(age, self._max_age, was_due=queued.due is not None)) is not None:
@@ -123,7 +128,8 @@ class Decider:
             if outcome.short is None:
                 break
             await self._sit_out(queued, outcome.short)
-        if outcome.error is not None:
+        # Its reason says what kind of error it was.
+        if outcome.error is not None and not self._redact:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
             # Predicates are registered for webhooks that name a room, and for no others.
@@ -206,7 +212,7 @@ class Decider:
                 logger.warning("webhook %s waits to ask for its assistant: %s", queued.webhook.id, error, extra=fields)
                 await self._clock.sleep(CLAIM_AGAIN)
             except StoreError as error:
-                errors.keep(f"asking for an assistant: {full_error(error)}")
+                errors.keep(f"asking for an assistant: {self._told(error)}")
                 return "no assistant: the store refused the request"
 
     async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
@@ -223,13 +229,18 @@ class Decider:
             attempts=queued.takeovers + outcome.asked,
             decided_at=self._clock.wall(),
             errors=tuple(errors),
+            body=redacted(queued.webhook.raw, self._redact) if self._redact else None,
         )
+
+    def _told(self, error: BaseException) -> str:
+        return storable_error(brief_error(error) if self._redact else full_error(error))
 
 
 class _Errors:
     """Gather what user code raised: kept with the decision until it is made, noted to it afterwards."""
 
-    def __init__(self, store: Store, queued: PendingWebhook) -> None:
+    def __init__(self, store: Store, queued: PendingWebhook, told: Callable[[BaseException], str]) -> None:
+        self._told = told
         self._store = store
         self._queued = queued
         self._id = queued.webhook.id
@@ -239,7 +250,7 @@ class _Errors:
     def add(self, listener: str, error: BaseException) -> None:
         fields = self._queued.log_fields(self._store.replica)
         logger.warning("listener %s %s (webhook %s)", listener, brief_error(error), self._id, extra=fields)
-        self.keep(f"listener {listener}: {full_error(error)}")
+        self.keep(f"listener {listener}: {self._told(error)}")
 
     def keep(self, error: str) -> None:
         if self._closed:

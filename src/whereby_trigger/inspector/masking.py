@@ -5,28 +5,15 @@ those of fields that Whereby adds tomorrow.
 """
 
 import json
-from typing import Any, Final, get_args
+from typing import Final
 
 from whereby_trigger.text import printable
-from whereby_trigger.webhook import RoleName
+from whereby_trigger.webhook import masked
 
 MASK: Final = "••••••"
 
-SHOWN: Final = frozenset(
-    {
-        *("id", "apiVersion", "type", "createdAt", "data"),
-        *("roomName", "meetingId", "roomSessionId", "subdomain", "subdoman", "roleName", "isDialIn"),
-        *("numClients", "numClientsByRoleName", "status", "storageType", "durationInSeconds"),
-        *("transcriptionId", "recordingId"),
-        *get_args(RoleName),
-    }
-)
-"""The fields whose values are shown. Not among them: displayName, metadata, externalId, participantId, filename."""
-
 LONGEST_BODY: Final = 64 * 1024
 """Characters of a body that a page shows: the first ones."""
-
-DEEPEST: Final = 32
 
 
 def shown(text: str | None) -> str:
@@ -49,25 +36,8 @@ def body_shown(body: bytes, *, revealed: bool) -> str:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return cut(shown_lines(text)) if revealed else f"{MASK} ({len(body)} bytes that are no JSON)"
-    shape = value if revealed else masked(value)
+    shape = value if revealed else masked(value, MASK)
     return cut(shown_lines(json.dumps(shape, indent=2, ensure_ascii=False)))
-
-
-def masked(value: Any, name: str | None = None, depth: int = 0) -> Any:
-    """Return JSON with every value masked whose field is not known to say nothing of a person."""
-    if depth > DEEPEST:
-        return MASK
-    if value is None:
-        return None
-    if isinstance(value, dict) and (name is None or name in SHOWN):
-        return {_field(field): masked(inner, field, depth + 1) for field, inner in value.items()}
-    known = name is not None and name in SHOWN and not isinstance(value, list | dict)
-    return value if known else MASK
-
-
-def _field(name: str) -> str:
-    # A sender may put anything into the name of a field, too.
-    return name if name.isascii() and name.isidentifier() and len(name) <= 40 else MASK
 
 
 def cut(text: str) -> str:

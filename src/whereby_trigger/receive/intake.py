@@ -14,6 +14,7 @@ from whereby_trigger.webhook import (
     Webhook,
     decode,
     identify,
+    redacted,
     room_of,
     verify,
 )
@@ -27,7 +28,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Rules(Struct, frozen=True):
     """Hold what a verdict depends on; without secrets, only this machine is served.
 
-    `presence` is True if this program uses who is in a room.
+    `presence` is True if this program uses who is in a room. `redact` names the fields that a stored body
+    loses with its decision; a body that cannot be decoded loses them at once.
     """
 
     secrets: tuple[str, ...] = ()
@@ -35,6 +37,7 @@ class Rules(Struct, frozen=True):
     tolerance: float = 300.0
     subdomain: str | None = None
     presence: bool = False
+    redact: tuple[str, ...] = ()
 
 
 class Accepted(Struct, frozen=True):
@@ -73,7 +76,8 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
     except DecodeError as error:
         if not rules.secrets:
             return Rejected(RefusalReason.NO_WEBHOOK, str(error))
-        odd = Arrival(identify(body), "", None, body, now, State.QUARANTINED, str(error), kept_until=kept_until)
+        left = redacted(body, rules.redact)
+        odd = Arrival(identify(body), "", None, left, now, State.QUARANTINED, str(error), kept_until=kept_until)
         return Accepted(odd, None, None)
     room = room_of(webhook, rules.subdomain)
     key = None if room is None else room.key

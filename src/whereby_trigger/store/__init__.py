@@ -3,6 +3,7 @@
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.facts import SessionChange, count_in, created_at, presence_in, session_change, session_of
 from whereby_trigger.store.presence import UNKNOWN, Count, Presence, merge
+from whereby_trigger.store.privacy import Forgotten, Subject, about, forget, identified, participants_in, remove_bodies
 from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, every_room
 from whereby_trigger.store.records import (
     CLOSED,
@@ -11,6 +12,7 @@ from whereby_trigger.store.records import (
     Arrival,
     Decision,
     Holding,
+    OldBody,
     PastWebhook,
     Pending,
     Query,
@@ -18,6 +20,7 @@ from whereby_trigger.store.records import (
     RefusalCount,
     RefusalReason,
     ReplicaRecord,
+    Rewrite,
     Room,
     RoomClaim,
     RoomMove,
@@ -55,7 +58,9 @@ __all__ = [
     "Bounds",
     "Count",
     "Decision",
+    "Forgotten",
     "Holding",
+    "OldBody",
     "PastWebhook",
     "Pending",
     "Presence",
@@ -65,6 +70,7 @@ __all__ = [
     "RefusalReason",
     "ReplicaEnding",
     "ReplicaRecord",
+    "Rewrite",
     "Room",
     "RoomClaim",
     "RoomMove",
@@ -80,14 +86,20 @@ __all__ = [
     "State",
     "Store",
     "StoreErrors",
+    "Subject",
     "Unread",
     "WebhooksAfter",
     "Workload",
+    "about",
     "count_in",
     "created_at",
     "every_room",
+    "forget",
+    "identified",
     "merge",
+    "participants_in",
     "presence_in",
+    "remove_bodies",
     "session_change",
     "session_of",
 ]

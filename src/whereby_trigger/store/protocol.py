@@ -16,12 +16,14 @@ from whereby_trigger.store.records import (
     Arrival,
     Decision,
     Holding,
+    OldBody,
     PastWebhook,
     Pending,
     Query,
     Record,
     RefusalCount,
     ReplicaRecord,
+    Rewrite,
     Room,
     RoomClaim,
     RoomMove,
@@ -338,6 +340,40 @@ class Store(RoomStore, Protocol):
 
     def workload(self) -> Awaitable[Workload]:
         """Count what waits and what is open now, for all replicas; gives up after WORKLOAD_WITHIN seconds."""
+
+    def records_after(self, after: int, limit: int) -> Awaitable[list[Record]]:
+        """Return at most `limit` stored webhooks with a number above `after`, in order of arrival."""
+        ...
+
+    def old_bodies(self, before: float, after: tuple[float, int], limit: int) -> Awaitable[list[OldBody]]:
+        """Return at most `limit` decided webhooks received before a time, in the order of (received_at, seq).
+
+        `after` is the last of the page before: its time and its number.
+        """
+        ...
+
+    def rewrite(self, rewrites: Sequence[Rewrite], now: float, *, silence: bool = False) -> Awaitable[int]:
+        """Replace the bodies of decided webhooks and delete their errors; return how many are still decided.
+
+        From now on they cannot be replayed, and keep no errors. With `silence`, what assistants raised or wrote in
+        their rooms is deleted too, and what those write that are there now is not kept.
+        """
+        ...
+
+    def drop(self, seqs: Sequence[int], room: str, now: float) -> Awaitable[int]:
+        """Delete webhooks in any state; and of a room, a key or a name unless it is "", the entries, runs and presence.
+
+        A webhook that is kept until later than `now` is emptied instead. An entry that has an assistant stays, without
+        its successor, and what the assistant writes is not kept. Returns how many webhooks were deleted or emptied.
+        """
+        ...
+
+    async def wipe(self, *, rewrite: bool | None) -> str:
+        """Remove from the store's files what was deleted or replaced; return in words what may be left, or "".
+
+        With `rewrite` the tables are written again, which holds up every write meanwhile; None means only if that
+        is a matter of a second, and False never.
+        """
         ...
 
     def ping(self, now: float) -> Awaitable[None]:

@@ -246,7 +246,10 @@ class Pending(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """Hold what became of a webhook, and why in words; `errors` are the listeners that raised."""
+    """Hold what became of a webhook, and why in words; `errors` are the listeners that raised.
+
+    `body` replaces the stored body in the same commit, unless it is None: it is the redacted one.
+    """
 
     seq: int
     id: str
@@ -255,6 +258,7 @@ class Decision(Struct, frozen=True):
     attempts: int
     decided_at: float
     errors: tuple[str, ...] = ()
+    body: bytes | None = None
 
 
 class Holding(Struct, frozen=True):
@@ -271,7 +275,11 @@ class Holding(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """Describe a stored webhook as a person sees it; `due_at` is when its hold ends, None if none has begun."""
+    """Describe a stored webhook as a person sees it; `due_at` is when its hold ends, None if none has begun.
+
+    `body_removed_at` is when its body lost what it says of people, since `body_retention` was over or somebody is
+    forgotten, or None.
+    """
 
     id: str
     type: str
@@ -286,6 +294,8 @@ class Record(Struct, frozen=True):
     errors: tuple[str, ...]
     body: bytes
     due_at: float | None = None
+    body_removed_at: float | None = None
+    seq: int = 0
 
 
 class PastWebhook(Struct, frozen=True, gc=False):
@@ -419,3 +429,18 @@ class Workload(Struct, frozen=True):
     held: int
     oldest: float | None
     rooms: Mapping[RoomState, int]
+
+
+class Rewrite(Struct, frozen=True):
+    """Replace the body of a decided webhook by one from which something was removed."""
+
+    seq: int
+    body: bytes
+
+
+class OldBody(Struct, frozen=True):
+    """Hold the body of a decided webhook, by its number and when it was received; None if it was replaced already."""
+
+    seq: int
+    received_at: float
+    body: bytes | None

@@ -1,5 +1,6 @@
 """What Whereby sends: types, decoding, signature and the room a webhook names. Pure: no clock, no I/O."""
 
+from whereby_trigger.errors import DecodeError
 from whereby_trigger.webhook.data import (
     BOT_ROLES,
     ClientCountData,
@@ -13,6 +14,18 @@ from whereby_trigger.webhook.data import (
     WebhookData,
 )
 from whereby_trigger.webhook.decode import decode, identify, replace_lone_surrogates
+from whereby_trigger.webhook.redaction import (
+    PERSONAL,
+    REMOVED,
+    UNREADABLE,
+    forgotten,
+    is_about,
+    is_redacted,
+    masked,
+    minimal,
+    redacted,
+    values_of,
+)
 from whereby_trigger.webhook.room import RoomIdentity, room_from_url, room_of, room_path, why_no_room
 from whereby_trigger.webhook.signature import SIGNATURE_HEADER, sign, verify
 from whereby_trigger.webhook.types import (
@@ -41,13 +54,17 @@ from whereby_trigger.webhook.types import (
 
 __all__ = [
     "BOT_ROLES",
+    "PERSONAL",
+    "REMOVED",
     "ROOM_TYPES",
     "SIGNATURE_HEADER",
+    "UNREADABLE",
     "WEBHOOK_CLASSES",
     "WEBHOOK_TYPES",
     "AssistantRequested",
     "ClientCountData",
     "ClientData",
+    "DecodeError",
     "KnownWebhook",
     "RecordingData",
     "RecordingFinished",
@@ -73,13 +90,20 @@ __all__ = [
     "WebhookData",
     "WebhookType",
     "decode",
+    "forgotten",
     "identify",
+    "is_about",
     "is_human",
+    "is_redacted",
+    "masked",
+    "minimal",
+    "redacted",
     "replace_lone_surrogates",
     "room_from_url",
     "room_of",
     "room_path",
     "sign",
+    "values_of",
     "verify",
     "why_no_room",
 ]

@@ -111,7 +111,8 @@ UPDATE whereby_trigger.runs AS runs SET
     ended_at = CASE WHEN $11::text IS NULL THEN ended_at ELSE moved.since END,
     outcome = $11,
     reason = CASE WHEN $11 IS NULL THEN runs.reason ELSE moved.reason END,
-    exit_code = $12, signal = $13, exception = $14, output = $15
+    exit_code = $12, signal = $13,
+    exception = CASE WHEN silent THEN NULL ELSE $14 END, output = CASE WHEN silent THEN '' ELSE $15 END
 FROM moved WHERE runs.entry = moved.id AND runs.attempt = moved.attempt AND runs.ended_at IS NULL
 """
 """In one statement, which costs no further round trip; the move holds even if a program without runs took the room."""

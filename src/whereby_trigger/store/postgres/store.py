@@ -21,6 +21,7 @@ from whereby_trigger.store.postgres import (
     lease,
     migrations,
     presence,
+    privacy,
     refusals,
     replica_log,
     rooms,
@@ -65,12 +66,14 @@ from whereby_trigger.store.records import (
     Arrival,
     Decision,
     Holding,
+    OldBody,
     PastWebhook,
     Pending,
     Query,
     Record,
     RefusalCount,
     ReplicaRecord,
+    Rewrite,
     Room,
     RoomClaim,
     RoomMove,
@@ -90,6 +93,9 @@ Work = Callable[[Connection], Awaitable[Any]]
 
 CLOSE_TIMEOUT = 4.0
 """Seconds that closing waits for an unavailable database, three quarters of it for outstanding writes."""
+
+SMALL = 64 * 1024 * 1024
+"""Bytes of tables that are written again in about a second."""
 
 PRUNE_ROWS = 500
 TAKEN_AT_ONCE = 5000
@@ -260,6 +266,25 @@ class PostgresStore(Unspilled):
         if found is None:
             raise StoreUnavailable(f"the database did not count what waits within {WORKLOAD_WITHIN:g} s")
         return found
+
+    def records_after(self, after: int, limit: int) -> Awaitable[list[Record]]:
+        return self._read(partial(privacy.records_after, after=after, limit=limit))
+
+    def old_bodies(self, before: float, after: tuple[float, int], limit: int) -> Awaitable[list[OldBody]]:
+        return self._read(partial(privacy.old_bodies, before=before, after=after, limit=limit))
+
+    def rewrite(self, rewrites: Sequence[Rewrite], now: float, *, silence: bool = False) -> Awaitable[int]:
+        return self._call("upkeep", partial(privacy.rewrite, rewrites=rewrites, silence=silence, now=now))
+
+    def drop(self, seqs: Sequence[int], room: str, now: float) -> Awaitable[int]:
+        return self._call("upkeep", partial(privacy.drop, seqs=seqs, room=room, now=now))
+
+    async def wipe(self, *, rewrite: bool | None) -> str:
+        # A trigger at work leaves this to autovacuum.
+        if rewrite is False:
+            return ""
+        wipe = partial(privacy.wipe, rewrite=bool(rewrite), always_below=SMALL)
+        return await self._once(wipe, LONG_WORK_WITHIN)
 
     async def ping(self, now: float) -> None:
         if self._unsafe:

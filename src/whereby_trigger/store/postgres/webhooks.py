@@ -49,11 +49,11 @@ JOIN unnest($1::text[], $2::float8[], $3::text[]) AS arrived (id, received_at, o
 NOTE_EFFECT = "UPDATE whereby_trigger.webhooks SET reason = $2 WHERE seq = $1 AND state = 'pending'"
 """Until it is decided, or held, the reason of a pending webhook is what it did when it was stored."""
 
-DECIDE = f"""
+_DECIDE = f"""
 WITH decided AS MATERIALIZED (
     SELECT given.* FROM unnest(
-        $1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[]
-    ) AS given (seq, id, state, reason, attempts, decided_at, errors, owner)
+        $1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[]%s
+    ) AS given (seq, id, state, reason, attempts, decided_at, errors, owner%s)
     CROSS JOIN LATERAL (
         SELECT FROM whereby_trigger.webhooks AS webhooks
         WHERE webhooks.seq = given.seq AND webhooks.id = given.id AND webhooks.owner = given.owner
@@ -63,10 +63,13 @@ WITH decided AS MATERIALIZED (
 )
 UPDATE whereby_trigger.webhooks AS webhooks SET
     state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at,
-    errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(decided.errors::json))
+    errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(decided.errors::json))%s
 FROM decided WHERE webhooks.seq = decided.seq RETURNING webhooks.seq
 """  # noqa: S608
 """Locks its rows one after the other, in the given order; a plain join would lock them in any order."""
+
+DECIDE = _DECIDE % ("", "", "")
+DECIDE_AND_REDACT = _DECIDE % (", $9::bytea[]", ", body", ", body = coalesce(decided.body, webhooks.body)")
 
 DECIDED_SO = """
 SELECT webhooks.seq FROM whereby_trigger.webhooks AS webhooks
@@ -112,7 +115,9 @@ BEGIN_ATTEMPT = """
 UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
 WHERE seq = $1 AND state = 'pending' AND owner = $2 RETURNING attempts
 """
-APPEND_ERROR = "UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1"
+APPEND_ERROR = """
+UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1 AND body_removed_at IS NULL
+"""
 PENDING = """
 SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers,
     whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect
@@ -124,7 +129,7 @@ WHERE state = 'pending' AND (owner, seq) > ($1, $2) AND owner <= $1 ORDER BY own
 NEWEST = "SELECT coalesce(max(seq), 0) FROM whereby_trigger.webhooks"
 FIND = """
 SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body,
-    due_at
+    due_at, body_removed_at, seq
 FROM whereby_trigger.webhooks
 """
 HISTORY = """
@@ -132,6 +137,7 @@ SELECT seq, id, type, room, body, state, reason, received_at, queued_at, decided
 FROM whereby_trigger.webhooks WHERE seq > $1 ORDER BY seq LIMIT $2
 """
 FIRST_SINCE = "SELECT seq FROM whereby_trigger.webhooks WHERE received_at >= $1 ORDER BY seq LIMIT 1"
+CAN_REPLAY = f"state {sql_in(REPLAYABLE)} AND body_removed_at IS NULL"
 REPLAY = """
 UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = $1,
 reason = '', decided_at = NULL, errors = '{}', held_since = NULL, due_at = NULL
@@ -253,7 +259,10 @@ async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool
         first.setdefault(piece.what.seq, piece)
     # In the order in which arrivals lock rows: no two batches can deadlock.
     rows = [_decided(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
-    decided = {row["seq"] for row in await connection.fetch(DECIDE, *zip(*rows, strict=True))}
+    redacts = any(piece.what.body is not None for piece in first.values())
+    statement, columns = (DECIDE_AND_REDACT, 9) if redacts else (DECIDE, 8)
+    given = list(zip(*rows, strict=True))[:columns]
+    decided = {row["seq"] for row in await connection.fetch(statement, *given)}
     if again:
         tried = [(piece.what.seq, piece.what.state, piece.what.decided_at, piece.owner) for piece in first.values()]
         decided |= {row["seq"] for row in await connection.fetch(DECIDED_SO, *zip(*tried, strict=True))}
@@ -263,7 +272,7 @@ async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool
 def _decided(decision: Decision, owner: str) -> tuple[Any, ...]:
     return (
         *(decision.seq, decision.id, decision.state, decision.reason, decision.attempts, decision.decided_at),
-        *(json.dumps(decision.errors) if decision.errors else "[]", owner),
+        *(json.dumps(decision.errors) if decision.errors else "[]", owner, decision.body),
     )
 
 
@@ -310,7 +319,7 @@ async def newest(connection: Connection) -> int:
 
 async def find(connection: Connection, query: Query) -> list[Record]:
     selected, values = select(query)
-    return [_record(row) for row in await connection.fetch(f"{FIND} {selected}", *values)]
+    return [record(row) for row in await connection.fetch(f"{FIND} {selected}", *values)]
 
 
 async def history(connection: Connection, after: int, limit: int) -> list[PastWebhook]:
@@ -323,13 +332,13 @@ async def first_since(connection: Connection, moment: float) -> int | None:
 
 
 async def replay(connection: Connection, query: Query, now: float) -> list[str]:
-    selected, values = select(query, now, also=f"state {sql_in(REPLAYABLE)}")
+    selected, values = select(query, now, also=CAN_REPLAY)
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
     return [row["id"] for row in await connection.fetch(statement, *values)]
 
 
 async def replayable(connection: Connection, query: Query) -> list[str]:
-    selected, values = select(query, also=f"state {sql_in(REPLAYABLE)}")
+    selected, values = select(query, also=CAN_REPLAY)
     statement = f"SELECT id FROM whereby_trigger.webhooks {selected}"  # noqa: S608
     return [row["id"] for row in await connection.fetch(statement, *values)]
 
@@ -379,7 +388,7 @@ def _past(row: Any) -> PastWebhook:
     return PastWebhook(seq, id, type, room, body, State(state), *others)
 
 
-def _record(row: Any) -> Record:
+def record(row: Any) -> Record:
     return Record(**{**row, "state": State(row["state"]), "errors": tuple(row["errors"])})
 
 

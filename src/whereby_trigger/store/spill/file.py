@@ -27,6 +27,7 @@ from whereby_trigger.store.sqlite.connection import (
 )
 from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import FileLock
+from whereby_trigger.store.sqlite.privacy import empty_journal
 from whereby_trigger.store.sqlite.writer import Writer
 from whereby_trigger.threads import in_thread
 
@@ -43,6 +44,7 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 TRY_AGAIN = "UPDATE deliveries SET refused = NULL WHERE refused IS NOT NULL"
+ALL = "SELECT seq, arrival FROM deliveries ORDER BY seq"
 COUNT = "SELECT count(*), count(refused) FROM deliveries"
 
 LOCK_WITHIN: Final = 1.0
@@ -113,6 +115,15 @@ def read_content(path: Path) -> SpillContent:
         connection = connect(path, readonly=True, called=CALLED)
         undo.callback(connection.close)
         return SpillContent(0, 0) if _is_new(connection, path) else _count(connection)
+
+
+def read_arrivals(path: Path) -> list[tuple[int, Arrival]]:
+    """Return the deliveries in a spill file that can be decoded, with their numbers; raises StoreError as above."""
+    with ExitStack() as undo, _explained(path):
+        connection = connect(path, readonly=True, called=CALLED)
+        undo.callback(connection.close)
+        rows = [] if _is_new(connection, path) else connection.execute(ALL).fetchall()
+        return [(seq, arrival) for seq, packed in rows if (arrival := _unpack(packed)) is not None]
 
 
 def _take_lock(lock: FileLock, path: Path) -> None:
@@ -243,6 +254,19 @@ class SpillFile:
             if rows:
                 await self._opened.submit(lambda connection: connection.executemany(REMOVE, rows).rowcount)
             self._gone.difference_update(seq for (seq,) in rows)
+
+    async def arrivals(self) -> list[Arrival]:
+        """Return all deliveries in the file that can be decoded, even while another process has it open."""
+        return [arrival for _, arrival in await in_thread(read_arrivals, self.path)]
+
+    async def numbered(self) -> list[tuple[int, Arrival]]:
+        """Return the same, with their numbers."""
+        return await in_thread(read_arrivals, self.path)
+
+    async def wipe(self) -> str:
+        """Remove from the file what has left it; return in words what may be left, or ""."""
+        emptied = await self._opened.submit(empty_journal, alone=True)
+        return "" if emptied else f"the journal {self.path}-wal could not be emptied: another program reads the spill"
 
     async def set_aside(self, seq: int, reason: str) -> None:
         """Keep a delivery in the file, but do not move it until the file is opened again; `reason` says why."""

@@ -21,7 +21,7 @@ from whereby_trigger.store.records import Added, Arrival, Room
 from whereby_trigger.store.spill.file import BATCH, SpilledDelivery, SpillFile
 from whereby_trigger.store.states import State
 from whereby_trigger.store.unread import Unread
-from whereby_trigger.webhook import identify
+from whereby_trigger.webhook import identify, redacted
 
 SPILL_AFTER: Final = 2.0
 """Seconds that a delivery waits for the database: what is left until its answer must suffice for a sync to disk."""
@@ -161,10 +161,11 @@ class SpillMover:
     quarantined, with its bytes and nothing read in them; where even that is refused, it is kept aside in the spool.
     """
 
-    def __init__(self, store: Store, spill_file: SpillFile, unread: Unread) -> None:
+    def __init__(self, store: Store, spill_file: SpillFile, unread: Unread, redact: tuple[str, ...] = ()) -> None:
         self._store = store
         self._spill_file = spill_file
         self._unread = unread
+        self._redact = redact
 
     async def move_oldest(self) -> int:
         """Move some of the oldest; return how many. Raises StoreUnavailable where the database or the disk is away."""
@@ -199,8 +200,9 @@ class SpillMover:
 
     async def _quarantine(self, arrival: Arrival) -> bool:
         id, reason = identify(arrival.body), "the database refused what was read in it"
+        body = redacted(arrival.body, self._redact)
         plain = Arrival(
-            id, "", None, arrival.body, arrival.received_at, State.QUARANTINED, reason, kept_until=arrival.kept_until
+            id, "", None, body, arrival.received_at, State.QUARANTINED, reason, kept_until=arrival.kept_until
         )
         try:
             await self._store.add(plain)
@@ -232,11 +234,11 @@ class SpillStore:
     All else is the store's own. `unread` is told of deliveries that came out of the spool.
     """
 
-    def __init__(self, store: Store, spill_file: SpillFile, unread: Unread) -> None:
+    def __init__(self, store: Store, spill_file: SpillFile, unread: Unread, redact: tuple[str, ...] = ()) -> None:
         self._store = store
         self._spill_file = spill_file
         self._router = SpillRouter(store, spill_file)
-        self._mover = SpillMover(store, spill_file, unread)
+        self._mover = SpillMover(store, spill_file, unread, redact)
         self._settled = asyncio.Event()
         self._told = ""
         self._running: asyncio.Task[None] | None = None
@@ -254,6 +256,8 @@ class SpillStore:
         self.presences, self.occupied = store.presences, store.occupied
         self.find_rooms, self.find_runs = store.find_rooms, store.find_runs
         self.find_replicas, self.room_keys = store.find_replicas, store.room_keys
+        self.records_after, self.old_bodies = store.records_after, store.old_bodies
+        self.rewrite, self.drop = store.rewrite, store.drop
 
     @property
     def location(self) -> str:
@@ -340,6 +344,9 @@ class SpillStore:
                     return
         await self._spill_file.ping()
 
+    async def wipe(self, *, rewrite: bool | None) -> str:
+        return await self._spill_file.wipe() or await self._store.wipe(rewrite=rewrite)
+
     async def settle(self, timeout: float) -> None:
         """Wait until nothing waits that the database would take now, at most `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
@@ -392,6 +399,8 @@ class SpillStore:
             else:
                 pause, answers = SHORTEST_PAUSE, True
         if moved:
+            with contextlib.suppress(StoreError):
+                await self._spill_file.wipe()
             logger.info("the database takes deliveries again, and has those from the spill: %d", moved)
 
     async def _move(self) -> int:

@@ -90,6 +90,8 @@ def make_durable(connection: sqlite3.Connection, path: Path, called: str = "stor
 
     Without `synced`, which is for tests, commits return once the system has them.
     """
+    # What is deleted or replaced is overwritten, also in pages that are free from then on.
+    connection.execute("PRAGMA secure_delete = ON").close()
     if not synced:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA journal_mode = WAL")

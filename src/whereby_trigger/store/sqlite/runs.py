@@ -21,8 +21,8 @@ UPDATE runs SET
     reason = :reason,
     exit_code = :exit_code,
     signal = :signal,
-    exception = :exception,
-    output = :output
+    exception = CASE WHEN silent THEN NULL ELSE :exception END,
+    output = CASE WHEN silent THEN '' ELSE :output END
 WHERE {CURRENT} AND ended_at IS NULL
 """  # noqa: S608
 COLUMNS = RunRecord.__struct_fields__

@@ -29,12 +29,14 @@ from whereby_trigger.store.records import (
     Arrival,
     Decision,
     Holding,
+    OldBody,
     PastWebhook,
     Pending,
     Query,
     Record,
     RefusalCount,
     ReplicaRecord,
+    Rewrite,
     Room,
     RoomClaim,
     RoomMove,
@@ -45,7 +47,17 @@ from whereby_trigger.store.records import (
     WebhooksAfter,
     Workload,
 )
-from whereby_trigger.store.sqlite import lease, presence, refusals, replica_log, rooms, runs, webhooks, workload
+from whereby_trigger.store.sqlite import (
+    lease,
+    presence,
+    privacy,
+    refusals,
+    replica_log,
+    rooms,
+    runs,
+    webhooks,
+    workload,
+)
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
@@ -62,6 +74,12 @@ READER_WITHIN = 1.0
 """Seconds that closing waits for a read in progress."""
 
 logger = logging.getLogger("whereby_trigger.store")
+
+EMPTIED_WITHIN = 5.0
+"""Seconds for which the journal is tried to be emptied while others read the file."""
+
+SMALL = 64 * 1024 * 1024
+"""Bytes of a file that is written again in about a second."""
 
 PRUNE_ROWS = 500
 
@@ -263,6 +281,41 @@ class SqliteStore(Unspilled):
     def workload(self) -> Awaitable[Workload]:
         return self._read(partial(workload.read, within=WORKLOAD_WITHIN))
 
+    def records_after(self, after: int, limit: int) -> Awaitable[list[Record]]:
+        return self._read(partial(privacy.records_after, after=after, limit=limit))
+
+    def old_bodies(self, before: float, after: tuple[float, int], limit: int) -> Awaitable[list[OldBody]]:
+        return self._read(partial(privacy.old_bodies, before=before, after=after, limit=limit))
+
+    def rewrite(self, rewrites: Sequence[Rewrite], now: float, *, silence: bool = False) -> Awaitable[int]:
+        return self._write(partial(privacy.rewrite, rewrites=rewrites, silence=silence, now=now))
+
+    def drop(self, seqs: Sequence[int], room: str, now: float) -> Awaitable[int]:
+        return self._write(partial(privacy.drop, seqs=seqs, room=room, now=now))
+
+    async def wipe(self, *, rewrite: bool | None) -> str:
+        size = self.path.stat().st_size
+        left = ""
+        if rewrite or (rewrite is None and size <= SMALL):
+            try:
+                await self._write(privacy.write_again, alone=True)
+            except StoreUnavailable as error:
+                left = f"the file could not be written again: {error}"
+        elif rewrite is None:
+            left = (
+                f"the file has {size // 2**20} MiB and was not written again, which holds up deliveries: its pages may "
+                "hold copies of rows that were moved; run this again with --rewrite when that suits"
+            )
+        end = boot_time() + EMPTIED_WITHIN
+        while not await self._write(privacy.empty_journal, alone=True):
+            if boot_time() >= end:
+                return left or (
+                    f"the journal {self.path}-wal could not be emptied: a program reads the file and does not finish; "
+                    "close what has it open (a database browser, a backup, a shell), and run this again"
+                )
+            await asyncio.sleep(0.1)
+        return left
+
     def ping(self, now: float) -> Awaitable[None]:
         return self._write(lambda connection: connection.execute(webhooks.SEEN, (now, self.replica)).rowcount)
 
@@ -343,10 +396,12 @@ class SqliteStore(Unspilled):
     def occupied(self, limit: int) -> Awaitable[dict[str, Presence]]:
         return self._read(partial(presence.occupied, limit=limit))
 
-    def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
+    def _write(
+        self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False, alone: bool = False
+    ) -> "asyncio.Future[Any]":
         if self._writing is None:
             return refused("the store is not open for writing: start the trigger first")
-        return self._writing.writer.submit(work, kept=kept)
+        return self._writing.writer.submit(work, kept=kept, alone=alone)
 
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
         if self._reader is None:

@@ -24,10 +24,11 @@ NOTE_EFFECT = "UPDATE webhooks SET reason = ? WHERE seq = ? AND state = 'pending
 _ERRORS = """CASE errors WHEN '[]' THEN ? ELSE (
     SELECT json_group_array(value) FROM (SELECT value FROM json_each(errors) UNION ALL SELECT value FROM json_each(?))
 ) END"""
-DECIDE = f"""
-UPDATE webhooks SET errors = {_ERRORS}, state = ?, reason = ?, attempts = ?, decided_at = ?
+_DECIDE = f"""
+UPDATE webhooks SET errors = {_ERRORS}, %sstate = ?, reason = ?, attempts = ?, decided_at = ?
 WHERE seq = ? AND id = ? AND state {sql_in(DECIDABLE)} AND owner = ?
 """  # noqa: S608
+DECIDE, DECIDE_AND_REDACT = _DECIDE % "", _DECIDE % "body = ?, "
 HOLD = f"""
 UPDATE webhooks SET errors = {_ERRORS}, state = 'held', reason = ?, attempts = 0, takeovers = 0,
 held_since = coalesce(held_since, ?), due_at = coalesce(due_at, ?)
@@ -41,7 +42,7 @@ BEGIN_ATTEMPT = """
 UPDATE webhooks SET attempts = attempts + 1
 WHERE seq = ? AND state = 'pending' AND owner = ? RETURNING attempts
 """
-APPEND_ERROR = "UPDATE webhooks SET errors = json_insert(errors, '$[#]', ?) WHERE id = ?"
+APPEND_ERROR = "UPDATE webhooks SET errors = json_insert(errors, '$[#]', ?) WHERE id = ? AND body_removed_at IS NULL"
 TAKE_UNOWNED = "UPDATE webhooks SET owner = ? WHERE state = 'pending' AND owner IS NULL"
 DISOWN = """
 UPDATE webhooks SET owner = NULL, takeovers = takeovers + 1, attempts = 0 WHERE state = 'pending' AND owner = ?
@@ -58,7 +59,8 @@ PENDING = f"{_PENDING} WHERE state = 'pending' AND owner = ?2 AND seq > ?3 ORDER
 PENDING_BY_SEQ = f"{_PENDING} WHERE seq IN (SELECT value FROM json_each(?2)) ORDER BY seq"  # noqa: S608
 NEWEST = "SELECT coalesce(max(seq), 0) FROM webhooks"
 FIND = """
-SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, due_at
+SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, due_at,
+    body_removed_at, seq
 FROM webhooks
 """
 HISTORY = """
@@ -66,6 +68,7 @@ SELECT seq, id, type, room, body, state, reason, received_at, queued_at, decided
 FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?
 """
 FIRST_SINCE = "SELECT seq FROM webhooks WHERE received_at >= ? ORDER BY seq LIMIT 1"
+CAN_REPLAY = f"state {sql_in(REPLAYABLE)} AND body_removed_at IS NULL"
 REPLAY = """
 UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = ?, reason = '',
 decided_at = NULL, errors = '[]', held_since = NULL, due_at = NULL
@@ -106,8 +109,10 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
 
 def decide(connection: sqlite3.Connection, decision: Decision, owner: str) -> bool:
     errors = _pack(decision.errors)
-    outcome = (errors, errors, decision.state.value, decision.reason, decision.attempts, decision.decided_at)
-    return connection.execute(DECIDE, (*outcome, decision.seq, decision.id, owner)).rowcount == 1
+    replaced = () if decision.body is None else (decision.body,)
+    statement = DECIDE if decision.body is None else DECIDE_AND_REDACT
+    outcome = (errors, errors, *replaced, decision.state.value, decision.reason, decision.attempts, decision.decided_at)
+    return connection.execute(statement, (*outcome, decision.seq, decision.id, owner)).rowcount == 1
 
 
 def hold(connection: sqlite3.Connection, holding: Holding, owner: str, now: float) -> bool:
@@ -144,7 +149,7 @@ def newest(connection: sqlite3.Connection) -> int:
 
 def find(connection: sqlite3.Connection, query: Query) -> list[Record]:
     selected, values = _select(query)
-    return [_record(row) for row in connection.execute(f"{FIND} {selected}", values).fetchall()]
+    return [record(row) for row in connection.execute(f"{FIND} {selected}", values).fetchall()]
 
 
 def history(connection: sqlite3.Connection, after: int, limit: int) -> list[PastWebhook]:
@@ -157,13 +162,13 @@ def first_since(connection: sqlite3.Connection, moment: float) -> int | None:
 
 
 def replay(connection: sqlite3.Connection, query: Query, now: float) -> list[str]:
-    selected, values = _select(query, f"state {sql_in(REPLAYABLE)}")
+    selected, values = _select(query, CAN_REPLAY)
     statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM webhooks {selected}) RETURNING id"  # noqa: S608
     return [id for (id,) in connection.execute(statement, (now, *values)).fetchall()]
 
 
 def replayable(connection: sqlite3.Connection, query: Query) -> list[str]:
-    selected, values = _select(query, f"state {sql_in(REPLAYABLE)}")
+    selected, values = _select(query, CAN_REPLAY)
     return [id for (id,) in connection.execute(f"SELECT id FROM webhooks {selected}", values).fetchall()]  # noqa: S608
 
 
@@ -214,8 +219,9 @@ def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:
     return f"WHERE seq IN ({' UNION ALL '.join(each)}) {LATEST_FIRST} {limit}", values * 2
 
 
-def _record(row: Sequence[Any]) -> Record:
-    id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, due_at = row
+def record(row: Sequence[Any]) -> Record:
+    id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, *rest = row
+    due_at, body_removed_at, seq = rest
     return Record(
         id=id,
         type=type,
@@ -230,6 +236,8 @@ def _record(row: Sequence[Any]) -> Record:
         errors=tuple(json.loads(errors)),
         body=body,
         due_at=due_at,
+        body_removed_at=body_removed_at,
+        seq=seq,
     )
 
 

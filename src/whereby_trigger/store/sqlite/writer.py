@@ -57,11 +57,15 @@ NO_SUMMARY: Final = NoBatchSummary()
 
 
 class Job(Struct, frozen=True, eq=False):
-    """Carry one piece of work to the thread and its outcome back; `kept` means: wait for a store that is away."""
+    """Carry one piece of work to the thread and its outcome back; `kept` means: wait for a store that is away.
+
+    One that is `alone` runs outside of a transaction, after the work of its batch.
+    """
 
     work: Work
     future: "asyncio.Future[Any]"
     kept: bool
+    alone: bool = False
 
 
 class Writer:
@@ -96,15 +100,18 @@ class Writer:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._run, name="whereby-trigger-store", daemon=True).start()
 
-    def submit(self, work: Work, *, kept: bool = False) -> "asyncio.Future[Any]":
-        """Hand a piece of work over; its future has the outcome once it is committed and synced."""
+    def submit(self, work: Work, *, kept: bool = False, alone: bool = False) -> "asyncio.Future[Any]":
+        """Hand a piece of work over; its future has the outcome once it is committed and synced.
+
+        With `alone` it runs outside of a transaction.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreUnavailable(f"the {self._called} is closed"))
         else:
             if not self._gathered:
                 self._loop.call_soon(self._hand_over)
-            self._gathered.append(Job(work, future, kept))
+            self._gathered.append(Job(work, future, kept, alone))
         return future
 
     async def close(self, timeout: float) -> None:
@@ -123,7 +130,10 @@ class Writer:
         kept: list[Job] = []
         while True:
             batch, closing = self._next_batch(RETRY if kept else POLL)
-            kept = self._commit(kept + batch)
+            kept = self._commit([job for job in kept + batch if not job.alone])
+            for job in batch:
+                if job.alone:
+                    self._run_alone(job)
             if closing:
                 self._call_soon(_refuse, kept, StoreUnavailable(f"the {self._called} was closed"))
                 self._database.close()
@@ -165,6 +175,16 @@ class Writer:
         else:
             self._call_soon(_settle, jobs, outcomes)
         return []
+
+    def _run_alone(self, job: Job) -> None:
+        try:
+            with self._turn:
+                outcome = job.work(self._database.prepare())
+        except Exception as error:
+            refused = StoreUnavailable(f"the {self._called} cannot do this now: {describe(error)}")
+            self._call_soon(_refuse, [job], refused)
+        else:
+            self._call_soon(_settle, [job], [outcome])
 
     def _transact(self, jobs: list[Job]) -> list[Any]:
         with self._turn:

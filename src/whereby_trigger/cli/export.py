@@ -1,0 +1,139 @@
+"""`whereby-trigger events export`: write what is stored about a person or a room."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import click
+
+from whereby_trigger.cli.app import app_argument
+from whereby_trigger.cli.options import store_option
+from whereby_trigger.cli.output import note, utc
+from whereby_trigger.cli.rooms import room_selected
+from whereby_trigger.cli.runs import entry_as_object, run_as_object
+from whereby_trigger.cli.stores import settings_with_store, store_to_read
+from whereby_trigger.config import Settings
+from whereby_trigger.store import Arrival, Record, Room, RoomQuery, RunQuery, Store, Subject, about, identified
+from whereby_trigger.store.factory import spill_file_for
+
+Write = Callable[[str, dict[str, Any]], None]
+
+
+def subject_options(command: Any) -> Any:
+    """Add the options of which one names a person or a room."""
+    options = (
+        click.option("--participant", metavar="ID", help="A person in one meeting, by participantId."),
+        click.option("--external-id", metavar="ID", help="A person, by your own externalId."),
+        click.option("--room", metavar="ROOM", help="A room: a URL, a key or a name."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def subject_of(participant: str | None, external_id: str | None, room: str | None) -> Subject:
+    """Return the subject that a call names; raises UsageError unless it names one."""
+    if sum(bool(value) for value in (participant, external_id, room)) != 1:
+        raise click.UsageError("name one of --participant, --external-id and --room")
+    participants = frozenset({participant} if participant else ())
+    return Subject(participants, external_id or None, room_selected(room) if room else None)
+
+
+@click.command(short_help="Write all that is stored about a person or a room.")
+@app_argument
+@subject_options
+@store_option
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write to this file, for its owner only.")
+def export(
+    app: str | None,
+    participant: str | None,
+    external_id: str | None,
+    room: str | None,
+    store: str | None,
+    out: str | None,
+) -> None:
+    """Write all that is stored about a person or a room, as one JSON object a line.
+
+    Its "kind" is webhook, with the body; assistant, with its runs and what they wrote; presence; or spilled, a delivery
+    that waits for the database.
+    """
+    subject = subject_of(participant, external_id, room)
+    settings = settings_with_store(app, store)
+    if out is None:
+        count = asyncio.run(_export(settings, subject, sys.stdout))
+    else:
+        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            # It may have been there, readable by others.
+            os.fchmod(file.fileno(), 0o600)
+            count = asyncio.run(_export(settings, subject, file))
+    note(f"{count} objects written" if count else "Nothing is stored about it.")
+
+
+async def spilled_about(settings: Settings, subject: Subject) -> list[Arrival]:
+    """Return the deliveries about a subject that wait in the spill, also while a trigger has it open."""
+    file = spill_file_for(settings.spill, settings.store)
+    if file is None or not file.path.exists():
+        return []
+    return [arrival for arrival in await file.arrivals() if subject.concerns(arrival.body, arrival.room)]
+
+
+async def _export(settings: Settings, subject: Subject, file: TextIO) -> int:
+    count = 0
+
+    def write(kind: str, fields: dict[str, Any]) -> None:
+        nonlocal count
+        count += 1
+        file.write(json.dumps({"kind": kind} | fields) + "\n")
+
+    async with store_to_read(settings.store) as store:
+        subject = await identified(store, subject)
+        rooms = set[str]()
+        async for records in about(store, subject):
+            rooms |= {record.room for record in records if record.room is not None}
+            for record in records:
+                write("webhook", _webhook(record))
+        if subject.room is not None:
+            rooms |= {entry.key for entry in await store.find_rooms(RoomQuery(room=subject.room))}
+            if subject.room.startswith("/"):
+                rooms |= set(await store.room_keys(subject.room))
+            else:
+                rooms.add(subject.room)
+        for key in sorted(rooms):
+            await _write_room(store, key, write, with_presence=subject.room is not None)
+    for arrival in await spilled_about(settings, subject):
+        fields = {"id": arrival.id, "type": arrival.type, "room": arrival.room, "received_at": utc(arrival.received_at)}
+        write("spilled", fields | {"body": arrival.body.decode("utf-8", "replace")})
+    return count
+
+
+async def _write_room(store: Store, key: str, write: Write, *, with_presence: bool) -> None:
+    for entry in reversed(await store.find_rooms(RoomQuery(room=key))):
+        write("assistant", await _assistant(store, entry))
+    presence = (await store.presences(frozenset({key})))[key] if with_presence else None
+    if presence is not None and presence.changed_at is not None:
+        counted = {"humans": presence.humans, "bots": presence.bots, "session_id": presence.session_id}
+        write("presence", {"room": key, "changed_at": utc(presence.changed_at.timestamp())} | counted)
+
+
+async def _assistant(store: Store, entry: Room) -> dict[str, Any]:
+    runs = await store.find_runs(RunQuery(entry=entry.id))
+    return entry_as_object(entry) | {"runs": [run_as_object(run) for run in runs]}
+
+
+def _webhook(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "type": record.type,
+        "room": record.room,
+        "state": record.state,
+        "reason": record.reason,
+        "deliveries": record.deliveries,
+        "received_at": utc(record.received_at),
+        "decided_at": None if record.decided_at is None else utc(record.decided_at),
+        "body_removed_at": None if record.body_removed_at is None else utc(record.body_removed_at),
+        "errors": list(record.errors),
+        "body": record.body.decode("utf-8", "replace"),
+    }

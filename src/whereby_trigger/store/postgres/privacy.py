@@ -1,0 +1,114 @@
+"""SQL by which a PostgreSQL database forgets a person or a room."""
+
+from collections.abc import Sequence
+
+from whereby_trigger.store.postgres import webhooks
+from whereby_trigger.store.postgres.connection import Connection, affected, transaction
+from whereby_trigger.store.records import OldBody, Record, Rewrite
+
+AFTER = f"{webhooks.FIND} WHERE seq > $1 ORDER BY seq LIMIT $2"
+OLD_BODIES = """
+SELECT seq, received_at, CASE WHEN body_removed_at IS NULL THEN body END FROM whereby_trigger.webhooks
+WHERE state <> 'pending' AND state <> 'held' AND received_at < $1 AND (received_at, seq) > ($2, $3)
+ORDER BY received_at, seq LIMIT $4
+"""
+_LOCKED = "SELECT FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[]) ORDER BY id FOR UPDATE"
+REWRITE = """
+UPDATE whereby_trigger.webhooks AS webhooks SET body = given.body, errors = '{}', body_removed_at = $3
+FROM unnest($1::bigint[], $2::bytea[]) AS given (seq, body)
+WHERE webhooks.seq = given.seq AND webhooks.state <> 'pending' AND webhooks.state <> 'held'
+"""
+_NAME = "substr(key, strpos(key, '/'))"
+_OF_WEBHOOKS = f"""
+{_NAME} = ANY (ARRAY(
+    SELECT substr(room, strpos(room, '/')) FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[])
+)) AND key = ANY (ARRAY(SELECT room FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[])))
+"""  # noqa: S608
+_OF_ROOM = f"{_NAME} = $2 AND ($1 = $2 OR key = $1)"
+_REFUSED = "CASE WHEN left(reason, 9) = 'refused: ' THEN 'refused' ELSE reason END"
+"""The reason of a refusal is text of the assistant."""
+
+# A row that says nothing already is not written again: a room may have thousands of them.
+_SILENCE = (
+    f"""UPDATE whereby_trigger.runs
+SET output = '', exception = NULL, silent = ended_at IS NULL, reason = {_REFUSED}
+WHERE (output <> '' OR exception IS NOT NULL OR ended_at IS NULL OR left(reason, 9) = 'refused: ') AND """,  # noqa: S608
+    f"""UPDATE whereby_trigger.rooms SET errors = '{{}}', reason = {_REFUSED}
+WHERE (errors <> '{{}}' OR left(reason, 9) = 'refused: ') AND """,  # noqa: S608
+)
+SILENCE_WEBHOOKS = tuple(statement + _OF_WEBHOOKS for statement in _SILENCE)
+EMPTY = """
+UPDATE whereby_trigger.webhooks SET body = '{}', errors = '{}', type = '', room = NULL, owner = NULL, state = 'skipped',
+reason = 'forgotten', decided_at = coalesce(decided_at, $2), held_since = NULL, due_at = NULL, body_removed_at = $2
+WHERE seq = ANY ($1::bigint[]) AND kept_until >= $2
+"""
+DELETE = "DELETE FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[]) AND kept_until < $2"
+DROP_ROOM = (
+    f"""DELETE FROM whereby_trigger.runs WHERE {_OF_ROOM} AND NOT entry = ANY (ARRAY(
+    SELECT id FROM whereby_trigger.rooms WHERE {_OF_ROOM} AND owner IS NOT NULL
+))""",  # noqa: S608
+    f"DELETE FROM whereby_trigger.rooms WHERE {_OF_ROOM} AND owner IS NULL",  # noqa: S608
+    *(statement + _OF_ROOM for statement in _SILENCE),
+    f"UPDATE whereby_trigger.rooms SET successor = NULL WHERE {_OF_ROOM}",  # noqa: S608
+    f"DELETE FROM whereby_trigger.presence WHERE {_OF_ROOM}",  # noqa: S608
+)
+
+TABLES = "whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.runs, whereby_trigger.presence"
+_EACH = "unnest(ARRAY['webhooks', 'rooms', 'runs', 'presence']) AS called"
+SIZE = f"SELECT sum(pg_total_relation_size(('whereby_trigger.' || called)::regclass))::bigint FROM {_EACH}"  # noqa: S608
+MAY = f"""
+SELECT bool_and(pg_has_role(relowner, 'USAGE')) FROM pg_class
+WHERE oid IN (SELECT ('whereby_trigger.' || called)::regclass FROM {_EACH})
+"""  # noqa: S608
+
+
+async def records_after(connection: Connection, after: int, limit: int) -> list[Record]:
+    return [webhooks.record(row) for row in await connection.fetch(AFTER, after, limit)]
+
+
+async def old_bodies(connection: Connection, before: float, after: tuple[float, int], limit: int) -> list[OldBody]:
+    return [OldBody(*row) for row in await connection.fetch(OLD_BODIES, before, *after, limit)]
+
+
+async def rewrite(connection: Connection, rewrites: Sequence[Rewrite], *, silence: bool, now: float) -> int:
+    seqs, bodies = [one.seq for one in rewrites], [one.body for one in rewrites]
+    async with transaction(connection):
+        if silence:
+            for statement in SILENCE_WEBHOOKS:
+                await connection.execute(statement, seqs)
+        # In the order in which arrivals lock rows: no two batches can deadlock.
+        await connection.execute(_LOCKED, seqs)
+        return affected(await connection.execute(REWRITE, seqs, bodies, now))
+
+
+async def drop(connection: Connection, seqs: Sequence[int], room: str, now: float) -> int:
+    changed = 0
+    async with transaction(connection):
+        if seqs:
+            await connection.execute(_LOCKED, list(seqs))
+            changed = affected(await connection.execute(EMPTY, list(seqs), now))
+            changed += affected(await connection.execute(DELETE, list(seqs), now))
+        if room:
+            for statement in DROP_ROOM:
+                await connection.execute(statement, room, room[room.index("/") :])
+    return changed
+
+
+async def wipe(connection: Connection, *, rewrite: bool, always_below: int) -> str:
+    """Vacuum the tables, or write them again if they are small or `rewrite` is set; return what is left, or ""."""
+    if not await connection.fetchval(MAY):
+        return (
+            "this role does not own the tables, so it cannot vacuum them: the old rows stay in their files until "
+            f"autovacuum comes; as their owner, run VACUUM FULL {TABLES}"
+        )
+    size = await connection.fetchval(SIZE)
+    full = rewrite or size <= always_below
+    await connection.execute(f"VACUUM {'(FULL) ' if full else ''}{TABLES}")
+    return "" if full else size_left(size)
+
+
+def size_left(size: int) -> str:
+    return (
+        f"the tables take {size // 2**20} MiB and were not written again, which holds up deliveries: their files may "
+        "hold pieces of old rows until those places are used again; run this again with --rewrite when that suits"
+    )

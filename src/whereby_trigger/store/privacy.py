@@ -1,0 +1,153 @@
+"""Find, forget and shorten what is stored about a person or a room, page by page, on every store."""
+
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import suppress
+from typing import Final
+
+from msgspec import Struct, structs
+
+from whereby_trigger.store.protocol import Store, Told, untold
+from whereby_trigger.store.records import Record, Rewrite, RoomQuery
+from whereby_trigger.store.states import UNDECIDED
+from whereby_trigger.webhook import REMOVED, DecodeError, decode, forgotten, is_about, minimal, room_path, values_of
+
+AT_ONCE: Final = 500
+"""Webhooks read, and changed, at once: deliveries get their turn after each."""
+
+PARTICIPANT: Final = "participantId"
+EXTERNAL: Final = "externalId"
+
+
+class Subject(Struct, frozen=True):
+    """Say whom or what to look for: a person by participant ids, by an external id or by both, or a room.
+
+    `room` is a room key, or a room name with its leading slash.
+    """
+
+    participants: frozenset[str] = frozenset()
+    external_id: str | None = None
+    room: str | None = None
+
+    def concerns(self, body: bytes, room: str | None) -> bool:
+        """Return True if a webhook, of the room with this key if it has one, is about the subject."""
+        if self.room is not None:
+            return _is_room(self.room, body, room)
+        return self.names(body) or any(is_about(body, PARTICIPANT, id) for id in self.participants)
+
+    def names(self, body: bytes) -> bool:
+        """Return True if a webhook holds the external id."""
+        return self.external_id is not None and is_about(body, EXTERNAL, self.external_id)
+
+
+class Forgotten(Struct, frozen=True):
+    """Count the webhooks that were changed or deleted, and name what was left.
+
+    `undecided` are ids of webhooks that wait for their decision or lead to such, `rooms` the keys of rooms that have an
+    assistant.
+    """
+
+    webhooks: int
+    undecided: tuple[str, ...] = ()
+    rooms: tuple[str, ...] = ()
+
+
+async def identified(store: Store, subject: Subject, also: Iterable[bytes] = ()) -> Subject:
+    """Return a person by an external id together with the participant ids that come with it.
+
+    Whereby does not send the external id in each webhook of a person. Reads every body, and the bodies `also`.
+    """
+    if subject.external_id is None:
+        return subject
+    ids = set[str]()
+    for body in also:
+        if subject.concerns(body, None):
+            ids |= participants_in(body)
+    async for records in about(store, subject):
+        for record in records:
+            ids |= participants_in(record.body)
+    return structs.replace(subject, participants=subject.participants | ids)
+
+
+async def about(store: Store, subject: Subject) -> AsyncGenerator[list[Record], None]:
+    """Yield the stored webhooks about a subject, oldest first, a page at a time; reads every body."""
+    after = 0
+    while page := await store.records_after(after, AT_ONCE):
+        after = page[-1].seq
+        yield [record for record in page if subject.concerns(record.body, record.room)]
+
+
+async def forget(
+    store: Store, subject: Subject, told: Told = untold, waiting: frozenset[str] = frozenset()
+) -> Forgotten:
+    """Remove a person from the stored webhooks, or a room with its webhooks, entries, runs and presence.
+
+    Decided webhooks lose what may say something of a person, and the errors of user code; the runs of their rooms lose
+    what the assistants raised or wrote. Their decisions stay. Webhooks without a decision are left, and so are those
+    that lead from an external id to them: by them, and to the participants `waiting`. Of a room, all are deleted; one
+    whose signature is still valid keeps its id, so that a copy of it is not decided again. `told` is called after each
+    transaction with how many it changed. It may be interrupted anywhere, and called again.
+    """
+    if subject.room is None:
+        return await _forget_person(store, subject, told, set(waiting))
+    total = 0
+    async for records in about(store, subject):
+        changed = await store.drop([record.seq for record in records], "", time.time()) if records else 0
+        total += changed
+        told(changed)
+    await store.drop((), subject.room, time.time())
+    entries = await store.find_rooms(RoomQuery(room=subject.room, open=True))
+    return Forgotten(total, rooms=tuple(entry.key for entry in entries if entry.owner is not None))
+
+
+async def _forget_person(store: Store, subject: Subject, told: Told, waiting: set[str]) -> Forgotten:
+    total, left = 0, list[str]()
+    # What only a participant id leads to goes first: after an interruption, nothing would lead there any more.
+    for is_link in (False, True) if subject.external_id is not None else (False,):
+        async for records in about(store, subject):
+            rewrites = []
+            for record in records:
+                if is_link != (subject.external_id is not None and subject.names(record.body)):
+                    continue
+                if record.state in UNDECIDED:
+                    waiting |= participants_in(record.body)
+                    left.append(record.id)
+                elif is_link and not waiting.isdisjoint(participants_in(record.body)):
+                    left.append(record.id)
+                else:
+                    rewrites.append(Rewrite(record.seq, forgotten(record.body)))
+            changed = await store.rewrite(rewrites, time.time(), silence=True) if rewrites else 0
+            total += changed
+            told(changed)
+    return Forgotten(total, tuple(left))
+
+
+async def remove_bodies(store: Store, before: float) -> int:
+    """Replace the bodies of decided webhooks received before a time by minimal ones; return how many."""
+    total, after = 0, (0.0, 0)
+    while found := await store.old_bodies(before, after, AT_ONCE):
+        rewrites = [Rewrite(old.seq, minimal(old.body)) for old in found if old.body is not None]
+        if rewrites:
+            total += await store.rewrite(rewrites, time.time())
+        after = found[-1].received_at, found[-1].seq
+    return total
+
+
+def participants_in(body: bytes) -> set[str]:
+    """Return the participant ids in a body; none if it cannot be read."""
+    with suppress(ValueError, RecursionError):
+        return values_of(body, PARTICIPANT) - {"", REMOVED}
+    return set()
+
+
+def _is_room(wanted: str, body: bytes, room: str | None) -> bool:
+    name = wanted[wanted.index("/") :]
+    if room is not None:
+        return room == wanted if wanted != name else room[room.index("/") :] == name
+    # Webhooks of recordings and transcriptions name no subdomain.
+    try:
+        data = decode(body).data
+    except DecodeError:
+        return False
+    named = data.get("roomName") if isinstance(data, Mapping) else data.room_name
+    return isinstance(named, str) and bool(named) and room_path(named) == name

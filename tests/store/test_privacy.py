@@ -1,0 +1,278 @@
+"""What is stored about a person or a room is removed when it should be, and then it is in no file of the store."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from tests.store.conftest import Replicas
+from tests.support.arrivals import NOW, ROOM, arrival, decision, holding, record
+from tests.support.place import Place
+from tests.support.postgres import database_of, shared_server
+from whereby_trigger.store import (
+    Query,
+    Record,
+    RoomMove,
+    RoomRequest,
+    RoomState,
+    RunOutcome,
+    RunQuery,
+    RunReport,
+    State,
+    Store,
+    Subject,
+    about,
+    forget,
+    identified,
+    remove_bodies,
+)
+from whereby_trigger.webhook import decode
+
+pytestmark = pytest.mark.anyio
+
+PARTICIPANT = frozenset({"mark-participant"})
+MARKS = ("Mårk-Näme", "mark-metadata", "mark-external")
+
+
+def body(
+    id: str, participant: str = "mark-participant", external: str = "mark-external", room: str = "/visit-1"
+) -> bytes:
+    data = {
+        "roomName": room,
+        "subdomain": "acme",
+        "roomSessionId": "s1",
+        "displayName": "Mårk-Näme",
+        "metadata": "mark-metadata",
+        "externalId": external,
+        "participantId": participant,
+    }
+    fields = {"id": id, "type": "room.client.joined", "createdAt": "2026-11-29T10:00:00.000Z", "data": data}
+    return json.dumps(fields, ensure_ascii=False).encode()
+
+
+async def add(store: Store, id: str, *, decide: bool = True, **values: str) -> int:
+    added = await store.add(arrival(id, body=body(id, **values)))
+    if decide:
+        assert await store.decide(decision(added.seq, id, errors=("listener f: ValueError: Mårk-Näme",)))
+    return added.seq
+
+
+async def everything_about(store: Store, subject: Subject) -> list[Record]:
+    return [record async for records in about(store, subject) for record in records]
+
+
+def files_of(place: Place) -> Iterator[bytes]:
+    """Return the content of every file in which a store keeps its rows."""
+    if place.url.startswith("sqlite"):
+        path = Path(place.url.removeprefix("sqlite:///"))
+        files = [file for file in path.parent.iterdir() if file.name.startswith(path.name)]
+        assert len(files) >= 2
+    else:
+        database = database_of(place.url)
+        # What was changed is in the server's memory until then.
+        shared_server().run("CHECKPOINT", database)
+        found = shared_server().run("SELECT oid FROM pg_database WHERE datname = current_database()", database)
+        files = list((shared_server().data / "base" / str(found).strip()).iterdir())
+        assert len(files) > 100
+    return (file.read_bytes() for file in files if file.is_file())
+
+
+def holds(place: Place, text: str) -> bool:
+    return any(text.encode() in content for content in files_of(place))
+
+
+async def test_a_decision_replaces_the_body_in_the_same_commit(store: Store) -> None:
+    redacting, plain = [await store.add(arrival(id, body=b"{whole}")) for id in ("a", "b")]
+    given = decision(redacting.seq, "a")
+    assert await store.decide(structs.replace(given, body=b"{}"))
+    assert await store.decide(decision(plain.seq, "b"))
+    assert (await record(store, "a")).body == b"{}"
+    assert (await record(store, "b")).body == b"{whole}"
+    assert not await store.decide(structs.replace(given, body=b"later"))
+    assert (await record(store, "a")).body == b"{}"
+
+
+async def test_a_forgotten_person_is_in_no_file_of_the_store(replicas: Replicas, place: Place) -> None:
+    serving, store = await replicas(), await replicas()
+    others = [arrival(f"other {n}", body=b'{"displayName":"other"}') for n in range(100)]
+    await asyncio.gather(*(add(serving, f"w{n}") for n in range(100)), *map(serving.add, others))
+    assert holds(place, "mark-metadata")
+    forgotten = await forget(store, Subject(external_id="mark-external"))
+    assert (forgotten.webhooks, forgotten.undecided) == (100, ())
+    assert await store.wipe(rewrite=None) == ""
+    for mark in (*MARKS, "mark-participant"):
+        assert not holds(place, mark), mark
+    left = await record(store, "w7")
+    assert (left.state, left.reason, left.errors) == (State.FIRED, "predicate f returned True", ())
+    assert json.loads(left.body)["data"]["displayName"] == "[[removed]]"
+    assert decode(left.body).data.room_name == "/visit-1"  # type: ignore[union-attr]
+    assert await everything_about(store, Subject(external_id="mark-external")) == []
+    # The other replica continues.
+    await add(serving, "after")
+
+
+async def test_a_webhook_without_a_decision_is_left_and_named(store: Store) -> None:
+    await add(store, "pending", decide=False)
+    seq = await add(store, "held", decide=False)
+    assert await store.hold(holding(seq, "held"))
+    await add(store, "decided")
+    forgotten = await forget(store, Subject(PARTICIPANT))
+    assert (forgotten.webhooks, sorted(forgotten.undecided)) == (1, ["held", "pending"])
+    assert b"mark-metadata" in (await record(store, "pending")).body
+
+
+def says(text: str) -> RunReport:
+    return RunReport(RunOutcome.FAILED, exit_code=1, exception="ValueError", output=text)
+
+
+async def test_a_forgotten_person_is_removed_from_what_assistants_wrote(store: Store, place: Place) -> None:
+    await add(store, "w")
+    await store.request(RoomRequest(ROOM, f"https://{ROOM}", "w", "s1", NOW))
+    (taken,) = await store.take(1)
+    await store.move(RoomMove(taken.id, RoomState.WAITING, "refused: Mårk-Näme is no friend", run=says("Mårk-Näme")))
+    (again,) = await store.take(1)
+    await forget(store, Subject(PARTICIPANT))
+    # What it writes from now on is not kept either: the webhooks that lead here name nobody any more.
+    assert await store.move(RoomMove(again.id, RoomState.FAILED, "exited with 1", run=says("Mårk-Näme left")))
+    (room,) = await store.rooms()
+    assert (room.state, room.reason) == (RoomState.FAILED, "exited with 1")
+    runs = await store.find_runs(RunQuery(entry=room.id))
+    assert [(run.reason, run.output, run.exception, run.exit_code) for run in runs] == [
+        ("exited with 1", "", None, 1),
+        ("refused", "", None, 1),
+    ]
+    assert await store.wipe(rewrite=None) == ""
+    assert not holds(place, "Mårk-Näme")
+
+
+async def test_what_assistants_wrote_in_other_rooms_stays(store: Store) -> None:
+    await add(store, "w")
+    elsewhere = "acme.whereby.com/other"
+    for key in (ROOM, elsewhere):
+        await store.request(RoomRequest(key, f"https://{key}", None, None, NOW))
+    for taken in await store.take(2):
+        await store.move(RoomMove(taken.id, RoomState.FAILED, "refused: why", run=says("said")))
+    await forget(store, Subject(PARTICIPANT))
+    kept = {run.key: (run.reason, run.output) for run in await store.find_runs(RunQuery())}
+    assert kept == {ROOM: ("refused", ""), elsewhere: ("refused: why", "said")}
+
+
+async def test_an_error_that_comes_after_the_forgetting_is_not_kept(store: Store) -> None:
+    await add(store, "w")
+    await forget(store, Subject(PARTICIPANT))
+    store.append_error("w", "listener f: ValueError: Mårk-Näme")
+    await add(store, "after")
+    assert (await record(store, "w")).errors == ()
+
+
+async def test_an_external_id_leads_to_the_webhooks_that_only_hold_a_participant_id(store: Store) -> None:
+    await add(store, "named")
+    await add(store, "unnamed", external="")
+    await add(store, "someone else", participant="p2", external="else")
+    person = await identified(store, Subject(external_id="mark-external"))
+    assert (await forget(store, person)).webhooks == 2
+    assert b"mark-metadata" not in (await record(store, "unnamed")).body
+    assert b"mark-metadata" in (await record(store, "someone else")).body
+
+
+async def test_what_leads_to_a_webhook_that_is_not_decided_yet_is_left_with_it(store: Store) -> None:
+    await add(store, "named")
+    seq = await add(store, "unnamed", external="", decide=False)
+    person = Subject(external_id="mark-external")
+    forgotten = await forget(store, await identified(store, person))
+    assert (forgotten.webhooks, forgotten.undecided) == (0, ("unnamed", "named"))
+    assert await store.decide(decision(seq, "unnamed"))
+    forgotten = await forget(store, await identified(store, person))
+    assert (forgotten.webhooks, forgotten.undecided) == (2, ())
+    # Again, which finds nothing.
+    assert (await forget(store, await identified(store, person))).webhooks == 0
+
+
+async def test_an_interrupted_forgetting_is_completed_by_the_next(store: Store) -> None:
+    await asyncio.gather(*(add(store, f"unnamed {n}", external="") for n in range(600)))
+    await add(store, "named")
+
+    class Killed(Exception):
+        pass
+
+    def die(changed: int) -> None:
+        raise Killed
+
+    person = Subject(external_id="mark-external")
+    with pytest.raises(Killed):
+        await forget(store, await identified(store, person), die)
+    assert (await forget(store, await identified(store, person))).webhooks == 101
+    assert not any(b"mark-metadata" in found.body for found in await store.find(Query()))
+
+
+async def test_a_forgotten_room_is_in_no_file_of_the_store(store: Store, place: Place) -> None:
+    await asyncio.gather(*(add(store, f"w{n}") for n in range(100)))
+    await add(store, "pending", decide=False)
+    await store.add(arrival("recording", body=body("recording"), room=None))
+    await store.add(arrival("elsewhere", body=b'{"id":"elsewhere"}', room="acme.whereby.com/other"))
+    await store.request(RoomRequest(ROOM, f"https://{ROOM}", "w1", "s1", NOW))
+    forgotten = await forget(store, Subject(room="/visit-1"))
+    assert (forgotten.webhooks, forgotten.rooms) == (102, ())
+    assert await store.wipe(rewrite=None) == ""
+    assert [found.id for found in await store.find(Query())] == ["elsewhere"]
+    assert await store.rooms() == []
+    for mark in (*MARKS, "mark-participant", "visit-1"):
+        assert not holds(place, mark), mark
+
+
+async def test_a_room_that_has_an_assistant_is_named_and_its_run_is_not_kept(store: Store) -> None:
+    await store.request(RoomRequest(ROOM, f"https://{ROOM}", None, None, NOW))
+    (taken,) = await store.take(1)
+    assert (await forget(store, Subject(room="/visit"))).rooms == ()
+    assert (await forget(store, Subject(room=ROOM))).rooms == (ROOM,)
+    assert await store.move(RoomMove(taken.id, RoomState.FAILED, "exited with 1", run=says("Mårk-Näme left")))
+    assert [run.output for run in await store.find_runs(RunQuery())] == [""]
+    assert (await forget(store, Subject(room=ROOM))).rooms == ()
+    assert (await store.rooms(), await store.find_runs(RunQuery())) == ([], [])
+
+
+async def test_a_forgotten_webhook_whose_copy_could_be_sent_again_is_still_a_duplicate(store: Store) -> None:
+    await store.add(arrival("a", body=body("a"), kept_until=1e12))
+    assert (await forget(store, Subject(room=ROOM))).webhooks == 1
+    left = await record(store, "a")
+    assert (left.state, left.reason, left.room, left.type, left.body) == (State.SKIPPED, "forgotten", None, "", b"{}")
+    assert (await store.add(arrival("a"))).duplicate
+    assert await store.replay(Query(ids=("a",)), NOW) == []
+
+
+async def test_old_bodies_go_before_their_decisions(store: Store, place: Place) -> None:
+    old = [arrival(f"old {n}", body=body(f"old {n}"), state=State.QUARANTINED) for n in range(1200)]
+    await asyncio.gather(
+        *(store.add(structs.replace(one, received_at=NOW - 100 + n / 100)) for n, one in enumerate(old))
+    )
+    await store.add(arrival("pending", body=b"{}", received_at=NOW - 100))
+    await store.add(arrival("new", body=b"{}", received_at=NOW, state=State.QUARANTINED))
+    assert await remove_bodies(store, NOW - 1) == 1200
+    assert await remove_bodies(store, NOW - 1) == 0
+    left = await record(store, "old 7")
+    assert left.body_removed_at is not None
+    fields = json.loads(left.body)
+    assert fields["data"] == {"roomName": "/visit-1", "roomSessionId": "s1", "subdomain": "acme"}
+    assert (fields["id"], fields["type"]) == ("old 7", "room.client.joined")
+    assert decode(left.body).created_at == decode(body("old 7")).created_at
+    assert await store.wipe(rewrite=None) == ""
+    assert not holds(place, "mark-metadata")
+    assert (await record(store, "new")).body_removed_at is None
+
+
+async def test_what_has_lost_its_body_is_not_replayed(store: Store) -> None:
+    for id in ("old", "new"):
+        await store.add(arrival(id, body=body(id), received_at=NOW - (id == "old"), state=State.QUARANTINED))
+    await remove_bodies(store, NOW)
+    assert await store.replay(Query(), NOW) == ["new"]
+
+
+async def test_pruned_webhooks_are_in_no_file_of_the_store(store: Store, place: Place) -> None:
+    await asyncio.gather(*(add(store, f"w{n}") for n in range(100)))
+    assert await store.prune(NOW + 1) == 100
+    assert await store.wipe(rewrite=None) == ""
+    for mark in (*MARKS, "mark-participant"):
+        assert not holds(place, mark), mark
