@@ -21,6 +21,8 @@ VALUES: dict[str, tuple[Any, Any, str]] = {
     "spill": ("sqlite:///a", "sqlite:///b", "sqlite:///c"),
     "metrics": ("a:1", "b:2", "c:3"),
     "retention": (61, 62, "63"),
+    "body_retention": (61, 62, "63"),
+    "redact": ("displayName", "metadata", "externalId"),
     "max_age": (9001, 9002, "9003"),
     "predicate_timeout": (1, 2, "3"),
     "lease_ttl": (1, 2, "3"),

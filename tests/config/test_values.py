@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis.strategies import text
 
 from whereby_trigger import ConfigError
-from whereby_trigger.config import OPTIONS, Settings, resolve
+from whereby_trigger.config import OPTIONS, REDACTABLE, Settings, resolve
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import room_of
+from whereby_trigger.webhook import PERSONAL, room_of
 
 WRONG: dict[str, list[Any]] = {
     "port": ["", "http", "-1", "65536", "8080.5", "1e3", -1, 65_536, 80.0, True, b"80", [80]],
@@ -23,6 +23,8 @@ WRONG: dict[str, list[Any]] = {
     "store": ["", " ", 1],
     "spill": ["", " ", 1, "spill.db", "on", "postgresql://db/spill"],
     "retention": ["", "59", 59, timedelta(seconds=59)],
+    "body_retention": ["", "59", 59, True],
+    "redact": ["name", "display_name", ["displayName", 1], 1, "displayName;metadata"],
     "max_age": ["", "0", 0, timedelta(days=-1)],
     "predicate_timeout": ["", "0", 0, "forever"],
     "drain_timeout": ["", "-1", -1, timedelta(seconds=-1)],
@@ -59,6 +61,13 @@ def test_a_bad_port_of_the_platform_is_blamed_on_the_platform() -> None:
 
 def read(**keywords: Any) -> Settings:
     return resolve(keywords, {}, {}).settings
+
+
+def test_fields_to_redact_are_a_sequence_or_text_with_commas() -> None:
+    assert read(redact=("metadata", "displayName")).redact == ("displayName", "metadata")
+    assert read(redact="externalId, participantId").redact == ("externalId", "participantId")
+    assert resolve({}, {}, {"WHEREBY_TRIGGER_REDACT": ""}).settings.redact == ()
+    assert set(REDACTABLE) == set(PERSONAL)
 
 
 def test_durations_are_seconds_or_timedeltas() -> None:

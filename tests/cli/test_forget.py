@@ -1,0 +1,145 @@
+"""`forget` and `events export`: what is stored about one is written out, and removed."""
+
+import asyncio
+import json
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call
+from tests.store.test_privacy import body
+from tests.support.arrivals import arrival, decision
+from tests.support.place import Place
+from tests.support.stored import stored
+from tests.support.stores import KINDS
+from whereby_trigger.store import Store, remove_bodies
+from whereby_trigger.store.factory import store_for
+from whereby_trigger.store.spill import SpillFile
+
+
+@pytest.fixture(params=list(KINDS))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    with KINDS[request.param](tmp_path) as place:
+        yield place  # type: ignore[misc]
+
+
+async def fill(store: Store, *, pending: bool = False) -> None:
+    for id in ("w1", "w2", "other"):
+        about = body(id) if id != "other" else body(id, "someone", "else")
+        added = await store.add(arrival(id, body=about))
+        assert await store.decide(decision(added.seq, id))
+    if pending:
+        await store.add(arrival("pending", body=body("pending")))
+
+
+def filled(place: Place, *, pending: bool = False) -> str:
+    async def run() -> None:
+        store = place.replica()
+        await store.open(lambda: None)
+        await fill(store, pending=pending)
+        await store.close()
+
+    asyncio.run(run())
+    return place.url
+
+
+def test_forget_says_what_it_would_do_asks_and_does_it(call: Call, place: Place) -> None:
+    url = filled(place)
+    about = ("--external-id", "mark-external", "--store", url)
+    tried = call("forget", *about, "--dry-run")
+    assert (tried.returncode, tried.stdout) == (0, "2 webhooks would lose names, ids and metadata\n")
+    assert len(call("events", "export", *about).stdout.splitlines()) == 2
+    assert call("forget", *about, input="n\n").returncode != 0
+    assert b"mark-external" in stored(url)[0].body
+    done = call("forget", *about, "--yes")
+    assert (done.returncode, done.stdout.splitlines()[1]) == (0, "2 webhooks redacted"), done.stderr
+    assert "mark" not in done.stdout + done.stderr
+    exported = call("events", "export", *about)
+    assert (exported.stdout, exported.stderr) == ("", "Nothing is stored about it.\n")
+    assert [record.id for record in stored(url)] == ["w1", "w2", "other"]
+
+
+def test_what_waits_for_its_decision_is_named_and_the_exit_says_so(call: Call, place: Place) -> None:
+    url = filled(place, pending=True)
+    ended = call("forget", "--participant", "mark-participant", "--store", url, "--yes")
+    assert ended.returncode == 1
+    assert "not decided yet were left, run this again later: pending" in ended.stderr
+    assert "2 webhooks redacted" in ended.stdout
+    whole = call("forget", "--room", "/visit-1", "--store", url, "--yes")
+    assert (whole.returncode, whole.stdout) == (0, "4 webhooks would be deleted\n4 webhooks deleted\n")
+    assert stored(url) == []
+
+
+def test_an_export_is_a_file_for_its_owner_only(call: Call, place: Place, tmp_path: Path) -> None:
+    url = filled(place, pending=True)
+    call("events", "export", "--room", "/visit-1", "--store", url, "--out", "visit.jsonl")
+    file = tmp_path / "visit.jsonl"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["w1", "w2", "other", "pending"]
+    assert json.loads(lines[0]["body"])["data"]["metadata"] == "mark-metadata"
+
+
+@pytest.mark.parametrize("command", ["forget", "events export"])
+@pytest.mark.parametrize("subject", [(), ("--room", "/r", "--participant", "p"), ("--external-id", "")])
+def test_a_call_names_one_person_or_room(call: Call, command: str, subject: tuple[str, ...]) -> None:
+    ended = call(*command.split(), *subject)
+    assert ended.returncode == 2
+    assert "name one of --participant, --external-id and --room" in ended.stderr
+
+
+def test_replay_and_show_say_that_a_body_was_removed(call: Call, place: Place) -> None:
+    url = filled(place)
+
+    async def remove() -> None:
+        store = store_for(url)
+        await store.open(lambda: None)
+        assert await remove_bodies(store, 1e12) == 3
+        await store.close()
+
+    asyncio.run(remove())
+    replayed = call("events", "replay", "w1", "--store", url)
+    assert (replayed.returncode, replayed.stdout) == (0, "")
+    assert "1 not replayed: their bodies were removed after body_retention" in replayed.stderr
+    assert "removed 20" in call("events", "show", "w1", "--store", url).stdout
+
+
+def test_the_spill_is_searched_and_its_file_holds_nothing_of_a_forgotten_room(call: Call, tmp_path: Path) -> None:
+    with KINDS["postgresql"](tmp_path) as place:
+        url, spill = filled(place), f"sqlite:///{tmp_path}/spill.db"
+
+        async def spilled() -> SpillFile:
+            file = SpillFile(spill)
+            await file.open()
+            await file.append(arrival("spilled", body=body("spilled")))
+            await file.append(arrival("elsewhere", body=b"{}", room="acme.whereby.com/other"))
+            return file
+
+        async def close() -> None:
+            await (await spilled()).close()
+
+        asyncio.run(close())
+        env = {"WHEREBY_TRIGGER_SPILL": spill}
+        left = call("forget", "--external-id", "mark-external", "--store", url, "--yes", env=env)
+        assert left.returncode == 1
+        assert "are still to be decided: run this again later (spilled)" in left.stderr
+
+        async def in_use() -> None:
+            file = SpillFile(spill)
+            await file.open()
+            try:
+                busy = await asyncio.to_thread(call, "forget", "--room", "/visit-1", "--store", url, "--yes")
+                assert "by the trigger that has the spill open" in busy.stderr
+            finally:
+                await file.close()
+
+        asyncio.run(in_use())
+        done = call("forget", "--room", "/visit-1", "--store", url, "--yes")
+        assert done.returncode == 0, done.stderr
+        for file in tmp_path.glob("spill.db*"):
+            assert b"mark-metadata" not in file.read_bytes()
+        with closing(sqlite3.connect(tmp_path / "spill.db")) as connection:
+            assert connection.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
