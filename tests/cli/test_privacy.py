@@ -1,4 +1,7 @@
-"""No body, name, metadata or secret is printed by anything but `events show`, whatever goes wrong."""
+"""No body, name, metadata or secret is printed by anything but `events show`, whatever goes wrong.
+
+With `redact`, they are in no file of the store either.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Call
 from tests.support.process import Process, run, whereby_trigger
 from tests.support.programs import write
 from tests.support.stored import stored
@@ -123,3 +127,76 @@ def test_an_import_that_fails_shows_no_setting(folder: Path, tmp_path: Path) -> 
     assert ended.returncode == 2
     assert "fruit" in ended.stderr
     assert "hush-" not in ended.stderr
+
+
+MARKED = {
+    "displayName": "mark-name",
+    "metadata": "mark-metadata",
+    "externalId": "mark-external",
+    "participantId": "mark-participant",
+}
+DIALS_IN = MARKED | {"displayName": "+47 mark-phone", "isDialIn": True}
+REPEATS_IT = "import sys; said = sys.stdin.read(); print(said); sys.exit(said)"
+SAYS_IT_EVERYWHERE = f"""
+{RAISES_WITH_NAMES}
+
+import sys
+
+trigger.assistant_command([sys.executable, "-c", {REPEATS_IT!r}])
+"""
+
+
+def say_it_everywhere(folder: Path, *options: str) -> tuple[str, list[str]]:
+    """Send marked webhooks to a program that repeats them wherever it can; return its output, and all it answered."""
+    write(folder, SAYS_IT_EVERYWHERE)
+    answers = []
+    call = whereby_trigger("start", "--port", "0", "--host", "127.0.0.1", "--stop-grace", "1", *options)
+    with Process(call, cwd=folder, env={"WHEREBY_WEBHOOK_SECRET": SECRET}) as process:
+        url = f"http://127.0.0.1:{process.port()}/"
+        for number, type in enumerate(TYPES):
+            for person in (MARKED, DIALS_IN):
+                answers.append(deliver(url, webhook(type, room=f"/{number}", data=person).raw, SECRET))
+        marked = json.dumps({"id": 7, "type": "room.client.joined", "data": MARKED | {"inside": [MARKED]}}).encode()
+        unknown = json.dumps({"id": "u", "type": "room.client.waved", "data": {"who": [MARKED]}}).encode()
+        for body in (marked, marked[:-1], unknown):
+            answers += [deliver(url, body, SECRET), deliver(url, body, "another"), post(url, body, {})]
+        answers.append(post(f"{url}mark-path", marked, {}))
+        store = f"sqlite:///{folder}/whereby-trigger.db"
+        until(lambda: len(stored(store)) == 11 and all(record.state != "pending" for record in stored(store)))
+        until(lambda: "exited with 1" in process.output)
+        assert process.stop() == 0
+        return process.output, [f"{answer.status} {answer.body!r}" for answer in answers]
+
+
+def test_nothing_marked_is_in_a_log_an_answer_or_a_table(call: Call, tmp_path: Path) -> None:
+    output, answers = say_it_everywhere(tmp_path)
+    assert len({answer.split()[0] for answer in answers}) >= 3
+    said = [output, *answers]
+    about = ("--external-id", "mark-external")
+    secret = {"WHEREBY_WEBHOOK_SECRET": SECRET}
+    for command in ("events list", "events list --json", "assistants list", "assistants list --json", "check --port 0"):
+        ended = call(*command.split(), env=secret)
+        said += [ended.stdout, ended.stderr]
+    dry, exported = call("forget", "--dry-run", *about), call("events", "export", *about)
+    said += [dry.stdout, dry.stderr, exported.stderr]
+    for text in said:
+        assert "mark-" not in text.replace("mark-path", "")
+    assert exported.stdout.count("mark-name") >= len(TYPES)
+    forgotten = call("forget", "--yes", *about)
+    assert (forgotten.returncode, forgotten.stdout.count("mark-")) == (0, 0), forgotten.stderr
+    assert_nowhere_in(tmp_path)
+
+
+def test_with_redact_nothing_marked_is_in_the_stores_files_once_all_is_decided(tmp_path: Path) -> None:
+    say_it_everywhere(tmp_path, "--redact", ",".join(MARKED))
+    assert_nowhere_in(tmp_path)
+    records = stored(f"sqlite:///{tmp_path}/whereby-trigger.db")
+    assert sum(record.body.count(b"[[removed]]") for record in records) > len(records)
+    assert any("listener sync_listener: raised RuntimeError" in record.errors for record in records)
+
+
+def assert_nowhere_in(folder: Path) -> None:
+    files = [file for file in folder.iterdir() if file.name.startswith("whereby-trigger.db")]
+    assert files
+    for file in files:
+        assert b"mark-" not in file.read_bytes(), file

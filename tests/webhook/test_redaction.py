@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import PERSONAL, REDACTED, UNREADABLE, WEBHOOK_TYPES, decode, is_about, minimal, redacted
+from whereby_trigger.webhook import PERSONAL, REMOVED, UNREADABLE, WEBHOOK_TYPES, decode, is_about, minimal, redacted
 
 MARK = "a mark that nothing else holds"
 anything = st.recursive(
@@ -28,7 +28,7 @@ def marked(value: Any) -> Any:
 
 def unmarked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: REDACTED if key in PERSONAL else unmarked(inner) for key, inner in value.items()}
+        return {key: REMOVED if key in PERSONAL else unmarked(inner) for key, inner in value.items()}
     return [unmarked(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -49,13 +49,13 @@ def test_a_body_that_cannot_be_read_is_replaced_whole(body: bytes) -> None:
 def test_only_the_fields_that_are_named_go() -> None:
     body = b'{"data": {"displayName": "Ada", "metadata": null, "externalId": "", "participantId": 7, "n": [1.50]}}'
     left = json.loads(redacted(body, ("displayName", "metadata", "externalId")))
-    fields = {"displayName": REDACTED, "metadata": None, "externalId": "", "participantId": 7, "n": [1.5]}
+    fields = {"displayName": REMOVED, "metadata": None, "externalId": "", "participantId": 7, "n": [1.5]}
     assert left == {"data": fields}
 
 
 def test_half_an_emoji_and_the_last_of_two_keys_are_read_as_whereby_wrote_them() -> None:
     body = rb'{"data": {"displayName": "Ada", "displayName": "Bob", "roomName": "/\ud83d"}}'
-    assert redacted(body, ("displayName",)) == rb'{"data":{"displayName":"[[redacted]]","roomName":"/\ud83d"}}'
+    assert redacted(body, ("displayName",)) == rb'{"data":{"displayName":"[[removed]]","roomName":"/\ud83d"}}'
 
 
 def test_what_cannot_be_written_again_leaves_only_which_webhook_it_is() -> None:
