@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import stat
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from whereby_trigger.store.spill import SpillFile
 
 
 @pytest.fixture(params=list(KINDS))
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     with KINDS[request.param](tmp_path) as place:
-        yield place  # type: ignore[misc]
+        yield place
 
 
 async def fill(store: Store, *, pending: bool = False) -> None:

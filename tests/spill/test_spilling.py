@@ -299,3 +299,13 @@ async def test_who_was_in_a_room_by_what_waited_on_the_disk_is_known_once_the_da
     one.store.come_back()
     await one.drained()
     assert await presence(one.spill) == Presence(2, 1, at(5), at(5), "s")
+
+
+async def test_what_the_database_has_is_in_no_file_of_the_spill(one: Spilling) -> None:
+    one.store.go_down()
+    await asyncio.gather(*(one.spill.add(arrival(f"w{n}", body=b"mark-name")) for n in range(50)))
+    files = [one.path, one.path.with_name(one.path.name + "-wal")]
+    assert any(b"mark-name" in file.read_bytes() for file in files)
+    one.store.come_back()
+    await one.drained()
+    await eventually(lambda: not any(b"mark-name" in file.read_bytes() for file in files))

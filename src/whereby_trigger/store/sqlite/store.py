@@ -298,7 +298,7 @@ class SqliteStore(Unspilled):
         left = ""
         if rewrite or (rewrite is None and size <= SMALL):
             try:
-                await self._write(privacy.write_again, alone=True)
+                await self._run_alone(privacy.write_again)
             except StoreUnavailable as error:
                 left = f"the file could not be written again: {error}"
         elif rewrite is None:
@@ -307,7 +307,7 @@ class SqliteStore(Unspilled):
                 "hold copies of rows that were moved; run this again with --rewrite when that suits"
             )
         end = boot_time() + EMPTIED_WITHIN
-        while not await self._write(privacy.empty_journal, alone=True):
+        while not await self._run_alone(privacy.empty_journal):
             if boot_time() >= end:
                 return left or (
                     f"the journal {self.path}-wal could not be emptied: a program reads the file and does not finish; "
@@ -396,12 +396,15 @@ class SqliteStore(Unspilled):
     def occupied(self, limit: int) -> Awaitable[dict[str, Presence]]:
         return self._read(partial(presence.occupied, limit=limit))
 
-    def _write(
-        self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False, alone: bool = False
-    ) -> "asyncio.Future[Any]":
+    def _write(self, work: Callable[[sqlite3.Connection], Any], *, kept: bool = False) -> "asyncio.Future[Any]":
         if self._writing is None:
             return refused("the store is not open for writing: start the trigger first")
-        return self._writing.writer.submit(work, kept=kept, alone=alone)
+        return self._writing.writer.submit(work, kept=kept)
+
+    def _run_alone(self, work: Callable[[sqlite3.Connection], Any]) -> "asyncio.Future[Any]":
+        if self._writing is None:
+            return refused("the store is not open for writing: start the trigger first")
+        return self._writing.writer.submit(work, alone=True)
 
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
         if self._reader is None:
