@@ -255,7 +255,11 @@ async def test_old_bodies_go_before_their_decisions(store: Store, place: Place) 
     left = await record(store, "old 7")
     assert left.body_removed_at is not None
     fields = json.loads(left.body)
-    assert fields["data"] == {"roomName": "/visit-1", "roomSessionId": "s1", "subdomain": "acme"}
+    assert {name: value for name, value in fields["data"].items() if value != "[[removed]]"} == {
+        "roomName": "/visit-1",
+        "roomSessionId": "s1",
+        "subdomain": "acme",
+    }
     assert (fields["id"], fields["type"]) == ("old 7", "room.client.joined")
     assert decode(left.body).created_at == decode(body("old 7")).created_at
     assert await store.wipe(rewrite=None) == ""

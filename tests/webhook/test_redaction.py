@@ -3,11 +3,24 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import PERSONAL, REMOVED, UNREADABLE, WEBHOOK_TYPES, decode, is_about, minimal, redacted
+from whereby_trigger.webhook import (
+    PERSONAL,
+    REMOVED,
+    UNREADABLE,
+    WEBHOOK_TYPES,
+    decode,
+    forgotten,
+    is_about,
+    is_redacted,
+    minimal,
+    redacted,
+    values_of,
+)
 
 MARK = "a mark that nothing else holds"
 anything = st.recursive(
@@ -65,21 +78,69 @@ def test_what_cannot_be_written_again_leaves_only_which_webhook_it_is() -> None:
         "id": "x",
         "type": "room.client.joined",
         "data": {"roomName": "/r"},
+        "rest": REMOVED,
     }
     assert redacted(b"[" * 100_000, ("metadata",)) == UNREADABLE
 
 
-def test_a_minimal_body_of_every_type_names_the_same_webhook() -> None:
+def test_a_forgotten_body_of_every_type_names_the_same_webhook_and_nobody() -> None:
     for type in WEBHOOK_TYPES:
         whole = webhook(type)
-        left = decode(minimal(whole.raw))
-        assert (left.id, left.type, left.created_at) == (whole.id, type, whole.created_at)
-        assert left.data.room_name == whole.data.room_name  # type: ignore[union-attr]
-        assert not any(field.encode() in minimal(whole.raw) for field in PERSONAL)
+        for left in (forgotten(whole.raw), minimal(whole.raw)):
+            same = decode(left)
+            assert (same.id, same.type, same.created_at) == (whole.id, type, whole.created_at)
+            assert same.data.room_name == whole.data.room_name  # type: ignore[union-attr]
+            values = {str(value) for field in PERSONAL for value in values_of(whole.raw, field)}
+            assert not any(value.encode() in left for value in values if value not in ("", "True"))
+        assert count_of(decode(forgotten(whole.raw))) == count_of(whole)
+
+
+def count_of(webhook: Any) -> Any:
+    return getattr(webhook.data, "num_clients", None), getattr(webhook.data, "role_name", None)
+
+
+@given(anything)
+def test_what_whereby_adds_tomorrow_is_forgotten_too(document: Any) -> None:
+    body = json.dumps({"type": "room.client.waved", "data": {"whoItIs": MARK, "roomName": "/r", "more": document}})
+    left = forgotten(body.encode())
+    assert MARK.encode() not in left
+    assert b'"/r"' in left
+
+
+@given(anything)
+def test_only_what_was_removed_here_makes_a_body_redacted(document: Any) -> None:
+    body = json.dumps(marked(document)).encode()
+    assert is_redacted(redacted(body, PERSONAL)) == (MARK.encode() in body)
+    assert not is_redacted(body)
+
+
+def test_a_name_that_whereby_left_out_is_not_one_that_was_removed_here() -> None:
+    body = webhook("room.client.joined", data={"displayName": "[[redacted]]"}).raw
+    assert not is_redacted(body)
+    assert not is_redacted(b'{"displayName": "[[removed]]')
+    assert is_redacted(minimal(b"no JSON"))
 
 
 def test_a_body_is_about_whoever_a_field_names_however_it_is_written() -> None:
     assert is_about(rb'{"data": [{"externalId": "\u00e9"}]}', "externalId", "\xe9")
+    assert is_about(rb'{"data": {"externalId": "\u0070-1"}}', "externalId", "p-1")
     assert is_about(b'{"data": {"externalId": 4711}}', "externalId", "4711")
     assert not is_about(b'{"data": {"displayName": "4711"}}', "externalId", "4711")
-    assert is_about(b"half of 4711", "externalId", "4711")
+    assert is_about(b'{"externalId": "p-1", "externalId": "p-2"}', "externalId", "p-1")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "latin-1"])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_body_that_cannot_be_read_is_about_whoever_it_holds(encoding: str, cut: int) -> None:
+    body = '{"externalId": "é-4711"}'.encode(encoding)
+    assert is_about(body[: len(body) - cut], "externalId", "é-4711")
+    assert not is_about(body[: len(body) - cut], "externalId", "é-4712")
+    assert is_about(rb'{"externalId": "\u00E9-4711"', "externalId", "é-4711")
+
+
+@given(st.text(min_size=1).filter(str.isprintable))
+def test_whoever_a_body_is_about_is_nowhere_in_the_body_that_is_left(value: str) -> None:
+    body = webhook("room.client.joined", data={"externalId": value, "displayName": value, "metadata": value}).raw
+    assert is_about(body, "externalId", value)
+    for left in (forgotten(body), redacted(body, PERSONAL), minimal(body)):
+        assert not is_about(left, "externalId", value) or value == REMOVED

@@ -152,7 +152,7 @@ def replay(
     start, end = time_range(since, until)
     url = settings_with_store(app, store).store
     query = Query(state=_state(state), room=_room(room), type=type, since=start, until=end)
-    found = asyncio.run(_replayable(url, ids, query))
+    found, without_body = asyncio.run(_replayable(url, ids, query))
     # Who names each webhook has said what is to be done.
     named = bool(ids) and not dry_run
     agreed = found and is_agreed(f"replay {webhooks_counted(len(found))}", yes=yes or named, dry_run=dry_run)
@@ -163,7 +163,7 @@ def replay(
         show_objects({"id": id} for id in replayed)
     else:
         show_lines(*replayed)
-    note(_replayed(len(replayed)))
+    note(_replayed(len(replayed), without_body))
 
 
 events.add_command(export)
@@ -209,12 +209,13 @@ async def _find_one(url: str, prefix: str) -> tuple[Record, Assistants]:
         return record, [(room, await store.find_runs(RunQuery(entry=room.id))) for room in rooms]
 
 
-async def _replayable(url: str, prefixes: tuple[str, ...], query: Query) -> list[str]:
+async def _replayable(url: str, prefixes: tuple[str, ...], query: Query) -> tuple[list[str], int]:
+    """Return the ids of what can be replayed, and how many of those named have lost what their bodies said."""
     async with store_to_read(url) as store:
-        if prefixes:
-            ids = tuple([(await _resolve(store, prefix)).id for prefix in prefixes])
-            query = structs.replace(query, ids=ids)
-        return await store.replayable(query)
+        named = [await _resolve(store, prefix) for prefix in prefixes]
+        if named:
+            query = structs.replace(query, ids=tuple(record.id for record in named))
+        return await store.replayable(query), sum(record.body_removed_at is not None for record in named)
 
 
 async def _replay(url: str, ids: list[str], query: Query) -> list[str]:
@@ -256,7 +257,10 @@ def _nothing_found(type: str | None) -> str:
     return f"No such webhook is stored; Whereby sends no type {type!r}{did_you_mean(type, WEBHOOK_TYPES)}"
 
 
-def _replayed(count: int) -> str:
+def _replayed(count: int, without_body: int) -> str:
+    if without_body:
+        left = f"{without_body} left out: what the bodies said was removed by body_retention or by `forget`."
+        return f"{_replayed(count, 0)} {left}" if count else left
     if not count:
         return "Nothing to replay: none of these webhooks is decided or held."
     return f"{count} to be replayed: at once if a trigger runs on this store, otherwise when one starts."

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from whereby_trigger.store.protocol import Store, Told, untold
 from whereby_trigger.store.records import Record, Rewrite, RoomQuery
 from whereby_trigger.store.states import UNDECIDED
-from whereby_trigger.webhook import REMOVED, DecodeError, decode, forgotten, is_about, minimal, room_path, values_of
+from whereby_trigger.webhook import REMOVED, DecodeError, decode, forgotten, is_about, room_path, values_of
 
 AT_ONCE: Final = 500
 """Webhooks read, and changed, at once: deliveries get their turn after each."""
@@ -123,10 +123,10 @@ async def _forget_person(store: Store, subject: Subject, told: Told, waiting: se
 
 
 async def remove_bodies(store: Store, before: float) -> int:
-    """Replace the bodies of decided webhooks received before a time by minimal ones; return how many."""
+    """Remove what may say something of a person from decided webhooks received before a time; return from how many."""
     total, after = 0, (0.0, 0)
     while found := await store.old_bodies(before, after, AT_ONCE):
-        rewrites = [Rewrite(old.seq, minimal(old.body)) for old in found if old.body is not None]
+        rewrites = [Rewrite(old.seq, forgotten(old.body)) for old in found if old.body is not None]
         if rewrites:
             total += await store.rewrite(rewrites, time.time())
         after = found[-1].received_at, found[-1].seq

@@ -1,6 +1,7 @@
 """Remove from a body what it says of a person, and find out of whom it speaks. Pure."""
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, Final, get_args
 
@@ -28,6 +29,8 @@ IMPERSONAL: Final = frozenset(
 """The fields that say nothing of a person. Not among them: PERSONAL, `filename`, and what Whereby adds tomorrow."""
 
 DEEPEST: Final = 32
+
+ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 UNREADABLE: Final = json.dumps(REMOVED).encode()
 """What stands in place of a body in which nobody can find the fields."""
@@ -89,15 +92,13 @@ def is_about(body: bytes, field: str, value: str) -> bool:
     Of two fields of one name, both count.
     """
     written = value.encode("utf-8", "replace")
-    # A value may be written with escapes, or a body in UTF-16, which has NULs.
-    if written not in body and b"\\" not in body and b"\0" not in body:
+    # A value may be written with escapes, and a body in UTF-16, which has NULs, or in Latin-1.
+    if written not in body and value.isascii() and b"\\" not in body and b"\0" not in body:
         return False
     try:
         return value in values_of(body, field)
     except (ValueError, RecursionError):
-        escaped = json.dumps(value)[1:-1].encode()
-        forms = (written, escaped, escaped.lower(), value.encode("utf-16-le", "replace"))
-        return any(form in body for form in (*forms, value.encode("utf-16-be", "replace"), _latin(value)))
+        return any(value in text for text in _readings(body))
 
 
 def values_of(body: bytes, field: str) -> set[str]:
@@ -127,8 +128,14 @@ def _packed(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _latin(value: str) -> bytes:
-    return value.encode("latin-1", "xmlcharrefreplace")
+def _readings(body: bytes) -> Iterator[str]:
+    """Yield what bytes that are no JSON may be read as, with escapes and without."""
+    for encoding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be"):
+        text = body.decode(encoding, "replace")
+        yield text
+        unescaped = ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+        # Two halves of an emoji are one character.
+        yield unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _without(value: Any, fields: Collection[str]) -> Any:
