@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from whereby_trigger.errors import ConfigError
+from whereby_trigger.value_file import read_file
 
 PREFIX = "WHEREBY_TRIGGER_"
 PASSWORDS = re.compile(r"(?<=://).*(?=@)|(?<=:)(?!//).*(?=@)|(?<=\?).*", re.DOTALL)
@@ -267,28 +268,6 @@ def read_secret(name: str, value: Any) -> tuple[str, ...]:
     return tuple(secret.strip() for secret in secrets)
 
 
-LARGEST_FILE = 64 * 1024
-
-
-def read_file(variable: str, path: str) -> str:
-    """Return the text of a file that an environment variable names, without a BOM and the white space around it.
-
-    Raises ConfigError if it cannot be read, is not UTF-8, or is too large to hold a setting.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{variable} names {path!r}, which cannot be read: {reason}") from error
-    if len(content) > LARGEST_FILE:
-        raise ConfigError(f"{variable} names {path!r}, which is too large: the file must hold the value alone")
-    try:
-        return content.decode("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{variable} names {path!r}, which is not UTF-8: write the value alone into it") from None
-
-
 def secrets_in(path: str) -> tuple[str, ...]:
     """Return the secrets in a file, one a line or with commas between them. Raises ConfigError."""
     return read_secret(SECRET_FILE, _one_a_line(read_file(SECRET_FILE, path)))
@@ -305,9 +284,7 @@ def read_redact(name: str, value: Any) -> tuple[str, ...]:
     """Return the names of fields, from a sequence or from text with commas. Raises ConfigError."""
     fields = [field.strip() for field in value.split(",")] if isinstance(value, str) else value
     if not isinstance(fields, Sequence) or not all(field in REDACTABLE for field in fields if field != ""):
-        raise ConfigError(
-            f"{name} must name fields of Whereby's webhooks, any of {', '.join(REDACTABLE)}, not {value!r}"
-        )
+        raise ConfigError(f"{name} must name fields of webhooks, any of {', '.join(REDACTABLE)}, not {value!r}")
     return tuple(field for field in REDACTABLE if field in fields)
 
 
@@ -339,17 +316,9 @@ OPTIONS: tuple[Option, ...] = (
         "how long decided webhooks are kept, in seconds; at least twice the tolerance and 60 s",
     ),
     Option(
-        "body_retention",
-        UNSET,
-        read_duration(60),
-        "how long the bodies of decided webhooks are kept, in seconds; as long as the webhooks if unset",
+        "body_retention", UNSET, read_duration(60), "how long bodies of decided webhooks are kept whole, in seconds"
     ),
-    Option(
-        "redact",
-        (),
-        read_redact,
-        "fields to remove from a stored body once it is decided: " + ",".join(REDACTABLE),
-    ),
+    Option("redact", (), read_redact, "fields to remove from a body once it is decided: " + ",".join(REDACTABLE)),
     Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
     Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),
     Option("lease_ttl", 30.0, read_duration(1), "how long a replica counts as alive after each renewal, in seconds"),

@@ -69,7 +69,7 @@ def test_what_waits_for_its_decision_is_named_and_the_exit_says_so(call: Call, p
     url = filled(place, pending=True)
     ended = call("forget", "--participant", "mark-participant", "--store", url, "--yes")
     assert ended.returncode == 1
-    assert "not decided yet were left, run this again later: pending" in ended.stderr
+    assert "not decided yet, or lead to such, were left: run this again later (pending)" in ended.stderr
     assert "2 webhooks redacted" in ended.stdout
     whole = call("forget", "--room", "/visit-1", "--store", url, "--yes")
     assert (whole.returncode, whole.stdout) == (0, "4 webhooks deleted\n")

@@ -49,6 +49,12 @@ CALLS = {
     "events list": ["events list", "events list --limit 5", "events list --room nothing"],
     "events show": [f"events show {PREFIX}-all", f"events show {PREFIX}"],
     "events replay": [f"events replay --yes --state {State.QUARANTINED}", f"events replay {PREFIX}"],
+    "events export": [f"events export --room {HOSTILE_ROOM}", "events export --room visit-1"],
+    "forget": [
+        "forget --dry-run --room \x9b2Jc1",
+        "forget --yes --room visit-1",
+        "forget --yes --participant \x1b[2J",
+    ],
     "assistants list": ["assistants list"],
     "assistants show": [f"assistants show {ROOM_URL}", f"assistants show {HOSTILE_ROOM}"],
     "assistants start": [f"assistants start {HOSTILE_ROOM}", f"assistants start {ROOM_URL}"],

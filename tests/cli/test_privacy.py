@@ -4,9 +4,12 @@ With `redact`, they are in no file of the store either.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
+import httpx
 import pytest
 
 from tests.cli.conftest import Call
@@ -15,6 +18,7 @@ from tests.support.programs import write
 from tests.support.stored import stored
 from tests.support.until import until
 from tests.support.whereby import deliver, post
+from whereby_trigger.store import Record
 from whereby_trigger.testing import sign, webhook
 
 SECRET, OTHER_SECRET = "hush-current", "hush-rotated"
@@ -130,12 +134,12 @@ def test_an_import_that_fails_shows_no_setting(folder: Path, tmp_path: Path) -> 
 
 
 MARKED = {
-    "displayName": "mark-name",
-    "metadata": "mark-metadata",
-    "externalId": "mark-external",
-    "participantId": "mark-participant",
+    "displayName": "hallmark-name",
+    "metadata": "hallmark-metadata",
+    "externalId": "hallmark-external",
+    "participantId": "hallmark-participant",
 }
-DIALS_IN = MARKED | {"displayName": "+47 mark-phone", "isDialIn": True}
+DIALS_IN = MARKED | {"displayName": "+47 hallmark-phone", "isDialIn": True}
 REPEATS_IT = "import sys; said = sys.stdin.read(); print(said); sys.exit(said)"
 SAYS_IT_EVERYWHERE = f"""
 {RAISES_WITH_NAMES}
@@ -147,10 +151,14 @@ trigger.assistant_command([sys.executable, "-c", {REPEATS_IT!r}])
 
 
 def say_it_everywhere(folder: Path, *options: str) -> tuple[str, list[str]]:
-    """Send marked webhooks to a program that repeats them wherever it can; return its output, and all it answered."""
+    """Send marked webhooks to a program that repeats them wherever it can; return its output, and all it answered.
+
+    That is to deliveries, at its metrics, and on each page of its inspector.
+    """
     write(folder, SAYS_IT_EVERYWHERE)
     answers = []
-    call = whereby_trigger("start", "--port", "0", "--host", "127.0.0.1", "--stop-grace", "1", *options)
+    beside = ("--metrics", "127.0.0.1:0", "--inspector", "127.0.0.1:0")
+    call = whereby_trigger("start", "--port", "0", "--host", "127.0.0.1", "--stop-grace", "1", *beside, *options)
     with Process(call, cwd=folder, env={"WHEREBY_WEBHOOK_SECRET": SECRET}) as process:
         url = f"http://127.0.0.1:{process.port()}/"
         for number, type in enumerate(TYPES):
@@ -164,26 +172,61 @@ def say_it_everywhere(folder: Path, *options: str) -> tuple[str, list[str]]:
         store = f"sqlite:///{folder}/whereby-trigger.db"
         until(lambda: len(stored(store)) == 11 and all(record.state != "pending" for record in stored(store)))
         until(lambda: "exited with 1" in process.output)
+        shown = pages(until(lambda: INSPECTOR.findall(process.output))[0], stored(store))
+        shown += pages(until(lambda: METRICS.findall(process.output))[0], [])
         assert process.stop() == 0
-        return process.output, [f"{answer.status} {answer.body!r}" for answer in answers]
+        return process.output, [*(f"{answer.status} {answer.body!r}" for answer in answers), *shown]
+
+
+INSPECTOR = re.compile(r"inspector at (http://[\w.:]+/)")
+METRICS = re.compile(r"metrics at (http://[\w.:]+/metrics)")
+
+
+def pages(url: str, records: list[Record]) -> list[str]:
+    """Read a page, and if records are given, every page of the inspector there about them."""
+    paths = [""]
+    if records:
+        paths += [
+            "rooms",
+            "refusals",
+            "health",
+            "api/webhooks",
+            "api/rooms",
+            "webhook?id=none",
+            "confirm?action=replay",
+        ]
+        paths += [f"webhook?{urlencode({'id': record.id})}" for record in records]
+        paths += [f"room?{urlencode({'key': key})}" for key in {record.room for record in records} if key]
+    answers = [httpx.get(url + path, timeout=60) for path in paths]
+    assert sum(answer.status_code == 200 for answer in answers) >= len(records) + 1
+    return [answer.text for answer in answers]
 
 
 def test_nothing_marked_is_in_a_log_an_answer_or_a_table(call: Call, tmp_path: Path) -> None:
     output, answers = say_it_everywhere(tmp_path)
     assert len({answer.split()[0] for answer in answers}) >= 3
     said = [output, *answers]
-    about = ("--external-id", "mark-external")
+    about = ("--external-id", "hallmark-external")
     secret = {"WHEREBY_WEBHOOK_SECRET": SECRET}
-    for command in ("events list", "events list --json", "assistants list", "assistants list --json", "check --port 0"):
+    rooms = (
+        "rooms list",
+        "rooms list --json",
+        "rooms show 0",
+        "rooms show 3 --json",
+        "refusals",
+        "backtest --since 1h",
+    )
+    lists = ("events list", "events list --json", "assistants list", "assistants list --json", "check --port 0")
+    for command in (*lists, *rooms):
         ended = call(*command.split(), env=secret)
         said += [ended.stdout, ended.stderr]
     dry, exported = call("forget", "--dry-run", *about), call("events", "export", *about)
     said += [dry.stdout, dry.stderr, exported.stderr]
     for text in said:
-        assert "mark-" not in text.replace("mark-path", "")
-    assert exported.stdout.count("mark-name") >= len(TYPES)
+        assert "hallmark-" not in text
+    assert exported.stdout.count("hallmark-name") >= len(TYPES)
     forgotten = call("forget", "--yes", *about)
-    assert (forgotten.returncode, forgotten.stdout.count("mark-")) == (0, 0), forgotten.stderr
+    assert (forgotten.returncode, forgotten.stdout.count("hallmark-")) == (0, 0), forgotten.stderr
     assert_nowhere_in(tmp_path)
 
 
@@ -199,4 +242,4 @@ def assert_nowhere_in(folder: Path) -> None:
     files = [file for file in folder.iterdir() if file.name.startswith("whereby-trigger.db")]
     assert files
     for file in files:
-        assert b"mark-" not in file.read_bytes(), file
+        assert b"hallmark-" not in file.read_bytes(), file

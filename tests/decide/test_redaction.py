@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.arrivals import arrival, record
 from tests.support.until import eventually
-from whereby_trigger import Session, Trigger
-from whereby_trigger.store import Query, State
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, Session, Trigger
+from whereby_trigger.store import Query, State, Subject, forget
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -49,6 +49,42 @@ async def test_a_held_webhook_is_whole_until_it_is_decided() -> None:
     async with trigger.testing() as t:
         assert (await t.deliver(whole)).state is State.HELD
         assert (await t.stored())[0].body == whole.raw
+
+
+async def test_what_is_held_in_a_forgotten_room_never_fires() -> None:
+    trigger = Trigger()
+    fired: list[Any] = []
+    trigger.when("room.client.joined", hold=30)(lambda webhook: True)
+    trigger.on(TRIGGER_EVENT_SUCCESS)(fired.append)
+    async with trigger.testing() as t:
+        held = await t.deliver(joins())
+        assert held.state is State.HELD
+        key = (await t.stored())[0].room
+        assert (await forget(t._store, Subject(room=key))).webhooks == 1
+        await t.advance(60)
+        assert fired == []
+        assert [b"Ada" in one.body for one in await t.stored()] in ([], [False])
+
+
+async def test_a_successor_starts_with_what_is_left_of_its_webhook() -> None:
+    trigger = Trigger(redact=("displayName",))
+    told: list[Any] = []
+    trigger.when("room.client.joined")(lambda webhook: True)
+
+    @trigger.assistant
+    async def stays(session: Session) -> None:
+        told.append(session.webhook)
+        await session.ended.wait()
+
+    async with trigger.testing(assistants="run") as t:
+        first, second = t.meeting("/visit-1"), t.meeting("/visit-1")
+        await first.join("host", name="Ada")
+        await eventually(lambda: len(told) == 1)
+        await second.join("host", name="Ada")
+        await first.end()
+        await eventually(lambda: len(told) == 2)
+    assert [one.data.display_name for one in told] == [HIDDEN, HIDDEN]
+    assert told[0].data.room_session_id != told[1].data.room_session_id
 
 
 async def test_without_redact_the_body_stays_as_it_came() -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import asyncpg
 import pytest
 from msgspec import structs
 
@@ -29,6 +32,8 @@ from whereby_trigger.store import (
     identified,
     remove_bodies,
 )
+from whereby_trigger.store.postgres import store as postgres_store
+from whereby_trigger.store.sqlite import store as sqlite_store
 from whereby_trigger.webhook import decode
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +85,12 @@ def files_of(place: Place) -> Iterator[bytes]:
     return (file.read_bytes() for file in files if file.is_file())
 
 
+def sample(place: Place) -> None:
+    """Have the planner keep samples of the columns, as autovacuum does now and then."""
+    if not place.url.startswith("sqlite"):
+        shared_server().run("ANALYZE", database_of(place.url))
+
+
 def holds(place: Place, text: str) -> bool:
     return any(text.encode() in content for content in files_of(place))
 
@@ -100,6 +111,7 @@ async def test_a_forgotten_person_is_in_no_file_of_the_store(replicas: Replicas,
     others = [arrival(f"other {n}", body=b'{"displayName":"other"}') for n in range(100)]
     await asyncio.gather(*(add(serving, f"w{n}") for n in range(100)), *map(serving.add, others))
     assert holds(place, "mark-metadata")
+    sample(place)
     forgotten = await forget(store, Subject(external_id="mark-external"))
     assert (forgotten.webhooks, forgotten.undecided) == (100, ())
     assert await store.wipe(rewrite=None) == ""
@@ -214,6 +226,7 @@ async def test_a_forgotten_room_is_in_no_file_of_the_store(store: Store, place: 
     await store.add(arrival("recording", body=body("recording"), room=None))
     await store.add(arrival("elsewhere", body=b'{"id":"elsewhere"}', room="acme.whereby.com/other"))
     await store.request(RoomRequest(ROOM, f"https://{ROOM}", "w1", "s1", NOW))
+    sample(place)
     forgotten = await forget(store, Subject(room="/visit-1"))
     assert (forgotten.webhooks, forgotten.rooms) == (102, ())
     assert await store.wipe(rewrite=None) == ""
@@ -280,3 +293,59 @@ async def test_pruned_webhooks_are_in_no_file_of_the_store(store: Store, place: 
     assert await store.wipe(rewrite=None) == ""
     for mark in (*MARKS, "mark-participant"):
         assert not holds(place, mark), mark
+
+
+@asynccontextmanager
+async def reading(place: Place) -> AsyncIterator[None]:
+    """Read the store in a transaction that does not end, as a backup or a forgotten shell does."""
+    if place.url.startswith("sqlite"):
+        with closing(sqlite3.connect(place.url.removeprefix("sqlite:///"), isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM webhooks").fetchone()
+            yield
+    else:
+        connection = await asyncpg.connect(place.url)
+        try:
+            async with connection.transaction(isolation="repeatable_read"):
+                await connection.fetch("SELECT count(*) FROM whereby_trigger.webhooks")
+                yield
+        finally:
+            await connection.close()
+
+
+async def test_who_still_reads_the_old_rows_is_named_and_nothing_is_promised(
+    replicas: Replicas, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "EMPTIED_WITHIN", 0.2)
+    monkeypatch.setattr(postgres_store, "READERS_WITHIN", 0.2)
+    serving, store = await replicas(), await replicas()
+    await asyncio.gather(*(add(serving, f"w{n}") for n in range(20)))
+    async with reading(place):
+        assert (await forget(store, Subject(PARTICIPANT))).webhooks == 20
+        left = await store.wipe(rewrite=None)
+        assert "reads the file and does not finish" in left or "may still read the old rows" in left
+        # Deliveries go on meanwhile.
+        assert not (await serving.add(arrival("meanwhile"))).duplicate
+    assert await store.wipe(rewrite=None) == ""
+    assert not holds(place, "mark-metadata")
+
+
+async def test_a_large_store_is_written_again_only_if_asked(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "SMALL", 0)
+    monkeypatch.setattr(postgres_store, "SMALL", 0)
+    await asyncio.gather(*(add(store, f"w{n}") for n in range(20)))
+    await forget(store, Subject(PARTICIPANT))
+    assert "run this again with --rewrite" in await store.wipe(rewrite=None)
+    assert await store.wipe(rewrite=True) == ""
+    assert not holds(place, "mark-metadata")
+
+
+async def test_a_body_that_nobody_can_read_is_forgotten_with_the_others(store: Store) -> None:
+    odd = b'{"externalId": "mark-external", "displayName": "Ada'
+    await store.add(arrival("odd", body=odd, state=State.QUARANTINED, reason="the body is not JSON"))
+    await add(store, "named")
+    person = await identified(store, Subject(external_id="mark-external"))
+    assert (await forget(store, person)).webhooks == 2
+    assert (await record(store, "odd")).body == b'"[[removed]]"'

@@ -86,6 +86,7 @@ def _findings(place: AppLocation, given: Mapping[str, Any]) -> Iterator[Finding]
     yield _secret(settings)
     yield from _store(settings)
     yield from _spill(settings)
+    yield from _privacy(settings)
     yield _port("port", settings.listen_host, settings.port)
     if settings.metrics_address is not None:
         yield _port("metrics", *settings.metrics_address)
@@ -147,6 +148,13 @@ def _oddity(secret: str) -> str | None:
     if secret.startswith("\ufeff"):
         return "begins with a byte order mark (BOM), which some editors write"
     return "contains white space" if len(secret.split()) > 1 else None
+
+
+def _privacy(settings: Settings) -> Iterator[Finding]:
+    kept = settings.body_retention
+    if kept is not None and kept >= settings.retention:
+        detail = f"{kept:g} s has no effect: the webhooks go after the retention, {settings.retention:g} s"
+        yield Finding("body_retention", True, detail, warns=True)
 
 
 def _port(about: str, host: str, port: int) -> Finding:

@@ -15,6 +15,7 @@ from whereby_trigger.config import Settings
 from whereby_trigger.errors import SpillInUse
 from whereby_trigger.store import UNDECIDED, Forgotten, Subject, about, forget, identified, participants_in
 from whereby_trigger.store.factory import spill_file_for
+from whereby_trigger.text import printable
 
 SHOWN = 5
 """Ids that are named; more are counted."""
@@ -113,7 +114,8 @@ async def _forget_in_spill(settings: Settings, subject: Subject) -> str:
 def _left(forgotten: Forgotten) -> list[str]:
     left = []
     if forgotten.undecided:
-        left.append(f"webhooks that are not decided yet were left, run this again later: {_named(forgotten.undecided)}")
+        named = _named(forgotten.undecided)
+        left.append(f"webhooks that are not decided yet, or lead to such, were left: run this again later ({named})")
     if forgotten.rooms:
         named = _named(forgotten.rooms)
         left.append(f"an assistant is in the room: stop it with `assistants stop`, and run this again ({named})")
@@ -122,7 +124,7 @@ def _left(forgotten: Forgotten) -> list[str]:
 
 def _named(ids: tuple[str, ...]) -> str:
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    return f"{', '.join(ids[:SHOWN])}{more}"
+    return f"{', '.join(map(printable, ids[:SHOWN]))}{more}"
 
 
 def _action(found: FoundAbout) -> str:

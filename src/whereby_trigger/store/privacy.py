@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct, structs
 
 from whereby_trigger.store.protocol import Store, Told, untold
-from whereby_trigger.store.records import Record, Rewrite, RoomQuery
+from whereby_trigger.store.records import Query, Record, Rewrite, RoomQuery
 from whereby_trigger.store.states import UNDECIDED
 from whereby_trigger.webhook import REMOVED, DecodeError, decode, forgotten, is_about, room_path, values_of
 
@@ -117,6 +117,10 @@ async def _forget_person(store: Store, subject: Subject, told: Told, waiting: se
                 else:
                     rewrites.append(Rewrite(record.seq, forgotten(record.body)))
             changed = await store.rewrite(rewrites, time.time(), silence=True) if rewrites else 0
+            if changed < len(rewrites):
+                # Somebody replayed them meanwhile, or they are pruned.
+                found = await store.find(Query(ids=tuple(record.id for record in records)))
+                left += [record.id for record in found if record.state in UNDECIDED and record.id not in left]
             total += changed
             told(changed)
     return Forgotten(total, tuple(left))

@@ -90,3 +90,45 @@ async def test_an_index_that_was_made_ahead_without_a_lock_is_found(
     postgres.run(INDEX.replace("INDEX", "INDEX CONCURRENTLY"), database_of(url))
     assert await PostgresStore(url).migrate() == [NEXT]
     assert not (await store_of_this_version.add(arrival("after"))).duplicate
+
+
+WITHOUT_SAMPLES = ("body", "errors", "reason", "output")
+"""The columns that may say something of a person; the reason of a webhook does not."""
+
+FILES = """
+SELECT relname, pg_relation_filenode(oid) FROM pg_class
+WHERE relnamespace = 'whereby_trigger'::regnamespace AND relkind = 'r' ORDER BY relname
+"""
+TYPES = """
+SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod) FROM pg_attribute
+JOIN pg_class ON pg_class.oid = attrelid WHERE relnamespace = 'whereby_trigger'::regnamespace AND relkind = 'r'
+AND attnum > 0 AND attname NOT IN ('body_removed_at', 'silent') ORDER BY 1, 2
+"""
+SAMPLED = """
+SELECT tablename || '.' || attname FROM pg_stats
+WHERE schemaname = 'whereby_trigger' AND attname = ANY ($1::text[]) AND tablename || attname <> 'webhooksreason'
+"""
+
+
+async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_table_again(
+    url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {number: script for number, script in migrations.scripts().items() if number < 9}
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "scripts", lambda: older)
+        patched.setattr(migrations, "SCHEMA", max(older))
+        store = await opened(url)
+    await asyncio.gather(*(store.add(arrival(f"w{n}", body=b"said by Ada")) for n in range(50)))
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("ANALYZE whereby_trigger.webhooks")
+        assert await connection.fetch(SAMPLED, list(WITHOUT_SAMPLES))
+        files, types = await connection.fetch(FILES), await connection.fetch(TYPES)
+        assert 9 in await PostgresStore(url).migrate()
+        assert (await connection.fetch(FILES), await connection.fetch(TYPES)) == (files, types)
+        await connection.execute("ANALYZE")
+        assert await connection.fetch(SAMPLED, list(WITHOUT_SAMPLES)) == []
+    finally:
+        await connection.close()
+    # The replica of the version before goes on.
+    assert not (await store.add(arrival("after"))).duplicate

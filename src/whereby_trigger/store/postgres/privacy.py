@@ -1,7 +1,9 @@
 """SQL by which a PostgreSQL database forgets a person or a room."""
 
+import asyncio
 from collections.abc import Sequence
 
+from whereby_trigger.clock import boot_time
 from whereby_trigger.store.postgres import webhooks
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.records import OldBody, Record, Rewrite
@@ -62,6 +64,19 @@ WHERE oid IN (SELECT ('whereby_trigger.' || called)::regclass FROM {_EACH})
 """  # noqa: S608
 
 
+OWNS_DATABASE = "SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
+READERS = """
+SELECT pid::text FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND (age(backend_xmin) > age($1::text::xid) OR age(backend_xid) > age($1::text::xid))
+UNION ALL SELECT gid FROM pg_prepared_xacts WHERE age(transaction) > age($1::text::xid)
+UNION ALL SELECT slot_name FROM pg_replication_slots WHERE age(xmin) > age($1::text::xid)
+"""
+"""Who may still read what was there before a transaction: a vacuum keeps those rows for them."""
+
+NOW = "SELECT (txid_current() % 4294967296)::text"
+LOOK_AGAIN = 0.1
+
+
 async def records_after(connection: Connection, after: int, limit: int) -> list[Record]:
     return [webhooks.record(row) for row in await connection.fetch(AFTER, after, limit)]
 
@@ -94,17 +109,47 @@ async def drop(connection: Connection, seqs: Sequence[int], room: str, now: floa
     return changed
 
 
-async def wipe(connection: Connection, *, rewrite: bool, always_below: int) -> str:
-    """Vacuum the tables, or write them again if they are small or `rewrite` is set; return what is left, or ""."""
+async def wipe(connection: Connection, *, rewrite: bool, always_below: int, wait: float) -> str:
+    """Vacuum the tables, or write them again if they are small or `rewrite` is set; return what is left, or "".
+
+    It waits at most `wait` seconds for transactions that may still read the old rows, which a vacuum would keep.
+    """
     if not await connection.fetchval(MAY):
         return (
             "this role does not own the tables, so it cannot vacuum them: the old rows stay in their files until "
             f"autovacuum comes; as their owner, run VACUUM FULL {TABLES}"
         )
+    if connection.is_in_transaction():
+        return (
+            "behind a pooler of transactions nothing can be vacuumed: the old rows stay in the tables' files until "
+            f"autovacuum comes; on a connection to the server itself, run VACUUM (FULL, ANALYZE) {TABLES}"
+        )
     size = await connection.fetchval(SIZE)
-    full = rewrite or size <= always_below
-    await connection.execute(f"VACUUM {'(FULL) ' if full else ''}{TABLES}")
-    return "" if full else size_left(size)
+    readers = await _readers(connection, boot_time() + wait)
+    # It would wait for the locks of those readers, and hold up every delivery meanwhile.
+    full = not readers and (rewrite or size <= always_below)
+    await connection.execute(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {TABLES}")
+    if readers:
+        return (
+            f"transactions that began before may still read the old rows, and keep them in the files ({readers}): "
+            "see pg_stat_activity, pg_prepared_xacts and pg_replication_slots; run this again once they have ended"
+        )
+    if not full:
+        return size_left(size)
+    # Names of rooms are among the samples of the planner. This table is small.
+    if await connection.fetchval(OWNS_DATABASE):
+        await connection.execute("VACUUM FULL pg_catalog.pg_statistic")
+    return ""
+
+
+async def _readers(connection: Connection, until: float) -> str:
+    """Wait until nobody can read what was there before, or a time on the boot clock; return who still can."""
+    now = await connection.fetchval(NOW)
+    while readers := ", ".join(row["pid"] for row in await connection.fetch(READERS, now)):
+        if boot_time() >= until:
+            break
+        await asyncio.sleep(LOOK_AGAIN)
+    return readers
 
 
 def size_left(size: int) -> str:

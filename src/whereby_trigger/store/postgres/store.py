@@ -97,6 +97,9 @@ CLOSE_TIMEOUT = 4.0
 SMALL = 64 * 1024 * 1024
 """Bytes of tables that are written again in about a second."""
 
+READERS_WITHIN = 5.0
+"""Seconds that the removal of old rows waits for those who may still read them."""
+
 PRUNE_ROWS = 500
 TAKEN_AT_ONCE = 5000
 BOUNDED_AT_ONCE = 500
@@ -283,7 +286,7 @@ class PostgresStore(Unspilled):
         # A trigger at work leaves this to autovacuum.
         if rewrite is False:
             return ""
-        wipe = partial(privacy.wipe, rewrite=bool(rewrite), always_below=SMALL)
+        wipe = partial(privacy.wipe, rewrite=bool(rewrite), always_below=SMALL, wait=READERS_WITHIN)
         return await self._once(wipe, LONG_WORK_WITHIN)
 
     async def ping(self, now: float) -> None:

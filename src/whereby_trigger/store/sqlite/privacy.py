@@ -87,6 +87,13 @@ def empty_journal(connection: sqlite3.Connection) -> bool:
     return not busy
 
 
-def write_again(connection: sqlite3.Connection) -> None:
-    """Write the whole database again: pages keep copies of rows that were moved to others."""
-    connection.execute("VACUUM")
+def write_again(connection: sqlite3.Connection, *, in_memory: bool) -> None:
+    """Write the whole database again: pages keep copies of rows that were moved to others.
+
+    If not in memory, SQLite makes the copy in a temporary file without a name.
+    """
+    connection.execute(f"PRAGMA temp_store = {'MEMORY' if in_memory else 'DEFAULT'}").close()
+    try:
+        connection.execute("VACUUM").close()
+    finally:
+        connection.execute("PRAGMA temp_store = DEFAULT").close()

@@ -298,7 +298,7 @@ class SqliteStore(Unspilled):
         left = ""
         if rewrite or (rewrite is None and size <= SMALL):
             try:
-                await self._run_alone(privacy.write_again)
+                await self._run_alone(partial(privacy.write_again, in_memory=size <= SMALL))
             except StoreUnavailable as error:
                 left = f"the file could not be written again: {error}"
         elif rewrite is None:
