@@ -48,6 +48,14 @@ def test_a_store_that_is_there_is_written_to_and_left_as_it_was(call: Call, tmp_
     assert stored(f"sqlite:///{tmp_path}/whereby-trigger.db") == []
 
 
+def test_a_body_retention_that_does_nothing_is_a_warning(call: Call, tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    code, found = findings(call, "--port", "0", "--retention", "1d", "--body-retention", "7d")
+    detail = "604800 s has no effect: the webhooks go after the retention, 86400 s"
+    assert (code, found["body_retention"]) == (0, (True, detail))
+    assert "body_retention" not in findings(call, "--port", "0", "--body-retention", "1d")[1]
+
+
 def test_without_a_secret_it_says_who_is_served(call: Call, tmp_path: Path) -> None:
     write(tmp_path, HUMANS_JOIN)
     assert findings(call, "--port", "0")[1]["secret"] == (

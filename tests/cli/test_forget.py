@@ -9,14 +9,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.cli.conftest import Call
 from tests.store.test_privacy import body
-from tests.support.arrivals import arrival, decision
+from tests.support.arrivals import NOW, ROOM, arrival, decision
 from tests.support.place import Place
 from tests.support.stored import stored
 from tests.support.stores import KINDS
-from whereby_trigger.store import Store, remove_bodies
+from whereby_trigger.store import Count, RoomMove, RoomRequest, RoomState, RunReport, Store, remove_bodies
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.spill import SpillFile
 
@@ -84,6 +85,38 @@ def test_an_export_is_a_file_for_its_owner_only(call: Call, place: Place, tmp_pa
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["id"] for line in lines] == ["w1", "w2", "other", "pending"]
     assert json.loads(lines[0]["body"])["data"]["metadata"] == "mark-metadata"
+
+
+def test_an_export_has_runs_presence_and_the_spill_too(call: Call, tmp_path: Path) -> None:
+    async def fill_all(url: str, spill: str) -> None:
+        store, file = store_for(url), SpillFile(spill)
+        await store.open(lambda: None)
+        await file.open()
+        about = structs.replace(arrival("w", body=body("w")), count=Count(ROOM, 2, 1, NOW, "s1"))
+        added = await store.add(about)
+        await store.decide(decision(added.seq, "w"))
+        await store.request(RoomRequest(ROOM, f"https://{ROOM}", "w", "s1", NOW))
+        (taken,) = await store.take(1)
+        await store.move(RoomMove(taken.id, RoomState.FAILED, "exited with 1", run=RunReport(output="said by Ada")))
+        await file.append(arrival("spilled", body=body("spilled")))
+        await file.close()
+        await store.close()
+
+    with KINDS["postgresql"](tmp_path) as place:
+        filled(place)
+        spill = f"sqlite:///{tmp_path}/spill.db"
+        asyncio.run(fill_all(place.url, spill))
+        call_it = ("--store", place.url)
+        env = {"WHEREBY_TRIGGER_SPILL": spill}
+        exported = call("events", "export", "--room", "visit-1", *call_it, env=env)
+        lines = [json.loads(line) for line in exported.stdout.splitlines()]
+        assert [line["kind"] for line in lines] == [*["webhook"] * 4, "assistant", "presence", "spilled"]
+        assert lines[4]["runs"][0]["output"] == "said by Ada"
+        assert (lines[5]["humans"], lines[5]["bots"]) == (2, 1)
+        assert json.loads(lines[6]["body"])["data"]["metadata"] == "mark-metadata"
+        exported = call("events", "export", "--external-id", "mark-external", *call_it, env=env)
+        kinds = [json.loads(line)["kind"] for line in exported.stdout.splitlines()]
+        assert kinds == [*["webhook"] * 3, "assistant", "spilled"]
 
 
 @pytest.mark.parametrize("command", ["forget", "events export"])

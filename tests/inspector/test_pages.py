@@ -13,7 +13,7 @@ from tests.inspector.conftest import ANSI, BIDI, NASTY_ROOM, PRIVATE, ROOM, SCRI
 from tests.support.place import Place
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import reads
-from whereby_trigger.store import RefusalCount, State, Store
+from whereby_trigger.store import RefusalCount, State, Store, Subject, forget
 
 pytestmark = pytest.mark.anyio
 
@@ -203,6 +203,24 @@ async def test_a_webhook_is_masked_until_it_is_revealed_and_revealing_is_logged_
     assert "inspector: webhook failed is revealed" in caplog.messages
     assert [private for private in PRIVATE if private in caplog.text] == []
     assert PRIVATE[0] not in (await browser.get("/webhook?id=failed")).text
+
+
+async def test_a_forgotten_person_is_on_no_page_also_if_all_is_revealed(
+    store: Store, place: Place, client: Client
+) -> None:
+    await fill(store)
+    browser = client(Trigger(store=place.url))
+    forgotten = await forget(store, Subject(frozenset({PRIVATE[3]})))
+    assert forgotten.webhooks > 1
+    for id in ("failed", "fired"):
+        answer = await browser.get(f"/webhook?id={id}")
+        assert_sound(answer)
+        assert "what it said of them was removed at" in answer.text
+        assert "Replay…" not in answer.text
+        fields = {"form_token": form_token(answer.text), "id": id}
+        revealed = (await browser.post("/webhook/reveal", data=fields)).text
+        assert [private for private in PRIVATE if private in revealed] == []
+    assert_sound(await browser.get("/room", params={"key": ROOM}))
 
 
 async def test_what_an_assistant_wrote_is_hidden_until_it_is_revealed(

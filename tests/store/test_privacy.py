@@ -33,6 +33,7 @@ from whereby_trigger.store import (
     remove_bodies,
 )
 from whereby_trigger.store.postgres import store as postgres_store
+from whereby_trigger.store.sqlite import privacy as sqlite_privacy
 from whereby_trigger.store.sqlite import store as sqlite_store
 from whereby_trigger.webhook import decode
 
@@ -333,7 +334,7 @@ async def test_who_still_reads_the_old_rows_is_named_and_nothing_is_promised(
 async def test_a_large_store_is_written_again_only_if_asked(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_store, "SMALL", 0)
+    monkeypatch.setattr(sqlite_privacy, "SMALL", 0)
     monkeypatch.setattr(postgres_store, "SMALL", 0)
     await asyncio.gather(*(add(store, f"w{n}") for n in range(20)))
     await forget(store, Subject(PARTICIPANT))

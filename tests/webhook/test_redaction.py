@@ -129,6 +129,13 @@ def test_a_body_is_about_whoever_a_field_names_however_it_is_written() -> None:
     assert is_about(b'{"externalId": "p-1", "externalId": "p-2"}', "externalId", "p-1")
 
 
+@pytest.mark.parametrize("body", [b'{"a": [{"participantId": "p-20"}]}', b'{"participantId": "p-20"'])
+@pytest.mark.parametrize("count", [0, 1, 5, 21])
+def test_a_body_is_about_any_of_many(body: bytes, count: int) -> None:
+    assert is_about(body, "participantId", *(f"p-{n}" for n in range(100, 100 + count))) is False
+    assert is_about(body, "participantId", *(f"p-{n}" for n in range(20, 20 + count))) is (count > 0)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "latin-1"])
 @pytest.mark.parametrize("cut", [0, 1])
 def test_a_body_that_cannot_be_read_is_about_whoever_it_holds(encoding: str, cut: int) -> None:

@@ -67,7 +67,7 @@ def export(
     else:
         with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             # It may have been there, readable by others.
-            os.fchmod(file.fileno(), 0o600)
+            os.chmod(out, 0o600)
             count = asyncio.run(_export(settings, subject, file))
     note(f"{count} objects written" if count else "Nothing is stored about it.")
 

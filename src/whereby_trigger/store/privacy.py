@@ -33,7 +33,7 @@ class Subject(Struct, frozen=True):
         """Return True if a webhook, of the room with this key if it has one, is about the subject."""
         if self.room is not None:
             return _is_room(self.room, body, room)
-        return self.names(body) or any(is_about(body, PARTICIPANT, id) for id in self.participants)
+        return self.names(body) or is_about(body, PARTICIPANT, *self.participants)
 
     def names(self, body: bytes) -> bool:
         """Return True if a webhook holds the external id."""

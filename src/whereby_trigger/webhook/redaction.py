@@ -30,6 +30,13 @@ IMPERSONAL: Final = frozenset(
 
 DEEPEST: Final = 32
 
+PLAIN: Final = re.compile(r"[\x20-\x7e]+")
+PLAIN_ESCAPE: Final = re.compile(rb"\\u00[0-7]|\\[^u]")
+"""A way in which JSON may write a character of a plain value other than as itself."""
+
+FEW: Final = 10
+"""Values for each of which a body is searched in less time than it takes to read it."""
+
 ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 UNREADABLE: Final = json.dumps(REMOVED).encode()
@@ -86,19 +93,25 @@ def is_redacted(body: bytes) -> bool:
         return False
 
 
-def is_about(body: bytes, field: str, value: str) -> bool:
-    """Return True if a field of a body has a value, at any depth; if it cannot be read, True if it holds the value.
+def is_about(body: bytes, field: str, *values: str) -> bool:
+    """Return True if a field of a body has one of the values, at any depth.
 
-    Of two fields of one name, both count.
+    Of two fields of one name, both count. If the body cannot be read, return True if it holds one of the values.
     """
-    written = value.encode("utf-8", "replace")
-    # A value may be written with escapes, and a body in UTF-16, which has NULs, or in Latin-1.
-    if written not in body and value.isascii() and b"\\" not in body and b"\0" not in body:
+    if len(values) <= FEW and not any(_may_hold(body, value) for value in values):
         return False
     try:
-        return value in values_of(body, field)
+        return not values_of(body, field).isdisjoint(values)
     except (ValueError, RecursionError):
-        return any(value in text for text in _readings(body))
+        return any(value in text for text in _readings(body) for value in values)
+
+
+def _may_hold(body: bytes, value: str) -> bool:
+    """Return False if a body cannot hold a value, however it is written, which is quicker to see than to read it."""
+    if value.encode("utf-8", "replace") in body or not PLAIN.fullmatch(value):
+        return True
+    # A body in UTF-16 has NULs.
+    return b"\0" in body or PLAIN_ESCAPE.search(body) is not None
 
 
 def values_of(body: bytes, field: str) -> set[str]:

@@ -27,7 +27,7 @@ from whereby_trigger.store.sqlite.connection import (
 )
 from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import FileLock
-from whereby_trigger.store.sqlite.privacy import empty_journal
+from whereby_trigger.store.sqlite.privacy import SMALL, empty_journal, write_again
 from whereby_trigger.store.sqlite.writer import Writer
 from whereby_trigger.threads import in_thread
 
@@ -265,6 +265,10 @@ class SpillFile:
 
     async def wipe(self) -> str:
         """Remove from the file what has left it; return in words what may be left, or ""."""
+        with contextlib.suppress(StoreUnavailable):
+            # A full disk has no place for it.
+            if self.path.stat().st_size <= SMALL:
+                await self._opened.submit(partial(write_again, in_memory=True), alone=True)
         emptied = await self._opened.submit(empty_journal, alone=True)
         return "" if emptied else f"the journal {self.path}-wal could not be emptied: another program reads the spill"
 

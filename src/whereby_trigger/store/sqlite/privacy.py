@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from whereby_trigger.store.records import OldBody, Record, Rewrite
 from whereby_trigger.store.sqlite import webhooks
 
+SMALL = 64 * 1024 * 1024
+"""Bytes of a file that is written again in about a second."""
+
 AFTER = f"{webhooks.FIND} WHERE seq > ? ORDER BY seq LIMIT ?"
 OLD_BODIES = """
 SELECT seq, received_at, CASE WHEN body_removed_at IS NULL THEN body END FROM webhooks

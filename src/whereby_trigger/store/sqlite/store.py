@@ -78,9 +78,6 @@ logger = logging.getLogger("whereby_trigger.store")
 EMPTIED_WITHIN = 5.0
 """Seconds for which the journal is tried to be emptied while others read the file."""
 
-SMALL = 64 * 1024 * 1024
-"""Bytes of a file that is written again in about a second."""
-
 PRUNE_ROWS = 500
 
 NOBODY = lease.Dead(set(), set(), set())
@@ -295,10 +292,11 @@ class SqliteStore(Unspilled):
 
     async def wipe(self, *, rewrite: bool | None) -> str:
         size = self.path.stat().st_size
+        small = size <= privacy.SMALL
         left = ""
-        if rewrite or (rewrite is None and size <= SMALL):
+        if rewrite or (rewrite is None and small):
             try:
-                await self._run_alone(partial(privacy.write_again, in_memory=size <= SMALL))
+                await self._run_alone(partial(privacy.write_again, in_memory=small))
             except StoreUnavailable as error:
                 left = f"the file could not be written again: {error}"
         elif rewrite is None:
