@@ -14,8 +14,7 @@ from tests.inspector.conftest import ROOM, SCRIPT, deliver
 from tests.support.place import Place
 from tests.support.until import eventually
 from whereby_trigger import Trigger
-from whereby_trigger.inspector.live import FOLD_ABOVE, Folded, LiveFeed, Looking, fold
-from whereby_trigger.inspector.reading import SharedStore
+from whereby_trigger.inspector.live import FOLD_ABOVE, Folded, LiveFeed, Looking, SharedStore, fold
 from whereby_trigger.receive import bind
 from whereby_trigger.receive.server import Server
 from whereby_trigger.store import Query, Record, State, Store

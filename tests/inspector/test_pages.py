@@ -14,6 +14,7 @@ from tests.support.place import Place
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import reads
 from whereby_trigger.store import RefusalCount, State, Store, Subject, forget
+from whereby_trigger.times import utc
 
 pytestmark = pytest.mark.anyio
 
@@ -169,9 +170,10 @@ async def test_the_room_page_says_in_words_all_that_its_picture_shows(
         assert f'<li id="h-{target}"' in words
     assert picture.count('class="bar run-bad"') == 1
     assert picture.count('class="bar run-on"') == 1
-    assert "Run 1, attempt 1: failed" in words
-    assert "An assistant was asked for by a webhook." in words
+    assert "the assistant failed: raised" in words
+    assert "attempt 2 starts on replica" in words
     assert "room.client.joined (2 humans): fired" in words
+    assert '<p class="answer">An assistant is in the meeting of ' in page
     assert "People over time: at most 2 humans and 0 bots." in picture
 
 
@@ -179,9 +181,7 @@ async def test_a_room_page_zooms_by_since_and_until(store: Store, place: Place, 
     await fill(store)
     now = time.time()
     browser = client(Trigger(store=place.url))
-    page = (
-        await browser.get("/room", params={"key": ROOM, "since": f"{now - 70:.3f}", "until": f"{now - 40:.3f}"})
-    ).text
+    page = (await browser.get("/room", params={"key": ROOM, "since": utc(now - 70), "until": utc(now - 40)})).text
     assert "/webhook?id=failed" in page
     assert "/webhook?id=first" not in page
     assert "/webhook?id=fired" not in page

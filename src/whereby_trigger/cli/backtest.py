@@ -13,8 +13,7 @@ import click
 from whereby_trigger.cli.app import app_argument, load, locate
 from whereby_trigger.cli.events import SHORT_ID, type_option
 from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
-from whereby_trigger.cli.output import FAILED, local, note, show_objects, show_table, utc
-from whereby_trigger.cli.rooms import room_selected
+from whereby_trigger.cli.output import FAILED, local, note, show_objects, show_table
 from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.cli.times import time_range, until_option
 from whereby_trigger.decide import UserCode
@@ -23,8 +22,9 @@ from whereby_trigger.decide.judgement import Judgement
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.errors import AppError
 from whereby_trigger.store import PastWebhook, State
+from whereby_trigger.times import utc
 from whereby_trigger.trigger import Trigger
-from whereby_trigger.webhook import WEBHOOK_TYPES
+from whereby_trigger.webhook import WEBHOOK_TYPES, room_selected
 
 HEADER = ("received", "id", "type", "room", "change")
 WOULD: Final = {

@@ -16,15 +16,15 @@ from whereby_trigger.cli.completion import complete_id, complete_type
 from whereby_trigger.cli.export import export
 from whereby_trigger.cli.following import Decided
 from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
-from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
-from whereby_trigger.cli.rooms import room_selected
+from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table
 from whereby_trigger.cli.runs import entry_as_lines, entry_as_object, in_words, run_as_object
 from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
 from whereby_trigger.cli.times import since_option, time_range, until_option
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.store import Query, Record, Room, RoomQuery, RunQuery, RunRecord, State, Store
 from whereby_trigger.text import printable
-from whereby_trigger.webhook import WEBHOOK_TYPES
+from whereby_trigger.times import utc
+from whereby_trigger.webhook import WEBHOOK_TYPES, room_selected
 
 HEADER = ("received", "id", "type", "room", "state", "reason")
 SHORT_ID = 12

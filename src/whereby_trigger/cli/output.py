@@ -126,11 +126,6 @@ def show_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = Non
         click.echo(line, color=True)
 
 
-def utc(moment: float) -> str:
-    """Return a time, in seconds since 1970, as ISO 8601 in UTC with milliseconds."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def local(moment: float) -> str:
     """Return a time, in seconds since 1970, in the local time zone."""
     return datetime.fromtimestamp(moment, UTC).astimezone().isoformat(" ", "seconds")

@@ -7,21 +7,21 @@ import textwrap
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from whereby_trigger import timeline
 from whereby_trigger.cli.app import app_argument, app_option
 from whereby_trigger.cli.options import LIMIT, json_option, store_option
-from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table, utc
+from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table
 from whereby_trigger.cli.runs import in_words
 from whereby_trigger.cli.stores import settings_with_store, store_to_read
 from whereby_trigger.cli.times import since_option, time_range, until_option
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Presence, Room, RoomQuery, RoomStore, Store
 from whereby_trigger.timeline import Entry, MeetingHistory, Timeline
-from whereby_trigger.webhook import RoomIdentity, room_from_url
+from whereby_trigger.times import utc
+from whereby_trigger.webhook import RoomIdentity, room_from_url, room_named, room_selected
 
 AMBIGUOUS = 50
 """Entries of a name that are looked at for the room it means."""
@@ -71,7 +71,7 @@ def show(room: str, app: str | None, store: str | None, since: str | None, until
     start, end = time_range(since, until)
     shown = asyncio.run(_shown(settings_with_store(app, store), room, start, end))
     if as_json:
-        show_objects([as_object(shown)])
+        show_objects([timeline.as_object(shown)])
         return
     show_timeline(shown)
     if not shown.complete:
@@ -117,14 +117,10 @@ async def _shown(settings: Settings, text: str, since: float | None, until: floa
 
 async def _key_in(store: Store, text: str, subdomain: str | None) -> str:
     """Return the key of the room that a text names, or the name if the store has nothing of such a room."""
-    room = room_named(text, subdomain)
-    if room is not None:
-        return room.key
-    name = room_selected(text)
-    keys = await store.room_keys(name)
+    keys = await timeline.room_keys(store, text, subdomain)
     if len(keys) > 1:
         raise _several(text, keys)
-    return keys[0] if keys else name
+    return keys[0] if keys else room_selected(text)
 
 
 def _as_row(key: str, presence: Presence, room: Room | None, *, short: bool) -> tuple[str, ...]:
@@ -161,38 +157,6 @@ def _as_object(key: str, presence: Presence, room: Room | None) -> dict[str, Any
     }
 
 
-def as_object(shown: Timeline) -> dict[str, Any]:
-    """Return a timeline with its times in UTC."""
-    return {
-        "room": shown.key,
-        "answer": shown.answer,
-        "complete": shown.complete,
-        "meetings": [
-            {
-                "session_id": meeting.session_id,
-                "began": utc(meeting.began),
-                "ended": utc(meeting.ended),
-                "over": meeting.over,
-                "answer": meeting.answer,
-                "entries": [_entry_as_object(entry) for entry in meeting.entries],
-            }
-            for meeting in shown.meetings
-        ],
-    }
-
-
-def _entry_as_object(entry: Entry) -> dict[str, Any]:
-    times = {name: utc(value) for name, value in entry.fields.items() if name.endswith("_at") and value is not None}
-    return {
-        "at": utc(entry.at),
-        "until": None if entry.until is None else utc(entry.until),
-        "kind": entry.kind,
-        "words": entry.words,
-        **entry.fields,
-        **times,
-    }
-
-
 def _heading(meeting: MeetingHistory) -> str:
     began, ended = local(meeting.began), local(meeting.ended)
     if meeting.session_id is None:
@@ -205,30 +169,6 @@ def _time(entry: Entry, meeting: MeetingHistory) -> str:
     """Return a local time of day, with its date if that is another than in the heading."""
     at, began = local(entry.at), local(meeting.began)
     return at[11:19] if at[:10] == began[:10] else at[:19]
-
-
-def room_selected(text: str) -> str:
-    """Return the key of a room from its URL or its key; from its name, the path with which its key ends.
-
-    Raises ConfigError if it is a URL, but not one of a Whereby room.
-    """
-    if "://" in text:
-        return room_from_url(text).key
-    host, slash, name = text.partition("/")
-    if host and slash and "." in host:
-        return f"{host.lower()}/{quote(name, safe='/%', errors='surrogateescape')}"
-    return "/" + quote(text.strip("/"), safe="/%", errors="surrogateescape")
-
-
-def room_named(text: str, subdomain: str | None) -> RoomIdentity | None:
-    """Return the one room that a text names; None if it is a name, and nothing says of which subdomain.
-
-    Raises ConfigError if it cannot name a room.
-    """
-    selected = room_selected(text)
-    if not selected.startswith("/"):
-        return room_from_url(f"https://{selected}")
-    return None if subdomain is None else room_from_url(f"https://{subdomain}.whereby.com{selected}")
 
 
 async def room_in(store: RoomStore, text: str, subdomain: str | None) -> RoomIdentity:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from whereby_trigger.cli.output import local, utc
+from whereby_trigger.cli.output import local
 from whereby_trigger.store import Room, RoomState, RunOutcome, RunRecord
+from whereby_trigger.times import utc
 
 NOT_RECORDED = "its end was not recorded"
 

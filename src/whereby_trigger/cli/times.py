@@ -1,18 +1,11 @@
-"""Times as people write them: `22:14`, `2026-11-28 22:14`, `2h` or ISO 8601; with the options that take them."""
+"""The options that take a time, as people write it."""
 
-import re
-from datetime import UTC, datetime, time, timedelta
-from typing import Final
+from datetime import datetime
 
 import click
 
-FORMS: Final = "write 22:14, '2026-11-28 22:14', 2h, 7d, or ISO 8601"
-UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-
-_AGO = re.compile(r"(?:\d{1,9}[wdhms])+", re.ASCII)
-_CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?", re.ASCII)
-_EARLIEST, _LATEST = 0.0, 253_370_764_800.0
-"""1970, before which nothing happened, and the year 9999, after which there are no dates."""
+from whereby_trigger import times
+from whereby_trigger.errors import ConfigError
 
 since_option = click.option(
     "--since", metavar="TIME", help="Only from this time on: 22:14, '2026-11-28 22:14', 2h (ago) or ISO 8601."
@@ -21,63 +14,8 @@ until_option = click.option("--until", metavar="TIME", help="Only before this ti
 
 
 def time_range(since: str | None, until: str | None, now: datetime | None = None) -> tuple[float | None, float | None]:
-    """Return the times of two options, in seconds since 1970; None stays None.
-
-    A time of day is the last one that has passed; as an `until`, it is the next one after `since`, if that is given.
-    A date without a zone is local.
-
-    Raises click.UsageError if one of them is no time, or `since` is not before `until`.
-    """
-    now = datetime.now(UTC).astimezone() if now is None else now
-    start = None if since is None else _parsed("--since", since, now)
-    if until is None:
-        return start, None
-    if start is not None and _CLOCK.fullmatch(until.strip()):
-        end = _next_time_of_day("--until", until, start)
-    else:
-        end = _parsed("--until", until, now)
-    if start is not None and end <= start:
-        raise click.UsageError(f"--until {until} is not after --since {since}: nothing lies between them")
-    return start, end
-
-
-def _parsed(option: str, text: str, now: datetime) -> float:
-    words = text.strip()
+    """Return the times of two options, in seconds since 1970; raises click.UsageError if they are none."""
     try:
-        if _AGO.fullmatch(words):
-            return min(_LATEST, max(_EARLIEST, now.timestamp() - _seconds(words)))
-        if _CLOCK.fullmatch(words):
-            return _last_time_of_day(_time(words), now)
-        # A date without a zone is taken for local by timestamp().
-        return min(_LATEST, max(_EARLIEST, datetime.fromisoformat(words).timestamp()))
-    except (ValueError, OverflowError, OSError):
-        raise _no_time(option, text) from None
-
-
-def _seconds(words: str) -> float:
-    found = re.findall(r"(\d+)([wdhms])", words)
-    return sum(timedelta(**{UNITS[unit]: int(number)}).total_seconds() for number, unit in found)
-
-
-def _last_time_of_day(clock: time, now: datetime) -> float:
-    today = now.astimezone().date()
-    moments = [datetime.combine(today - timedelta(days=days), clock).timestamp() for days in (0, 1)]
-    return next((moment for moment in moments if moment <= now.timestamp()), moments[-1])
-
-
-def _next_time_of_day(option: str, text: str, start: float) -> float:
-    try:
-        clock = _time(text.strip())
-        day = datetime.fromtimestamp(start, UTC).astimezone().date()
-        moments = [datetime.combine(day + timedelta(days=days), clock).timestamp() for days in (0, 1)]
-    except (ValueError, OverflowError):
-        raise _no_time(option, text) from None
-    return next((moment for moment in moments if moment > start), moments[-1])
-
-
-def _time(words: str) -> time:
-    return time.fromisoformat(words.rjust(len("22:14") if words.count(":") == 1 else len("22:14:00"), "0"))
-
-
-def _no_time(option: str, text: str) -> click.UsageError:
-    return click.UsageError(f"{option} {text} is no time: {FORMS}")
+        return times.time_range(since, until, now, ("--since", "--until"))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None

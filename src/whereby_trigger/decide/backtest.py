@@ -26,7 +26,7 @@ from whereby_trigger.errors import AppError, DecodeError, StoreUnavailable
 from whereby_trigger.process import RefusedEffects, without_effects
 from whereby_trigger.store import UNDECIDED, UNKNOWN, PastWebhook, Presence, State, Store, presence_in
 from whereby_trigger.store.presence import RoomCounts, counts_of, merged, presence_of
-from whereby_trigger.webhook import RoomIdentity, Webhook, decode, is_redacted, room_of, room_path
+from whereby_trigger.webhook import RoomIdentity, Webhook, decode, is_redacted, is_selected, room_of
 
 PAGE: Final = 250
 """Webhooks that are in memory at once, but for those that are held or were decided late."""
@@ -74,7 +74,7 @@ class Scope(Struct, frozen=True):
         """Return True if webhooks of a room may be selected."""
         if self.room is None or key is None:
             return self.room is None
-        return key[key.find("/") :] == room_path(self.room) if self.room.startswith("/") else key == self.room
+        return is_selected(key, self.room)
 
 
 @dataclass

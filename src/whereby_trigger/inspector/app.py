@@ -16,16 +16,27 @@ from whereby_trigger.decide import UserCode
 from whereby_trigger.decide.predicates import ask
 from whereby_trigger.errors import ConfigError, DecodeError, StoreError, StoreUnavailable
 from whereby_trigger.inspector import reads
-from whereby_trigger.inspector.filters import Filters, filters_of
-from whereby_trigger.inspector.gate import Gate, Refused, Visit, base_of, cookie_of, path_of, read_form
-from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, fold
-from whereby_trigger.inspector.mount import InspectedProgram
-from whereby_trigger.inspector.reading import SharedStore
+from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, SharedStore, fold
+from whereby_trigger.inspector.mount import Access, InspectedProgram
+from whereby_trigger.inspector.reads import Filters, filters_of
 from whereby_trigger.inspector.rendering import STATIC, Pages, record_object, room_object
-from whereby_trigger.inspector.security import HEADERS, Access, RequestHead, safe_path, why_refused
+from whereby_trigger.inspector.security import (
+    HEADERS,
+    Gate,
+    Refused,
+    RequestHead,
+    Visit,
+    base_of,
+    cookie_of,
+    path_of,
+    read_form,
+    safe_path,
+    why_refused,
+)
 from whereby_trigger.store import MINUTE, UNKNOWN, Presence, Query, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.text import printable
+from whereby_trigger.times import utc
 from whereby_trigger.webhook import decode, room_from_url
 
 logger = logging.getLogger("whereby_trigger.inspector")
@@ -246,15 +257,25 @@ class Site:
         return self._page(request, visit, "rooms.html", {"rooms": rooms})
 
     async def _room(self, request: Request, visit: Visit) -> Response:
-        filters = filters_of(request.query_params, time.time())
-        key = request.query_params.get("key", "")
-        async with self._shared.use() as store:
-            page = await reads.room_page(store, key, filters.selected.since, filters.selected.until, time.time())
-        if not page.known:
-            raise Refused(404, f"Nothing is stored about a room {printable(key[:200])!r}.")
-        picture = self._pages.picture(page.timeline)
-        values = {"page": page, "picture": picture, "filters": filters, "zooms": _zooms(page, time.time())}
+        now = time.time()
+        page = await self._room_page(request, now)
+        values = {"page": page, "picture": self._pages.picture(page), "zooms": _zooms(page, now)}
         return self._page(request, visit, "room.html", values)
+
+    async def _room_page(self, request: Request, now: float) -> reads.RoomPage:
+        filters = filters_of({name: request.query_params.get(name, "") for name in ("since", "until")}, now)
+        if filters.wrong:
+            raise Refused(400, "; ".join(filters.wrong))
+        named = request.query_params.get("key", "")
+        async with self._shared.use() as store:
+            try:
+                key = await reads.room_key(store, named)
+            except ConfigError as error:
+                raise Refused(400, str(error)) from None
+            page = await reads.room_page(store, key, filters.selected.since, filters.selected.until, now)
+        if not page.known:
+            raise Refused(404, f"Nothing is stored about a room {printable(named[:200])!r}.")
+        return page
 
     async def _webhook(self, request: Request, visit: Visit) -> Response:
         return await self._webhook_page(request, visit, request.query_params.get("id", ""))
@@ -413,11 +434,11 @@ class Site:
 
 def _zooms(page: reads.RoomPage, now: float) -> list[tuple[str, str]]:
     """Return what leads to other times of a room: words, and the query of the address."""
-    since, until = page.timeline.since, page.timeline.until
+    since, until = page.since, page.until
     span = until - since
 
     def query(start: float, end: float) -> str:
-        return urlencode({"key": page.key, "since": f"{max(0.0, start):.3f}", "until": f"{max(1.0, end):.3f}"})
+        return urlencode({"key": page.key, "since": utc(max(0.0, start)), "until": utc(max(1.0, end))})
 
     zooms = [
         ("Earlier", query(since - span, since)),

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
 from whereby_trigger.config import Resolved
 from whereby_trigger.decide import Predicates
-from whereby_trigger.inspector.security import Access
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Store
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from whereby_trigger.inspector.app import Site
 
 WEBSOCKET_REFUSED: Final = {"type": "websocket.close", "code": 1000}
+
+
+class Access(StrEnum):
+    """Name who is let in: programs of this machine, those with the token, or those that the host app lets through."""
+
+    LOCAL = "local"
+    TOKEN = "token"  # noqa: S105
+    HOST = "host"
 
 
 class InspectedProgram(Struct, frozen=True):

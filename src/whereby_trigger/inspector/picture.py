@@ -4,14 +4,16 @@ The template turns these into SVG and escapes every text. Nothing is said by col
 title, and a line in the list below the picture, to which it leads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.inspector.history import Happening, PeopleStep, RoomHistory
-from whereby_trigger.store import RunOutcome, State
+from whereby_trigger.inspector.masking import shown
+from whereby_trigger.inspector.reads import ShownEntry
+from whereby_trigger.store import ReplicaEnding, RunOutcome, State
+from whereby_trigger.timeline import Entry, Kind
 
 WIDTH: Final = 1000
 LEFT: Final = 150
@@ -79,57 +81,73 @@ class Picture(Struct, frozen=True):
     holds: tuple[Bar, ...]
 
 
-def draw(timeline: RoomHistory) -> Picture:
-    """Draw a room's timeline between its `since` and `until`."""
-    span = max(1.0, timeline.until - timeline.since)
+class PeopleStep(Struct, frozen=True):
+    """From a time on, so many humans and bots were in the room."""
+
+    at: float
+    humans: int
+    bots: int
+
+
+def draw(entries: Sequence[ShownEntry], since: float, until: float) -> Picture:
+    """Draw what happened in a room between two times; entries are oldest first."""
+    span = max(1.0, until - since)
 
     def at(time: float) -> float:
-        share = (time - timeline.since) / span
+        share = (time - since) / span
         return round(LEFT + min(1.0, max(0.0, share)) * (WIDTH - LEFT - RIGHT), 1)
 
-    lanes: list[Label] = [Label(0, TOP + 20, "people" if timeline.steps else "people: no counts")]
+    steps = _steps(entries)
+    humans, line, bots, levels = _people(steps, until, at)
+    lanes: list[Label] = [Label(0, TOP + 20, "people" if steps else "people: no counts")]
     rules: list[float] = []
     marks: list[PictureMark] = []
-    holds: list[Bar] = []
+    y = TOP + (PEOPLE + GAP if steps else LANE)
+
+    def lane(name: str, height: int = LANE) -> int:
+        """Begin a lane; return the height of its top."""
+        nonlocal y
+        top = y
+        rules.append(top)
+        lanes.append(Label(0, top + 20, name))
+        y += height
+        return top
+
+    ticks = [one for one in entries if one.entry.kind is Kind.WEBHOOK]
+    types = list(dict.fromkeys(_type(one) for one in ticks))
+    own = types if len(types) <= LANES else types[: LANES - 1]
+    tops = {type: lane(shown(type)) for type in own}
+    other = lane("other types") if len(own) < len(types) else 0
+    for one in ticks:
+        middle = tops.get(_type(one), other) + LANE / 2
+        marks.append(PictureMark(at(one.entry.at), middle, f"state-{one.entry.fields['state']}", *_told(one)))
+    holds = [
+        Bar(at(begin), tops.get(_type(one), other) + 11, max(2.0, at(end) - at(begin)), 8, "held", *_told(one))
+        for one, begin, end in _holds(entries, until)
+    ]
     bars: list[Bar] = []
-    humans, line, bots, levels = _people(timeline.steps, timeline.until, at)
-    y = TOP + (PEOPLE + GAP if timeline.steps else LANE)
-    ticks = [one for one in timeline.happenings if one.kind == "webhook"]
-    types = list(dict.fromkeys(one.lane for one in ticks))
-    shown = types if len(types) <= LANES else [*types[: LANES - 1], "other types"]
-    for type in shown:
-        rules.append(y)
-        lanes.append(Label(0, y + 20, type))
-        for one in ticks:
-            if one.lane == type or (type == "other types" and one.lane not in shown):
-                if one.until is not None:
-                    width = max(2.0, at(one.until) - at(one.at))
-                    holds.append(Bar(at(one.at), y + 11, round(width, 1), 8, "held", one.words, one.anchor))
-                marks.append(PictureMark(at(one.at), y + LANE / 2, f"state-{one.state}", one.words, one.anchor))
-        y += LANE
-    runs = [one for one in timeline.happenings if one.kind == "run"]
+    runs = _runs(entries)
     if runs:
         y += GAP
-        rules.append(y)
-        rows = _rows(runs, timeline.until)
-        lanes.append(Label(0, y + 20, "assistant"))
-        for one, row in rows:
-            end = timeline.until if one.until is None else one.until
-            width = max(4.0, at(end) - at(one.at))
-            text = one.state if width > 8 * len(one.state) + 12 else ""
-            top = y + 4 + row * (LANE - 6)
-            kind = f"run-{one.lane}"
-            bars.append(Bar(at(one.at), top, round(width, 1), LANE - 10, kind, one.words, one.anchor, text))
-        y += (max(row for _, row in rows) + 1) * (LANE - 6) + 4
-    others = [one for one in timeline.happenings if one.kind in ("stop", "death", "refusal", "asked")]
-    for name, kinds in (("requests, stops", ("asked", "stop", "death")), ("refused, all rooms", ("refusal",))):
-        of_lane = [one for one in others if one.kind in kinds]
-        if of_lane:
+        rows = _rows([run for run, _ in runs], until)
+        top = lane("assistant", (max(rows) + 1) * (LANE - 6) + 4)
+        for (run, words), row in zip(runs, rows, strict=True):
+            outcome = run.entry.fields["outcome"]
+            width = max(4.0, at(until if run.entry.until is None else run.entry.until) - at(run.entry.at))
+            kind = f"run-{RUN_KINDS[None if outcome is None else RunOutcome(outcome)]}"
+            name = outcome or "running"
+            text = name if width > 8 * len(name) + 12 else ""
+            place = (at(run.entry.at), top + 4 + row * (LANE - 6), round(width, 1), LANE - 10)
+            bars.append(Bar(*place, kind, words, run.anchor, text))
+    for name, marked in (
+        ("requests, stops", [(one, asked) for one in entries if (asked := _request_kind(one.entry))]),
+        ("replicas", [(one, _replica_kind(one.entry)) for one in entries if one.entry.kind is Kind.REPLICA]),
+        ("refused, all rooms", [(one, "refusal") for one in entries if one.entry.kind is Kind.REFUSED]),
+    ):
+        if marked:
             y += GAP if name.startswith("requests") else 0
-            rules.append(y)
-            lanes.append(Label(0, y + 20, name))
-            marks += [PictureMark(at(one.at), y + LANE / 2, one.kind, one.words, one.anchor) for one in of_lane]
-            y += LANE
+            middle = lane(name) + LANE / 2
+            marks += [PictureMark(at(one.entry.at), middle, kind, *_told(one)) for one, kind in marked]
     return Picture(
         width=WIDTH,
         height=y + 26,
@@ -137,17 +155,76 @@ def draw(timeline: RoomHistory) -> Picture:
         right=WIDTH - RIGHT,
         lanes=tuple(lanes),
         rules=(*rules, y),
-        times=tuple(Label(at(time), y + 18, text) for time, text in clock_marks(timeline.since, timeline.until)),
+        times=tuple(Label(at(time), y + 18, text) for time, text in clock_marks(since, until)),
         humans=humans,
         humans_line=line,
         bots=bots,
         levels=levels,
-        people_title=_people_in_words(timeline.steps),
+        people_title=_people_in_words(steps),
         people_top=TOP,
         marks=tuple(marks),
         bars=tuple(bars),
         holds=tuple(holds),
     )
+
+
+def _told(one: ShownEntry) -> tuple[str, str]:
+    """Return what a mark says, and where it leads."""
+    return shown(one.entry.words), one.anchor
+
+
+def _type(one: ShownEntry) -> str:
+    return str(one.entry.fields["type"]) or "unknown type"
+
+
+def _steps(entries: Sequence[ShownEntry]) -> list[PeopleStep]:
+    """Return the counts by the time at which Whereby took them: a delivery may come late."""
+    fields = [one.entry.fields for one in entries if one.entry.kind is Kind.WEBHOOK]
+    counts = [
+        PeopleStep(each["counted_at"], each["humans"], each["bots"]) for each in fields if each["humans"] is not None
+    ]
+    return sorted(counts, key=lambda step: step.at)
+
+
+def _holds(entries: Sequence[ShownEntry], until: float) -> Iterator[tuple[ShownEntry, float, float]]:
+    """Yield each webhook that waited for its decision, from when, and until when."""
+    decided = {one.entry.fields["id"]: one for one in entries if one.entry.kind is Kind.DECIDED}
+    for one in entries:
+        if one.entry.kind is Kind.WEBHOOK:
+            later = decided.get(one.entry.fields["id"])
+            if later is not None:
+                yield later, one.entry.at, later.entry.at
+            elif one.entry.fields["state"] == State.HELD:
+                yield one, one.entry.at, until
+
+
+def _runs(entries: Sequence[ShownEntry]) -> list[tuple[ShownEntry, str]]:
+    """Return each run with what is said of it: how it started, and how it ended."""
+    ends = {one.entry.fields["run"]: shown(one.entry.words) for one in entries if one.entry.kind is Kind.OVER}
+    started = [one for one in entries if one.entry.kind is Kind.STARTED]
+    return [
+        (one, "; ".join([shown(one.entry.words), *filter(None, [ends.get(one.entry.fields["run"])])]))
+        for one in started
+    ]
+
+
+def _request_kind(entry: Entry) -> str | None:
+    """Return the mark of what was asked of the room's assistant, or ended it; None if it is none of these."""
+    match entry.kind:
+        case Kind.WAITING:
+            return "asked"
+        case Kind.UNSTARTED:
+            return "stop"
+        case Kind.OVER if entry.fields["outcome"] == RunOutcome.STOPPED:
+            return "stop"
+        case Kind.OVER if entry.fields["outcome"] == RunOutcome.REPLICA_DIED:
+            return "death"
+    return None
+
+
+def _replica_kind(entry: Entry) -> str:
+    ending = entry.fields["ending"]
+    return "replica" if ending is None else "stop" if ending == ReplicaEnding.STOPPED else "death"
 
 
 def clock_marks(since: float, until: float) -> list[tuple[float, str]]:
@@ -164,8 +241,10 @@ def clock_marks(since: float, until: float) -> list[tuple[float, str]]:
     return marks
 
 
-def _people(steps: Sequence[PeopleStep], until: float, at: object) -> tuple[str, str, str, tuple[Label, ...]]:
-    if not steps or not callable(at):
+def _people(
+    steps: Sequence[PeopleStep], until: float, at: Callable[[float], float]
+) -> tuple[str, str, str, tuple[Label, ...]]:
+    if not steps:
         return "", "", "", ()
     highest = max(1, *(max(step.humans, step.bots) for step in steps))
     bottom = TOP + PEOPLE
@@ -193,20 +272,17 @@ def _people_in_words(steps: Sequence[PeopleStep]) -> str:
     return f"People over time: at most {most} human{'s' * (most != 1)} and {bots} bot{'s' * (bots != 1)}."
 
 
-def _rows(runs: Sequence[Happening], until: float) -> list[tuple[Happening, int]]:
-    """Return each run with the first row that is free when it starts."""
+def _rows(runs: Sequence[ShownEntry], until: float) -> list[int]:
+    """Return for each run the first row that is free when it starts."""
     free: list[float] = []
-    placed: list[tuple[Happening, int]] = []
-    for run in sorted(runs, key=lambda one: one.at):
-        row = next((n for n, end in enumerate(free) if end <= run.at), len(free))
+    rows: list[int] = []
+    for run in runs:
+        row = next((n for n, end in enumerate(free) if end <= run.entry.at), len(free))
         row = min(row, RUN_ROWS - 1)
-        end = until if run.until is None else run.until
-        if row == len(free):
-            free.append(end)
-        else:
-            free[row] = end
-        placed.append((run, row))
-    return placed
+        end = until if run.entry.until is None else run.entry.until
+        free[row : row + 1] = [end]
+        rows.append(row)
+    return rows
 
 
 RUN_KINDS: Final = {
@@ -230,5 +306,6 @@ SHAPES: Final = {
     "death": "cross",
     "refusal": "cross",
     "asked": "triangle",
+    "acted": "diamond",
 }
 """The shapes of marks; all others are dots."""

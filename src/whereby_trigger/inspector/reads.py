@@ -1,14 +1,15 @@
-"""What each page reads from the store: a few bounded queries, each found by an index."""
+"""What a page was asked to show, and what it reads from the store: a few bounded queries, each found by an index."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import count
 from typing import Final
 
 from msgspec import Struct, structs
 
-from whereby_trigger.inspector.filters import Filters
-from whereby_trigger.inspector.history import RoomHistory, timeline
-from whereby_trigger.inspector.picture import RUN_KINDS
+from whereby_trigger import timeline
+from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import (
     UNKNOWN,
     Presence,
@@ -23,6 +24,9 @@ from whereby_trigger.store import (
     Store,
     Workload,
 )
+from whereby_trigger.timeline import Entry, Kind, MeetingHistory
+from whereby_trigger.times import time_range
+from whereby_trigger.webhook import is_selected, room_selected
 
 ROWS: Final = 100
 """Rows of a page: with their words, some 60 KB."""
@@ -33,8 +37,11 @@ HAPPENINGS: Final = 150
 LOOKED_AT: Final = 400
 """Newest webhooks among which the rooms of now are found."""
 
-MEETING: Final = 6 * 3600.0
+LOOK_BACK: Final = 6 * 3600.0
 """Seconds that a room's page looks back at first, from the last time that something happened there."""
+
+OF_ALL_ROOMS: Final = frozenset({Kind.REFUSED, Kind.REPLICA})
+"""What a timeline tells of the time, and not of its room."""
 
 PAUSE: Final = 2 * 3600.0
 """A longer time without anything parts one meeting from the next."""
@@ -50,6 +57,66 @@ LAST_WINDOW: Final = 400 * 86400.0
 
 MARGIN: Final = 0.04
 """The share of a picture's time that is left free on either side."""
+
+
+LONGEST: Final = 2048
+"""Characters of a parameter that are read."""
+
+
+class Filters(Struct, frozen=True):
+    """Select deliveries: what was typed, and what it means. `wrong` says which of it means nothing."""
+
+    room: str = ""
+    type: str = ""
+    state: str = ""
+    since: str = ""
+    until: str = ""
+    wrong: tuple[str, ...] = ()
+    selected: Query = Query()
+
+    @property
+    def any(self) -> bool:
+        return bool(self.room or self.type or self.state or self.since or self.until)
+
+    def matches(self, record: Record) -> bool:
+        """Return True if a delivery is one of those selected, whenever it came."""
+        query = self.selected
+        if query.state is not None and record.state is not query.state:
+            return False
+        if query.type is not None and record.type != query.type:
+            return False
+        if query.room is None:
+            return True
+        return record.room is not None and is_selected(record.room, query.room)
+
+
+def filters_of(parameters: Mapping[str, str], now: float) -> Filters:
+    """Read the filters of an address; `now` is in seconds since the epoch."""
+    typed = {name: parameters.get(name, "").strip()[:LONGEST] for name in ("room", "type", "state", "since", "until")}
+    wrong: list[str] = []
+    room = None
+    if typed["room"]:
+        try:
+            room = room_selected(typed["room"])
+        except ConfigError:
+            wrong.append("room is a name, a key or a URL like https://your-subdomain.whereby.com/your-room")
+    state = None
+    if typed["state"]:
+        if typed["state"] in set(State):
+            state = State(typed["state"])
+        else:
+            wrong.append("there is no such state")
+    since = until = None
+    try:
+        since, until = time_range(typed["since"] or None, typed["until"] or None, _local(now))
+    except ConfigError as error:
+        wrong.append(str(error))
+    query = Query(room=room, type=typed["type"] or None, state=state, since=since, until=until)
+    return Filters(**typed, wrong=tuple(wrong), selected=query)
+
+
+def _local(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, UTC).astimezone()
 
 
 class LivePage(Struct, frozen=True):
@@ -70,13 +137,37 @@ class RoomNow(Struct, frozen=True):
     last: float | None
 
 
+class ShownEntry(Struct, frozen=True):
+    """Hold an entry of a timeline, and the anchor of its line, to which its mark in the picture leads."""
+
+    anchor: str
+    entry: Entry
+
+
+class ShownMeeting(Struct, frozen=True):
+    """Hold what a page shows of a meeting, oldest first."""
+
+    history: MeetingHistory
+    entries: tuple[ShownEntry, ...]
+
+
 class RoomPage(Struct, frozen=True):
+    """Hold what happened in a room between two times, newest meeting first; `more` is True if some is left out."""
+
     key: str
     presence: Presence
     entry: Room | None
-    timeline: RoomHistory
+    since: float
+    until: float
+    answer: str
+    meetings: tuple[ShownMeeting, ...]
     more: bool
     known: bool
+
+    @property
+    def entries(self) -> list[ShownEntry]:
+        """All entries, oldest first."""
+        return sorted((one for meeting in self.meetings for one in meeting.entries), key=lambda one: one.entry.at)
 
 
 class WebhookPage(Struct, frozen=True):
@@ -146,59 +237,90 @@ async def rooms_now(store: Store) -> list[RoomNow]:
     return sorted(rooms, key=order)[:ROWS]
 
 
+async def room_key(store: Store, text: str) -> str:
+    """Return the key of the room that an address names by its key, its URL or its name.
+
+    Raises ConfigError if it names none, or several.
+    """
+    host, slash, _ = text.partition("/")
+    if slash and "." in host:
+        # As a page that leads here wrote it: stored keys are never changed.
+        return text
+    keys = await timeline.room_keys(store, text, None)
+    if len(keys) > 1:
+        raise ConfigError(f"several rooms have this name: {', '.join(keys)}")
+    return keys[0] if keys else text
+
+
 async def room_page(store: Store, key: str, since: float | None, until: float | None, now: float) -> RoomPage:
     """Read what happened in a room: between two times, or at first in its newest meeting."""
     presence = (await store.presences(frozenset({key}))).get(key, UNKNOWN)
-    entries = await store.find_rooms(RoomQuery(room=key, limit=50))
-    last_runs = await store.find_runs(RunQuery(room=key, limit=1))
+    entries = await store.find_rooms(RoomQuery(room=key, limit=1))
     chosen = since is not None or until is not None
-    if until is None:
-        until = now + 1 if chosen else _last_time(presence, entries, last_runs, now) + 600.0
-    if since is None:
-        since = until - MEETING
-    records, back_to = await search(store, Query(room=key, since=since, until=until), HAPPENINGS + 1, now)
-    more, records = len(records) > HAPPENINGS or back_to is not None, records[:HAPPENINGS]
-    if back_to is not None:
-        since = back_to
-    elif more:
-        since = records[-1].received_at
-    runs = await store.find_runs(RunQuery(room=key, since=since, until=until, limit=100))
+    end = now + 1.0 if until is None else until
+    begin = since
+    if begin is None:
+        newest = end if chosen else await _last_time(store, key, presence, entries, now)
+        begin = newest - LOOK_BACK
+    told = await timeline.of_room(store, key, begin, end, now=now, limit=HAPPENINGS)
     if not chosen:
-        since, until = _newest_meeting(records, runs, since, until, now)
-        records = [record for record in records if since <= record.received_at < until]
-        runs = [run for run in runs if run.started_at < until and (run.ended_at is None or run.ended_at >= since)]
-    refusals: list[RefusalCount] = await store.refusals(since, until)
+        begin, end = _newest_meeting(told.meetings, begin, end, now)
+    elif not told.complete:
+        begin = min((entry.at for meeting in told.meetings for entry in meeting.entries), default=begin)
     # A run or a hold that goes on ends at now in the picture.
-    end = max(since + 1.0, min(until, now + 1.0))
-    told = timeline(key, since, end, records, runs, entries, refusals, RUN_KINDS)
-    known = bool(records or runs or entries or presence.humans is not None)
+    end = max(begin + 1.0, min(end, now + 1.0))
+    meetings = tuple(_shown(told.meetings, begin, end))
+    known = bool(entries or presence.humans is not None or any(map(_is_of_room, told.meetings)))
+    answer = told.answer if chosen or not meetings else meetings[0].history.answer or told.answer
     entry = entries[0] if entries else None
-    return RoomPage(key, presence, entry, told, more, known)
+    return RoomPage(key, presence, entry, begin, end, answer, meetings, not told.complete, known)
 
 
-def _last_time(presence: Presence, entries: list[Room], runs: list[RunRecord], now: float) -> float:
+def _shown(meetings: Sequence[MeetingHistory], begin: float, end: float) -> Iterator[ShownMeeting]:
+    number = count()
+    for meeting in meetings:
+        entries = [entry for entry in meeting.entries if begin <= entry.at <= end or _goes_on(entry, begin, end)]
+        if entries:
+            yield ShownMeeting(meeting, tuple(ShownEntry(f"h-{next(number)}", entry) for entry in entries))
+
+
+def _goes_on(entry: Entry, begin: float, end: float) -> bool:
+    """Return True if an entry is a run that began before a time, and was not over then."""
+    return entry.kind is Kind.STARTED and entry.at < end and (entry.until is None or entry.until >= begin)
+
+
+def _is_of_room(meeting: MeetingHistory) -> bool:
+    return any(entry.kind not in OF_ALL_ROOMS for entry in meeting.entries)
+
+
+async def _last_time(store: Store, key: str, presence: Presence, entries: Sequence[Room], now: float) -> float:
+    """Return when something happened last in a room, as far as is known without reading its webhooks' times."""
+    records = await store.find(Query(room=key, limit=1))
+    runs = await store.find_runs(RunQuery(room=key, limit=1))
     times = [] if presence.changed_at is None else [presence.changed_at.timestamp()]
-    times += [entry.since for entry in entries[:1]]
+    times += [record.received_at for record in records] + [entry.since for entry in entries]
     times += [now if run.ended_at is None else run.ended_at for run in runs]
     return min(max(times, default=now), now)
 
 
-def _newest_meeting(
-    records: list[Record], runs: list[RunRecord], since: float, until: float, now: float
-) -> tuple[float, float]:
-    """Return the time of what happened last, back to the first pause; with a margin on either side."""
-    points = [record.received_at for record in records] + [run.started_at for run in runs]
-    points += [min(until, now) if run.ended_at is None else run.ended_at for run in runs]
-    points = sorted((point for point in points if since <= point <= until), reverse=True)
-    if not points:
-        return since, until
-    first = points[0]
-    for point in points:
+def _newest_meeting(meetings: Sequence[MeetingHistory], begin: float, end: float, now: float) -> tuple[float, float]:
+    """Return the time of the newest meeting, back to the first pause; with a margin on either side."""
+    newest = next(filter(_is_of_room, meetings), None)
+    if newest is None:
+        return begin, end
+    points = [entry.at for entry in newest.entries]
+    points += [min(end, now) if entry.until is None else entry.until for entry in newest.entries if _is_run(entry)]
+    first = last = max(points)
+    for point in sorted(points, reverse=True):
         if first - point > PAUSE:
             break
         first = point
-    margin = max(20.0, (points[0] - first) * MARGIN)
-    return first - margin, points[0] + margin
+    margin = max(20.0, (last - first) * MARGIN)
+    return first - margin, last + margin
+
+
+def _is_run(entry: Entry) -> bool:
+    return entry.kind is Kind.STARTED
 
 
 async def webhook_page(store: Store, id: str) -> WebhookPage | None:

@@ -9,12 +9,13 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from whereby_trigger.inspector.history import RoomHistory, ended, people, run_words, seconds
 from whereby_trigger.inspector.live import Folded
 from whereby_trigger.inspector.masking import MASK, body_shown, cut, error_shown, shown, shown_lines
 from whereby_trigger.inspector.picture import RUN_KINDS, SHAPES, Picture, draw
-from whereby_trigger.inspector.reads import RoomNow
+from whereby_trigger.inspector.reads import RoomNow, RoomPage, ShownMeeting
 from whereby_trigger.store import Record, RefusalReason, RunOutcome, RunRecord, State
+from whereby_trigger.timeline import people, run_in_words
+from whereby_trigger.times import utc
 from whereby_trigger.webhook import WEBHOOK_TYPES
 
 HERE: Final = Path(__file__).parent
@@ -56,7 +57,7 @@ class Pages:
         self._environment.filters |= {
             "clock": clock,
             "moment": moment,
-            "iso": iso,
+            "iso": utc,
             "seconds": seconds,
             "shown": shown,
             "lines": shown_lines,
@@ -71,7 +72,8 @@ class Pages:
             "SHAPES": SHAPES,
             "WHAT_TO_DO": WHAT_TO_DO,
             "people": people,
-            "run_words": run_words,
+            "run_words": run_in_words,
+            "heading": heading,
             "run_kind": run_kind,
             "ended": ended,
             "body_shown": body_shown,
@@ -98,9 +100,9 @@ class Pages:
             counts[str(record.state)] = counts.get(str(record.state), 0) + 1
         return str(self._folded(folded, counts, base))
 
-    def picture(self, timeline: RoomHistory) -> Picture:
+    def picture(self, page: RoomPage) -> Picture:
         """Draw a room's timeline."""
-        return draw(timeline)
+        return draw(page.entries, page.since, page.until)
 
 
 def clock(time: float) -> str:
@@ -113,9 +115,34 @@ def moment(time: float) -> str:
     return _local(time).strftime("%d %b %Y %H:%M:%S")
 
 
-def iso(time: float) -> str:
-    """Return a time as ISO 8601 in UTC with milliseconds."""
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def heading(meeting: ShownMeeting) -> str:
+    """Return what is said above the entries of a meeting."""
+    history = meeting.history
+    if history.session_id is None:
+        return f"Outside of a known meeting, from {moment(history.began)}"
+    over = f"over {clock(history.ended)}" if history.over else "not over, as far as is known"
+    return f"Meeting of {moment(history.began)}, {over}"
+
+
+def ended(run: RunRecord) -> str:
+    """Return in a word or two how a run ended, or that it goes on."""
+    if run.outcome is not None:
+        return str(run.outcome)
+    return "running" if run.ended_at is None else "ended"
+
+
+def seconds(duration: float) -> str:
+    """Return a duration as a person says it: 0.42 s, 12 s, 3 min 20 s, 2 h 5 min, 3 d."""
+    if duration < 10:
+        return f"{max(0.0, duration):.2g} s"
+    whole = int(duration)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    if whole < 86400:
+        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+    return f"{whole // 86400} d"
 
 
 def zone() -> str:
@@ -133,9 +160,9 @@ def room_parts(key: str) -> tuple[str, str]:
     return host, f"{slash}{path}"
 
 
-def run_kind(run: RunRecord) -> str:
+def run_kind(outcome: str | None) -> str:
     """Return how the end of a run is shown."""
-    return RUN_KINDS[None if run.outcome is None else RunOutcome(run.outcome)]
+    return RUN_KINDS[None if outcome is None else RunOutcome(outcome)]
 
 
 def record_object(record: Record) -> dict[str, Any]:
@@ -148,9 +175,9 @@ def record_object(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "attempts": record.attempts,
         "deliveries": record.deliveries,
-        "received_at": iso(record.received_at),
-        "decided_at": None if record.decided_at is None else iso(record.decided_at),
-        "due_at": None if record.due_at is None else iso(record.due_at),
+        "received_at": utc(record.received_at),
+        "decided_at": None if record.decided_at is None else utc(record.decided_at),
+        "due_at": None if record.due_at is None else utc(record.due_at),
     }
 
 
@@ -161,14 +188,14 @@ def room_object(room: RoomNow) -> dict[str, Any]:
         "room": room.key,
         "humans": room.presence.humans,
         "bots": room.presence.bots,
-        "changed_at": None if room.presence.changed_at is None else iso(room.presence.changed_at.timestamp()),
-        "last_webhook_at": None if room.last is None else iso(room.last),
+        "changed_at": None if room.presence.changed_at is None else utc(room.presence.changed_at.timestamp()),
+        "last_webhook_at": None if room.last is None else utc(room.last),
         "assistant": None
         if entry is None
         else {
             "state": str(entry.state),
             "attempt": entry.attempt,
-            "since": iso(entry.since),
+            "since": utc(entry.since),
             "replica": entry.owner,
             "stop": entry.stop,
         },

@@ -4,7 +4,19 @@
 """
 
 from whereby_trigger.timeline.blocks import Found
-from whereby_trigger.timeline.entries import Entry, Kind, people
-from whereby_trigger.timeline.meetings import MeetingHistory, Timeline, assemble, of_room
+from whereby_trigger.timeline.entries import Entry, Kind, people, run_in_words
+from whereby_trigger.timeline.meetings import MeetingHistory, Timeline, as_object, assemble, of_room, room_keys
 
-__all__ = ["Entry", "Found", "Kind", "MeetingHistory", "Timeline", "assemble", "of_room", "people"]
+__all__ = [
+    "Entry",
+    "Found",
+    "Kind",
+    "MeetingHistory",
+    "Timeline",
+    "as_object",
+    "assemble",
+    "of_room",
+    "people",
+    "room_keys",
+    "run_in_words",
+]

@@ -89,6 +89,7 @@ class Seen:
         self.starts = self.ends = False
         self.humans: int | None = None
         self.bots: int | None = None
+        self.counted_at: float | None = None
         try:
             webhook = decode(record.body)
         except DecodeError:
@@ -98,7 +99,7 @@ class Seen:
             self.starts, self.ends = isinstance(webhook, RoomSessionStarted), isinstance(webhook, RoomSessionEnded)
             count = count_in(webhook, key, record.received_at)
             if count is not None:
-                self.humans, self.bots = count.humans, count.bots
+                self.humans, self.bots, self.counted_at = count.humans, count.bots, count.at
 
 
 def of_webhook(seen: Seen) -> list[Entry]:
@@ -113,6 +114,7 @@ def of_webhook(seen: Seen) -> list[Entry]:
         "deliveries": record.deliveries,
         "humans": seen.humans,
         "bots": seen.bots,
+        "counted_at": seen.counted_at,
         "listeners_raised": listeners_that_raised(record),
     }
     told = record.type or "a delivery that is no webhook"
@@ -210,6 +212,11 @@ def of_run(run: RunRecord) -> list[Entry]:
     return entries
 
 
+def run_in_words(run: RunRecord) -> str:
+    """Return a run in one sentence: how it started, and how it ended."""
+    return "; ".join(entry.words for entry in of_run(run))
+
+
 def _over(run: RunRecord) -> str:
     told = shortened(run.reason, run.replica)
     match run.outcome:
@@ -258,12 +265,13 @@ def of_replicas(replicas: Sequence[ReplicaRecord], runs: Sequence[RunRecord], no
     ours = {run.replica for run in runs}
     entries = []
     for each in replicas:
-        fields: dict[str, Any] = {"replica": each.id, "ending": None if each.ending is None else str(each.ending)}
-        entries.append(Entry(each.started_at, Kind.REPLICA, f"replica {each.id[:SHORT]} starts", fields))
+        starts: dict[str, Any] = {"replica": each.id, "ending": None}
+        entries.append(Entry(each.started_at, Kind.REPLICA, f"replica {each.id[:SHORT]} starts", starts))
         if each.ended_at is not None and each.ending is not None:
             also = ", which had the assistant" if each.id in ours and each.ending is not ReplicaEnding.STOPPED else ""
             words = f"replica {each.id[:SHORT]}{also}{',' if also else ''} {each.ending}"
-            entries.append(Entry(each.ended_at, Kind.REPLICA, words, fields))
+            ends: dict[str, Any] = {"replica": each.id, "ending": str(each.ending)}
+            entries.append(Entry(each.ended_at, Kind.REPLICA, words, ends))
     return [entry for entry in entries if entry.at <= now]
 
 

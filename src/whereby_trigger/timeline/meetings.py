@@ -1,13 +1,15 @@
 """What happened in a room, meeting by meeting: read from the store, and put in order."""
 
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.store import Query, RoomQuery, RunQuery, Store
+from whereby_trigger.store import Query, RoomQuery, RoomStore, RunQuery, Store
 from whereby_trigger.timeline.answer import Replicas, answer_for, answer_of
 from whereby_trigger.timeline.blocks import BEFORE, Blocks, Found
 from whereby_trigger.timeline.entries import Entry
+from whereby_trigger.times import utc
+from whereby_trigger.webhook import room_named, room_selected
 
 WEBHOOKS: Final = 500
 """The newest webhooks of a room that are read, if no other limit is named."""
@@ -44,6 +46,15 @@ class Timeline(Struct, frozen=True):
     answer: str
     meetings: tuple[MeetingHistory, ...]
     complete: bool
+
+
+async def room_keys(store: RoomStore, text: str, subdomain: str | None) -> list[str]:
+    """Return the key of the room that a text names; if it is a name alone, the keys of all such rooms in the store.
+
+    Raises ConfigError if it cannot name a room.
+    """
+    room = room_named(text, subdomain)
+    return await store.room_keys(room_selected(text)) if room is None else [room.key]
 
 
 async def of_room(
@@ -107,3 +118,35 @@ def assemble(
     begin, end = now - A_DAY if since is None else since, now if until is None else until
     limited = since is not None or until is not None
     return Timeline(key, answer_for(blocks, replicas, begin, end, limited=limited), meetings, complete)
+
+
+def as_object(shown: Timeline) -> dict[str, Any]:
+    """Return a timeline with its times in UTC."""
+    return {
+        "room": shown.key,
+        "answer": shown.answer,
+        "complete": shown.complete,
+        "meetings": [
+            {
+                "session_id": meeting.session_id,
+                "began": utc(meeting.began),
+                "ended": utc(meeting.ended),
+                "over": meeting.over,
+                "answer": meeting.answer,
+                "entries": [_entry_as_object(entry) for entry in meeting.entries],
+            }
+            for meeting in shown.meetings
+        ],
+    }
+
+
+def _entry_as_object(entry: Entry) -> dict[str, Any]:
+    times = {name: utc(value) for name, value in entry.fields.items() if name.endswith("_at") and value is not None}
+    return {
+        "at": utc(entry.at),
+        "until": None if entry.until is None else utc(entry.until),
+        "kind": entry.kind,
+        "words": entry.words,
+        **entry.fields,
+        **times,
+    }

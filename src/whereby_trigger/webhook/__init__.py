@@ -26,7 +26,16 @@ from whereby_trigger.webhook.redaction import (
     redacted,
     values_of,
 )
-from whereby_trigger.webhook.room import RoomIdentity, room_from_url, room_of, room_path, why_no_room
+from whereby_trigger.webhook.room import (
+    RoomIdentity,
+    is_selected,
+    room_from_url,
+    room_named,
+    room_of,
+    room_path,
+    room_selected,
+    why_no_room,
+)
 from whereby_trigger.webhook.signature import SIGNATURE_HEADER, sign, verify
 from whereby_trigger.webhook.types import (
     ROOM_TYPES,
@@ -95,13 +104,16 @@ __all__ = [
     "is_about",
     "is_human",
     "is_redacted",
+    "is_selected",
     "masked",
     "minimal",
     "redacted",
     "replace_lone_surrogates",
     "room_from_url",
+    "room_named",
     "room_of",
     "room_path",
+    "room_selected",
     "sign",
     "values_of",
     "verify",

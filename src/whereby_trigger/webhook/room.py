@@ -72,6 +72,35 @@ def room_path(room_name: str) -> str:
     return "/" + quote(_decoded(room_name).strip("/"))
 
 
+def room_selected(text: str) -> str:
+    """Return the key of a room from its URL or its key; from its name, the path with which its key ends.
+
+    Raises ConfigError if it is a URL, but not one of a Whereby room.
+    """
+    if "://" in text:
+        return room_from_url(text).key
+    host, slash, name = text.partition("/")
+    if host and slash and "." in host:
+        return f"{host.lower()}/{quote(name, safe='/%', errors='surrogateescape')}"
+    return "/" + quote(text.strip("/"), safe="/%", errors="surrogateescape")
+
+
+def room_named(text: str, subdomain: str | None) -> RoomIdentity | None:
+    """Return the one room that a text names; None if it is a name, and nothing says of which subdomain.
+
+    Raises ConfigError if it cannot name a room.
+    """
+    selected = room_selected(text)
+    if not selected.startswith("/"):
+        return room_from_url(f"https://{selected}")
+    return None if subdomain is None else room_from_url(f"https://{subdomain}.whereby.com{selected}")
+
+
+def is_selected(key: str, selected: str) -> bool:
+    """Return True if the room with a key is the one that `room_selected` returned, or has its name."""
+    return key[key.find("/") :] == room_path(selected) if selected.startswith("/") else key == selected
+
+
 def _resolve(webhook: Webhook, subdomain: str | None) -> RoomIdentity | str:
     data = webhook.data
     if not isinstance(data, RoomData):
