@@ -41,8 +41,8 @@ FROM (SELECT $4::float8 + $5::float8 * n AS received_at, encode(sha256(convert_t
 """
 
 
-async def fill(url: str, webhooks: int) -> None:
-    """Create a store and put so many decided webhooks in it, spread over the last days and over the rooms.
+async def fill(url: str, webhooks: int, rooms: int = ROOMS) -> None:
+    """Create a store and put so many decided webhooks in it, spread over the last days and over so many rooms.
 
     Raises LoadFailed where the disk has no room for that.
     """
@@ -59,7 +59,7 @@ async def fill(url: str, webhooks: int) -> None:
         "every": SPREAD / max(webhooks, 1),
         "owner": "0" * 32,
         "reason": "predicate people returned True",
-        "rooms": ROOMS,
+        "rooms": rooms,
     }
     if url.startswith("sqlite:"):
         _fill_file(url, webhooks, values)

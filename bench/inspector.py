@@ -1,4 +1,6 @@
-"""How long each page of the inspector takes over a long-used store, and how much it weighs.
+"""How long each page of the inspector takes over a long-used store, how much CPU, and how much it weighs.
+
+The CPU is that of this process: of the pages and of SQLite, and not of PostgreSQL. It says more on a busy machine.
 
 Run it by `python -m bench.inspector`, with `--webhooks` and `--stores` for less than all of it.
 """
@@ -19,12 +21,13 @@ from whereby_trigger.store import Query
 from whereby_trigger.store.factory import store_for
 
 ROUNDS = 7
+ROOMS = 10_000
 RUNS = 40_000
 
 
 async def measure(url: str, kind: str, webhooks: int) -> None:
     """Fill a store, and print for each page the median and the slowest of some answers, and its size."""
-    await fill(url, webhooks)
+    await fill(url, webhooks, ROOMS)
     entries = RUNS // EACH
     values = {"count": entries, "oldest": time.time() - SPREAD, "every": SPREAD / entries, "output": OUTPUT}
     await execute(url, SQLITE_ROOMS, POSTGRES_ROOMS, values)
@@ -36,10 +39,11 @@ async def measure(url: str, kind: str, webhooks: int) -> None:
     room = quote(newest.room or "", safe="")
     trigger = Trigger(store=url)
     transport = httpx.ASGITransport(trigger.inspector, client=("127.0.0.1", 1))
-    print(f"{kind}: {webhooks:,} webhooks, {entries:,} entries of 10,000 rooms")
+    print(f"{kind}: {webhooks:,} webhooks, {entries:,} entries of {ROOMS:,} rooms")
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
         for path in (
             "/",
+            "/?room=%2Froom-000042",
             "/?state=skipped&type=room.client.left&since=7d",
             f"/?room={room}&since=24h",
             "/rooms",
@@ -49,16 +53,15 @@ async def measure(url: str, kind: str, webhooks: int) -> None:
             "/refusals",
             "/health",
         ):
-            times = []
+            times, used = [], []
             for _ in range(ROUNDS):
-                begun = time.monotonic()
+                begun, began = time.monotonic(), time.process_time()
                 answer = await client.get(path)
-                times.append(time.monotonic() - begun)
-            size = len(answer.content) / 1000
-            median, slowest = 1000 * statistics.median(times), 1000 * max(times)
-            print(
-                f"  {median:7.1f} ms, at most {slowest:7.1f}  {size:6.1f} kB  {answer.status_code}  {path}", flush=True
-            )
+                times.append(1000 * (time.monotonic() - begun))
+                used.append(1000 * (time.process_time() - began))
+            median, slowest, cpu = statistics.median(times), max(times), statistics.median(used)
+            told = f"{median:7.1f} ms, at most {slowest:7.1f}, CPU {cpu:6.1f}  {len(answer.content) / 1000:6.1f} kB"
+            print(f"  {told}  {answer.status_code}  {path}", flush=True)
     await trigger.inspector.close()
 
 

@@ -187,7 +187,7 @@ async def live_page(store: Store, filters: Filters, now: float) -> LivePage:
     """Read the newest deliveries that match."""
     if filters.wrong:
         return LivePage([], False, True)
-    query, back_to = filters.selected, None
+    query, back_to = await _of_one_room(store, filters.selected), None
     if query.room is None and query.type is None and query.state is None:
         found = await store.find(structs.replace(query, limit=ROWS + 1))
     else:
@@ -196,12 +196,22 @@ async def live_page(store: Store, filters: Filters, now: float) -> LivePage:
     return LivePage(found[:ROWS], len(found) > ROWS, stored, back_to)
 
 
+async def _of_one_room(store: Store, query: Query) -> Query:
+    """Return a query with a room's key instead of its name, if only one room has it: a key is found by an index."""
+    if query.room is None or not query.room.startswith("/"):
+        return query
+    keys = await store.room_keys(query.room)
+    return structs.replace(query, room=keys[0]) if len(keys) == 1 else query
+
+
 async def search(store: Store, query: Query, limit: int, now: float) -> tuple[list[Record], float | None]:
     """Return the newest `limit` webhooks that match, and the time back to which was searched, or None if to the end.
 
-    Times are found by an index, and what else a query asks for may not be. So this looks back in windows, each twice
-    as long as the one before, until it has found enough or time is up.
+    A room and times are found by an index, and what else a query asks for may not be. So without a room this looks back
+    in windows, each twice as long as the one before, until it has found enough or time is up.
     """
+    if query.room is not None and not query.room.startswith("/"):
+        return await store.find(structs.replace(query, limit=limit)), None
     begun, found = time.monotonic(), list[Record]()
     # Clocks differ: a webhook may have come a little later than now.
     end, window = (now + 86400.0 if query.until is None else query.until), FIRST_WINDOW

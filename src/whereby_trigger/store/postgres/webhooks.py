@@ -375,10 +375,13 @@ def select(query: Query, *first: Any, also: str = "true") -> tuple[str, list[Any
     limit = "" if query.limit is None else f"LIMIT {int(query.limit)}"
     if query.since is None and query.until is None:
         return f"WHERE {where} ORDER BY seq DESC {limit}", selection.values
-    # The decided webhooks of a time are found by their index, and so are the pending ones, which are few.
+    # The decided webhooks of a time are found by their index, and so are the pending ones, which are few. Those of a
+    # room are found by its own index, whatever their state.
+    of_a_room = query.room is not None and not query.room.startswith("/")
+    states = ("",) if of_a_room else (" AND state = 'pending'", " AND state <> 'pending'")
     each = [
-        f"(SELECT seq FROM whereby_trigger.webhooks WHERE {where} AND state {state} {LATEST_FIRST} {limit})"  # noqa: S608
-        for state in ("= 'pending'", "<> 'pending'")
+        f"(SELECT seq FROM whereby_trigger.webhooks WHERE {where}{state} {LATEST_FIRST} {limit})"  # noqa: S608
+        for state in states
     ]
     return f"WHERE seq = ANY (ARRAY({' UNION ALL '.join(each)})) {LATEST_FIRST} {limit}", selection.values
 

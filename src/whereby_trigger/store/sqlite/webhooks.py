@@ -211,12 +211,15 @@ def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:
     where = " AND ".join(clauses)
     if query.since is None and query.until is None:
         return f"WHERE {where} ORDER BY seq DESC {limit}", values
-    # The decided webhooks of a time are found by their index, and so are the pending ones, which are few.
+    # The decided webhooks of a time are found by their index, and so are the pending ones, which are few. Those of a
+    # room are found by its own index, whatever their state.
+    of_a_room = query.room is not None and not query.room.startswith("/")
+    states = ("",) if of_a_room else (" AND state = 'pending'", " AND state <> 'pending'")
     each = [
-        f"SELECT * FROM (SELECT seq FROM webhooks WHERE {where} AND state {state} {LATEST_FIRST} {limit})"  # noqa: S608
-        for state in ("= 'pending'", "<> 'pending'")
+        f"SELECT * FROM (SELECT seq FROM webhooks WHERE {where}{state} {LATEST_FIRST} {limit})"  # noqa: S608
+        for state in states
     ]
-    return f"WHERE seq IN ({' UNION ALL '.join(each)}) {LATEST_FIRST} {limit}", values * 2
+    return f"WHERE seq IN ({' UNION ALL '.join(each)}) {LATEST_FIRST} {limit}", values * len(states)
 
 
 def record(row: Sequence[Any]) -> Record:
