@@ -196,6 +196,7 @@ async def test_every_question_of_what_to_watch_has_an_answer(postgres: Server, u
     assert replicas.startswith(store.replica)
     assert "|idle in transaction|" in transactions
     assert [line.partition("|")[0] for line in dead.splitlines()] == [
+        "actions",
         "presence",
         "refusals",
         "replica_log",

@@ -114,8 +114,11 @@ class Trigger:
         self._user_code: UserCode | None = None
         self._in_use: list[InUse] = []
         self._counts = Counts()
-        self.metrics: Callable[..., Any] = MetricsApp(self._counts, self._replica_to_read)
-        program = InspectedProgram(self.resolve, self._any_store, self.predicates, lambda: self._lifecycle.replica)
+        metrics_app = MetricsApp(self._counts, self._replica_to_read)
+        self.metrics: Callable[..., Any] = metrics_app
+        program = InspectedProgram(
+            self.resolve, self._any_store, self.predicates, lambda: self._lifecycle.replica, metrics_app
+        )
         self.inspector = Inspector(program)
         """The page on which one sees what happens, as an ASGI app: this machine only, or behind a login."""
 

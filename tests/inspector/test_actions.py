@@ -6,8 +6,8 @@ import pytest
 
 from tests.inspector.conftest import ROOM, Client, deliver, form_token, run_in
 from tests.support.place import Place
-from whereby_trigger import RoomClientJoined, Trigger
-from whereby_trigger.store import Query, RoomQuery, RoomState, State, Store
+from whereby_trigger import RoomClientJoined, Trigger, timeline
+from whereby_trigger.store import ActionKind, ActionQuery, Query, RoomQuery, RoomState, State, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,12 @@ async def test_a_replay_asks_first_and_makes_the_webhook_pending(
     assert answer.headers["location"] == "/webhook?id=one&done=replay"
     assert (await store.find(Query()))[0].state is State.PENDING
     assert "inspector: webhook one is replayed" in caplog.messages
-    assert "will be decided again" in (await browser.get(answer.headers["location"])).text
+    told = (await browser.get(answer.headers["location"])).text
+    assert "will be decided again" in told
+    assert "by hand, in the inspector: replay of webhook one" in told
+    missing = await browser.post("/webhook/replay", data={"id": "none", "form_token": form_token(told)})
+    assert missing.status_code == 404
+    assert [action.webhook for action in await store.find_actions(ActionQuery())] == ["one"]
 
 
 async def test_a_stop_is_recorded_as_the_inspectors_and_a_start_asks_for_a_room(
@@ -47,6 +52,15 @@ async def test_a_stop_is_recorded_as_the_inspectors_and_a_start_asks_for_a_room(
     assert again.headers["location"].endswith("done=had")
     wrong = await browser.post("/room/start", data={"key": "evil.example/x", "form_token": form_token(asked.text)})
     assert wrong.status_code == 400
+    page = (await browser.get("/room", params={"key": ROOM})).text
+    assert "by hand, in the inspector: the assistant is asked to leave" in page
+    assert 'class="mark mark-acted"' in page
+    told = await timeline.of_room(store, other, now=time.time())
+    words = [entry.words for meeting in told.meetings for entry in meeting.entries]
+    assert words.count("by hand, in the inspector: an assistant is asked for") == 2
+    gone = "acme.whereby.com/empty"
+    await browser.post("/room/stop", data={"key": gone, "form_token": form_token(asked.text)})
+    assert await store.find_actions(ActionQuery(room=gone)) == []
 
 
 async def test_a_predicate_is_asked_again_without_effect(store: Store, place: Place, client: Client) -> None:
@@ -70,6 +84,10 @@ async def test_a_predicate_is_asked_again_without_effect(store: Store, place: Pl
     assert await store.find(Query()) == before
     assert await store.find_rooms(RoomQuery()) == []
     assert told == []
+    (action,) = await store.find_actions(ActionQuery(webhook="one"))
+    assert (action.actor, action.action, action.room) == ("inspector", ActionKind.DRY_RUN, ROOM)
+    room = (await browser.get("/room", params={"key": ROOM})).text
+    assert "the predicate is asked again about webhook one, without effect" in room
 
 
 async def test_an_inspector_without_actions_shows_none_and_does_none(
@@ -84,3 +102,4 @@ async def test_an_inspector_without_actions_shows_none_and_does_none(
         fields = {"id": "one", "key": ROOM, "form_token": form_token(page)}
         assert (await browser.post(path, data=fields)).status_code == 403
     assert (await store.find(Query()))[0].state is State.SKIPPED
+    assert await store.find_actions(ActionQuery()) == []

@@ -11,13 +11,14 @@ import click
 
 from whereby_trigger.cli.app import app_argument
 from whereby_trigger.cli.options import store_option
-from whereby_trigger.cli.output import note, utc
-from whereby_trigger.cli.rooms import room_selected
+from whereby_trigger.cli.output import note
 from whereby_trigger.cli.runs import entry_as_object, run_as_object
 from whereby_trigger.cli.stores import settings_with_store, store_to_read
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Arrival, Record, Room, RoomQuery, RunQuery, Store, Subject, about, identified
 from whereby_trigger.store.factory import spill_file_for
+from whereby_trigger.times import utc
+from whereby_trigger.webhook import room_selected
 
 Write = Callable[[str, dict[str, Any]], None]
 

@@ -3,23 +3,20 @@
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
-from whereby_trigger.assist import request_for
-from whereby_trigger.decide import UserCode
-from whereby_trigger.decide.predicates import ask
-from whereby_trigger.errors import ConfigError, DecodeError, StoreError, StoreUnavailable
-from whereby_trigger.inspector import reads
+from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
+from whereby_trigger.inspector import api, reads
+from whereby_trigger.inspector.actions import DONE, Actions
 from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, SharedStore, fold
 from whereby_trigger.inspector.mount import Access, InspectedProgram
 from whereby_trigger.inspector.reads import Filters, filters_of
-from whereby_trigger.inspector.rendering import STATIC, Pages, record_object, room_object
+from whereby_trigger.inspector.rendering import STATIC, Pages
 from whereby_trigger.inspector.security import (
     HEADERS,
     Gate,
@@ -28,16 +25,17 @@ from whereby_trigger.inspector.security import (
     Visit,
     base_of,
     cookie_of,
+    is_for_programs,
+    parameter,
     path_of,
     read_form,
     safe_path,
     why_refused,
 )
-from whereby_trigger.store import MINUTE, UNKNOWN, Presence, Query, Store
+from whereby_trigger.store import MINUTE
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.text import printable
 from whereby_trigger.times import utc
-from whereby_trigger.webhook import decode, room_from_url
 
 logger = logging.getLogger("whereby_trigger.inspector")
 
@@ -45,16 +43,6 @@ HEARTBEAT: Final = 15.0
 """Seconds after which a page that follows hears that nothing is new, so that no proxy ends the connection."""
 
 REFUSALS_OF: Final = 24 * 3600.0
-
-DONE: Final[Mapping[str, str]] = {
-    "replay": "The webhook will be decided again: at once if a trigger runs on this store, otherwise when one starts.",
-    "start": "The room waits for an assistant: it starts at once if a trigger with a free slot runs on this store.",
-    "had": "The room has an assistant already; nothing was changed.",
-    "stop": "The assistant was asked to leave.",
-    "gone": "There was nothing to do: the room has no assistant now.",
-    "kept": "There was nothing to replay: the webhook is not decided yet.",
-}
-"""What a page says after an action. An address names one of these, and can say nothing else."""
 
 Handler = Callable[[Request, "Visit"], Awaitable[Response]]
 
@@ -68,6 +56,7 @@ class Site:
         self._location = store_for(self._settings.store).location
         self._gate = Gate(access, self._settings.inspector_token)
         self._pages = Pages()
+        self._actions = Actions(program, self._settings)
         self._shared = SharedStore(lambda: store_for(self._settings.store))
         self._feed = LiveFeed(self._shared)
         self._reads: dict[str, Handler] = {
@@ -80,7 +69,13 @@ class Site:
             "/health": self._health,
             "/confirm": self._confirm,
             "/api/webhooks": self._api_webhooks,
+            "/api/webhook": self._api_webhook,
             "/api/rooms": self._api_rooms,
+            "/api/room": self._api_room,
+            "/api/refusals": self._api_refusals,
+            "/api/health": self._api_health,
+            "/api/openapi.json": self._api_described,
+            "/metrics": self._metrics,
         }
         self._acts: dict[str, Handler] = {
             "/webhook/replay": self._replay,
@@ -143,8 +138,8 @@ class Site:
         raise Refused(404, "There is no such page.")
 
     def _refuse(self, request: Request, path: str, refused: Refused) -> Response:
-        if path.startswith("/api/") or path == "/live":
-            return JSONResponse({"error": printable(refused.words)}, refused.status, refused.headers)
+        if is_for_programs(path):
+            return _json({"error": printable(refused.words)}, refused.status, refused.headers)
         page = self._pages.render("refused.html", self._common(request, None) | {"words": printable(refused.words)})
         return Response(page, refused.status, refused.headers, "text/html")
 
@@ -174,7 +169,7 @@ class Site:
         response.delete_cookie(cookie_of(request), path=base_of(request) or "/", httponly=True, samesite="strict")
         return response
 
-    def _acts_on(self) -> None:
+    def _check_actions(self) -> None:
         if not self._settings.inspector_actions:
             raise Refused(403, "This inspector only shows: inspector_actions is off.")
 
@@ -263,10 +258,10 @@ class Site:
         return self._page(request, visit, "room.html", values)
 
     async def _room_page(self, request: Request, now: float) -> reads.RoomPage:
-        filters = filters_of({name: request.query_params.get(name, "") for name in ("since", "until")}, now)
+        filters = filters_of({name: parameter(request, name) for name in ("since", "until")}, now)
         if filters.wrong:
             raise Refused(400, "; ".join(filters.wrong))
-        named = request.query_params.get("key", "")
+        named = parameter(request, "key")
         async with self._shared.use() as store:
             try:
                 key = await reads.room_key(store, named)
@@ -278,107 +273,70 @@ class Site:
         return page
 
     async def _webhook(self, request: Request, visit: Visit) -> Response:
-        return await self._webhook_page(request, visit, request.query_params.get("id", ""))
+        return await self._webhook_page(request, visit, parameter(request, "id"))
 
     async def _webhook_page(self, request: Request, visit: Visit, id: str, **more: Any) -> Response:
+        page = await self._stored_webhook(id)
+        askable = self._actions.askable(page.record)
+        values = {"page": page, "record": page.record, "askable": askable, "revealed": False, "verdict": None}
+        return self._page(request, visit, "webhook.html", values | more)
+
+    async def _stored_webhook(self, id: str) -> reads.WebhookPage:
         async with self._shared.use() as store:
             page = await reads.webhook_page(store, id)
         if page is None:
             raise Refused(404, f"No webhook {printable(id[:200])!r} is stored; retention may have passed.")
-        askable = self._program.predicates.get(page.record.type) is not None
-        values = {"page": page, "record": page.record, "askable": askable, "revealed": False, "verdict": None}
-        return self._page(request, visit, "webhook.html", values | more)
+        return page
 
     async def _refusals(self, request: Request, visit: Visit) -> Response:
-        now = time.time()
+        until = time.time() + MINUTE
         async with self._shared.use() as store:
-            counts = await reads.refusals_of(store, now - REFUSALS_OF, now + MINUTE)
-        reasons: Counter[tuple[str, int]] = Counter()
-        last: dict[tuple[str, int], int] = {}
-        hours = [0] * 24
-        for one in counts:
-            reasons[one.reason, one.status] += one.count
-            last[one.reason, one.status] = max(one.minute, last.get((one.reason, one.status), 0))
-            ago = int((now - one.minute) // 3600)
-            if 0 <= ago < 24:
-                hours[23 - ago] += one.count
-        rows = [(reason, status, count, last[reason, status]) for (reason, status), count in reasons.most_common()]
-        return self._page(request, visit, "refusals.html", {"rows": rows, "hours": hours, "total": sum(hours)})
+            counts = await store.refusals(until - REFUSALS_OF, until)
+        hours = reads.by_hour(counts, until)
+        values = {"rows": reads.by_reason(counts), "hours": hours, "total": sum(hours)}
+        return self._page(request, visit, "refusals.html", values)
 
     async def _health(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
             page = await reads.health_page(store)
-        settings = self._settings
+        values = {"page": page, "here": await self._here(page), "settings": self._settings}
+        return self._page(request, visit, "health.html", values)
+
+    async def _here(self, page: reads.HealthPage) -> dict[str, Any] | None:
+        """Return what is known of the replica in this process, or None without one."""
         replica = self._program.replica()
-        here = None
-        if replica is not None:
-            own = replica.store.replica
-            used = sum(room.owner == own for room in page.open)
-            here = {
-                "id": own,
-                "lease_held": replica.store.lease.held,
-                "spilled": replica.readiness.spilled,
-                "draining": replica.readiness.draining,
-                "used": used,
-                "slots": settings.max_rooms,
-                "ready": await replica.readiness.is_ready(),
-            }
-        return self._page(request, visit, "health.html", {"page": page, "here": here, "settings": settings})
+        if replica is None:
+            return None
+        own = replica.store.replica
+        return {
+            "id": own,
+            "ready": await replica.readiness.is_ready(),
+            "draining": replica.readiness.draining,
+            "lease_held": replica.store.lease.held,
+            "slots": self._settings.max_rooms,
+            "slots_used": sum(room.owner == own for room in page.open),
+            "spilled": replica.readiness.spilled,
+        }
 
     async def _confirm(self, request: Request, visit: Visit) -> Response:
-        self._acts_on()
+        self._check_actions()
         action = request.query_params.get("action", "")
         if action not in ("replay", "start", "stop"):
             raise Refused(404, "There is no such action.")
-        on = request.query_params.get("id" if action == "replay" else "key", "")
+        on = parameter(request, "id" if action == "replay" else "key")
         return self._page(request, visit, "confirm.html", {"action": action, "on": on})
 
     async def _replay(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
-        self._acts_on()
+        self._check_actions()
         id = form.get("id", "")
-        async with self._program.to_change() as store:
-            replayed = await store.replay(Query(ids=(id,)), time.time())
-        if replayed:
-            logger.info("inspector: webhook %s is replayed", printable(id))
-        done = "replay" if replayed else "kept"
-        return RedirectResponse(f"{base_of(request)}/webhook?{urlencode({'id': id, 'done': done})}", 303)
+        return _back(request, "webhook", {"id": id, "done": await self._actions.replay(id)})
 
     async def _ask(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
-        self._acts_on()
+        self._check_actions()
         id = form.get("id", "")
-        async with self._shared.use() as store:
-            verdict = await self._asked(store, id)
-        return await self._webhook_page(request, visit, id, verdict=verdict)
-
-    async def _asked(self, store: Store, id: str) -> str:
-        """Ask the predicate about a stored webhook, and say in words what it would decide. Nothing else happens."""
-        found = await store.find(Query(ids=(id,)))
-        predicate = self._program.predicates.get(found[0].type) if found else None
-        if predicate is None:
-            raise Refused(404, "This program has no predicate for the webhook, or the webhook is not stored.")
-        try:
-            webhook = decode(found[0].body)
-        except DecodeError as error:
-            return f"It cannot be asked: {error}"
-        room = found[0].room
-
-        async def presence() -> Presence:
-            return UNKNOWN if room is None else (await store.presences(frozenset({room}))).get(room, UNKNOWN)
-
-        async def at_once(_: float) -> None:
-            return
-
-        user_code = UserCode(self._settings.predicate_timeout)
-        try:
-            verdict = await ask(predicate, webhook, presence, user_code, at_once)
-        finally:
-            await user_code.drain(0)
-            user_code.close()
-        effect = {True: "It would fire now", False: "It would be skipped now", None: "It would fail now"}
-        logger.info("inspector: the predicate was asked about webhook %s, without effect", printable(id))
-        return f"{effect[verdict.answer]}: {verdict.reason}."
+        return await self._webhook_page(request, visit, id, verdict=await self._actions.ask(id))
 
     async def _reveal(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
@@ -391,45 +349,50 @@ class Site:
 
     async def _start(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
-        self._acts_on()
+        self._check_actions()
         key = form.get("key", "")
-        try:
-            room = room_from_url(f"https://{key}")
-        except ConfigError as error:
-            raise Refused(400, str(error)) from None
-        async with self._program.to_change() as store:
-            claim = await store.request(request_for(room, None, time.time()))
-        logger.info("inspector: an assistant is asked for in %s", printable(room.key))
-        done = "start" if claim.new else "had"
-        return RedirectResponse(f"{base_of(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
+        return _back(request, "room", {"key": key, "done": await self._actions.start(key)})
 
     async def _stop(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
-        self._acts_on()
+        self._check_actions()
         key = form.get("key", "")
-        async with self._program.to_change() as store:
-            state = await store.stop(key, "stopped by inspector")
-        logger.info("inspector: the assistant in %s is stopped", printable(key))
-        done = "gone" if state is None else "stop"
-        return RedirectResponse(f"{base_of(request)}/room?{urlencode({'key': key, 'done': done})}", 303)
+        return _back(request, "room", {"key": key, "done": await self._actions.stop(key)})
 
     async def _api_webhooks(self, request: Request, visit: Visit) -> Response:
         filters = filters_of(request.query_params, time.time())
         if filters.wrong:
             raise Refused(400, "; ".join(filters.wrong))
         async with self._shared.use() as store:
-            page = await reads.live_page(store, filters, time.time())
-        return JSONResponse(
-            {
-                "webhooks": [record_object(record) for record in page.records],
-                "more": page.more or page.back_to is not None,
-            }
-        )
+            return _json(api.webhooks(await reads.live_page(store, filters, time.time())))
+
+    async def _api_webhook(self, request: Request, visit: Visit) -> Response:
+        return _json(api.webhook(await self._stored_webhook(parameter(request, "id"))))
 
     async def _api_rooms(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
-            rooms = await reads.rooms_now(store)
-        return JSONResponse({"rooms": [room_object(room) for room in rooms]})
+            return _json(api.rooms(await reads.rooms_now(store)))
+
+    async def _api_room(self, request: Request, visit: Visit) -> Response:
+        return _json(api.room(await self._room_page(request, time.time())))
+
+    async def _api_refusals(self, request: Request, visit: Visit) -> Response:
+        until = time.time() + MINUTE
+        async with self._shared.use() as store:
+            counts = await store.refusals(until - REFUSALS_OF, until)
+        return _json(api.refusals(counts, until - REFUSALS_OF, until))
+
+    async def _api_health(self, request: Request, visit: Visit) -> Response:
+        async with self._shared.use() as store:
+            page = await reads.health_page(store)
+        return _json(api.health(page, await self._here(page)))
+
+    async def _api_described(self, request: Request, visit: Visit) -> Response:
+        return Response(api.OPENAPI, media_type="application/json")
+
+    async def _metrics(self, request: Request, visit: Visit) -> Response:
+        content_type, text = await self._program.metrics.exposed(request.headers.get("accept", ""))
+        return Response(text, media_type=content_type)
 
 
 def _zooms(page: reads.RoomPage, now: float) -> list[tuple[str, str]]:
@@ -459,3 +422,12 @@ def _static(name: str, method: str) -> Response:
     content, type = STATIC[name]
     # Its address changes with its content.
     return Response(content, media_type=type, headers={"Cache-Control": "private, max-age=86400"})
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(api.encoded(value), status, headers, "application/json")
+
+
+def _back(request: Request, page: str, to: dict[str, str]) -> Response:
+    """Lead from an action to the page that tells what was done."""
+    return RedirectResponse(f"{base_of(request)}/{page}?{urlencode(to)}", 303)

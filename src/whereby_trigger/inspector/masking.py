@@ -5,7 +5,7 @@ those of fields that Whereby adds tomorrow.
 """
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from whereby_trigger.text import printable
 from whereby_trigger.webhook import masked
@@ -38,6 +38,14 @@ def body_shown(body: bytes, *, revealed: bool) -> str:
         return cut(shown_lines(text)) if revealed else f"{MASK} ({len(body)} bytes that are no JSON)"
     shape = value if revealed else masked(value, MASK)
     return cut(shown_lines(json.dumps(shape, indent=2, ensure_ascii=False)))
+
+
+def body_masked(body: bytes) -> Any:
+    """Return a webhook's body as JSON with values masked that may say something of a person; None if it is no JSON."""
+    try:
+        return masked(json.loads(body.decode("utf-8", "replace")), MASK)
+    except (ValueError, RecursionError):
+        return None
 
 
 def cut(text: str) -> str:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from whereby_trigger.config import Resolved
 from whereby_trigger.decide import Predicates
+from whereby_trigger.metrics import MetricsApp
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Store
 
@@ -28,7 +29,8 @@ class Access(StrEnum):
 
 
 class InspectedProgram(Struct, frozen=True):
-    """Hold what the inspector shows and acts on: its settings, its store, its predicates, and its replica if it runs.
+    """Hold what the inspector shows and acts on: its settings, its store, its predicates, its replica if it runs,
+    and its metrics.
 
     `to_change` opens a store to change it, or yields the running trigger's.
     """
@@ -37,6 +39,7 @@ class InspectedProgram(Struct, frozen=True):
     to_change: Callable[[], AbstractAsyncContextManager[Store]]
     predicates: Predicates
     replica: Callable[[], Replica | None]
+    metrics: MetricsApp
 
 
 class Inspector:

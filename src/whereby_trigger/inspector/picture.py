@@ -211,6 +211,8 @@ def _runs(entries: Sequence[ShownEntry]) -> list[tuple[ShownEntry, str]]:
 def _request_kind(entry: Entry) -> str | None:
     """Return the mark of what was asked of the room's assistant, or ended it; None if it is none of these."""
     match entry.kind:
+        case Kind.ACTED:
+            return "acted"
         case Kind.WAITING:
             return "asked"
         case Kind.UNSTARTED:

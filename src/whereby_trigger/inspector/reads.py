@@ -1,6 +1,7 @@
 """What a page was asked to show, and what it reads from the store: a few bounded queries, each found by an index."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
@@ -12,6 +13,8 @@ from whereby_trigger import timeline
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import (
     UNKNOWN,
+    ActionQuery,
+    ActionRecord,
     Presence,
     Query,
     Record,
@@ -24,6 +27,7 @@ from whereby_trigger.store import (
     Store,
     Workload,
 )
+from whereby_trigger.text import storable_text
 from whereby_trigger.timeline import Entry, Kind, MeetingHistory
 from whereby_trigger.times import time_range
 from whereby_trigger.webhook import is_selected, room_selected
@@ -40,8 +44,8 @@ LOOKED_AT: Final = 400
 LOOK_BACK: Final = 6 * 3600.0
 """Seconds that a room's page looks back at first, from the last time that something happened there."""
 
-OF_ALL_ROOMS: Final = frozenset({Kind.REFUSED, Kind.REPLICA})
-"""What a timeline tells of the time, and not of its room."""
+BESIDE: Final = frozenset({Kind.REFUSED, Kind.REPLICA, Kind.ACTED})
+"""What a timeline tells that makes no meeting: it happened to all rooms, or was done by hand."""
 
 PAUSE: Final = 2 * 3600.0
 """A longer time without anything parts one meeting from the next."""
@@ -92,7 +96,10 @@ class Filters(Struct, frozen=True):
 
 def filters_of(parameters: Mapping[str, str], now: float) -> Filters:
     """Read the filters of an address; `now` is in seconds since the epoch."""
-    typed = {name: parameters.get(name, "").strip()[:LONGEST] for name in ("room", "type", "state", "since", "until")}
+    typed = {
+        name: storable_text(parameters.get(name, "").strip()[:LONGEST])
+        for name in ("room", "type", "state", "since", "until")
+    }
     wrong: list[str] = []
     room = None
     if typed["room"]:
@@ -171,8 +178,11 @@ class RoomPage(Struct, frozen=True):
 
 
 class WebhookPage(Struct, frozen=True):
+    """Hold a webhook, the entries that it asked for with their runs, and what people did to it, newest first."""
+
     record: Record
     assistants: list[tuple[Room, list[RunRecord]]]
+    actions: list[ActionRecord]
 
 
 class HealthPage(Struct, frozen=True):
@@ -300,7 +310,7 @@ def _goes_on(entry: Entry, begin: float, end: float) -> bool:
 
 
 def _is_of_room(meeting: MeetingHistory) -> bool:
-    return any(entry.kind not in OF_ALL_ROOMS for entry in meeting.entries)
+    return any(entry.kind not in BESIDE for entry in meeting.entries)
 
 
 async def _last_time(store: Store, key: str, presence: Presence, entries: Sequence[Room], now: float) -> float:
@@ -343,7 +353,8 @@ async def webhook_page(store: Store, id: str) -> WebhookPage | None:
     if not rooms and record.state is State.FIRED and record.room is not None and record.decided_at is not None:
         at = record.decided_at
         rooms = await store.find_rooms(RoomQuery(room=record.room, since=at, until=at, limit=1))
-    return WebhookPage(record, [(room, await store.find_runs(RunQuery(entry=room.id))) for room in rooms])
+    runs = [(room, await store.find_runs(RunQuery(entry=room.id))) for room in rooms]
+    return WebhookPage(record, runs, await store.find_actions(ActionQuery(webhook=record.id, limit=ROWS)))
 
 
 async def health_page(store: Store) -> HealthPage:
@@ -360,6 +371,31 @@ def _owners(rooms: Iterable[Room]) -> list[str]:
     return sorted({room.owner for room in rooms if room.owner is not None})
 
 
-async def refusals_of(store: Store, since: float, until: float) -> list[RefusalCount]:
-    """Read the refusals of a time, oldest first."""
-    return await store.refusals(since, until)
+class ReasonCount(Struct, frozen=True):
+    """Count the refusals for one reason; `last` is the minute of the last one."""
+
+    reason: str
+    status: int
+    count: int
+    last: float
+
+
+def by_reason(counts: Sequence[RefusalCount]) -> list[ReasonCount]:
+    """Return how many deliveries were refused for each reason, the most frequent first."""
+    totals: Counter[tuple[str, int]] = Counter()
+    last: dict[tuple[str, int], int] = {}
+    for one in counts:
+        what = (one.reason, one.status)
+        totals[what] += one.count
+        last[what] = max(one.minute, last.get(what, 0))
+    return [ReasonCount(*what, count, last[what]) for what, count in totals.most_common()]
+
+
+def by_hour(counts: Sequence[RefusalCount], until: float) -> list[int]:
+    """Return how many deliveries were refused in each of the 24 hours before a time, oldest first."""
+    hours = [0] * 24
+    for one in counts:
+        ago = int((until - one.minute) // 3600)
+        if 0 <= ago < 24:
+            hours[23 - ago] += one.count
+    return hours

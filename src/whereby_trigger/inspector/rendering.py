@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from whereby_trigger.inspector.live import Folded
 from whereby_trigger.inspector.masking import MASK, body_shown, cut, error_shown, shown, shown_lines
 from whereby_trigger.inspector.picture import RUN_KINDS, SHAPES, Picture, draw
-from whereby_trigger.inspector.reads import RoomNow, RoomPage, ShownMeeting
+from whereby_trigger.inspector.reads import RoomPage, ShownMeeting
 from whereby_trigger.store import Record, RefusalReason, RunOutcome, RunRecord, State
-from whereby_trigger.timeline import people, run_in_words
+from whereby_trigger.timeline import action_in_words, people, run_in_words
 from whereby_trigger.times import utc
 from whereby_trigger.webhook import WEBHOOK_TYPES
 
@@ -74,6 +74,7 @@ class Pages:
             "people": people,
             "run_words": run_in_words,
             "heading": heading,
+            "action_words": action_in_words,
             "run_kind": run_kind,
             "ended": ended,
             "body_shown": body_shown,
@@ -163,40 +164,3 @@ def room_parts(key: str) -> tuple[str, str]:
 def run_kind(outcome: str | None) -> str:
     """Return how the end of a run is shown."""
     return RUN_KINDS[None if outcome is None else RunOutcome(outcome)]
-
-
-def record_object(record: Record) -> dict[str, Any]:
-    """Return what the API says of a delivery: of what the sender wrote, only the id, the type and the room."""
-    return {
-        "id": record.id,
-        "type": record.type,
-        "room": record.room,
-        "state": str(record.state),
-        "reason": record.reason,
-        "attempts": record.attempts,
-        "deliveries": record.deliveries,
-        "received_at": utc(record.received_at),
-        "decided_at": None if record.decided_at is None else utc(record.decided_at),
-        "due_at": None if record.due_at is None else utc(record.due_at),
-    }
-
-
-def room_object(room: RoomNow) -> dict[str, Any]:
-    """Return what the API says of a room now."""
-    entry = room.entry
-    return {
-        "room": room.key,
-        "humans": room.presence.humans,
-        "bots": room.presence.bots,
-        "changed_at": None if room.presence.changed_at is None else utc(room.presence.changed_at.timestamp()),
-        "last_webhook_at": None if room.last is None else utc(room.last),
-        "assistant": None
-        if entry is None
-        else {
-            "state": str(entry.state),
-            "attempt": entry.attempt,
-            "since": utc(entry.since),
-            "replica": entry.owner,
-            "stop": entry.stop,
-        },
-    }

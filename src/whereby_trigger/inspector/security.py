@@ -30,6 +30,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from whereby_trigger.inspector.mount import Access
 from whereby_trigger.receive.exposure import LOCAL_HOST, PROXIES, PROXY_PREFIXES, PROXY_SUFFIXES
+from whereby_trigger.text import storable_text
 
 logger = logging.getLogger("whereby_trigger.inspector")
 
@@ -322,7 +323,7 @@ class Gate:
 
     def ask_to_log_in(self, request: Request, path: str) -> Response:
         """Lead a person to the login; tell a program that it needs the token."""
-        if path.startswith("/api/") or path == "/live" or request.method not in ("GET", "HEAD"):
+        if is_for_programs(path) or request.method not in ("GET", "HEAD"):
             return JSONResponse({"error": "log in first"}, 401, {"WWW-Authenticate": "Bearer"})
         query = request.url.query
         leads_to = packed_path(f"{path}?{query}" if query else path) if path != "/" or query else ""
@@ -347,6 +348,16 @@ class Gate:
         return form
 
 
+def is_for_programs(path: str) -> bool:
+    """Return True if programs read an address, and no person: they get JSON, and no page to log in on."""
+    return path.startswith("/api/") or path in ("/live", "/metrics")
+
+
+def parameter(request: Request, name: str) -> str:
+    """Return a parameter of an address as text that every store takes, or ""."""
+    return storable_text(request.query_params.get(name, ""))
+
+
 async def read_form(request: Request) -> dict[str, str]:
     """Read a form. Raises Refused if it is no form, or too large."""
     if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
@@ -360,7 +371,7 @@ async def read_form(request: Request) -> dict[str, str]:
         fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20, errors="surrogateescape")
     except ValueError:
         raise Refused(400, "The form cannot be read.") from None
-    return {name: values[0].encode("utf-8", "replace").decode() for name, values in fields.items()}
+    return {name: storable_text(values[0]) for name, values in fields.items()}
 
 
 def cookie_of(request: Request) -> str:

@@ -12,6 +12,8 @@ from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.records import (
     NEWEST,
     PAGE,
+    ActionQuery,
+    ActionRecord,
     Added,
     Arrival,
     Decision,
@@ -320,9 +322,9 @@ class Store(RoomStore, Protocol):
         """Delete decided webhooks received before a time, in short transactions; return how many.
 
         `pruned` is called after each transaction with how many it deleted.
-        A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries, runs and
-        replicas that ended before, the presence of rooms without an open entry whose last count came before, and counts
-        of refusals from before.
+        A webhook is kept until its `kept_until`, by this machine's clock. Also forgets entries, runs and replicas that
+        ended before, the presence of rooms without an open entry whose last count came before, and counts of refusals
+        and actions from before.
         """
         ...
 
@@ -336,6 +338,14 @@ class Store(RoomStore, Protocol):
 
     def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
         """Return the refusals of each minute that overlaps the time from `since` to `until`, oldest first."""
+        ...
+
+    def add_action(self, action: ActionRecord) -> Awaitable[None]:
+        """Store what a person did by hand; once, if its id comes twice."""
+        ...
+
+    def find_actions(self, query: ActionQuery) -> Awaitable[list[ActionRecord]]:
+        """Return what people did by hand, newest first."""
         ...
 
     def workload(self) -> Awaitable[Workload]:

@@ -3,6 +3,7 @@
 Times are seconds since the epoch; those of rooms are by the store's own clock.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
@@ -154,6 +155,45 @@ class ReplicaRecord(Struct, frozen=True, gc=False):
     ended_at: float | None
     ending: ReplicaEnding | None
     seen_at: float | None
+
+
+class ActionKind(StrEnum):
+    """Name what a person did by hand."""
+
+    REPLAY = "replay"
+    DRY_RUN = "dry run"
+    """A predicate was asked about a stored webhook, without effect."""
+
+    START = "start"
+    STOP = "stop"
+
+
+class ActionRecord(Struct, frozen=True):
+    """Describe what a person did by hand: when, through what (`actor`), and to which room and webhook.
+
+    It is stored before it takes effect. `action` is an `ActionKind`, or what a newer program calls one. An `id` that
+    comes twice counts once.
+    """
+
+    id: str
+    at: float
+    actor: str
+    action: str
+    room: str | None
+    webhook: str | None
+
+
+class ActionQuery(Struct, frozen=True):
+    """Select what people did by hand from `since` until `until`, newest first, at most `limit`.
+
+    `room` is a room key; a field that is None selects everything.
+    """
+
+    room: str | None = None
+    webhook: str | None = None
+    since: float = 0.0
+    until: float = math.inf
+    limit: int = 100
 
 
 class RoomQuery(Struct, frozen=True):

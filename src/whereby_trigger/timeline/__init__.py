@@ -4,7 +4,7 @@
 """
 
 from whereby_trigger.timeline.blocks import Found
-from whereby_trigger.timeline.entries import Entry, Kind, people, run_in_words
+from whereby_trigger.timeline.entries import Entry, Kind, action_in_words, people, run_in_words
 from whereby_trigger.timeline.meetings import MeetingHistory, Timeline, as_object, assemble, of_room, room_keys
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Kind",
     "MeetingHistory",
     "Timeline",
+    "action_in_words",
     "as_object",
     "assemble",
     "of_room",

@@ -7,12 +7,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.store import Record, RefusalCount, ReplicaRecord, Room, RunRecord
+from whereby_trigger.store import ActionRecord, Record, RefusalCount, ReplicaRecord, Room, RunRecord
 from whereby_trigger.timeline.entries import (
     OPEN,
     ORDER,
     Entry,
     Seen,
+    of_action,
     of_entry,
     of_refusals,
     of_replicas,
@@ -28,13 +29,14 @@ AFTER: Final = 60.0
 
 
 class Found(Struct, frozen=True):
-    """Hold what the store has of a room (webhooks, entries and runs), and of its time (refusals and replicas)."""
+    """Hold what the store has of a room (webhooks, entries, runs, actions), and of its time (refusals, replicas)."""
 
     records: Sequence[Record] = ()
     rooms: Sequence[Room] = ()
     runs: Sequence[RunRecord] = ()
     refusals: Sequence[RefusalCount] = ()
     replicas: Sequence[ReplicaRecord] = ()
+    actions: Sequence[ActionRecord] = ()
 
 
 class Block:
@@ -47,6 +49,7 @@ class Block:
         self.runs: list[RunRecord] = []
         self.refusals: list[Entry] = []
         self.replicas: list[Entry] = []
+        self.actions: list[Entry] = []
 
     @property
     def concerns_room(self) -> bool:
@@ -85,6 +88,7 @@ class Block:
             *(entry for run in self.runs for entry in of_run(run)),
             *self.refusals,
             *self.replicas,
+            *self.actions,
         ]
         return tuple(sorted(entries, key=lambda entry: (entry.at, ORDER[entry.kind])))
 
@@ -96,7 +100,7 @@ class Block:
             *(room.queued_at for room in self.rooms),
             *(run.started_at for run in self.runs),
         ]
-        return of_room or [entry.at for entry in (*self.refusals, *self.replicas)]
+        return of_room or [entry.at for entry in (*self.refusals, *self.replicas, *self.actions)]
 
 
 class Blocks:
@@ -126,7 +130,7 @@ class Blocks:
     @property
     def newest_first(self) -> list[Block]:
         blocks = [*self._meetings, *self._between.values()]
-        there = [block for block in blocks if block.concerns_room or block.refusals or block.replicas]
+        there = [block for block in blocks if block.concerns_room or block.refusals or block.replicas or block.actions]
         return sorted(there, key=lambda block: block.began, reverse=True)
 
     def _sort_own(self, webhooks: Sequence[Seen], found: Found) -> None:
@@ -135,6 +139,8 @@ class Blocks:
             if seen.record.id not in of_webhook:
                 of_webhook[seen.record.id] = self._around(seen.record.received_at)
                 of_webhook[seen.record.id].webhooks.append(seen)
+        for action in found.actions:
+            (of_webhook.get(action.webhook or "") or self._around(action.at)).actions.append(of_action(action))
         of_entry: dict[int, Block] = {}
         for room in sorted(found.rooms, key=lambda room: room.id):
             block = of_webhook.get(room.webhook or "") or self._around(room.queued_at)

@@ -10,6 +10,8 @@ from msgspec import Struct
 from whereby_trigger.errors import DecodeError
 from whereby_trigger.store import (
     MINUTE,
+    ActionKind,
+    ActionRecord,
     Record,
     RefusalCount,
     ReplicaEnding,
@@ -30,6 +32,9 @@ PROMPT: Final = 5.0
 TOGETHER: Final = 5 * MINUTE
 """Seconds up to which refusals for the same reason are one line."""
 
+SHORT_WEBHOOK: Final = 12
+"""Characters of a webhook's id that people read."""
+
 SHORT: Final = 8
 """Characters of a replica's id that people read."""
 
@@ -39,6 +44,9 @@ class Kind(StrEnum):
 
     REPLICA = "replica"
     """A replica started or ended."""
+
+    ACTED = "acted"
+    """A person did something by hand."""
 
     WEBHOOK = "webhook"
     """A webhook came. If its decision came within PROMPT seconds, the entry says it."""
@@ -259,6 +267,26 @@ def of_refusals(refusals: Sequence[RefusalCount]) -> list[Entry]:
     for what in open:
         close(what)
     return entries
+
+
+ACTION_WORDS: Final[dict[str, str]] = {
+    ActionKind.REPLAY: "replay of webhook {webhook}",
+    ActionKind.DRY_RUN: "the predicate is asked again about webhook {webhook}, without effect",
+    ActionKind.START: "an assistant is asked for",
+    ActionKind.STOP: "the assistant is asked to leave",
+}
+"""What is said of each action."""
+
+
+def action_in_words(action: ActionRecord) -> str:
+    """Return what a person did by hand, and through what, in one sentence."""
+    told = ACTION_WORDS.get(action.action, action.action).format(webhook=(action.webhook or "")[:SHORT_WEBHOOK])
+    return f"by hand, in the {action.actor}: {told}"
+
+
+def of_action(action: ActionRecord) -> Entry:
+    fields: dict[str, Any] = {"action": action.action, "actor": action.actor, "id": action.webhook}
+    return Entry(action.at, Kind.ACTED, action_in_words(action), fields)
 
 
 def of_replicas(replicas: Sequence[ReplicaRecord], runs: Sequence[RunRecord], now: float) -> list[Entry]:

@@ -1,10 +1,11 @@
 """What happened in a room, meeting by meeting: read from the store, and put in order."""
 
+from math import inf
 from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.store import Query, RoomQuery, RoomStore, RunQuery, Store
+from whereby_trigger.store import ActionQuery, Query, RoomQuery, RoomStore, RunQuery, Store
 from whereby_trigger.timeline.answer import Replicas, answer_for, answer_of
 from whereby_trigger.timeline.blocks import BEFORE, Blocks, Found
 from whereby_trigger.timeline.entries import Entry
@@ -87,7 +88,8 @@ async def of_room(
         begin = since
     end = now if until is None else until
     refusals, replicas = await store.refusals(begin, end), await store.find_replicas(begin, end)
-    found = Found(records, rooms, runs, refusals, replicas)
+    actions = await store.find_actions(ActionQuery(room=key, since=begin, until=until or inf, limit=MOST))
+    found = Found(records, rooms, runs, refusals, replicas, actions)
     return assemble(key, found, since, until, now=now, complete=complete)
 
 

@@ -17,6 +17,7 @@ from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.postgres import (
+    actions,
     checks,
     lease,
     migrations,
@@ -62,6 +63,8 @@ from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, untold
 from whereby_trigger.store.records import (
     NEWEST,
+    ActionQuery,
+    ActionRecord,
     Added,
     Arrival,
     Decision,
@@ -242,6 +245,7 @@ class PostgresStore(Unspilled):
         await self._prune_presence(before)
         await self._prune_each(refusals.forget, before)
         await self._prune_each(replica_log.forget, before)
+        await self._prune_each(actions.forget, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., Any], before: float, pruned: Told = untold) -> int:
@@ -260,6 +264,12 @@ class PostgresStore(Unspilled):
 
     def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
         return self._call("upkeep", partial(refusals.add, counts=counts))
+
+    def add_action(self, action: ActionRecord) -> Awaitable[None]:
+        return self._call("upkeep", partial(actions.add, action=action))
+
+    def find_actions(self, query: ActionQuery) -> Awaitable[list[ActionRecord]]:
+        return self._read(partial(actions.find, query=query))
 
     def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
         return self._read(partial(refusals.read, since=since, until=until))

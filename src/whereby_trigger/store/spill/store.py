@@ -249,6 +249,7 @@ class SpillStore:
         self.replay, self.prune = store.replay, store.prune
         self.replayable, self.prunable = store.replayable, store.prunable
         self.add_refusals, self.refusals, self.workload = store.add_refusals, store.refusals, store.workload
+        self.add_action, self.find_actions = store.add_action, store.find_actions
         self.history, self.first_since = store.history, store.first_since
         self.renew, self.rejoin = store.renew, store.rejoin
         self.request, self.take, self.move, self.stop = store.request, store.take, store.move, store.stop

@@ -25,6 +25,8 @@ from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, untold
 from whereby_trigger.store.records import (
     NEWEST,
+    ActionQuery,
+    ActionRecord,
     Added,
     Arrival,
     Decision,
@@ -48,6 +50,7 @@ from whereby_trigger.store.records import (
     Workload,
 )
 from whereby_trigger.store.sqlite import (
+    actions,
     lease,
     presence,
     privacy,
@@ -252,6 +255,7 @@ class SqliteStore(Unspilled):
         await self._prune_presence(before)
         await self._prune_each(refusals.forget, before)
         await self._prune_each(replica_log.forget, before)
+        await self._prune_each(actions.forget, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., int], before: float, pruned: Told = untold) -> int:
@@ -271,6 +275,12 @@ class SqliteStore(Unspilled):
 
     def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
         return self._write(partial(refusals.add, counts=counts))
+
+    def add_action(self, action: ActionRecord) -> Awaitable[None]:
+        return self._write(partial(actions.add, action=action))
+
+    def find_actions(self, query: ActionQuery) -> Awaitable[list[ActionRecord]]:
+        return self._read(partial(actions.find, query=query))
 
     def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
         return self._read(partial(refusals.read, since=since, until=until))
