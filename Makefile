@@ -53,7 +53,7 @@ pins: ## Update the pinned versions in requirements/ (needs uv)
 	UV="$(UV)" scripts/pins.sh
 
 clean: ## Remove .venv, caches and builds
-	rm -rf .venv bench/*/node_modules build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv bench/*/node_modules tests/inspector/page_checks/node_modules build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV):

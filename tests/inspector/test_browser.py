@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 
 from tests.inspector.conftest import PRIVATE, ROOM
+from tests.inspector.page_checks import AXE, needs_axe
 from tests.support.process import Process, whereby_trigger
 from tests.support.programs import write
 from tests.support.whereby import deliver
@@ -100,6 +102,36 @@ def test_each_page_renders_at_each_width_without_scrolling_sideways(served: Serv
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} at {width}"
         expect(page.locator("h1")).to_be_visible()
+
+
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_on_any_page(served: Served, page: Page, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    found = []
+    page.goto(served.url)
+    found += violations(page, "the empty page")
+    served.send("one", **counts(1))
+    served.send("two", **counts(2))
+    refused = httpx.post(served.webhooks, content=b"{}")
+    assert refused.status_code == 400
+    room = urlencode({"key": ROOM})
+    for path in ("", "rooms", f"room?{room}", "webhook?id=two", "refusals", "health", f"confirm?action=stop&{room}"):
+        page.goto(served.url + path)
+        found += violations(page, path)
+    page.get_by_role("button", name="Stop assistant").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("asked to leave")
+    found += violations(page, "after a stop")
+    assert found == []
+
+
+def violations(page: Page, path: str) -> list[str]:
+    """Return what axe finds on a page, in words. It is not part of the page, whose policy would forbid it."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run().then((results) => results.violations)")
+    return [
+        f"{path}: {one['id']}: {node['html'][:200]}: {node['failureSummary']}" for one in found for node in one["nodes"]
+    ]
 
 
 def test_a_delivery_appears_within_a_second_and_pausing_holds_it_back(served: Served, page: Page) -> None:

@@ -85,24 +85,24 @@ async def fill(store: Store) -> None:
     await store.add_refusals([RefusalCount(minute, SCRIPT, "r", 401, 3)])
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/?state=failed&room=visit-1&since=1h",
-        "/?room=nowhere",
-        "/?" + urlencode({"room": SCRIPT, "type": SCRIPT, "state": SCRIPT, "since": SCRIPT, "until": SCRIPT}),
-        "/rooms",
-        "/room?" + urlencode({"key": ROOM}),
-        "/room?" + urlencode({"key": NASTY_ROOM, "since": "24h"}),
-        "/webhook?id=fired",
-        "/webhook?id=failed",
-        "/webhook?" + urlencode({"id": f"{SCRIPT}{BIDI}"}),
-        "/refusals",
-        "/health",
-        "/confirm?" + urlencode({"action": "replay", "id": f"{SCRIPT}{BIDI}"}),
-    ],
-)
+PAGES = [
+    "/",
+    "/?state=failed&room=visit-1&since=1h",
+    "/?room=nowhere",
+    "/?" + urlencode({"room": SCRIPT, "type": SCRIPT, "state": SCRIPT, "since": SCRIPT, "until": SCRIPT}),
+    "/rooms",
+    "/room?" + urlencode({"key": ROOM}),
+    "/room?" + urlencode({"key": NASTY_ROOM, "since": "24h"}),
+    "/webhook?id=fired",
+    "/webhook?id=failed",
+    "/webhook?" + urlencode({"id": f"{SCRIPT}{BIDI}"}),
+    "/refusals",
+    "/health",
+    "/confirm?" + urlencode({"action": "replay", "id": f"{SCRIPT}{BIDI}"}),
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
 async def test_a_page_is_sound_whatever_is_stored(store: Store, place: Place, client: Client, path: str) -> None:
     await fill(store)
     answer = await client(Trigger(store=place.url)).get(path)

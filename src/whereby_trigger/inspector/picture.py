@@ -138,7 +138,7 @@ def draw(entries: Sequence[ShownEntry], since: float, until: float) -> Picture:
             name = outcome or "running"
             text = name if width > 8 * len(name) + 12 else ""
             place = (at(run.entry.at), top + 4 + row * (LANE - 6), round(width, 1), LANE - 10)
-            bars.append(Bar(*place, kind, words, run.anchor, text))
+            bars.append(Bar(*place, kind, f"{name}: {words}", run.anchor, text))
     for name, marked in (
         ("requests, stops", [(one, asked) for one in entries if (asked := _request_kind(one.entry))]),
         ("replicas", [(one, _replica_kind(one.entry)) for one in entries if one.entry.kind is Kind.REPLICA]),
