@@ -1,7 +1,8 @@
 // An assistant in one room, as whereby-trigger starts it: trigger.assistant_command(["node", "assistant.mjs"]).
 //
 // Its room comes as JSON on stdin and in WHEREBY_ROOM_URL; ASSISTANT_KEY is the key from Whereby's dashboard.
-// Its exit code is its answer: 0, it has left the room; 75, another try makes sense; anything else, a failure.
+// Its exit code is its answer: 0, it has left the room; 75, another try makes sense; 69, no other try makes sense;
+// anything else, a failure.
 // TERM asks it to leave.
 //
 // Written to the documented API of Whereby's Assistant SDK (npm install @whereby.com/assistant-sdk), and tested
@@ -12,12 +13,41 @@ import { text } from "node:stream/consumers";
 import "@whereby.com/assistant-sdk/polyfills";
 import { ASSISTANT_LEFT_ROOM, Assistant } from "@whereby.com/assistant-sdk";
 
+// The SDK listens to events of a browser's window in rooms with a media server, since 1.2.99. Its polyfills for Node.js
+// make a window that has none, up to 1.2.104 at least, and the join would never be answered.
+if (globalThis.window) {
+  globalThis.window.addEventListener ??= () => {};
+  globalThis.window.removeEventListener ??= () => {};
+}
+
 const LEFT = 0;
 const FAILED = 1;
+const NEVER_AGAIN = 69;
 const TRY_AGAIN = 75;
 
-// What may be otherwise in a moment. All other codes, such as invalid_assistant_key, stay as they are.
-const PASSING = ["room_empty", "room_full", "room_concurrency_control_error", "internal_server_error"];
+// The SDK rejects a join with one of these strings. What is true of the room now may be otherwise in a moment; what is
+// true of the key, the account or the room's URL stays as it is. A code that is in neither list is a failure.
+const PASSING = [
+  "host_presence_controls_error",
+  "internal_server_error",
+  "max_viewer_limit_reached",
+  "room_concurrency_control_error",
+  "room_empty",
+  "room_full",
+  "room_locked",
+  "unique_role_already_in_room",
+];
+const FINAL = [
+  "free_tier_exhausted",
+  "invalid_assistant_key",
+  "invalid_key",
+  "invalid_room_name",
+  "organization_assistant_not_enabled",
+  "organization_assistant_not_found",
+  "room_join_permission_denied",
+  "room_meeting_time_exhausted",
+  "room_unclaimed",
+];
 
 // A join that is never answered must not pass for an assistant; leaving must be over before stop_grace (10 s) is.
 const JOIN_WITHIN = 60_000;
@@ -25,8 +55,9 @@ const LEAVE_WITHIN = 3_000;
 
 let assistant = null;
 let joined = false;
+let leaving = false;
 
-// The SDK's connections keep Node.js running, so that nothing here ends by itself.
+// The SDK's connections keep Node.js running, so nothing here ends on its own.
 function end(code, why) {
   if (code !== LEFT) {
     console.error(why);
@@ -38,8 +69,16 @@ function leave() {
   if (!joined) {
     end(LEFT);
   }
+  leaving = true;
   setTimeout(end, LEAVE_WITHIN, LEFT);
   assistant.getRoomConnection().leaveRoom();
+}
+
+function exitCode(refusal) {
+  if (PASSING.includes(refusal)) {
+    return TRY_AGAIN;
+  }
+  return FINAL.includes(refusal) ? NEVER_AGAIN : FAILED;
 }
 
 async function ownRoom() {
@@ -50,7 +89,7 @@ async function ownRoom() {
 process.once("SIGTERM", leave);
 
 if (!process.env.ASSISTANT_KEY) {
-  end(FAILED, "ASSISTANT_KEY is not set: create an assistant in Whereby's dashboard, and set it to its key");
+  end(NEVER_AGAIN, "ASSISTANT_KEY is not set: create an assistant in Whereby's dashboard, and set it to its key");
 }
 
 const roomUrl = await ownRoom();
@@ -62,14 +101,14 @@ try {
   await assistant.joinRoom(roomUrl);
 } catch (error) {
   const code = error instanceof Error ? error.message : String(error);
-  end(PASSING.includes(code) ? TRY_AGAIN : FAILED, `not let into the room: ${code}`);
+  end(exitCode(code), `not let into the room: ${code}`);
 }
 clearTimeout(unanswered);
 joined = true;
 // The SDK says ASSISTANT_LEFT_ROOM after a leave or a removal, but not when the connection is lost.
 assistant.getRoomConnection().subscribeToConnectionStatus((status) => {
   if (status === "disconnected") {
-    end(TRY_AGAIN, "the connection to the room was lost");
+    end(leaving ? LEFT : TRY_AGAIN, "the connection to the room was lost");
   }
 });
 

@@ -207,8 +207,8 @@ class Trigger:
         """Register the command that runs as a process in each room: `trigger.assistant_command(["node", "a.mjs"])`.
 
         The webhook and the room come as JSON on its stdin, the room also as WHEREBY_ROOM_URL, WHEREBY_ROOM_NAME and
-        WHEREBY_WEBHOOK_ID; `env` is added to its environment. Exit code 0: it left the room, 75: worth another try,
-        anything else: a failure. Its output is logged only with `log_output`, since it may hold names.
+        WHEREBY_WEBHOOK_ID; `env` is added to its environment. Exit code 0: it left the room, 75: worth another try, 69:
+        never again, anything else: a failure. Its output is logged only with `log_output`, since it may hold names.
         With `stdin="stream"`, a line of JSON for each webhook and each change of presence follows the first one, and
         stdin ends when the assistant should leave; with "line" it ends after the first line. The bounds are those of
         `assistant`. Raises RegistrationError for a second assistant, another `stdin`, a bound that is no duration above

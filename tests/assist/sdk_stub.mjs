@@ -24,6 +24,8 @@ export class Assistant extends EventEmitter {
     this.#roomUrl = roomUrl;
     this.#room = connect(Number(process.env.STUB_PORT), "127.0.0.1");
     const variables = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith("WHEREBY")));
+    // As the SDK does in a room with a media server, of the window that its polyfills make.
+    window.addEventListener("offline", () => {});
     this.#tell({ join: roomUrl, key: this.#key, variables });
     return new Promise((resolve, reject) => {
       createInterface({ input: this.#room }).on("line", (line) => {

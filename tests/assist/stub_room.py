@@ -17,7 +17,7 @@ def install_stub(folder: Path) -> None:
     module = folder / "node_modules" / MODULE
     module.mkdir(parents=True)
     shutil.copy(STUB, module / "index.mjs")
-    (module / "polyfills.mjs").touch()
+    (module / "polyfills.mjs").write_text("globalThis.window = { ...globalThis };\n")
     exports = {".": "./index.mjs", "./polyfills": "./polyfills.mjs"}
     (module / "package.json").write_text(json.dumps({"name": MODULE, "version": "0.0.0", "exports": exports}))
 

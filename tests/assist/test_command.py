@@ -13,11 +13,12 @@ from tests.assist.programs import child
 from tests.support.arrivals import arrival
 from tests.support.presence import Presence
 from tests.support.supervised import LONG, Assistants, Supervised
+from tests.support.until import eventually
 from tests.webhook.test_json_verdicts import TAKEN, body, data
 from whereby_trigger.assist import CoroutineAssistant, command_assistant, launcher
 from whereby_trigger.assist.runners import Launch, Run, RunResult
 from whereby_trigger.clock import boot_time
-from whereby_trigger.store import RoomState
+from whereby_trigger.store import RoomState, RunOutcome, RunQuery
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import decode
@@ -122,3 +123,33 @@ async def test_a_webhook_is_told_as_it_was_sent_but_for_numbers_that_no_double_h
     webhook = json.loads(line)["webhook"]
     sent = {"huge": None, "low": None, "long": None, "longest": 10**308, "large": 2**64, "half": 0.5, "none": 0}
     assert webhook == json.loads(body(note='"ü\\u2028🎥"', known="true")) | {"x": sent}
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "reason"),
+    [
+        (69, RoomState.FAILED, "exited with 69: not worth another try"),
+        (75, RoomState.WAITING, "exited with 75: worth another try: restart 1 of 3"),
+        (1, RoomState.WAITING, "exited with 1: restart 1 of 3"),
+    ],
+)
+async def test_the_exit_code_of_a_command_says_whether_its_room_gets_it_again(
+    code: int, state: RoomState, reason: str, tmp_path: Path
+) -> None:
+    exits = launch(["sh", "-c", f"echo the key is wrong >&2; exit {code}"])
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path}/rooms.db"), launch=exits) as one:
+        await one.ask()
+        room = await one.reaches(state, attempt=1)
+        assert (room.reason, room.restarts) == (reason, 0 if state is RoomState.FAILED else 1)
+        (run,) = await one.store.find_runs(RunQuery())
+        assert (run.exit_code, run.output) == (code, "the key is wrong")
+        assert run.outcome is (RunOutcome.FAILED if code == 1 else RunOutcome.REFUSED)
+
+
+async def test_a_command_that_was_asked_to_leave_has_ended_even_if_it_exits_with_69(tmp_path: Path) -> None:
+    waits = f"trap 'exit 69' TERM; touch {tmp_path}/ready; while :; do sleep 0.05; done"
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path}/rooms.db"), launch=launch(["sh", "-c", waits])) as one:
+        await one.ask()
+        await eventually((tmp_path / "ready").exists)
+        await one.stop()
+        assert (await one.reaches(ENDED)).reason == "stopped by hand"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +21,27 @@ from whereby_trigger.testing import webhook
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NODE = shutil.which("node")
 URL = "https://acme.whereby.com/visit-1"
+PASSING = [
+    "room_empty",
+    "room_full",
+    "room_locked",
+    "room_concurrency_control_error",
+    "host_presence_controls_error",
+    "unique_role_already_in_room",
+    "max_viewer_limit_reached",
+    "internal_server_error",
+]
+FINAL = [
+    "invalid_assistant_key",
+    "organization_assistant_not_found",
+    "organization_assistant_not_enabled",
+    "room_unclaimed",
+    "room_join_permission_denied",
+    "room_meeting_time_exhausted",
+    "free_tier_exhausted",
+    "invalid_room_name",
+    "invalid_key",
+]
 GREETING = {"says": "Hello, the assistant is here."}
 WITHIN = 20.0
 
@@ -126,22 +148,36 @@ def test_a_room_that_is_empty_yet_is_tried_again_and_a_removal_ends_it(folder: P
         assert (ended["reason"], ended["attempt"]) == ("it left the room", 2)
 
 
+def test_a_room_that_refuses_for_good_fails_at_once_with_the_reason(folder: Path, room: StubRoom) -> None:
+    environment = room.environment | {"WHEREBY_WEBHOOK_SECRET": SECRET}
+    with Process(whereby_trigger("start", "node_assistant.py", "--port", "0"), cwd=folder, env=environment) as process:
+        asked = webhook("assistant.requested", room="/visit-1")
+        assert deliver(f"http://127.0.0.1:{process.port()}/", asked).status == 200
+        visitor = room.next()
+        visitor.does()
+        visitor.answer(refused="organization_assistant_not_enabled")
+        visitor.gone()
+        until(lambda: assistants(folder)[0]["state"] == "failed")
+        (failed,) = assistants(folder)
+        assert (failed["reason"], failed["attempt"]) == ("exited with 69: not worth another try", 1)
+        shown = run("assistants", "show", "visit-1", cwd=folder).stdout
+        assert "not let into the room: organization_assistant_not_enabled" in shown
+
+
 @pytest.mark.parametrize(
     ("refusal", "code"),
     [
-        ("room_empty", 75),
-        ("room_full", 75),
-        ("room_concurrency_control_error", 75),
-        ("internal_server_error", 75),
-        ("invalid_assistant_key", 1),
-        ("organization_assistant_not_found", 1),
-        ("organization_assistant_not_enabled", 1),
-        ("room_locked", 1),
+        (PASSING[0], 75),
+        (PASSING[-1], 75),
+        (FINAL[0], 69),
+        (FINAL[-1], 69),
+        ("a_code_that_is_new", 1),
     ],
 )
 def test_the_exit_code_says_whether_another_try_makes_sense(
     folder: Path, room: StubRoom, refusal: str, code: int
 ) -> None:
+    """The SDK rejects with a string, whatever the error is: see RoomJoinedErrors in whereby/sdk."""
     with node(folder, room) as process:
         visitor = room.next()
         visitor.does()
@@ -177,7 +213,7 @@ def test_a_person_may_start_it_with_the_room_in_the_environment(folder: Path, ro
 def test_without_a_key_it_says_what_to_do(folder: Path, room: StubRoom) -> None:
     with node(folder, room, ASSISTANT_KEY="") as process:
         assert "ASSISTANT_KEY is not set: create an assistant" in process.communicate(timeout=WITHIN)[1]
-        assert process.returncode == 1
+        assert process.returncode == 69
 
 
 def test_a_connection_that_is_lost_is_worth_another_try(folder: Path, room: StubRoom) -> None:
@@ -187,3 +223,29 @@ def test_a_connection_that_is_lost_is_worth_another_try(folder: Path, room: Stub
         visitor.answer(status="disconnected")
         assert process.communicate(timeout=WITHIN)[1] == "the connection to the room was lost\n"
         assert process.returncode == 75
+
+
+def test_a_connection_that_is_lost_while_it_leaves_is_a_leave(folder: Path, room: StubRoom) -> None:
+    with node(folder, room) as process:
+        visitor = joined(room)
+        process.terminate()
+        assert visitor.does() == {"leave": True}
+        visitor.answer(status="disconnected")
+        assert process.wait(WITHIN) == 0
+
+
+@pytest.mark.parametrize("example", ["assistant.mjs", "stream_assistant.mjs"])
+def test_both_examples_tell_the_same_refusals_apart(example: str) -> None:
+    code = (EXAMPLES / example).read_text(encoding="utf-8")
+    lists = {
+        name: re.findall(r'"(\w+)"', body) for name, body in re.findall(r"const (\w+) = \[(.*?)\];", code, re.DOTALL)
+    }
+    assert lists == {"PASSING": sorted(PASSING), "FINAL": sorted(FINAL)}
+
+
+@pytest.mark.parametrize(("code", "refusals"), [("75", PASSING), ("69", FINAL)])
+def test_the_page_lists_the_refusals_of_an_exit_code(code: str, refusals: list[str]) -> None:
+    page = (EXAMPLES.parent / "docs" / "assistants.md").read_text(encoding="utf-8")
+    table = page.partition("| Error | Exit |\n")[2].partition("\n\n")[0]
+    rows = "".join(row for row in table.splitlines() if row.endswith(f"| {code} |"))
+    assert sorted(re.findall(r"`(\w+)`", rows)) == sorted(refusals)

@@ -8,7 +8,7 @@ import pytest
 from scripts.room_diagram import diagram
 from whereby_trigger import Session, Trigger
 from whereby_trigger.assist.process import KEPT
-from whereby_trigger.assist.runners import BACKOFF, TRY_AGAIN
+from whereby_trigger.assist.runners import BACKOFF, NEVER_AGAIN, TRY_AGAIN
 from whereby_trigger.config import OPTIONS
 from whereby_trigger.lease import RENEWALS
 from whereby_trigger.process import EXIT_CODE
@@ -43,6 +43,7 @@ def test_everything_a_session_has_is_listed() -> None:
         f"three of them within {sum(BACKOFF):g} s",
         f"The last {KEPT} lines of stderr",
         f"| {TRY_AGAIN} | it is",
+        f"| {NEVER_AGAIN} | `failed`",
         f"exits with code {EXIT_CODE}",
         f"`max_rooms` ({DEFAULTS['max_rooms']})",
         f"`stop_grace` ({DEFAULTS['stop_grace']:g} s)",

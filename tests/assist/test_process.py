@@ -56,7 +56,7 @@ async def said_by(argv: list[str], *, input: bytes = b"", env: Mapping[str, str]
     return output.lines["stdout"]
 
 
-@pytest.mark.parametrize("code", [0, 1, 75, 255])
+@pytest.mark.parametrize("code", [0, 1, 69, 75, 255])
 async def test_the_exit_code_is_told(code: int) -> None:
     assert await run(["sh", "-c", f"exit {code}"]) == Exit(code, None, ())
 

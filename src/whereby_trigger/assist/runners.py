@@ -250,6 +250,9 @@ def _in_full(error: BaseException) -> str:
 TRY_AGAIN: Final = 75
 """The exit code of a process that asks for a restart: EX_TEMPFAIL of sysexits.h."""
 
+NEVER_AGAIN: Final = 69
+"""The exit code of a process for which a restart makes no sense: EX_UNAVAILABLE of sysexits.h."""
+
 LAST_LINES: Final = 0.1
 """Seconds that TERM waits for the end of a command's stdin: one that reads finds the end there before TERM comes."""
 
@@ -358,7 +361,8 @@ def _logged(session: Session) -> Callable[[str, str], None]:
 def _result_of_exit(exit: Exit) -> RunResult:
     how, reason = _in_words(exit)
     errors = ("\n".join(exit.stderr),) if exit.stderr else ()
-    return RunResult(how, reason, errors=errors, exit_code=exit.code, signal=exit.signal)
+    retry = exit.code != NEVER_AGAIN
+    return RunResult(how, reason, retry=retry, errors=errors, exit_code=exit.code, signal=exit.signal)
 
 
 def _in_words(exit: Exit) -> tuple[RunEnd, str]:
@@ -366,6 +370,8 @@ def _in_words(exit: Exit) -> tuple[RunEnd, str]:
         return RunEnd.RETURNED, "it left the room"
     if exit.code == TRY_AGAIN:
         return RunEnd.REFUSED, f"exited with {TRY_AGAIN}: worth another try"
+    if exit.code == NEVER_AGAIN:
+        return RunEnd.REFUSED, f"exited with {NEVER_AGAIN}: not worth another try"
     if exit.code is not None:
         return RunEnd.RAISED, f"exited with {exit.code}"
     return RunEnd.RAISED, f"ended by signal {exit.signal}"

@@ -69,7 +69,7 @@ class RunOutcome(StrEnum):
     """The coroutine returned, or the process exited with 0."""
 
     REFUSED = "refused"
-    """It said that it cannot do its work there: AssistantRefused, or exit code 75."""
+    """It said that it cannot do its work there: AssistantRefused, or exit code 75 or 69."""
 
     FAILED = "failed"
     """It raised, exited with another code, was ended by a signal, or could not be started."""
