@@ -36,7 +36,8 @@ UNSET = None
 class Settings:
     """Hold every setting of one trigger, resolved. Durations are in seconds, sizes in bytes.
 
-    `secret_file` is the file that the secret was read from, if it was, and is read from again when it changes.
+    `secret_file` is the file that the secret was read from, if it was, and is read from again when it changes;
+    `store_file` is that of the store's URL, which each new connection reads again.
     """
 
     port: int
@@ -64,6 +65,7 @@ class Settings:
     inspector_actions: bool
     inspector_reveal: bool
     secret_file: str | None = None
+    store_file: str | None = None
 
     @property
     def signed(self) -> bool:
@@ -290,6 +292,7 @@ def read_redact(name: str, value: Any) -> tuple[str, ...]:
 
 SECRET = "WHEREBY_WEBHOOK_SECRET"  # noqa: S105
 SECRET_FILE = f"{SECRET}_FILE"
+STORE_FILE = f"{PREFIX}STORE_FILE"
 
 OPTIONS: tuple[Option, ...] = (
     Option("port", 8080, read_integer(0, 65535), "port to listen on; 0 picks one", (PREFIX + "PORT", "PORT")),
@@ -354,7 +357,9 @@ def resolve(
             option.default if source == "default" else option.read(_called(option.name, source), value)
         )
         sources[option.name] = source
-    settings = Settings(**values, secret_file=environ[SECRET_FILE] if sources["secret"] == SECRET_FILE else None)
+    for name, file in (("secret", SECRET_FILE), ("store", STORE_FILE)):
+        values[f"{name}_file"] = environ[file] if sources[name] == file else None
+    settings = Settings(**values)
     if settings.max_age <= settings.drain_timeout:
         age, drain = (_placed(name, values[name], sources[name]) for name in ("max_age", "drain_timeout"))
         raise ConfigError(f"{age} must exceed {drain}: otherwise webhooks left by a drain would be skipped as too old")

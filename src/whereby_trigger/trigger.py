@@ -363,7 +363,7 @@ class Trigger:
         return TestingTrigger(wire, self._release)
 
     def _wire(self, settings: Settings) -> tuple[Replica, Endpoint, Store]:
-        return self._build(settings, store_for(settings.store, settings.lease_ttl))
+        return self._build(settings, store_for(settings.store, settings.lease_ttl, settings.store_file))
 
     def _build(
         self, settings: Settings, store: Store, clock: Clock = MACHINE, *, starts_assistants: bool = True

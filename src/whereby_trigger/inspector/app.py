@@ -57,7 +57,7 @@ class Site:
         self._gate = Gate(access, self._settings.inspector_token)
         self._pages = Pages()
         self._actions = Actions(program, self._settings)
-        self._shared = SharedStore(lambda: store_for(self._settings.store))
+        self._shared = SharedStore(lambda: store_for(self._settings.store, file=self._settings.store_file))
         self._feed = LiveFeed(self._shared)
         self._reads: dict[str, Handler] = {
             "/": self._live,

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from whereby_trigger.clock import MACHINE, Clock
-from whereby_trigger.config import Settings, masked, postgres_services
+from whereby_trigger.config import STORE_FILE, Settings, masked, postgres_services, read_file, read_text
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import Store
 from whereby_trigger.store.spill import SpillFile
@@ -36,7 +37,7 @@ async def usable(in_use: InUse | None, settings: Settings, *, reading: bool) -> 
     if in_use is not None and in_use.loop is asyncio.get_running_loop():
         yield in_use.store
         return
-    store = store_for(settings.store, settings.lease_ttl)
+    store = store_for(settings.store, settings.lease_ttl, settings.store_file)
     await (store.open_readonly() if reading else store.open(lambda: None))
     try:
         yield store
@@ -44,16 +45,17 @@ async def usable(in_use: InUse | None, settings: Settings, *, reading: bool) -> 
         await store.close()
 
 
-def store_for(url: str, lease_ttl: float = 30.0) -> "SqliteStore | PostgresStore":
+def store_for(url: str, lease_ttl: float = 30.0, file: str | None = None) -> "SqliteStore | PostgresStore":
     """Return the store that a URL names, not opened yet; `lease_ttl` is in seconds.
 
+    With the `file` that the URL is from, each new connection to PostgreSQL uses the user and password in it by then.
     Raises ConfigError if the URL is not a store's, or the driver is not installed.
     """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return SqliteStore(url, lease_ttl)
     if scheme in ("postgresql", "postgres"):
-        return _postgres(url, lease_ttl)
+        return _postgres(url, lease_ttl, file)
     raise ConfigError(
         f"store {masked('store', url)!r} is of no known kind: write sqlite:///file.db or postgresql://user@host/database"
     )
@@ -74,7 +76,7 @@ def spill_file_for(spill: str | None, store: str) -> SpillFile | None:
     return SpillFile(spill)
 
 
-def _postgres(url: str, lease_ttl: float) -> "PostgresStore":
+def _postgres(url: str, lease_ttl: float, file: str | None) -> "PostgresStore":
     # The driver is an extra, and a program on SQLite should not wait for its import.
     try:
         from whereby_trigger.store.postgres import PostgresStore, Services
@@ -82,4 +84,9 @@ def _postgres(url: str, lease_ttl: float) -> "PostgresStore":
         if error.name != "asyncpg":
             raise
         raise ConfigError("a store on PostgreSQL needs its driver: pip install 'whereby-trigger[postgres]'") from None
-    return PostgresStore(url, lease_ttl, Services(*postgres_services()))
+    services = Services(*postgres_services())
+    return PostgresStore(url, lease_ttl, services, None if file is None else partial(_url_in, file))
+
+
+def _url_in(file: str) -> str:
+    return read_text(STORE_FILE, read_file(STORE_FILE, file))

@@ -1,6 +1,7 @@
 """A connection to PostgreSQL: opened by a URL within a time limit, and replaced if it is lost."""
 
 import asyncio
+import logging
 import re
 import socket
 import threading
@@ -18,6 +19,9 @@ import asyncpg
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store.futures import ignore_result
 from whereby_trigger.store.postgres.errors import leaves_connection_usable
+from whereby_trigger.threads import in_thread
+
+logger = logging.getLogger("whereby_trigger.store")
 
 
 async def look_up(hosts: Sequence[str]) -> None:
@@ -131,6 +135,10 @@ class DatabaseAddress(NamedTuple):
     hosts: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
+    async def current(self) -> "DatabaseAddress":
+        """Return itself: this address does not change."""
+        return self
+
 
 NO_SERVICES = Services()
 
@@ -169,6 +177,54 @@ def address_of(url: str, services: Services = NO_SERVICES) -> DatabaseAddress:
     dsn, *others = map(beginning_with, range(1 + several))
     pooler = None if told is None else ANSWERS[told]
     return DatabaseAddress(dsn, f"postgresql://{where}", pooler, tuple(_names(listed)), tuple(others))
+
+
+class FollowedAddress:
+    """Follow a URL that may change while the program runs, as at a rotation of the database's password.
+
+    Only its user and password may change: this replica's lease and its rooms are in one database. `newest` returns the
+    URL as it is now, and may block; it raises ConfigError if there is none. Raises what `address_of` does.
+    """
+
+    def __init__(self, url: str, services: Services, newest: Callable[[], str]) -> None:
+        self._services = services
+        self._newest = newest
+        self._url = url
+        self._address = address_of(url, services)
+        self._told = ""
+
+    @property
+    def location(self) -> str:
+        return self._address.location
+
+    @property
+    def pooler(self) -> bool | None:
+        return self._address.pooler
+
+    async def current(self) -> DatabaseAddress:
+        """Return the address with the newest user and password, or the last good one if the URL cannot be used."""
+        try:
+            url = await in_thread(self._newest)
+            if _without_credentials(url) != _without_credentials(self._url):
+                raise ConfigError("the store's URL names another database or other options now, which needs a restart")
+            address = address_of(url, self._services)
+        except ConfigError as error:
+            if self._told != str(error):
+                self._told = str(error)
+                logger.warning("%s; new connections use the user and password that were read before", error)
+            return self._address
+        self._told = ""
+        if url != self._url:
+            self._url, self._address = url, address
+            logger.info("the user or password of the store has changed: new connections use the new ones")
+        return self._address
+
+
+def _without_credentials(url: str) -> tuple[str, str, Mapping[str, str]]:
+    """Return the hosts, the path and the options of a URL that neither name a user nor hold a password."""
+    parts, options = _read(url)
+    rest = {name: value for name, value in options.items() if name not in ("user", "password")}
+    return parts.netloc.rpartition("@")[2], parts.path, rest
 
 
 def _turned(values: str, by: int) -> str:
@@ -257,7 +313,12 @@ class ManagedConnection:
     """
 
     def __init__(
-        self, address: DatabaseAddress, within: float, *, lock_within: float = LOCK_WITHIN, serving: bool = False
+        self,
+        address: DatabaseAddress | FollowedAddress,
+        within: float,
+        *,
+        lock_within: float = LOCK_WITHIN,
+        serving: bool = False,
     ) -> None:
         self._address = address
         self._within = within
@@ -320,7 +381,8 @@ class ManagedConnection:
         An attempt tries all hosts, each after the one before has refused. If it hangs, the next attempt begins with
         another host, beside it.
         """
-        dsns, hosts = (self._address.dsn, *self._address.others), self._address.hosts
+        address = await self._address.current()
+        dsns, hosts = (address.dsn, *address.others), address.hosts
 
         async def attempt(first: int) -> Connection:
             await look_up(hosts[first:] + hosts[:first])

@@ -36,6 +36,7 @@ from whereby_trigger.store.postgres.connection import (
     NO_SERVICES,
     Connection,
     DatabaseAddress,
+    FollowedAddress,
     ManagedConnection,
     Services,
     address_of,
@@ -120,12 +121,20 @@ class PostgresStore(Unspilled):
     """Store webhooks, decisions and rooms in a PostgreSQL database that replicas on many machines may share.
 
     `lease_ttl` is the number of seconds for which this replica counts as alive after each renewal, by the database's
-    clock. `services` are the PostgreSQL services that the environment names. Raises ConfigError if the URL cannot be
-    read.
+    clock. `services` are the PostgreSQL services that the environment names. `newest` returns the URL as it is now,
+    for each new connection: its user and password may have been replaced. Raises ConfigError if the URL cannot be read.
     """
 
-    def __init__(self, url: str, lease_ttl: float = 30.0, services: Services = NO_SERVICES) -> None:
-        self._address = address_of(url, services)
+    def __init__(
+        self,
+        url: str,
+        lease_ttl: float = 30.0,
+        services: Services = NO_SERVICES,
+        newest: Callable[[], str] | None = None,
+    ) -> None:
+        self._address: DatabaseAddress | FollowedAddress = (
+            address_of(url, services) if newest is None else FollowedAddress(url, services, newest)
+        )
         self.replica = uuid4().hex
         self.lease = Lease(lease_ttl)
         self.errors = StoreErrors()
@@ -447,7 +456,9 @@ class PostgresStore(Unspilled):
 class _OpenPostgres:
     """Hold what writing needs: a writer for each kind of work that must not wait for another, and the poll."""
 
-    def __init__(self, address: DatabaseAddress, changed: Callable[[], None], errors: StoreErrors) -> None:
+    def __init__(
+        self, address: DatabaseAddress | FollowedAddress, changed: Callable[[], None], errors: StoreErrors
+    ) -> None:
         self._address = address
         self._changed = changed
         self._sooner: asyncio.TimerHandle | None = None
@@ -475,7 +486,7 @@ class _OpenPostgres:
         await self.writers["lease"].close(max(CLOSE_TIMEOUT / 4, end - asyncio.get_running_loop().time()))
 
 
-def _connection_for(address: DatabaseAddress, writer: str, within: float) -> ManagedConnection:
+def _connection_for(address: DatabaseAddress | FollowedAddress, writer: str, within: float) -> ManagedConnection:
     lock_within = ROW_WITHIN if writer in FOR_EACH else LOCK_WITHIN
     return ManagedConnection(address, within, lock_within=lock_within, serving=True)
 
