@@ -11,9 +11,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VENV := .venv/.created
 BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
+DIST := .venv/.dist-installed
+DOCS := .venv/.docs-installed
 CODE := $(wildcard src tests examples reliability bench deploy scripts)
 
-.PHONY: help venv demo demo-cluster test check reliability bench scaling screenshots pins clean
+.PHONY: help venv demo demo-cluster test check reliability bench scaling screenshots docs dist pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +51,12 @@ scaling: $(DEV) ## Measure and calculate what docs/scaling.md reports
 screenshots: $(DEV) ## Make the screenshots of the inspector (needs chromium)
 	$(BIN)/python scripts/screenshots.py
 
+docs: $(DOCS) ## Make the documentation's site in build/site; a dead link is an error
+	$(BIN)/python scripts/site.py
+
+dist: $(DIST) ## Build and check the sdist and the wheel (SDIST_TESTS="-q" also runs the sdist's tests)
+	SDIST_TESTS="$(SDIST_TESTS)" scripts/dist.sh
+
 pins: ## Update the pinned versions in requirements/ (needs uv)
 	UV="$(UV)" scripts/pins.sh
 
@@ -69,4 +77,12 @@ $(BASE): requirements/build.txt requirements/base.txt pyproject.toml | $(VENV)
 
 $(DEV): requirements/test.txt $(BASE)
 	@$(PIP_INSTALL) --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(DIST): requirements/dist.txt $(BASE)
+	@$(PIP_INSTALL) --require-hashes -r requirements/dist.txt
+	@touch $@
+
+$(DOCS): requirements/docs.txt $(BASE)
+	@$(PIP_INSTALL) --require-hashes -r requirements/docs.txt
 	@touch $@

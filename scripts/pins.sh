@@ -17,3 +17,8 @@ compile pyproject.toml --output-file requirements/base.txt
 compile pyproject.toml --extra postgres --constraint requirements/base.txt --output-file requirements/postgres.txt
 compile pyproject.toml --all-extras --group test --group lint \
     --constraint requirements/postgres.txt --constraint requirements/build.txt --output-file requirements/test.txt
+# They go into the same .venv as the tests, which must not change for it.
+for group in dist docs; do
+    compile --group "$group" --constraint requirements/test.txt --constraint requirements/build.txt \
+        --output-file "requirements/$group.txt"
+done

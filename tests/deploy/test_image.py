@@ -53,7 +53,11 @@ def test_what_docker_is_sent_is_what_the_steps_copy() -> None:
     ]
     assert ignored == "*"
     copied = {word for step in instructions(DOCKERFILE) if step.name == "COPY" for word in step.words[:-1]}
-    tops = {word if word.startswith("deploy/") else word.partition("/")[0] for word in copied if word[:2] != "--"}
+    tops = {
+        word if word.startswith(("deploy/", "scripts/")) else word.partition("/")[0]
+        for word in copied
+        if word[:2] != "--"
+    }
     assert {line.removeprefix("!") for line in admitted if line.startswith("!")} == {
         top for top in tops if not top.startswith("/") and top
     }
