@@ -43,19 +43,24 @@ WITH_PROGRAMS = [page for page in PAGES if page.blocks("python")]
 def test_every_program_of_a_page_runs(page: Page, tmp_path: Path) -> None:
     """In their order, in one folder that has nothing else: who pastes one has no file of ours beside it.
 
-    One that serves takes a delivery, a test passes, another runs to its end.
+    One that serves takes a delivery, a test passes, another runs to its end. The tests run in one pytest, once the
+    files that they import are there.
     """
     # The page on the store takes for granted that there is one.
     sqlite3.connect(tmp_path / "whereby-trigger.db").close()
+    tests: list[str] = []
     for number, block in enumerate(page.blocks("python")):
         file = tmp_path / file_of(block.code, number)
+        assert not file.exists(), f"{file.name} is twice on the page: the tests before would run with the second"
         file.write_text(block.code)
         if ".start()" in block.code:
             serve(file)
         elif file.name.startswith("test_"):
-            run("-m", "pytest", "-q", "-p", "no:cacheprovider", file.name, cwd=tmp_path)
+            tests.append(file.name)
         else:
             run(file.name, cwd=tmp_path)
+    if tests:
+        run("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=tmp_path)
 
 
 def serve(program: Path) -> None:
