@@ -30,6 +30,8 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 MEGABYTE = 1 << 20
+FLOOD = 20 * MEGABYTE
+"""More than two thousand times what may be held of a line, on each stream."""
 
 
 class Output:
@@ -178,7 +180,7 @@ async def test_a_function_that_raises_on_a_line_loses_neither_the_rest_nor_the_e
 async def test_a_flood_of_output_is_taken_without_stalling_the_loop_or_filling_memory(line: str, logged: bool) -> None:
     flood = (
         f"import sys\nline = {line}\n"
-        f"for _ in range({100 * MEGABYTE} // len(line)):\n sys.stdout.write(line)\n sys.stderr.write(line)\n"
+        f"for _ in range({FLOOD} // len(line)):\n sys.stdout.write(line)\n sys.stderr.write(line)\n"
     )
     held = 0
 
