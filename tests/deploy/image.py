@@ -18,6 +18,8 @@ PLACES = re.compile(r"(?<![\w./-])/(?=(?:build|opt|srv|var/lib)\b)")
 VARIABLE = re.compile(r"\$(\w+)")
 CHANGES_THE_MACHINE = "apt-get "
 BUILD_WITHIN = 300.0
+AS_IT_IS = {"PIP_COMPILE": "0"}
+"""To compile the hundreds of modules that are installed takes longer than to install them; few of them are imported."""
 
 
 class Image:
@@ -35,7 +37,7 @@ class Image:
         for stage in stages(dockerfile):
             self.workdir = root
             self.environment = clean_environment(
-                {"PATH": os.pathsep.join((str(root / "base/bin"), os.environ["PATH"]))}
+                {"PATH": os.pathsep.join((str(root / "base/bin"), os.environ["PATH"])), **AS_IT_IS}
             )
             for instruction in stage:
                 self._carry_out(instruction)
@@ -48,7 +50,7 @@ class Image:
         """Make what `python` is in the image: an interpreter with pip and nothing else."""
         base = self._root / "base"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", base], check=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(base / "bin/python"), "install", "--quiet"]
+        pip = [sys.executable, "-m", "pip", "--python", str(base / "bin/python"), "install", "--quiet", "--no-compile"]
         pins = self._context / "requirements/build.txt"
         subprocess.run([*pip, "--require-hashes", "-r", pins], check=True, timeout=BUILD_WITHIN)
 
