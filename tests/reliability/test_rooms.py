@@ -91,7 +91,7 @@ async def test_user_code_in_every_thread_of_the_loop_holds_up_no_drain(tmp_path:
 
 
 async def test_rooms_leave_nothing_behind_in_the_process(tmp_path: Path, files: SqliteStores) -> None:
-    result = await many_rooms.run(tmp_path, files, rooms=300)
+    result = await many_rooms.run(tmp_path, files, rooms=200)
     assert result.problems == []
 
 

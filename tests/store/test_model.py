@@ -35,7 +35,7 @@ from whereby_trigger.store.states import OVER, OWNED
 
 T = TypeVar("T")
 
-EXAMPLES, EXAMPLES_ON_A_SERVER = 60, 12
+EXAMPLES, EXAMPLES_ON_A_SERVER = 30, 8
 """How many runs a test run has: on a server each step costs several trips to it."""
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 REPLICAS = 3
