@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -11,6 +12,11 @@ from tests.support.postgres import Server, shared_server
 # A busy machine is no bug: a property is judged by what it finds, not by how long an example took.
 settings.register_profile("whereby-trigger", deadline=None, print_blob=True)
 settings.load_profile("whereby-trigger")
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of each later collection of garbage what stays for the whole run: thousands of tests, and modules."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +34,9 @@ def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def postgres() -> Iterator[Server]:
-    """Give the server, running, whatever the test before did to it; the databases of this test go with it."""
+    """Give the server, running, whatever the test before did to it; the databases of this test go after it."""
     server = shared_server()
     server.revive()
     yield server
     server.revive()
-    server.drop_databases()
+    server.be_done_with_databases()

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.builtin_types import ask_once
 from tests.support.process import clean_environment, descendants
 from tests.support.watch import Watch
 
@@ -75,6 +76,7 @@ class Server:
         self._settings = SETTINGS | settings
         self._numbers = itertools.count(1)
         self._databases: list[str] = []
+        self._done_with: list[str] = []
         self._frozen: list[int] = []
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._holder, self._strategy = self._folder, "wal_log"
@@ -123,20 +125,39 @@ class Server:
         return self._data
 
     def create_database(self, template: str = "template0") -> str:
-        """Make a database, empty or as another is, and give its URL."""
+        """Make a database, empty or as another is, and return its URL; what is done with goes first."""
         name = f"test_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {self._strategy}")
+        self._drop(self._done_with, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {self._strategy}")
         self._databases.append(name)
         return self.url(name)
 
+    def be_done_with_databases(self) -> None:
+        """Leave all databases that were made here to the next call that makes or drops some.
+
+        Each call of psql is a process and a connection, which cost as much as what it does here.
+        """
+        self._done_with += self._databases
+        self._databases.clear()
+
     def drop_databases(self) -> None:
         """Remove all databases that were made here, whoever is connected."""
-        while self._databases:
-            self.run(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
+        self.be_done_with_databases()
+        self._drop(self._done_with)
+
+    def _drop(self, names: list[str], *then: str) -> None:
+        """Remove some databases, and run statements, in one call of psql."""
+        statements = [f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in names]
+        if statements or then:
+            self._psql("postgres", *statements, *then)
+        names.clear()
 
     def run(self, sql: str, database: str = "postgres") -> str:
         """Run a statement as the superuser; give the rows it returns, a line each, with | between the values."""
-        return self._program("psql", "-XAtqc", sql, "-v", "ON_ERROR_STOP=1", self.url(database)).strip()
+        return self._psql(database, sql)
+
+    def _psql(self, database: str, *statements: str) -> str:
+        commands = [word for statement in statements for word in ("-c", statement)]
+        return self._program("psql", "-XAtq", *commands, "-v", "ON_ERROR_STOP=1", self.url(database)).strip()
 
     def start(self, **settings: str) -> None:
         """Start the server, with more settings if some are given, and wait until it takes connections."""
@@ -323,7 +344,8 @@ class Server:
 
 @cache
 def shared_server() -> Server:
-    """Give the server that all tests of this process share; it ends with the process."""
+    """Return the server that all tests of this process share; it ends with the process."""
+    ask_once()
     server = Server(quick=True)
     atexit.register(server.close)
     server.start()

@@ -80,7 +80,7 @@ def postgres_place(_: Path, through: Callable[[str], str] = str) -> Iterator[Pla
         yield PostgresPlace(url, DatabaseClock(clock), through)
     finally:
         clock.unlink()
-        server.drop_databases()
+        server.be_done_with_databases()
 
 
 @cache
