@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.until import until
 from whereby_trigger import ConfigError, Session, logs
@@ -86,6 +88,40 @@ def test_the_fields_of_a_delivery_are_attributes_of_its_record(caplog: pytest.Lo
         "reason": "True",
         "ms": 0.0,
     }
+
+
+def test_the_record_of_a_delivery_is_one_that_logging_makes_itself_whatever_delivery_came_before(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, logs.DELIVERIES)
+    deliveries = DeliveryLog()
+    deliveries.answered(Delivery(401, "stale signature", skew=-400.0))
+    deliveries.answered(Delivery(200, "True", "room.client.joined", decision="fired"))
+    monkeypatch.setattr(logging, "_logRecordFactory", type("Theirs", (logging.LogRecord,), {}))
+    deliveries.answered(Delivery(200, "True", "room.client.joined", decision="fired"))
+    first, quick, theirs = (dict(record.__dict__) for record in caplog.records)
+    assert first.pop("skew_s") == -400.0
+    assert type(caplog.records[1]) is logging.LogRecord
+    assert type(caplog.records[2]).__name__ == "Theirs"
+    differing = {name for name in theirs if quick[name] != theirs[name]}
+    assert quick.keys() == theirs.keys() == first.keys()
+    assert differing <= {"created", "msecs", "relativeCreated", "msg"}
+    assert 0 <= theirs["relativeCreated"] - quick["relativeCreated"] < 60_000
+    assert caplog.records[1].getMessage() == caplog.records[2].getMessage()
+
+
+TENTHS = st.integers(0, 9999).map(lambda tenths: tenths / 10)
+VALUES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | TENTHS
+
+
+@given(st.dictionaries(st.sampled_from(logs.FIELDS), VALUES))
+def test_in_json_a_line_is_what_json_dumps_returns(fields: dict[str, Any]) -> None:
+    record = logging.makeLogRecord({"name": logs.ROOT, "created": 1764457200.123456, "msg": "said"} | fields)
+    time = "2025-11-29T23:00:00.123+00:00"
+    expected = {"time": time, "level": "level 0", "logger": logs.ROOT, "message": "said"}
+    expected |= {name: fields[name] for name in logs.FIELDS if name in fields}
+    record.levelname = "level 0"
+    assert logs.JsonFormatter().format(record) == json.dumps(expected)
 
 
 def test_of_a_burst_of_one_warning_a_few_pass_and_one_line_counts_the_rest(log: io.StringIO) -> None:

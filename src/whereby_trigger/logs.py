@@ -10,9 +10,11 @@ import time
 from collections.abc import Hashable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
+
+import msgspec
 
 from whereby_trigger.config import wants_colour
 from whereby_trigger.errors import ConfigError
@@ -59,8 +61,23 @@ GREEN, YELLOW, RED, DIM = "32", "33", "31", "2"
 COLOURS = {"fired": GREEN, "notified": GREEN, "held": YELLOW, "failed": RED, "quarantined": RED}
 
 
-_encode = json.JSONEncoder(default=str).encode
-"""As `json.dumps`, which would make an encoder for each line."""
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
+_escape: Final = json.JSONEncoder(default=str).encode
+
+
+def _encode(fields: dict[str, Any]) -> str:
+    """Return what `json.dumps` does: printable ASCII only, so that no terminal or reader stumbles over a line."""
+    with suppress(Exception):
+        text = msgspec.json.format(_ENCODER.encode(fields), indent=0).decode()
+        if text.isascii() and text.isprintable():
+            return text
+    return _escape(fields)
+
+
+@lru_cache(maxsize=2)
+def _in_utc(second: int) -> str:
+    """Return a second since the epoch in UTC; cached, because many lines have the same."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class PlainFormatter(logging.Formatter):
@@ -93,8 +110,9 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        second, milliseconds = divmod(round(record.created * 1e6) // 1000, 1000)
         fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": f"{_in_utc(second)}.{milliseconds:03d}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
         }
