@@ -318,9 +318,7 @@ OPTIONS: tuple[Option, ...] = (
         read_duration(60),
         "how long decided webhooks are kept, in seconds; at least twice the tolerance and 60 s",
     ),
-    Option(
-        "body_retention", UNSET, read_duration(60), "how long bodies of decided webhooks are kept whole, in seconds"
-    ),
+    Option("body_retention", UNSET, read_duration(60), "how long decided webhooks keep their whole body, in seconds"),
     Option("redact", (), read_redact, "fields to remove from a body once it is decided: " + ",".join(REDACTABLE)),
     Option("max_age", 7200.0, read_duration(1), "a webhook first decided later than this is skipped, in seconds"),
     Option("predicate_timeout", 10.0, read_duration(0.01), "how long a predicate may take, in seconds"),

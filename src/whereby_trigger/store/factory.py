@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from whereby_trigger.clock import MACHINE, Clock
-from whereby_trigger.config import STORE_FILE, Settings, masked, postgres_services, read_file, read_text
+from whereby_trigger.config import STORE_FILE, Settings, masked, postgres_services, read_text
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import Store
 from whereby_trigger.store.spill import SpillFile
 from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.value_file import read_file
 
 if TYPE_CHECKING:
     from whereby_trigger.store.postgres import PostgresStore

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.arrivals import NOW, ROOM
 from tests.support.counts import count
-from whereby_trigger.store import Count
+from whereby_trigger.store import Added, Count, State
 from whereby_trigger.store.sqlite.opening import migrate_file
 from whereby_trigger.store.sqlite.presence import GatheredCounts
 
@@ -26,7 +26,7 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
 def rows_written(connection: sqlite3.Connection, *counts: Count) -> int:
     gathered = GatheredCounts()
     for one in counts:
-        gathered.add(one, NOW, NOW)
+        gathered.add(one, NOW, NOW, Added(1, False, State.PENDING))
     before = connection.total_changes
     gathered.write(connection)
     return connection.total_changes - before
@@ -50,7 +50,7 @@ def test_nothing_is_written_without_a_count_or_for_one_that_changes_nothing(conn
 
 def test_what_a_transaction_gathered_that_was_rolled_back_is_forgotten(connection: sqlite3.Connection) -> None:
     gathered = GatheredCounts()
-    gathered.add(count(0, 1), NOW, NOW)
+    gathered.add(count(0, 1), NOW, NOW, Added(1, False, State.PENDING))
     gathered.begin()
     gathered.write(connection)
     assert connection.execute("SELECT * FROM presence").fetchall() == []

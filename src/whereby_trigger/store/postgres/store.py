@@ -48,6 +48,7 @@ from whereby_trigger.store.postgres.verbs import (
     APPEND_ERROR,
     ARRIVALS,
     BEGIN_ATTEMPT,
+    CALL,
     DECIDE,
     FOR_EACH,
     HOLD,
@@ -57,6 +58,7 @@ from whereby_trigger.store.postgres.verbs import (
     ROW_WITHIN,
     STOP,
     WRITERS,
+    Work,
 )
 from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
 from whereby_trigger.store.postgres.writer import PostgresWriter, Verb
@@ -93,7 +95,6 @@ from whereby_trigger.store.states import OWNED, RoomState
 logger = logging.getLogger("whereby_trigger.store")
 
 T = TypeVar("T")
-Work = Callable[[Connection], Awaitable[Any]]
 
 CLOSE_TIMEOUT = 4.0
 """Seconds that closing waits for an unavailable database, three quarters of it for outstanding writes."""
@@ -489,13 +490,6 @@ class _OpenPostgres:
 def _connection_for(address: DatabaseAddress | FollowedAddress, writer: str, within: float) -> ManagedConnection:
     lock_within = ROW_WITHIN if writer in FOR_EACH else LOCK_WITHIN
     return ManagedConnection(address, within, lock_within=lock_within, serving=True)
-
-
-async def _call(connection: Connection, pieces: Sequence[Work], *, again: bool) -> list[Any]:
-    return [await piece(connection) for piece in pieces]
-
-
-CALL = Verb(_call)
 
 
 async def _poll(changed: Callable[[], None]) -> None:

@@ -1,11 +1,16 @@
 """What the writers are given: which pieces go together, which must not overtake which, and how long each may take."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 from whereby_trigger.store.postgres import rooms, webhooks
+from whereby_trigger.store.postgres.connection import Connection
 from whereby_trigger.store.postgres.webhooks import Owned
 from whereby_trigger.store.postgres.writer import KEPT, Verb
 from whereby_trigger.store.records import Arrival, RoomRequest
+
+Work = Callable[[Connection], Awaitable[Any]]
 
 LONG_WORK_WITHIN = 90.0
 ARRIVALS = ("arrivals", "more arrivals")
@@ -63,9 +68,14 @@ def _error_id(piece: tuple[str, str]) -> str:
     return piece[0]
 
 
+async def _call(connection: Connection, pieces: Sequence[Work], *, again: bool) -> list[Any]:
+    return [await piece(connection) for piece in pieces]
+
+
 _ARRIVALS_LOCKED = partial(webhooks.locked, id_of=_arrival_id)
 _ERRORS_LOCKED = partial(webhooks.locked, id_of=_error_id)
 
+CALL = Verb(_call)
 ADD = Verb(webhooks.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED)
 DECIDE = Verb(webhooks.decide, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
 HOLD = Verb(webhooks.hold, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
