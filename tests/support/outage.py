@@ -61,7 +61,7 @@ class AwayStore(SqliteStore):
         await self._reached()
         await super().rejoin(ttl)
 
-    def add(self, arrival: Arrival) -> Awaitable[Added]:
+    def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         self.asked.append(arrival.id)
         return super().add(arrival)
 

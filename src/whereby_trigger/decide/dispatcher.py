@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from whereby_trigger.assist import Supervisor
@@ -255,8 +256,7 @@ class Dispatcher:
             return
         store = self._store
         storing = store.hold(outcome.holding) if isinstance(outcome, OnHold) else store.decide(outcome)
-        commit = asyncio.ensure_future(storing)
-        commit.add_done_callback(lambda commit: self._committed(queued, outcome, commit))
+        storing.add_done_callback(partial(self._committed, queued, outcome))
 
     def _committed(self, queued: PendingWebhook, outcome: Decision | OnHold, commit: "asyncio.Future[bool]") -> None:
         self._forget(queued.seq)

@@ -102,8 +102,7 @@ class Receiver:
         self._unanswered[storing] = None
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_EVERY, self._give_up_on_late)
-        adding = asyncio.ensure_future(self._store.add(verdict.arrival))
-        adding.add_done_callback(partial(self._stored, storing))
+        self._store.add(verdict.arrival).add_done_callback(partial(self._stored, storing))
 
     def refuse(self, refused: Answer, started: float, answer: Callable[[Answer], None], path: str) -> None:
         """Answer a delivery to `path` with a status other than 200."""

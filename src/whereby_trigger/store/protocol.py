@@ -1,5 +1,6 @@
 """The protocol of every store: the methods that the stages call, and what each promises."""
 
+import asyncio
 import math
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -232,21 +233,21 @@ class Store(RoomStore, Protocol):
         """Finish the writes submitted so far, and release the store, this replica's id and what it owns."""
         ...
 
-    def add(self, arrival: Arrival) -> Awaitable[Added]:
+    def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         """Store a webhook as this replica's, or count one more delivery if its id is stored already.
 
         If it is new, its count is merged into its room's presence in the same commit.
         """
         ...
 
-    def decide(self, decision: Decision) -> Awaitable[bool]:
+    def decide(self, decision: Decision) -> "asyncio.Future[bool]":
         """Commit a decision on a pending webhook of this replica; return False if it is no longer that.
 
         It waits while the store is unavailable: a decision is never dropped.
         """
         ...
 
-    def hold(self, holding: Holding) -> Awaitable[bool]:
+    def hold(self, holding: Holding) -> "asyncio.Future[bool]":
         """Put a pending webhook of this replica on hold; return False if it is no longer that.
 
         Its attempts and takeovers count from 0 again: its predicate was asked, and the process lives. Like a decision,

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_delivery_that_was_given_up_before_it_was_sent_is_not_stored(url: str, opened: Replicas) -> None:
     store = await opened(url)
     first, given_up, last = (store.add(arrival(id)) for id in ("first", "given up", "last"))
-    given_up.cancel()  # type: ignore[attr-defined]
+    given_up.cancel()
     assert not (await first).duplicate
     assert not (await last).duplicate
     assert [found.id for found in await store.find(Query())] == ["last", "first"]

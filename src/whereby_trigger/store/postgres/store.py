@@ -192,14 +192,14 @@ class PostgresStore(Unspilled):
         if reading is not None:
             await reading.close(0)
 
-    def add(self, arrival: Arrival) -> Awaitable[Added]:
+    def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         writer = ARRIVALS[hash(arrival.room or arrival.id) % len(ARRIVALS)]
         return self._write(writer, ADD, Owned(arrival, self.replica))
 
-    def decide(self, decision: Decision) -> Awaitable[bool]:
+    def decide(self, decision: Decision) -> "asyncio.Future[bool]":
         return self._write("decisions", DECIDE, Owned(decision, self.replica))
 
-    def hold(self, holding: Holding) -> Awaitable[bool]:
+    def hold(self, holding: Holding) -> "asyncio.Future[bool]":
         return self._write("decisions", HOLD, Owned(holding, self.replica))
 
     def ask_again(self, seqs: Sequence[int]) -> Awaitable[list[Pending]]:

@@ -109,7 +109,7 @@ class SpillRouter:
                 self._send(passing)
 
     def _send(self, passing: InTransit) -> None:
-        passing.sent = asyncio.ensure_future(self._store.add(passing.arrival))
+        passing.sent = self._store.add(passing.arrival)
         passing.sent.add_done_callback(partial(self._answered, passing))
 
     def _divert_late(self, passing: InTransit) -> None:
@@ -185,7 +185,7 @@ class SpillMover:
 
     def _add(self, row: SpilledDelivery) -> "asyncio.Future[Added]":
         if row.arrival is not None:
-            return asyncio.ensure_future(self._store.add(row.arrival))
+            return self._store.add(row.arrival)
         unreadable: asyncio.Future[Added] = asyncio.get_running_loop().create_future()
         unreadable.set_exception(StoreError(UNREADABLE))
         return unreadable
@@ -319,7 +319,7 @@ class SpillStore:
             raise
         self._running = asyncio.create_task(self._run(changed, joining), name="whereby-trigger spill")
 
-    def add(self, arrival: Arrival) -> Awaitable[Added]:
+    def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         """Store a delivery in the database, or where that is away on the spool's disk; `spilled` tells which."""
         return self._router.add(arrival)
 

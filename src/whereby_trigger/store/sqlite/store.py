@@ -173,14 +173,14 @@ class SqliteStore(Unspilled):
             left = leaving.done() and leaving.exception() is None
             (writing.life.close if left else writing.life.die)()
 
-    def add(self, arrival: Arrival) -> Awaitable[Added]:
+    def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         add = partial(webhooks.add, arrival=arrival, owner=self.replica, now=self._wall(), counts=self._counts)
         return self._write(add)
 
-    def decide(self, decision: Decision) -> Awaitable[bool]:
+    def decide(self, decision: Decision) -> "asyncio.Future[bool]":
         return self._write(partial(webhooks.decide, decision=decision, owner=self.replica), kept=True)
 
-    def hold(self, holding: Holding) -> Awaitable[bool]:
+    def hold(self, holding: Holding) -> "asyncio.Future[bool]":
         hold = partial(webhooks.hold, holding=holding, owner=self.replica, now=self._wall())
         return self._write(hold, kept=True)
 
