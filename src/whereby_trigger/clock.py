@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -20,12 +20,15 @@ BootClock = Callable[[], tuple[str, float]]
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def boot_time() -> float:
-    """Return the seconds since the machine started."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+boot_time: Callable[[], float]
+"""Return the seconds since the machine started."""
+if sys.platform == "linux":
+    boot_time = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+elif sys.platform == "darwin":
     # Python's monotonic clock stops while a Mac sleeps.
-    return time.clock_gettime(time.CLOCK_MONOTONIC) if sys.platform == "darwin" else time.monotonic()
+    boot_time = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+else:
+    boot_time = time.monotonic
 
 
 @cache

@@ -481,7 +481,7 @@ def test_a_hold_in_a_dict_is_the_hold_of_the_decorator() -> None:
     by_dict = Trigger(webhook_triggers={"room.client.joined": Hold(stays, 30)})
     by_decorator = Trigger()
     assert by_decorator.when("room.client.joined", hold=30)(stays) is stays
-    kept = [trigger.predicates.get("room.client.joined") for trigger in (by_dict, by_decorator)]
+    kept = [trigger.predicates.by_type.get("room.client.joined") for trigger in (by_dict, by_decorator)]
     assert kept[0] == kept[1]
     assert kept[0] is not None
     assert kept[0].hold == 30
@@ -490,7 +490,4 @@ def test_a_hold_in_a_dict_is_the_hold_of_the_decorator() -> None:
 def test_a_hold_applies_to_each_type_it_is_registered_for() -> None:
     trigger = Trigger()
     trigger.when("room.client.joined", "room.client.left", hold=5)(lambda: True)
-    assert [predicate.hold for type in trigger.predicates.types() if (predicate := trigger.predicates.get(type))] == [
-        5,
-        5,
-    ]
+    assert [predicate.hold for predicate in trigger.predicates.by_type.values()] == [5, 5]

@@ -202,7 +202,7 @@ def test_a_predicate_gets_who_is_there_if_it_needs_a_second_argument_or_names_it
     predicate: Callable[..., bool], takes: int
 ) -> None:
     trigger = Trigger(webhook_triggers={"room.client.joined": predicate})
-    registered = trigger.predicates.get("room.client.joined")
+    registered = trigger.predicates.by_type.get("room.client.joined")
     assert registered is not None
     assert registered.takes == takes
     assert trigger.predicates.use_presence == (takes == 2)

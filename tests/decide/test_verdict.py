@@ -42,7 +42,7 @@ async def verdict_on(
     pause: Pauses | None = None,
     find_presence: Callable[[], Awaitable[Presence]] = not_read,
 ) -> Verdict:
-    predicate = Predicates({JOINED.type: function}).get(JOINED.type)
+    predicate = Predicates({JOINED.type: function}).by_type.get(JOINED.type)
     assert predicate is not None
     return await ask(predicate, JOINED, find_presence, user_code, Pauses() if pause is None else pause)
 

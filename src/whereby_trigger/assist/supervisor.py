@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -105,6 +105,7 @@ class Supervisor:
         self._announce = announce
         self._counts = counts or Counts()
         self._runs: dict[str, Run] = {}
+        self.by_room: Mapping[str, object] = self._runs
         self._resting: dict[int, Room] = {}
         self._look_at_resting = 0.0
         self._recording: set[asyncio.Future[bool]] = set()

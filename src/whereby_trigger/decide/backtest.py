@@ -19,7 +19,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from whereby_trigger.decide.holds import Seen, seen
-from whereby_trigger.decide.judgement import DIED, Judgement, judge, judge_age, without_predicate
+from whereby_trigger.decide.judgement import DIED, Judgement, judge, too_old, without_predicate
 from whereby_trigger.decide.predicates import Predicate, Predicates, Verdict, ask
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import AppError, DecodeError, StoreUnavailable
@@ -244,13 +244,12 @@ class Backtest:
         if held not in self._held.get(held.room.key, ()):
             return
         past = held.past
-        if past.due_at is not None and past.decided_at is not None:
+        late = 0.0 if past.due_at is None or past.decided_at is None else past.decided_at - past.due_at
+        if late > self._max_age:
             # Nobody asked before that: the trigger may not have run.
-            too_old = judge_age(past.decided_at - past.due_at, self._max_age, was_due=True)
-            if too_old is not None:
-                self._release(held)
-                self._conclude(past, too_old)
-                return
+            self._release(held)
+            self._conclude(past, too_old(self._max_age, was_due=True))
+            return
         await self._ask(held.predicate, past, held.webhook, held.room, held.due, held)
 
     async def _consider(self, past: PastWebhook, webhook: Webhook | None) -> None:
@@ -267,10 +266,10 @@ class Backtest:
         """Do what the decider does: `at` is when its predicate is asked for the first time."""
         decided_at = past.queued_at if past.decided_at is None else past.decided_at
         first_at = decided_at if past.held_since is None else past.held_since
-        if (too_old := judge_age(first_at - past.queued_at, self._max_age, was_due=False)) is not None:
-            self._conclude(past, too_old)
+        if first_at - past.queued_at > self._max_age:
+            self._conclude(past, too_old(self._max_age, was_due=False))
             return
-        predicate = self._predicates.get(past.type)
+        predicate = self._predicates.by_type.get(past.type)
         if predicate is None:
             if past.state in (State.NOTIFIED, State.UNHANDLED):
                 self.summary.not_asked[NO_PREDICATE] += 1

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
 
+from msgspec import Struct
+
 from whereby_trigger.assist import Claims
 from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.decide.emitter import OWN_EVENTS, TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
 from whereby_trigger.decide.holds import OnHold
-from whereby_trigger.decide.judgement import DIED, Judgement, judge, judge_age, without_predicate
+from whereby_trigger.decide.judgement import DIED, Judgement, judge, too_old, without_predicate
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
 from whereby_trigger.decide.presences import Presences
@@ -97,7 +99,15 @@ class Decider:
         if not self._store.lease.held:
             return None
         try:
-            return await self._decide(queued)
+            if queued.attempts >= MAX_CRASHES:
+                reason = f"{DIED}, {queued.attempts} times"
+                return self._decision(queued, Judgement(State.FAILED, reason), [])
+            if queued.takeovers < SUSPECT:
+                return await self._run(queued, self._user_code)
+            async with self._suspects.alone(queued):
+                if not await self._store.begin_attempt(queued.seq):
+                    return None
+                return await self._run(queued, self._user_code.ahead())
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -107,23 +117,13 @@ class Decider:
             logger.error("webhook %s failed: %s", queued.webhook.id, reason, extra=self._fields(queued))
             return self._decision(queued, Judgement(State.FAILED, reason), [self._told(error)])
 
-    async def _decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
-        if queued.attempts >= MAX_CRASHES:
-            reason = f"{DIED}, {queued.attempts} times"
-            return self._decision(queued, Judgement(State.FAILED, reason), [])
-        if queued.takeovers < SUSPECT:
-            return await self._run(queued, self._user_code)
-        async with self._suspects.alone(queued):
-            if not await self._store.begin_attempt(queued.seq):
-                return None
-            return await self._run(queued, self._user_code.ahead())
-
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
         errors = _Errors(self._store, queued, self._told)
         while True:
             age = self._clock.wall() - queued.queued_at if queued.due is None else self._clock.boot() - queued.due
-            if (too_old := judge_age(age, self._max_age, was_due=queued.due is not None)) is not None:
-                return self._decision(queued, too_old, errors.close())
+            if age > self._max_age:
+                judgement = too_old(self._max_age, was_due=queued.due is not None)
+                return self._decision(queued, judgement, errors.close())
             outcome = await self._ask(queued, user_code)
             if outcome.short is None:
                 break
@@ -148,7 +148,7 @@ class Decider:
         return self._decision(queued, outcome, errors.close())
 
     async def _ask(self, queued: PendingWebhook, user_code: UserCode) -> Judgement:
-        predicate = self._predicates.get(queued.webhook.type)
+        predicate = self._predicates.by_type.get(queued.webhook.type)
         if predicate is None:
             return without_predicate(queued.webhook.type, listened=False)
         asked_at = self._clock.boot() if predicate.hold is not None else 0.0
@@ -236,28 +236,26 @@ class Decider:
         return storable_error(brief_error(error) if self._redact else full_error(error))
 
 
-class _Errors:
+class _Errors(Struct, eq=False):
     """Gather what user code raised: kept with the decision until it is made, noted to it afterwards."""
 
-    def __init__(self, store: Store, queued: PendingWebhook, told: Callable[[BaseException], str]) -> None:
-        self._told = told
-        self._store = store
-        self._queued = queued
-        self._id = queued.webhook.id
-        self._gathered: list[str] = []
-        self._closed = False
+    store: Store
+    queued: PendingWebhook
+    told: Callable[[BaseException], str]
+    gathered: list[str] = []
+    closed: bool = False
 
     def add(self, listener: str, error: BaseException) -> None:
-        fields = self._queued.log_fields(self._store.replica)
-        logger.warning("listener %s %s (webhook %s)", listener, brief_error(error), self._id, extra=fields)
-        self.keep(f"listener {listener}: {self._told(error)}")
+        id, fields = self.queued.webhook.id, self.queued.log_fields(self.store.replica)
+        logger.warning("listener %s %s (webhook %s)", listener, brief_error(error), id, extra=fields)
+        self.keep(f"listener {listener}: {self.told(error)}")
 
     def keep(self, error: str) -> None:
-        if self._closed:
-            self._store.append_error(self._id, storable_error(error))
+        if self.closed:
+            self.store.append_error(self.queued.webhook.id, storable_error(error))
         else:
-            self._gathered.append(storable_error(error))
+            self.gathered.append(storable_error(error))
 
     def close(self) -> list[str]:
-        self._closed = True
-        return self._gathered
+        self.closed = True
+        return self.gathered

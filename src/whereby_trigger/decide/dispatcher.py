@@ -6,9 +6,10 @@ Held webhooks are asked again in turns with those that arrive.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+
+from msgspec import Struct, field
 
 from whereby_trigger.assist import Supervisor
 from whereby_trigger.decide.decider import Decider
@@ -25,27 +26,27 @@ MAX_QUEUED = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 
 
-class RoomQueue:
+class RoomQueue(Struct, eq=False):
     """Hold the webhooks of a room that wait for their turn: new ones in order of arrival, and held ones to ask again.
 
-    Both take turns, so that neither many holds nor many arrivals keep the others waiting.
+    Both take turns, so that neither many holds nor many arrivals keep the others waiting. `was_new` is True if the one
+    before them was new.
     """
 
-    def __init__(self) -> None:
-        self._new: deque[PendingWebhook] = deque()
-        self._again: deque[PendingWebhook] = deque()
-        self._was_new = False
+    was_new: bool = False
+    new: deque[PendingWebhook] = field(default_factory=deque)
+    again: deque[PendingWebhook] = field(default_factory=deque)
 
     def __len__(self) -> int:
-        return len(self._new) + len(self._again)
+        return len(self.new) + len(self.again)
 
     def append(self, queued: PendingWebhook) -> None:
-        (self._new if queued.due is None else self._again).append(queued)
+        (self.new if queued.due is None else self.again).append(queued)
 
     def pop(self) -> PendingWebhook:
         """Return the webhook whose turn it is."""
-        self._was_new = bool(self._new) and not (self._was_new and self._again)
-        return (self._new if self._was_new else self._again).popleft()
+        self.was_new = bool(self.new) and not (self.was_new and self.again)
+        return (self.new if self.was_new else self.again).popleft()
 
 
 class Dispatcher:
@@ -78,10 +79,6 @@ class Dispatcher:
         self._read_back: set[int] = set()
         self._maybe_idle = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def full(self) -> bool:
-        return len(self._known) >= MAX_QUEUED or self._bytes >= MAX_BYTES
 
     @property
     def has_room(self) -> bool:
@@ -121,7 +118,7 @@ class Dispatcher:
 
         If there is no room for it, it is left in the store, and from now on the backlog must be read.
         """
-        if queued.room is not None:
+        if self._supervisor.by_room and queued.room is not None:
             self._supervisor.wake(queued.room.key)
         if self._holds.by_room:
             self._tell_holds(queued)
@@ -136,11 +133,9 @@ class Dispatcher:
             return
         if self._unread.behind:
             self.fall_behind()
-        elif self.full:
+        elif not self._queue(queued):
             self.fall_behind()
             self._unread.look()
-        else:
-            self._queue(queued)
 
     def fall_behind(self) -> None:
         """Note that there are webhooks in the store that are not queued, older maybe than what arrives."""
@@ -158,11 +153,10 @@ class Dispatcher:
             return True
         if self._holds.by_room:
             self._tell_holds(queued)
-        if self.full:
+        if not self._queue(queued):
             self.fall_behind()
             return False
         self._read_back.add(queued.seq)
-        self._queue(queued)
         return True
 
     def end_reading(self, *, complete: bool) -> bool:
@@ -211,26 +205,29 @@ class Dispatcher:
         if queued.room is not None and isinstance(queued.webhook, RoomClientJoined | RoomClientLeft):
             self._holds.presence_changed(queued.room.key)
 
-    def _queue(self, queued: PendingWebhook) -> None:
-        self._known[queued.seq] = size = queued.size
+    def _queue(self, queued: PendingWebhook) -> bool:
+        """Queue a webhook in its room; return False if there is no room for it in memory."""
+        if len(self._known) >= MAX_QUEUED or self._bytes >= MAX_BYTES:
+            return False
+        self._known[queued.seq] = size = len(queued.webhook.raw)
         self._bytes += size
-        room = queued.ordering_key
-        if room is None:
-            self._spawn(self._decide(queued))
-        elif room in self._rooms:
-            self._rooms[room].append(queued)
+        if queued.room is None:
+            # It waits for nobody.
+            deciding = self._decide(queued)
+        elif queued.room.key in self._rooms:
+            self._rooms[queued.room.key].append(queued)
+            return True
         else:
-            queue = self._rooms[room] = RoomQueue()
-            queue.append(queued)
-            self._spawn(self._decide_in_order(room, queue))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
+            queue = self._rooms[queued.room.key] = RoomQueue(was_new=queued.due is None)
+            deciding = self._decide_in_order(queued.room.key, queued, queue)
+        task = asyncio.create_task(deciding)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
-    async def _decide_in_order(self, room: str, queue: RoomQueue) -> None:
+    async def _decide_in_order(self, room: str, first: PendingWebhook, queue: RoomQueue) -> None:
         try:
+            await self._decide(first)
             while queue:
                 await self._decide(queue.pop())
         finally:

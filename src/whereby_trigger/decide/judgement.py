@@ -26,10 +26,8 @@ class Judgement(Struct, frozen=True):
     seen: Seen = (None, None)
 
 
-def judge_age(age: float, max_age: float, *, was_due: bool) -> Judgement | None:
-    """Return what becomes of a webhook that is too old, or None. Its age counts from when its hold was due, if any."""
-    if age <= max_age:
-        return None
+def too_old(max_age: float, *, was_due: bool) -> Judgement:
+    """Return what becomes of a webhook older than `max_age`: its age counts from when its hold was due, if any."""
     if was_due:
         return Judgement(State.SKIPPED, f"due longer than max_age ({max_age:g} s) ago")
     return Judgement(State.SKIPPED, f"older than max_age ({max_age:g} s) when it was first decided")

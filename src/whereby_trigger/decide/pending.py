@@ -36,11 +36,6 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     counts: RoomCounts | None = None
 
     @property
-    def ordering_key(self) -> str | None:
-        """The room in whose order it is decided; None where it has none and waits for nobody."""
-        return None if self.room is None else self.room.key
-
-    @property
     def attempt(self) -> int:
         """Which attempt at a decision this is: 1, and one more for each replica that died before."""
         return self.takeovers + 1
@@ -48,12 +43,8 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     def log_fields(self, replica: str) -> dict[str, object]:
         """Return the fields of a log line about it."""
         fields: dict[str, object] = {"webhook_id": self.webhook.id, "replica": replica}
-        about = {"room": self.ordering_key, "session_id": session_id(self.webhook)}
+        about = {"room": None if self.room is None else self.room.key, "session_id": session_id(self.webhook)}
         return fields | {name: value for name, value in about.items() if value is not None}
-
-    @property
-    def size(self) -> int:
-        return len(self.webhook.raw)
 
 
 def from_store(row: Pending, subdomain: str | None, now: float) -> PendingWebhook:

@@ -91,15 +91,12 @@ class Predicate(Struct, frozen=True):
     def takes_presence(self) -> bool:
         return self.takes > 1
 
-    def arguments(self, webhook: Any, presence: Presence) -> tuple[Any, ...]:
-        return (webhook, presence)[: self.takes]
-
 
 class Predicates:
-    """Keep one predicate for each webhook type that names a room."""
+    """Keep one predicate for each webhook type that names a room: `by_type`."""
 
     def __init__(self, by_type: Mapping[str, Any] | None = None) -> None:
-        self._by_type: dict[str, Predicate] = {}
+        self.by_type: dict[str, Predicate] = {}
         for type, function in (by_type or {}).items():
             if isinstance(function, Hold):
                 self.register(type, function.predicate, function.seconds)
@@ -117,7 +114,7 @@ class Predicates:
         takes = count_arguments(function, "predicate", type)
         uses_presence = takes > 1 or hold is not None
         predicate = Predicate(function, name_of(function), is_async(function), takes, hold, uses_presence)
-        other = self._by_type.get(type)
+        other = self.by_type.get(type)
         if other is not None:
             again = is_again(function, other.function)
             remedy = AGAIN if again else "join them into one that returns `first(webhook) or second(webhook)`"
@@ -125,24 +122,20 @@ class Predicates:
                 f"{type!r} has two predicates: {other.name} at {place_of(other.function)} and {predicate.name} at "
                 f"{place_of(function)}: {remedy}"
             )
-        self._by_type[type] = predicate
-
-    def get(self, type: str) -> Predicate | None:
-        """Return the predicate for a webhook type, or None."""
-        return self._by_type.get(type)
+        self.by_type[type] = predicate
 
     @property
     def use_presence(self) -> bool:
         """True if a predicate asks who is in its webhook's room, or is asked again when that changes."""
-        return any(predicate.uses_presence for predicate in self._by_type.values())
+        return any(predicate.uses_presence for predicate in self.by_type.values())
 
     def types(self) -> list[str]:
         """Return the webhook types that have a predicate."""
-        return list(self._by_type)
+        return list(self.by_type)
 
     def names(self) -> dict[str, str]:
         """Return the name of each webhook type's predicate."""
-        return {type: predicate.name for type, predicate in self._by_type.items()}
+        return {type: predicate.name for type, predicate in self.by_type.items()}
 
 
 def _check_hold(type: str, hold: object) -> None:
@@ -216,7 +209,8 @@ async def ask(
         if predicate.uses_presence:
             presence = await find_presence()
         asked += 1
-        outcome = await user_code.ask(predicate.function, predicate.arguments(webhook, presence), predicate.is_async)
+        arguments = (webhook, presence)[: predicate.takes]
+        outcome = await user_code.ask(predicate.function, arguments, predicate.is_async)
         is_unknown = predicate.takes_presence and presence.humans is None
         if outcome.error is None:
             verdict = _judge(predicate, webhook, outcome.value, asked, is_unknown=is_unknown)

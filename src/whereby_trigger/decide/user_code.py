@@ -39,16 +39,13 @@ class LeftBehind(TookTooLong):
     """Report that a call of sync user code passed its time limit: it keeps its thread, and a new thread takes over."""
 
 
-class Call:
+class Call(Struct, eq=False):
     """Hold one call for the thread; `started` is when it began, in seconds of the loop's clock."""
 
-    __slots__ = ("arguments", "function", "future", "started")
-
-    def __init__(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], future: "asyncio.Future[CallResult]"
-    ) -> None:
-        self.function, self.arguments, self.future = function, arguments, future
-        self.started = 0.0
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: "asyncio.Future[CallResult]"
+    started: float = 0.0
 
 
 class UserThread:
@@ -65,30 +62,16 @@ class UserThread:
         self._why = ""
         self._check: asyncio.TimerHandle | None = None
 
-    def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[CallResult]":
+    def run(self, function: Callable[..., Any], *arguments: Any, next: bool = False) -> "asyncio.Future[CallResult]":
         """Call a function in the thread; return a future of its value, or of any exception, including SystemExit.
 
-        A call over the limit results in LeftBehind, and the calls behind it continue in a new thread.
+        A call over the limit results in LeftBehind, and the calls behind it continue in a new thread. With `next`, it
+        goes ahead of all waiting calls.
         """
-        return self._put(function, arguments, next=False)
-
-    def run_next(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[CallResult]":
-        """Do the same as `run`, ahead of all waiting calls."""
-        return self._put(function, arguments, next=True)
-
-    @property
-    def short(self) -> str:
-        """Why calls wait, or would wait; "" if there is a thread for them."""
-        if self._worker is not None or not (self._queue.calls or self._is_full()):
-            return ""
-        return self._why
-
-    def _put(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], *, next: bool
-    ) -> "asyncio.Future[CallResult]":
         loop = asyncio.get_running_loop()
         call = Call(function, arguments, loop.create_future())
-        self._queue.put(call, next=next)
+        with self._queue.turn:
+            (self._queue.calls.appendleft if next else self._queue.calls.append)(call)
         if self._worker is not None:
             self._worker.wake()
         elif not self._why:
@@ -96,6 +79,17 @@ class UserThread:
         if self._check is None:
             self._check = loop.call_later(self._limit if self._worker is not None else RETRY, self._look, loop)
         return call.future
+
+    def run_next(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[CallResult]":
+        """Do the same as `run`, ahead of all waiting calls."""
+        return self.run(function, *arguments, next=True)
+
+    @property
+    def short(self) -> str:
+        """Why calls wait, or would wait; "" if there is a thread for them."""
+        if self._worker is not None or not (self._queue.calls or self._is_full()):
+            return ""
+        return self._why
 
     def close(self) -> None:
         """Cancel the calls that have not begun; the thread ends after the one that runs."""
@@ -173,13 +167,6 @@ class _Queue:
     def __init__(self) -> None:
         self.calls: deque[Call] = deque()
         self.turn = threading.Lock()
-
-    def put(self, call: Call, *, next: bool) -> None:
-        with self.turn:
-            if next:
-                self.calls.appendleft(call)
-            else:
-                self.calls.append(call)
 
     def clear(self) -> list[Call]:
         with self.turn:
@@ -288,7 +275,7 @@ class UserCode:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._thread = UserThread(limit)
-        self._run_sync = self._thread.run
+        self._run_sync: Callable[..., asyncio.Future[CallResult]] = self._thread.run
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def ahead(self) -> "UserCode":
@@ -297,24 +284,45 @@ class UserCode:
         twin._run_sync = self._thread.run_next
         return twin
 
-    def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> Awaitable[CallResult]:
+    async def ask(self, function: UserFunction, arguments: Arguments, is_async: bool) -> CallResult:
         """Call a function within the time limit, and await its result if it is awaitable."""
-        return self._within_limit(function, arguments) if is_async else self._ask_sync(function, arguments)
+        if not is_async:
+            outcome = await self._run_sync(function, *arguments)
+            if not _is_awaitable(outcome.value):
+                return outcome
+            function, arguments = _itself, (outcome.value,)
+        task = self._loop.create_task(_result_of(function, arguments))
+        try:
+            await self._first_step(task)
+            if task.done() or await _ended(task, self._limit):
+                return task.result()
+            task.cancel()
+            await _ended(task, WIND_DOWN)
+            return CallResult(error=TookTooLong(f"took longer than {self._limit:g} s"))
+        finally:
+            task.cancel()
 
-    def tell(
+    async def tell(
         self,
         function: UserFunction,
         arguments: Arguments,
         is_async: bool,
         failed: Callable[[BaseException], None],
-    ) -> Awaitable[None]:
+    ) -> None:
         """Call a listener: wait for a sync one to end; start an async one as a task, without a time limit.
 
         `failed` is called with what it raises, for an async one possibly later. An async one has taken its first step
         when this returns.
         """
-        begin = self._begin if is_async else self._tell_sync
-        return begin(function, arguments, failed)
+        if not is_async:
+            outcome = await self._run_sync(function, *arguments)
+            if outcome.error is not None:
+                failed(outcome.error)
+            if not _is_awaitable(outcome.value):
+                return
+            function, arguments = _itself, (outcome.value,)
+        # A decision may record the listener as called only after its first step.
+        await self._first_step(self._loop.create_task(_told(function, arguments, failed)))
 
     @property
     def runs_here(self) -> bool:
@@ -345,39 +353,6 @@ class UserCode:
         """End the thread, without waiting for a call that hangs in it."""
         self._closed = True
         self._thread.close()
-
-    async def _ask_sync(self, function: UserFunction, arguments: Arguments) -> CallResult:
-        outcome = await self._run_sync(function, *arguments)
-        if _is_awaitable(outcome.value):
-            return await self._within_limit(_itself, (outcome.value,))
-        return outcome
-
-    async def _tell_sync(
-        self, function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]
-    ) -> None:
-        outcome = await self._run_sync(function, *arguments)
-        if outcome.error is not None:
-            failed(outcome.error)
-        elif _is_awaitable(outcome.value):
-            await self._begin(_itself, (outcome.value,), failed)
-
-    async def _begin(
-        self, function: UserFunction, arguments: Arguments, failed: Callable[[BaseException], None]
-    ) -> None:
-        # A decision may record the listener as called only after its first step.
-        await self._first_step(self._loop.create_task(_told(function, arguments, failed)))
-
-    async def _within_limit(self, function: UserFunction, arguments: Arguments) -> CallResult:
-        task = self._loop.create_task(_result_of(function, arguments))
-        try:
-            await self._first_step(task)
-            if task.done() or await _ended(task, self._limit):
-                return task.result()
-            task.cancel()
-            await _ended(task, WIND_DOWN)
-            return CallResult(error=TookTooLong(f"took longer than {self._limit:g} s"))
-        finally:
-            task.cancel()
 
     async def _first_step(self, task: asyncio.Task[Any]) -> None:
         """Run the first step of a task, with which most user code ends; otherwise keep the task until it ends."""

@@ -87,7 +87,7 @@ class Actions:
 
     def askable(self, record: Record) -> bool:
         """Return True if the program has a predicate for a webhook."""
-        return self._program.predicates.get(record.type) is not None
+        return self._program.predicates.by_type.get(record.type) is not None
 
     async def ask(self, id: str) -> str:
         """Ask the predicate about a stored webhook, and return in words what it would decide.
@@ -96,7 +96,7 @@ class Actions:
         """
         async with self._program.to_change() as store:
             record = await _stored(store, id)
-            predicate = self._program.predicates.get(record.type)
+            predicate = self._program.predicates.by_type.get(record.type)
             if predicate is None:
                 raise Refused(404, "This program has no predicate for the webhook.")
             await _note(store, ActionKind.DRY_RUN, record.room, id)
