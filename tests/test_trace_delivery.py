@@ -9,7 +9,7 @@ from whereby_trigger.decide import backlog
 
 pytestmark = pytest.mark.anyio
 
-CALLS, MODULES = 96, 24
+CALLS, MODULES = 70, 18
 """At most, in the loop, from the socket to the predicate."""
 
 

@@ -110,7 +110,7 @@ async def test_a_store_that_is_slow_and_a_crowd_are_told_apart(tmp_path: Path, m
         answer = await ask(receiver.port, delivery(JOINED))
         assert answer is not None
         assert answer.status == 503
-        monkeypatch.setattr(receiver.edge.in_flight, "_max_requests", 0)
+        monkeypatch.setattr(receiver.edge.in_flight, "full", True)
         assert await ask(receiver.port, delivery(JOINED)) is not None
         reasons = [refused.reason for refused in receiver.running.refusals.newest]
         assert reasons == [RefusalReason.STORE_SLOW, RefusalReason.CROWDED]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from whereby_trigger.deliveries import Delivery, DeliveryLog
 from whereby_trigger.metrics import Counts
-from whereby_trigger.receive.intake import Headers
+from whereby_trigger.receive.intake import OWS, Headers, declared_length
 from whereby_trigger.receive.limits import MAX_ARRIVING, Arriving, Incoming, InFlightLimit
 from whereby_trigger.receive.readiness import Readiness
 from whereby_trigger.receive.receiver import CROWDED_OUT, RETRY_AFTER, Answer, Receiver, refusal
@@ -26,9 +26,6 @@ READ_WITHIN = 10.0
 LIVE, READY = PROBES = ("/livez", "/readyz")
 LONGEST_PATH = 200
 """Characters of a path that is not served, up to which it is logged."""
-
-OWS = b" \t"
-"""What may stand around a header's value and is no part of it. Source: RFC 9110, 5.5."""
 
 CLOSE = (b"connection", b"close")
 JSON = (b"content-type", b"application/json")
@@ -179,17 +176,6 @@ def _path_below_root(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     return (path.removeprefix(root) or "/") if f"{path}/".startswith(f"{root}/") else path
-
-
-def declared_length(headers: Headers) -> int | None:
-    """Read how many bytes a request says its body has; None where it does not."""
-    length = None
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            length = int(value[:20])
-        elif name == b"transfer-encoding":
-            return None
-    return length
 
 
 async def _send_answer(send: Send, status: int, *headers: tuple[bytes, bytes], body: bytes = b"") -> None:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
 from whereby_trigger.receive.exposure import why_not_local
-from whereby_trigger.store.facts import presence_in, session_change
+from whereby_trigger.store.facts import SESSION_WEBHOOKS, presence_in, session_change
 from whereby_trigger.store.records import Arrival, RefusalReason
 from whereby_trigger.store.states import State
 from whereby_trigger.webhook import (
@@ -23,6 +23,20 @@ ON_ITS_WAY = 60.0
 """Seconds within which a delivery that was let in has reached the store."""
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+OWS = b" \t"
+"""What may stand around a header's value and is no part of it. Source: RFC 9110, 5.5."""
+
+
+def declared_length(headers: Headers) -> int | None:
+    """Return how many bytes a request says its body has, or None if it does not say."""
+    length = None
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            length = int(value[:20])
+        elif name == b"transfer-encoding":
+            return None
+    return length
 
 
 class Rules(Struct, frozen=True):
@@ -81,7 +95,7 @@ def intake(headers: Headers, body: bytes, now: float, rules: Rules, http_version
         return Accepted(odd, None, None)
     room = room_of(webhook, rules.subdomain)
     key = None if room is None else room.key
-    change = session_change(webhook, key, now)
+    change = session_change(webhook, key, now) if isinstance(webhook, SESSION_WEBHOOKS) else None
     count = presence_in(webhook, key, now) if rules.presence else None
     arrival = Arrival(webhook.id, webhook.type, key, body, now, change=change, kept_until=kept_until, count=count)
     return Accepted(arrival, webhook, room)
@@ -91,11 +105,14 @@ def _authenticate(headers: Headers, body: bytes, now: float, rules: Rules, http_
     if not rules.secrets:
         reason = None if rules.allow_unsigned else why_not_local(headers, http_version)
         return None if reason is None else Rejected(RefusalReason.NOT_LOCAL, reason)
-    signatures = [value for name, value in headers if name == b"whereby-signature"]
-    if len(signatures) > 1:
-        return Rejected(RefusalReason.MALFORMED_SIGNATURE, "more than one signature header")
+    signature = None
+    for name, value in headers:
+        if name == b"whereby-signature":
+            if signature is not None:
+                return Rejected(RefusalReason.MALFORMED_SIGNATURE, "more than one signature header")
+            signature = value
     try:
-        verify(signatures[0] if signatures else None, body, rules.secrets, now, rules.tolerance)
+        verify(signature, body, rules.secrets, now, rules.tolerance)
     except SignatureError as error:
         # A signature is wrong in few ways, and a reason has the name of each.
         return Rejected(RefusalReason(str(error)), str(error), error.skew)

@@ -10,31 +10,29 @@ MAX_ARRIVING = 16 * 1024 * 1024
 
 
 class InFlightLimit:
-    """Count the deliveries that wait for the store, and the bytes they hold."""
+    """Count the deliveries that wait for the store, and the bytes they hold; while it is `full`, no more may wait."""
 
     def __init__(self, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_BYTES) -> None:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self.requests = 0
         self.bytes = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether no more may wait."""
-        return self.requests >= self._max_requests or self.bytes >= self._max_bytes
+        self.full = False
 
     def enter(self, size: int) -> bool:
         """Count one delivery more, whose body has `size` bytes; return False if no more may wait."""
-        if self.requests >= self._max_requests or self.bytes >= self._max_bytes:
+        if self.full:
             return False
         self.requests += 1
         self.bytes += size
+        self.full = self.requests >= self._max_requests or self.bytes >= self._max_bytes
         return True
 
     def leave(self, size: int) -> None:
         """Count it no more."""
         self.requests -= 1
         self.bytes -= size
+        self.full = self.requests >= self._max_requests or self.bytes >= self._max_bytes
 
 
 class Arriving:

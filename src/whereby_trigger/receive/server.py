@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -13,9 +14,10 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from whereby_trigger.receive.asgi import OWS, Endpoint, declared_length
+from whereby_trigger.receive.asgi import Endpoint
 from whereby_trigger.receive.connections import Connections, count_none
 from whereby_trigger.receive.fast_path import LARGEST, FastDelivery
+from whereby_trigger.receive.intake import OWS, declared_length
 from whereby_trigger.store import RefusalReason
 
 MAX_HEADERS = 64 * 1024
@@ -152,7 +154,7 @@ class Protocol(HttpToolsProtocol):
         """Parse the bytes of one request, and hold the rest."""
         start, size = 0, len(data)
         while start < size:
-            end = self._end_of_piece(data, start, size)
+            end = min(size, start + self._body_left) if self._body_left else self._end_of_head(data, start, size)
             if not self._parse(data[start:end]):
                 return
             start = end
@@ -163,13 +165,11 @@ class Protocol(HttpToolsProtocol):
             if not self._must_wait:
                 self._connections.go_on_later(self)
 
-    def _end_of_piece(self, data: bytes, start: int, size: int) -> int:
-        """Return the index up to which the bytes can only belong to one request.
+    def _end_of_head(self, data: bytes, start: int, size: int) -> int:
+        """Return the index up to which the bytes can only belong to one request, which announced no length so far.
 
-        A request ends after its head, after the length it announced, or after the empty line that follows its chunks.
+        It ends after its head, or after the empty line that follows its chunks.
         """
-        if self._body_left:
-            return min(size, start + self._body_left)
         if self._tail:
             seam = (self._tail + data[start : start + 3]).find(END_OF_HEAD)
             if seam >= 0:
@@ -318,20 +318,23 @@ class Protocol(HttpToolsProtocol):
             or endpoint.in_flight.full
         ):
             return None
-        return FastDelivery(endpoint, self.headers, length, self.transport, parser.should_keep_alive(), self._answered)
-
-    def _answered(self, let_in: bool) -> None:
-        self._let_in = self._let_in or let_in
-        self.on_response_complete()
+        keep_alive, began = parser.should_keep_alive(), time.monotonic()
+        return FastDelivery(endpoint, self.headers, length, self.transport, keep_alive, self._answered, began)
 
     def on_response_complete(self) -> None:
-        """Continue with the pipelined bytes.
+        """Do after an answer through ASGI what we do after one of our own.
 
         uvicorn's own pipeline is not used, nor its timer for each connection.
         """
+        self._answered(False)
+
+    def _answered(self, let_in: bool) -> None:
+        """Continue with the pipelined bytes."""
+        self._let_in = self._let_in or let_in
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self._ahead:
             self._connections.go_on_later(self)
         else:

@@ -55,9 +55,13 @@ def created_at(webhook: Webhook, received_at: float) -> float | None:
     return created if created <= received_at + AHEAD else received_at
 
 
+SESSION_WEBHOOKS: Final = (RoomSessionStarted, RoomSessionEnded)
+"""The webhooks that say something of a room's session."""
+
+
 def session_change(webhook: Webhook, key: str | None, received_at: float) -> SessionChange | None:
     """Return what a webhook says of the session in its room, or None if it says nothing."""
-    if key is None or not isinstance(webhook, RoomSessionStarted | RoomSessionEnded):
+    if key is None or not isinstance(webhook, SESSION_WEBHOOKS):
         return None
     started = isinstance(webhook, RoomSessionStarted)
     return SessionChange(key, started, session_of(webhook), created_at(webhook, received_at))
