@@ -197,3 +197,28 @@ async def test_what_a_restart_finds_pending_is_decided_before_what_arrives_in_it
         await stage.deliver(newer)
         await stage.decision(newer)
     assert seen == [sent.id for sent in (*older, newer)]
+
+
+async def test_a_room_full_of_webhooks_that_wait_for_nothing_leaves_the_loop_to_others(tmp_path: Path) -> None:
+    asked_in: list[int] = []
+    turns = 0
+    trigger = Trigger()
+
+    @trigger.when("room.client.joined")
+    async def waits_for_nothing() -> bool:
+        asked_in.append(turns)
+        return False
+
+    async with Stage(trigger, tmp_path) as stage:
+        # From then on, nothing is read from the store for a while.
+        await stage.deliver(first := joined(99, 1))
+        await stage.decision(first)
+        asked_in.clear()
+        webhooks = [joined(id, 0) for id in range(20)]
+        added = [await stage.store_only(each) for each in webhooks]
+        for each, stored in zip(webhooks, added, strict=True):
+            stage.hand_on(each, stored)
+        while len(asked_in) < len(webhooks):
+            turns += 1
+            await asyncio.sleep(0)
+    assert len(set(asked_in)) == len(webhooks)

@@ -229,6 +229,8 @@ class Dispatcher:
         try:
             await self._decide(first)
             while queue:
+                # Those of other rooms, and deliveries, get their turn even if deciding waits for nothing.
+                await asyncio.sleep(0)
                 await self._decide(queue.pop())
         finally:
             del self._rooms[room]

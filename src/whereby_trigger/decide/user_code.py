@@ -5,10 +5,11 @@ import contextlib
 import copy
 import inspect
 import logging
+import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +17,8 @@ from whereby_trigger.callables import UserFunction, name_of, place_of
 from whereby_trigger.shortage import shortage_of
 
 logger = logging.getLogger("whereby_trigger.decide")
+
+T = TypeVar("T")
 
 MAX_HUNG: Final = 16
 """Threads that may be given up to calls that hang; above that, further calls wait until one returns."""
@@ -291,7 +294,7 @@ class UserCode:
             if not _is_awaitable(outcome.value):
                 return outcome
             function, arguments = _itself, (outcome.value,)
-        task = self._loop.create_task(_result_of(function, arguments))
+        task = self._begin(_result_of(function, arguments))
         try:
             await self._first_step(task)
             if task.done() or await _ended(task, self._limit):
@@ -322,7 +325,7 @@ class UserCode:
                 return
             function, arguments = _itself, (outcome.value,)
         # A decision may record the listener as called only after its first step.
-        await self._first_step(self._loop.create_task(_told(function, arguments, failed)))
+        await self._first_step(self._begin(_told(function, arguments, failed)))
 
     @property
     def runs_here(self) -> bool:
@@ -354,10 +357,17 @@ class UserCode:
         self._closed = True
         self._thread.close()
 
+    def _begin(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Make a task, and run its first step at once if Python can do that."""
+        if sys.version_info >= (3, 12):
+            return asyncio.Task(coroutine, loop=self._loop, eager_start=True)
+        return self._loop.create_task(coroutine)
+
     async def _first_step(self, task: asyncio.Task[Any]) -> None:
-        """Run the first step of a task, with which most user code ends; otherwise keep the task until it ends."""
+        """Wait for the first step of a task, with which most user code ends; otherwise keep the task until it ends."""
         try:
-            await asyncio.sleep(0)
+            if sys.version_info < (3, 12):
+                await asyncio.sleep(0)
         finally:
             if not task.done():
                 self._tasks.add(task)
