@@ -31,7 +31,7 @@ ON CONFLICT (key) DO UPDATE SET
 WRITE_NEWEST = """
 INSERT INTO presence AS stored
     (key, humans, bots, session_id, humans_since, changed_at, differed_at, humans_stored_at, received_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?5, -9e999, ?6, ?7)
+VALUES (?, ?, ?, ?, ?, ?, -9e999, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
     humans = excluded.humans, bots = excluded.bots, session_id = excluded.session_id,
     changed_at = excluded.changed_at, received_at = max(stored.received_at, excluded.received_at),
@@ -95,7 +95,7 @@ class GatheredCounts:
             return
         received, now = self._received, self._now
         alone = [counts[0] for counts in self._rooms.values() if len(counts) == 1]
-        rows = [(one.key, one.humans, one.bots, one.session_id, one.at, now, received[one.key]) for one in alone]
+        rows = [(c.key, c.humans, c.bots, c.session_id, c.at, c.at, now, received[c.key]) for c in alone]
         written = connection.executemany(WRITE_NEWEST, rows).rowcount if rows else 0
         # If a count was not the newest, all are merged; those that were written already are found to be there.
         for counts in self._rooms.values():

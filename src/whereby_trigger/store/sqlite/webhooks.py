@@ -13,7 +13,7 @@ from whereby_trigger.webhook import room_path
 
 INSERT = """
 INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, kept_until, decided_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?7 <> 'pending' THEN ?5 END) ON CONFLICT (id) DO NOTHING
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
 """
 COUNT_DELIVERY = """
 UPDATE webhooks SET deliveries = deliveries + 1, kept_until = max(kept_until, ?) WHERE id = ? RETURNING seq, state
@@ -91,10 +91,11 @@ LATEST_FIRST = "ORDER BY received_at DESC, seq DESC"
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float, counts: GatheredCounts) -> Added:
     if arrival.state not in FIRST_STATES:
         raise ValueError(f"no webhook is stored as {arrival.state}")
+    received_at, decided_at = arrival.received_at, None if arrival.state is State.PENDING else arrival.received_at
+    values = (arrival.id, arrival.type, arrival.room, arrival.body, received_at, received_at, owner)
     # The driver is slower with a subclass of str, such as a state.
-    state = arrival.state.value
-    row = (arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner, state, arrival.reason)
-    cursor = connection.execute(INSERT, (*row, arrival.kept_until))
+    outcome = (arrival.state.value, arrival.reason, arrival.kept_until, decided_at)
+    cursor = connection.execute(INSERT, (*values, *outcome))
     if cursor.rowcount:
         seq, effect = cursor.lastrowid or 0, ""
         if arrival.change is not None and (effect := rooms.change_session(connection, arrival.change, now)):
