@@ -68,9 +68,10 @@ _escape: Final = json.JSONEncoder(default=str).encode
 def _encode(fields: dict[str, Any]) -> str:
     """Return what `json.dumps` does: printable ASCII only, so that no terminal or reader stumbles over a line."""
     with suppress(Exception):
-        text = msgspec.json.format(_ENCODER.encode(fields), indent=0).decode()
-        if text.isascii() and text.isprintable():
-            return text
+        text = msgspec.json.format(_ENCODER.encode(fields), indent=0)
+        # Of the control characters, msgspec escapes all but this one.
+        if text.isascii() and b"\x7f" not in text:
+            return text.decode()
     return _escape(fields)
 
 
