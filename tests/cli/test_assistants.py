@@ -119,7 +119,9 @@ def test_a_room_with_a_coroutine_is_listed_while_it_lives_and_after(call: Call, 
         process.line("scribe leaves: stopped by whereby-trigger assistants stop")
         ended = in_state(call, "ended")
         assert (ended["owner"], ended["reason"]) == (None, "stopped by whereby-trigger assistants stop")
-        assert "the assistant is over: stopped by whereby-trigger assistants stop" in call("rooms", "show", URL).stdout
+        shown = call("rooms", "show", URL).stdout
+        assert "the assistant is over: stopped by whereby-trigger assistants stop" in shown
+        assert len(re.findall(r" replica \w+ starts$", shown, re.M)) == 1, shown
 
 
 def test_a_room_with_a_command_is_listed_with_its_process_id(call: Call, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class RulesReplica:
     place: RulesPlace
     replica: str
 
-    async def open(self, changed: Callable[[], None]) -> None:
+    async def open(self, changed: Callable[[], None] | None = None) -> None:
         return
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.store.conftest import Replicas
+from tests.support.arrivals import ROOM
 from tests.support.place import TTL, Place
 from whereby_trigger.store import ReplicaEnding, ReplicaRecord, Store
 
@@ -20,6 +21,17 @@ async def test_a_replica_is_logged_from_its_start(place: Place, replicas: Replic
     assert (each.ended_at, each.ending) == (None, None)
     assert each.started_at == pytest.approx(began, abs=5)
     assert each.seen_at == pytest.approx(began, abs=5)
+
+
+async def test_who_opens_a_store_to_write_something_and_not_to_serve_is_no_replica_in_the_log(
+    place: Place, store: Store
+) -> None:
+    visitor = place.replica()
+    await visitor.open()
+    assert await visitor.stop(ROOM, "stopped by the program") is None
+    assert set(await logged(store, place)) == {store.replica}
+    await visitor.close()
+    assert set(await logged(store, place)) == {store.replica}
 
 
 async def test_a_replica_that_stops_is_logged_so(place: Place, store: Store) -> None:

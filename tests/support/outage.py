@@ -53,7 +53,7 @@ class AwayStore(SqliteStore):
             if not answer.done():
                 super()._write(work, kept=kept).add_done_callback(partial(_pass_on, answer))
 
-    async def open(self, changed: Callable[[], None]) -> None:
+    async def open(self, changed: Callable[[], None] | None = None) -> None:
         await self._reached()
         await super().open(changed)
 

@@ -204,7 +204,7 @@ def _could_create(path: Path, write_to: Callable[[str], Coroutine[Any, Any, None
 
 
 async def _write_to(store: Store) -> None:
-    await store.open(lambda: None)
+    await store.open()
     try:
         await store.ping(time.time())
     finally:

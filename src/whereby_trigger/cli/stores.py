@@ -32,7 +32,7 @@ async def store_to_change(url: str) -> AsyncIterator[Store]:
     async with store_to_read(url):
         pass
     store = store_for(url)
-    await store.open(lambda: None)
+    await store.open()
     try:
         yield store
     finally:

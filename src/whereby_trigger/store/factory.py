@@ -39,7 +39,7 @@ async def usable(in_use: InUse | None, settings: Settings, *, reading: bool) -> 
         yield in_use.store
         return
     store = store_for(settings.store, settings.lease_ttl, settings.store_file)
-    await (store.open_readonly() if reading else store.open(lambda: None))
+    await (store.open_readonly() if reading else store.open())
     try:
         yield store
     finally:

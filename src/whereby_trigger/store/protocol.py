@@ -68,6 +68,10 @@ Told = Callable[[int], None]
 """A function that hears how many rows one more step has done."""
 
 
+def unheard() -> None:
+    """Stand in for a caller who does not serve, and need not know what others write."""
+
+
 def untold(count: int) -> None:
     """Stand in for a caller who does not want to know how far something is."""
 
@@ -208,9 +212,10 @@ class Store(RoomStore, Protocol):
         """Wait at most `timeout` seconds until no delivery waits that the store would take now."""
         ...
 
-    async def open(self, changed: Callable[[], None]) -> None:
+    async def open(self, changed: Callable[[], None] | None = None) -> None:
         """Open and migrate the store; from then on `changed` is called soon after another process has written.
 
+        Without `changed` it is opened to write something, and not to serve: the log of replicas does not tell of it.
         Raises StoreError if it cannot be used.
         """
         ...

@@ -122,10 +122,11 @@ ROOMS = 500
 """Maximum rows that change their owner in one transaction: it must be short, and not exhaust the server's locks."""
 
 
-async def join(connection: Connection, id: str, ttl: float) -> None:
+async def join(connection: Connection, id: str, ttl: float, *, logged: bool = True) -> None:
     async with transaction(connection):
         await connection.execute(JOIN, id, os.getpid(), ttl)
-        await replica_log.begin(connection, id)
+        if logged:
+            await replica_log.begin(connection, id)
 
 
 async def rejoin(connection: Connection, old: str, new: str, ttl: float) -> None:

@@ -63,7 +63,7 @@ from whereby_trigger.store.postgres.verbs import (
 from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
 from whereby_trigger.store.postgres.writer import PostgresWriter, Verb
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, untold
+from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, unheard, untold
 from whereby_trigger.store.records import (
     NEWEST,
     ActionQuery,
@@ -154,13 +154,13 @@ class PostgresStore(Unspilled):
     def life(self) -> None:
         return None
 
-    async def open(self, changed: Callable[[], None]) -> None:
+    async def open(self, changed: Callable[[], None] | None = None) -> None:
         check_effect("opening a store to write")
         sent = boot_time()
-        for warning in await self._once(self._enter, LONG_WORK_WITHIN):
+        for warning in await self._once(partial(self._enter, logged=changed is not None), LONG_WORK_WITHIN):
             logger.warning("%s", warning)
         self._reading = PostgresWriter(ManagedConnection(self._address, READ_WITHIN, serving=True), self.errors)
-        self._writing = _OpenPostgres(self._address, changed, self.errors)
+        self._writing = _OpenPostgres(self._address, changed or unheard, self.errors)
         self.lease.begin(sent)
 
     async def open_readonly(self) -> None:
@@ -401,11 +401,11 @@ class PostgresStore(Unspilled):
             raise StoreUnavailable("the store is not open: start the trigger first")
         return await self._reading.submit(CALL, work)
 
-    async def _enter(self, connection: Connection) -> list[str]:
+    async def _enter(self, connection: Connection, *, logged: bool) -> list[str]:
         warnings = await checks.check(connection, self.location)
         if await migrations.migrate(connection, self.location):
             await checks.check(connection, self.location)
-        await lease.join(connection, self.replica, self.lease.ttl)
+        await lease.join(connection, self.replica, self.lease.ttl, logged=logged)
         return warnings
 
     async def _renew(self, connection: Connection, ttl: float) -> bool:

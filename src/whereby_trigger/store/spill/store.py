@@ -16,7 +16,7 @@ from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
 from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import Write
-from whereby_trigger.store.protocol import Store, StoreErrors
+from whereby_trigger.store.protocol import Store, StoreErrors, unheard
 from whereby_trigger.store.records import Added, Arrival, Room
 from whereby_trigger.store.spill.file import BATCH, SpilledDelivery, SpillFile
 from whereby_trigger.store.states import State
@@ -294,7 +294,7 @@ class SpillStore:
         """Whether nothing waits that the database would take now."""
         return self._settled.is_set()
 
-    async def open(self, changed: Callable[[], None]) -> None:
+    async def open(self, changed: Callable[[], None] | None = None) -> None:
         """Take deliveries from now on, and open the database as soon as it is there: its lease begins then.
 
         Raises StoreError if the spool, or a database that is there, cannot be used.
@@ -317,7 +317,7 @@ class SpillStore:
             await asyncio.wait({joining})
             await self._spill_file.close()
             raise
-        self._running = asyncio.create_task(self._run(changed, joining), name="whereby-trigger spill")
+        self._running = asyncio.create_task(self._run(changed or unheard, joining), name="whereby-trigger spill")
 
     def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         """Store a delivery in the database, or where that is away on the spool's disk; `spilled` tells which."""

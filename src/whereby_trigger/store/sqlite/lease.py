@@ -32,10 +32,20 @@ Other = tuple[str, float, str, float]
 HOLDS = "SELECT 1 FROM replicas WHERE id = ? AND boot = ? AND expires > ?"
 
 
-def join(connection: sqlite3.Connection, id: str, pid: int, now: float, ttl: float, clock: BootClock) -> None:
+def join(
+    connection: sqlite3.Connection,
+    id: str,
+    pid: int,
+    now: float,
+    ttl: float,
+    clock: BootClock,
+    *,
+    logged: bool = True,
+) -> None:
     boot, at = clock()
     connection.execute(JOIN, (id, pid, now, boot, at + ttl))
-    replica_log.begin(connection, id, now)
+    if logged:
+        replica_log.begin(connection, id, now)
 
 
 def rejoin(connection: sqlite3.Connection, old: str, now: float, join: Callable[[sqlite3.Connection], None]) -> None:

@@ -2,13 +2,12 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from whereby_trigger.clock import BootClock
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store.sqlite import lease, migrations
+from whereby_trigger.store.sqlite import migrations
 from whereby_trigger.store.sqlite.connection import (
     BUSY_TIMEOUT,
     connect,
@@ -24,8 +23,8 @@ from whereby_trigger.store.sqlite.lock import LifeLock, Turn
 Entered = tuple[Database, sqlite3.Connection, Turn, LifeLock]
 
 
-def open_to_write(path: Path, replica: str, ttl: float, clock: BootClock, now: float, synced: bool = True) -> Entered:
-    """Create and migrate the database as needed, and register a replica in it.
+def open_to_write(path: Path, replica: str, join: Callable[..., None], now: float, synced: bool = True) -> Entered:
+    """Create and migrate the database as needed, and register a replica in it by `join`.
 
     Returns the database to write to, a connection to read with, the lock of writers, and the lock that shows the
     replica alive. Raises StoreError if the database cannot be used. Without `synced`, nothing waits for the disk.
@@ -37,7 +36,7 @@ def open_to_write(path: Path, replica: str, ttl: float, clock: BootClock, now: f
         turn.acquire(BUSY_TIMEOUT)
         make_durable(connection, path, synced=synced)
         migrations.migrate(connection, path)
-        lease.join(connection, replica, os.getpid(), now, ttl, clock)
+        join(connection, pid=os.getpid(), now=now)
         database = Database(path, connection, synced=synced)
         undo.callback(database.close)
         turn.release()

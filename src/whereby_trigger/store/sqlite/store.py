@@ -22,7 +22,7 @@ from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, untold
+from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, unheard, untold
 from whereby_trigger.store.records import (
     NEWEST,
     ActionQuery,
@@ -128,19 +128,20 @@ class SqliteStore(Unspilled):
     def life(self) -> int | None:
         return None if self._writing is None else self._writing.life.descriptor
 
-    async def open(self, changed: Callable[[], None]) -> None:
+    async def open(self, changed: Callable[[], None] | None = None) -> None:
         check_effect("opening a store to write")
         sent = boot_time()
-        entered = await self._in_thread(
-            open_to_write, self.path, self.replica, self.lease.ttl, self._clock, self._wall(), self._synced
-        )
+        join = partial(lease.join, id=self.replica, ttl=self.lease.ttl, clock=self._clock, logged=changed is not None)
+        entered = await self._in_thread(open_to_write, self.path, self.replica, join, self._wall(), self._synced)
         database, reading, turn, life = entered
         with ExitStack() as undo, shortage_in_words(self.path):
             for each in (database, reading, turn, life):
                 undo.callback(each.close)
             reader = _Reader(reading, self.path, self.errors)
             undo.callback(reader.end)
-            self._writing = _OpenSqlite(Writer(database, turn, changed, self.errors, summary=self._counts), life)
+            self._writing = _OpenSqlite(
+                Writer(database, turn, changed or unheard, self.errors, summary=self._counts), life
+            )
             self._reader = reader
             database.readers_out = reader.out
             undo.pop_all()
