@@ -227,6 +227,8 @@ def test_nothing_marked_is_in_a_log_an_answer_or_a_table(call: Call, tmp_path: P
     assert exported.stdout.count("hallmark-name") >= len(TYPES)
     forgotten = call("forget", "--yes", *about)
     assert (forgotten.returncode, forgotten.stdout.count("hallmark-")) == (0, 0), forgotten.stderr
+    for command in (*lists, *rooms):
+        assert call(*command.split(), env=secret).returncode == 0, command
     assert_nowhere_in(tmp_path)
 
 

@@ -13,6 +13,9 @@ PROGRESS_FROM = 2000
 """Rows from which on a terminal shows a progress bar."""
 
 yes_option = click.option("--yes", is_flag=True, help="Do it without a question.")
+rewrite_option = click.option(
+    "--rewrite", is_flag=True, help="Write a large store's files again, which holds up deliveries meanwhile."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 Advance = Callable[[int], None]

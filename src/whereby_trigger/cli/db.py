@@ -6,7 +6,7 @@ import time
 import click
 
 from whereby_trigger.cli.app import app_argument
-from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, yes_option
+from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, rewrite_option, yes_option
 from whereby_trigger.cli.options import store_option
 from whereby_trigger.cli.output import local, note, show_lines
 from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
@@ -40,9 +40,12 @@ def migrate(app: str | None, store: str | None) -> None:
     type=click.FloatRange(min=0),
     help="Delete webhooks received longer ago than this whose signature has expired. [default: retention]",
 )
+@rewrite_option
 @dry_run_option
 @yes_option
-def prune(app: str | None, store: str | None, older_than: float | None, dry_run: bool, yes: bool) -> None:
+def prune(
+    app: str | None, store: str | None, older_than: float | None, rewrite: bool, dry_run: bool, yes: bool
+) -> None:
     """Delete old decided webhooks.
 
     It says how many, and asks. Pending webhooks are kept at any age.
@@ -55,7 +58,7 @@ def prune(app: str | None, store: str | None, older_than: float | None, dry_run:
     if not is_agreed(f"delete {_received(found, before)} from {location}", yes=yes, dry_run=dry_run):
         return
     bodies = None if older_than is not None else settings.body_retention
-    deleted, left = asyncio.run(_prune(settings.store, before, bodies, found))
+    deleted, left = asyncio.run(_prune(settings.store, before, bodies, found, rewrite or None))
     show_lines(f"{location}: deleted {_received(deleted, before)}")
     if left:
         note(f"Warning: {left}")
@@ -70,10 +73,10 @@ async def _prunable(url: str, before: float) -> int:
         return await store.prunable(before)
 
 
-async def _prune(url: str, before: float, bodies: float | None, found: int) -> tuple[int, str]:
+async def _prune(url: str, before: float, bodies: float | None, found: int, rewrite: bool | None) -> tuple[int, str]:
     async with store_to_change(url) as store:
         with progress(found, "The same command deletes the others.") as advance:
             deleted = await store.prune(before, advance)
         if bodies is not None:
             await remove_bodies(store, time.time() - bodies)
-        return deleted, await store.wipe(rewrite=False)
+        return deleted, await store.wipe(rewrite=rewrite)

@@ -6,7 +6,7 @@ import click
 from msgspec import Struct
 
 from whereby_trigger.cli.app import app_argument
-from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, webhooks_counted, yes_option
+from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, rewrite_option, webhooks_counted, yes_option
 from whereby_trigger.cli.export import spilled_about, subject_of, subject_options
 from whereby_trigger.cli.options import store_option
 from whereby_trigger.cli.output import Failed, note, show_lines
@@ -36,7 +36,7 @@ class FoundAbout(Struct, frozen=True):
 @store_option
 @dry_run_option
 @yes_option
-@click.option("--rewrite", is_flag=True, help="Write a large store's files again, which holds up deliveries meanwhile.")
+@rewrite_option
 def forget_command(
     app: str | None,
     participant: str | None,
