@@ -346,7 +346,9 @@ class SpillStore:
         await self._spill_file.ping()
 
     async def wipe(self, *, rewrite: bool | None) -> str:
-        return await self._spill_file.wipe() or await self._store.wipe(rewrite=rewrite)
+        # What leaves the spill is removed from its file once it is empty.
+        spilled = "" if rewrite is False else await self._spill_file.wipe()
+        return "; ".join(filter(None, (await self._store.wipe(rewrite=rewrite), spilled)))
 
     async def settle(self, timeout: float) -> None:
         """Wait until nothing waits that the database would take now, at most `timeout` seconds."""
