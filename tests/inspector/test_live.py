@@ -1,9 +1,11 @@
 """The live part: what other processes write is told to open pages, folded when much comes, and read once for all."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +16,8 @@ from tests.inspector.conftest import ROOM, SCRIPT, deliver
 from tests.support.place import Place
 from tests.support.until import eventually
 from whereby_trigger import Trigger
-from whereby_trigger.inspector.live import FOLD_ABOVE, Folded, LiveFeed, Looking, SharedStore, fold
+from whereby_trigger.inspector.live import FOLD_ABOVE, Batch, Folded, LiveFeed, Looking, SharedStore, fold
+from whereby_trigger.inspector.reads import filters_of
 from whereby_trigger.receive import bind
 from whereby_trigger.receive.server import Server
 from whereby_trigger.store import Query, Record, State, Store
@@ -95,6 +98,26 @@ def test_many_at_once_become_one_row_a_room() -> None:
     assert isinstance(single, Record)
 
 
+def test_many_rooms_at_once_are_the_newest_and_one_row_for_all_others() -> None:
+    rooms = [structs.replace(RECORD, id=str(n), room=f"acme.whereby.com/{n % 90}") for n in range(180)]
+    others, *newest = fold(rooms)
+    assert isinstance(others, Folded)
+    assert (others.rooms, len(others.records)) == (90 - FOLD_ABOVE, 2 * (90 - FOLD_ABOVE))
+    assert [one.room for one in newest] == [f"acme.whereby.com/{n}" for n in range(90 - FOLD_ABOVE, 90)]
+    shown = [record.id for one in (others, *newest) if isinstance(one, Folded) for record in one.records]
+    assert sorted(shown) == sorted(record.id for record in rooms)
+
+
+def test_pages_with_the_same_filters_are_told_the_same_bytes(tmp_path: Path) -> None:
+    trigger = Trigger(store=f"sqlite:///{tmp_path}/a.db")
+    site, batch = trigger.inspector._open(), Batch([RECORD, structs.replace(RECORD, id="2", state=State.FIRED)])
+    first, again, fired = (filters_of({"state": state}, 0.0) for state in ("", "", "fired"))
+    event = site._event(batch, first, "")
+    assert site._event(batch, again, "") is event
+    assert b'"count":2' in event
+    assert b'"count":1' in site._event(batch, fired, "")
+
+
 async def test_fifty_pages_cost_no_more_looks_into_the_store_than_one(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,9 +135,8 @@ async def test_fifty_pages_cost_no_more_looks_into_the_store_than_one(
         followers = [pages.enter_context(feed.follow()) for _ in range(50)]
         await eventually(lambda: looks)
         await deliver(store, "one", at=time.time())
-        batches = [await follower.next(20) for follower in followers]
+        batches = [await asyncio.wait_for(follower.next(), 20) for follower in followers]
         assert len({id(batch) for batch in batches}) == 1
-        assert batches[0] is not None
         assert [record.id for record in batches[0].records] == ["one"]
         assert len(looks) < 50
     await shared.close()

@@ -1,6 +1,5 @@
 """The pages of the inspector and their addresses."""
 
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -32,15 +31,14 @@ from whereby_trigger.inspector.security import (
     safe_path,
     why_refused,
 )
-from whereby_trigger.store import MINUTE
+from whereby_trigger.store import MINUTE, Record
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.text import printable
 from whereby_trigger.times import utc
 
 logger = logging.getLogger("whereby_trigger.inspector")
 
-HEARTBEAT: Final = 15.0
-"""Seconds after which a page that follows hears that nothing is new, so that no proxy ends the connection."""
+NOTHING_NEW: Final = b": nothing new\n\n"
 
 REFUSALS_OF: Final = 24 * 3600.0
 
@@ -212,39 +210,36 @@ class Site:
         if self._feed.full:
             raise Refused(503, "Too many pages are open.", {"Retry-After": "30"})
 
-        async def events() -> AsyncIterator[str]:
+        async def events() -> AsyncIterator[bytes]:
             with self._feed.follow() as follower:
                 try:
-                    yield "retry: 2000\n\n"
+                    yield b"retry: 2000\n\n"
                     # What came while the page was loading; the page knows its rows by their ids.
                     async with self._shared.use() as store:
                         page = await reads.live_page(store, filters, time.time())
                     yield self._event(Batch(page.records[:30][::-1]), filters, base, first=True)
                     while True:
-                        batch = await follower.next(HEARTBEAT)
-                        yield ": nothing new\n\n" if batch is None else self._event(batch, filters, base)
+                        yield self._event(await follower.next(), filters, base)
                 except (EOFError, StoreError):
                     # The browser connects again, and gets what it has missed.
                     return
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
-    def _event(self, batch: Batch, filters: Filters, base: str, *, first: bool = False) -> str:
-        matching = [record for record in batch.records if filters.matches(record)]
-        if not matching:
-            return ""
-        rows = []
-        for one in matching if first else fold(matching):
-            if isinstance(one, Folded):
-                html = self._pages.folded_row(one, base)
-                rows.append({"ids": [record.id for record in one.records], "html": html})
-            else:
-                key = f"{base}\n{one.id}"
-                if key not in batch.rendered:
-                    batch.rendered[key] = self._pages.row(one, base)
-                rows.append({"ids": [one.id], "html": batch.rendered[key]})
-        told = json.dumps({"rows": rows, "count": len(matching), "first": first})
-        return f"data: {told}\n\n"
+    def _event(self, batch: Batch, filters: Filters, base: str, *, first: bool = False) -> bytes:
+        """Return a batch as an event for pages with the same filters, which is rendered once for all of them."""
+        key = (base, filters.room, filters.type, filters.state)
+        if key not in batch.events:
+            matching = [record for record in batch.records if filters.matches(record)]
+            rows = [self._row(one, base) for one in (matching if first else fold(matching))]
+            told = {"rows": rows, "count": len(matching), "first": first}
+            batch.events[key] = b"data: %b\n\n" % api.encoded(told) if matching else NOTHING_NEW
+        return batch.events[key]
+
+    def _row(self, one: Record | Folded, base: str) -> dict[str, Any]:
+        if isinstance(one, Folded):
+            return {"ids": [record.id for record in one.records], "html": self._pages.folded_row(one, base)}
+        return {"ids": [one.id], "html": self._pages.row(one, base)}
 
     async def _rooms(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:

@@ -6,6 +6,7 @@ trigger, whose own reads then never wait for a page's.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -21,11 +22,17 @@ IDLE_FOR: Final = 5.0
 LOOK_EVERY: Final = 0.4
 """Seconds between two looks: what another process writes shows within one second."""
 
-NEWEST: Final = 200
+LOOK_EVERY_BUSY: Final = 0.75
+"""Seconds between two looks while so much comes that it is folded: nobody reads it one by one, and looks cost."""
+
+NEWEST: Final = 250
 """Webhooks that a look reads: more than arrive between two."""
 
 FOLD_ABOVE: Final = 25
-"""Rows of one look above which those of a room become one row."""
+"""Rows of one look above which those of a room become one row, and rooms above which those of others do."""
+
+HEARTBEAT: Final = 15.0
+"""Seconds after which pages hear that nothing is new, so that no proxy ends the connection."""
 
 PAGES: Final = 100
 """Pages that may follow at a time."""
@@ -111,30 +118,40 @@ class SharedStore:
 
 
 class Batch:
-    """Hold what one look found, oldest first. What pages show of it is rendered once, and kept in `rendered`."""
+    """Hold what one look found, oldest first. What pages show of it is made once, and kept in `events`."""
 
-    __slots__ = ("records", "rendered")
+    __slots__ = ("events", "records")
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = tuple(records)
-        self.rendered: dict[str, str] = {}
+        self.events: dict[tuple[str, ...], bytes] = {}
 
 
 class Folded(Struct, frozen=True):
-    """Hold the deliveries of one room that came at once, oldest first."""
+    """Hold deliveries that came at once, oldest first: those of one room, or of several `rooms`."""
 
     room: str | None
     records: tuple[Record, ...]
+    rooms: int = 1
 
 
 def fold(records: Sequence[Record]) -> list[Record | Folded]:
-    """Return records as they are, or, if there are many, one entry for each room that has several."""
+    """Return records as they are, or, if there are many, one entry for each room that has several.
+
+    If that leaves too many, those of the rooms that came first are one entry.
+    """
     if len(records) <= FOLD_ABOVE:
         return list(records)
-    rooms: dict[str | None, list[Record]] = {}
+    by_room: dict[str | None, list[Record]] = {}
     for record in records:
-        rooms.setdefault(record.room, []).append(record)
-    return [of_room[0] if len(of_room) == 1 else Folded(room, tuple(of_room)) for room, of_room in rooms.items()]
+        # The room that comes last is the last: what is shown is the newest.
+        by_room[record.room] = [*by_room.pop(record.room, ()), record]
+    rooms = list(by_room.items())
+    rest, shown = rooms[:-FOLD_ABOVE], rooms[-FOLD_ABOVE:]
+    entries: list[Record | Folded] = []
+    if rest:
+        entries.append(Folded(None, tuple(record for _, of_room in rest for record in of_room), len(rest)))
+    return entries + [of_room[0] if len(of_room) == 1 else Folded(room, tuple(of_room)) for room, of_room in shown]
 
 
 class _Page:
@@ -149,14 +166,11 @@ class Follower:
     def __init__(self, page: _Page) -> None:
         self._page = page
 
-    async def next(self, within: float) -> Batch | None:
-        """Return the next batch, or None if none came within some seconds. Raises EOFError if some were missed."""
+    async def next(self) -> Batch:
+        """Return the next batch, which may be empty. Raises EOFError if some were missed."""
         if self._page.lost:
             raise EOFError
-        try:
-            return await asyncio.wait_for(self._page.batches.get(), within)
-        except TimeoutError:
-            return None
+        return await self._page.batches.get()
 
 
 class LiveFeed:
@@ -167,6 +181,7 @@ class LiveFeed:
         self._pages: set[_Page] = set()
         self._looking: asyncio.Task[None] | None = None
         self._look = Looking()
+        self._told = time.monotonic()
 
     @property
     def full(self) -> bool:
@@ -179,7 +194,7 @@ class LiveFeed:
         page = _Page()
         self._pages.add(page)
         if self._looking is None or self._looking.done():
-            self._look = Looking()
+            self._look, self._told = Looking(), time.monotonic()
             self._looking = asyncio.create_task(self._run(), name="whereby-trigger-inspector-feed")
         try:
             yield Follower(page)
@@ -195,14 +210,19 @@ class LiveFeed:
                 async with self._shared.use() as store:
                     while True:
                         new = await self._look.new(store.find)
-                        if new:
-                            self._tell(Batch(new))
-                        await asyncio.sleep(LOOK_EVERY)
+                        self._tell(new)
+                        await asyncio.sleep(LOOK_EVERY if len(new) <= FOLD_ABOVE else LOOK_EVERY_BUSY)
             except StoreError as error:
                 logger.info("the inspector cannot read the store; will retry: %s", type(error).__name__)
+                self._tell(())
             await asyncio.sleep(1.0)
 
-    def _tell(self, batch: Batch) -> None:
+    def _tell(self, new: Sequence[Record]) -> None:
+        """Tell all pages what is new; of nothing new, they hear now and then."""
+        now = time.monotonic()
+        if not new and now - self._told < HEARTBEAT:
+            return
+        self._told, batch = now, Batch(new)
         for page in self._pages:
             try:
                 page.batches.put_nowait(batch)

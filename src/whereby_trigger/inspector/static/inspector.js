@@ -36,6 +36,8 @@
         old.replaceWith(row);
         if (focused) row.querySelector("a")?.focus();
       } else {
+        // Those that are folded now: as single rows they would never hear of their decisions.
+        for (const id of one.ids) known.get(id)?.remove();
         body.prepend(row);
         if (body.closest("table").hidden) {
           document.querySelector(".card.empty")?.remove();
