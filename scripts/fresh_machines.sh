@@ -17,6 +17,8 @@ CASES=(
     {bookworm,trixie}:space            # a user, in a path with spaces
     {bookworm,trixie}:umask-077        # root, and all that is made is root's alone
     {bookworm,trixie}:read-only-home   # a user who can write nothing but the clone and /tmp
+    bookworm:sdist                     # a user, in the unpacked sdist of dist/ in place of a clone
+    bookworm:wheel                     # a user with the wheel of dist/ and nothing else: the demo alone
     bookworm:python3.12                # this machine's, where it has one; trixie's own is 3.13
     bookworm:python3.13
 )
@@ -133,12 +135,12 @@ inside() {
 try() {
     local case=$1 release=${1%%:*} place=${1#*:}
     local machine=$FOLDER/machine-$release-$place who=root home=/root clone=/root/whereby-trigger mask=022
-    local read_only='' python='' step began code said row=$case
+    local read_only='' python='' steps='demo test' step began code said row=$case
     unset OTHER_PYTHON
     case $place in
         root-0700) ;;
         umask-077) mask=077 ;;
-        user) who=$VISITOR home=/home/$VISITOR clone=/home/$VISITOR/whereby-trigger ;;
+        user | sdist | wheel) who=$VISITOR home=/home/$VISITOR clone=/home/$VISITOR/whereby-trigger ;;
         space) who=$VISITOR home=/home/$VISITOR clone="/home/$VISITOR/my own projects/whereby trigger" ;;
         read-only-home) who=$VISITOR home=/home/$VISITOR clone=/srv/whereby-trigger read_only=$home ;;
         python3.*)
@@ -158,14 +160,27 @@ try() {
     chmod 700 "$machine/root"
     chroot "$machine" useradd --create-home "$VISITOR"
     copy_pip_settings "$machine"
-    (umask "$mask" && mkdir -p "$machine${clone%/*}" && git clone --quiet --no-hardlinks . "$machine$clone")
+    case $place in
+        sdist)
+            mkdir -p "$machine$clone"
+            tar -xzf dist/*.tar.gz --strip-components=1 -C "$machine$clone" || die "there is no sdist: run make dist"
+            ;;
+        wheel)
+            mkdir -p "$machine$clone"
+            cp dist/*.whl "$machine$clone" || die "there is no wheel: run make dist"
+            printf '%s\n\t%s\n' demo: 'python3 -m venv own && own/bin/pip install --quiet *.whl && own/bin/whereby-trigger demo' \
+                >"$machine$clone/Makefile"
+            steps=demo
+            ;;
+        *) (umask "$mask" && mkdir -p "$machine${clone%/*}" && git clone --quiet --no-hardlinks . "$machine$clone") ;;
+    esac
     [ "$who" = root ] || chroot "$machine" chown -R "$who:$who" "$([ "$place" = space ] && echo "${clone%/*}" || echo "$clone")"
 
     local environment=("HOME=$home" "USER=$who" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
     while IFS= read -r said; do
         [ -z "$said" ] || environment+=("$said")
     done < <(pip_environment)
-    for step in demo test; do
+    for step in $steps; do
         began=$SECONDS code=0
         unshare --mount --propagation private --pid --fork --kill-child -- \
             "$0" --inside "$machine" "$who" "$read_only" \
@@ -174,9 +189,10 @@ try() {
             >"$FOLDER/$release-$place-$step.log" 2>&1 </dev/null || code=$?
         row+=$'\t'$([ "$code" = 0 ] && echo passed || echo "FAILED ($code)")$'\t'$((SECONDS - began))' s'
     done
-    said=$(grep -E '(passed|failed|error).* in [0-9.]+s' "$FOLDER/$release-$place-test.log" | tail -n 1 | tr -d '=' | xargs) || true
+    [ "$steps" != demo ] || row+=$'\t-\t-'
+    said=$(grep -E '(passed|failed|error).* in [0-9.]+s' "$FOLDER/$release-$place-$step.log" | tail -n 1 | tr -d '=' | xargs) || true
     rm -rf --one-file-system "$machine"
-    row+=$'\t'${said:-see $FOLDER/$release-$place-test.log}
+    row+=$'\t'${said:-see $FOLDER/$release-$place-$step.log}
     IFS=$'\t' read -r -a row <<<"$row"
     printf '%-24s %-13s %7s  %-13s %7s  %s\n' "${row[@]}"
     [[ "${row[*]}" != *FAILED* ]]
