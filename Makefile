@@ -29,8 +29,9 @@ demo-cluster: $(DEV) ## Run the demo on a real PostgreSQL, which is killed on th
 	PYTHONPATH=. $(BIN)/python scripts/demo_cluster.py
 
 # Hundreds of processes import the package in a run: let them share its bytecode, whatever the environment says.
+# Most tests wait for other processes, timers or a disk half of their time: 6 at a time keep two cores busy.
 test: $(DEV) ## Run the tests (ARGS="..." goes to pytest)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 4 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 6 --dist worksteal $(ARGS)
 
 check: $(DEV) ## Lint, format, types, layers, file sizes
 	$(BIN)/ruff check .
