@@ -13,7 +13,7 @@ from tests.support.place import Place
 from tests.support.stores import KINDS
 from whereby_trigger.store import Query, Store
 
-EXAMPLES, EXAMPLES_ON_A_SERVER = 60, 15
+EXAMPLES, EXAMPLES_ON_A_SERVER = 30, 8
 
 DELIVERY = st.tuples(st.sampled_from(["a", "b", "c", "A", "ä", ""]), st.binary(max_size=8))
 BATCH = st.lists(DELIVERY, max_size=12)
