@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_what_is_interrupted_keeps_what_is_done_and_says_how_much_that_is(
 
     monkeypatch.setattr(SqliteStore, "replay", interrupted)
     # In the package, the group of commands has the name of its module.
-    monkeypatch.setattr(sys.modules["whereby_trigger.cli.events"], "AT_ONCE", 2)
+    monkeypatch.setattr(import_module("whereby_trigger.cli.events"), "AT_ONCE", 2)
     ended = call(*REPLAY, "--yes")
     assert ended.returncode == 130
     assert "Interrupted: 2 of 3 are done. The others stay as they are." in ended.stderr

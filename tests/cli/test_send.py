@@ -2,9 +2,9 @@
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def test_wait_prints_the_decision_and_its_reason(call: Call, server: Server) -> 
 def test_wait_on_a_store_of_another_server_says_which_to_name(
     call: Call, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["whereby_trigger.cli.send"], "DECIDED_WITHIN", 0.0)
+    monkeypatch.setattr(import_module("whereby_trigger.cli.send"), "DECIDED_WITHIN", 0.0)
     other = f"sqlite:///{tmp_path}/other.db"
     assert call("db", "migrate", "--store", other).returncode == 0
     ended = send(call, server, "room.client.joined", "--wait", "--store", other)
@@ -228,7 +228,7 @@ def test_a_refused_connection_names_the_url_and_the_command_that_listens(call: C
 
 
 def test_a_server_that_does_not_answer_is_given_up_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["whereby_trigger.cli.send"], "TIMEOUT", 0.05)
+    monkeypatch.setattr(import_module("whereby_trigger.cli.send"), "TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ended = call("send", "room.client.joined", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}/")
     assert ended.returncode == 1

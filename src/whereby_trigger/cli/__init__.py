@@ -1,29 +1,17 @@
 """The command line: `whereby-trigger COMMAND`."""
 
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 
 import click
 
-from whereby_trigger.cli.assistants import assistants
-from whereby_trigger.cli.backtest import backtest
-from whereby_trigger.cli.check import check
-from whereby_trigger.cli.config import config
-from whereby_trigger.cli.db import db
-from whereby_trigger.cli.dev import dev
-from whereby_trigger.cli.events import events
-from whereby_trigger.cli.forget import forget_command
-from whereby_trigger.cli.inspect import inspect
 from whereby_trigger.cli.output import (
     INTERRUPTED,
     drop_unwritten_output,
     escape_what_cannot_be_encoded,
     show_error,
 )
-from whereby_trigger.cli.refusals import refusals
-from whereby_trigger.cli.rooms import rooms
-from whereby_trigger.cli.send import send
-from whereby_trigger.cli.simulate import simulate
-from whereby_trigger.cli.start import start
 from whereby_trigger.errors import TriggerError
 from whereby_trigger.stderr import fill_closed_descriptors
 
@@ -33,7 +21,43 @@ BARE: tuple[type[click.UsageError], ...] = tuple(filter(None, [getattr(click.exc
 """What click raises for a bare group from 8.2 on; before, it printed the help."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(MutableMapping[str, click.Command]):
+    """Hold the commands by name. One in a module of its own is imported when it is called for.
+
+    To import all of them takes a third of the time that the shortest command takes.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._commands: dict[str, click.Command | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> click.Command:
+        command = self._commands[name]
+        if command is None:
+            command = getattr(import_module(f"whereby_trigger.cli.{name}"), name)
+            assert isinstance(command, click.Command)  # noqa: S101 - it is of this package
+            self._commands[name] = command
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._commands)
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+
+COMMANDS = _Commands(
+    *("dev", "start", "send", "simulate", "backtest", "events", "rooms", "assistants", "refusals", "inspect", "check"),
+    *("config", "db", "forget"),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, commands=COMMANDS)
 @click.version_option(package_name=NAME, prog_name=NAME)
 def commands() -> None:
     """Run an assistant in each Whereby room that asks for one.
@@ -49,14 +73,6 @@ def demo(store: str | None) -> None:
     from whereby_trigger.cli.demo import run
 
     raise click.exceptions.Exit(run(store))
-
-
-COMMANDS = (
-    *(dev, start, send, simulate, backtest, events, rooms, assistants, refusals, inspect, check, config, db),
-    forget_command,
-)
-for command in COMMANDS:
-    commands.add_command(command)
 
 
 def _called() -> int | None:

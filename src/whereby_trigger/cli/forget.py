@@ -13,7 +13,7 @@ from whereby_trigger.cli.output import Failed, note, show_lines
 from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
 from whereby_trigger.config import Settings
 from whereby_trigger.errors import SpillInUse
-from whereby_trigger.store import UNDECIDED, Forgotten, Subject, about, forget, identified, participants_in
+from whereby_trigger.store import UNDECIDED, Forgotten, Subject, about, identified, participants_in, privacy
 from whereby_trigger.store.factory import spill_file_for
 from whereby_trigger.text import printable
 
@@ -30,14 +30,14 @@ class FoundAbout(Struct, frozen=True):
     spilled: tuple[str, ...]
 
 
-@click.command("forget", short_help="Remove what is stored about a person or a room.")
+@click.command(short_help="Remove what is stored about a person or a room.")
 @app_argument
 @subject_options
 @store_option
 @dry_run_option
 @yes_option
 @rewrite_option
-def forget_command(
+def forget(
     app: str | None,
     participant: str | None,
     external_id: str | None,
@@ -82,7 +82,7 @@ async def _forget(settings: Settings, found: FoundAbout, rewrite: bool | None) -
     waiting = frozenset(id for arrival in spilled for id in participants_in(arrival.body))
     async with store_to_change(settings.store) as store:
         with progress(found.webhooks, "The same command removes the others.") as advance:
-            forgotten = await forget(store, found.subject, advance, waiting)
+            forgotten = await privacy.forget(store, found.subject, advance, waiting)
         left = await store.wipe(rewrite=rewrite)
     in_spill = await _forget_in_spill(settings, found.subject)
     done = "deleted" if found.subject.room else "redacted"
