@@ -5,6 +5,9 @@ from typing import Any
 
 from msgspec import Struct
 
+VARIABLE = "RELIABILITY_MUTANT"
+"""The variable that names the mutation which a process is to have."""
+
 
 class Mutant(Struct, frozen=True):
     """Describe a mutation: how it is put in, and the test of this suite that must fail with it."""

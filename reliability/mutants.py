@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reliability.mutant import Mutant, edited, replace
+from reliability.mutant import VARIABLE, Mutant, edited, replace
 from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
 from whereby_trigger.store.sqlite import SqliteStore, connection, migrations, opening, store, webhooks
 from whereby_trigger.store.sqlite.lock import Life
-
-VARIABLE = "RELIABILITY_MUTANT"
 
 
 def apply_from_environment() -> None:

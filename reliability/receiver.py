@@ -11,7 +11,8 @@ import signal
 import time
 from pathlib import Path
 
-from reliability import boundaries, mutants, unsafe
+from reliability import boundaries, unsafe
+from reliability.mutant import VARIABLE
 from reliability.ticks import ticking
 from whereby_trigger import (
     TRIGGER_EVENT_SUCCESS,
@@ -111,7 +112,11 @@ def main() -> None:
     if not options.log:
         logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
     signal.signal(BLOCK, lambda number, frame: time.sleep(HANG))
-    mutants.apply_from_environment()
+    if os.environ.get(VARIABLE):
+        # It imports both stores and the driver: hundreds of receivers start, and few have a mutation.
+        from reliability import mutants
+
+        mutants.apply_from_environment()
     if options.unsafe:
         unsafe.CONDITIONS[options.unsafe]()
     trigger = build(options)

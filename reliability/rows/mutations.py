@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reliability.missing import ToolMissing
-from reliability.mutant import Mutant
-from reliability.mutants import MUTANTS, VARIABLE
+from reliability.mutant import VARIABLE, Mutant
+from reliability.mutants import MUTANTS
 from reliability.process import ROOT
 from reliability.result import Result
 from reliability.stores import Stores
@@ -55,6 +55,8 @@ async def _test(tests: Iterable[str], mutant: str) -> tuple[int, str]:
             "-m",
             "pytest",
             "-p",
+            "anyio",
+            "-p",
             "reliability.mutants",
             "-p",
             "no:cacheprovider",
@@ -64,7 +66,8 @@ async def _test(tests: Iterable[str], mutant: str) -> tuple[int, str]:
         ),
         *sorted(tests),
         cwd=ROOT,
-        env=foreign_environment() | {VARIABLE: mutant},
+        # The other plugins that are installed take as long to import as most of these tests take to run.
+        env=foreign_environment() | {VARIABLE: mutant, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
