@@ -17,6 +17,8 @@ from tests.support.place import Place
 from tests.support.postgres import database_of, shared_server
 from tests.support.stores import KINDS
 from whereby_trigger.store import (
+    ActionKind,
+    ActionRecord,
     Query,
     Record,
     RoomMove,
@@ -234,6 +236,7 @@ async def test_a_forgotten_room_is_in_no_file_of_the_store(store: Store, place: 
     await store.add(arrival("recording", body=body("recording"), room=None))
     await store.add(arrival("elsewhere", body=b'{"id":"elsewhere"}', room="acme.whereby.com/other"))
     await store.request(RoomRequest(ROOM, f"https://{ROOM}", "w1", "s1", NOW))
+    await store.add_action(ActionRecord("action", NOW, "inspector", ActionKind.START, ROOM, None))
     sample(place)
     forgotten = await forget(store, Subject(room="/visit-1"))
     assert (forgotten.webhooks, forgotten.rooms) == (102, ())

@@ -53,10 +53,12 @@ DROP_ROOM = (
     *(statement + _OF_ROOM for statement in _SILENCE),
     f"UPDATE whereby_trigger.rooms SET successor = NULL WHERE {_OF_ROOM}",  # noqa: S608
     f"DELETE FROM whereby_trigger.presence WHERE {_OF_ROOM}",  # noqa: S608
+    "DELETE FROM whereby_trigger.actions WHERE substr(room, strpos(room, '/')) = $2 AND ($1 = $2 OR room = $1)",
 )
 
-TABLES = "whereby_trigger.webhooks, whereby_trigger.rooms, whereby_trigger.runs, whereby_trigger.presence"
-_EACH = "unnest(ARRAY['webhooks', 'rooms', 'runs', 'presence']) AS called"
+_NAMES = ("webhooks", "rooms", "runs", "presence", "actions")
+TABLES = ", ".join(f"whereby_trigger.{name}" for name in _NAMES)
+_EACH = f"unnest(ARRAY[{', '.join(map(repr, _NAMES))}]) AS called"
 SIZE = f"SELECT sum(pg_total_relation_size(('whereby_trigger.' || called)::regclass))::bigint FROM {_EACH}"  # noqa: S608
 MAY = f"""
 SELECT bool_and(pg_has_role(relowner, 'USAGE')) FROM pg_class

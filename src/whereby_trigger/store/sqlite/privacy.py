@@ -49,6 +49,7 @@ DROP_ROOM = (
     *(statement + _OF_ROOM for statement in _SILENCE),
     f"UPDATE rooms SET successor = NULL WHERE {_OF_ROOM}",  # noqa: S608
     f"DELETE FROM presence WHERE {_OF_ROOM}",  # noqa: S608
+    "DELETE FROM actions WHERE substr(room, instr(room, '/')) = ?2 AND (?1 = ?2 OR room = ?1)",
 )
 
 
