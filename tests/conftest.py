@@ -2,16 +2,23 @@
 
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from tests.support.memory import MEMORY, is_roomy
 from tests.support.postgres import Server, shared_server
 
 # A busy machine is no bug: a property is judged by what it finds, not by how long an example took.
 settings.register_profile("whereby-trigger", deadline=None, print_blob=True)
 settings.load_profile("whereby-trigger")
+
+# A SQLite store waits for the disk dozens of times until it is open, and thousands of tests open one. What the tests of
+# power cuts look at are the calls, which are the same in memory.
+if is_roomy():
+    tempfile.tempdir = str(MEMORY)
 
 
 def pytest_collection_finish() -> None:

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.builtin_types import ask_once
+from tests.support.memory import MEMORY, is_roomy
 from tests.support.process import clean_environment, descendants
 from tests.support.watch import Watch
 
@@ -45,10 +46,6 @@ SETTINGS = {
     "unix_socket_directories": "",
 }
 PREFIX = "whereby-trigger-postgres-"
-MEMORY = Path("/dev/shm")
-ROOM = 4 * 2**30
-"""Bytes that are to be free there: several test processes have a server each, which takes some hundred MiB."""
-
 FOLDERS = {18: "pginstall18", 16: "pginstall"}
 """Where the wheel has which version."""
 
@@ -81,7 +78,7 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._holder, self._strategy = self._folder, "wal_log"
         self._hashing = ("-c", "scram_iterations=1") if quick else ()
-        if quick and _roomy():
+        if quick and is_roomy():
             self._holder, self._strategy = Path(tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY)), "file_copy"
         self._data = self._holder / "data"
         self._as_whom: dict[str, Any] = {}
@@ -350,11 +347,6 @@ def shared_server() -> Server:
     atexit.register(server.close)
     server.start()
     return server
-
-
-def _roomy() -> bool:
-    """Tell whether files may lie in this machine's memory, and there is room for them."""
-    return MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM
 
 
 def database_of(url: str) -> str:
