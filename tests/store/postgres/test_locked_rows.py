@@ -63,6 +63,23 @@ async def test_a_duplicate_of_a_locked_webhook_holds_up_no_other_delivery(url: s
     assert (await record(store, "locked")).deliveries == 2
 
 
+async def test_a_locked_duplicate_of_a_sessions_end_holds_up_nothing_else_in_its_room(
+    url: str, opened: Replicas
+) -> None:
+    store = await opened(url)
+    await store.add(session_arrival("over"))
+    async with locked(url, "webhooks WHERE id = 'over'") as holding:
+        held_up = asyncio.ensure_future(store.add(session_arrival("over")))
+        async with asyncio.timeout(SOON):
+            assert await add_all(store, *map(str, range(MANY))) == MANY * [True]
+        await eventually(lambda: getattr(held_up, "held_up", False))
+        async with asyncio.timeout(SOON):
+            assert await add_all(store, "later") == [True]
+        assert not held_up.done()
+        await holding.execute("COMMIT")
+        assert (await held_up).duplicate
+
+
 async def test_a_locked_webhook_holds_up_no_other_decision_and_keeps_its_own_until_then(
     url: str, opened: Replicas
 ) -> None:

@@ -76,7 +76,8 @@ _ARRIVALS_LOCKED = partial(webhooks.locked, id_of=_arrival_id)
 _ERRORS_LOCKED = partial(webhooks.locked, id_of=_error_id)
 
 CALL = Verb(_call)
-ADD = Verb(webhooks.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED)
+# A webhook whose row is there already is a duplicate: it changes no session, and nothing in its room waits for it.
+ADD = Verb(webhooks.add, 500, PATIENCE, _of_arrival, _ARRIVALS_LOCKED, _arrival_id)
 DECIDE = Verb(webhooks.decide, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
 HOLD = Verb(webhooks.hold, 500, KEPT, _of_decision, _ARRIVALS_LOCKED)
 APPEND_ERROR = Verb(webhooks.append_error, 500, KEPT, _of_first, _ERRORS_LOCKED)

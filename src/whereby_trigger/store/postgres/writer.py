@@ -52,6 +52,8 @@ class Verb(Struct, frozen=True, eq=False):
 
     `keys` names what a piece is about, such as a room: while a piece is set aside, no other that has its first key
     overtakes it. `locked` finds the pieces to be set aside. A kind without these is given up when a row is locked.
+    If there is a `row_key`, a piece whose own row exists and is locked changes nothing but this row: it is set aside by
+    this key alone.
     """
 
     work: Work
@@ -59,6 +61,7 @@ class Verb(Struct, frozen=True, eq=False):
     patience: float = 0.0
     keys: Callable[[Any], tuple[Hashable, ...]] | None = None
     locked: Locked | None = None
+    row_key: Callable[[Any], Hashable] | None = None
 
 
 KEPT = math.inf
@@ -69,7 +72,7 @@ class PostgresJob(Struct, eq=False):
     """Carry one piece of work, and its outcome back.
 
     `part` is shared by the jobs that are tried together after their batch failed, None before; `pause` is for how many
-    seconds it was set aside last.
+    seconds it was set aside last, and `row_locked` whether that was because its own row is locked.
     """
 
     verb: Verb
@@ -79,6 +82,7 @@ class PostgresJob(Struct, eq=False):
     again: bool = False
     part: object | None = None
     pause: float = 0.0
+    row_locked: bool = False
 
     def goes_with(self, other: "PostgresJob") -> bool:
         return self.verb is other.verb and self.again is other.again and self.part is other.part
@@ -89,6 +93,8 @@ class PostgresJob(Struct, eq=False):
 
     @property
     def keys(self) -> tuple[Hashable, ...]:
+        if self.row_locked and self.verb.row_key is not None:
+            return (self.verb.row_key(self.piece),)
         return () if self.verb.keys is None else self.verb.keys(self.piece)
 
 
@@ -228,7 +234,7 @@ class PostgresWriter:
 
     async def _locked(self, batch: list[PostgresJob], error: Exception) -> None:
         """Set those aside whose rows are locked; if none is known to be, try each half without the other."""
-        locked: Sequence[bool] = [len(batch) == 1]
+        locked: Sequence[bool] = [False] * len(batch)
         if batch[0].part is None:
             find = partial(batch[0].verb.locked, pieces=[job.piece for job in batch])  # type: ignore[misc,arg-type]
             try:
@@ -239,6 +245,8 @@ class PostgresWriter:
             except Exception as outage:
                 await self._sit_out(batch, outage)
                 return
+        for job, is_locked in zip(batch, locked, strict=True):
+            job.row_locked = job.row_locked or is_locked
         if len(batch) == 1:
             self._set_aside(batch[0], error)
         elif any(locked):
