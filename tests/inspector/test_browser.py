@@ -189,17 +189,43 @@ def test_filters_reveal_replay_and_stop_work_by_keyboard_alone(served: Served, p
     served.process.line("is stopped")
 
 
+def test_filters_reveal_replay_and_stop_work_by_mouse(served: Served, page: Page) -> None:
+    served.send("alone", **counts(1))
+    served.send("together", **counts(2))
+    page.goto(served.url)
+    page.get_by_label("State").select_option("fired")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("#rows tr")).to_have_count(1)
+    page.locator("#rows tr a").first.click()
+    page.get_by_role("button", name="Reveal").click()
+    expect(page.locator("pre").first).to_contain_text(PRIVATE[0])
+    page.get_by_role("link", name="Replay…").click()
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("status")).to_contain_text("decided again")
+    page.goto(f"{served.url}room?{urlencode({'key': ROOM})}")
+    page.get_by_role("link", name="Stop assistant…").click()
+    page.get_by_role("button", name="Stop assistant").click()
+    expect(page.get_by_role("status")).to_contain_text("asked to leave")
+    served.process.line("is stopped")
+    expect(page.locator(".happenings")).to_contain_text("by hand, in the inspector: the assistant is asked to leave")
+
+
 def test_each_mark_of_the_picture_can_be_focused_and_leads_to_its_words(served: Served, page: Page) -> None:
     served.send("two", **counts(2))
     page.goto(f"{served.url}room?{urlencode({'key': ROOM})}")
     mark = page.locator("svg.picture a.mark").first
     mark.focus()
     words = mark.get_attribute("aria-label")
+    expect(page.locator("#explained")).to_have_text(str(words))
+    bar = page.locator("svg.picture a.bar").first
+    bar.hover()
+    expect(page.locator("#explained")).to_have_text(str(bar.get_attribute("aria-label")))
+    mark.focus()
     page.keyboard.press("Enter")
     expect(page.locator(".happenings li:target .words")).to_have_text(str(words))
 
 
-def test_a_login_works_by_keyboard_and_without_javascript(browser: Any, tmp_path: Path) -> None:
+def test_a_login_works_by_keyboard_by_mouse_and_without_javascript(browser: Any, tmp_path: Path) -> None:
     write(tmp_path, PROGRAM)
     options = ("start", "--host", "127.0.0.1", "--port", "0", "--inspector", "127.0.0.1:0")
     with Process(whereby_trigger(*options), cwd=tmp_path, env={"WHEREBY_TRIGGER_INSPECTOR_TOKEN": TOKEN}) as process:
@@ -216,4 +242,8 @@ def test_a_login_works_by_keyboard_and_without_javascript(browser: Any, tmp_path
         expect(page.locator("h1")).to_have_text("room.client.joined")
         page.get_by_role("button", name="Log out").press("Enter")
         expect(page.locator("h1")).to_have_text("Log in")
+        page.get_by_label("Token").click()
+        page.keyboard.type(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator("h1")).to_have_text("Live")
         context.close()

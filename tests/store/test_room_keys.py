@@ -36,3 +36,12 @@ async def test_what_a_replay_and_a_pruning_would_change_is_known_before(store: S
     assert await store.prunable(NOW - 5) == 1
     told: list[int] = []
     assert await store.prune(NOW - 5, told.append) == sum(told) == 1
+
+
+async def test_the_rooms_of_every_host_are_found_however_the_hosts_are_sorted(store: Store) -> None:
+    hosts = ["a-b.whereby.com", "a.whereby.com", "ab.whereby.com", "a0.whereby.com", "z.whereby.com"]
+    for host in hosts:
+        for name in ("first", "visit-1", "zz"):
+            await store.add(arrival(f"{host} {name}", room=f"{host}/{name}"))
+    assert await store.room_keys("/visit-1") == sorted(f"{host}/visit-1" for host in hosts)
+    assert await store.room_keys("/zz") == sorted(f"{host}/zz" for host in hosts)

@@ -1,5 +1,16 @@
-// The live part of the page. All else works without JavaScript.
+// The live part of the page, and what explains the picture. All else works without JavaScript.
 "use strict";
+(() => {
+  // Whoever looks at a mark, or reaches it by keyboard, reads what it is without going to its line.
+  const picture = document.querySelector("svg.picture");
+  const words = document.getElementById("explained");
+  const explain = (event) => {
+    const mark = event.target.closest("a");
+    if (mark) words.textContent = mark.getAttribute("aria-label");
+  };
+  picture?.addEventListener("focusin", explain);
+  picture?.addEventListener("mouseover", explain);
+})();
 (() => {
   const live = document.querySelector("[data-follow]");
   const body = document.getElementById("rows");
