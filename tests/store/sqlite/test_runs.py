@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.rooms import ask, move, take_one
 from whereby_trigger.store import RoomQuery, RoomState, RunOutcome, RunQuery
 from whereby_trigger.store.sqlite import SqliteStore, migrations, rooms, runs
 from whereby_trigger.store.sqlite.opening import migrate_file
@@ -123,3 +124,21 @@ async def test_what_a_room_of_an_older_store_kept_of_its_last_run_is_a_run(
         assert [run.attempt for run in await store.find_runs(RunQuery(room="/live"))] == []
     finally:
         await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_run_does_not_begin_before_the_last_one_has_ended_although_its_replica_waited_to_write(
+    path: Path,
+) -> None:
+    one = SqliteStore(f"sqlite:///{path}", wall=lambda: 1000.0)
+    waited = SqliteStore(f"sqlite:///{path}", wall=lambda: 999.9)
+    await one.open(lambda: None)
+    await waited.open(lambda: None)
+    await ask(one)
+    room = await take_one(one)
+    assert await move(one, room, RoomState.WAITING)
+    await take_one(waited)
+    second, first = await one.find_runs(RunQuery())
+    assert (first.ended_at, second.attempt, second.started_at) == (1000.0, 2, 1000.0)
+    await waited.close()
+    await one.close()

@@ -10,8 +10,11 @@ from whereby_trigger.webhook import room_path
 
 BEGIN = """
 INSERT INTO runs (entry, key, webhook, replica, attempt, started_at)
-SELECT id, key, webhook, owner, attempt, since FROM rooms WHERE id = ?
+SELECT id, key, webhook, owner, attempt, max(since, COALESCE(
+    (SELECT ended_at FROM runs WHERE runs.entry = rooms.id AND runs.attempt = rooms.attempt - 1), since
+)) FROM rooms WHERE id = ?
 """
+"""A replica that waited for another to write took its time before that: a run begins after the last one has ended."""
 CURRENT = "entry = :entry AND attempt = (SELECT attempt FROM rooms WHERE id = :entry)"
 GO_LIVE = f"UPDATE runs SET live_at = :now, pid = :pid WHERE {CURRENT}"  # noqa: S608
 END = f"""
