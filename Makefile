@@ -40,8 +40,9 @@ check: $(DEV) ## Lint, format, types, layers, file sizes
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/file_sizes.py
 
-reliability: $(DEV) ## Measure what docs/reliability.md reports (ROWS=1,12 for some rows, STORES=sqlite for one store)
-	PYTHONPATH=. $(BIN)/python -m reliability $(if $(ROWS),--rows $(ROWS)) $(if $(STORES),--stores $(STORES))
+reliability: $(DEV) ## Measure what docs/reliability.md reports (ROWS=1,12 for some, STORES=sqlite, DOSE="doses=10")
+	PYTHONPATH=. $(BIN)/python -m reliability $(if $(ROWS),--rows $(ROWS)) $(if $(STORES),--stores $(STORES)) \
+		$(if $(DOSE),--dose $(DOSE))
 
 bench: $(DEV) ## Measure what docs/performance.md reports (TABLES=1,2 for some, DOSE="rounds=1" for less)
 	PYTHONPATH=. $(BIN)/python -m bench $(if $(TABLES),--tables $(TABLES)) $(if $(DOSE),--dose $(DOSE))

@@ -4,8 +4,11 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import uvloop
 
 from reliability import report
@@ -18,8 +21,11 @@ from reliability.row import Row
 from reliability.stores import stores_of
 
 
-async def measure(numbers: list[int], stores: list[str] | None) -> bool:
-    """Run rows one after the other and keep each one's figures; tell whether all passed."""
+async def measure(numbers: list[int], stores: list[str] | None, less: Mapping[str, Any]) -> bool:
+    """Run rows one after the other; return whether all passed. Figures of a whole dose are kept.
+
+    `less` has numbers that replace those of the rows' own doses.
+    """
     all_passed = True
     for number in numbers:
         row = ROWS[number]
@@ -28,14 +34,19 @@ async def measure(numbers: list[int], stores: list[str] | None) -> bool:
                 continue
             print(f"row {number} ({store}): {row.fault}", flush=True)
             try:
-                run = await _run(row, store)
+                run = await _run(row, store, less)
             except ToolMissing as missing:
                 print(f"  not run: {missing}", flush=True)
                 all_passed = False
                 continue
-            runs = report.load()
-            runs.setdefault(number, {})[store] = run
-            report.save(runs)
+            if less:
+                print(
+                    f"  not kept, with {msgspec.json.encode(less).decode()} in place of the row's own dose", flush=True
+                )
+            else:
+                runs = report.load()
+                runs.setdefault(number, {})[store] = run
+                report.save(runs)
             for name, figure in run.figures.items():
                 print(f"  {name}: {figure}", flush=True)
             for problem in run.problems:
@@ -44,12 +55,12 @@ async def measure(numbers: list[int], stores: list[str] | None) -> bool:
     return all_passed
 
 
-async def _run(row: Row, store: str) -> Run:
+async def _run(row: Row, store: str, less: Mapping[str, Any]) -> Run:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-") as folder, stores_of(store) as stores:
         version = stores.version
         try:
-            result = await row.run(Path(folder), stores, **row.doses[store])
+            result = await row.run(Path(folder), stores, **{**row.doses[store], **less})
         except (ReceiverFailed, AssertionError, TimeoutError) as failure:
             result = Result({}, [f"{type(failure).__name__}: {failure}"])
     return report.stamped(result, time.monotonic() - began, version)
@@ -59,6 +70,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
     parser.add_argument("--rows", help="numbers with commas between them; all of them if left out")
     parser.add_argument("--stores", help="stores with commas between them; all that a row knows if left out")
+    parser.add_argument(
+        "--dose",
+        nargs="*",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="such as doses=10, in place of the row's own",
+    )
     parser.add_argument(
         "--page", action="store_true", help="run nothing: write the page from the figures that are kept"
     )
@@ -72,7 +90,15 @@ def main() -> int:
         parser.error(f"--rows takes numbers with commas between them, such as 1,3, not {options.rows!r}")
     if unknown := sorted(set(numbers) - ROWS.keys()):
         parser.error(f"there is no row {unknown[0]}: there are {', '.join(map(str, ROWS))}")
-    return 0 if uvloop.run(measure(numbers, options.stores.split(",") if options.stores else None)) else 1
+    try:
+        less = {name: msgspec.json.decode(value) for name, value in (pair.split("=", 1) for pair in options.dose)}
+    except ValueError:
+        parser.error(f"--dose takes numbers by name, such as doses=10, not {' '.join(options.dose)!r}")
+    for number in numbers:
+        if unknown_doses := sorted(less.keys() - next(iter(ROWS[number].doses.values())).keys()):
+            parser.error(f"row {number} has no dose {unknown_doses[0]!r}")
+    stores = options.stores.split(",") if options.stores else None
+    return 0 if uvloop.run(measure(numbers, stores, less)) else 1
 
 
 if __name__ == "__main__":
