@@ -113,7 +113,8 @@ WHERE schemaname = 'whereby_trigger' AND attname = ANY ($1::text[]) AND tablenam
 async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_table_again(
     url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = {number: script for number, script in migrations.scripts().items() if number < 9}
+    up_to_this = {number: script for number, script in migrations.scripts().items() if number <= 9}
+    older = {number: script for number, script in up_to_this.items() if number < 9}
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "scripts", lambda: older)
         patched.setattr(migrations, "SCHEMA", max(older))
@@ -124,7 +125,11 @@ async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_tab
         await connection.execute("ANALYZE whereby_trigger.webhooks")
         assert await connection.fetch(SAMPLED, list(WITHOUT_SAMPLES))
         files, types = await connection.fetch(FILES), await connection.fetch(TYPES)
-        assert 9 in await PostgresStore(url).migrate()
+        with monkeypatch.context() as patched:
+            # Later migrations may make tables.
+            patched.setattr(migrations, "scripts", lambda: up_to_this)
+            patched.setattr(migrations, "SCHEMA", max(up_to_this))
+            assert await PostgresStore(url).migrate() == [9]
         assert (await connection.fetch(FILES), await connection.fetch(TYPES)) == (files, types)
         await connection.execute("ANALYZE")
         assert await connection.fetch(SAMPLED, list(WITHOUT_SAMPLES)) == []
