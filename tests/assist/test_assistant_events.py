@@ -186,7 +186,7 @@ async def test_listeners_hear_in_order_whether_sync_or_async_and_once_only_once(
         await trigger.start_assistant(URL)
         await eventually(lambda: heard == [("async", event(LIVE)), ("once", None)])
         await trigger.stop_assistant(URL)
-        await eventually(lambda: heard[2:] == [("sync", event(ENDED, "stopped by hand"))])
+        await eventually(lambda: heard[2:] == [("sync", event(ENDED, "stopped by the program"))])
         await trigger.start_assistant(URL)
         await eventually(lambda: heard[3:] == [("async", event(LIVE))])
         assistants.let_go("visit-1")
