@@ -245,6 +245,26 @@ async def test_a_forgotten_room_is_in_no_file_of_the_store(store: Store, place: 
     await assert_wiped(store, place, *MARKS, "mark-participant", "visit-1")
 
 
+@pytest.mark.parametrize("wanted", ["/visit-1", ROOM])
+async def test_a_room_is_forgotten_with_what_names_it_and_is_no_webhook(store: Store, wanted: str) -> None:
+    of_room = [
+        b'{"type":"room.client.joined","data":{"roomName":"/visit-1","subdomain":"acme","displayName":"Ada"}}',
+        b'{"data":[{"roomName":"visit%2D1","displayName":"Ada"}]}',
+        rb'{"id":"cut","data":{"displayName":"Ada","subdomain":"Acme","roomName":"\/visit-1',
+        '{"data":{"roomName":"/visit-1","displayName":"Ada"}'.encode("utf-16"),
+    ]
+    of_others = [
+        b'{"data":[{"roomName":"/visit-10","displayName":"/visit-1"}]}',
+        rb'{"data":{"roomName":"\/visit-10","displayName":"/visit-1',
+        rb'{"data":[{"roomName":"\ud800"}]}',
+        b'{"data":[{"roomName":"/other","subdomain":"acme"}]}',
+    ]
+    for number, odd in enumerate(of_room + of_others):
+        await store.add(arrival(f"odd-{number}", body=odd, room=None, state=State.QUARANTINED, reason="no id"))
+    assert (await forget(store, Subject(room=wanted))).webhooks == len(of_room)
+    assert {found.body for found in await store.find(Query())} == set(of_others)
+
+
 async def test_a_room_that_has_an_assistant_is_named_and_its_run_is_not_kept(store: Store) -> None:
     await store.request(RoomRequest(ROOM, f"https://{ROOM}", None, None, NOW))
     (taken,) = await store.take(1)

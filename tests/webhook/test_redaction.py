@@ -145,6 +145,12 @@ def test_a_body_that_cannot_be_read_is_about_whoever_it_holds(encoding: str, cut
     assert is_about(rb'{"externalId": "\u00E9-4711"', "externalId", "é-4711")
 
 
+@pytest.mark.parametrize("written", [rb"clinic\/4711", rb"clinic\u002f4711", rb"clinic/4711"])
+def test_a_slash_however_it_is_escaped_names_whom_a_broken_body_is_about(written: bytes) -> None:
+    assert is_about(b'{"externalId": "' + written, "externalId", "clinic/4711")
+    assert is_about(b'{"externalId": "say \\"hi\\"", "a', "externalId", 'say "hi"')
+
+
 @given(st.text(min_size=1).filter(str.isprintable))
 def test_whoever_a_body_is_about_is_nowhere_in_the_body_that_is_left(value: str) -> None:
     body = webhook("room.client.joined", data={"externalId": value, "displayName": value, "metadata": value}).raw

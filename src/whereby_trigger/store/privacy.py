@@ -10,7 +10,8 @@ from msgspec import Struct, structs
 from whereby_trigger.store.protocol import Store, Told, untold
 from whereby_trigger.store.records import Query, Record, Rewrite, RoomQuery
 from whereby_trigger.store.states import UNDECIDED
-from whereby_trigger.webhook import REMOVED, DecodeError, decode, forgotten, is_about, room_path, values_of
+from whereby_trigger.text import storable_text
+from whereby_trigger.webhook import REMOVED, DecodeError, decode, forgotten, is_about, room_path, texts_of, values_of
 
 AT_ONCE: Final = 500
 """Webhooks read, and changed, at once: deliveries get their turn after each."""
@@ -152,6 +153,15 @@ def _is_room(wanted: str, body: bytes, room: str | None) -> bool:
     try:
         data = decode(body).data
     except DecodeError:
-        return False
+        return _names_room(wanted, body)
     named = data.get("roomName") if isinstance(data, Mapping) else data.room_name
     return isinstance(named, str) and bool(named) and room_path(named) == name
+
+
+def _names_room(wanted: str, body: bytes) -> bool:
+    """Return True if a body that is no webhook holds the name of a room, and no subdomain but the room's."""
+    host, _, name = wanted.partition("/")
+    hosts = {f"{text.lower()}.whereby.com" for text in texts_of(body, "subdomain")}
+    if host and hosts and host not in hosts:
+        return False
+    return any(room_path(storable_text(text)) == f"/{name}" for text in texts_of(body, "roomName") if text)

@@ -24,6 +24,7 @@ from whereby_trigger.webhook.redaction import (
     masked,
     minimal,
     redacted,
+    texts_of,
     values_of,
 )
 from whereby_trigger.webhook.room import (
@@ -115,6 +116,7 @@ __all__ = [
     "room_path",
     "room_selected",
     "sign",
+    "texts_of",
     "values_of",
     "verify",
     "why_no_room",

@@ -38,6 +38,8 @@ FEW: Final = 10
 """Values for each of which a body is searched in less time than it takes to read it."""
 
 ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
+ANY_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([\"\\/bfnrt]))")
+SHORT_ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 UNREADABLE: Final = json.dumps(REMOVED).encode()
 """What stands in place of a body in which nobody can find the fields."""
@@ -120,6 +122,15 @@ def values_of(body: bytes, field: str) -> set[str]:
     return {str(value) for name, value in leaves if name == field and isinstance(value, str | int)}
 
 
+def texts_of(body: bytes, field: str) -> set[str]:
+    """Return the values of a field, at any depth, as text, also of a body that cannot be read, as far as it goes."""
+    try:
+        return values_of(body, field)
+    except (ValueError, RecursionError):
+        written = re.compile(rf'"{re.escape(field)}"\s*:\s*"([^"]*)')
+        return {found[1] for text in _readings(body) for found in written.finditer(text)}
+
+
 def masked(value: Any, mask: str, name: str | None = None, depth: int = 0) -> Any:
     """Return JSON with a mask in place of each value whose field is not IMPERSONAL; a value of None stays."""
     if depth > DEEPEST:
@@ -146,9 +157,17 @@ def _readings(body: bytes) -> Iterator[str]:
     for encoding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be"):
         text = body.decode(encoding, "replace")
         yield text
-        unescaped = ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-        # Two halves of an emoji are one character.
-        yield unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        # Some write a slash as \/. And text within text is escaped twice: only the first of these finds all of it.
+        for escape in (ESCAPE, ANY_ESCAPE):
+            unescaped = escape.sub(_unescaped, text)
+            # Two halves of an emoji are one character.
+            yield unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    if found[1] is not None:
+        return chr(int(found[1], 16))
+    return SHORT_ESCAPES.get(found[2], found[2])
 
 
 def _without(value: Any, fields: Collection[str]) -> Any:
