@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -85,6 +86,35 @@ def test_an_export_is_a_file_for_its_owner_only(call: Call, place: Place, tmp_pa
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["id"] for line in lines] == ["w1", "w2", "other", "pending"]
     assert json.loads(lines[0]["body"])["data"]["metadata"] == "mark-metadata"
+
+
+def test_an_export_changes_the_mode_of_no_pipe_and_no_device(call: Call, place: Place, tmp_path: Path) -> None:
+    url, pipe = filled(place), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert call("events", "export", "--room", "/visit-1", "--store", url, "--out", str(pipe)).returncode == 0
+        assert len(os.read(reader, 1 << 16).splitlines()) == 3
+    finally:
+        os.close(reader)
+    assert stat.S_IMODE(pipe.stat().st_mode) == 0o644
+
+
+def test_an_export_that_finds_no_store_leaves_the_last_one_as_it_is(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "visit.jsonl"
+    file.write_text("of last week")
+    ended = call(
+        "events", "export", "--room", "/visit-1", "--store", f"sqlite:///{tmp_path}/none.db", "--out", str(file)
+    )
+    assert ended.returncode != 0
+    assert file.read_text() == "of last week"
+
+
+def test_an_export_to_a_full_disk_names_the_file(call: Call, place: Place) -> None:
+    ended = call("events", "export", "--room", "/visit-1", "--store", filled(place), "--out", "/dev/full")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "/dev/full" in ended.stderr
 
 
 def test_an_export_has_runs_presence_and_the_spill_too(call: Call, tmp_path: Path) -> None:

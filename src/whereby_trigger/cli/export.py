@@ -3,8 +3,11 @@
 import asyncio
 import json
 import os
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, TextIO
 
 import click
@@ -64,24 +67,47 @@ def export(
     subject = subject_of(participant, external_id, room)
     settings = settings_with_store(app, store)
     if out is None:
-        count = asyncio.run(_export(settings, subject, sys.stdout))
+        count = asyncio.run(_export(settings, subject, lambda: nullcontext(sys.stdout)))
     else:
-        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            # It may have been there, readable by others.
-            os.chmod(out, 0o600)
-            count = asyncio.run(_export(settings, subject, file))
+        count = asyncio.run(_export(settings, subject, partial(_written, out)))
     note(f"{count} objects written" if count else "Nothing is stored about it.")
 
 
-async def spilled_about(settings: Settings, subject: Subject) -> list[Arrival]:
-    """Return the deliveries about a subject that wait in the spill, also while a trigger has it open."""
+async def spilled(settings: Settings) -> list[Arrival]:
+    """Return the deliveries that wait in the spill, also while a trigger has it open."""
     file = spill_file_for(settings.spill, settings.store)
-    if file is None or not file.path.exists():
-        return []
-    return [arrival for arrival in await file.arrivals() if subject.concerns(arrival.body, arrival.room)]
+    return [] if file is None or not file.path.exists() else await file.arrivals()
 
 
-async def _export(settings: Settings, subject: Subject, file: TextIO) -> int:
+async def spilled_about(settings: Settings, subject: Subject) -> list[Arrival]:
+    """Return those of them that are about a subject."""
+    return [arrival for arrival in await spilled(settings) if subject.concerns(arrival.body, arrival.room)]
+
+
+@contextmanager
+def _written(path: str) -> Iterator[TextIO]:
+    """Open a file to write it, for its owner only. Raises OSError that names it."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            # It may have been there, readable by others. A device or a pipe is not ours alone.
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                os.fchmod(file.fileno(), 0o600)
+            yield file
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
+async def _export(settings: Settings, subject: Subject, out: Callable[[], AbstractContextManager[TextIO]]) -> int:
+    # Before the store: what a trigger moves from the one to the other meanwhile is then found twice, and not missed.
+    waiting = await spilled(settings)
+    async with store_to_read(settings.store) as store:
+        # Only now: if there is no store, a file that is there keeps what it holds.
+        with out() as file:
+            return await _write_all(store, subject, waiting, file)
+
+
+async def _write_all(store: Store, subject: Subject, waiting: Sequence[Arrival], file: TextIO) -> int:
     count = 0
 
     def write(kind: str, fields: dict[str, Any]) -> None:
@@ -89,24 +115,23 @@ async def _export(settings: Settings, subject: Subject, file: TextIO) -> int:
         count += 1
         file.write(json.dumps({"kind": kind} | fields) + "\n")
 
-    async with store_to_read(settings.store) as store:
-        subject = await identified(store, subject)
-        rooms = set[str]()
-        async for records in about(store, subject):
-            rooms |= {record.room for record in records if record.room is not None}
-            for record in records:
-                write("webhook", _webhook(record))
-        if subject.room is not None:
-            rooms |= {entry.key for entry in await store.find_rooms(RoomQuery(room=subject.room))}
-            if subject.room.startswith("/"):
-                rooms |= set(await store.room_keys(subject.room))
-            else:
-                rooms.add(subject.room)
-        for key in sorted(rooms):
-            await _write_room(store, key, write, with_presence=subject.room is not None)
-    for arrival in await spilled_about(settings, subject):
-        fields = {"id": arrival.id, "type": arrival.type, "room": arrival.room, "received_at": utc(arrival.received_at)}
-        write("spilled", fields | {"body": arrival.body.decode("utf-8", "replace")})
+    subject = await identified(store, subject, (arrival.body for arrival in waiting))
+    rooms = set[str]()
+    async for records in about(store, subject):
+        rooms |= {record.room for record in records if record.room is not None}
+        for record in records:
+            write("webhook", _webhook(record))
+    if subject.room is not None:
+        rooms |= {entry.key for entry in await store.find_rooms(RoomQuery(room=subject.room))}
+        if subject.room.startswith("/"):
+            rooms |= set(await store.room_keys(subject.room))
+        else:
+            rooms.add(subject.room)
+    for key in sorted(rooms):
+        await _write_room(store, key, write, with_presence=subject.room is not None)
+    for arrival in waiting:
+        if subject.concerns(arrival.body, arrival.room):
+            write("spilled", _spilled(arrival))
     return count
 
 
@@ -137,4 +162,14 @@ def _webhook(record: Record) -> dict[str, Any]:
         "body_removed_at": None if record.body_removed_at is None else utc(record.body_removed_at),
         "errors": list(record.errors),
         "body": record.body.decode("utf-8", "replace"),
+    }
+
+
+def _spilled(arrival: Arrival) -> dict[str, Any]:
+    return {
+        "id": arrival.id,
+        "type": arrival.type,
+        "room": arrival.room,
+        "received_at": utc(arrival.received_at),
+        "body": arrival.body.decode("utf-8", "replace"),
     }
