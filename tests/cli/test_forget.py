@@ -20,6 +20,7 @@ from tests.support.stored import stored
 from tests.support.stores import KINDS
 from whereby_trigger.store import Count, RoomMove, RoomRequest, RoomState, RunReport, Store, remove_bodies
 from whereby_trigger.store.factory import store_for
+from whereby_trigger.store.postgres import PostgresStore
 from whereby_trigger.store.spill import SpillFile
 
 
@@ -209,3 +210,34 @@ def test_the_spill_is_searched_and_its_file_holds_nothing_of_a_forgotten_room(ca
             assert b"mark-metadata" not in file.read_bytes()
         with closing(sqlite3.connect(tmp_path / "spill.db")) as connection:
             assert connection.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
+
+
+def test_a_delivery_that_leaves_the_spill_while_the_files_are_cleaned_is_named(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with KINDS["postgresql"](tmp_path) as place:
+        url, spill = filled(place), f"sqlite:///{tmp_path}/spill.db"
+        late = arrival("late", body=body("late"))
+
+        async def spilled() -> None:
+            file = SpillFile(spill)
+            await file.open()
+            await file.append(late)
+            await file.close()
+
+        async def drained(store: Store, *, rewrite: bool | None) -> str:
+            file = SpillFile(spill)
+            await file.open()
+            await store.add(late)
+            await file.remove([seq for seq, _ in await file.numbered()])
+            await file.close()
+            return ""
+
+        asyncio.run(spilled())
+        monkeypatch.setattr(PostgresStore, "wipe", drained)
+        monkeypatch.setenv("WHEREBY_TRIGGER_SPILL", spill)
+        for subject in (("--external-id", "mark-external"), ("--room", "/visit-1")):
+            ended = call("forget", *subject, "--store", url, "--yes", env={"WHEREBY_TRIGGER_SPILL": spill})
+            assert ended.returncode == 1
+            assert "came from the spill meanwhile: run this again (late)" in ended.stderr
+            asyncio.run(spilled())

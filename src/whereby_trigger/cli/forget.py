@@ -1,6 +1,7 @@
 """`whereby-trigger forget`: remove what is stored about a person or a room."""
 
 import asyncio
+from collections.abc import Set
 
 import click
 from msgspec import Struct
@@ -13,7 +14,17 @@ from whereby_trigger.cli.output import Failed, note, show_lines
 from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
 from whereby_trigger.config import Settings
 from whereby_trigger.errors import SpillInUse
-from whereby_trigger.store import UNDECIDED, Forgotten, Subject, about, identified, participants_in, privacy
+from whereby_trigger.store import (
+    UNDECIDED,
+    Forgotten,
+    Query,
+    Store,
+    Subject,
+    about,
+    identified,
+    participants_in,
+    privacy,
+)
 from whereby_trigger.store.factory import spill_file_for
 from whereby_trigger.text import printable
 
@@ -84,10 +95,18 @@ async def _forget(settings: Settings, found: FoundAbout, rewrite: bool | None) -
         with progress(found.webhooks, "The same command removes the others.") as advance:
             forgotten = await privacy.forget(store, found.subject, advance, waiting)
         left = await store.wipe(rewrite=rewrite)
-    in_spill = await _forget_in_spill(settings, found.subject)
+        in_spill = await _forget_in_spill(settings, found.subject)
+        moved = await _moved(store, found.subject, {arrival.id for arrival in spilled} - set(forgotten.undecided))
     done = "deleted" if found.subject.room else "redacted"
     show_lines(f"{webhooks_counted(forgotten.webhooks)} {done}")
-    return [each for each in (*_left(forgotten), left, in_spill) if each]
+    return [each for each in (*_left(forgotten), left, in_spill, moved) if each]
+
+
+async def _moved(store: Store, subject: Subject, ids: Set[str]) -> str:
+    """Return in words which deliveries have left the spill for the store after that was searched."""
+    stored = await store.find(Query(ids=tuple(ids))) if ids else []
+    came = tuple(record.id for record in stored if subject.concerns(record.body, record.room))
+    return f"deliveries came from the spill meanwhile: run this again ({_named(came)})" if came else ""
 
 
 async def _forget_in_spill(settings: Settings, subject: Subject) -> str:
