@@ -356,6 +356,36 @@ async def test_who_still_reads_the_old_rows_is_named_and_nothing_is_promised(
     await assert_wiped(store, place, "mark-metadata")
 
 
+@pytest.mark.parametrize(
+    ("lock", "why"),
+    [
+        ("SELECT FROM whereby_trigger.webhooks", "may still read the old rows"),
+        ("LOCK TABLE whereby_trigger.webhooks", "another transaction has locked the tables"),
+    ],
+)
+async def test_a_transaction_left_open_is_named_and_no_delivery_waits_for_it(
+    replicas: Replicas, place: Place, monkeypatch: pytest.MonkeyPatch, lock: str, why: str
+) -> None:
+    if not place.url.startswith("postgres"):
+        pytest.skip("a reader of a file keeps no lock on it")
+    monkeypatch.setattr(postgres_store, "READERS_WITHIN", 0.2)
+    serving, store = await replicas(), await replicas()
+    await add(serving, "w")
+    assert (await forget(store, Subject(PARTICIPANT))).webhooks == 1
+    connection = await asyncpg.connect(shared_server().url(database_of(place.url)))
+    try:
+        # As psql asks: nothing is left open but the transaction, which then reads as of no time.
+        await connection.execute(f"BEGIN; {lock}")
+        wiping = asyncio.ensure_future(store.wipe(rewrite=None))
+        if lock.startswith("SELECT"):
+            for number in range(20):
+                assert not (await serving.add(arrival(f"meanwhile-{number}"))).duplicate
+        left = await wiping
+        assert why in left or "behind a pooler" in left
+    finally:
+        await connection.close()
+
+
 async def test_a_large_store_is_written_again_only_if_asked(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+from asyncpg import LockNotAvailableError
+
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store.postgres import webhooks
-from whereby_trigger.store.postgres.connection import Connection, affected, transaction
+from whereby_trigger.store.postgres.connection import Connection, affected, one_row, transaction
 from whereby_trigger.store.records import OldBody, Record, Rewrite
 
 AFTER = f"{webhooks.FIND} WHERE seq > $1 ORDER BY seq LIMIT $2"
@@ -67,15 +69,22 @@ WHERE oid IN (SELECT ('whereby_trigger.' || called)::regclass FROM {_EACH})
 
 
 OWNS_DATABASE = "SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
-READERS = """
+READERS = f"""
 SELECT pid::text FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND (age(backend_xmin) > age($1::text::xid) OR age(backend_xid) > age($1::text::xid))
-UNION ALL SELECT gid FROM pg_prepared_xacts WHERE age(transaction) > age($1::text::xid)
-UNION ALL SELECT slot_name FROM pg_replication_slots WHERE age(xmin) > age($1::text::xid)
-"""
-"""Who may still read what was there before a transaction: a vacuum keeps those rows for them."""
+UNION SELECT pid::text FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE pid <> pg_backend_pid() AND xact_start < $2::timestamptz
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND relation IN (SELECT ('whereby_trigger.' || called)::regclass FROM {_EACH})
+UNION SELECT gid FROM pg_prepared_xacts WHERE age(transaction) > age($1::text::xid)
+UNION SELECT slot_name FROM pg_replication_slots WHERE age(xmin) > age($1::text::xid)
+"""  # noqa: S608
+"""Who may still read what was there before a transaction: a vacuum keeps those rows for them.
 
-NOW = "SELECT (txid_current() % 4294967296)::text"
+And who has a lock on the tables since before, as `psql` has after a query in a transaction that is left open.
+"""
+
+NOW = "SELECT (txid_current() % 4294967296)::text AS xid, clock_timestamp() AS time"
 LOOK_AGAIN = 0.1
 
 
@@ -126,6 +135,16 @@ async def wipe(connection: Connection, *, rewrite: bool, always_below: int, wait
             "behind a pooler of transactions nothing can be vacuumed: the old rows stay in the tables' files until "
             f"autovacuum comes; on a connection to the server itself, run VACUUM (FULL, ANALYZE) {TABLES}"
         )
+    try:
+        return await _vacuumed(connection, rewrite=rewrite, always_below=always_below, wait=wait)
+    except LockNotAvailableError:
+        return (
+            "another transaction has locked the tables, so they were not vacuumed, and the old rows stay in their "
+            "files: find it in pg_stat_activity, and run this again once it has ended"
+        )
+
+
+async def _vacuumed(connection: Connection, *, rewrite: bool, always_below: int, wait: float) -> str:
     size = await connection.fetchval(SIZE)
     readers = await _readers(connection, boot_time() + wait)
     # It would wait for the locks of those readers, and hold up every delivery meanwhile.
@@ -146,8 +165,8 @@ async def wipe(connection: Connection, *, rewrite: bool, always_below: int, wait
 
 async def _readers(connection: Connection, until: float) -> str:
     """Wait until nobody can read what was there before, or a time on the boot clock; return who still can."""
-    now = await connection.fetchval(NOW)
-    while readers := ", ".join(row["pid"] for row in await connection.fetch(READERS, now)):
+    now = await one_row(connection, NOW)
+    while readers := ", ".join(row["pid"] for row in await connection.fetch(READERS, now["xid"], now["time"])):
         if boot_time() >= until:
             break
         await asyncio.sleep(LOOK_AGAIN)
