@@ -17,6 +17,7 @@ from whereby_trigger.webhook import (
     forgotten,
     is_about,
     is_redacted,
+    masked,
     minimal,
     redacted,
     values_of,
@@ -143,6 +144,12 @@ def test_a_body_that_cannot_be_read_is_about_whoever_it_holds(encoding: str, cut
     assert is_about(body[: len(body) - cut], "externalId", "é-4711")
     assert not is_about(body[: len(body) - cut], "externalId", "é-4712")
     assert is_about(rb'{"externalId": "\u00E9-4711"', "externalId", "é-4711")
+
+
+def test_a_text_where_an_object_belongs_is_forgotten_and_masked() -> None:
+    odd = {"type": "x", "data": "Ada Byron"}
+    assert json.loads(forgotten(json.dumps(odd).encode())) == {"type": "x", "data": REMOVED}
+    assert masked({"data": {"numClientsByRoleName": "Ada Byron"}}, "mask") == {"data": {"numClientsByRoleName": "mask"}}
 
 
 @pytest.mark.parametrize("written", [rb"clinic\/4711", rb"clinic\u002f4711", rb"clinic/4711"])

@@ -28,6 +28,11 @@ IMPERSONAL: Final = frozenset(
 )
 """The fields that say nothing of a person. Not among them: PERSONAL, `filename`, and what Whereby adds tomorrow."""
 
+OBJECTS: Final = frozenset({"data", "numClientsByRoleName"})
+"""Those of them that hold others. If one is a text instead, nobody knows what it says."""
+
+KNOWN: Final = IMPERSONAL - OBJECTS
+
 DEEPEST: Final = 32
 
 PLAIN: Final = re.compile(r"[\x20-\x7e]+")
@@ -139,7 +144,7 @@ def masked(value: Any, mask: str, name: str | None = None, depth: int = 0) -> An
         return None
     if isinstance(value, dict) and (name is None or name in IMPERSONAL):
         return {_field(field, mask): masked(inner, mask, field, depth + 1) for field, inner in value.items()}
-    known = name is not None and name in IMPERSONAL and not isinstance(value, list | dict)
+    known = name is not None and name in KNOWN and not isinstance(value, list | dict)
     return value if known else mask
 
 
