@@ -241,3 +241,26 @@ def test_a_delivery_that_leaves_the_spill_while_the_files_are_cleaned_is_named(
             assert ended.returncode == 1
             assert "came from the spill meanwhile: run this again (late)" in ended.stderr
             asyncio.run(spilled())
+
+
+def test_a_delivery_in_the_spill_that_cannot_be_decoded_is_found_and_forgotten(call: Call, tmp_path: Path) -> None:
+    with KINDS["postgresql"](tmp_path) as place:
+        url, spill = filled(place), f"sqlite:///{tmp_path}/spill.db"
+
+        async def spilled() -> None:
+            file = SpillFile(spill)
+            await file.open()
+            await file.append(arrival("odd", body=body("odd")))
+            await file.close()
+
+        asyncio.run(spilled())
+        with closing(sqlite3.connect(tmp_path / "spill.db")) as connection, connection:
+            connection.execute("UPDATE deliveries SET arrival = CAST(x'01' || arrival AS BLOB)")
+        env = {"WHEREBY_TRIGGER_SPILL": spill}
+        exported = call("events", "export", "--external-id", "mark-external", "--store", url, env=env)
+        assert "mark-metadata" in json.loads(exported.stdout.splitlines()[-1])["body"]
+        left = call("forget", "--external-id", "mark-external", "--store", url, "--yes")
+        assert left.returncode == 1
+        assert "(row 1 of the spill)" in left.stderr
+        assert call("forget", "--room", "/visit-1", "--store", url, "--yes").returncode == 0
+        assert not any(b"mark-metadata" in file.read_bytes() for file in tmp_path.glob("spill.db*"))

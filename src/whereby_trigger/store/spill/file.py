@@ -118,12 +118,19 @@ def read_content(path: Path) -> SpillContent:
 
 
 def read_arrivals(path: Path) -> list[tuple[int, Arrival]]:
-    """Return the deliveries in a spill file that can be decoded, with their numbers; raises StoreError as above."""
+    """Return the deliveries in a spill file, with their numbers; raises StoreError as above.
+
+    Of one that this program cannot decode, the body is all that is there: a person must be found in it, too.
+    """
     with ExitStack() as undo, _explained(path):
         connection = connect(path, readonly=True, called=CALLED)
         undo.callback(connection.close)
         rows = [] if _is_new(connection, path) else connection.execute(ALL).fetchall()
-        return [(seq, arrival) for seq, packed in rows if (arrival := _unpack(packed)) is not None]
+        return [(seq, _unpack(packed) or _unread(seq, packed)) for seq, packed in rows]
+
+
+def _unread(seq: int, packed: bytes) -> Arrival:
+    return Arrival(f"row {seq} of the spill", "", None, packed, 0.0)
 
 
 def _take_lock(lock: FileLock, path: Path) -> None:
@@ -256,7 +263,7 @@ class SpillFile:
             self._gone.difference_update(seq for (seq,) in rows)
 
     async def arrivals(self) -> list[Arrival]:
-        """Return all deliveries in the file that can be decoded, even while another process has it open."""
+        """Return all deliveries in the file, as `read_arrivals` does, even while another process has it open."""
         return [arrival for _, arrival in await in_thread(read_arrivals, self.path)]
 
     async def numbered(self) -> list[tuple[int, Arrival]]:
