@@ -7,7 +7,7 @@ import pytest
 from tests.inspector.conftest import ROOM, Client, deliver, form_token, run_in
 from tests.support.place import Place
 from whereby_trigger import RoomClientJoined, Trigger, timeline
-from whereby_trigger.store import ActionKind, ActionQuery, Query, RoomQuery, RoomState, State, Store
+from whereby_trigger.store import ActionKind, ActionQuery, Query, RoomQuery, RoomState, State, Store, remove_bodies
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +88,22 @@ async def test_a_predicate_is_asked_again_without_effect(store: Store, place: Pl
     assert (action.actor, action.action, action.room) == ("inspector", ActionKind.DRY_RUN, ROOM)
     room = (await browser.get("/room", params={"key": ROOM})).text
     assert "the predicate is asked again about webhook one, without effect" in room
+
+
+async def test_what_has_lost_its_body_is_neither_asked_nor_replayed_and_the_page_says_why(
+    store: Store, place: Place, client: Client
+) -> None:
+    await deliver(store, "one", at=time.time(), humans=2)
+    trigger = Trigger(store=place.url, webhook_triggers={"room.client.joined": lambda webhook: True})
+    browser = client(trigger)
+    token = form_token((await browser.get("/webhook?id=one")).text)
+    # Meanwhile the page is open, with its buttons.
+    assert await remove_bodies(store, time.time() + 60) == 1
+    asked = await browser.post("/webhook/ask", data={"id": "one", "form_token": token})
+    assert "It cannot be asked: what it said of people was removed." in asked.text
+    answer = await browser.post("/webhook/replay", data={"id": "one", "form_token": token})
+    assert "or what it said of people was removed" in (await browser.get(answer.headers["location"])).text
+    assert (await store.find(Query()))[0].state is State.SKIPPED
 
 
 async def test_an_inspector_without_actions_shows_none_and_does_none(

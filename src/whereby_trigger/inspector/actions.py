@@ -40,7 +40,7 @@ DONE: Final[Mapping[str, str]] = {
     "had": "The room has an assistant already; nothing was changed.",
     "stop": "The assistant was asked to leave.",
     "gone": "There was nothing to do: the room has no assistant now.",
-    "kept": "There was nothing to replay: the webhook is not decided yet.",
+    "kept": "Nothing was replayed: the webhook is not decided yet, or what it said of people was removed.",
 }
 """What a page says after an action. An address names one of these, and can say nothing else."""
 
@@ -99,6 +99,9 @@ class Actions:
             predicate = self._program.predicates.by_type.get(record.type)
             if predicate is None:
                 raise Refused(404, "This program has no predicate for the webhook.")
+            if record.body_removed_at is not None:
+                # A predicate would judge what is left of it, and not what came.
+                return "It cannot be asked: what it said of people was removed."
             await _note(store, ActionKind.DRY_RUN, record.room, id)
             verdict = await self._asked(store, record, predicate)
         logger.info("inspector: the predicate was asked about webhook %s, without effect", printable(id))
