@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,17 @@ from typing import Any
 import httpx
 import pytest
 from msgspec import structs
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from tests.inspector.conftest import ROOM, SCRIPT, deliver
 from tests.support.place import Place
 from tests.support.until import eventually
 from whereby_trigger import Trigger
+from whereby_trigger.inspector import live
 from whereby_trigger.inspector.live import FOLD_ABOVE, Batch, Folded, LiveFeed, Looking, SharedStore, fold
 from whereby_trigger.inspector.reads import filters_of
+from whereby_trigger.inspector.security import Visit
 from whereby_trigger.receive import bind
 from whereby_trigger.receive.server import Server
 from whereby_trigger.store import Query, Record, State, Store
@@ -116,6 +120,23 @@ def test_pages_with_the_same_filters_are_told_the_same_bytes(tmp_path: Path) -> 
     assert site._event(batch, again, "") is event
     assert b'"count":2' in event
     assert b'"count":1' in site._event(batch, fired, "")
+
+
+async def test_of_pages_that_come_at_once_no_more_follow_than_may(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "PAGES", 1)
+    inspector = Trigger(store=place.url).inspector
+    site = inspector._open()
+    scope = {"type": "http", "method": "GET", "path": "/live", "query_string": b"", "headers": []}
+    visit = Visit(None, allowed=True, is_new=False)
+    answers = [await site._stream(Request(scope), visit) for _ in range(2)]
+    first, second = (aiter(answer.body_iterator) for answer in answers if isinstance(answer, StreamingResponse))
+    assert await anext(first) == b"retry: 2000\n\n"
+    assert [told async for told in second] == [b"retry: 30000\n\n"]
+    assert isinstance(first, AsyncGenerator)
+    await first.aclose()
+    await inspector.close()
 
 
 async def test_fifty_pages_cost_no_more_looks_into_the_store_than_one(

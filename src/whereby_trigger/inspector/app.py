@@ -211,6 +211,10 @@ class Site:
             raise Refused(503, "Too many pages are open.", {"Retry-After": "30"})
 
         async def events() -> AsyncIterator[bytes]:
+            if self._feed.full:
+                # Many came at once, as after a restart, and the last of them while this answer began.
+                yield b"retry: 30000\n\n"
+                return
             with self._feed.follow() as follower:
                 try:
                     yield b"retry: 2000\n\n"
