@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -172,6 +173,76 @@ def test_kinds_of_warnings_that_are_counted_are_bounded(log: io.StringIO) -> Non
     handler = ours()
     assert len(handler._bursts._bursts) == logs.MOST_BURSTS
     assert len(lines(log)) == 10 * logs.MOST_BURSTS
+
+
+class Adding(logging.Logger):
+    """Add to each record how many there were."""
+
+    made = 0
+
+    def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802
+        self.made += 1
+        record = super().makeRecord(*args, **kwargs)
+        record.made = self.made
+        return record
+
+
+def test_what_a_class_of_loggers_adds_to_a_record_is_of_that_record(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, logs.DELIVERIES)
+    monkeypatch.setattr(logging.getLogger(logs.DELIVERIES), "__class__", Adding)
+    deliveries = DeliveryLog()
+    for _ in range(3):
+        deliveries.answered(Delivery(200, "True"))
+    assert [record.__dict__["made"] for record in caplog.records] == [1, 2, 3]
+
+
+def test_what_a_record_factory_added_is_gone_once_the_factory_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, logs.DELIVERIES)
+    deliveries = DeliveryLog()
+    with monkeypatch.context() as patched:
+        traced = type("Traced", (logging.LogRecord,), {"__init__": lambda self, *args, **kwargs: _trace(self, *args)})
+        patched.setattr(logging, "_logRecordFactory", traced)
+        deliveries.answered(Delivery(200, "True"))
+    deliveries.answered(Delivery(200, "True"))
+    assert ["trace" in record.__dict__ for record in caplog.records] == [True, False]
+
+
+def _trace(record: logging.LogRecord, *args: Any) -> None:
+    logging.LogRecord.__init__(record, *args)
+    record.trace = "of a request"
+
+
+ASKED_BY: ContextVar[str] = ContextVar("ASKED_BY", default="nobody")
+
+
+class InContext(logging.Formatter):
+    """Show a context variable, as the formatters of structlog do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"asked_by": ASKED_BY.get(), "room": record.__dict__["room"]})
+
+
+def test_a_formatter_of_the_program_sees_the_context_in_which_a_delivery_was_logged(log: io.StringIO) -> None:
+    ours().setFormatter(InContext())
+    set_before = ASKED_BY.set("request-1")
+    try:
+        DeliveryLog().answered(Delivery(200, "True", room="a"))
+    finally:
+        ASKED_BY.reset(set_before)
+    assert lines(log) == [{"asked_by": "request-1", "room": "a"}]
+
+
+def test_a_delivery_that_a_formatter_of_the_program_cannot_format_is_an_error_of_logging(
+    log: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours().setFormatter(logging.Formatter("%(attempt)s %(message)s"))
+    DeliveryLog().answered(Delivery(200, "True", room="a"))
+    assert lines(log) == []
+    assert "Formatting field not found in record: 'attempt'" in capsys.readouterr().err
 
 
 def test_in_json_every_record_is_one_line_whatever_it_holds(log: io.StringIO) -> None:

@@ -218,9 +218,10 @@ class _Records:
 
     def make(self, level: int, line: DeliveryLine, fields: dict[str, Any]) -> logging.LogRecord:
         """Return a record that has the fields as attributes."""
-        if not self._same or logging.getLogRecordFactory() is not logging.LogRecord:
-            place = __file__, DeliveryLog._write.__code__.co_firstlineno
-            record = logger.makeRecord(logger.name, level, *place, line, (), None, "_write")
+        if not _makes_plain_records():
+            record = _record(level, line)
+        elif not self._same:
+            record = _record(level, line)
             self._same = record.__dict__.copy()
             # From Python 3.12 on, a record names the task in which it was made.
             self._same.update({"taskName": None} if "taskName" in self._same else {})
@@ -233,6 +234,17 @@ class _Records:
             record.created, record.msecs, record.relativeCreated = now, now % 1 * 1000, (now - self._began) * 1000
         record.__dict__.update(fields)
         return record
+
+
+def _record(level: int, line: DeliveryLine) -> logging.LogRecord:
+    place = __file__, DeliveryLog._write.__code__.co_firstlineno
+    return logger.makeRecord(logger.name, level, *place, line, (), None, "_write")
+
+
+def _makes_plain_records() -> bool:
+    """Return False if the program has a record factory or a class of loggers that may add to each record."""
+    plain = logging.getLogRecordFactory() is logging.LogRecord
+    return plain and type(logger).makeRecord is logging.Logger.makeRecord
 
 
 class _OnceASecond:

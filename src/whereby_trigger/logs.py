@@ -125,6 +125,10 @@ class JsonFormatter(logging.Formatter):
         return _encode(fields)
 
 
+OURS: Final = (JsonFormatter, PlainFormatter)
+"""Formatters that depend on nothing but the record. Another may read context variables, or fail, which must be told."""
+
+
 class QueueingHandler(logging.Handler):
     """Pass each record's line to a writer with a thread of its own: logging never waits for the log's reader.
 
@@ -148,7 +152,7 @@ class QueueingHandler(logging.Handler):
         try:
             if record.levelno == logging.WARNING and self._folds(record):
                 return
-            if record.name == DELIVERIES:
+            if record.name == DELIVERIES and type(self.formatter) in OURS:
                 # A delivery's record never changes, so the thread can format it.
                 self.writer.put(partial(self._line, record), DELIVERY_SIZE)
             else:
