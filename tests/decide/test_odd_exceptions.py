@@ -94,6 +94,21 @@ async def test_whatever_a_predicate_raises_is_a_failure_and_its_room_goes_on(
     assert after.state is State.FIRED
 
 
+async def test_a_predicate_that_cancels_its_own_task_and_returns_is_a_failure_and_its_room_goes_on() -> None:
+    async def cancels_itself() -> bool:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return True
+
+    trigger = Trigger(webhook_triggers={"room.client.joined": cancels_itself, "room.client.left": lambda: True})
+    async with asyncio.timeout(10):
+        failed, after, errors = await decisions_with(trigger)
+    assert (failed.state, after.state) == (State.FAILED, State.FIRED)
+    assert failed.reason == "predicate cancels_itself was cancelled, 3 times"
+    assert len(errors) == 1
+
+
 @pytest.mark.parametrize("odd", ODD)
 async def test_whatever_a_sync_listener_raises_is_recorded_and_the_next_is_called(odd: str) -> None:
     trigger = Trigger(webhook_triggers={"room.client.joined": lambda: True, "room.client.left": lambda: True})

@@ -298,7 +298,8 @@ class UserCode:
         try:
             await self._first_step(task)
             if task.done() or await _ended(task, self._limit):
-                return task.result()
+                # Code that cancels its own task and then returns has no result.
+                return CallResult(error=asyncio.CancelledError()) if task.cancelled() else task.result()
             task.cancel()
             await _ended(task, WIND_DOWN)
             return CallResult(error=TookTooLong(f"took longer than {self._limit:g} s"))
