@@ -119,6 +119,31 @@ async def test_a_predicate_that_raised_is_asked_again_after_each_pause_and_then_
     assert [round(later - asked[0]) for later in asked] in ([0, 0, 2], [0, 1, 3], [0, 1, 2], [0, 0, 3])
 
 
+async def test_a_predicate_that_is_asked_again_after_an_advance_finds_who_is_in_the_room_then() -> None:
+    trigger, seen, first = Trigger(), list[int | None](), asyncio.Event()
+
+    @trigger.when("room.client.joined")
+    async def raises_at_first(webhook: RoomClientJoined, presence: Presence) -> bool:
+        seen.append(presence.humans)
+        first.set()
+        if len(seen) == 1:
+            raise RuntimeError
+        return False
+
+    async with trigger.testing() as t:
+        # What comes as the trigger starts may be read back with the backlog.
+        await t.deliver(webhook("room.session.started", room="/elsewhere"))
+        await t.settle()
+        meeting = t.meeting()
+        delivering = asyncio.create_task(meeting.join("host"))
+        await first.wait()
+        left = webhook("room.client.left", num_clients=0, num_clients_by_role_name={}).raw
+        assert await t.post(left, sign(in_process.SECRET, left, int(t.now()))) == 200
+        await t.advance(0.6)
+        await delivering
+    assert seen == [1, 0]
+
+
 async def test_an_assistant_that_fails_is_started_again_after_each_pause_until_it_has_failed() -> None:
     trigger = Trigger(webhook_triggers={"room.client.joined": lambda: True})
     attempts: list[float] = []
