@@ -1,6 +1,7 @@
 """What `advance` and `settle` do: time that a test does not wait for, and what came due is done when they return."""
 
 import asyncio
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -396,6 +397,21 @@ async def test_the_timeline_of_one_room_shows_no_other_room() -> None:
             shown = await t.timeline(room)
             assert "/visit-1" in shown
             assert "/visit-2" not in shown
+
+
+def test_with_an_eager_task_factory_nothing_of_a_trigger_runs_on_after_its_end() -> None:
+    if sys.version_info < (3, 12):
+        pytest.skip("tasks begin at once from Python 3.12 on")
+
+    async def left_over() -> set[asyncio.Task[object]]:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        before = asyncio.all_tasks()
+        async with of_two().testing() as t:
+            assert (await t.meeting().join("host")).state == "skipped"
+            await t.settle()
+        return asyncio.all_tasks() - before
+
+    assert asyncio.run(left_over()) == set()
 
 
 def test_it_works_in_several_threads_at_once() -> None:

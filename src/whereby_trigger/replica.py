@@ -142,7 +142,8 @@ class Replica:
         except BaseException:
             self._watchdog.close()
             raise
-        self._loops = [asyncio.create_task(self._begin())]
+        # The first of them; if the loop's task factory is eager, it has begun the others before it is returned.
+        self._loops.insert(0, asyncio.create_task(self._begin()))
         if (file := self._settings.secret_file) is not None:
             follow = partial(follow_secret, file, self._receiver)
             self._loops.append(asyncio.create_task(_kept_up(follow)))
