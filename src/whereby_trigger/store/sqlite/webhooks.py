@@ -52,11 +52,11 @@ UPDATE webhooks SET owner = ?, takeovers = takeovers + 1 WHERE state = 'pending'
 """
 TAKE_HELD = "UPDATE webhooks SET state = 'pending', owner = ?, reason = '' WHERE state = 'held' AND owner = ?"
 _PENDING = """
-SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, ?1 - held_since, due_at - ?1, reason
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, :now - held_since, due_at - :now, reason
 FROM webhooks
 """
-PENDING = f"{_PENDING} WHERE state = 'pending' AND owner = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4"
-PENDING_BY_SEQ = f"{_PENDING} WHERE seq IN (SELECT value FROM json_each(?2)) ORDER BY seq"  # noqa: S608
+PENDING = f"{_PENDING} WHERE state = 'pending' AND owner = :owner AND seq > :after ORDER BY seq LIMIT :limit"
+PENDING_BY_SEQ = f"{_PENDING} WHERE seq IN (SELECT value FROM json_each(:seqs)) ORDER BY seq"  # noqa: S608
 NEWEST = "SELECT coalesce(max(seq), 0) FROM webhooks"
 FIND = """
 SELECT id, type, room, state, reason, attempts, deliveries, received_at, decided_at, owner, errors, body, due_at,
@@ -124,7 +124,8 @@ def hold(connection: sqlite3.Connection, holding: Holding, owner: str, now: floa
 
 def ask_again(connection: sqlite3.Connection, seqs: Sequence[int], owner: str, now: float) -> list[Pending]:
     asked = [seq for (seq,) in connection.execute(ASK_AGAIN, (json.dumps(seqs), owner)).fetchall()]
-    return [Pending(*row) for row in connection.execute(PENDING_BY_SEQ, (now, json.dumps(asked))).fetchall()]
+    values = {"now": now, "seqs": json.dumps(asked)}
+    return [Pending(*row) for row in connection.execute(PENDING_BY_SEQ, values).fetchall()]
 
 
 def begin_attempt(connection: sqlite3.Connection, seq: int, owner: str) -> int:
@@ -141,7 +142,8 @@ def take_unowned(connection: sqlite3.Connection, owner: str) -> int:
 
 
 def pending(connection: sqlite3.Connection, owner: str, after: int, limit: int, now: float) -> list[Pending]:
-    return [Pending(*row) for row in connection.execute(PENDING, (now, owner, after, limit)).fetchall()]
+    values = {"now": now, "owner": owner, "after": after, "limit": limit}
+    return [Pending(*row) for row in connection.execute(PENDING, values).fetchall()]
 
 
 def newest(connection: sqlite3.Connection) -> int:
