@@ -22,10 +22,10 @@ WHERE seq = ? AND state <> 'pending' AND state <> 'held'
 """
 _NAME = "substr(key, instr(key, '/'))"
 _OF_WEBHOOKS = f"""
-{_NAME} IN (SELECT substr(room, instr(room, '/')) FROM webhooks WHERE seq IN (SELECT value FROM json_each(?1)))
-AND key IN (SELECT room FROM webhooks WHERE seq IN (SELECT value FROM json_each(?1)))
+{_NAME} IN (SELECT substr(room, instr(room, '/')) FROM webhooks WHERE seq IN (SELECT value FROM json_each(:seqs)))
+AND key IN (SELECT room FROM webhooks WHERE seq IN (SELECT value FROM json_each(:seqs)))
 """  # noqa: S608
-_OF_ROOM = f"{_NAME} = ?2 AND (?1 = ?2 OR key = ?1)"
+_OF_ROOM = f"{_NAME} = :path AND (:room = :path OR key = :room)"
 _REFUSED = "CASE WHEN substr(reason, 1, 9) = 'refused: ' THEN 'refused' ELSE reason END"
 """The reason of a refusal is text of the assistant."""
 
@@ -39,17 +39,17 @@ WHERE (errors <> '[]' OR substr(reason, 1, 9) = 'refused: ') AND """,  # noqa: S
 SILENCE_WEBHOOKS = tuple(statement + _OF_WEBHOOKS for statement in _SILENCE)
 EMPTY = """
 UPDATE webhooks SET body = x'7b7d', errors = '[]', type = '', room = NULL, owner = NULL, state = 'skipped',
-reason = 'forgotten', decided_at = coalesce(decided_at, ?1), held_since = NULL, due_at = NULL, body_removed_at = ?1
-WHERE seq IN (SELECT value FROM json_each(?2)) AND kept_until >= ?1
+reason = 'forgotten', decided_at = coalesce(decided_at, :now), held_since = NULL, due_at = NULL, body_removed_at = :now
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND kept_until >= :now
 """
-DELETE = "DELETE FROM webhooks WHERE seq IN (SELECT value FROM json_each(?2)) AND kept_until < ?1"
+DELETE = "DELETE FROM webhooks WHERE seq IN (SELECT value FROM json_each(:seqs)) AND kept_until < :now"
 DROP_ROOM = (
     f"DELETE FROM runs WHERE {_OF_ROOM} AND entry NOT IN (SELECT id FROM rooms WHERE {_OF_ROOM} AND owner IS NOT NULL)",  # noqa: S608
     f"DELETE FROM rooms WHERE {_OF_ROOM} AND owner IS NULL",  # noqa: S608
     *(statement + _OF_ROOM for statement in _SILENCE),
     f"UPDATE rooms SET successor = NULL WHERE {_OF_ROOM}",  # noqa: S608
     f"DELETE FROM presence WHERE {_OF_ROOM}",  # noqa: S608
-    "DELETE FROM actions WHERE substr(room, instr(room, '/')) = ?2 AND (?1 = ?2 OR room = ?1)",
+    "DELETE FROM actions WHERE substr(room, instr(room, '/')) = :path AND (:room = :path OR room = :room)",
 )
 
 
@@ -64,18 +64,18 @@ def old_bodies(connection: sqlite3.Connection, before: float, after: tuple[float
 def rewrite(connection: sqlite3.Connection, rewrites: Sequence[Rewrite], *, silence: bool, now: float) -> int:
     if silence:
         for statement in SILENCE_WEBHOOKS:
-            connection.execute(statement, (json.dumps([one.seq for one in rewrites]),))
+            connection.execute(statement, {"seqs": json.dumps([one.seq for one in rewrites])})
     return connection.executemany(REWRITE, [(one.body, now, one.seq) for one in rewrites]).rowcount
 
 
 def drop(connection: sqlite3.Connection, seqs: Sequence[int], room: str, now: float) -> int:
     changed = 0
     if seqs:
-        given = json.dumps(list(seqs))
-        changed = connection.execute(EMPTY, (now, given)).rowcount + connection.execute(DELETE, (now, given)).rowcount
+        given = {"now": now, "seqs": json.dumps(list(seqs))}
+        changed = connection.execute(EMPTY, given).rowcount + connection.execute(DELETE, given).rowcount
     if room:
         for statement in DROP_ROOM:
-            connection.execute(statement, (room, room[room.index("/") :]))
+            connection.execute(statement, {"room": room, "path": room[room.index("/") :]})
     return changed
 
 
