@@ -43,6 +43,8 @@ async def run(
     """Cause each fault so often, each in one life of the receiver under load, ended by SIGTERM or the watchdog."""
     unread = _UnreadLogs(folder, stores, rate, seconds)
     try:
+        # The first has no assistants to take over, and starts none at once.
+        await unread.life(READ, blocked=False)
         with_reader = await unread.life(READ, blocked=False)
         for fault in faults:
             for number in range(doses):
