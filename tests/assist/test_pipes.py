@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 
 from tests.assist.started import started
 from tests.support.until import eventually
@@ -117,3 +119,26 @@ async def test_the_last_lines_of_stderr_are_kept_even_where_many_are_still_to_be
     assert exit.stderr == tuple(expected[-KEPT:])
     await eventually(lambda: len(logged) == len(expected))
     assert logged == expected
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_the_end_is_seen_though_the_other_end_was_closed_with_unread_lines(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    # As when a guard ends in the moment in which it is told a new deadline.
+    ours, theirs = socket.socketpair()
+    ours.sendall(b"deadline 1.0\n")
+    theirs.sendall(b"exited 0\n")
+    taken: list[bytes] = []
+
+    async def read() -> None:
+        reader = LineReader(ours.detach(), taken.append)
+        theirs.close()
+        try:
+            await asyncio.wait_for(reader.ended, 20)
+        finally:
+            reader.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(read())
+    assert taken == [b"exited 0"]

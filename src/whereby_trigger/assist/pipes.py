@@ -37,7 +37,7 @@ def readable(line: bytes) -> str:
 
 
 CHUNK: Final = 64 * 1024
-"""Bytes to read at a time: a pipe's default capacity."""
+"""Maximum bytes to read in one turn of the event loop: a pipe's default capacity."""
 
 AT_A_TIME: Final = 20
 """Lines to hand on before the event loop gets its turn: logging one takes about 0.1 ms."""
@@ -81,16 +81,21 @@ class LineReader:
         self._hand_on()
 
     def _take_in(self) -> None:
-        try:
-            data = os.read(self._descriptor, CHUNK)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        if data:
-            self._waiting += self._lines.feed(data)
-        else:
-            self._let_go()
+        # Up to its end, if that has come: uvloop calls the reader of a socket with an error only once more, and it has
+        # one if its other end was closed with unread data.
+        most = CHUNK
+        while self.open and most > 0:
+            try:
+                data = os.read(self._descriptor, most)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data = b""
+            if data:
+                self._waiting += self._lines.feed(data)
+                most -= len(data)
+            else:
+                self._let_go()
 
     def _let_go(self) -> None:
         if self.open:
