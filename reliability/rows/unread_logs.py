@@ -31,6 +31,9 @@ TTL = 3.0
 P99_MORE = 0.1
 """Seconds by which the p99 may be above that of a log that is read: one machine has other things to do as well."""
 
+READ_EVERY = 5
+"""In how many lives with each fault there is one whose log is read, to compare with."""
+
 END_WITHIN = 5.0
 SERVED_WITHIN = 60.0
 START_WITHIN = 30.0
@@ -43,11 +46,14 @@ async def run(
     """Cause each fault so often, each in one life of the receiver under load, ended by SIGTERM or the watchdog."""
     unread = _UnreadLogs(folder, stores, rate, seconds)
     try:
-        # The first has no assistants to take over, and starts none at once.
+        # The first life has no assistants to take over, and starts none at once.
         await unread.life(READ, blocked=False)
-        with_reader = await unread.life(READ, blocked=False)
-        for fault in faults:
-            for number in range(doses):
+        with_reader: list[Answer] = []
+        for number in range(doses):
+            # In between, so that both see the machine and the store as they are by then.
+            if number % READ_EVERY == 0:
+                with_reader += await unread.life(READ, blocked=False)
+            for fault in faults:
                 unread.of[fault] += await unread.life(FAULTS[fault], blocked=bool(number % 2))
         return await unread.result(with_reader)
     finally:
@@ -108,7 +114,9 @@ class _UnreadLogs:
         name, code, within = ("the watchdog", EXIT_CODE, TTL + END_WITHIN) if blocked else ("SIGTERM", 0, END_WITHIN)
         if blocked:
             # It ends the process only where that has assistants.
-            await self._ticks.until(["/visit-0"], lambda tick: tick.host == process.popen.pid, SERVED_WITHIN)
+            served = await self._ticks.until(["/visit-0"], lambda tick: tick.host == process.popen.pid, SERVED_WITHIN)
+            if not served:
+                self._problems.append(f"life {self._lives}: no assistant in /visit-0 within {SERVED_WITHIN:g} s")
         began = time.monotonic()
         process.popen.send_signal(BLOCK if blocked else signal.SIGTERM)
         await until(lambda: process.popen.poll() is not None, SERVED_WITHIN)

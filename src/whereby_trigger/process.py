@@ -1,5 +1,6 @@
 """The trigger's own process: its event loop, its signals, its deadlines, and its forced exit."""
 
+import _thread
 import asyncio
 import contextlib
 import gc
@@ -185,7 +186,7 @@ class Watchdog:
 
 def _end_at_once(name: str) -> None:
     try:
-        say_last(f"ended, user code did not return by the deadline of {name}")
+        _last_acts(lambda: say_last(f"ended, user code did not return by the deadline of {name}"))
     finally:
         os._exit(EXIT_CODE)
 
@@ -262,19 +263,35 @@ class LastResort:
 
 def _end_now(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
     try:
-        # In threads of their own: if nobody reads one stream, the other is still written.
-        acts = [threading.Thread(target=_say_what_runs, args=(loop, error), daemon=True)]
-        acts += [threading.Thread(target=act, daemon=True) for act in (_flush_output, logging.shutdown)]
-        over = time.monotonic() + SAY_WITHIN
-        with suppress(RuntimeError):
-            for act in acts:
-                act.start()
-        for act in acts:
-            if act.ident is not None:
-                act.join(max(0.0, over - time.monotonic()))
+        _last_acts(lambda: _say_what_runs(loop, error), _flush_output, logging.shutdown)
     finally:
         # Even if no thread can be started.
         os._exit(0 if error is None else 1)
+
+
+def _last_acts(*acts: Callable[[], object]) -> None:
+    """Do each in a thread of its own, and wait for them at most SAY_WITHIN seconds in all.
+
+    If nobody reads one stream, the other is still written. Code that blocks may hold any lock, such as the log's if it
+    interrupted a line, or the one that `threading.Thread` takes: only the acts may wait for one.
+    """
+    over = time.monotonic() + SAY_WITHIN
+    done: SimpleQueue[None] = SimpleQueue()
+    begun = 0
+
+    def do(act: Callable[[], object]) -> None:
+        try:
+            act()
+        finally:
+            done.put(None)
+
+    with suppress(RuntimeError, MemoryError):
+        for act in acts:
+            _thread.start_new_thread(do, (act,))
+            begun += 1
+    with suppress(Empty):
+        for _ in range(begun):
+            done.get(timeout=max(0.0, over - time.monotonic()))
 
 
 def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:

@@ -46,3 +46,16 @@ def test_a_deadline_that_does_not_pass_ends_nothing(setting: str) -> None:
 
 def test_a_deadline_of_another_name_still_holds() -> None:
     assert run('watchdog.set("a", boot_time() + 60); watchdog.set("b", boot_time() + 0.1)', 20).returncode == 70
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        pytest.param("whereby_trigger.stderr.writer_of(sys.stderr)._lock", id="the log's writer"),
+        pytest.param("threading._active_limbo_lock", id="the start of a thread"),
+    ],
+)
+def test_code_that_blocks_while_it_holds_a_lock_does_not_hold_up_the_end(lock: str) -> None:
+    # As a signal handler or a finalizer does that interrupts a line being logged, or a thread being started.
+    setting = f'import sys, whereby_trigger.stderr; watchdog.set("a", boot_time() + 0.1); {lock}.acquire()'
+    assert run(setting, 20).returncode == 70
