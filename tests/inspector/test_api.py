@@ -18,7 +18,7 @@ from schemathesis import checks
 from tests.inspector.conftest import LOCAL, PRIVATE, ROOM, TOKEN, Client, deliver, run_in
 from tests.support.place import Place
 from whereby_trigger import Trigger
-from whereby_trigger.inspector.api import OPENAPI
+from whereby_trigger.inspector.rendering import OPENAPI
 from whereby_trigger.store import State, Store
 
 pytestmark = pytest.mark.anyio

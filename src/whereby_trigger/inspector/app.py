@@ -10,10 +10,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
-from whereby_trigger.inspector import api, reads
+from whereby_trigger.inspector import Access, InspectedProgram, reads, rendering
 from whereby_trigger.inspector.actions import DONE, Actions
 from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, SharedStore, fold
-from whereby_trigger.inspector.mount import Access, InspectedProgram
 from whereby_trigger.inspector.reads import Filters, filters_of
 from whereby_trigger.inspector.rendering import STATIC, Pages
 from whereby_trigger.inspector.security import (
@@ -237,7 +236,7 @@ class Site:
             matching = [record for record in batch.records if filters.matches(record)]
             rows = [self._row(one, base) for one in (matching if first else fold(matching))]
             told = {"rows": rows, "count": len(matching), "first": first}
-            batch.events[key] = b"data: %b\n\n" % api.encoded(told) if matching else NOTHING_NEW
+            batch.events[key] = b"data: %b\n\n" % rendering.encoded(told) if matching else NOTHING_NEW
         return batch.events[key]
 
     def _row(self, one: Record | Folded, base: str) -> dict[str, Any]:
@@ -363,31 +362,31 @@ class Site:
         if filters.wrong:
             raise Refused(400, "; ".join(filters.wrong))
         async with self._shared.use() as store:
-            return _json(api.webhooks(await reads.live_page(store, filters, time.time())))
+            return _json(rendering.webhooks_as_object(await reads.live_page(store, filters, time.time())))
 
     async def _api_webhook(self, request: Request, visit: Visit) -> Response:
-        return _json(api.webhook(await self._stored_webhook(parameter(request, "id"))))
+        return _json(rendering.webhook_as_object(await self._stored_webhook(parameter(request, "id"))))
 
     async def _api_rooms(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
-            return _json(api.rooms(await reads.rooms_now(store)))
+            return _json(rendering.rooms_as_object(await reads.rooms_now(store)))
 
     async def _api_room(self, request: Request, visit: Visit) -> Response:
-        return _json(api.room(await self._room_page(request, time.time())))
+        return _json(rendering.room_as_object(await self._room_page(request, time.time())))
 
     async def _api_refusals(self, request: Request, visit: Visit) -> Response:
         until = time.time() + MINUTE
         async with self._shared.use() as store:
             counts = await store.refusals(until - REFUSALS_OF, until)
-        return _json(api.refusals(counts, until - REFUSALS_OF, until))
+        return _json(rendering.refusals_as_object(counts, until - REFUSALS_OF, until))
 
     async def _api_health(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
             page = await reads.health_page(store)
-        return _json(api.health(page, await self._here(page)))
+        return _json(rendering.health_as_object(page, await self._here(page)))
 
     async def _api_described(self, request: Request, visit: Visit) -> Response:
-        return Response(api.OPENAPI, media_type="application/json")
+        return Response(rendering.OPENAPI, media_type="application/json")
 
     async def _metrics(self, request: Request, visit: Visit) -> Response:
         content_type, text = await self._program.metrics.exposed(request.headers.get("accept", ""))
@@ -424,7 +423,7 @@ def _static(name: str, method: str) -> Response:
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(api.encoded(value), status, headers, "application/json")
+    return Response(rendering.encoded(value), status, headers, "application/json")
 
 
 def _back(request: Request, page: str, to: dict[str, str]) -> Response:

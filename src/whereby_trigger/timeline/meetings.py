@@ -1,154 +1,251 @@
-"""What happened in a room, meeting by meeting: read from the store, and put in order."""
+"""The answer to why no assistant came, or what it did: one sentence for a meeting. Pure."""
 
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Final
+from typing import Final
 
-from msgspec import Struct
+from whereby_trigger.store import Record, ReplicaRecord, Room, RoomState, RunOutcome, RunRecord, State
+from whereby_trigger.timeline.blocks import Block
+from whereby_trigger.timeline.entries import (
+    OPEN,
+    PROMPT,
+    SHORT,
+    Entry,
+    clock,
+    lasted,
+    listeners_that_raised,
+    reason_of,
+    shortened,
+)
 
-from whereby_trigger.store import ActionQuery, Query, RoomQuery, RoomStore, RunQuery, Store
-from whereby_trigger.timeline.answer import Replicas, answer_for, answer_of
-from whereby_trigger.timeline.blocks import BEFORE, Blocks, Found
-from whereby_trigger.timeline.entries import Entry
-from whereby_trigger.times import utc
-from whereby_trigger.webhook import room_named, room_selected
+ALIVE: Final = 90.0
+"""Seconds after which a replica that has not renewed its lease is taken to be gone."""
 
-WEBHOOKS: Final = 500
-"""The newest webhooks of a room that are read, if no other limit is named."""
+LATE: Final = 10.0
+"""Seconds that a room may wait for its assistant before the answer says so."""
 
-MOST: Final = 500
-"""The newest entries of a room, and the newest runs, that are read."""
+RESTARTS: Final = re.compile(r": restart \d+ of \d+$|, after \d+ restarts$")
+"""What the reason of a run says beside how it ended."""
 
-A_DAY: Final = 24 * 3600.0
-"""Seconds before now of which refusals and replicas are read, if the room has no webhook."""
+FAILURES: Final = frozenset({RunOutcome.FAILED, RunOutcome.REFUSED, RunOutcome.EXHAUSTED})
 
 
-class MeetingHistory(Struct, frozen=True):
-    """Hold what happened in one meeting, oldest first, and in one sentence what became of its assistant.
+class Replicas:
+    """Say which replicas ran at a time, as seen at `now`. Without any record, nothing is known."""
 
-    `session_id` is None for what happened outside of every known session. `over` is True if the session's end has come.
-    Times are seconds since the epoch.
+    def __init__(self, records: Sequence[ReplicaRecord], now: float) -> None:
+        self._records = records
+        self.now = now
+
+    def none_ran(self, begin: float, end: float) -> bool:
+        """Return True if it is known that no replica ran at any moment between two times."""
+        ran = any(each.started_at <= end and self._gone_at(each) >= begin for each in self._records)
+        return bool(self._records) and not ran
+
+    @property
+    def none_runs(self) -> bool:
+        """True if it is known that no replica runs now."""
+        return self.none_ran(self.now, self.now)
+
+    def _gone_at(self, replica: ReplicaRecord) -> float:
+        if replica.ended_at is not None:
+            return replica.ended_at
+        seen_at = replica.started_at if replica.seen_at is None else replica.seen_at
+        return inf if self.now - seen_at <= ALIVE else seen_at
+
+
+def answer_for(blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, *, limited: bool) -> str:
+    """Return the answer for the newest meeting, and what was refused since; `blocks` has the newest first.
+
+    If nothing came between two times, it says so; `limited` is True if somebody asked for these times.
     """
-
-    session_id: str | None
-    began: float
-    ended: float
-    over: bool
-    answer: str
-    entries: tuple[Entry, ...]
-
-
-class Timeline(Struct, frozen=True):
-    """Hold what happened in a room, newest meeting first, and the answer for the newest.
-
-    `complete` is False if there was more than was read: then the oldest meetings are cut short or missing.
-    """
-
-    key: str
-    answer: str
-    meetings: tuple[MeetingHistory, ...]
-    complete: bool
+    newest = next((block for block in blocks if block.concerns_room), None)
+    if newest is None:
+        return _nothing_came(blocks, replicas, begin, end, limited=limited)
+    refused = [entry for block in blocks if block.began > newest.began for entry in block.refusals]
+    answer = answer_of(newest, replicas)
+    return f"Since its last meeting, {refusals_in_words(refused)}. {answer}" if refused else answer
 
 
-async def room_keys(store: RoomStore, text: str, subdomain: str | None) -> list[str]:
-    """Return the key of the room that a text names; if it is a name alone, the keys of all such rooms in the store.
-
-    Raises ConfigError if it cannot name a room.
-    """
-    room = room_named(text, subdomain)
-    return await store.room_keys(room_selected(text)) if room is None else [room.key]
-
-
-async def of_room(
-    store: Store,
-    key: str,
-    since: float | None = None,
-    until: float | None = None,
-    *,
-    now: float,
-    limit: int = WEBHOOKS,
-) -> Timeline:
-    """Return what happened in the room with a key, from `since` until `until`, of at most `limit` webhooks.
-
-    Without `since`, it begins with the oldest of the newest `limit` webhooks. Instead of a key, a name with its leading
-    slash stands for a room of which the store has nothing: then there are only refusals and replicas.
-    """
-    if key.startswith("/"):
-        return await _of_nothing(store, key, since, until, now=now)
-    records = await store.find(Query(room=key, since=since, until=until, limit=limit))
-    oldest = min((record.received_at for record in records), default=now)
-    complete = len(records) < limit
-    begin = oldest if since is None and not complete else since
-    rooms = await store.find_rooms(RoomQuery(room=key, since=begin, until=until, limit=MOST))
-    runs = await store.find_runs(RunQuery(room=key, since=begin, until=until, limit=MOST))
-    complete = complete and max(len(rooms), len(runs)) < MOST
-    if since is None:
-        anything = min([oldest, *(room.queued_at for room in rooms)]) if records or rooms else now - A_DAY
-        begin = anything - BEFORE
-    else:
-        begin = since
-    end = now if until is None else until
-    refusals, replicas = await store.refusals(begin, end), await store.find_replicas(begin, end)
-    actions = await store.find_actions(ActionQuery(room=key, since=begin, until=until or inf, limit=MOST))
-    found = Found(records, rooms, runs, refusals, replicas, actions)
-    return assemble(key, found, since, until, now=now, complete=complete)
+def answer_of(block: Block, replicas: Replicas) -> str:
+    """Return in a sentence what the assistant of a meeting did, or why there was none; "" if nothing is to be said."""
+    refused = refusals_in_words(block.refusals) if block.refusals else ""
+    if not block.concerns_room:
+        return f"{refused[:1].upper()}{refused[1:]}." if refused else ""
+    began = clock(block.began, replicas.now)
+    meeting = f"the meeting of {began}" if block.webhooks else f"the room at {began}"
+    said = _of_assistant(block, meeting, replicas) if block.rooms else _of_decisions(block, meeting, replicas)
+    said = f"{said}; {refused}" if refused else said
+    return said if said.endswith("?") else f"{said}."
 
 
-async def _of_nothing(store: Store, name: str, since: float | None, until: float | None, *, now: float) -> Timeline:
-    begin, end = now - A_DAY if since is None else since, now if until is None else until
-    refusals, replicas = await store.refusals(begin, end), await store.find_replicas(begin, end)
-    return assemble(name, Found(refusals=refusals, replicas=replicas), since, until, now=now)
-
-
-def assemble(
-    key: str,
-    found: Found,
-    since: float | None = None,
-    until: float | None = None,
-    *,
-    now: float,
-    complete: bool = True,
-) -> Timeline:
-    """Put what was found in order, meeting by meeting. Pure: `now` is the time for which the answers hold."""
-    blocks = Blocks(key, found, since, now).newest_first
-    replicas = Replicas(found.replicas, now)
-    meetings = tuple(
-        MeetingHistory(
-            block.session_id, block.began, block.ended, block.over, answer_of(block, replicas), block.entries
-        )
-        for block in blocks
+def _nothing_came(blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, *, limited: bool) -> str:
+    now = replicas.now
+    came = f"came from {clock(begin, now)} to {clock(end, now)}" if limited else "is stored"
+    nothing = f"No assistant: no webhook of this room {came}"
+    refused = [entry for block in blocks for entry in block.refusals]
+    if refused:
+        return f"{nothing}, but {refusals_in_words(refused)}."
+    if replicas.none_ran(begin, end):
+        return f"{nothing}, and no trigger was running."
+    return (
+        f"{nothing}, and none was refused. Does Whereby's dashboard (Configure, Webhooks) have the URL of this trigger?"
     )
-    begin, end = now - A_DAY if since is None else since, now if until is None else until
-    limited = since is not None or until is not None
-    return Timeline(key, answer_for(blocks, replicas, begin, end, limited=limited), meetings, complete)
 
 
-def as_object(shown: Timeline) -> dict[str, Any]:
-    """Return a timeline with its times in UTC."""
-    return {
-        "room": shown.key,
-        "answer": shown.answer,
-        "complete": shown.complete,
-        "meetings": [
-            {
-                "session_id": meeting.session_id,
-                "began": utc(meeting.began),
-                "ended": utc(meeting.ended),
-                "over": meeting.over,
-                "answer": meeting.answer,
-                "entries": [_entry_as_object(entry) for entry in meeting.entries],
-            }
-            for meeting in shown.meetings
-        ],
-    }
+def refusals_in_words(refused: Sequence[Entry]) -> str:
+    """Return in words how many deliveries were refused, and for which reasons."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for entry in refused:
+        counts[entry.fields["reason"], entry.fields["status"]] += entry.fields["count"]
+    reasons = ", ".join(f"{reason}{f' ({status})' if status else ''}" for (reason, status), _ in counts.most_common(3))
+    total = counts.total()
+    return f"{'1 delivery was' if total == 1 else f'{total:,} deliveries were'} refused: {reasons}"
 
 
-def _entry_as_object(entry: Entry) -> dict[str, Any]:
-    times = {name: utc(value) for name, value in entry.fields.items() if name.endswith("_at") and value is not None}
-    return {
-        "at": utc(entry.at),
-        "until": None if entry.until is None else utc(entry.until),
-        "kind": entry.kind,
-        "words": entry.words,
-        **entry.fields,
-        **times,
-    }
+# What became of the assistant
+
+
+def _of_assistant(block: Block, meeting: str, replicas: Replicas) -> str:
+    room = block.rooms[-1]
+    runs = [run for run in block.runs if run.entry == room.id]
+    if not runs:
+        crowded = any("no free slot" in seen.record.reason for seen in block.webhooks)
+        return _without_run(room, meeting, replicas, crowded=crowded)
+    failed, reason = _failures(runs), reason_of(room)
+    after = f", after it {failed}" if failed else ""
+    match room.state:
+        case RoomState.LIVE:
+            since = clock(room.since, replicas.now)
+            return f"An assistant is in {meeting} since {since}{after}{_late(room, runs, replicas.now)}"
+        case RoomState.STARTING | RoomState.ENDING:
+            return f"An assistant is {room.state} in {meeting}{after}{f': {reason}' if reason else ''}"
+        case RoomState.WAITING:
+            return f"No assistant in {meeting} now: it {failed or reason}, and waits to start again"
+        case RoomState.FAILED:
+            return f"No assistant in {meeting}: it {failed or reason}{', and then gave up' if len(runs) > 1 else ''}"
+        case RoomState.ENDED:
+            return _ended(room, runs, meeting, replicas.now)
+
+
+def _without_run(room: Room, meeting: str, replicas: Replicas, *, crowded: bool) -> str:
+    if room.state is RoomState.WAITING:
+        lack = "a trigger to run on this store" if replicas.none_runs else "a free slot"
+        return f"No assistant in {meeting} yet: it waits for {lack} since {clock(room.queued_at, replicas.now)}"
+    if room.state in OPEN:
+        return f"An assistant is {room.state} in {meeting}"
+    waited = room.since - room.queued_at
+    told = f" for {lasted(waited)}" if waited > PROMPT else ""
+    if replicas.none_ran(room.queued_at, room.since):
+        return f"No assistant in {meeting}: no replica was running{told}, then {reason_of(room)}"
+    if waited > PROMPT or crowded:
+        return f"No assistant in {meeting}: no replica had a free slot{told}, then {reason_of(room)}"
+    return f"No assistant in {meeting}: {reason_of(room)}"
+
+
+def _ended(room: Room, runs: Sequence[RunRecord], meeting: str, now: float) -> str:
+    failed, reason = _failures(runs), reason_of(room)
+    good = [run for run in runs if run.live_at is not None and run.outcome not in FAILURES]
+    died = [run for run in runs if run.outcome is RunOutcome.REPLICA_DIED]
+    if not good:
+        lost = [f"its replica {_short(run)} died" for run in died]
+        happened = ", ".join([*([f"it {failed}"] if failed else []), *lost])
+        return f"No assistant in {meeting}: {f'{happened}, then ' if happened else ''}{reason}"
+    begun, over = good[0].live_at or good[0].started_at, good[-1].ended_at or room.since
+    said = f"An assistant was in {meeting} from {clock(begun, now)} to {clock(over, now)}: {_why_over(good[-1])}"
+    said += f", after it {failed}" if failed else ""
+    if died and good[-1] is not died[0]:
+        said += f"; its replica {_short(died[0])} died at {clock(died[0].ended_at or over, now)}, and another went on"
+    return said + _late(room, runs, now)
+
+
+def _why_over(run: RunRecord) -> str:
+    return shortened(run.reason, run.replica) or str(run.outcome or "its end was not recorded")
+
+
+def _short(run: RunRecord) -> str:
+    return (run.replica or "")[:SHORT]
+
+
+def _late(room: Room, runs: Sequence[RunRecord], now: float) -> str:
+    """Return that the room waited long for its first run, or nothing."""
+    waited = min(run.started_at for run in runs) - room.queued_at
+    return f"; it waited {lasted(waited)} for a free slot, since {clock(room.queued_at, now)}" if waited > LATE else ""
+
+
+def _failures(runs: Sequence[RunRecord]) -> str:
+    """Return in words how runs failed: `exited with 75 four times`; "" if none did."""
+    how = Counter(_how(run) for run in runs if run.outcome in FAILURES)
+    return ", ".join(f"{what}{_times(count)}" for what, count in how.items())
+
+
+def _how(run: RunRecord) -> str:
+    if run.exit_code:
+        return f"exited with {run.exit_code}"
+    if run.signal is not None:
+        return f"was ended by signal {run.signal}"
+    if run.exception is not None:
+        return f"raised {run.exception}"
+    return RESTARTS.sub("", run.reason)
+
+
+def _times(count: int) -> str:
+    """Return how often something happened, as the end of a sentence; once is not worth a word."""
+    words = ("", "", " twice", " three times", " four times", " five times", " six times")
+    return words[count] if count < len(words) else f" {count:,} times"
+
+
+# What was decided
+
+
+def _of_decisions(block: Block, meeting: str, replicas: Replicas) -> str:
+    """Return why no webhook of a meeting led to an assistant: what the most telling of its decisions says."""
+    for state, say in SAID.items():
+        records = [seen.record for seen in block.webhooks if seen.record.state is state]
+        if records:
+            return f"No assistant in {meeting}: {say(records, replicas)}"
+    return f"No assistant in {meeting}: nothing asked for one"
+
+
+def _fired(records: Sequence[Record], replicas: Replicas) -> str:
+    record = records[-1]
+    raised = "".join(f"; listener {name} raised {error}" for name, error in listeners_that_raised(record))
+    if ";" in record.reason:
+        return f"{record.reason}{raised}"
+    return f"{record.reason}, but the program has no @trigger.assistant, only listeners{raised}"
+
+
+def _repeated(records: Sequence[Record], replicas: Replicas) -> str:
+    """Return the reason of most of them; that a predicate refused a bot's own event says the least."""
+    counts = Counter(record.reason for record in records)
+    reason, count = max(counts.items(), key=lambda pair: ("is_human" not in pair[0], pair[1]))
+    return reason if count == 1 else f"{reason}, for {count:,} webhooks"
+
+
+def _held(records: Sequence[Record], replicas: Replicas) -> str:
+    due = records[-1].due_at
+    return f"not yet, {records[-1].reason}{'' if due is None else f', due {clock(due, replicas.now)}'}"
+
+
+def _pending(records: Sequence[Record], replicas: Replicas) -> str:
+    waits = "1 webhook waits" if len(records) == 1 else f"{len(records):,} webhooks wait"
+    return f"{waits} for a decision{', and no trigger is running' if replicas.none_runs else ''}"
+
+
+def _unhandled(records: Sequence[Record], replicas: Replicas) -> str:
+    return f"no predicate for what came ({', '.join(sorted({record.type for record in records}))})"
+
+
+SAID: Final[dict[State, Callable[[Sequence[Record], Replicas], str]]] = {
+    State.FIRED: _fired,
+    State.FAILED: _repeated,
+    State.HELD: _held,
+    State.PENDING: _pending,
+    State.QUARANTINED: _repeated,
+    State.SKIPPED: _repeated,
+    State.UNHANDLED: _unhandled,
+    State.NOTIFIED: _unhandled,
+}
+"""By the state of a meeting's webhooks, the most telling first, why there was no assistant."""
