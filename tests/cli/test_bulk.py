@@ -13,7 +13,7 @@ from tests.support.arrivals import NOW, arrival, decision
 from tests.support.process import COMMAND
 from tests.support.stored import stored
 from tests.support.terminal import Terminal
-from whereby_trigger.cli import bulk
+from whereby_trigger.cli import output
 from whereby_trigger.store import Query, State
 from whereby_trigger.store.sqlite import SqliteStore
 
@@ -114,7 +114,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize(("rows", "has_bar"), [(bulk.PROGRESS_FROM, True), (bulk.PROGRESS_FROM - 4, False)])
+@pytest.mark.parametrize(("rows", "has_bar"), [(output.PROGRESS_FROM, True), (output.PROGRESS_FROM - 4, False)])
 def test_many_rows_have_a_progress_bar_on_a_terminal(tmp_path: Path, rows: int, has_bar: bool) -> None:
     with Terminal([sys.executable, "-c", PROGRAM, str(rows)], cwd=tmp_path) as terminal:
         shown = terminal.until(r"(?s)^.*done").group()

@@ -18,7 +18,7 @@ from tests.support.stored import stored
 from tests.support.terminal import run_on_terminal
 from tests.support.until import AT_ONCE, until
 from tests.support.whereby import deliver
-from whereby_trigger.cli.following import MOST_AT_ONCE, Decided
+from whereby_trigger.cli.events import MOST_AT_ONCE, Decided
 from whereby_trigger.store import Query, State
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook

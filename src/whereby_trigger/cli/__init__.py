@@ -22,18 +22,19 @@ BARE: tuple[type[click.UsageError], ...] = tuple(filter(None, [getattr(click.exc
 
 
 class _Commands(MutableMapping[str, click.Command]):
-    """Hold the commands by name. One in a module of its own is imported when it is called for.
+    """Hold the commands by name. One in another module is imported when it is called for.
 
     To import all of them takes a third of the time that the shortest command takes.
     """
 
-    def __init__(self, *names: str) -> None:
-        self._commands: dict[str, click.Command | None] = dict.fromkeys(names)
+    def __init__(self, **modules: str) -> None:
+        self._modules = modules
+        self._commands: dict[str, click.Command | None] = dict.fromkeys(modules)
 
     def __getitem__(self, name: str) -> click.Command:
         command = self._commands[name]
         if command is None:
-            command = getattr(import_module(f"whereby_trigger.cli.{name}"), name)
+            command = getattr(import_module(f"whereby_trigger.cli.{self._modules[name]}"), name)
             assert isinstance(command, click.Command)  # noqa: S101 - it is of this package
             self._commands[name] = command
         return command
@@ -52,9 +53,22 @@ class _Commands(MutableMapping[str, click.Command]):
 
 
 COMMANDS = _Commands(
-    *("dev", "start", "send", "simulate", "backtest", "events", "rooms", "assistants", "refusals", "inspect", "check"),
-    *("config", "db", "forget"),
+    dev="serve",
+    start="serve",
+    send="send",
+    simulate="simulate",
+    backtest="backtest",
+    events="events",
+    rooms="rooms",
+    assistants="assistants",
+    refusals="refusals",
+    inspect="serve",
+    check="check",
+    config="check",
+    db="db",
+    forget="privacy",
 )
+"""The modules of the commands, in the order of the help."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, commands=COMMANDS)

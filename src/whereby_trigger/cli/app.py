@@ -1,11 +1,11 @@
-"""Find the program that a command names, import it, and take its one Trigger."""
+"""Find the program that a command names and take its one Trigger; open the store that a command reads or changes."""
 
 import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, redirect_stdout
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +14,11 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from whereby_trigger.config import NAMES, Resolved, resolve
+from whereby_trigger.config import NAMES, Resolved, Settings, resolve
 from whereby_trigger.errors import AppError
 from whereby_trigger.process import importing
+from whereby_trigger.store import Store
+from whereby_trigger.store.factory import store_for
 from whereby_trigger.trigger import Trigger
 
 DEFAULTS = ("app.py", "main.py", "trigger.py")
@@ -164,3 +166,33 @@ def _where(place: AppLocation, error: BaseException) -> str:
 def _is_theirs(place: AppLocation, file: str) -> bool:
     path = Path(file)
     return path.is_relative_to(place.folder) and not path.is_relative_to(OURS) and "site-packages" not in path.parts
+
+
+def settings_with_store(app: str | None, store: str | None) -> Settings:
+    """Resolve the settings of APP, or of the environment, with the store that the command line names."""
+    return resolved(app, {"store": store}, needed=("store",)).settings
+
+
+@asynccontextmanager
+async def store_to_read(url: str) -> AsyncIterator[Store]:
+    """Open a store to read it; raises StoreError if there is none."""
+    store = store_for(url)
+    await store.open_readonly()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def store_to_change(url: str) -> AsyncIterator[Store]:
+    """Open a store to change it; raises StoreError if there is none."""
+    # Opening to write would create a missing store.
+    async with store_to_read(url):
+        pass
+    store = store_for(url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -9,13 +9,18 @@ import click
 from msgspec import structs
 
 from whereby_trigger.assist import request_for
-from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
+from whereby_trigger.cli.app import app_argument, app_option, settings_with_store, store_to_change, store_to_read
+from whereby_trigger.cli.options import (
+    LIMIT,
+    json_option,
+    room_option,
+    since_option,
+    store_option,
+    time_range,
+    until_option,
+)
 from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table
-from whereby_trigger.cli.rooms import room_in
-from whereby_trigger.cli.runs import run_as_lines, run_as_object
-from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
-from whereby_trigger.cli.times import since_option, time_range, until_option
+from whereby_trigger.cli.rooms import room_in, run_as_lines, run_as_object
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Room, RoomClaim, RoomQuery, RoomState, RoomStore, RunQuery, RunRecord
 from whereby_trigger.times import utc

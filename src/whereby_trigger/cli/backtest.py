@@ -10,12 +10,10 @@ from typing import Any, Final, TextIO
 
 import click
 
-from whereby_trigger.cli.app import app_argument, load, locate
+from whereby_trigger.cli.app import app_argument, load, locate, store_to_read
 from whereby_trigger.cli.events import SHORT_ID, type_option
-from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
+from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option, time_range, until_option
 from whereby_trigger.cli.output import FAILED, local, note, show_objects, show_table
-from whereby_trigger.cli.stores import store_to_read
-from whereby_trigger.cli.times import time_range, until_option
 from whereby_trigger.decide import UserCode
 from whereby_trigger.decide.backtest import Backtest, Scope, Summary
 from whereby_trigger.decide.judgement import Judgement

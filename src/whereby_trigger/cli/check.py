@@ -1,4 +1,7 @@
-"""`whereby-trigger check`: try a program before it is started: its import, functions, secret, store and port."""
+"""`whereby-trigger check` and `config`: try a program before it is started, and show the settings it would run with.
+
+`check` tries its import, functions, secret, store and port.
+"""
 
 import asyncio
 import re
@@ -15,10 +18,10 @@ import click
 from msgspec import Struct
 
 from whereby_trigger.assist import Assistant, CoroutineAssistant
-from whereby_trigger.cli.app import AppLocation, app_argument, load, locate
+from whereby_trigger.cli.app import AppLocation, app_argument, load, locate, resolved
 from whereby_trigger.cli.options import json_option, settings_options
-from whereby_trigger.cli.output import FAILED, show_objects, show_table
-from whereby_trigger.config import Settings, check_exposure
+from whereby_trigger.cli.output import FAILED, note, show_objects, show_table
+from whereby_trigger.config import NAMES, Resolved, Settings, check_exposure, masked
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS
 from whereby_trigger.errors import AppError, ConfigError, SpillInUse, UsageError
 from whereby_trigger.receive import bind
@@ -30,7 +33,6 @@ from whereby_trigger.trigger import Trigger
 
 if TYPE_CHECKING:
     from whereby_trigger.store.postgres import PostgresStore
-
 
 QUOTES = "\"'`\u2018\u2019\u201c\u201d"
 ASSIGNMENT = re.compile(r"(export\s+)?[A-Z][A-Z0-9_]*=")
@@ -242,3 +244,46 @@ async def _write_to_spill(file: SpillFile) -> None:
         await file.ping()
     finally:
         await file.close()
+
+
+NOT_VARIABLES = ("command line", "keyword", "default")
+
+
+@click.command()
+@app_argument
+@json_option
+@settings_options()
+def config(app: str | None, as_json: bool, settings: Mapping[str, Any]) -> None:
+    """Show each setting, its value, and the value's source.
+
+    Secrets are masked.
+    """
+    found = resolved(app, settings)
+    if as_json:
+        show_objects(_objects(found))
+    else:
+        rows = [(name, _shown(found, name), _source(found, name)) for name in NAMES]
+        show_table(rows, ("setting", "value", "from"))
+    for warning in found.warnings:
+        note(f"Warning: {warning}")
+
+
+def _objects(found: Resolved) -> list[dict[str, Any]]:
+    return [{"name": name, "value": _bare(found, name), "source": found.sources[name]} for name in NAMES]
+
+
+def _bare(found: Resolved, name: str) -> Any:
+    """Return a value as JSON has it; settings that hold secrets are masked."""
+    value = getattr(found.settings, name)
+    return masked(name, value) if name in ("secret", "store", "inspector_token") else value
+
+
+def _shown(found: Resolved, name: str) -> str:
+    value = getattr(found.settings, name)
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return masked(name, whole) or "-"
+
+
+def _source(found: Resolved, name: str) -> str:
+    source = found.sources[name]
+    return source if source in NOT_VARIABLES else f"{source} in the environment"

@@ -5,11 +5,18 @@ import time
 
 import click
 
-from whereby_trigger.cli.app import app_argument
-from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, rewrite_option, yes_option
+from whereby_trigger.cli.app import app_argument, settings_with_store, store_to_change, store_to_read
 from whereby_trigger.cli.options import store_option
-from whereby_trigger.cli.output import local, note, show_lines
-from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
+from whereby_trigger.cli.output import (
+    dry_run_option,
+    is_agreed,
+    local,
+    note,
+    progress,
+    rewrite_option,
+    show_lines,
+    yes_option,
+)
 from whereby_trigger.store import remove_bodies
 from whereby_trigger.store.factory import store_for
 

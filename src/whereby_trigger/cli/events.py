@@ -10,16 +10,33 @@ from typing import Any
 import click
 from msgspec import structs
 
-from whereby_trigger.cli.app import app_argument, app_option
-from whereby_trigger.cli.bulk import dry_run_option, is_agreed, progress, webhooks_counted, yes_option
-from whereby_trigger.cli.completion import complete_id, complete_type
-from whereby_trigger.cli.export import export
-from whereby_trigger.cli.following import Decided
-from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option
-from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table
-from whereby_trigger.cli.runs import entry_as_lines, entry_as_object, in_words, run_as_object
-from whereby_trigger.cli.stores import settings_with_store, store_to_change, store_to_read
-from whereby_trigger.cli.times import since_option, time_range, until_option
+from whereby_trigger.cli.app import app_argument, app_option, settings_with_store, store_to_change, store_to_read
+from whereby_trigger.cli.options import (
+    LIMIT,
+    complete_id,
+    complete_type,
+    json_option,
+    room_option,
+    since_option,
+    store_option,
+    time_range,
+    until_option,
+)
+from whereby_trigger.cli.output import (
+    Failed,
+    dry_run_option,
+    is_agreed,
+    local,
+    note,
+    progress,
+    show_lines,
+    show_objects,
+    show_table,
+    webhooks_counted,
+    yes_option,
+)
+from whereby_trigger.cli.privacy import export
+from whereby_trigger.cli.rooms import entry_as_lines, entry_as_object, in_words, run_as_object
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.store import Query, Record, Room, RoomQuery, RunQuery, RunRecord, State, Store
 from whereby_trigger.text import printable
@@ -343,3 +360,37 @@ def _pretty(body: bytes) -> str:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
+
+
+MOST_AT_ONCE = 500
+"""The newest webhooks that are looked at: more than arrive between two looks."""
+
+
+class Decided:
+    """Read the webhooks that match a query as they are decided, each once, and again after a replay."""
+
+    def __init__(self, store: Store, query: Query) -> None:
+        self._store = store
+        self._query = query
+        # In any state: a webhook that is not decided yet is remembered, and looked up until it is.
+        self._newest = structs.replace(query, state=None, limit=max(MOST_AT_ONCE, query.limit or 0))
+        self._known: set[str] | None = None
+        self._undecided: tuple[str, ...] = ()
+
+    async def new(self) -> list[Record]:
+        """Return those that were decided since the last call, oldest first; at first, the newest `limit`."""
+        newest = await self._store.find(self._newest)
+        late = await self._store.find(Query(ids=self._undecided)) if self._undecided else []
+        known = self._known or set()
+        looked_at = {record.id: record for record in (*newest, *late)}
+        self._undecided = tuple(id for id, record in looked_at.items() if record.state is State.PENDING)
+        waited = {record.id for record in late}
+        decided = [
+            record
+            for record in (*newest, *(record for record in late if record not in newest))
+            if record.state is not State.PENDING
+            and (record.id not in known or record.id in waited)
+            and self._query.state in (None, record.state)
+        ]
+        first, self._known = self._known is None, {record.id for record in newest}
+        return (decided[: self._query.limit] if first else decided)[::-1]

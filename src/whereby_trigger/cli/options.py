@@ -1,13 +1,68 @@
-"""Options that commands share; one for each setting of config.py."""
+"""Options that commands share, one for each setting of config.py, and their completion in a shell.
 
+Completion does not import the program, since it may do anything: the store is that of `--store`, the environment or
+this folder.
+"""
+
+import asyncio
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from whereby_trigger.cli.completion import complete_room
-from whereby_trigger.config import NAMES, OPTIONS, Option
+from whereby_trigger import times
+from whereby_trigger.cli.app import store_to_read
+from whereby_trigger.config import NAMES, OPTIONS, Option, resolve
+from whereby_trigger.errors import ConfigError
+from whereby_trigger.store import Query, Record
+from whereby_trigger.webhook import WEBHOOK_TYPES
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+NEWEST = 500
+"""Stored webhooks among which rooms and ids are looked for."""
+
+WITHIN = 2.0
+"""Seconds that a store has to answer: somebody waits at a prompt."""
+
+
+def complete_type(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a type of webhook."""
+    return [CompletionItem(type) for type in WEBHOOK_TYPES if type.startswith(incomplete)]
+
+
+def complete_room(*, names: bool = False) -> Complete:
+    """Return what completes a room's key from the store, or its name with `names`."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        keys = [record.room for record in _newest(context, Query(limit=NEWEST)) if record.room is not None]
+        texts = ["/" + key.partition("/")[2] for key in keys] if names else keys
+        return [CompletionItem(text) for text in dict.fromkeys(texts) if text.startswith(incomplete)]
+
+    return complete
+
+
+def complete_id(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the id of a stored webhook, newest first; its type and state are the help."""
+    found = _newest(context, Query(prefix=incomplete or None, limit=NEWEST))
+    return [CompletionItem(record.id, help=f"{record.type} {record.state}") for record in found]
+
+
+def _newest(context: click.Context, query: Query) -> list[Record]:
+    async def find() -> list[Record]:
+        async with asyncio.timeout(WITHIN), store_to_read(url) as store:
+            return await store.find(query)
+
+    # Whatever is wrong, a shell that completes has no place for it.
+    with suppress(Exception):
+        url = resolve({}, {"store": context.params.get("store")}).settings.store
+        return asyncio.run(find())
+    return []
+
 
 Command = Callable[..., Any]
 
@@ -81,3 +136,17 @@ def _help(option: Option) -> str:
     text = f"{option.help[0].upper()}{option.help[1:]}."
     shown = f"{option.default:g}" if isinstance(option.default, float) else option.default
     return text if not option.default or option.default is True else f"{text} [default: {shown}]"
+
+
+since_option = click.option(
+    "--since", metavar="TIME", help="Only from this time on: 22:14, '2026-11-28 22:14', 2h (ago) or ISO 8601."
+)
+until_option = click.option("--until", metavar="TIME", help="Only before this time, written as for --since.")
+
+
+def time_range(since: str | None, until: str | None, now: datetime | None = None) -> tuple[float | None, float | None]:
+    """Return the times of two options, in seconds since 1970; raises click.UsageError if they are none."""
+    try:
+        return times.time_range(since, until, now, ("--since", "--until"))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None

@@ -1,5 +1,6 @@
-"""Print tables and JSON lines to standard output, and errors to standard error."""
+"""Talk to the person at the terminal: tables, JSON lines and errors, questions before a change, and progress."""
 
+import asyncio
 import errno
 import io
 import json
@@ -7,8 +8,8 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,3 +130,77 @@ def show_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = Non
 def local(moment: float) -> str:
     """Return a time, in seconds since 1970, in the local time zone."""
     return datetime.fromtimestamp(moment, UTC).astimezone().isoformat(" ", "seconds")
+
+
+PROGRESS_FROM = 2000
+"""Rows from which on a terminal shows a progress bar."""
+
+yes_option = click.option("--yes", is_flag=True, help="Do it without a question.")
+rewrite_option = click.option(
+    "--rewrite", is_flag=True, help="Write a large store's files again, which holds up deliveries meanwhile."
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+
+Advance = Callable[[int], None]
+
+
+def webhooks_counted(count: int) -> str:
+    """Return a number of webhooks in words."""
+    return "1 webhook" if count == 1 else f"{count:,} webhooks"
+
+
+def is_agreed(action: str, *, yes: bool, dry_run: bool) -> bool:
+    """Say what would be done, and return True if it is to be done: by --yes, or by who answers at the terminal.
+
+    `action` begins with a verb: `replay 12 webhooks`. Raises click.UsageError if there is nobody to ask.
+    """
+    if dry_run:
+        note(f"Would {action}.")
+        return False
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"this would {action}, and nobody can be asked since standard input is no terminal: add --yes to do it, or "
+            "--dry-run to see only what it would do"
+        )
+    return click.confirm(f"{action[:1].upper()}{action[1:]}?", err=True)
+
+
+@contextmanager
+def progress(total: int, left: str) -> Iterator[Advance]:
+    """Show how far an action over `total` rows is, on a terminal; the block calls what it is given with rows done.
+
+    What is done stays done if the block is interrupted: then it says how many, and `left`, what becomes of the rest.
+    """
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+
+    try:
+        if total >= PROGRESS_FROM and sys.stderr.isatty():
+            with _bar(total) as advance:
+
+                def shown(rows: int) -> None:
+                    count(rows)
+                    advance(rows)
+
+                yield shown
+        else:
+            yield count
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        note(f"Interrupted: {done:,} of {total:,} are done. {left}")
+        raise
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=total)
+        yield lambda rows: shown.advance(task, rows)

@@ -10,10 +10,9 @@ from typing import Any
 
 import click
 
-from whereby_trigger.cli.app import app_argument
+from whereby_trigger.cli.app import app_argument, settings_with_store, store_to_read
 from whereby_trigger.cli.options import LIMIT, json_option, store_option
 from whereby_trigger.cli.output import local, note, show_objects, show_table
-from whereby_trigger.cli.stores import settings_with_store, store_to_read
 from whereby_trigger.deliveries import Delivery, hint_for
 from whereby_trigger.store import CLOSED, RefusalCount
 from whereby_trigger.times import utc

@@ -13,11 +13,9 @@ from uuid import uuid4
 import click
 from msgspec import Struct
 
-from whereby_trigger.cli.app import app_option, resolved
-from whereby_trigger.cli.completion import complete_room, complete_type
-from whereby_trigger.cli.options import store_option
+from whereby_trigger.cli.app import app_option, resolved, store_to_read
+from whereby_trigger.cli.options import complete_room, complete_type, store_option
 from whereby_trigger.cli.output import FAILED, Failed, note, show_lines
-from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.deliveries import session_id
 from whereby_trigger.errors import DecodeError, StoreError

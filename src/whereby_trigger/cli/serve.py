@@ -1,5 +1,10 @@
-"""`whereby-trigger dev`: serve on this machine only, and restart when a Python file changes."""
+"""`whereby-trigger start`, `dev` and `inspect`: serve a trigger, serve it while it is written, or serve its inspector.
 
+`dev` serves on this machine only and restarts when a Python file changes. `inspect` serves the inspector over a store,
+beside the triggers that run on it.
+"""
+
+import asyncio
 import logging
 import os
 import signal
@@ -15,20 +20,47 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whereby_trigger import logs
-from whereby_trigger.cli.app import AppLocation, app_argument, load, locate
-from whereby_trigger.cli.options import as_arguments, settings_options
+from whereby_trigger.cli.app import AppLocation, app_argument, default_app, load, locate, store_to_read
+from whereby_trigger.cli.options import as_arguments, settings_options, store_option
 from whereby_trigger.cli.output import WRONG_CALL, show_error
-from whereby_trigger.cli.start import serve
-from whereby_trigger.config import check
+from whereby_trigger.config import check, check_inspector
 from whereby_trigger.errors import AppError
-from whereby_trigger.process import ENDING
+from whereby_trigger.process import ENDING, run
 from whereby_trigger.receive import bind
 from whereby_trigger.trigger import Trigger
 
 if TYPE_CHECKING:
     from watchfiles import Change
 
-logger = logging.getLogger("whereby_trigger.dev")
+logger = logging.getLogger("whereby_trigger")
+
+NO_EFFECT = (
+    "no listener and no assistant is registered: decisions are stored and have no effect; "
+    "add @trigger.on(...) or @trigger.assistant"
+)
+
+
+def serve(trigger: Trigger, settings: Mapping[str, Any], *, pastes: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, with settings that override the program's own.
+
+    With `pastes`, the log has the code of a handler that is missing.
+    """
+    trigger.override(settings)
+    logs.configure_program(pastes=pastes, whole=True)
+    if not trigger.emitter.events() and trigger.registered_assistant is None:
+        logger.warning(NO_EFFECT)
+    run(trigger.serve(), lambda: trigger.end_by, to_the_end=True)
+
+
+@click.command()
+@app_argument
+@settings_options()
+def start(app: str | None, settings: Mapping[str, Any]) -> None:
+    """Serve APP until SIGTERM or Ctrl-C, then drain and exit."""
+    serve(load(locate(app)), settings)
+
+
+dev_logger = logging.getLogger("whereby_trigger.dev")
 
 STDIN = 0
 LOOPBACK = "127.0.0.1"
@@ -105,13 +137,13 @@ def keep_reloading(command: Sequence[str], folder: Path) -> int:
                 raise_interrupt=False,
             ):
                 if changes:
-                    logger.info("%s changed: restarting", _names(changes, folder))
+                    dev_logger.info("%s changed: restarting", _names(changes, folder))
                     child.end(END_WITHIN)
                     child, first, waiting = ChildProcess(command), False, False
                 elif not waiting and child.exit_code is not None:
                     if child.exit_code == 0 or (first and child.exit_code == WRONG_CALL):
                         return child.exit_code
-                    logger.warning(
+                    dev_logger.warning(
                         "the program ended with exit code %d: waiting for a change in %s", child.exit_code, folder
                     )
                     waiting = True
@@ -157,7 +189,7 @@ def dev(app: str | None, reload: bool, as_child: bool, inspector_port: int, sett
     elif reload and _can_watch():
         sys.exit(_serve_reloading(place, settings))
     else:
-        _serve(load(place), settings, 0)
+        _serve_here(load(place), settings, 0)
 
 
 def _serve_reloading(place: AppLocation, settings: Mapping[str, Any]) -> int:
@@ -167,7 +199,7 @@ def _serve_reloading(place: AppLocation, settings: Mapping[str, Any]) -> int:
     # Chosen once: an open page finds the inspector again after each restart.
     inspector = f"--inspector-port={_free_port()}"
     serving = ["dev", "--as-child", inspector, *as_arguments(settings), "--", place.name]
-    return keep_reloading([sys.executable, "-P", "-m", "whereby_trigger.cli", *serving], place.folder)
+    return keep_reloading([sys.executable, "-P", "-m", "whereby_trigger", *serving], place.folder)
 
 
 def _free_port() -> int:
@@ -185,10 +217,10 @@ def _serve_as_child(place: AppLocation, settings: Mapping[str, Any], inspector_p
     except AppError as error:
         show_error(error)
         sys.exit(UNUSABLE)
-    _serve(trigger, settings, inspector_port)
+    _serve_here(trigger, settings, inspector_port)
 
 
-def _serve(trigger: Trigger, settings: Mapping[str, Any], inspector_port: int) -> None:
+def _serve_here(trigger: Trigger, settings: Mapping[str, Any], inspector_port: int) -> None:
     """Serve only this machine, without a drain, because a restart must not wait."""
     trigger.override({"drain_timeout": 0})
     trigger.override(settings)
@@ -204,6 +236,47 @@ def _can_watch() -> bool:
         import watchfiles  # noqa: F401
     except ImportError:
         logs.configure_program()
-        logger.warning(NO_WATCHFILES)
+        dev_logger.warning(NO_WATCHFILES)
         return False
     return True
+
+
+PORT = 8088
+
+
+@click.command()
+@app_argument
+@store_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port; 0 picks one.")
+@settings_options("inspector_token", "inspector_actions", "inspector_reveal")
+def inspect(app: str | None, store: str | None, host: str, port: int, settings: Mapping[str, Any]) -> None:
+    """Serve the inspector over a store, beside running triggers.
+
+    With APP, predicates can be asked again without effect. Beyond this machine it needs a token to log in with.
+    """
+    trigger = Trigger() if app is None and (store is not None or default_app() is None) else load(locate(app))
+    trigger.override({"store": store} | dict(settings))
+    check_inspector(trigger.resolve().settings, host)
+    logs.configure()
+    asyncio.run(_serve_inspector(trigger, host, port))
+
+
+async def _serve_inspector(trigger: Trigger, host: str, port: int) -> None:
+    # A store that is not there, or of another schema, is said here, and not on every page.
+    async with store_to_read(trigger.resolve().settings.store):
+        pass
+    from whereby_trigger.receive.server import Server
+
+    server = Server(trigger.inspector, bind(host, port))
+    await server.open()
+    logger.info("inspector at http://%s:%d/", f"[{host}]" if ":" in host else host, server.port)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in ENDING:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
+    try:
+        await ended.wait()
+    finally:
+        await server.close(0)
+        await trigger.inspector.close()

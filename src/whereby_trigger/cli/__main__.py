@@ -1,5 +1,0 @@
-"""Run the command line by `python -m whereby_trigger.cli`, with the interpreter of your choice."""
-
-from whereby_trigger.cli import main
-
-main()
