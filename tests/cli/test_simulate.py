@@ -19,9 +19,8 @@ from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.stored import stored
 from tests.support.whereby import SECRET
-from whereby_trigger.testing.script import ScriptError, play, read_script
 from whereby_trigger.testing.sender import Address, Sender
-from whereby_trigger.testing.simulator import Faults, Load, Planned, plan, send_all
+from whereby_trigger.testing.simulator import Faults, Load, Planned, ScriptError, plan, play, read_script, send_all
 from whereby_trigger.webhook import verify
 
 BEGIN = datetime(2026, 11, 28, 22, 14, tzinfo=UTC)

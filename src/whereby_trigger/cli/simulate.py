@@ -114,7 +114,7 @@ def resolve_address(target: TargetAddress) -> "Address":
 
 
 def _played(script: TextIO, begin: datetime, subdomain: str) -> "Iterator[Planned]":
-    from whereby_trigger.testing.script import ScriptError, play, read_script
+    from whereby_trigger.testing.simulator import ScriptError, play, read_script
 
     try:
         return play(read_script(script), begin=begin, subdomain=subdomain)
