@@ -29,7 +29,7 @@ from tests.webhook.test_json_verdicts import TAKEN
 from whereby_trigger import Trigger, Webhook
 from whereby_trigger.assist import Session, command_assistant, launcher
 from whereby_trigger.assist.runners import Launch, Run, RunResult
-from whereby_trigger.assist.stream import room_events
+from whereby_trigger.assist.session import room_events
 from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.store import UNKNOWN, Presence, RoomState

@@ -1,26 +1,24 @@
 """Run one assistant in each room that asks for one, for as long as the replica holds its lease."""
 
 from whereby_trigger.assist.assistant import (
+    ASSISTANT_EVENT_ENDED,
+    ASSISTANT_EVENT_FAILED,
+    ASSISTANT_EVENT_STARTED,
     LEAVE_WHEN_EMPTY,
     MAX_DURATION,
+    Announce,
     Assistant,
+    AssistantEvent,
     AssistantFunction,
     CommandAssistant,
     CoroutineAssistant,
     Duration,
     Registered,
     Stdin,
+    announce_nothing,
     bounds_of,
     command_assistant,
     coroutine_assistant,
-)
-from whereby_trigger.assist.events import (
-    ASSISTANT_EVENT_ENDED,
-    ASSISTANT_EVENT_FAILED,
-    ASSISTANT_EVENT_STARTED,
-    Announce,
-    AssistantEvent,
-    announce_nothing,
 )
 from whereby_trigger.assist.runners import launcher
 from whereby_trigger.assist.session import Ended, Session

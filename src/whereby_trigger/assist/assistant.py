@@ -1,4 +1,4 @@
-"""What a user registers to run in a room: a coroutine, or a command."""
+"""What a user registers to run in a room, a coroutine or a command, and what listeners are told of it."""
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -10,7 +10,7 @@ from msgspec import Struct
 from whereby_trigger.assist.session import Session
 from whereby_trigger.callables import AGAIN, is_again, is_async
 from whereby_trigger.errors import RegistrationError
-from whereby_trigger.store import Bounds
+from whereby_trigger.store import Bounds, RoomState
 
 Stdin = Literal["line", "stream"]
 """What a command reads on its stdin: one line and the end of file, or after it a line for each event of its room."""
@@ -131,3 +131,35 @@ class Registered:
                 "register the assistant before the trigger starts, e.g. above `async with trigger.lifespan(app)`"
             )
         self.assistant = assistant
+
+
+ASSISTANT_EVENT_STARTED: Final = "assistant_event_started"
+"""The event of an assistant that is live in its room."""
+
+ASSISTANT_EVENT_ENDED: Final = "assistant_event_ended"
+"""The event of a room whose assistant has left, or was asked to."""
+
+ASSISTANT_EVENT_FAILED: Final = "assistant_event_failed"
+"""The event of a room whose assistant failed for good."""
+
+
+class AssistantEvent(Struct, frozen=True):
+    """Tell what became of an assistant: its room's URL, its state now and why, and which attempt it was.
+
+    `state` is `live`, `ended` or `failed`. `reason` of one that is live says why an earlier attempt was over; it is ""
+    at the first. `webhook_id` is the webhook that fired, or None if the assistant was started by hand.
+    """
+
+    room_url: str
+    state: RoomState
+    reason: str
+    attempt: int
+    webhook_id: str | None
+
+
+Announce = Callable[[AssistantEvent], None]
+"""Have an event told; returns at once."""
+
+
+def announce_nothing(event: AssistantEvent) -> None:
+    """Stand in for what tells listeners, where nobody listens."""

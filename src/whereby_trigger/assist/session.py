@@ -1,15 +1,22 @@
-"""The session: what an assistant is given, and the webhooks it receives until its end."""
+"""What an assistant is given: its session, with the webhooks it receives until its end.
+
+A command with `stdin="stream"` reads the same after its first line: the events of its room, a line of JSON each.
+"""
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
+from datetime import datetime
+from functools import partial
+from math import isinf
 from typing import Any, Final
 
 from whereby_trigger.deliveries import session_id
 from whereby_trigger.store import UNKNOWN, Presence, merge, presence_in
-from whereby_trigger.webhook import RoomIdentity, Webhook
+from whereby_trigger.webhook import RoomIdentity, Webhook, replace_lone_surrogates
 
 UNREAD: Final = 1000
 """Maximum webhooks that a session keeps for `webhooks()`: an assistant that never reads them may run for hours."""
@@ -136,3 +143,60 @@ def _fields(room: RoomIdentity, webhook: Webhook | None, attempt: int, replica: 
     id, session = (None, None) if webhook is None else (webhook.id, session_id(webhook))
     fields = {"room": room.key, "attempt": attempt, "replica": replica, "webhook_id": id, "session_id": session}
     return {name: value for name, value in fields.items() if value is not None}
+
+
+async def room_events(session: Session, key: str, told: Presence) -> AsyncIterator[bytes]:
+    """Yield the events of the room `key` as lines, from those that its session holds unread to `leave`, the last one.
+
+    `told` is the presence to tell first: that of the session's beginning, before the webhooks that it holds. It holds
+    what is not asked for yet, up to its bound. What it dropped is counted in the line that follows.
+    """
+    missed = 0
+    if told.changed_at is not None:
+        yield _presence(told)
+    async for webhook in session.webhooks():
+        # More may be dropped while a line is being written: they came after this webhook.
+        dropped, missed = session.missed - missed, session.missed
+        if dropped:
+            now = session.presence
+            yield _line("dropped", count=dropped)
+            if _differ(now, told):
+                yield _presence(now)
+            told = now
+        yield _line("webhook", webhook=readable_by_all(webhook.raw))
+        now = presence_after(told, webhook, key)
+        if _differ(now, told):
+            yield _presence(now)
+        told = now
+    yield _line("leave", reason=session.ended.reason)
+
+
+def _differ(now: Presence, told: Presence) -> bool:
+    return (now.humans, now.bots) != (told.humans, told.bots)
+
+
+def _presence(now: Presence) -> bytes:
+    return _line("presence", humans=now.humans, bots=now.bots, since=_in_utc(now.humans_since))
+
+
+def _in_utc(moment: datetime | None) -> str | None:
+    """Return a moment of UTC in the format of Whereby's `createdAt`."""
+    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _line(event: str, **fields: Any) -> bytes:
+    return json.dumps({"event": event, **fields}).encode() + b"\n"
+
+
+def readable_by_all(raw: bytes) -> Any:
+    """Read JSON, with null for a number that no double holds and U+FFFD for half a surrogate pair.
+
+    Both are valid JSON, but parsers refuse them, or return an infinity or text that cannot be printed.
+    Source: RFC 8259, 6 and 8.2.
+    """
+    whole = replace_lone_surrogates(raw)
+    return json.loads(whole, parse_int=partial(_number, kind=int), parse_float=partial(_number, kind=float))
+
+
+def _number(text: str, kind: type[int] | type[float]) -> float | None:
+    return None if isinf(float(text)) else kind(text)

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import structs
 
-from whereby_trigger.assist.events import Announce, AssistantEvent, announce_nothing
+from whereby_trigger.assist.assistant import Announce, AssistantEvent, announce_nothing
 from whereby_trigger.assist.runners import (
     HANDED_OVER,
     Launch,
