@@ -7,7 +7,7 @@ from importlib import import_module
 from reliability.wrapping import wrap
 from whereby_trigger.assist import process
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Emitter
-from whereby_trigger.receive.fast_path import FastDelivery
+from whereby_trigger.receive.connections import FastDelivery
 
 STEPS = ("insert", "commit", "answer", "emit", "decide", "claim", "blame")
 BOUNDARIES = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))

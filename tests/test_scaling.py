@@ -23,7 +23,7 @@ from whereby_trigger.config import OPTIONS
 from whereby_trigger.decide.backlog import REREAD
 from whereby_trigger.lease import RENEWALS
 from whereby_trigger.process import EXIT_CODE
-from whereby_trigger.receive.readiness import PING_WITHIN
+from whereby_trigger.receive.asgi import PING_WITHIN
 from whereby_trigger.receive.receiver import ANSWER_WITHIN
 from whereby_trigger.store import RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, migrations

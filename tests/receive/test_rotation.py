@@ -11,7 +11,7 @@ from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.until import eventually
 from whereby_trigger.cli.send import Signer, address_of, post
-from whereby_trigger.receive import follow_secret, rotation
+from whereby_trigger.receive import follow_secret
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +67,7 @@ class Trusting:
 async def test_a_watch_that_begins_again_after_an_error_compares_with_what_is_trusted_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation, "LOOK", 0.001)
+    monkeypatch.setattr("whereby_trigger.receive.receiver.LOOK", 0.001)
     file, receiver = tmp_path / "secret", Trusting(OLD)
     for secret in (NEW, OLD):
         replace(file, secret)

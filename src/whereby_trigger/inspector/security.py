@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from whereby_trigger.inspector import Access
-from whereby_trigger.receive.exposure import LOCAL_HOST, PROXIES, PROXY_PREFIXES, PROXY_SUFFIXES
+from whereby_trigger.receive.intake import LOCAL_HOST, PROXIES, PROXY_PREFIXES, PROXY_SUFFIXES
 from whereby_trigger.text import printable, storable_text
 from whereby_trigger.webhook import masked
 

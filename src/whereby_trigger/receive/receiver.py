@@ -1,21 +1,27 @@
-"""The receiver: has a complete delivery judged and stored, answers once it is on disk, and hands it on."""
+"""The receiver: has a complete delivery judged and stored, answers once it is on disk, and hands it on.
+
+The file of the webhook's secret is read again when it changes, so secrets rotate without a restart.
+"""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct, structs
 
 from whereby_trigger.clock import MACHINE, Clock
+from whereby_trigger.config import SECRET_FILE, secrets_in
 from whereby_trigger.decide import Dispatcher, PendingWebhook
 from whereby_trigger.deliveries import Delivery, DeliveryLog, session_id
-from whereby_trigger.errors import StoreError
+from whereby_trigger.errors import ConfigError, StoreError
 from whereby_trigger.metrics import Outcome
 from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
 from whereby_trigger.receive.limits import InFlightLimit
 from whereby_trigger.store import Added, Arrival, RefusalReason, State, Store
+from whereby_trigger.threads import in_thread
 
 ANSWER_WITHIN = 4.5
 """Seconds a delivery waits for the store: Whereby gives up after 5. Source: Whereby docs, Failed delivery."""
@@ -188,3 +194,40 @@ def _stored(arrival: Arrival, added: Added) -> tuple[Outcome, str, str]:
     if added.duplicate:
         return Outcome.DUPLICATE, "a duplicate: stored already", ""
     return Outcome.QUARANTINED, arrival.reason, added.state
+
+
+logger = logging.getLogger("whereby_trigger.receive")
+
+LOOK = 2.0
+"""Seconds between looks at the file. Kubernetes and systemd replace it, which nothing announces."""
+
+
+class Trusting(Protocol):
+    """Verify deliveries with secrets that may be replaced."""
+
+    @property
+    def trusted(self) -> tuple[str, ...]: ...
+
+    def trust(self, secrets: tuple[str, ...]) -> None: ...
+
+
+async def follow_secret(path: str, receiver: Trusting) -> None:
+    """Have a receiver trust what the secret's file says, until cancelled.
+
+    A file that is missing, blank or unreadable changes nothing, and is told once: a delivery that is refused is lost.
+    """
+    told = ""
+    while True:
+        await asyncio.sleep(LOOK)
+        try:
+            found = await in_thread(secrets_in, path)
+        except ConfigError as error:
+            if told != str(error):
+                told = str(error)
+                logger.warning("%s; the secret that was read before stays valid", told)
+            continue
+        told = ""
+        if found != receiver.trusted:
+            receiver.trust(found)
+            number = "1 secret is" if len(found) == 1 else f"{len(found)} secrets are"
+            logger.info("%s has changed: %s valid now", SECRET_FILE, number)

@@ -15,8 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from whereby_trigger.receive.asgi import Endpoint
-from whereby_trigger.receive.connections import Connections, count_none
-from whereby_trigger.receive.fast_path import LARGEST, FastDelivery
+from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, count_none
 from whereby_trigger.receive.intake import OWS, declared_length
 from whereby_trigger.store import RefusalReason
 
