@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.outage import AwayStore
 from tests.support.until import eventually
-from whereby_trigger import refusals
+from whereby_trigger import deliveries
+from whereby_trigger.deliveries import MOST_COUNTS, NEWEST_KEPT, Refusals
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.refusals import MOST_COUNTS, NEWEST_KEPT, Refusals
 from whereby_trigger.store import RefusalReason
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_800_000_000.0
-        monkeypatch.setattr("whereby_trigger.refusals.time.time", lambda: self.now)
+        monkeypatch.setattr("whereby_trigger.deliveries.time.time", lambda: self.now)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def test_what_is_refused_while_the_store_works_is_not_forgotten(store: Awa
 async def test_refusals_are_stored_every_few_seconds_and_a_store_that_is_away_ends_nothing(
     store: AwayStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "STORE_EVERY", 0.01)
+    monkeypatch.setattr(deliveries, "STORE_EVERY", 0.01)
     counts = Refusals()
     store.go_down()
     keeping = asyncio.create_task(counts.keep(store))

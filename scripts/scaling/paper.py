@@ -6,8 +6,8 @@ from pathlib import Path
 
 from scripts.scaling import assumptions as assumed
 from scripts.scaling.figures import ROOT, Figures
+from whereby_trigger.clock import RENEWALS, margins
 from whereby_trigger.config import OPTIONS
-from whereby_trigger.lease import RENEWALS, margins
 from whereby_trigger.store.postgres.store import POLL
 from whereby_trigger.store.postgres.verbs import WRITERS
 

@@ -4,10 +4,9 @@ import asyncio
 import logging
 
 from whereby_trigger.assist import Supervisor
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import RENEWALS, boot_time
 from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreError
-from whereby_trigger.lease import RENEWALS
 from whereby_trigger.process import Watchdog
 from whereby_trigger.store import Store, Unread
 from whereby_trigger.store.futures import ignore_result

@@ -23,13 +23,12 @@ from whereby_trigger.decide import (
     Predicates,
     UserCode,
 )
-from whereby_trigger.deliveries import DeliveryLog
+from whereby_trigger.deliveries import DeliveryLog, Refusals
 from whereby_trigger.errors import StoreError
 from whereby_trigger.fence import Fence
 from whereby_trigger.metrics import Counts, Readings
 from whereby_trigger.process import AT_LEAST, LATE, Watchdog
 from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
-from whereby_trigger.refusals import Refusals
 from whereby_trigger.store import UNBOUNDED, Store, Unread, remove_bodies
 from whereby_trigger.store.spill import SpillFile, SpillStore
 

@@ -9,8 +9,8 @@ from scripts.room_diagram import diagram
 from whereby_trigger import Session, Trigger
 from whereby_trigger.assist.process import KEPT
 from whereby_trigger.assist.runners import BACKOFF, NEVER_AGAIN, TRY_AGAIN
+from whereby_trigger.clock import RENEWALS
 from whereby_trigger.config import OPTIONS
-from whereby_trigger.lease import RENEWALS
 from whereby_trigger.process import EXIT_CODE
 from whereby_trigger.store import RoomState
 from whereby_trigger.webhook import room_from_url

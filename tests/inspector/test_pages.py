@@ -14,7 +14,7 @@ from tests.support.place import Place
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import reads
 from whereby_trigger.store import RefusalCount, State, Store, Subject, forget
-from whereby_trigger.times import utc
+from whereby_trigger.text import utc
 
 pytestmark = pytest.mark.anyio
 

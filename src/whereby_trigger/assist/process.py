@@ -22,7 +22,7 @@ from whereby_trigger.assist.pipes import Feed, LineReader, readable
 from whereby_trigger.config import OPTIONS, PREFIX
 from whereby_trigger.errors import AssistantError, SystemExhausted
 from whereby_trigger.process import default_files
-from whereby_trigger.shortage import ERRORS, named_in, shortage_of
+from whereby_trigger.threads import ERRORS, named_in, shortage_of
 
 LIBPQ: Final = frozenset({"PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGSERVICEFILE"})
 """The variables that can open a PostgreSQL store whose URL has no password.

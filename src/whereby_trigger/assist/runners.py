@@ -16,9 +16,9 @@ from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError, AssistantRefused, DecodeError, SystemExhausted
 from whereby_trigger.leftovers import name_of_run
-from whereby_trigger.shortage import shortage_now
 from whereby_trigger.store import Presence, Room, RoomState, RunOutcome, RunReport
 from whereby_trigger.text import storable_text
+from whereby_trigger.threads import shortage_now
 from whereby_trigger.webhook import Webhook, decode, room_from_url
 
 BACKOFF: tuple[float, ...] = (1.0, 5.0, 15.0)

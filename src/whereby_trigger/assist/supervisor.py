@@ -23,7 +23,6 @@ from whereby_trigger.assist.runners import (
 from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.metrics import Counts
-from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import (
     UNBOUNDED,
     Bounds,
@@ -37,6 +36,7 @@ from whereby_trigger.store import (
     session_of,
 )
 from whereby_trigger.text import storable_text
+from whereby_trigger.threads import shortage_of
 from whereby_trigger.webhook import (
     RoomClientJoined,
     RoomClientLeft,

@@ -23,7 +23,7 @@ from whereby_trigger.cli.output import Failed, local, note, show_lines, show_obj
 from whereby_trigger.cli.rooms import room_in, run_as_lines, run_as_object
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Room, RoomClaim, RoomQuery, RoomState, RoomStore, RunQuery, RunRecord
-from whereby_trigger.times import utc
+from whereby_trigger.text import utc
 from whereby_trigger.webhook import RoomIdentity, room_named, room_selected
 
 HEADER = ("id", "since", "room", "state", "owner", "pid", "attempt", "reason")

@@ -20,7 +20,7 @@ from whereby_trigger.decide.judgement import Judgement
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.errors import AppError
 from whereby_trigger.store import PastWebhook, State
-from whereby_trigger.times import utc
+from whereby_trigger.text import utc
 from whereby_trigger.trigger import Trigger
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_selected
 

@@ -39,8 +39,7 @@ from whereby_trigger.cli.privacy import export
 from whereby_trigger.cli.rooms import entry_as_lines, entry_as_object, in_words, run_as_object
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.store import Query, Record, Room, RoomQuery, RunQuery, RunRecord, State, Store
-from whereby_trigger.text import printable
-from whereby_trigger.times import utc
+from whereby_trigger.text import printable, utc
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_selected
 
 HEADER = ("received", "id", "type", "room", "state", "reason")

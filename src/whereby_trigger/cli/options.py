@@ -14,11 +14,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from whereby_trigger import times
 from whereby_trigger.cli.app import store_to_read
 from whereby_trigger.config import NAMES, OPTIONS, Option, resolve
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import Query, Record
+from whereby_trigger.text import time_range as read_time_range
 from whereby_trigger.webhook import WEBHOOK_TYPES
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -147,6 +147,6 @@ until_option = click.option("--until", metavar="TIME", help="Only before this ti
 def time_range(since: str | None, until: str | None, now: datetime | None = None) -> tuple[float | None, float | None]:
     """Return the times of two options, in seconds since 1970; raises click.UsageError if they are none."""
     try:
-        return times.time_range(since, until, now, ("--since", "--until"))
+        return read_time_range(since, until, now, ("--since", "--until"))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None

@@ -17,8 +17,8 @@ import click
 
 from whereby_trigger.config import wants_colour
 from whereby_trigger.errors import StoreUnavailable, UsageError
-from whereby_trigger.shortage import shortage_of
 from whereby_trigger.text import printable
+from whereby_trigger.threads import shortage_of
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
 CANNOT_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}

@@ -46,8 +46,7 @@ from whereby_trigger.store import (
     privacy,
 )
 from whereby_trigger.store.factory import spill_file_for
-from whereby_trigger.text import printable
-from whereby_trigger.times import utc
+from whereby_trigger.text import printable, utc
 from whereby_trigger.webhook import room_selected
 
 Write = Callable[[str, dict[str, Any]], None]

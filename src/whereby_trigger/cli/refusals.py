@@ -15,7 +15,7 @@ from whereby_trigger.cli.options import LIMIT, json_option, store_option
 from whereby_trigger.cli.output import local, note, show_objects, show_table
 from whereby_trigger.deliveries import Delivery, hint_for
 from whereby_trigger.store import CLOSED, RefusalCount
-from whereby_trigger.times import utc
+from whereby_trigger.text import utc
 
 HEADER = ("minute", "answer", "reason", "refused", "replicas")
 SINCE = "24h"

@@ -16,8 +16,8 @@ from whereby_trigger.cli.options import LIMIT, json_option, since_option, store_
 from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Presence, Room, RoomQuery, RoomState, RoomStore, RunOutcome, RunRecord, Store
+from whereby_trigger.text import utc
 from whereby_trigger.timeline import Entry, MeetingHistory, Timeline
-from whereby_trigger.times import utc
 from whereby_trigger.webhook import RoomIdentity, room_from_url, room_named, room_selected
 
 AMBIGUOUS = 50

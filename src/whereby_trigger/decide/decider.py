@@ -23,9 +23,9 @@ from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full
 from whereby_trigger.decide.presences import Presences
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.shortage import shortage_of
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
 from whereby_trigger.store.presence import presence_of
+from whereby_trigger.threads import shortage_of
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, redacted
 
 logger = logging.getLogger("whereby_trigger.decide")

@@ -11,9 +11,9 @@ from msgspec import Struct, structs
 from whereby_trigger.callables import AGAIN, UserFunction, count_arguments, is_again, is_async, name_of, place_of
 from whereby_trigger.decide.user_code import LeftBehind, TookTooLong, UserCode
 from whereby_trigger.errors import RegistrationError
-from whereby_trigger.shortage import shortage_now
 from whereby_trigger.store import UNKNOWN, Presence
 from whereby_trigger.text import storable_text
+from whereby_trigger.threads import shortage_now
 from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES, Webhook, is_human
 
 MAX_LENGTH = 500

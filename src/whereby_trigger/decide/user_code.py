@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from whereby_trigger.callables import UserFunction, name_of, place_of
-from whereby_trigger.shortage import shortage_of
+from whereby_trigger.threads import shortage_of
 
 logger = logging.getLogger("whereby_trigger.decide")
 

@@ -32,8 +32,7 @@ from whereby_trigger.inspector.security import (
 )
 from whereby_trigger.store import MINUTE, Record
 from whereby_trigger.store.factory import store_for
-from whereby_trigger.text import printable
-from whereby_trigger.times import utc
+from whereby_trigger.text import printable, utc
 
 logger = logging.getLogger("whereby_trigger.inspector")
 

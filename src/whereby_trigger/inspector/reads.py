@@ -27,9 +27,8 @@ from whereby_trigger.store import (
     Store,
     Workload,
 )
-from whereby_trigger.text import storable_text
+from whereby_trigger.text import storable_text, time_range
 from whereby_trigger.timeline import Entry, Kind, MeetingHistory
-from whereby_trigger.times import time_range
 from whereby_trigger.webhook import is_selected, room_selected
 
 ROWS: Final = 100

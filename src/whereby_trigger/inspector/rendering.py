@@ -28,8 +28,8 @@ from whereby_trigger.inspector.reads import (
 )
 from whereby_trigger.inspector.security import MASK, body_masked, body_shown, cut, error_shown, shown, shown_lines
 from whereby_trigger.store import ActionRecord, Record, RefusalCount, RefusalReason, Room, RunOutcome, RunRecord, State
+from whereby_trigger.text import utc
 from whereby_trigger.timeline import action_in_words, people, run_in_words
-from whereby_trigger.times import utc
 from whereby_trigger.webhook import WEBHOOK_TYPES
 
 HERE: Final = Path(__file__).parent

@@ -6,8 +6,8 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from whereby_trigger.clock import Lease
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
-from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.records import (

@@ -9,9 +9,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from whereby_trigger.store import ActionQuery, Query, RoomQuery, RoomStore, RunQuery, Store
+from whereby_trigger.text import utc
 from whereby_trigger.timeline.entries import Entry, Kind, action_in_words, people, run_in_words
 from whereby_trigger.timeline.meetings import BEFORE, Blocks, Found, Replicas, answer_for, answer_of
-from whereby_trigger.times import utc
 from whereby_trigger.webhook import room_named, room_selected
 
 __all__ = [

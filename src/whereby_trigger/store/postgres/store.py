@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import Lease, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.lease import Lease
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused

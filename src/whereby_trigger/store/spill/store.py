@@ -12,8 +12,8 @@ from typing import Final
 
 from msgspec import structs
 
+from whereby_trigger.clock import Lease
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
-from whereby_trigger.lease import Lease
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import Write
 from whereby_trigger.store.protocol import Store, StoreErrors, unheard

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
-from whereby_trigger.shortage import FILES, is_short, shortage_of
+from whereby_trigger.threads import FILES, is_short, shortage_of
 
 SCHEME = "sqlite:///"
 BUSY_TIMEOUT = 5.0

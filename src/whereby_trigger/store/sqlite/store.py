@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from whereby_trigger import leftovers
-from whereby_trigger.clock import BootClock, boot_clock, boot_time
+from whereby_trigger.clock import BootClock, Lease, boot_clock, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.lease import Lease
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.futures import ignore_result, refused
