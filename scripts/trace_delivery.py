@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from whereby_trigger import Trigger
-from whereby_trigger.decide import backlog
+from whereby_trigger.decide import dispatcher
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import sign
@@ -34,7 +34,6 @@ STAGES = {
     "decide": "decide",
     "decide/dispatcher": "dispatch",
     "decide/pending": "",
-    "decide/holds": "",
     "replica": "replica",
 }
 """Which stage a module belongs to; what is in none serves the stage that calls it, or is what they hand over."""
@@ -161,7 +160,7 @@ def _stage_of(frame: FrameType) -> str:
 async def traced(folder: Path) -> Trace:
     """Serve a trigger with its store in a folder, and trace its second delivery."""
     # Nobody looks at the store meanwhile: that belongs to no delivery.
-    backlog.TAKEOVER = backlog.REREAD = 3600.0
+    dispatcher.TAKEOVER = dispatcher.REREAD = 3600.0
     trigger = Trigger(store=f"sqlite:///{folder}/trace.db", secret=SECRET, port=0, host="127.0.0.1")
 
     @trigger.when("room.client.joined")

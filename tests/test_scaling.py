@@ -21,7 +21,7 @@ from tests.support.process import Process
 from tests.support.rooms import ask, bring_to, take_one
 from whereby_trigger.clock import RENEWALS
 from whereby_trigger.config import OPTIONS
-from whereby_trigger.decide.backlog import REREAD
+from whereby_trigger.decide.dispatcher import REREAD
 from whereby_trigger.process import EXIT_CODE
 from whereby_trigger.receive.asgi import PING_WITHIN
 from whereby_trigger.receive.receiver import ANSWER_WITHIN

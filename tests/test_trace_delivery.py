@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.trace_delivery import traced
-from whereby_trigger.decide import backlog
+from whereby_trigger.decide import dispatcher
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ async def test_a_delivery_enters_no_stage_again_and_takes_few_calls_to_its_predi
 ) -> None:
     # The script, a program of its own, stops the backlog's looks: the tests after this one need them.
     for pause in ("TAKEOVER", "REREAD"):
-        monkeypatch.setattr(backlog, pause, getattr(backlog, pause))
+        monkeypatch.setattr(dispatcher, pause, getattr(dispatcher, pause))
     trace = await traced(tmp_path)
     assert trace.stages(trace.forward) == ["receive", "store", "receive", "dispatch", "decide"]
     assert trace.stages(trace.calls[trace.asked :]) == ["decide", "store", "dispatch"]

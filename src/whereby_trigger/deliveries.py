@@ -17,7 +17,7 @@ from msgspec import Struct
 from whereby_trigger.errors import StoreError
 from whereby_trigger.metrics import Counts, Outcome
 from whereby_trigger.store import CLOSED, MINUTE, Decision, RefusalCount, RefusalReason, State, Store
-from whereby_trigger.store.futures import ignore_result
+from whereby_trigger.store.protocol import ignore_result
 from whereby_trigger.text import printable
 from whereby_trigger.webhook import WEBHOOK_CLASSES, RoomIdentity, Webhook
 

@@ -9,7 +9,7 @@ from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreError
 from whereby_trigger.process import Watchdog
 from whereby_trigger.store import Store, Unread
-from whereby_trigger.store.futures import ignore_result
+from whereby_trigger.store.protocol import ignore_result
 
 logger = logging.getLogger("whereby_trigger.assist")
 

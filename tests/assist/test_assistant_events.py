@@ -24,7 +24,7 @@ from whereby_trigger import (
 )
 from whereby_trigger.assist.runners import HANDED_OVER
 from whereby_trigger.decide import Announcer, Emitter, UserCode
-from whereby_trigger.decide.announcer import MOST_WAITING
+from whereby_trigger.decide.emitter import MOST_WAITING
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import RoomMove, RoomState, State
 

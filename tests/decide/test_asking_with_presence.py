@@ -12,7 +12,7 @@ from tests.support.stage import Stage
 from tests.support.until import eventually
 from whereby_trigger import Presence, Trigger
 from whereby_trigger.decide import decider
-from whereby_trigger.decide.presences import Presences
+from whereby_trigger.decide.decider import Presences
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import State
 from whereby_trigger.store.sqlite import SqliteStore

@@ -57,8 +57,8 @@ def small_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_QUEUED", 10)
     else:
         monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_BYTES", 10 * len(joined(0).raw) - 1)
-    monkeypatch.setattr("whereby_trigger.decide.backlog.PAGE", 7)
-    monkeypatch.setattr("whereby_trigger.decide.backlog.MAKE_ROOM", 0.001)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.PAGE", 7)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAKE_ROOM", 0.001)
 
 
 async def all_decided(stage: Stage) -> bool:
@@ -97,7 +97,7 @@ async def test_a_backlog_larger_than_memory_and_what_arrives_meanwhile_are_decid
 async def test_memory_holds_no_more_than_its_bound_and_goes_on_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 3600.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 3600.0)
     asked = Asked()
     async with Stage(asked.trigger(), tmp_path) as stage:
         asked.go.set()
@@ -115,8 +115,8 @@ async def test_memory_holds_no_more_than_its_bound_and_goes_on_when_there_is_roo
 async def test_a_webhook_whose_commit_answer_was_lost_is_found_by_the_reread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.0)
-    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.01)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 0.01)
     asked = Asked()
     asked.go.set()
     async with Stage(asked.trigger(), tmp_path) as stage:
@@ -128,7 +128,7 @@ async def test_a_webhook_whose_commit_answer_was_lost_is_found_by_the_reread(
 async def test_a_duplicate_of_a_pending_webhook_that_nobody_queued_queues_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 3600.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 3600.0)
     asked = Asked()
     asked.go.set()
     async with Stage(asked.trigger(), tmp_path) as stage:
@@ -147,7 +147,7 @@ async def test_a_duplicate_of_a_pending_webhook_that_nobody_queued_queues_it(
 async def test_what_is_read_back_before_its_commit_is_answered_is_decided_once(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 3600.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 3600.0)
     asked = Asked()
     async with Stage(asked.trigger(), tmp_path) as stage:
         await eventually(lambda: not stage.running.dispatcher.behind)
@@ -179,8 +179,8 @@ async def test_what_arrives_while_the_backlog_is_read_makes_it_be_read_again(tmp
 async def test_whoever_cancels_the_task_of_a_room_loses_none_of_its_webhooks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.0)
-    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.01)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 0.01)
     asked = Asked()
     async with Stage(asked.trigger(), tmp_path) as stage:
         for number in range(0, 5 * ROOMS, ROOMS):
@@ -195,8 +195,8 @@ async def test_whoever_cancels_the_task_of_a_room_loses_none_of_its_webhooks(
 
 
 async def test_rereading_all_the_time_decides_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.0)
-    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 0.0)
     asked = Asked()
     asked.go.set()
     async with Stage(asked.trigger(), tmp_path) as stage:
@@ -239,7 +239,7 @@ async def test_neither_pruning_nor_replaying_touches_a_pending_webhook(tmp_path:
 async def test_two_triggers_that_share_a_file_and_are_idle_let_each_other_sleep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 0.3)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 0.3)
     asked = Asked()
     asked.go.set()
     looks = 0
@@ -279,7 +279,7 @@ async def test_a_look_that_is_asked_for_as_the_trigger_closes_does_not_keep_it_o
 async def test_what_is_stored_after_the_deciding_has_ended_is_left_for_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.TAKEOVER", 3600.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 3600.0)
     asked = Asked()
     asked.go.set()
     async with Stage(asked.trigger(), tmp_path) as stage:

@@ -16,7 +16,7 @@ from whereby_trigger import LifecycleError, Presence, Trigger, Webhook
 from whereby_trigger.decide import UserCode
 from whereby_trigger.decide import backtest as module
 from whereby_trigger.decide.backtest import Backtest, Scope, Summary
-from whereby_trigger.decide.judgement import DIED, Judgement
+from whereby_trigger.decide.predicates import DIED, Judgement
 from whereby_trigger.errors import AppError
 from whereby_trigger.receive import Accepted, Rules, intake
 from whereby_trigger.store import PastWebhook, Query, State, Store

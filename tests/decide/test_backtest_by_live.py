@@ -23,7 +23,7 @@ from whereby_trigger.assist import NoClaims, Supervisor, launch_nothing
 from whereby_trigger.clock import Clock
 from whereby_trigger.decide import Decider, Dispatcher, Emitter, Holds, HoldWatch, PendingWebhook, Predicates, UserCode
 from whereby_trigger.decide.backtest import NO_PREDICATE, Backtest, Scope
-from whereby_trigger.decide.judgement import Judgement
+from whereby_trigger.decide.predicates import Judgement
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.store import Query, State, Unread
 from whereby_trigger.testing import webhook
@@ -177,7 +177,7 @@ class Live:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.holds.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.pending.LOOK_EVERY", 0.0)
     monkeypatch.setattr("whereby_trigger.decide.predicates.BACKOFF", (0.0, 0.0))
 
 

@@ -8,7 +8,7 @@ from whereby_trigger import Trigger
 from whereby_trigger.assist import Claims, Supervisor, launch_nothing
 from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import Decider, PendingWebhook, UserCode
-from whereby_trigger.decide.holds import OnHold
+from whereby_trigger.decide.pending import OnHold
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Decision, State
 from whereby_trigger.store.factory import store_for

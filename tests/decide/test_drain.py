@@ -75,7 +75,7 @@ async def test_what_arrived_while_the_backlog_was_read_is_decided_before_the_dra
 async def test_what_was_just_taken_over_is_decided_before_the_drain_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 3600.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 3600.0)
     async with Stage(firing(), tmp_path) as stage:
         await eventually(lambda: stage.running.dispatcher.idle)
         reading = SlowReading(stage)

@@ -233,7 +233,7 @@ async def test_what_another_replica_received_is_not_forgotten_if_the_store_canno
     program, join = Program(), joined("a", 2)
     async with Stage(program.trigger, tmp_path) as stage:
         await held_on(stage, join)
-        monkeypatch.setattr("whereby_trigger.decide.holds.LOOK_EVERY", 0.0)
+        monkeypatch.setattr("whereby_trigger.decide.pending.LOOK_EVERY", 0.0)
         newest = SqliteStore.newest
 
         async def away(store: SqliteStore) -> int:
@@ -248,8 +248,8 @@ async def test_what_another_replica_received_is_not_forgotten_if_the_store_canno
 
 
 async def test_while_nobody_writes_a_poll_reads_no_presence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.holds.LATE_COMMITS", 0.0)
-    monkeypatch.setattr("whereby_trigger.decide.holds.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.pending.LATE_COMMITS", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.pending.LOOK_EVERY", 0.0)
     program = Program()
     async with Stage(program.trigger, tmp_path) as stage:
         for number in range(100):

@@ -159,7 +159,7 @@ async def became(steps: list[Step], folder: Path) -> dict[str, State]:
 @pytest.fixture(scope="module", autouse=True)
 def at_once() -> object:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("whereby_trigger.decide.holds.LOOK_EVERY", 0.0)
+        patched.setattr("whereby_trigger.decide.pending.LOOK_EVERY", 0.0)
         yield
 
 

@@ -62,7 +62,7 @@ async def test_what_was_answered_503_and_stored_all_the_same_is_decided_once(
 ) -> None:
     receiver, store = held
     monkeypatch.setattr("whereby_trigger.receive.receiver.ANSWER_WITHIN", 0.1)
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", 0.1)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 0.1)
     assert (await post(receiver.edge, BODY)).status == 503
     store.go.set()
     assert (await post(receiver.edge, BODY)).status == 200

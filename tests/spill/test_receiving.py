@@ -77,7 +77,7 @@ def asked() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_found_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.decide.backlog.REREAD", LONG)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", LONG)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_o
 from whereby_trigger.cli.output import FAILED, local, note, show_objects, show_table
 from whereby_trigger.decide import UserCode
 from whereby_trigger.decide.backtest import Backtest, Scope, Summary
-from whereby_trigger.decide.judgement import Judgement
-from whereby_trigger.decide.predicates import did_you_mean
+from whereby_trigger.decide.predicates import Judgement, did_you_mean
 from whereby_trigger.errors import AppError
 from whereby_trigger.store import PastWebhook, State
 from whereby_trigger.text import utc

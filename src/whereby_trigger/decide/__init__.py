@@ -1,12 +1,9 @@
 """The stage that decides: asks the predicate, calls the listeners, commits the decision."""
 
-from whereby_trigger.decide.announcer import Announcer
-from whereby_trigger.decide.backlog import Backlog
 from whereby_trigger.decide.decider import Decider
-from whereby_trigger.decide.dispatcher import Dispatcher
-from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
-from whereby_trigger.decide.holds import Holds, HoldWatch
-from whereby_trigger.decide.pending import PendingWebhook
+from whereby_trigger.decide.dispatcher import Backlog, Dispatcher
+from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Announcer, Emitter, TriggerSuccess
+from whereby_trigger.decide.pending import Holds, HoldWatch, PendingWebhook
 from whereby_trigger.decide.predicates import Hold, Predicates, did_you_mean
 from whereby_trigger.decide.registration import On, WebhookTriggers, When
 from whereby_trigger.decide.user_code import UserCode

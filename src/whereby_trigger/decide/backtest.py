@@ -18,9 +18,18 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.decide.holds import Seen, seen
-from whereby_trigger.decide.judgement import DIED, Judgement, judge, too_old, without_predicate
-from whereby_trigger.decide.predicates import Predicate, Predicates, Verdict, ask
+from whereby_trigger.decide.pending import Seen, seen
+from whereby_trigger.decide.predicates import (
+    DIED,
+    Judgement,
+    Predicate,
+    Predicates,
+    Verdict,
+    ask,
+    judge,
+    too_old,
+    without_predicate,
+)
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import AppError, DecodeError, StoreUnavailable
 from whereby_trigger.process import RefusedEffects, without_effects

@@ -5,6 +5,7 @@ suspected of it, and is let into user code alone and ahead of others, with its b
 from then on is blamed on one webhook, and the one that was blamed for three is failed without being asked about again.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -16,17 +17,63 @@ from msgspec import Struct
 from whereby_trigger.assist import Claims
 from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.decide.emitter import OWN_EVENTS, TRIGGER_EVENT_SUCCESS, Emitter, TriggerSuccess
-from whereby_trigger.decide.holds import OnHold
-from whereby_trigger.decide.judgement import DIED, Judgement, judge, too_old, without_predicate
-from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
-from whereby_trigger.decide.predicates import Predicates, ask, brief_error, full_error, storable_error
-from whereby_trigger.decide.presences import Presences
+from whereby_trigger.decide.pending import OnHold, PendingWebhook, PoisonIsolation
+from whereby_trigger.decide.predicates import (
+    DIED,
+    Judgement,
+    Predicates,
+    ask,
+    brief_error,
+    full_error,
+    judge,
+    storable_error,
+    too_old,
+    without_predicate,
+)
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
 from whereby_trigger.store.presence import presence_of
 from whereby_trigger.threads import shortage_of
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, redacted
+
+Asked = dict[str, list["asyncio.Future[Presence]"]]
+"""Who waits for the presence of a room, by the room's key."""
+
+
+class Presences:
+    """Read the presence of rooms from the store, which replicas share."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asked: Asked = {}
+
+    def of(self, room: str) -> "asyncio.Future[Presence]":
+        """Read a room's presence as it is from now on; the future has the store's errors."""
+        loop = asyncio.get_running_loop()
+        if not self._asked:
+            loop.call_soon(self._read)
+        asking: asyncio.Future[Presence] = loop.create_future()
+        self._asked.setdefault(room, []).append(asking)
+        return asking
+
+    def _read(self) -> None:
+        asked, self._asked = self._asked, {}
+        reading = asyncio.ensure_future(self._store.presences(frozenset(asked)))
+        reading.add_done_callback(partial(_answer, asked))
+
+
+def _answer(asked: Asked, reading: "asyncio.Future[dict[str, Presence]]") -> None:
+    error = StoreUnavailable("the store was closed") if reading.cancelled() else reading.exception()
+    for room, waiting in asked.items():
+        for one in waiting:
+            if one.done():
+                continue
+            if error is None:
+                one.set_result(reading.result()[room])
+            else:
+                one.set_exception(error)
+
 
 logger = logging.getLogger("whereby_trigger.decide")
 

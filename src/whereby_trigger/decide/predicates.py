@@ -1,4 +1,7 @@
-"""The predicates: one for each webhook type, asked up to three times; only a bool counts as an answer."""
+"""The predicates: one for each webhook type, asked up to three times; and what a verdict makes of a webhook.
+
+Only a bool counts as an answer. The rules on verdicts are pure: the decider reads them, and so does a backtest.
+"""
 
 import asyncio
 import difflib
@@ -9,12 +12,13 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Struct, structs
 
 from whereby_trigger.callables import AGAIN, UserFunction, count_arguments, is_again, is_async, name_of, place_of
+from whereby_trigger.decide.pending import Seen, held_in_words, in_seconds, seen
 from whereby_trigger.decide.user_code import LeftBehind, TookTooLong, UserCode
 from whereby_trigger.errors import RegistrationError
-from whereby_trigger.store import UNKNOWN, Presence
+from whereby_trigger.store import UNKNOWN, Presence, State
 from whereby_trigger.text import storable_text
 from whereby_trigger.threads import shortage_now
-from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES, Webhook, is_human
+from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES, RoomIdentity, Webhook, is_human, why_no_room
 
 MAX_LENGTH = 500
 LONGEST_HOLD: Final = 1e8
@@ -242,3 +246,66 @@ def _judge(predicate: Predicate, webhook: Webhook, answer: object, asked: int, *
 
 def _brief(answer: object) -> str:
     return "None" if answer is None else f"a value of type {type(answer).__name__}"
+
+
+DIED = "the process ended while it was in user code"
+"""How the reason begins of a webhook that was blamed too often for the end of its process."""
+
+
+class Judgement(Struct, frozen=True):
+    """Hold a state and its reason, before they become a decision; `short` as in a verdict.
+
+    If the state is `held`, it is so for `hold` seconds in all, and the predicate was asked with the presence `seen`.
+    """
+
+    state: State
+    reason: str
+    asked: int = 0
+    error: str | None = None
+    short: str | None = None
+    hold: float = 0.0
+    seen: Seen = (None, None)
+
+
+def too_old(max_age: float, *, was_due: bool) -> Judgement:
+    """Return what becomes of a webhook older than `max_age`: its age counts from when its hold was due, if any."""
+    if was_due:
+        return Judgement(State.SKIPPED, f"due longer than max_age ({max_age:g} s) ago")
+    return Judgement(State.SKIPPED, f"older than max_age ({max_age:g} s) when it was first decided")
+
+
+def without_predicate(type: str, *, listened: bool) -> Judgement:
+    """Return what becomes of a webhook of a type that has no predicate; `listened` is True if it has listeners."""
+    if listened:
+        return Judgement(State.NOTIFIED, "no predicate for its type; its listeners were called")
+    return Judgement(State.UNHANDLED, f"no predicate and no listener for {type}")
+
+
+def judge(
+    predicate: Predicate,
+    verdict: Verdict,
+    webhook: Webhook,
+    room: RoomIdentity | None,
+    subdomain: str | None,
+    *,
+    held_for: float | None,
+    is_due: bool,
+) -> Judgement:
+    """Return what a verdict makes of a webhook. `subdomain` is the setting, for the reasons.
+
+    Its hold began `held_for` seconds ago, or has not begun if that is None; `is_due` is True if the predicate was asked
+    when the hold was over.
+    """
+    if verdict.answer is None:
+        return Judgement(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
+    if not verdict.answer:
+        no_longer = "" if held_for is None else f", no longer true after {in_seconds(held_for)}"
+        return Judgement(State.SKIPPED, f"{verdict.reason}{no_longer}", verdict.asked)
+    if room is None:
+        return Judgement(State.FAILED, f"{verdict.reason}, but {why_no_room(webhook, subdomain)}", verdict.asked)
+    if predicate.hold is None:
+        return Judgement(State.FIRED, verdict.reason, verdict.asked)
+    if not is_due:
+        reason = held_in_words(predicate.hold, verdict.presence)
+        return Judgement(State.HELD, reason, verdict.asked, hold=predicate.hold, seen=seen(verdict.presence))
+    return Judgement(State.FIRED, f"{verdict.reason} for {predicate.hold:g} s", verdict.asked)

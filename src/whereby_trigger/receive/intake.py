@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from whereby_trigger.errors import DecodeError, SignatureError
-from whereby_trigger.store.facts import SESSION_WEBHOOKS, presence_in, session_change
+from whereby_trigger.store.presence import SESSION_WEBHOOKS, presence_in, session_change
 from whereby_trigger.store.records import Arrival, RefusalReason
 from whereby_trigger.store.states import State
 from whereby_trigger.webhook import RoomIdentity, Webhook, decode, identify, redacted, room_of, verify

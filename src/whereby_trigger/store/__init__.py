@@ -1,8 +1,17 @@
 """Keep webhooks, decisions and rooms: the protocol that every store implements, and its values."""
 
-from whereby_trigger.store.bounds import UNBOUNDED, Bounds
-from whereby_trigger.store.facts import SessionChange, count_in, created_at, presence_in, session_change, session_of
-from whereby_trigger.store.presence import UNKNOWN, Count, Presence, merge
+from whereby_trigger.store.presence import (
+    UNKNOWN,
+    Count,
+    Presence,
+    SessionChange,
+    count_in,
+    created_at,
+    merge,
+    presence_in,
+    session_change,
+    session_of,
+)
 from whereby_trigger.store.privacy import Forgotten, Subject, about, forget, identified, participants_in, remove_bodies
 from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, every_room
 from whereby_trigger.store.records import (
@@ -45,6 +54,7 @@ from whereby_trigger.store.states import (
     RunOutcome,
     State,
 )
+from whereby_trigger.store.stay import UNBOUNDED, Bounds
 from whereby_trigger.store.unread import Unread
 
 __all__ = [

@@ -1,14 +1,13 @@
-"""The protocol of every store: the methods that the stages call, and what each promises."""
+"""The protocol of every store: the methods that the stages call, what each promises, and the futures they return."""
 
 import asyncio
 import math
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from whereby_trigger.clock import Lease
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
-from whereby_trigger.store.bounds import UNBOUNDED, Bounds
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.records import (
     NEWEST,
@@ -38,6 +37,7 @@ from whereby_trigger.store.records import (
     Workload,
 )
 from whereby_trigger.store.states import RoomState
+from whereby_trigger.store.stay import UNBOUNDED, Bounds
 
 WORKLOAD_WITHIN = 1.0
 """Seconds that counting the workload may keep other reads of this replica waiting."""
@@ -414,3 +414,22 @@ async def every_room(store: RoomStore) -> AsyncGenerator[Room, None]:
         for room in page:
             yield room
         below = page[-1].id
+
+
+class Write(asyncio.Future[Any]):
+    """Resolve to the outcome of a write; `held_up` is True while another transaction has locked its row."""
+
+    held_up = False
+
+
+def refused(why: str) -> "asyncio.Future[Any]":
+    """Return a future that has failed with StoreUnavailable."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_exception(StoreUnavailable(why))
+    return future
+
+
+def ignore_result(written: "asyncio.Future[Any]") -> None:
+    """Retrieve the outcome of a future that nobody awaits: asyncio would log its error, with the values in it."""
+    if not written.cancelled():
+        written.exception()

@@ -10,8 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.store.facts import SessionChange
-from whereby_trigger.store.presence import UNKNOWN, Count, Presence, RoomCounts
+from whereby_trigger.store.presence import UNKNOWN, Count, Presence, RoomCounts, SessionChange
 from whereby_trigger.store.states import ReplicaEnding, RoomState, RunOutcome, State
 
 NEWEST: Final = 2**63 - 1

@@ -36,10 +36,10 @@ from typing import Final, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store.facts import SessionChange
+from whereby_trigger.store.presence import SessionChange
 from whereby_trigger.store.records import RoomClaim, RoomRequest
-from whereby_trigger.store.session_rules import are_two, begun, differ, is_end_of_third, is_over, started_after
 from whereby_trigger.store.states import OVER, OWNED, RoomState, RunOutcome
+from whereby_trigger.store.stay import are_two, begun, differ, is_end_of_third, is_over, started_after
 
 
 class RoomEvent(StrEnum):

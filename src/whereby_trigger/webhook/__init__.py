@@ -1,18 +1,6 @@
 """What Whereby sends: types, decoding, signature and the room a webhook names. Pure: no clock, no I/O."""
 
 from whereby_trigger.errors import DecodeError
-from whereby_trigger.webhook.data import (
-    BOT_ROLES,
-    ClientCountData,
-    ClientData,
-    RecordingData,
-    RoleName,
-    RoomData,
-    TranscriptionData,
-    TranscriptionFailedData,
-    TranscriptionFinishedData,
-    WebhookData,
-)
 from whereby_trigger.webhook.decode import decode, identify, replace_lone_surrogates
 from whereby_trigger.webhook.redaction import (
     PERSONAL,
@@ -39,25 +27,35 @@ from whereby_trigger.webhook.room import (
 )
 from whereby_trigger.webhook.signature import SIGNATURE_HEADER, sign, verify
 from whereby_trigger.webhook.types import (
+    BOT_ROLES,
     ROOM_TYPES,
     WEBHOOK_CLASSES,
     WEBHOOK_TYPES,
     AssistantRequested,
+    ClientCountData,
+    ClientData,
     KnownWebhook,
+    RecordingData,
     RecordingFinished,
+    RoleName,
     RoomClientJoined,
     RoomClientKnockCancelled,
     RoomClientKnocked,
     RoomClientLeft,
+    RoomData,
     RoomSessionEnded,
     RoomSessionStarted,
     RoomWebhook,
+    TranscriptionData,
     TranscriptionFailed,
+    TranscriptionFailedData,
     TranscriptionFinished,
+    TranscriptionFinishedData,
     TranscriptionStarted,
     UnknownWebhook,
     Webhook,
     WebhookBase,
+    WebhookData,
     WebhookType,
     is_human,
 )

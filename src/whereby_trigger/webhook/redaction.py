@@ -8,8 +8,8 @@ from typing import Any, Final, get_args
 import msgspec
 
 from whereby_trigger.errors import DecodeError
-from whereby_trigger.webhook.data import RoleName
 from whereby_trigger.webhook.decode import decode
+from whereby_trigger.webhook.types import RoleName
 
 REMOVED: Final = "[[removed]]"
 """What stands in place of a value that was removed here. Where Whereby itself left out a name, it says [[redacted]]."""

@@ -11,8 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from msgspec import Struct
 
 from whereby_trigger.errors import ConfigError
-from whereby_trigger.webhook.data import RoomData
-from whereby_trigger.webhook.types import Webhook
+from whereby_trigger.webhook.types import RoomData, Webhook
 
 _DOMAIN = ".whereby.com"
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")

@@ -17,8 +17,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 import asyncpg
 
 from whereby_trigger.errors import ConfigError
-from whereby_trigger.store.futures import ignore_result
 from whereby_trigger.store.postgres.errors import leaves_connection_usable
+from whereby_trigger.store.protocol import ignore_result
 from whereby_trigger.threads import in_thread
 
 logger = logging.getLogger("whereby_trigger.store")

@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store import room_rules, session_rules
-from whereby_trigger.store.bounds import Bounds
-from whereby_trigger.store.facts import SessionChange
+from whereby_trigger.store import room_rules, stay
 from whereby_trigger.store.postgres import presence
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
 from whereby_trigger.store.postgres.selecting import Selection
+from whereby_trigger.store.presence import SessionChange
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
+from whereby_trigger.store.stay import Bounds
 from whereby_trigger.webhook import room_path
 
 LOCK = """
@@ -242,13 +242,13 @@ async def _request(connection: Connection, request: RoomRequest) -> RoomClaim:
 
 
 async def _session_changes(connection: Connection, key: str) -> list[SessionChange]:
-    return session_rules.session_changes(key, [tuple(row) for row in await connection.fetch(SESSION_CHANGES, key)])
+    return stay.session_changes(key, [tuple(row) for row in await connection.fetch(SESSION_CHANGES, key)])
 
 
 async def _changes_around(connection: Connection, entry: OpenRoom) -> list[SessionChange]:
     """Return what the webhooks of an entry's room say of its sessions, if that is needed to judge it."""
     rows = await connection.fetch(CHANGES_AROUND, entry.id) if room_rules.is_unnamed(entry) else []
-    return [said for key, body, at in rows for said in session_rules.session_changes(key, [(body, at)])]
+    return [said for key, body, at in rows for said in stay.session_changes(key, [(body, at)])]
 
 
 async def take(

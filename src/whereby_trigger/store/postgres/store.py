@@ -13,8 +13,6 @@ from uuid import uuid4
 from whereby_trigger.clock import Lease, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.process import check_effect
-from whereby_trigger.store.bounds import UNBOUNDED, Bounds
-from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.postgres import (
     actions,
     checks,
@@ -62,7 +60,16 @@ from whereby_trigger.store.postgres.verbs import (
 from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
 from whereby_trigger.store.postgres.writer import PostgresWriter, Verb
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, unheard, untold
+from whereby_trigger.store.protocol import (
+    WORKLOAD_WITHIN,
+    StoreErrors,
+    Told,
+    Unspilled,
+    ignore_result,
+    refused,
+    unheard,
+    untold,
+)
 from whereby_trigger.store.records import (
     NEWEST,
     ActionQuery,
@@ -90,6 +97,7 @@ from whereby_trigger.store.records import (
     Workload,
 )
 from whereby_trigger.store.states import OWNED, RoomState
+from whereby_trigger.store.stay import UNBOUNDED, Bounds
 
 logger = logging.getLogger("whereby_trigger.store")
 

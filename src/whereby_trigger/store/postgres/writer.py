@@ -19,10 +19,9 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store.futures import Write
 from whereby_trigger.store.postgres.connection import Connection, ManagedConnection
 from whereby_trigger.store.postgres.errors import in_words, is_contention, is_refusal
-from whereby_trigger.store.protocol import StoreErrors
+from whereby_trigger.store.protocol import StoreErrors, Write
 
 logger = logging.getLogger("whereby_trigger.store")
 

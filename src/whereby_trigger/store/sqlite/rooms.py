@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from whereby_trigger.store import room_rules, session_rules
-from whereby_trigger.store.bounds import Bounds
-from whereby_trigger.store.facts import SessionChange
+from whereby_trigger.store import room_rules, stay
+from whereby_trigger.store.presence import SessionChange
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest, RunReport, WebhooksAfter
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
 from whereby_trigger.store.sqlite import presence, runs
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
+from whereby_trigger.store.stay import Bounds
 from whereby_trigger.webhook import room_path
 
 WAIT = """
@@ -162,13 +162,13 @@ def request(connection: sqlite3.Connection, request: RoomRequest, now: float) ->
 
 
 def _session_changes(connection: sqlite3.Connection, key: str) -> list[SessionChange]:
-    return session_rules.session_changes(key, connection.execute(SESSION_CHANGES, (key,)).fetchall())
+    return stay.session_changes(key, connection.execute(SESSION_CHANGES, (key,)).fetchall())
 
 
 def _changes_around(connection: sqlite3.Connection, entry: OpenRoom) -> list[SessionChange]:
     """Return what the webhooks of an entry's room say of its sessions, if that is needed to judge it."""
     rows = connection.execute(CHANGES_AROUND, (entry.id,)).fetchall() if room_rules.is_unnamed(entry) else []
-    return [said for key, body, at in rows for said in session_rules.session_changes(key, [(body, at)])]
+    return [said for key, body, at in rows for said in stay.session_changes(key, [(body, at)])]
 
 
 def _wait(connection: sqlite3.Connection, opens: Successor, now: float) -> None:

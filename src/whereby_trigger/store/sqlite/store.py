@@ -18,10 +18,17 @@ from whereby_trigger import leftovers
 from whereby_trigger.clock import BootClock, Lease, boot_clock, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.process import check_effect
-from whereby_trigger.store.bounds import UNBOUNDED, Bounds
-from whereby_trigger.store.futures import ignore_result, refused
 from whereby_trigger.store.presence import Presence
-from whereby_trigger.store.protocol import WORKLOAD_WITHIN, StoreErrors, Told, Unspilled, unheard, untold
+from whereby_trigger.store.protocol import (
+    WORKLOAD_WITHIN,
+    StoreErrors,
+    Told,
+    Unspilled,
+    ignore_result,
+    refused,
+    unheard,
+    untold,
+)
 from whereby_trigger.store.records import (
     NEWEST,
     ActionQuery,
@@ -65,6 +72,7 @@ from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_fil
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
 from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
 from whereby_trigger.store.states import RoomState
+from whereby_trigger.store.stay import UNBOUNDED, Bounds
 from whereby_trigger.threads import OwnThread, in_thread
 
 T = TypeVar("T")
