@@ -19,14 +19,14 @@ from bench.stores import POSTGRES, SQLITE, stores
 from whereby_trigger import timeline
 from whereby_trigger.store import Arrival, Query, RoomQuery, RoomState, RunQuery, State, Store
 from whereby_trigger.store.factory import store_for
-from whereby_trigger.store.postgres import migrations as postgres_migrations
-from whereby_trigger.store.postgres import replica_log as postgres_replica_log
-from whereby_trigger.store.sqlite import migrations as sqlite_migrations
-from whereby_trigger.store.sqlite import replica_log as sqlite_replica_log
+from whereby_trigger.store.postgres import lease as postgres_lease
+from whereby_trigger.store.postgres import opening as postgres_opening
+from whereby_trigger.store.sqlite import lease as sqlite_lease
+from whereby_trigger.store.sqlite import opening as sqlite_opening
 from whereby_trigger.store.sqlite.connection import path_of
 
-SCRIPTS = {SQLITE: sqlite_migrations, POSTGRES: postgres_migrations}
-LOGS = {SQLITE: sqlite_replica_log, POSTGRES: postgres_replica_log}
+SCRIPTS = {SQLITE: sqlite_opening, POSTGRES: postgres_opening}
+LEASES = {SQLITE: sqlite_lease, POSTGRES: postgres_lease}
 RUNS = {SQLITE: 7, POSTGRES: 6}
 """The migrations that bring runs."""
 
@@ -70,7 +70,7 @@ def before_runs(kind: str) -> Iterator[None]:
     with (
         patch.object(module, "scripts", lambda: older),
         patch.object(module, "SCHEMA", max(older)),
-        patch.object(LOGS[kind], "begin"),
+        patch.object(LEASES[kind], "begin_replica"),
     ):
         yield
 

@@ -16,7 +16,7 @@ from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.mutants_of_rooms import OF_ROOMS
 from whereby_trigger.decide import Emitter
 from whereby_trigger.store import Added, Arrival, State
-from whereby_trigger.store.sqlite import SqliteStore, connection, migrations, opening, store, webhooks
+from whereby_trigger.store.sqlite import SqliteStore, connection, opening, store, webhooks
 from whereby_trigger.store.sqlite.lock import Life
 
 
@@ -41,9 +41,9 @@ def _without_fsync() -> None:
 
 
 def _without_unique_index() -> None:
-    original = migrations.scripts
+    original = opening.scripts
     changed = {number: sql.replace("NOT NULL UNIQUE", "NOT NULL") for number, sql in original().items()}
-    replace(migrations, "scripts", lambda: changed)
+    replace(opening, "scripts", lambda: changed)
     webhooks.INSERT = edited(webhooks.INSERT, "ON CONFLICT (id) DO NOTHING", "")
 
 

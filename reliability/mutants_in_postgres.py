@@ -6,16 +6,16 @@ from typing import Any
 
 from reliability.mutant import Mutant, edited, replace
 from whereby_trigger.store import Added, Arrival, State
-from whereby_trigger.store.postgres import PostgresStore, checks, connection, lease, migrations, rooms, webhooks, writer
+from whereby_trigger.store.postgres import PostgresStore, connection, lease, opening, rooms, webhooks, writer
 
 CLOCK = "whereby_trigger.clock()"
 
 
 def _without_unique_index() -> None:
-    original = migrations.scripts
+    original = opening.scripts
     unique, plain = "NOT NULL UNIQUE", "NOT NULL"
     edited("".join(original().values()), unique, plain)
-    replace(migrations, "scripts", lambda: {n: sql.replace(unique, plain) for n, sql in original().items()})
+    replace(opening, "scripts", lambda: {n: sql.replace(unique, plain) for n, sql in original().items()})
     counted = "ON CONFLICT (id) DO UPDATE SET deliveries = webhooks.deliveries + excluded.deliveries"
     webhooks.ADD = edited(webhooks.ADD, counted, "")
 
@@ -70,7 +70,7 @@ def _rooms_without_owner_check() -> None:
 
 
 def _without_reading_synchronous_commit() -> None:
-    checks.FACTS = edited(checks.FACTS, "current_setting('synchronous_commit')", "'on'")
+    opening.FACTS = edited(opening.FACTS, "current_setting('synchronous_commit')", "'on'")
 
 
 def _unpinned() -> None:

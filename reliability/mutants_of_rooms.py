@@ -13,14 +13,14 @@ from whereby_trigger.fence import Fence
 from whereby_trigger.store import RoomState, SessionChange, room_rules
 from whereby_trigger.store.records import RoomRequest
 from whereby_trigger.store.room_rules import RULES, Change, OpenRoom, RoomEvent
-from whereby_trigger.store.sqlite import lease, migrations, rooms
+from whereby_trigger.store.sqlite import lease, opening, rooms
 
 
 def _without_unique_index() -> None:
-    original = migrations.scripts
+    original = opening.scripts
     unique, plain = "CREATE UNIQUE INDEX rooms_open", "CREATE INDEX rooms_open"
     edited("".join(original().values()), unique, plain)
-    replace(migrations, "scripts", lambda: {number: sql.replace(unique, plain) for number, sql in original().items()})
+    replace(opening, "scripts", lambda: {number: sql.replace(unique, plain) for number, sql in original().items()})
 
 
 def _without_owner_check() -> None:

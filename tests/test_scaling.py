@@ -26,10 +26,10 @@ from whereby_trigger.process import EXIT_CODE
 from whereby_trigger.receive.asgi import PING_WITHIN
 from whereby_trigger.receive.receiver import ANSWER_WITHIN
 from whereby_trigger.store import RoomState, State, Store
-from whereby_trigger.store.postgres import PostgresStore, migrations
-from whereby_trigger.store.postgres.checks import CLOCKS_APART, OLDEST
+from whereby_trigger.store.postgres import PostgresStore, opening
 from whereby_trigger.store.postgres.connection import CONNECT_WITHIN, LIMITS
 from whereby_trigger.store.postgres.errors import ADVICE
+from whereby_trigger.store.postgres.opening import CLOCKS_APART, OLDEST
 from whereby_trigger.store.postgres.store import POLL
 from whereby_trigger.store.postgres.verbs import PATIENCE, WRITERS
 from whereby_trigger.store.spill.store import SPILL_AFTER
@@ -58,7 +58,7 @@ SEEN = POLL * 1.2
 
 TAKEN_OVER = f"{TTL - EVERY:.0f} to {ceil(TTL + SEEN)} s"
 IDLE = re.search(r"idle_in_transaction_session_timeout = '(\d+)s'", LIMITS)
-TABLES = re.search(r"'(\d+)s'", migrations.WAIT_FOR_TABLES)
+TABLES = re.search(r"'(\d+)s'", opening.WAIT_FOR_TABLES)
 assert IDLE is not None
 assert TABLES is not None
 
@@ -253,7 +253,7 @@ async def test_the_roles_of_the_page_are_enough_for_replicas_and_for_later_versi
     for role in ("trigger_owner", "trigger_app"):
         server.run(f"ALTER ROLE {role} PASSWORD '{server.password}'")
     owner, app = server.url("trigger", "trigger_owner"), server.url("trigger", "trigger_app")
-    assert await PostgresStore(owner).migrate() == sorted(migrations.scripts())
+    assert await PostgresStore(owner).migrate() == sorted(opening.scripts())
     server.run(grants, "trigger")
     server.run(later, "trigger")
     async with opened(app) as store:

@@ -11,7 +11,7 @@ from tests.support.arrivals import decision
 from tests.support.stored import stored
 from whereby_trigger.store import Arrival
 from whereby_trigger.store.factory import store_for
-from whereby_trigger.store.sqlite.migrations import scripts
+from whereby_trigger.store.sqlite.opening import scripts
 
 DAY = 86400.0
 

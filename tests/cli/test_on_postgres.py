@@ -15,7 +15,7 @@ from tests.support.process import Process, run, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.until import until
 from tests.support.whereby import deliver
-from whereby_trigger.store.postgres import migrations
+from whereby_trigger.store.postgres import opening
 from whereby_trigger.testing import webhook
 
 REPLICAS = 3
@@ -116,7 +116,7 @@ def test_dev_serves_on_it(url: str, tmp_path: Path, reload: str) -> None:
 
 
 def test_migrate_makes_the_store_once_and_prune_forgets(call: Call, url: str) -> None:
-    numbers = ", ".join(map(str, sorted(migrations.scripts())))
+    numbers = ", ".join(map(str, sorted(opening.scripts())))
     assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: applied migrations {numbers}\n"
     assert call("db", "migrate", "--store", url).stdout == f"{shown(url)}: nothing to do, the schema is up to date\n"
     assert "deleted 0 webhooks received before 20" in call("db", "prune", "--yes", "--store", url).stdout
@@ -141,7 +141,7 @@ def test_check_says_of_the_database_how_it_is_from_all_sides(call: Call, url: st
         "store schema",
     ]
     assert lines["store"].strip() == f"{shown(url)} answers"
-    assert lines["store schema"].strip() == f"{migrations.SCHEMA}, and takes writes"
+    assert lines["store schema"].strip() == f"{opening.SCHEMA}, and takes writes"
 
 
 def test_check_marks_each_problem_and_exits_1(call: Call, url: str, postgres: Server, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_check_warns_of_a_clock_that_is_off_and_exits_0(
     call: Call, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, HUMANS_JOIN)
-    monkeypatch.setattr("whereby_trigger.store.postgres.checks.time.time", lambda: time.time_ns() / 1e9 + 60)
+    monkeypatch.setattr("whereby_trigger.store.postgres.opening.time.time", lambda: time.time_ns() / 1e9 + 60)
     ended = call("check", "--port", "0", "--json", "--store", url)
     rows = {row["check"]: row for row in map(json.loads, ended.stdout.splitlines())}
     assert ended.returncode == 0

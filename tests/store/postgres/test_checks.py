@@ -9,7 +9,7 @@ from tests.store.conftest import Replicas
 from tests.support.postgres import Server, database_of
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.postgres.checks import Remark, judge
+from whereby_trigger.store.postgres.opening import Remark, judge
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from tests.store.conftest import Replicas
 from tests.support.postgres import Server, database_of
 from tests.support.postgres_roles import Roles
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.postgres.migrations import SCHEMA
+from whereby_trigger.store.postgres.opening import SCHEMA
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def test_a_store_of_an_older_schema_is_left_for_the_next_start_to_migrate(
     postgres.run("CREATE TABLE whereby_trigger.version (schema integer, admits integer)", database_of(url))
     postgres.run("INSERT INTO whereby_trigger.version VALUES (1, 1)", database_of(url))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("whereby_trigger.store.postgres.migrations.SCHEMA", SCHEMA + 1)
+        patch.setattr("whereby_trigger.store.postgres.opening.SCHEMA", SCHEMA + 1)
         assert (await said(url))["schema"] == f"1, which the next start brings to {SCHEMA + 1}"
 
 

@@ -11,11 +11,11 @@ from tests.support.arrivals import arrival, decision, held
 from tests.support.postgres import Server, database_of
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import UNDECIDED, State
-from whereby_trigger.store.postgres import PostgresStore, migrations, replica_log
+from whereby_trigger.store.postgres import PostgresStore, lease, opening
 
 pytestmark = pytest.mark.anyio
 
-NEXT = migrations.SCHEMA + 1
+NEXT = opening.SCHEMA + 1
 EXPAND = "ALTER TABLE whereby_trigger.webhooks ADD COLUMN later text;"
 INDEX = "CREATE INDEX IF NOT EXISTS webhooks_type ON whereby_trigger.webhooks (type);"
 
@@ -23,9 +23,9 @@ INDEX = "CREATE INDEX IF NOT EXISTS webhooks_type ON whereby_trigger.webhooks (t
 @pytest.fixture
 def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this program be the next one, which has a migration more."""
-    known = migrations.scripts()
-    monkeypatch.setattr(migrations, "SCHEMA", NEXT)
-    monkeypatch.setattr(migrations, "scripts", lambda: known | {NEXT: EXPAND + INDEX})
+    known = opening.scripts()
+    monkeypatch.setattr(opening, "SCHEMA", NEXT)
+    monkeypatch.setattr(opening, "scripts", lambda: known | {NEXT: EXPAND + INDEX})
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_it_gives_up_a_table_that_is_locked_for_long_before_a_delivery_wou
     assert not (await store_of_this_version.add(arrival("after"))).duplicate
 
 
-OLD = {number: script for number, script in migrations.scripts().items() if number < 4}
+OLD = {number: script for number, script in opening.scripts().items() if number < 4}
 """The migrations of the programs that did not know held webhooks."""
 
 
@@ -60,9 +60,9 @@ async def test_the_checks_are_widened_beside_a_replica_that_does_not_know_held_w
     url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(migrations, "scripts", lambda: OLD)
-        patched.setattr(migrations, "SCHEMA", max(OLD))
-        patched.setattr(replica_log, "begin", AsyncMock())
+        patched.setattr(opening, "scripts", lambda: OLD)
+        patched.setattr(opening, "SCHEMA", max(OLD))
+        patched.setattr(lease, "begin_replica", AsyncMock())
         older = await opened(url)
     pending = await older.add(arrival("a"))
     newer = await opened(url)
@@ -113,11 +113,11 @@ WHERE schemaname = 'whereby_trigger' AND attname = ANY ($1::text[]) AND tablenam
 async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_table_again(
     url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    up_to_this = {number: script for number, script in migrations.scripts().items() if number <= 9}
+    up_to_this = {number: script for number, script in opening.scripts().items() if number <= 9}
     older = {number: script for number, script in up_to_this.items() if number < 9}
     with monkeypatch.context() as patched:
-        patched.setattr(migrations, "scripts", lambda: older)
-        patched.setattr(migrations, "SCHEMA", max(older))
+        patched.setattr(opening, "scripts", lambda: older)
+        patched.setattr(opening, "SCHEMA", max(older))
         store = await opened(url)
     await asyncio.gather(*(store.add(arrival(f"w{n}", body=b"said by Ada")) for n in range(50)))
     connection = await asyncpg.connect(url)
@@ -127,8 +127,8 @@ async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_tab
         files, types = await connection.fetch(FILES), await connection.fetch(TYPES)
         with monkeypatch.context() as patched:
             # Later migrations may make tables.
-            patched.setattr(migrations, "scripts", lambda: up_to_this)
-            patched.setattr(migrations, "SCHEMA", max(up_to_this))
+            patched.setattr(opening, "scripts", lambda: up_to_this)
+            patched.setattr(opening, "SCHEMA", max(up_to_this))
             assert await PostgresStore(url).migrate() == [9]
         assert (await connection.fetch(FILES), await connection.fetch(TYPES)) == (files, types)
         await connection.execute("ANALYZE")

@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.migration_rules import complaints
-from whereby_trigger.store.postgres.migrations import scripts
+from whereby_trigger.store.postgres.opening import scripts
 
 ADMITS = "UPDATE whereby_trigger.version SET admits = 2;"
 

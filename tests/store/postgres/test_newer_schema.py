@@ -9,7 +9,7 @@ from tests.support.rooms import ask, take_one
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import State
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.postgres.migrations import SCHEMA
+from whereby_trigger.store.postgres.opening import SCHEMA
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
 from whereby_trigger.store import Query, RoomQuery, RunQuery
-from whereby_trigger.store.postgres import PostgresStore, lease, refusals, rooms, runs, webhooks, workload
+from whereby_trigger.store.postgres import PostgresStore, history, lease, rooms, webhooks
 from whereby_trigger.store.postgres.webhooks import LAST, LAST_SETTLED, SETTLED_SINCE, WEBHOOKS_AFTER
 
 pytestmark = pytest.mark.anyio
@@ -52,9 +52,9 @@ HIGH = WEBHOOKS - 100
 N = len(SEQS)
 
 
-def chosen(table: Any, query: Query | RunQuery | RoomQuery, reading: str = "") -> tuple[str, tuple[Any, ...]]:
+def chosen(select: Any, query: Query | RunQuery | RoomQuery, reading: str = "") -> tuple[str, tuple[Any, ...]]:
     """Return the statement by which rows are chosen for a person, and its values."""
-    statement, values = table.select(query)
+    statement, values = select(query)
     return f"{reading}{statement}", tuple(values)
 
 
@@ -143,34 +143,34 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "request: its sessions": (rooms.SESSION_CHANGES, (FEW[0],), {"webhooks_sessions"}),
     "prune": (webhooks.PRUNE, (0.0, 1e12, 500), {"webhooks_decided", "webhooks_pkey"}),
     "prune rooms": (rooms.FORGET, (0.0, 500), {"rooms_ended", "rooms_pkey", "runs_entry"}),
-    "prune runs": (runs.FORGET, (0.0, 500), {"runs_ended", "runs_pkey"}),
-    "show: the runs of an entry": (*chosen(runs, RunQuery(entry=1)), {"runs_entry"}),
-    "show: the runs of a room": (*chosen(runs, RunQuery(room=FEW[0], limit=50)), {"runs_room"}),
-    "show: the runs of a name": (*chosen(runs, RunQuery(room="/1", limit=50)), {"runs_room"}),
+    "prune runs": (history.FORGET_RUNS, (0.0, 500), {"runs_ended", "runs_pkey"}),
+    "show: the runs of an entry": (*chosen(history.select_runs, RunQuery(entry=1)), {"runs_entry"}),
+    "show: the runs of a room": (*chosen(history.select_runs, RunQuery(room=FEW[0], limit=50)), {"runs_room"}),
+    "show: the runs of a name": (*chosen(history.select_runs, RunQuery(room="/1", limit=50)), {"runs_room"}),
     "show: the runs of an hour": (
-        *chosen(runs, RunQuery(since=5000.0, until=5100.0, limit=50)),
+        *chosen(history.select_runs, RunQuery(since=5000.0, until=5100.0, limit=50)),
         {"runs_started", "runs_ended"},
     ),
     "timeline: the webhooks of a room": (
-        *chosen(webhooks, Query(room=FEW[0], limit=500), f"{webhooks.FIND} "),
+        *chosen(webhooks.select, Query(room=FEW[0], limit=500), f"{webhooks.FIND} "),
         {"webhooks_room"},
     ),
     "timeline: the rooms of a name": (rooms.KEYS, ("/1",), {"webhooks_room", "rooms_name"}),
-    "list: all": (*chosen(rooms, RoomQuery(limit=50)), {"rooms_pkey"}),
-    "list: a room": (*chosen(rooms, RoomQuery(room=FEW[0], limit=50)), {"rooms_name"}),
-    "list: a name": (*chosen(rooms, RoomQuery(room="/1", limit=50)), {"rooms_name"}),
-    "list: what webhooks asked for": (*chosen(rooms, RoomQuery(webhooks=("a", "b"))), {"rooms_webhook"}),
+    "list: all": (*chosen(rooms.select, RoomQuery(limit=50)), {"rooms_pkey"}),
+    "list: a room": (*chosen(rooms.select, RoomQuery(room=FEW[0], limit=50)), {"rooms_name"}),
+    "list: a name": (*chosen(rooms.select, RoomQuery(room="/1", limit=50)), {"rooms_name"}),
+    "list: what webhooks asked for": (*chosen(rooms.select, RoomQuery(webhooks=("a", "b"))), {"rooms_webhook"}),
     "list: webhooks of an hour": (
-        *chosen(webhooks, Query(since=5000.0, until=5100.0, limit=50), f"{webhooks.FIND} "),
+        *chosen(webhooks.select, Query(since=5000.0, until=5100.0, limit=50), f"{webhooks.FIND} "),
         {"webhooks_decided", "webhooks_pending", "webhooks_pkey"},
     ),
     "list: an hour": (
-        *chosen(rooms, RoomQuery(since=5000.0, until=5100.0, limit=50)),
+        *chosen(rooms.select, RoomQuery(since=5000.0, until=5100.0, limit=50)),
         {"rooms_pkey", "rooms_ended", "rooms_open", "rooms_owner", "rooms_waiting"},
     ),
-    "refusals of some minutes": (refusals.READ, (60_000, 61_000), {"refusals_pkey"}),
-    "prune refusals": (refusals.FORGET, (6_000, 500), {"refusals_pkey"}),
-    "workload": (workload.WORKLOAD, (), {"webhooks_pending", "webhooks_held", "rooms_open"}),
+    "refusals of some minutes": (history.READ_REFUSALS, (60_000, 61_000), {"refusals_pkey"}),
+    "prune refusals": (history.FORGET_REFUSALS, (6_000, 500), {"refusals_pkey"}),
+    "workload": (webhooks.WORKLOAD, (), {"webhooks_pending", "webhooks_held", "rooms_open"}),
 }
 NAMES = {statement: name for name, (statement, *_) in ASKED.items()}
 

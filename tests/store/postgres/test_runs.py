@@ -6,7 +6,7 @@ from tests.store.conftest import Replicas
 from tests.support.postgres import Server, database_of
 from tests.support.rooms import ask
 from whereby_trigger.store import RoomMove, RoomState, RunOutcome, RunQuery
-from whereby_trigger.store.postgres import PostgresStore, migrations
+from whereby_trigger.store.postgres import PostgresStore, opening
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +29,9 @@ UPDATE whereby_trigger.rooms SET state = 'failed', owner = NULL, errors = ARRAY[
 async def test_what_a_room_of_an_older_store_kept_of_its_last_run_is_a_run(
     postgres: Server, url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {number: script for number, script in migrations.scripts().items() if number < 6}
+    before = {number: script for number, script in opening.scripts().items() if number < 6}
     with monkeypatch.context() as older:
-        older.setattr(migrations, "scripts", lambda: before)
+        older.setattr(opening, "scripts", lambda: before)
         await PostgresStore(url).migrate()
     postgres.run(OLD, database_of(url))
     postgres.run(f"UPDATE whereby_trigger.version SET schema = {max(before)}", database_of(url))

@@ -7,7 +7,7 @@ import pytest
 from tests.support.connecting import connected
 from tests.support.until import eventually
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.postgres.migrations import migrate
+from whereby_trigger.store.postgres.opening import migrate
 
 pytestmark = pytest.mark.anyio
 

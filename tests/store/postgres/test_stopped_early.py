@@ -15,7 +15,7 @@ from tests.support.process import Process
 from tests.support.programs import write
 from tests.support.until import eventually
 from tests.support.whereby import SECRET
-from whereby_trigger.store.postgres import migrations
+from whereby_trigger.store.postgres import opening
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +52,7 @@ async def test_while_another_migrates(
     tmp_path: Path, postgres: Server, url: str, spill: str | None, number: signal.Signals
 ) -> None:
     async with connected(url) as migrating, connected(url) as looking:
-        await migrating.execute(f"BEGIN; {migrations.LOCK}")
+        await migrating.execute(f"BEGIN; {opening.LOCK}")
         with started(tmp_path, url, spill) as process:
             await eventually(lambda: looking.fetchval(WAITING))
             assert process.stop(number, AT_ONCE) == 0, process.output

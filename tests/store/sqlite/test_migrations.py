@@ -13,12 +13,12 @@ from tests.support.process import Process
 from tests.support.replica import ROOT
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import State
-from whereby_trigger.store.sqlite import SqliteStore, migrations, replica_log
+from whereby_trigger.store.sqlite import SqliteStore, lease, opening
 
 pytestmark = pytest.mark.anyio
 
-REAL = migrations.scripts()
-NEXT = migrations.SCHEMA + 1
+REAL = opening.scripts()
+NEXT = opening.SCHEMA + 1
 
 
 def schema_of(path: Path) -> tuple[int, list[str]]:
@@ -30,7 +30,7 @@ def schema_of(path: Path) -> tuple[int, list[str]]:
 
 
 def test_migrations_are_numbered_from_one_without_a_gap() -> None:
-    assert sorted(REAL) == list(range(1, migrations.SCHEMA + 1))
+    assert sorted(REAL) == list(range(1, opening.SCHEMA + 1))
 
 
 OLD = {number: REAL[number] for number in REAL if number < 5}
@@ -41,9 +41,9 @@ async def test_the_checks_are_widened_in_a_file_that_is_in_use_and_it_stays_inta
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(migrations, "scripts", lambda: OLD)
-        patched.setattr(migrations, "SCHEMA", max(OLD))
-        patched.setattr(replica_log, "begin", lambda *_: None)
+        patched.setattr(opening, "scripts", lambda: OLD)
+        patched.setattr(opening, "SCHEMA", max(OLD))
+        patched.setattr(lease, "begin_replica", lambda *_: None)
         older = SqliteStore(f"sqlite:///{path}")
         await older.open(lambda: None)
     await older.add(arrival("a"))
@@ -82,8 +82,8 @@ def test_the_states_that_the_schema_allows_are_the_states_there_are(path: Path) 
 async def test_a_database_of_every_older_schema_is_brought_up_one_by_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for known in range(1, migrations.SCHEMA + 1):
-        monkeypatch.setattr(migrations, "scripts", lambda known=known: {n: REAL[n] for n in range(1, known + 1)})
+    for known in range(1, opening.SCHEMA + 1):
+        monkeypatch.setattr(opening, "scripts", lambda known=known: {n: REAL[n] for n in range(1, known + 1)})
         assert await SqliteStore(f"sqlite:///{path}").migrate() == [known]
         assert schema_of(path)[0] == known
 
@@ -94,8 +94,8 @@ async def test_a_newer_program_brings_the_store_up_and_keeps_what_is_in_it(
     older = SqliteStore(url)
     await older.open(lambda: None)
     await decided(older, "a", State.SKIPPED)
-    monkeypatch.setattr(migrations, "SCHEMA", NEXT)
-    monkeypatch.setattr(migrations, "scripts", lambda: REAL | {NEXT: "ALTER TABLE webhooks ADD COLUMN newer TEXT"})
+    monkeypatch.setattr(opening, "SCHEMA", NEXT)
+    monkeypatch.setattr(opening, "scripts", lambda: REAL | {NEXT: "ALTER TABLE webhooks ADD COLUMN newer TEXT"})
     with pytest.raises(StoreError, match=f"is at schema {NEXT - 1}, this program reads {NEXT}: run .*db migrate"):
         await SqliteStore(url).open_readonly()
     newer = SqliteStore(url)
@@ -118,7 +118,7 @@ async def test_a_migration_that_fails_half_way_leaves_the_old_schema_and_the_sto
     before = schema_of(path)
     with monkeypatch.context() as patched:
         broken = "CREATE TABLE half (x); DELETE FROM webhooks; INSERT INTO nowhere VALUES (1); CREATE TABLE whole (x)"
-        patched.setattr(migrations, "scripts", lambda: REAL | {NEXT: broken})
+        patched.setattr(opening, "scripts", lambda: REAL | {NEXT: broken})
         with pytest.raises(StoreError, match="nowhere"):
             await SqliteStore(url).open(lambda: None)
     assert schema_of(path) == before

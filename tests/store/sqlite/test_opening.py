@@ -14,7 +14,7 @@ from tests.support.replica import replica_that_stores
 from tests.support.unprivileged import outcomes
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Query, State, Store
-from whereby_trigger.store.sqlite import SqliteStore, migrations
+from whereby_trigger.store.sqlite import SqliteStore, opening
 from whereby_trigger.store.sqlite.connection import connect, make_durable
 
 pytestmark = pytest.mark.anyio
@@ -128,10 +128,10 @@ async def test_another_programs_database_is_refused_and_left_as_it_was(
 
 async def test_a_store_that_admits_only_newer_programs_is_refused_and_left_as_it_was(path: Path, url: str) -> None:
     await make(url)
-    change(path, f"UPDATE version SET schema = {migrations.SCHEMA + 2}, admits = {migrations.SCHEMA + 1}")
+    change(path, f"UPDATE version SET schema = {opening.SCHEMA + 2}, admits = {opening.SCHEMA + 1}")
     before = path.read_bytes()
     reason = await why_not(SqliteStore(url))
-    assert f"schema {migrations.SCHEMA + 1}; this one knows {migrations.SCHEMA}: upgrade whereby-trigger" in reason
+    assert f"schema {opening.SCHEMA + 1}; this one knows {opening.SCHEMA}: upgrade whereby-trigger" in reason
     looking = SqliteStore(url)
     with pytest.raises(StoreError, match="upgrade whereby-trigger"):
         await looking.open_readonly()
@@ -140,7 +140,7 @@ async def test_a_store_that_admits_only_newer_programs_is_refused_and_left_as_it
 
 async def test_a_newer_store_that_still_admits_this_program_works(path: Path, url: str) -> None:
     await make(url)
-    change(path, f"UPDATE version SET schema = {migrations.SCHEMA + 1}", "ALTER TABLE webhooks ADD COLUMN newer TEXT")
+    change(path, f"UPDATE version SET schema = {opening.SCHEMA + 1}", "ALTER TABLE webhooks ADD COLUMN newer TEXT")
     store = SqliteStore(url)
     await store.open(lambda: None)
     await decided(store, "b")
@@ -148,7 +148,7 @@ async def test_a_newer_store_that_still_admits_this_program_works(path: Path, ur
     assert (newest.id, newest.state, oldest.state) == ("b", State.FIRED, State.FIRED)
     await store.close()
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT schema FROM version").fetchone() == (migrations.SCHEMA + 1,)
+    assert connection.execute("SELECT schema FROM version").fetchone() == (opening.SCHEMA + 1,)
     connection.close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from whereby_trigger.store.sqlite import SqliteStore, refusals, workload
+from whereby_trigger.store.sqlite import SqliteStore, history, webhooks
 
 pytestmark = pytest.mark.anyio
 
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize(
     ("statement", "values", "indexes"),
     [
-        (workload.WORKLOAD, 0, {"webhooks_pending", "webhooks_held", "rooms_open"}),
-        (refusals.READ, 2, {"sqlite_autoindex_refusals_1"}),
-        (refusals.FORGET, 2, {"sqlite_autoindex_refusals_1", "INTEGER"}),
+        (webhooks.WORKLOAD, 0, {"webhooks_pending", "webhooks_held", "rooms_open"}),
+        (history.READ_REFUSALS, 2, {"sqlite_autoindex_refusals_1"}),
+        (history.FORGET_REFUSALS, 2, {"sqlite_autoindex_refusals_1", "INTEGER"}),
     ],
 )
 async def test_no_table_is_read_whole(tmp_path: Path, statement: str, values: int, indexes: set[str]) -> None:

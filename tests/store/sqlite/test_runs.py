@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.rooms import ask, move, take_one
 from whereby_trigger.store import RoomQuery, RoomState, RunOutcome, RunQuery
-from whereby_trigger.store.sqlite import SqliteStore, migrations, rooms, runs
+from whereby_trigger.store.sqlite import SqliteStore, history, opening, rooms
 from whereby_trigger.store.sqlite.opening import migrate_file
 
 KEY = "acme.whereby.com/visit-1"
@@ -38,7 +38,7 @@ def plan(connection: sqlite3.Connection, statement: str, values: Any) -> str:
     ],
 )
 def test_runs_are_read_by_an_index_in_their_order(connection: sqlite3.Connection, query: RunQuery, index: str) -> None:
-    found = plan(connection, *runs.select(query))
+    found = plan(connection, *history.select_runs(query))
     assert index in found
     assert query.entry or "TEMP B-TREE" not in found
 
@@ -67,7 +67,7 @@ def test_entries_are_read_by_an_index_and_all_of_them_in_order(
     assert query.webhooks or "TEMP B-TREE" not in found
 
 
-@pytest.mark.parametrize("statement", [runs.GO_LIVE, runs.END])
+@pytest.mark.parametrize("statement", [history.GO_LIVE, history.END_RUN])
 def test_a_move_finds_its_run_by_an_index(connection: sqlite3.Connection, statement: str) -> None:
     values = dict.fromkeys(
         ("entry", "now", "pid", "outcome", "reason", "exit_code", "signal", "exception", "output"), None
@@ -76,7 +76,7 @@ def test_a_move_finds_its_run_by_an_index(connection: sqlite3.Connection, statem
 
 
 def test_what_is_forgotten_is_found_by_an_index(connection: sqlite3.Connection) -> None:
-    found = [plan(connection, one, (0.0, 500)) for one in (runs.FORGET, rooms.FORGET_RUNS, rooms.FORGET_ROOMS)]
+    found = [plan(connection, one, (0.0, 500)) for one in (history.FORGET_RUNS, rooms.FORGET_RUNS, rooms.FORGET_ROOMS)]
     assert not any("SCAN" in one or "TEMP B-TREE" in one for one in found), found
 
 
@@ -97,9 +97,9 @@ OLD = (
 async def test_what_a_room_of_an_older_store_kept_of_its_last_run_is_a_run(
     path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {number: script for number, script in migrations.scripts().items() if number < 7}
+    before = {number: script for number, script in opening.scripts().items() if number < 7}
     with monkeypatch.context() as older:
-        older.setattr(migrations, "scripts", lambda: before)
+        older.setattr(opening, "scripts", lambda: before)
         migrate_file(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(OLD_ROOM, [(f"acme.whereby.com/{name}", *values) for name, *values in OLD])

@@ -1,11 +1,12 @@
-"""SQL for leases on PostgreSQL: which replicas live, until when, and taking over from dead ones."""
+"""SQL for leases on PostgreSQL: which replicas live, until when, taking over from dead ones, and their log."""
 
 import os
 from collections.abc import Callable
 
 from whereby_trigger import leftovers
-from whereby_trigger.store.postgres import replica_log, rooms
+from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, one_row, transaction
+from whereby_trigger.store.records import ReplicaRecord
 from whereby_trigger.store.states import ReplicaEnding, RunOutcome
 
 JOIN = """
@@ -126,14 +127,14 @@ async def join(connection: Connection, id: str, ttl: float, *, logged: bool = Tr
     async with transaction(connection):
         await connection.execute(JOIN, id, os.getpid(), ttl)
         if logged:
-            await replica_log.begin(connection, id)
+            await begin_replica(connection, id)
 
 
 async def rejoin(connection: Connection, old: str, new: str, ttl: float) -> None:
     """Give up a lease, and join under a new id; what the old one owned can be taken over at once."""
     async with transaction(connection):
         await connection.execute(GIVE_UP, old)
-        await replica_log.end(connection, old, ReplicaEnding.LEASE_LOST)
+        await end_replica(connection, old, ReplicaEnding.LEASE_LOST)
         await join(connection, new, ttl)
 
 
@@ -152,7 +153,7 @@ async def leave(connection: Connection, id: str) -> None:
     """
     async with transaction(connection):
         await connection.execute(LEAVE, id)
-        await replica_log.end(connection, id, ReplicaEnding.STOPPED)
+        await end_replica(connection, id, ReplicaEnding.STOPPED)
         reason = "given back by a replica that stopped"
         await rooms.release(connection, id, reason, RunOutcome.HANDED_OVER, limit=ROOMS)
         await connection.execute(DISOWN, None, id, WEBHOOKS)
@@ -204,5 +205,45 @@ async def _take_over_from(connection: Connection, new_owner: str, dead: str, *, 
     held = affected(await connection.execute(TAKE_HELD, new_owner, dead, WEBHOOKS))
     if released < ROOMS and orphaned < WEBHOOKS and held < WEBHOOKS:
         await connection.execute(LEAVE, dead)
-        await replica_log.end(connection, dead, ReplicaEnding.DIED)
+        await end_replica(connection, dead, ReplicaEnding.DIED)
     return released + orphaned + held
+
+
+BEGIN_REPLICA = "INSERT INTO whereby_trigger.replica_log (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
+END_REPLICA = """
+UPDATE whereby_trigger.replica_log SET ended_at = whereby_trigger.clock(), ending = $2
+WHERE id = $1 AND ended_at IS NULL
+"""
+FIND_REPLICAS = """
+SELECT replica_log.id, started_at, ended_at, ending, replicas.seen_at
+FROM whereby_trigger.replica_log LEFT JOIN whereby_trigger.replicas ON replicas.id = replica_log.id
+WHERE started_at <= $2 AND (ended_at IS NULL OR ended_at >= COALESCE(
+    (SELECT max(ended_at) FROM whereby_trigger.replica_log WHERE ended_at < $1), $1
+)) ORDER BY started_at, replica_log.id
+"""
+FORGET_REPLICAS = """
+DELETE FROM whereby_trigger.replica_log WHERE id = ANY (ARRAY(
+    SELECT id FROM whereby_trigger.replica_log WHERE COALESCE(ended_at, started_at) < $1
+    AND (ended_at IS NOT NULL OR id NOT IN (SELECT id FROM whereby_trigger.replicas))
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+))
+"""
+
+
+async def begin_replica(connection: Connection, id: str) -> None:
+    await connection.execute(BEGIN_REPLICA, id)
+
+
+async def end_replica(connection: Connection, id: str, ending: ReplicaEnding) -> None:
+    """Record how a replica ended; the first ending that was seen stays."""
+    await connection.execute(END_REPLICA, id, ending)
+
+
+async def find_replicas(connection: Connection, since: float, until: float) -> list[ReplicaRecord]:
+    rows = await connection.fetch(FIND_REPLICAS, since, until)
+    return [ReplicaRecord(**{**row, "ending": ReplicaEnding.of(row["ending"])}) for row in rows]
+
+
+async def forget_replicas(connection: Connection, before: float, limit: int) -> int:
+    """Forget at most `limit` replicas that ended before a time; return how many."""
+    return affected(await connection.execute(FORGET_REPLICAS, before, limit))

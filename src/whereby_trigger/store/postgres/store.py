@@ -13,21 +13,7 @@ from uuid import uuid4
 from whereby_trigger.clock import Lease, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.process import check_effect
-from whereby_trigger.store.postgres import (
-    actions,
-    checks,
-    lease,
-    migrations,
-    presence,
-    privacy,
-    refusals,
-    replica_log,
-    rooms,
-    runs,
-    webhooks,
-    workload,
-)
-from whereby_trigger.store.postgres.checks import Remark
+from whereby_trigger.store.postgres import history, lease, opening, presence, privacy, rooms, webhooks
 from whereby_trigger.store.postgres.connection import (
     LOCK_WITHIN,
     NO_SERVICES,
@@ -40,6 +26,7 @@ from whereby_trigger.store.postgres.connection import (
     rolled_back,
 )
 from whereby_trigger.store.postgres.errors import unusable
+from whereby_trigger.store.postgres.opening import Remark
 from whereby_trigger.store.postgres.verbs import (
     ADD,
     APPEND_ERROR,
@@ -171,12 +158,12 @@ class PostgresStore(Unspilled):
         self.lease.begin(sent)
 
     async def open_readonly(self) -> None:
-        schema = await self._once(partial(migrations.check_admitted, location=self.location), LOOK_WITHIN)
+        schema = await self._once(partial(opening.check_admitted, location=self.location), LOOK_WITHIN)
         if schema == 0:
             raise StoreError(f"there is no store at {self.location}: start the trigger once, or name another")
-        if schema < migrations.SCHEMA:
+        if schema < opening.SCHEMA:
             raise StoreError(
-                f"the store {self.location} is at schema {schema}, this program reads {migrations.SCHEMA}: "
+                f"the store {self.location} is at schema {schema}, this program reads {opening.SCHEMA}: "
                 "run `whereby-trigger db migrate`, or start the trigger once"
             )
         self._reading = PostgresWriter(ManagedConnection(self._address, LOOK_WITHIN), self.errors)
@@ -257,12 +244,12 @@ class PostgresStore(Unspilled):
 
     async def prune(self, before: float, pruned: Told = untold) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=time.time()), before, pruned)
-        await self._prune_each(runs.forget, before)
+        await self._prune_each(history.forget_runs, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
-        await self._prune_each(refusals.forget, before)
-        await self._prune_each(replica_log.forget, before)
-        await self._prune_each(actions.forget, before)
+        await self._prune_each(history.forget_refusals, before)
+        await self._prune_each(lease.forget_replicas, before)
+        await self._prune_each(history.forget_actions, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., Any], before: float, pruned: Told = untold) -> int:
@@ -280,19 +267,19 @@ class PostgresStore(Unspilled):
             forgotten = await self._call("upkeep", forget)
 
     def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
-        return self._call("upkeep", partial(refusals.add, counts=counts))
+        return self._call("upkeep", partial(history.add_refusals, counts=counts))
 
     def add_action(self, action: ActionRecord) -> Awaitable[None]:
-        return self._call("upkeep", partial(actions.add, action=action))
+        return self._call("upkeep", partial(history.add_action, action=action))
 
     def find_actions(self, query: ActionQuery) -> Awaitable[list[ActionRecord]]:
-        return self._read(partial(actions.find, query=query))
+        return self._read(partial(history.find_actions, query=query))
 
     def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
-        return self._read(partial(refusals.read, since=since, until=until))
+        return self._read(partial(history.read_refusals, since=since, until=until))
 
     async def workload(self) -> Workload:
-        found: Workload | None = await self._read(partial(workload.read, within=WORKLOAD_WITHIN))
+        found: Workload | None = await self._read(partial(webhooks.workload, within=WORKLOAD_WITHIN))
         if found is None:
             raise StoreUnavailable(f"the database did not count what waits within {WORKLOAD_WITHIN:g} s")
         return found
@@ -377,10 +364,10 @@ class PostgresStore(Unspilled):
         return self._read(partial(rooms.keys_of, name=name))
 
     def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
-        return self._read(partial(runs.find, query=query))
+        return self._read(partial(history.find_runs, query=query))
 
     def find_replicas(self, since: float, until: float) -> Awaitable[list[ReplicaRecord]]:
-        return self._read(partial(replica_log.find, since=since, until=until))
+        return self._read(partial(lease.find_replicas, since=since, until=until))
 
     def webhooks_after(self, after: int, keys: frozenset[str]) -> Awaitable[WebhooksAfter]:
         return self._read(partial(self._cursor.webhooks_after, after=after, keys=keys))
@@ -409,27 +396,27 @@ class PostgresStore(Unspilled):
         return await self._reading.submit(CALL, work)
 
     async def _enter(self, connection: Connection, *, logged: bool) -> list[str]:
-        warnings = await checks.check(connection, self.location)
-        if await migrations.migrate(connection, self.location):
-            await checks.check(connection, self.location)
+        warnings = await opening.check(connection, self.location)
+        if await opening.migrate(connection, self.location):
+            await opening.check(connection, self.location)
         await lease.join(connection, self.replica, self.lease.ttl, logged=logged)
         return warnings
 
     async def _renew(self, connection: Connection, ttl: float) -> bool:
         renewed = await lease.renew(connection, self.replica, ttl)
         # A reload of the server's settings can bring later what a start refuses.
-        unsafe = await checks.why_unsafe(connection, self.location)
+        unsafe = await opening.why_unsafe(connection, self.location)
         if unsafe != self._unsafe:
             logger.log(logging.ERROR if unsafe else logging.INFO, "%s", unsafe or f"{self.location} is durable again")
         self._unsafe = unsafe
         return renewed
 
     async def _migrate(self, connection: Connection) -> list[int]:
-        await checks.check(connection, self.location)
-        return await migrations.migrate(connection, self.location)
+        await opening.check(connection, self.location)
+        return await opening.migrate(connection, self.location)
 
     async def _look(self, connection: Connection) -> list[Remark]:
-        remarks = await checks.look(connection, self.location)
+        remarks = await opening.look(connection, self.location)
         if all(remark.problem is None for remark in remarks):
             remarks.append(await self._try(connection))
         return remarks
@@ -442,11 +429,11 @@ class PostgresStore(Unspilled):
             return Remark("schema", str(problem), problem=problem)
 
     async def _try_to_enter(self, connection: Connection) -> str:
-        schema = await migrations.check_admitted(connection, self.location)
-        if 0 < schema < migrations.SCHEMA:
-            return f"{schema}, which the next start brings to {migrations.SCHEMA}"
+        schema = await opening.check_admitted(connection, self.location)
+        if 0 < schema < opening.SCHEMA:
+            return f"{schema}, which the next start brings to {opening.SCHEMA}"
         async with rolled_back(connection):
-            await migrations.migrate(connection, self.location)
+            await opening.migrate(connection, self.location)
             await lease.join(connection, self.replica, self.lease.ttl)
         return f"{schema}, and takes writes" if schema else "none yet, and the first start may make it"
 

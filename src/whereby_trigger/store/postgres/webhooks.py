@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import presence, rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, transaction
@@ -20,8 +22,9 @@ from whereby_trigger.store.records import (
     Query,
     Record,
     WebhooksAfter,
+    Workload,
 )
-from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, REPLAYABLE, UNDECIDED, State, sql_in
+from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, OVER, REPLAYABLE, UNDECIDED, RoomState, State, sql_in
 from whereby_trigger.webhook import room_path
 
 ADD = """
@@ -446,3 +449,26 @@ class SettledCursor:
             settled = await connection.fetchval(LAST_SETTLED, SETTLES_IN)
         self._settled = settled or self._settled
         return self._settled
+
+
+WORKLOAD = f"""
+SELECT 'pending' AS what, count(*)::float8 AS counted FROM whereby_trigger.webhooks WHERE state = 'pending'
+UNION ALL
+SELECT 'held', count(*) FROM whereby_trigger.webhooks WHERE state = 'held'
+UNION ALL
+SELECT 'oldest', min(queued_at) FROM whereby_trigger.webhooks WHERE state = 'pending'
+UNION ALL
+SELECT state, count(*) FROM whereby_trigger.rooms WHERE state NOT {sql_in(OVER)} GROUP BY state
+"""  # noqa: S608
+
+
+async def workload(connection: Connection, within: float) -> Workload | None:
+    """Count; return None if that takes the server longer than `within` seconds."""
+    try:
+        async with transaction(connection):
+            await connection.execute(f"SET LOCAL statement_timeout = '{within * 1000:.0f}ms'")
+            found: dict[str, Any] = {row["what"]: row["counted"] for row in await connection.fetch(WORKLOAD)}
+    except asyncpg.QueryCanceledError:
+        return None
+    pending, held, oldest = int(found.pop("pending")), int(found.pop("held")), found.pop("oldest")
+    return Workload(pending, held, oldest, {RoomState(state): int(rooms) for state, rooms in found.items()})

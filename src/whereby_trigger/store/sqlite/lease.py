@@ -1,11 +1,12 @@
-"""SQL for leases on SQLite: which replicas live, until when, and taking over from dead ones."""
+"""SQL for leases on SQLite: which replicas live, until when, taking over from dead ones, and their log."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Set
 from typing import NamedTuple
 
 from whereby_trigger.clock import BootClock
-from whereby_trigger.store.sqlite import replica_log, rooms, webhooks
+from whereby_trigger.store.records import ReplicaRecord
+from whereby_trigger.store.sqlite import rooms, webhooks
 from whereby_trigger.store.sqlite.lock import Life
 from whereby_trigger.store.states import ReplicaEnding, RunOutcome
 
@@ -45,13 +46,13 @@ def join(
     boot, at = clock()
     connection.execute(JOIN, (id, pid, now, boot, at + ttl))
     if logged:
-        replica_log.begin(connection, id, now)
+        begin_replica(connection, id, now)
 
 
 def rejoin(connection: sqlite3.Connection, old: str, now: float, join: Callable[[sqlite3.Connection], None]) -> None:
     """Give up a lease, and join under a new id; what the old one owned can be taken over at once."""
     connection.execute(GIVE_UP, (old,))
-    replica_log.end(connection, old, ReplicaEnding.LEASE_LOST, now)
+    end_replica(connection, old, ReplicaEnding.LEASE_LOST, now)
     join(connection)
 
 
@@ -71,7 +72,7 @@ def leave(connection: sqlite3.Connection, id: str, now: float) -> None:
     connection.execute(webhooks.TAKE_HELD, (None, id))
     rooms.release(connection, id, now, "given back by a replica that stopped", RunOutcome.HANDED_OVER)
     connection.execute(LEAVE, (id,))
-    replica_log.end(connection, id, ReplicaEnding.STOPPED, now)
+    end_replica(connection, id, ReplicaEnding.STOPPED, now)
 
 
 def others(connection: sqlite3.Connection, id: str, now: float) -> list[Other]:
@@ -128,7 +129,7 @@ def take_over_dead(
             taken += _take_webhooks(connection, id, other)
             taken += rooms.release(connection, other, now, reason, RunOutcome.REPLICA_DIED, too_old=too_old)
             connection.execute(LEAVE, (other,))
-            replica_log.end(connection, other, ReplicaEnding.DIED, now)
+            end_replica(connection, other, ReplicaEnding.DIED, now)
     rooms.end_old(connection, now, max_age)
     return taken
 
@@ -136,3 +137,42 @@ def take_over_dead(
 def _take_webhooks(connection: sqlite3.Connection, id: str, other: str) -> int:
     orphaned = connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount
     return orphaned + connection.execute(webhooks.TAKE_HELD, (id, other)).rowcount
+
+
+BEGIN_REPLICA = "INSERT INTO replica_log (id, started_at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
+END_REPLICA = "UPDATE replica_log SET ended_at = ?, ending = ? WHERE id = ? AND ended_at IS NULL"
+FIND_REPLICAS = """
+SELECT replica_log.id, started_at, ended_at, ending, replicas.seen_at
+FROM replica_log LEFT JOIN replicas ON replicas.id = replica_log.id
+WHERE started_at <= :until AND (ended_at IS NULL OR ended_at >= COALESCE(
+    (SELECT MAX(ended_at) FROM replica_log WHERE ended_at < :since), :since
+)) ORDER BY started_at, replica_log.id
+"""
+FORGET_REPLICAS = """
+DELETE FROM replica_log WHERE rowid IN (
+    SELECT rowid FROM replica_log WHERE COALESCE(ended_at, started_at) < ?
+    AND (ended_at IS NOT NULL OR id NOT IN (SELECT id FROM replicas)) LIMIT ?
+)
+"""
+
+
+def begin_replica(connection: sqlite3.Connection, id: str, now: float) -> None:
+    connection.execute(BEGIN_REPLICA, (id, now))
+
+
+def end_replica(connection: sqlite3.Connection, id: str, ending: ReplicaEnding, now: float) -> None:
+    """Record how a replica ended; the first ending that was seen stays."""
+    connection.execute(END_REPLICA, (now, ending.value, id))
+
+
+def find_replicas(connection: sqlite3.Connection, since: float, until: float) -> list[ReplicaRecord]:
+    rows = connection.execute(FIND_REPLICAS, {"since": since, "until": until}).fetchall()
+    return [
+        ReplicaRecord(id, started_at, ended_at, ReplicaEnding.of(ending), seen_at)
+        for id, started_at, ended_at, ending, seen_at in rows
+    ]
+
+
+def forget_replicas(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Forget at most `limit` replicas that ended before a time; return how many."""
+    return connection.execute(FORGET_REPLICAS, (before, limit)).rowcount

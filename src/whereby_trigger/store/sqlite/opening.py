@@ -1,13 +1,15 @@
-"""Open the database for a replica that writes, for a migration only, or for reading only."""
+"""Open the database to write, to migrate or to read only, and bring it to this program's schema by migrations."""
 
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 from whereby_trigger.errors import StoreError
-from whereby_trigger.store.sqlite import migrations
 from whereby_trigger.store.sqlite.connection import (
     BUSY_TIMEOUT,
     connect,
@@ -35,7 +37,7 @@ def open_to_write(path: Path, replica: str, join: Callable[..., None], now: floa
         undo.callback(life.close)
         turn.acquire(BUSY_TIMEOUT)
         make_durable(connection, path, synced=synced)
-        migrations.migrate(connection, path)
+        migrate(connection, path)
         join(connection, pid=os.getpid(), now=now)
         database = Database(path, connection, synced=synced)
         undo.callback(database.close)
@@ -53,7 +55,7 @@ def migrate_file(path: Path) -> list[int]:
         connection, turn = _writable(path, undo)
         turn.acquire(BUSY_TIMEOUT)
         make_durable(connection, path)
-        return migrations.migrate(connection, path)
+        return migrate(connection, path)
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
@@ -61,10 +63,10 @@ def open_readonly(path: Path) -> sqlite3.Connection:
     with ExitStack() as undo, _explained(path):
         connection = connect(path, readonly=True)
         undo.callback(connection.close)
-        schema = migrations.check_admitted(connection, path)
-        if schema < migrations.SCHEMA:
+        schema = check_admitted(connection, path)
+        if schema < SCHEMA:
             raise StoreError(
-                f"the store {path} is at schema {schema}, this program reads {migrations.SCHEMA}: "
+                f"the store {path} is at schema {schema}, this program reads {SCHEMA}: "
                 "run `whereby-trigger db migrate`, or start the trigger once"
             )
         undo.pop_all()
@@ -76,7 +78,7 @@ def _writable(path: Path, undo: ExitStack, *, synced: bool = True) -> tuple[sqli
     connection = connect(path)
     undo.callback(connection.close)
     # Checked before anything is changed: the file may belong to another program.
-    migrations.check_admitted(connection, path)
+    check_admitted(connection, path)
     turn = Turn(path)
     undo.callback(turn.close)
     return connection, turn
@@ -93,3 +95,59 @@ def _explained(path: Path) -> Iterator[None]:
         raise held_locked(path) from error
     except OSError as error:
         raise not_writable(path, error) from error
+
+
+@cache
+def scripts() -> dict[int, str]:
+    """Return all migrations by number; read once, since the process may later lose the permission to read them."""
+    folder = resources.files("whereby_trigger.store.sqlite") / "migrations"
+    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in sorted(files, key=str)}
+
+
+SCHEMA = max(scripts())
+"""The newest schema this program knows."""
+
+
+def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return a database's schema and the oldest program schema that it admits; (0, 0) for an empty file.
+
+    Raises StoreError if the file belongs to another program.
+    """
+    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return 0, 0
+    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('version')")}
+    is_ours = columns >= {"schema", "admits"}
+    row = connection.execute("SELECT schema, admits FROM version").fetchone() if is_ours else None
+    if row is None or not all(isinstance(number, int) for number in row):
+        raise StoreError("the store's file belongs to another program: name another file with store=")
+    return row[0], row[1]
+
+
+def check_admitted(connection: sqlite3.Connection, path: Path) -> int:
+    """Return a database's schema; raises StoreError if it admits only newer programs than this one."""
+    schema, admits = version_of(connection)
+    if admits > SCHEMA:
+        raise StoreError(
+            f"the store {path} was written by a newer whereby-trigger and admits only programs that know its schema "
+            f"{admits}; this one knows {SCHEMA}: upgrade whereby-trigger, or use another store"
+        )
+    return schema
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> list[int]:
+    """Apply the migrations that a database lacks, each in one transaction; return their numbers.
+
+    The caller holds the lock of writers: no other of our processes migrates at the same time.
+    """
+    schema = check_admitted(connection, path)
+    missing = {number: script for number, script in sorted(scripts().items()) if number > schema}
+    if sys.version_info >= (3, 12) and missing:
+        # Some systems' SQLite allows no change of a CHECK otherwise.
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)
+    for number, script in missing.items():
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; UPDATE version SET schema = {number}; COMMIT;")  # noqa: S608
+    if missing:
+        # A journal that somebody cuts short must not take the tables along.
+        connection.execute("PRAGMA wal_checkpoint")
+    return list(missing)

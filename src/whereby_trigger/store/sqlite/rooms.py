@@ -11,7 +11,7 @@ from whereby_trigger.store import room_rules, stay
 from whereby_trigger.store.presence import SessionChange
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest, RunReport, WebhooksAfter
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor
-from whereby_trigger.store.sqlite import presence, runs
+from whereby_trigger.store.sqlite import history, presence
 from whereby_trigger.store.states import OWNED, RoomState, RunOutcome
 from whereby_trigger.store.stay import Bounds
 from whereby_trigger.webhook import room_path
@@ -193,7 +193,7 @@ def take(
     taken = [id for (id,) in connection.execute(NEXT, values).fetchall()]
     for id in taken:
         connection.execute(TAKE, {"owner": owner, "id": id} | times)
-        runs.begin(connection, id)
+        history.begin_run(connection, id)
     rooms = [_room(connection.execute(TAKEN, (id,)).fetchone()) for id in taken]
     presences = presence.find(connection, frozenset(room.key for room in rooms))
     return [structs.replace(room, presence=presences[room.key]) for room in rooms]
@@ -209,9 +209,9 @@ def move(connection: sqlite3.Connection, move: RoomMove, owner: str, now: float)
         return False
     _move(connection, change, move, now)
     if (outcome := room_rules.run_ended(change, move.run.outcome)) is not None:
-        runs.end(connection, move.id, change.reason or "", structs.replace(move.run, outcome=outcome), now)
+        history.end_run(connection, move.id, change.reason or "", structs.replace(move.run, outcome=outcome), now)
     elif change.entry.state is RoomState.LIVE:
-        runs.go_live(connection, move.id, move.pid, now)
+        history.go_live(connection, move.id, move.pid, now)
     return True
 
 
@@ -271,7 +271,7 @@ def release(
     for row in owned:
         change = room_rules.released(_open(row), reason, too_old)
         _move(connection, change, RoomMove(change.entry.id, change.entry.state, reason), now)
-        runs.end(connection, change.entry.id, reason, RunReport(outcome), now)
+        history.end_run(connection, change.entry.id, reason, RunReport(outcome), now)
     return len(owned)
 
 
@@ -322,7 +322,7 @@ def select(query: RoomQuery) -> tuple[str, list[Any]]:
     if query.id is not None:
         clauses["id = ?"] = (query.id,)
     if query.room is not None:
-        clauses |= runs.in_room(query.room)
+        clauses |= history.in_room(query.room)
     if query.webhooks is not None:
         clauses[f"webhook IN ({', '.join('?' * len(query.webhooks))})"] = query.webhooks
     if query.open:

@@ -55,18 +55,7 @@ from whereby_trigger.store.records import (
     WebhooksAfter,
     Workload,
 )
-from whereby_trigger.store.sqlite import (
-    actions,
-    lease,
-    presence,
-    privacy,
-    refusals,
-    replica_log,
-    rooms,
-    runs,
-    webhooks,
-    workload,
-)
+from whereby_trigger.store.sqlite import history, lease, presence, privacy, rooms, webhooks
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
@@ -258,12 +247,12 @@ class SqliteStore(Unspilled):
 
     async def prune(self, before: float, pruned: Told = untold) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before, pruned)
-        await self._prune_each(runs.forget, before)
+        await self._prune_each(history.forget_runs, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
-        await self._prune_each(refusals.forget, before)
-        await self._prune_each(replica_log.forget, before)
-        await self._prune_each(actions.forget, before)
+        await self._prune_each(history.forget_refusals, before)
+        await self._prune_each(lease.forget_replicas, before)
+        await self._prune_each(history.forget_actions, before)
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., int], before: float, pruned: Told = untold) -> int:
@@ -282,19 +271,19 @@ class SqliteStore(Unspilled):
             after = old[-1]
 
     def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
-        return self._write(partial(refusals.add, counts=counts))
+        return self._write(partial(history.add_refusals, counts=counts))
 
     def add_action(self, action: ActionRecord) -> Awaitable[None]:
-        return self._write(partial(actions.add, action=action))
+        return self._write(partial(history.add_action, action=action))
 
     def find_actions(self, query: ActionQuery) -> Awaitable[list[ActionRecord]]:
-        return self._read(partial(actions.find, query=query))
+        return self._read(partial(history.find_actions, query=query))
 
     def refusals(self, since: float, until: float) -> Awaitable[list[RefusalCount]]:
-        return self._read(partial(refusals.read, since=since, until=until))
+        return self._read(partial(history.read_refusals, since=since, until=until))
 
     def workload(self) -> Awaitable[Workload]:
-        return self._read(partial(workload.read, within=WORKLOAD_WITHIN))
+        return self._read(partial(webhooks.workload, within=WORKLOAD_WITHIN))
 
     def records_after(self, after: int, limit: int) -> Awaitable[list[Record]]:
         return self._read(partial(privacy.records_after, after=after, limit=limit))
@@ -381,10 +370,10 @@ class SqliteStore(Unspilled):
         return self._read(partial(rooms.keys_of, name=name))
 
     def find_runs(self, query: RunQuery) -> Awaitable[list[RunRecord]]:
-        return self._read(partial(runs.find, query=query))
+        return self._read(partial(history.find_runs, query=query))
 
     def find_replicas(self, since: float, until: float) -> Awaitable[list[ReplicaRecord]]:
-        return self._read(partial(replica_log.find, since=since, until=until))
+        return self._read(partial(lease.find_replicas, since=since, until=until))
 
     async def stopping(self, bounds: Bounds = UNBOUNDED) -> list[Room]:
         find = partial(rooms.stopping, owner=self.replica, moment=self._moment, bounds=bounds)
