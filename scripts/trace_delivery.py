@@ -30,7 +30,7 @@ STAGES = {
     "receive": "receive",
     "store": "store",
     "store/records": "",
-    "store/unread": "",
+    "store/protocol": "",
     "decide": "decide",
     "decide/dispatcher": "dispatch",
     "decide/pending": "",

@@ -27,11 +27,10 @@ from whereby_trigger.receive.asgi import PING_WITHIN
 from whereby_trigger.receive.receiver import ANSWER_WITHIN
 from whereby_trigger.store import RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, opening
-from whereby_trigger.store.postgres.connection import CONNECT_WITHIN, LIMITS
-from whereby_trigger.store.postgres.errors import ADVICE
+from whereby_trigger.store.postgres.connection import ADVICE, CONNECT_WITHIN, LIMITS
 from whereby_trigger.store.postgres.opening import CLOCKS_APART, OLDEST
 from whereby_trigger.store.postgres.store import POLL
-from whereby_trigger.store.postgres.verbs import PATIENCE, WRITERS
+from whereby_trigger.store.postgres.writer import PATIENCE, WRITERS
 from whereby_trigger.store.spill.store import SPILL_AFTER
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from whereby_trigger.decide import dispatcher
 
 pytestmark = pytest.mark.anyio
 
-CALLS, MODULES = 70, 18
+CALLS, MODULES = 70, 17
 """At most, in the loop, from the socket to the predicate."""
 
 

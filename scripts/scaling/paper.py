@@ -9,7 +9,7 @@ from scripts.scaling.figures import ROOT, Figures
 from whereby_trigger.clock import RENEWALS, margins
 from whereby_trigger.config import OPTIONS
 from whereby_trigger.store.postgres.store import POLL
-from whereby_trigger.store.postgres.verbs import WRITERS
+from whereby_trigger.store.postgres.writer import WRITERS
 
 PAGE = ROOT / "docs" / "scaling.md"
 MARK = "<!-- {name}: made by `make scaling` -->\n"

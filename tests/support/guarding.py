@@ -6,7 +6,7 @@ import sys
 from tests.support.process import Process
 from tests.support.replica import ROOT
 from whereby_trigger.assist import Supervisor, launcher
-from whereby_trigger.assist.assistant import command_assistant
+from whereby_trigger.assist.session import command_assistant
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store.factory import store_for
 

@@ -1,6 +1,7 @@
 """Run one assistant in each room that asks for one, for as long as the replica holds its lease."""
 
-from whereby_trigger.assist.assistant import (
+from whereby_trigger.assist.runners import launcher
+from whereby_trigger.assist.session import (
     ASSISTANT_EVENT_ENDED,
     ASSISTANT_EVENT_FAILED,
     ASSISTANT_EVENT_STARTED,
@@ -13,15 +14,15 @@ from whereby_trigger.assist.assistant import (
     CommandAssistant,
     CoroutineAssistant,
     Duration,
+    Ended,
     Registered,
+    Session,
     Stdin,
     announce_nothing,
     bounds_of,
     command_assistant,
     coroutine_assistant,
 )
-from whereby_trigger.assist.runners import launcher
-from whereby_trigger.assist.session import Ended, Session
 from whereby_trigger.assist.supervisor import Claims, NoClaims, Supervisor, launch_nothing, request_for
 
 __all__ = [

@@ -9,9 +9,15 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.assist.assistant import Assistant, CommandAssistant, CoroutineAssistant
 from whereby_trigger.assist.process import Exit, GuardedProcess, child_environment
-from whereby_trigger.assist.session import Session, readable_by_all, room_events
+from whereby_trigger.assist.session import (
+    Assistant,
+    CommandAssistant,
+    CoroutineAssistant,
+    Session,
+    readable_by_all,
+    room_events,
+)
 from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError, AssistantRefused, DecodeError, SystemExhausted

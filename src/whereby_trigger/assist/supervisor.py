@@ -9,7 +9,6 @@ from typing import Final
 
 from msgspec import structs
 
-from whereby_trigger.assist.assistant import Announce, AssistantEvent, announce_nothing
 from whereby_trigger.assist.runners import (
     HANDED_OVER,
     Launch,
@@ -20,6 +19,7 @@ from whereby_trigger.assist.runners import (
     next_state,
     report_of,
 )
+from whereby_trigger.assist.session import Announce, AssistantEvent, announce_nothing
 from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.metrics import Counts

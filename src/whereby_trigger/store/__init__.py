@@ -13,7 +13,7 @@ from whereby_trigger.store.presence import (
     session_of,
 )
 from whereby_trigger.store.privacy import Forgotten, Subject, about, forget, identified, participants_in, remove_bodies
-from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, every_room
+from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, Unread, every_room
 from whereby_trigger.store.records import (
     CLOSED,
     MINUTE,
@@ -55,7 +55,6 @@ from whereby_trigger.store.states import (
     State,
 )
 from whereby_trigger.store.stay import UNBOUNDED, Bounds
-from whereby_trigger.store.unread import Unread
 
 __all__ = [
     "CLOSED",

@@ -6,7 +6,7 @@ import pytest
 
 from whereby_trigger.config import postgres_services
 from whereby_trigger.errors import ConfigError
-from whereby_trigger.store.postgres.connection import Services, address_of
+from whereby_trigger.store.postgres.address import Services, address_of
 
 
 def described(folder: Path, text: str) -> Services:

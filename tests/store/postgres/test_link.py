@@ -10,13 +10,8 @@ import pytest
 
 from tests.support.postgres import Server, database_of
 from tests.support.until import eventually
-from whereby_trigger.store.postgres.connection import (
-    CONNECT_WITHIN,
-    NEXT_HOST_AFTER,
-    Connection,
-    ManagedConnection,
-    address_of,
-)
+from whereby_trigger.store.postgres.address import address_of
+from whereby_trigger.store.postgres.connection import CONNECT_WITHIN, NEXT_HOST_AFTER, Connection, ManagedConnection
 
 pytestmark = pytest.mark.anyio
 

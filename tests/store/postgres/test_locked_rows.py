@@ -17,7 +17,7 @@ from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Bounds, Query, RoomState, State, Store
 from whereby_trigger.store.postgres import store as postgres_store
-from whereby_trigger.store.postgres import verbs
+from whereby_trigger.store.postgres import writer
 
 pytestmark = pytest.mark.anyio
 
@@ -168,7 +168,7 @@ async def test_more_rows_than_can_be_tried_one_by_one_hold_up_nothing_else(url: 
 async def test_a_delivery_of_a_locked_row_is_refused_when_its_sender_waits_no_longer(
     url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = structs.replace(verbs.ADD, patience=0.5)
+    impatient = structs.replace(writer.ADD, patience=0.5)
     monkeypatch.setattr(postgres_store, "ADD", impatient)
     store = await opened(url)
     await add_all(store, "locked")

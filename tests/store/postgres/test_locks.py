@@ -14,7 +14,8 @@ from tests.support.rooms import ask, session
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store.postgres import rooms
-from whereby_trigger.store.postgres.connection import Connection, ManagedConnection, address_of, transaction
+from whereby_trigger.store.postgres.address import address_of
+from whereby_trigger.store.postgres.connection import Connection, ManagedConnection, transaction
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.process import WITHIN, clean_environment
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.postgres.connection import look_up
+from whereby_trigger.store.postgres.address import look_up
 
 pytestmark = pytest.mark.anyio
 

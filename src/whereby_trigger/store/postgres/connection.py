@@ -1,265 +1,24 @@
-"""A connection to PostgreSQL: opened by a URL within a time limit, and replaced if it is lost."""
+"""A connection to PostgreSQL: opened within a time limit, and replaced if it is lost; its errors, and its queries.
+
+An error is classified: the database refused a value, another transaction has locked a row, or it is an outage.
+"""
 
 import asyncio
 import logging
-import re
-import socket
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from configparser import Error as NotReadable
-from configparser import RawConfigParser
-from contextlib import asynccontextmanager, suppress
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from whereby_trigger.errors import ConfigError
-from whereby_trigger.store.postgres.errors import leaves_connection_usable
+from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
+from whereby_trigger.store.postgres.address import DatabaseAddress, FollowedAddress, look_up
 from whereby_trigger.store.protocol import ignore_result
-from whereby_trigger.threads import in_thread
+from whereby_trigger.webhook import room_path
 
 logger = logging.getLogger("whereby_trigger.store")
-
-
-async def look_up(hosts: Sequence[str]) -> None:
-    """Wait until the name of one of these hosts is resolved; return at once if there are none.
-
-    It uses a thread of its own: an event loop waits at its end for look-ups of its own, and warns of abandoned ones.
-    Raises OSError if no host is known, and UnicodeError if none can be a name.
-    """
-    if not hosts:
-        return
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: Exception | None) -> None:
-        if found.done():
-            return
-        if error is None:
-            found.set_result(None)
-        else:
-            found.set_exception(error)
-
-    def look() -> None:
-        error = _error_of(hosts)
-        # The loop may have been closed meanwhile.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, error)
-
-    threading.Thread(target=look, name="whereby-trigger look-up", daemon=True).start()
-    await found
-
-
-def _error_of(hosts: Sequence[str]) -> Exception | None:
-    """Return None if one of the hosts is known, otherwise the last error."""
-    unknown: Exception | None = None
-    for host in hosts:
-        try:
-            socket.getaddrinfo(host, None)
-        except (OSError, UnicodeError) as error:
-            unknown = error
-        else:
-            return None
-    return unknown
-
-
-class Services(NamedTuple):
-    """Hold PostgreSQL's settings from the environment: the default service, and the file that describes services.
-
-    `host` and `port` are the database's if neither the URL nor a service names them.
-    """
-
-    default: str | None = None
-    file: Path | None = None
-    host: str = ""
-    port: str = ""
-
-    def options(self, name: str | None) -> Mapping[str, str]:
-        """Return the options of a service, or of the default one, with its name as `service`; empty without one.
-
-        The driver would ignore an unknown name and PGSERVICE, and misread a % in a password.
-        Raises ConfigError if the file does not describe the service.
-        Source: PostgreSQL docs, libpq, The Connection Service File.
-        """
-        name = name or self.default
-        if not name:
-            return {}
-        described = RawConfigParser(strict=False, allow_no_value=True)
-        try:
-            read = [] if self.file is None else described.read(self.file, encoding="utf-8")
-        except (NotReadable, UnicodeDecodeError):
-            # The error's text would show a line of the file, and perhaps a password in it.
-            raise ConfigError(
-                f"the service file {self.file} cannot be read: write [name] and key=value lines"
-            ) from None
-        if not described.has_section(name):
-            why = "does not describe it" if read else "does not exist or cannot be read"
-            raise ConfigError(
-                f"the store's service is {name!r}, but {self.file or 'no file'} {why}: add [{name}] to it, "
-                "or name another file by PGSERVICEFILE"
-            )
-        return {key: value or "" for key, value in described.items(name)} | {"service": name}
-
-
-SCHEMES = ("postgresql", "postgres")
-EXAMPLE = "postgresql://user:password@host/database"
-SHOWN = ("service", "host", "port", "dbname", "database", "user", "sslmode", "target_session_attrs")
-"""The options of a URL that locate the database and are not secret."""
-
-LIBPQ_ONLY = (
-    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
-    *("tcp_user_timeout", "gssencmode", "fallback_application_name"),
-)
-"""Options for libpq only: the driver would send them as server settings, and `ManagedConnection` has its own limits."""
-
-POOLER = "pooler"
-ANSWERS = {"yes": True, "no": False}
-NOT_PASSED = {*LIBPQ_ONLY, "service"}
-HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
-"""One of the hosts in a URL, with or without a port."""
-
-
-class DatabaseAddress(NamedTuple):
-    """Hold the URL for the driver, and `location`, the one for a person to read.
-
-    `pooler` is whether a pooler is in between, or None if that must be found out; `hosts` are the names to look up.
-    `others` are the driver's URL with each of the other hosts first, if there are several.
-    """
-
-    dsn: str
-    location: str
-    pooler: bool | None
-    hosts: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
-
-    async def current(self) -> "DatabaseAddress":
-        """Return itself: this address does not change."""
-        return self
-
-
-NO_SERVICES = Services()
-
-
-def address_of(url: str, services: Services = NO_SERVICES) -> DatabaseAddress:
-    """Return the address in `postgresql://user:password@host:port/database?options`; the environment fills gaps.
-
-    `pooler=yes` and `pooler=no` are our own options: whether a pooler such as PgBouncer lends connections for one
-    transaction each. If there are several hosts, one that takes writes is used unless the URL says otherwise.
-    Raises ConfigError for another scheme, a URL that cannot be read, or a service that is not described.
-    Source: PostgreSQL docs, libpq, Connection URIs, Environment Variables and The Connection Service File.
-    """
-    parts, options = _read(url)
-    told = options.pop(POOLER, None)
-    if told is not None and told not in ANSWERS:
-        raise ConfigError(f"the store's URL says {POOLER}={told}: write {POOLER}=yes or {POOLER}=no, or leave it out")
-    options = {**services.options(options.get("service")), **options}
-    user, at, hosts = parts.netloc.rpartition("@")
-    shown = urlencode({name: value for name, value in options.items() if name in SHOWN}, safe="/")
-    where = user.partition(":")[0] + at + hosts + parts.path + ("?" + shown if shown else "")
-    listed = unquote(hosts) or options.get("host") or services.host
-    if "," in listed:
-        options.setdefault("target_session_attrs", "read-write")
-
-    def beginning_with(first: int) -> str:
-        lists = {"host": "" if hosts else listed, "port": options.get("port", "")} if first else {}
-        turned = {name: _turned(values, first) for name, values in lists.items() if "," in values}
-        passed = urlencode({name: value for name, value in (options | turned).items() if name not in NOT_PASSED})
-        # Not built by urllib, which drops the slashes before an empty host; a lone slash names no database.
-        return f"postgresql://{user}{at}{_turned(hosts, first)}{parts.path.rstrip('/')}" + (
-            "?" + passed if passed else ""
-        )
-
-    # The ports in the environment belong to the hosts in the order given, which must then stay.
-    several = 0 if "," in services.port else (hosts or listed).count(",")
-    dsn, *others = map(beginning_with, range(1 + several))
-    pooler = None if told is None else ANSWERS[told]
-    return DatabaseAddress(dsn, f"postgresql://{where}", pooler, tuple(_names(listed)), tuple(others))
-
-
-class FollowedAddress:
-    """Follow a URL that may change while the program runs, as at a rotation of the database's password.
-
-    Only its user and password may change: this replica's lease and its rooms are in one database. `newest` returns the
-    URL as it is now, and may block; it raises ConfigError if there is none. Raises what `address_of` does.
-    """
-
-    def __init__(self, url: str, services: Services, newest: Callable[[], str]) -> None:
-        self._services = services
-        self._newest = newest
-        self._url = url
-        self._address = address_of(url, services)
-        self._told = ""
-
-    @property
-    def location(self) -> str:
-        return self._address.location
-
-    @property
-    def pooler(self) -> bool | None:
-        return self._address.pooler
-
-    async def current(self) -> DatabaseAddress:
-        """Return the address with the newest user and password, or the last good one if the URL cannot be used."""
-        try:
-            url = await in_thread(self._newest)
-            if _without_credentials(url) != _without_credentials(self._url):
-                raise ConfigError("the store's URL names another database or other options now, which needs a restart")
-            address = address_of(url, self._services)
-        except ConfigError as error:
-            if self._told != str(error):
-                self._told = str(error)
-                logger.warning("%s; new connections use the user and password that were read before", error)
-            return self._address
-        self._told = ""
-        if url != self._url:
-            self._url, self._address = url, address
-            logger.info("the user or password of the store has changed: new connections use the new ones")
-        return self._address
-
-
-def _without_credentials(url: str) -> tuple[str, str, Mapping[str, str]]:
-    """Return the hosts, the path and the options of a URL that neither name a user nor hold a password."""
-    parts, options = _read(url)
-    rest = {name: value for name, value in options.items() if name not in ("user", "password")}
-    return parts.netloc.rpartition("@")[2], parts.path, rest
-
-
-def _turned(values: str, by: int) -> str:
-    """Return a list, separated by commas, rotated by `by` values."""
-    listed = values.split(",")
-    return ",".join(listed[by:] + listed[:by])
-
-
-def _names(hosts: str) -> Iterator[str]:
-    """Yield the names and IP addresses in a list of hosts, without folders of sockets."""
-    for host in hosts.split(","):
-        found = HOST.fullmatch(host)
-        if found is not None and found[1] and not host.startswith("/"):
-            yield found[1].strip("[]")
-
-
-def _read(url: str) -> tuple[SplitResult, dict[str, str]]:
-    """Return a URL's parts and options; raises ConfigError, without quoting the URL, if a password may be misplaced."""
-    try:
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError:
-        raise _unreadable() from None
-    if parts.scheme not in SCHEMES:
-        raise ConfigError(f"the store's URL begins with {parts.scheme!r}: write {EXAMPLE}")
-    user, at, hosts = parts.netloc.rpartition("@")
-    later = parts.path if at else parts.path + parts.query
-    misplaced = "@" in user + later or parts.fragment or not url.startswith(f"{parts.scheme}://")
-    if misplaced or not all(map(HOST.fullmatch, hosts.split(","))):
-        raise _unreadable()
-    return parts, options
-
-
-def _unreadable() -> ConfigError:
-    return ConfigError(f"the store's URL cannot be read: write {EXAMPLE}, with reserved characters as %XX")
 
 
 if TYPE_CHECKING:
@@ -495,3 +254,148 @@ async def _tried(connection: Connection, work: Coroutine[Any, Any, T]) -> T:
 async def _answering(connection: Connection) -> int:
     async with transaction(connection):
         return int(await connection.fetchval("SELECT pg_backend_pid()"))
+
+
+DATA = ("22", "23")
+"""The classes of SQLSTATE about values: data exceptions and violated constraints.
+
+Source: PostgreSQL docs, Appendix A, PostgreSQL Error Codes.
+"""
+
+OF_VALUES = (ValueError, TypeError, LookupError, ArithmeticError)
+"""What Python and the driver raise about values; the driver's own errors of this kind are ValueErrors."""
+
+READ_ONLY = "25006"
+CONTENTION = ("55P03", "40P01", "40001")
+"""A lock not granted in time, a deadlock, a conflict: nothing was changed."""
+
+ADVICE = {
+    "28": "check user and password, and that the server's pg_hba.conf lets this machine in",
+    "3D": "create the database, or name another",
+    "42501": "grant it, or run `whereby-trigger db migrate` as the role that owns the schema whereby_trigger",
+    "42704": "leave that option out of the URL",
+    "53300": "allow more connections (max_connections; each replica takes up to 8), or put a pooler before it",
+    "55P03": "another transaction has locked what must be changed: find it in pg_stat_activity, and try again",
+    "57P03": "try again when it has started",
+}
+"""What to do if a database refuses us, by SQLSTATE or its class."""
+
+REFUSALS = ("28", "3D", "42")
+"""The classes about who we are, which database we want and what we may do there: trying again changes nothing."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return True if an error is known to be about values, so trying again makes no sense.
+
+    A shortage of threads, files or memory is not.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in DATA
+    if isinstance(error, StoreError):
+        return not isinstance(error, StoreUnavailable)
+    return isinstance(error, OF_VALUES) and not isinstance(error, asyncpg.ClientConfigurationError)
+
+
+def is_contention(error: BaseException) -> bool:
+    """Return True if another transaction has locked a row that we want to change."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in CONTENTION
+
+
+def leaves_connection_usable(error: BaseException) -> bool:
+    """Return True if the connection can do other work after an error.
+
+    After any other error a new connection may do better: this one may lead to a standby, be read-only until it is
+    closed, keep plans that no longer fit, or belong to a pooler that lost its server.
+    """
+    return is_refusal(error) or is_contention(error)
+
+
+def in_words(error: BaseException) -> StoreError:
+    """Return the StoreError to raise to the caller for an error of the database, the driver or the network."""
+    if isinstance(error, StoreError):
+        return error
+    if is_contention(error):
+        return StoreBusy(f"another transaction has locked it, see pg_stat_activity: {describe(error)}")
+    if not is_refusal(error):
+        return StoreUnavailable(f"the database is unavailable: {describe(error)}{_read_only(error)}")
+    # The text of such an error may contain a value, and in it a person's name.
+    return StoreError(f"the store refused a value: {type(error).__name__}")
+
+
+def _read_only(error: BaseException) -> str:
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == READ_ONLY:
+        return "; it is read-only: a standby, or default_transaction_read_only is on"
+    return ""
+
+
+def unusable(location: str, error: Exception) -> StoreError:
+    """Return an error that says why a database cannot be opened, and what to do."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, asyncpg.PostgresError):
+        return _refusal(location, error)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return StoreUnavailable(
+            f"the store {location} has no host that takes writes now: name the primary's endpoint too, or try again "
+            "once there is a primary"
+        )
+    if isinstance(error, asyncpg.ClientConfigurationError | ValueError | LookupError | OverflowError):
+        return StoreError(
+            f"the store {location} cannot be found: {describe(error)}; correct its URL, or the PG variables and the "
+            "service file, which complete the URL"
+        )
+    return StoreUnavailable(f"the store {location} cannot be reached: {describe(error)}; {_way_to_it(error)}")
+
+
+def _refusal(location: str, error: asyncpg.PostgresError) -> StoreError:
+    state = error.sqlstate or ""
+    advice = ADVICE.get(state) or ADVICE.get(state[:2]) or "see the server's log"
+    kind = StoreError if state[:2] in REFUSALS else StoreUnavailable
+    return kind(f"the store {location} refuses us: {describe(error)}; {advice}")
+
+
+def _way_to_it(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) or "SSL" in str(error):
+        return "check that sslmode and sslrootcert fit the server"
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return "check that it runs, and that we can read the socket or certificate in its URL"
+    return "check that it runs, and that host and port are right"
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's first line, without the values of a statement."""
+    text = str(error).partition("\n")[0]
+    return text or type(error).__name__
+
+
+class Selection:
+    """Collect the conditions of a WHERE, and the values of their parameters."""
+
+    def __init__(self, *first: Any) -> None:
+        self._clauses = ["true"]
+        self.values = [*first]
+
+    @property
+    def conditions(self) -> str:
+        """All conditions, joined."""
+        return " AND ".join(self._clauses)
+
+    def where(self, clause: str, *values: Any) -> None:
+        """Add a condition, in which each {} stands for a value."""
+        numbers = range(len(self.values) + 1, len(self.values) + 1 + len(values))
+        self._clauses.append(clause.format(*(f"${number}" for number in numbers)))
+        self.values.extend(values)
+
+    def where_room(self, room: str) -> None:
+        """Add the condition that a row is of a room, given as a key or a name, by the index of names."""
+        name = "substr(key, strpos(key, '/')) = {}"
+        if room.startswith("/"):
+            self.where(name, room_path(room))
+        else:
+            self.where(name, "/" + room.partition("/")[2])
+            self.where("key = {}", room)
+
+    def ordered(self, order: str, limit: int | None) -> str:
+        """Return all conditions, the order, and the limit."""
+        bound = "" if limit is None else f"LIMIT {int(limit)}"
+        return f"WHERE {self.conditions} ORDER BY {order} {bound}"

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from whereby_trigger.store.postgres.connection import Connection, affected
-from whereby_trigger.store.postgres.selecting import Selection
+from whereby_trigger.store.postgres.connection import Connection, Selection, affected
 from whereby_trigger.store.records import MINUTE, ActionQuery, ActionRecord, RefusalCount, RunQuery, RunRecord
 from whereby_trigger.store.states import RunOutcome
 

@@ -7,8 +7,7 @@ from msgspec import structs
 
 from whereby_trigger.store import room_rules, stay
 from whereby_trigger.store.postgres import presence
-from whereby_trigger.store.postgres.connection import Connection, affected, transaction
-from whereby_trigger.store.postgres.selecting import Selection
+from whereby_trigger.store.postgres.connection import Connection, Selection, affected, transaction
 from whereby_trigger.store.presence import SessionChange
 from whereby_trigger.store.records import Room, RoomClaim, RoomMove, RoomQuery, RoomRequest
 from whereby_trigger.store.room_rules import TOO_OLD, Change, OpenRoom, RoomEvent, Successor

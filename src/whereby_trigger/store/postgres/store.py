@@ -14,20 +14,11 @@ from whereby_trigger.clock import Lease, boot_time
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.postgres import history, lease, opening, presence, privacy, rooms, webhooks
-from whereby_trigger.store.postgres.connection import (
-    LOCK_WITHIN,
-    NO_SERVICES,
-    Connection,
-    DatabaseAddress,
-    FollowedAddress,
-    ManagedConnection,
-    Services,
-    address_of,
-    rolled_back,
-)
-from whereby_trigger.store.postgres.errors import unusable
+from whereby_trigger.store.postgres.address import NO_SERVICES, DatabaseAddress, FollowedAddress, Services, address_of
+from whereby_trigger.store.postgres.connection import LOCK_WITHIN, Connection, ManagedConnection, rolled_back, unusable
 from whereby_trigger.store.postgres.opening import Remark
-from whereby_trigger.store.postgres.verbs import (
+from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
+from whereby_trigger.store.postgres.writer import (
     ADD,
     APPEND_ERROR,
     ARRIVALS,
@@ -42,10 +33,10 @@ from whereby_trigger.store.postgres.verbs import (
     ROW_WITHIN,
     STOP,
     WRITERS,
-    Work,
+    Call,
+    PostgresWriter,
+    Verb,
 )
-from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
-from whereby_trigger.store.postgres.writer import PostgresWriter, Verb
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import (
     WORKLOAD_WITHIN,
@@ -387,10 +378,10 @@ class PostgresStore(Unspilled):
             return refused("the store is not open for writing: start the trigger first")
         return self._writing.writers[writer].submit(verb, piece)
 
-    def _call(self, writer: str, work: Work) -> "asyncio.Future[Any]":
+    def _call(self, writer: str, work: Call) -> "asyncio.Future[Any]":
         return self._write(writer, CALL, work)
 
-    async def _read(self, work: Work) -> Any:
+    async def _read(self, work: Call) -> Any:
         if self._reading is None:
             raise StoreUnavailable("the store is not open: start the trigger first")
         return await self._reading.submit(CALL, work)
@@ -468,7 +459,7 @@ class _OpenPostgres:
             self._sooner.cancel()
         self._sooner = asyncio.get_running_loop().call_later(seconds, self._changed) if seconds < POLL else None
 
-    async def close(self, leave: Work) -> None:
+    async def close(self, leave: Call) -> None:
         """Finish the writes submitted so far, then do `leave`."""
         self._polling.cancel()
         if self._sooner is not None:

@@ -9,8 +9,7 @@ import asyncpg
 
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store.postgres import presence, rooms
-from whereby_trigger.store.postgres.connection import Connection, affected, transaction
-from whereby_trigger.store.postgres.selecting import Selection
+from whereby_trigger.store.postgres.connection import Connection, Selection, affected, transaction
 from whereby_trigger.store.presence import RoomCounts
 from whereby_trigger.store.records import (
     Added,
