@@ -10,8 +10,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from whereby_trigger.inspector.access import shown
 from whereby_trigger.inspector.reads import ShownEntry
-from whereby_trigger.inspector.security import shown
 from whereby_trigger.store import ReplicaEnding, RunOutcome, State
 from whereby_trigger.timeline import Entry, Kind
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import structs
 
 from whereby_trigger import timeline
+from whereby_trigger.inspector.access import MASK, body_masked, body_shown, cut, error_shown, shown, shown_lines
 from whereby_trigger.inspector.live import Folded
 from whereby_trigger.inspector.picture import RUN_KINDS, SHAPES, Picture, draw
 from whereby_trigger.inspector.reads import (
@@ -26,7 +27,6 @@ from whereby_trigger.inspector.reads import (
     WebhookPage,
     by_reason,
 )
-from whereby_trigger.inspector.security import MASK, body_masked, body_shown, cut, error_shown, shown, shown_lines
 from whereby_trigger.store import ActionRecord, Record, RefusalCount, RefusalReason, Room, RunOutcome, RunRecord, State
 from whereby_trigger.text import utc
 from whereby_trigger.timeline import action_in_words, people, run_in_words

@@ -1,8 +1,13 @@
-"""Who may read the inspector, who may act, and what it shows of a person: rules on requests, logins, and masking.
+"""Who may read the inspector, and who may act: rules on the head of a request, sessions, and tries to log in.
 
-All but the `Gate`, which applies the rules to requests, is pure but for the random nonces; times are arguments.
-A webhook's body is shown by a list of the fields that say nothing about a person. Every other value is masked, also
-those of fields that Whereby adds tomorrow.
+All but the `Gate`, which applies them to requests, is pure but for the random nonces; time is an argument.
+
+Three ways to let somebody in
+-----------------------------
+LOCAL: programs on this machine only. A page of another site may run in the browser here, and a tunnel or a proxy may
+lead here: both show in the headers. TOKEN: whoever knows the token. HOST: whoever the host app lets through.
+In each, a request that changes something must come from the inspector's own page: same origin, and with the token
+against forgery that belongs to the session's cookie.
 """
 
 import base64
@@ -10,24 +15,22 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
-import json
 import logging
 import re
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from whereby_trigger.inspector import Access
+from whereby_trigger.inspector.access import Access
 from whereby_trigger.receive.intake import LOCAL_HOST, PROXIES, PROXY_PREFIXES, PROXY_SUFFIXES
-from whereby_trigger.text import printable, storable_text
-from whereby_trigger.webhook import masked
+from whereby_trigger.text import storable_text
 
 logger = logging.getLogger("whereby_trigger.inspector")
 
@@ -386,55 +389,3 @@ def path_of(request: Request) -> str:
     path, base = str(request.scope["path"]), base_of(request)
     below = path[len(base) :] if base and (path == base or path.startswith(f"{base}/")) else path
     return below or "/"
-
-
-MASK: Final = "••••••"
-
-LONGEST_BODY: Final = 64 * 1024
-"""Characters of a body that a page shows: the first ones."""
-
-
-def shown(text: str | None) -> str:
-    """Return stored text for a page: control, line-breaking and bidirectional characters are escaped."""
-    return "" if text is None else printable(text)
-
-
-def shown_lines(text: str) -> str:
-    """Return stored text of several lines for a page."""
-    return printable(text, keep="\n\t")
-
-
-def body_shown(body: bytes, *, revealed: bool) -> str:
-    """Return a webhook's body as indented JSON; unless revealed, values that may say something of a person masked.
-
-    A body that is no JSON says what it likes, so it is shown only if revealed.
-    """
-    text = body.decode("utf-8", "replace")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return cut(shown_lines(text)) if revealed else f"{MASK} ({len(body)} bytes that are no JSON)"
-    shape = value if revealed else masked(value, MASK)
-    return cut(shown_lines(json.dumps(shape, indent=2, ensure_ascii=False)))
-
-
-def body_masked(body: bytes) -> Any:
-    """Return a webhook's body as JSON with values masked that may say something of a person; None if it is no JSON."""
-    try:
-        return masked(json.loads(body.decode("utf-8", "replace")), MASK)
-    except (ValueError, RecursionError):
-        return None
-
-
-def cut(text: str) -> str:
-    """Return the first characters of a long text, and how many are left out."""
-    if len(text) <= LONGEST_BODY:
-        return text
-    return f"{text[:LONGEST_BODY]}\n… {len(text) - LONGEST_BODY} more characters"
-
-
-def error_shown(error: str, *, revealed: bool) -> str:
-    """Return the error of user code, which may quote what it was given: unless revealed, only where it came from."""
-    if revealed:
-        return shown_lines(error)
-    return f"{shown(error.partition(':')[0][:120])}: {MASK}"
