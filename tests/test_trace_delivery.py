@@ -9,7 +9,7 @@ from whereby_trigger.decide import dispatcher
 
 pytestmark = pytest.mark.anyio
 
-CALLS, MODULES = 70, 17
+CALLS, MODULES = 70, 16
 """At most, in the loop, from the socket to the predicate."""
 
 

@@ -243,8 +243,7 @@ async def test_a_sender_of_a_byte_now_and_then_is_closed_all_the_same(
 def test_the_limits_are_those_of_the_docs() -> None:
     from whereby_trigger.receive import connections, server
     from whereby_trigger.receive.asgi import READ_WITHIN
-    from whereby_trigger.receive.limits import MAX_ARRIVING, MAX_BYTES, MAX_REQUESTS
-    from whereby_trigger.receive.receiver import ANSWER_WITHIN
+    from whereby_trigger.receive.receiver import ANSWER_WITHIN, MAX_ARRIVING, MAX_BYTES, MAX_REQUESTS
 
     assert (ANSWER_WITHIN, READ_WITHIN, server.REQUEST_WITHIN) == (4.5, 10, 10)
     assert (MAX_REQUESTS, MAX_BYTES) == (2000, 64 * 1024 * 1024)

@@ -12,7 +12,7 @@ from tests.support.http import Connection, ask, connected, delivery, request, si
 from tests.support.receiver import HeldStore, Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.receive import server
-from whereby_trigger.receive.limits import Arriving
+from whereby_trigger.receive.receiver import Arriving
 from whereby_trigger.receive.server import Protocol
 from whereby_trigger.testing import webhook
 

@@ -3,8 +3,7 @@
 from whereby_trigger.receive.address import bind
 from whereby_trigger.receive.asgi import Endpoint, Readiness
 from whereby_trigger.receive.intake import Accepted, Rejected, Rules, intake
-from whereby_trigger.receive.limits import InFlightLimit
-from whereby_trigger.receive.receiver import Receiver, follow_secret
+from whereby_trigger.receive.receiver import InFlightLimit, Receiver, follow_secret
 
 __all__ = [
     "Accepted",

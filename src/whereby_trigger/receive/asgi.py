@@ -17,8 +17,17 @@ from whereby_trigger.deliveries import Delivery, DeliveryLog
 from whereby_trigger.errors import StoreError
 from whereby_trigger.metrics import Counts
 from whereby_trigger.receive.intake import OWS, Headers, declared_length
-from whereby_trigger.receive.limits import MAX_ARRIVING, Arriving, Incoming, InFlightLimit
-from whereby_trigger.receive.receiver import CROWDED_OUT, RETRY_AFTER, Answer, Receiver, refusal
+from whereby_trigger.receive.receiver import (
+    CROWDED_OUT,
+    MAX_ARRIVING,
+    RETRY_AFTER,
+    Answer,
+    Arriving,
+    Incoming,
+    InFlightLimit,
+    Receiver,
+    refusal,
+)
 from whereby_trigger.store import RefusalReason, Store
 
 PING_WITHIN = 2.0

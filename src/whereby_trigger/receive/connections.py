@@ -17,8 +17,7 @@ from uvicorn.server import ServerState
 
 from whereby_trigger.receive.asgi import Endpoint
 from whereby_trigger.receive.intake import Headers
-from whereby_trigger.receive.limits import Incoming
-from whereby_trigger.receive.receiver import CROWDED_OUT, OK, Answer
+from whereby_trigger.receive.receiver import CROWDED_OUT, OK, Answer, Incoming
 from whereby_trigger.store import RefusalReason
 
 logger = logging.getLogger("whereby_trigger")
