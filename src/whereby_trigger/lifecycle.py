@@ -18,7 +18,6 @@ from whereby_trigger import logs, process
 from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Resolved, Settings, check_exposure, check_inspector
 from whereby_trigger.errors import ConfigError, LifecycleError
-from whereby_trigger.inspector import Inspector
 from whereby_trigger.metrics import METRICS_PATH, only_at
 from whereby_trigger.receive import Endpoint, bind
 from whereby_trigger.replica import Replica
@@ -26,6 +25,7 @@ from whereby_trigger.store import Store
 from whereby_trigger.store.factory import spill_file_for, store_for
 
 if TYPE_CHECKING:
+    from whereby_trigger.inspector import Inspector
     from whereby_trigger.receive.server import Server
 
 logger = logging.getLogger("whereby_trigger")
@@ -114,7 +114,7 @@ class Lifecycle:
     """Open, serve, drain and close what `wire` makes from settings, as often as it is started.
 
     `release` is told of each store that is in use no longer; `types` names the webhooks that predicates ask about;
-    `metrics` and `inspector` are each served on a port of their own if the settings name one.
+    `metrics` and what `inspector` returns are each served on a port of their own if the settings name one.
     """
 
     def __init__(
@@ -124,11 +124,14 @@ class Lifecycle:
         release: Callable[[Store], None],
         types: Callable[[], list[str]],
         metrics: Callable[..., Any],
-        inspector: Inspector,
+        inspector: "Callable[[], Inspector]",
     ) -> None:
         self._resolve, self._wire, self._release, self._types = resolve, wire, release, types
         self._metrics = metrics
         self._inspector = inspector
+        self.inspectors: list[Inspector] = []
+        """Those that somebody has asked for; they close with the trigger."""
+
         self.phase = Phase.IDLE
         self.endpoint: Endpoint | None = None
         self.end_by: float | None = None
@@ -288,7 +291,7 @@ class Lifecycle:
         from whereby_trigger.receive.server import Server
 
         host, port = settings.inspector_address
-        self._inspector_server = Server(self._inspector, bind(host, port, "inspector"))
+        self._inspector_server = Server(self._inspector(), bind(host, port, "inspector"))
         await self._inspector_server.open()
 
     async def _close_inspector(self) -> None:
@@ -296,7 +299,8 @@ class Lifecycle:
         if server is not None:
             # Pages that follow never end their requests.
             await server.close(0)
-        await self._inspector.close()
+        for inspector in self.inspectors:
+            await inspector.close()
 
     async def _open(self, settings: Settings) -> Endpoint:
         try:

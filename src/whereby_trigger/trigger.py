@@ -9,6 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
@@ -30,7 +31,6 @@ from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import LifecycleError
-from whereby_trigger.inspector import InspectedProgram, Inspector
 from whereby_trigger.lifecycle import Lifecycle
 from whereby_trigger.metrics import Counts, MetricsApp, ReplicaReadings
 from whereby_trigger.receive import Endpoint
@@ -43,6 +43,7 @@ from whereby_trigger.store.factory import InUse, spill_file_for, store_for, usab
 from whereby_trigger.webhook import room_from_url
 
 if TYPE_CHECKING:
+    from whereby_trigger.inspector import Inspector
     from whereby_trigger.testing import TestingTrigger
 
 logger = logging.getLogger("whereby_trigger")
@@ -114,20 +115,28 @@ class Trigger:
         self._user_code: UserCode | None = None
         self._in_use: list[InUse] = []
         self._counts = Counts()
-        metrics_app = MetricsApp(self._counts, self._replica_to_read)
-        self.metrics: Callable[..., Any] = metrics_app
-        program = InspectedProgram(
-            self.resolve, self._any_store, self.predicates, lambda: self._lifecycle.replica, metrics_app
-        )
-        self.inspector = Inspector(program)
-        """The page on which one sees what happens, as an ASGI app: this machine only, or behind a login."""
-
+        self._metrics_app = MetricsApp(self._counts, self._replica_to_read)
+        self.metrics: Callable[..., Any] = self._metrics_app
         self._lifecycle = Lifecycle(
-            self.resolve, self._wire, self._release, self.predicates.types, self.metrics, self.inspector
+            self.resolve, self._wire, self._release, self.predicates.types, self.metrics, lambda: self.inspector
         )
         # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
         self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._lifecycle.endpoint, self._counts)
         self.wsgi = WsgiApp(self._lifecycle.mounted, lambda: self._lifecycle.endpoint, self._counts)
+
+    @cached_property
+    def inspector(self) -> "Inspector":
+        """The page on which you see what happens, as an ASGI app: for this machine only, or behind a login."""
+        # A trigger without one imports nothing of it.
+        from whereby_trigger.inspector import InspectedProgram, Inspector
+
+        lifecycle = self._lifecycle
+        program = InspectedProgram(
+            self.resolve, self._any_store, self.predicates, lambda: lifecycle.replica, self._metrics_app
+        )
+        inspector = Inspector(program)
+        lifecycle.inspectors.append(inspector)
+        return inspector
 
     def off(self, event: str, listener: Callable[..., Any]) -> bool:
         """Remove a listener; return True if it was registered."""

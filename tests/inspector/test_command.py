@@ -1,16 +1,20 @@
 """`inspect`, `start --inspector` and `dev` as a user runs them, and what is not loaded without them."""
 
+import asyncio
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from tests.support.process import Process, run, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.whereby import deliver
+from whereby_trigger import TRIGGER_EVENT_SUCCESS, Trigger
 from whereby_trigger.testing import webhook
 
 TOKEN = "a-token-of-enough-characters"
@@ -75,7 +79,55 @@ def test_config_never_shows_the_token(tmp_path: Path) -> None:
         assert "inspector_token" in shown.stdout
 
 
-@pytest.mark.parametrize("module", ["jinja2", "starlette.requests", "whereby_trigger.inspector.app"])
-def test_the_import_of_the_package_loads_none_of_the_pages(module: str) -> None:
-    program = f"import sys, whereby_trigger; whereby_trigger.Trigger(); print({module!r} in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
+def test_the_import_of_the_package_loads_none_of_the_inspector() -> None:
+    program = "import sys, whereby_trigger; whereby_trigger.Trigger(); print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    inspectors = [name for name in loaded if name.startswith("whereby_trigger.inspector")]
+    assert inspectors + [name for name in ("jinja2", "starlette.requests") if name in loaded] == []
+
+
+WITHOUT = """
+import sys
+
+sys.modules["whereby_trigger.inspector"] = None  # Its import raises ImportError.
+"""
+
+
+def test_a_trigger_whose_inspector_is_off_serves_and_stops_without_its_code(tmp_path: Path) -> None:
+    write(tmp_path, WITHOUT + HUMANS_JOIN)
+    with Process(whereby_trigger("start", "--host", "127.0.0.1", "--port", "0"), cwd=tmp_path) as process:
+        url = f"http://127.0.0.1:{process.port()}/"
+        deliver(url, webhook("room.client.joined", id="one").raw)
+        process.line("one")
+        process.popen.send_signal(signal.SIGTERM)
+        process.line("stopped")
+        assert process.popen.wait(20) == 0
+    refused = run("start", "--host", "127.0.0.1", "--port", "0", "--inspector", "127.0.0.1:0", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "whereby_trigger.inspector" in refused.stderr
+
+
+@pytest.mark.anyio
+async def test_an_inspector_that_nobody_has_open_runs_no_code_for_a_delivery(tmp_path: Path) -> None:
+    decided = asyncio.Event()
+    trigger = Trigger(store=f"sqlite:///{tmp_path}/a.db", port=0, host="127.0.0.1", inspector="127.0.0.1:0")
+    trigger.when("room.client.joined")(lambda webhook: True)
+    trigger.on(TRIGGER_EVENT_SUCCESS)(lambda success: decided.set())
+    ran: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            ran.append(frame.f_code.co_filename)
+
+    async with trigger:
+        await asyncio.to_thread(deliver, f"http://127.0.0.1:{trigger.port}/", webhook("room.client.joined").raw)
+        await decided.wait()
+        decided.clear()
+        sys.setprofile(note)
+        try:
+            await asyncio.to_thread(deliver, f"http://127.0.0.1:{trigger.port}/", webhook("room.client.joined").raw)
+            await decided.wait()
+        finally:
+            sys.setprofile(None)
+    assert [file for file in ran if "/whereby_trigger/receive/" in file]
+    assert [file for file in ran if "/whereby_trigger/inspector/" in file] == []
