@@ -3,8 +3,11 @@
 import json
 import os
 import signal
+import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,7 +15,7 @@ from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, free_port, write
 from tests.support.terminal import Terminal
 from tests.support.until import until
-from tests.support.whereby import deliver
+from tests.support.whereby import deliver, request
 from whereby_trigger.testing import webhook
 
 TELLS_ITS_ID = f"import os\nprint('pid', os.getpid(), flush=True)\n{HUMANS_JOIN}"
@@ -219,3 +222,17 @@ def test_on_a_terminal_the_code_of_a_handler_that_is_missing_can_be_pasted(tmp_p
         assert deliver(url, webhook("room.client.knocked")).status == 200
         terminal.until(r"yet; to hear of it, paste\n\nfrom whereby_trigger import RoomClientKnocked\n")
         terminal.until(r'\n@trigger\.on\("room\.client\.knocked"\)\nasync def room_client_knocked\(')
+
+
+def test_an_inspector_whose_port_another_program_took_meanwhile_gets_another_and_says_which(tmp_path: Path) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        child = whereby_trigger("dev", "--as-child", f"--inspector-port={taken}", "--port", "0", "--", "app.py")
+        # The child of `dev` ends when its stdin does.
+        serving = f"import subprocess; subprocess.Popen({child!r}, stdin=subprocess.PIPE).wait()"
+        with Process([sys.executable, "-c", serving], cwd=tmp_path) as process:
+            process.port()
+            url = process.line("inspector at").partition("inspector at ")[2].split('"')[0].strip()
+            assert urlsplit(url).port not in (taken, None)
+            assert request("GET", url).status == 200

@@ -16,7 +16,7 @@ from tests.support.http import SECRET, Answer, Connection, ask, connected, deliv
 from tests.support.receiver import HeldStore, Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger import AddressError
-from whereby_trigger.receive import bind
+from whereby_trigger.receive import bind, reserve
 from whereby_trigger.receive.server import Protocol
 from whereby_trigger.testing import webhook
 
@@ -35,6 +35,21 @@ def test_a_busy_port_is_an_error_with_a_way_out() -> None:
     assert "--port or port=" in str(caught.value)
 
 
+def test_a_reserved_port_is_nobody_elses_until_it_is_bound_and_a_taken_one_is_exchanged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        port = reserve("127.0.0.1", taken)
+        assert port != taken
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+        with bind("127.0.0.1", port) as listener:
+            assert listener.getsockname()[1] == port
+            with pytest.raises(AddressError, match=f"port {port} is in use"):
+                bind("127.0.0.1", port)
+    with bind("127.0.0.1", reserve("127.0.0.1", taken)) as listener:
+        assert listener.getsockname()[1] == taken
+
+
 @pytest.mark.parametrize(
     "host", ["no-such-host.invalid", "192.0.2.1", "a b", "x" * 300, "local\0host", "1.2.3.4.5", "."]
 )
@@ -47,7 +62,7 @@ PRIVILEGED = """
 import encodings.idna, sys
 from tests.support.unprivileged import become_nobody
 from whereby_trigger.errors import AddressError
-from whereby_trigger.receive import bind
+from whereby_trigger.receive import bind, reserve
 if not become_nobody():
     sys.exit("no other user")
 try:

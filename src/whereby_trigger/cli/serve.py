@@ -26,7 +26,7 @@ from whereby_trigger.cli.output import WRONG_CALL, show_error
 from whereby_trigger.config import check, check_inspector
 from whereby_trigger.errors import AppError
 from whereby_trigger.process import ENDING, run
-from whereby_trigger.receive import bind
+from whereby_trigger.receive import bind, reserve
 from whereby_trigger.trigger import Trigger
 
 if TYPE_CHECKING:
@@ -227,7 +227,8 @@ def _serve_here(trigger: Trigger, settings: Mapping[str, Any], inspector_port: i
     if trigger.resolve().sources["host"] == "default":
         trigger.override({"host": LOOPBACK})
     if trigger.resolve().sources["inspector"] == "default":
-        trigger.override({"inspector": f"{LOOPBACK}:{inspector_port}"})
+        # Another program may have taken the port since it was chosen.
+        trigger.override({"inspector": f"{LOOPBACK}:{reserve(LOOPBACK, inspector_port)}"})
     serve(trigger, settings, pastes=True)
 
 

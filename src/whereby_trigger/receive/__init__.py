@@ -1,6 +1,6 @@
 """The receiving stage: judges a delivery, stores it, and answers."""
 
-from whereby_trigger.receive.address import bind
+from whereby_trigger.receive.address import bind, reserve
 from whereby_trigger.receive.asgi import Endpoint, Readiness
 from whereby_trigger.receive.intake import Accepted, Rejected, Rules, intake
 from whereby_trigger.receive.receiver import InFlightLimit, Receiver, follow_secret
@@ -16,4 +16,5 @@ __all__ = [
     "bind",
     "follow_secret",
     "intake",
+    "reserve",
 ]

@@ -21,8 +21,24 @@ By default it buffers megabytes of each, which is memory too. A delivery and its
 """
 
 
+_reserved: dict[tuple[str, int], socket.socket] = {}
+
+
+def reserve(host: str, port: int) -> int:
+    """Listen on a port, or on any free one if it is taken, until `bind` asks for it; return the port."""
+    try:
+        listener = bind(host, port)
+    except AddressError:
+        listener = bind(host, 0)
+    taken = int(listener.getsockname()[1])
+    _reserved[host, taken] = listener
+    return taken
+
+
 def bind(host: str, port: int, setting: str = "port") -> socket.socket:
     """Return a listening socket; raises AddressError, which names the setting, if the address is not available."""
+    if (reserved := _reserved.pop((host, port), None)) is not None:
+        return reserved
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
