@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from tests.support.place import Place
 from tests.support.stores import KINDS
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import Inspector
+from whereby_trigger.receive import bind
+from whereby_trigger.receive.server import Server
 from whereby_trigger.store import Arrival, Count, Decision, RoomRequest, RoomState, RunOutcome, State, Store
 from whereby_trigger.store.records import RoomMove, RunReport
 
@@ -110,6 +112,19 @@ async def client() -> AsyncIterator[Client]:
             return client
 
         yield make
+
+
+@asynccontextmanager
+async def served(trigger: Trigger) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve a trigger's inspector over HTTP, and yield a client of it."""
+    server = Server(trigger.inspector, bind("127.0.0.1", 0))
+    await server.open()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
+            yield client
+    finally:
+        await server.close(0)
+        await trigger.inspector.close()
 
 
 def form_token(page: str) -> str:

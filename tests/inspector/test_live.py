@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from tests.inspector.conftest import ROOM, SCRIPT, deliver
+from tests.inspector.conftest import ROOM, SCRIPT, deliver, served
 from tests.support.place import Place
 from tests.support.until import eventually
 from whereby_trigger import Trigger
@@ -22,25 +22,11 @@ from whereby_trigger.inspector import live
 from whereby_trigger.inspector.live import FOLD_ABOVE, Batch, Folded, LiveFeed, Looking, SharedStore, fold
 from whereby_trigger.inspector.reads import filters_of
 from whereby_trigger.inspector.security import Visit
-from whereby_trigger.receive import bind
-from whereby_trigger.receive.server import Server
 from whereby_trigger.store import Query, Record, State, Store
 
 pytestmark = pytest.mark.anyio
 
 RECORD = Record("1", "room.client.joined", ROOM, State.SKIPPED, "no", 1, 1, 1.0, 1.0, None, (), b"{}")
-
-
-@asynccontextmanager
-async def served(trigger: Trigger) -> AsyncIterator[httpx.AsyncClient]:
-    server = Server(trigger.inspector, bind("127.0.0.1", 0))
-    await server.open()
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
-            yield client
-    finally:
-        await server.close(0)
-        await trigger.inspector.close()
 
 
 async def events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:

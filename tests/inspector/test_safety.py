@@ -1,14 +1,23 @@
 """Attacks on the inspector: nothing is read, and nothing is done."""
 
+import asyncio
+import os
+import sys
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from tests.inspector.conftest import LOCAL, ROOM, TOKEN, Client, deliver, form_token
+from tests.inspector.conftest import LOCAL, PRIVATE, ROOM, TOKEN, Client, deliver, form_token, served
+from tests.support.http import Answer, Connection, request
 from tests.support.place import Place
 from whereby_trigger import ConfigError, Trigger
+from whereby_trigger.inspector import app, security
 from whereby_trigger.inspector.security import (
+    ADDRESSES,
+    FORGIVEN_AFTER,
     WRONG_LOGINS,
     WRONG_LOGINS_IN_ALL,
     Keys,
@@ -16,7 +25,7 @@ from whereby_trigger.inspector.security import (
     packed_path,
     safe_path,
 )
-from whereby_trigger.store import Query, State, Store
+from whereby_trigger.store import ActionQuery, Query, State, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +33,8 @@ READ = ("/", "/rooms", f"/room?key={ROOM}", "/webhook?id=one", "/refusals", "/he
 API = ("webhooks", "webhook?id=one", "rooms", f"room?key={ROOM}", "refusals", "health", "openapi.json")
 PAGES = (*READ, *(f"/api/{path}" for path in API))
 ELSEWHERE = "http://192.0.2.7:8088"
+GUESSES = int(os.environ.get("LOGIN_TRIES", "400"))
+"""10,000 take some seconds of CPU: LOGIN_TRIES=10000 makes that many."""
 
 
 async def logged_in(client: httpx.AsyncClient) -> httpx.AsyncClient:
@@ -127,7 +138,7 @@ async def test_after_a_few_wrong_tokens_even_the_right_one_has_to_wait(
     assert (right.status_code, right.headers.get("set-cookie")) == (429, None)
 
 
-def test_of_ten_thousand_tries_few_are_compared_whatever_addresses_they_come_from() -> None:
+def test_the_limit_remembers_few_addresses_and_counts_the_tries_of_all() -> None:
     limit, tried = LoginLimit(), 0
     for n in range(10_000):
         address, now = f"192.0.2.{n % 250}", n * 0.001
@@ -137,6 +148,77 @@ def test_of_ten_thousand_tries_few_are_compared_whatever_addresses_they_come_fro
     assert tried == WRONG_LOGINS_IN_ALL
     assert limit.wait("192.0.2.1", 10.0) > 0
     assert limit.wait("192.0.2.1", 100.0) == 0
+    # As many addresses as years of tries come to.
+    for n in range(3 * ADDRESSES):
+        limit.wrong(f"2001:db8::{n:x}", 200.0)
+    assert (len(limit._wrong), len(limit._all)) == (ADDRESSES, WRONG_LOGINS_IN_ALL)
+
+
+async def guess(port: int, guesses: int, address: str, seen: list[Answer]) -> None:
+    """Try wrong tokens over one connection from an address: in the form, and in a header, to read and to act."""
+    form = ("content-type", "application/x-www-form-urlencoded")
+    act = f"id=one&key={ROOM}&form_token=x".encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    connection = Connection(reader, writer)
+    for n in range(guesses):
+        wrong = f"a-wrong-token-of-length-{n}"
+        bearer = ("authorization", f"Bearer {wrong}")
+        tries = (
+            request("POST", "/login", [form], f"token={wrong}".encode()),
+            request("GET", f"/api/room?key={ROOM}", [bearer]),
+            request("POST", "/webhook/replay", [form, bearer], act),
+            request("POST", "/webhook/reveal", [form, bearer], act),
+        )
+        answer = await connection.ask(tries[n % len(tries)])
+        assert answer is not None
+        seen.append(answer)
+    await connection.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 as addresses of its own")
+async def test_of_many_login_tries_over_http_few_are_compared_and_nothing_is_read_or_done(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(store, "one", at=time.time())
+    compared: list[str] = []
+    is_token = Keys.is_token
+
+    def counted(self: Keys, given: str) -> bool:
+        compared.append(given)
+        return is_token(self, given)
+
+    monkeypatch.setattr(Keys, "is_token", counted)
+    # The time of day stands still, so that no minute passes on a slow machine.
+    now = time.time()
+    for module in (app, security):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+    trigger = Trigger(store=place.url, inspector_token=TOKEN)
+    async with served(trigger) as client:
+        assert (await client.post("/login", data={"token": TOKEN})).status_code == 303
+        (own,), port = client.cookies.jar, client.base_url.port
+        compared.clear()
+        seen: list[Answer] = []
+        assert port is not None
+        addresses = [f"127.0.0.{n}" for n in range(2, 22)]
+        await asyncio.gather(*(guess(port, GUESSES // len(addresses), address, seen) for address in addresses))
+        assert len(seen) == GUESSES
+        assert len(compared) == WRONG_LOGINS_IN_ALL
+        statuses = Counter(answer.status for answer in seen)
+        assert statuses == {401: WRONG_LOGINS_IN_ALL, 429: GUESSES - WRONG_LOGINS_IN_ALL}
+        assert [answer for answer in seen if "set-cookie" in answer.headers] == []
+        told = b"".join({answer.body for answer in seen}).decode()
+        assert [private for private in ("predicate people", "visit-1", *PRIVATE) if private in told] == []
+        (record,) = await store.find(Query())
+        assert record.state is State.SKIPPED
+        assert await store.find_actions(ActionQuery()) == []
+        # Who is logged in notices nothing; who is not waits for a minute, then the token is good again.
+        assert (await client.get("/webhook?id=one")).status_code == 200
+        waits = await client.post("/login", data={"token": TOKEN})
+        assert (waits.status_code, waits.headers["retry-after"]) == (429, "61")
+        now += FORGIVEN_AFTER
+        client.cookies.delete(str(own.name), domain=own.domain)
+        assert (await client.post("/login", data={"token": TOKEN})).status_code == 303
+        assert (await client.get("/webhook?id=one")).status_code == 200
 
 
 async def test_a_stolen_form_token_is_of_no_use_in_another_session(store: Store, place: Place, client: Client) -> None:
