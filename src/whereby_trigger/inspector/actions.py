@@ -1,6 +1,6 @@
-"""What a person does through the inspector: replay, ask again, start, stop. Each is stored, and logged.
+"""Replay, ask again, start and stop: what a person can do in the inspector.
 
-It is stored before it takes effect: nothing is done of which the store does not tell.
+Each action is logged, and is stored before it takes effect, so that the store knows of all that was done.
 """
 
 import logging
@@ -32,7 +32,7 @@ from whereby_trigger.webhook import decode, room_from_url
 logger = logging.getLogger("whereby_trigger.inspector")
 
 ACTOR: Final = "inspector"
-"""Who did it, as the store and the timelines say."""
+"""The actor, as the store and the timelines name it."""
 
 DONE: Final[Mapping[str, str]] = {
     "replay": "The webhook will be decided again: at once if a trigger runs on this store, otherwise when one starts.",
@@ -42,7 +42,7 @@ DONE: Final[Mapping[str, str]] = {
     "gone": "There was nothing to do: the room has no assistant now.",
     "kept": "Nothing was replayed: the webhook is not decided yet, or what it said of people was removed.",
 }
-"""What a page says after an action. An address names one of these, and can say nothing else."""
+"""What a page says after an action. Its address names one of these, so that no link can make it say anything else."""
 
 
 class Actions:
@@ -53,7 +53,7 @@ class Actions:
         self._settings = settings
 
     async def replay(self, id: str) -> str:
-        """Have a webhook decided again; return the word for what was done. Raises Refused if it is not stored."""
+        """Replay a webhook, and return the key of DONE for what happened. Raises Refused if it is not stored."""
         async with self._program.to_change() as store:
             record = await _stored(store, id)
             await _note(store, ActionKind.REPLAY, record.room, id)
@@ -64,7 +64,10 @@ class Actions:
         return "replay"
 
     async def start(self, key: str) -> str:
-        """Ask for an assistant in a room; return the word for what was done. Raises Refused if it is no room."""
+        """Ask for an assistant in a room, and return the key of DONE for what happened.
+
+        Raises Refused if the key is no room's.
+        """
         try:
             room = room_from_url(f"https://{key}")
         except ConfigError as error:
@@ -76,7 +79,7 @@ class Actions:
         return "start" if claim.new else "had"
 
     async def stop(self, key: str) -> str:
-        """Ask a room's assistant to leave; return the word for what was done."""
+        """Ask a room's assistant to leave, and return the key of DONE for what happened."""
         async with self._program.to_change() as store:
             if not await store.find_rooms(RoomQuery(room=key, open=True, limit=1)):
                 return "gone"
@@ -90,9 +93,9 @@ class Actions:
         return self._program.predicates.by_type.get(record.type) is not None
 
     async def ask(self, id: str) -> str:
-        """Ask the predicate about a stored webhook, and return in words what it would decide.
+        """Ask the predicate about a stored webhook, and return what it would decide, as a sentence.
 
-        Nothing is decided, told or started. Raises Refused if the webhook is not stored, or there is no predicate.
+        It has no effect. Raises Refused if the webhook is not stored, or the program has no predicate for it.
         """
         async with self._program.to_change() as store:
             record = await _stored(store, id)
@@ -100,7 +103,7 @@ class Actions:
             if predicate is None:
                 raise Refused(404, "This program has no predicate for the webhook.")
             if record.body_removed_at is not None:
-                # A predicate would judge what is left of it, and not what came.
+                # The predicate would judge only the rest of what came.
                 return "It cannot be asked: what it said of people was removed."
             await _note(store, ActionKind.DRY_RUN, record.room, id)
             verdict = await self._asked(store, record, predicate)

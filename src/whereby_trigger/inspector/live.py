@@ -1,7 +1,7 @@
-"""The store as all open pages share it, and what is new there: deliveries as they come, and as they are decided.
+"""Share one open store between all pages, and tell the Live pages which deliveries are new or were just decided.
 
-It is opened for reading only, and closed when nobody looks. It is a connection of its own even beside a running
-trigger, whose own reads then never wait for a page's.
+The store is opened for reading only, and closed if no page needs it. The pages have a connection of their own even in
+the process of a running trigger, so that its reads never wait for theirs.
 """
 
 import asyncio
@@ -20,25 +20,25 @@ IDLE_FOR: Final = 5.0
 """Seconds after the last read until the store is closed."""
 
 LOOK_EVERY: Final = 0.4
-"""Seconds between two looks: what another process writes shows within one second."""
+"""Seconds between two looks, so that a page shows within one second what another process writes."""
 
 LOOK_EVERY_BUSY: Final = 0.75
-"""Seconds between two looks while so much comes that it is folded: nobody reads it one by one, and looks cost."""
+"""Seconds between two looks if so much comes that it is folded: nobody reads each row then, and every look costs."""
 
 NEWEST: Final = 250
-"""Webhooks that a look reads: more than arrive between two."""
+"""Webhooks that one look reads: more than arrive between two looks."""
 
 FOLD_ABOVE: Final = 25
-"""Rows of one look above which those of a room become one row, and rooms above which those of others do."""
+"""Rows of one look above which each room gets one row, and rooms above which the oldest rooms share one."""
 
 HEARTBEAT: Final = 15.0
-"""Seconds after which pages hear that nothing is new, so that no proxy ends the connection."""
+"""Seconds after which pages are told that nothing is new, so that no proxy ends the connection."""
 
 PAGES: Final = 100
-"""Pages that may follow at a time."""
+"""Pages that may follow at the same time."""
 
 BEHIND: Final = 16
-"""Looks that a slow page may lag behind; then it misses some, and is told to load again."""
+"""Looks that a slow page may lag behind. After that it misses some, and has to connect again."""
 
 logger = logging.getLogger("whereby_trigger.inspector")
 
@@ -47,7 +47,7 @@ class _Opened:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Store] = self.loop.create_future()
-        # Who gave up waiting does not ask how it went.
+        # A page that stopped waiting never reads the error, and asyncio would log that.
         self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self.users = 0
         self.changed = asyncio.Event()
@@ -55,7 +55,7 @@ class _Opened:
 
 
 class SharedStore:
-    """Open a store for reading when the first page asks for it, and close it when none has for some seconds."""
+    """Open a store for reading when the first page asks for it, and close it after some seconds without a page."""
 
     def __init__(self, make: Callable[[], Store]) -> None:
         self._make = make
@@ -64,7 +64,7 @@ class SharedStore:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Store]:
-        """Yield the open store. Raises StoreError if there is none, or it is unavailable."""
+        """Yield the open store. Raises StoreError if it does not exist or is unavailable."""
         opened = self._opened
         if opened is None or opened.loop is not asyncio.get_running_loop():
             opened = self._opened = _Opened()
@@ -97,7 +97,7 @@ class SharedStore:
             opened.ready.set_result(store)
             await self._until_idle(opened)
         finally:
-            # Before anything is awaited: who comes now opens the store again.
+            # Before the first await: a page that comes now must open the store again.
             self._forget(opened)
             await store.close()
 
@@ -118,7 +118,7 @@ class SharedStore:
 
 
 class Batch:
-    """Hold what one look found, oldest first. What pages show of it is made once, and kept in `events`."""
+    """Hold what one look found, oldest first, and in `events` what is sent to all pages with the same filters."""
 
     __slots__ = ("events", "records")
 
@@ -128,7 +128,7 @@ class Batch:
 
 
 class Folded(Struct, frozen=True):
-    """Hold deliveries that came at once, oldest first: those of one room, or of several `rooms`."""
+    """Hold deliveries that came together, oldest first: those of one room, or of `rooms` rooms."""
 
     room: str | None
     records: tuple[Record, ...]
@@ -136,15 +136,15 @@ class Folded(Struct, frozen=True):
 
 
 def fold(records: Sequence[Record]) -> list[Record | Folded]:
-    """Return records as they are, or, if there are many, one entry for each room that has several.
+    """Return few records as they are, and of many one entry for each room.
 
-    If that leaves too many, those of the rooms that came first are one entry.
+    If that leaves too many entries, the rooms that are not among the newest share one.
     """
     if len(records) <= FOLD_ABOVE:
         return list(records)
     by_room: dict[str | None, list[Record]] = {}
     for record in records:
-        # The room that comes last is the last: what is shown is the newest.
+        # A room moves to the end with each record, so that the rooms at the end are the newest.
         by_room[record.room] = [*by_room.pop(record.room, ()), record]
     rooms = list(by_room.items())
     rest, shown = rooms[:-FOLD_ABOVE], rooms[-FOLD_ABOVE:]
@@ -174,7 +174,7 @@ class Follower:
 
 
 class LiveFeed:
-    """Look into the store while at least one page is open, and tell every page what is new."""
+    """Look into the store while a page is open, once for all of them, and tell each what is new."""
 
     def __init__(self, shared: SharedStore) -> None:
         self._shared = shared
@@ -185,7 +185,7 @@ class LiveFeed:
 
     @property
     def full(self) -> bool:
-        """True if as many pages follow as may."""
+        """True if no more pages may follow."""
         return len(self._pages) >= PAGES
 
     @contextmanager
@@ -218,7 +218,7 @@ class LiveFeed:
             await asyncio.sleep(1.0)
 
     def _tell(self, new: Sequence[Record]) -> None:
-        """Tell all pages what is new; of nothing new, they hear now and then."""
+        """Send what is new to all pages, or now and then that nothing is."""
         now = time.monotonic()
         if not new and now - self._told < HEARTBEAT:
             return
@@ -231,14 +231,14 @@ class LiveFeed:
 
 
 class Looking:
-    """Tell what is new or changed from one look to the next; the first look finds nothing new."""
+    """Compare each look with the one before; the first finds nothing new."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, str, int]] | None = None
         self._undecided: tuple[str, ...] = ()
 
     async def new(self, find: Callable[[Query], Awaitable[list[Record]]]) -> list[Record]:
-        """Return what came, was decided or came again since the last look, oldest first."""
+        """Return the webhooks that came, came again or were decided since the last look, oldest first."""
         newest = await find(Query(limit=NEWEST))
         seen = {record.id for record in newest}
         waiting = tuple(id for id in self._undecided if id not in seen)

@@ -5,7 +5,7 @@ All but the `Gate`, which applies them to requests, is pure but for the random n
 Three ways to let somebody in
 -----------------------------
 LOCAL: programs on this machine only. A page of another site may run in the browser here, and a tunnel or a proxy may
-lead here: both show in the headers. TOKEN: whoever knows the token. HOST: whoever the host app lets through.
+lead here: both show in the headers. TOKEN: all who know the token. HOST: all whom the host app lets through.
 In each, a request that changes something must come from the inspector's own page: same origin, and with the token
 against forgery that belongs to the session's cookie.
 """
@@ -276,7 +276,7 @@ class Refused(Exception):
 
 
 class Gate:
-    """Let requests in by an access; `token` is what one logs in with, or None."""
+    """Decide who gets in; `token` is what people log in with, None if they do not."""
 
     def __init__(self, access: Access, token: str | None) -> None:
         self.access = access
@@ -310,7 +310,7 @@ class Gate:
         self._limit.right(address)
 
     def keep(self, response: Response, session: LoginSession, request: Request) -> None:
-        """Have the browser keep a session in a cookie that no script reads and no other site sends."""
+        """Set the session's cookie, which no script can read and no other site can send."""
         response.set_cookie(
             cookie_of(request),
             self._keys.cookie(session),
