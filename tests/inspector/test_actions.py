@@ -78,7 +78,9 @@ async def test_a_predicate_is_asked_again_without_effect(store: Store, place: Pl
 
     browser = client(trigger)
     before = await store.find(Query())
-    page = (await browser.get("/webhook?id=one")).text
+    page = (await browser.get("/confirm?action=ask&id=one")).text
+    assert "Ask the predicate again?" in page
+    assert await store.find_actions(ActionQuery()) == []
     answer = await browser.post("/webhook/ask", data={"id": "one", "form_token": form_token(page)})
     assert "It would fire now: predicate two returned True." in answer.text
     assert await store.find(Query()) == before

@@ -18,7 +18,7 @@ from tests.support.whereby import deliver
 from whereby_trigger.testing import webhook
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
-from playwright.sync_api import Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Playwright, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
@@ -93,10 +93,19 @@ def counts(humans: int) -> dict[str, Any]:
 
 
 def test_each_page_renders_at_each_width_without_scrolling_sideways(served: Served, page: Page) -> None:
+    page.goto(served.url)
+    for width in (320, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.goto("about:blank")
+    long = "two-" + "x" * 120
     served.send("one", **counts(1))
-    served.send("two-" + "x" * 120, **counts(2))
+    served.send(long, **counts(2))
+    assert httpx.post(served.webhooks, content=b"{}").status_code == 400
     room = urlencode({"key": ROOM})
-    for path in ("", "rooms", f"room?{room}", "webhook?id=one", "refusals", "health", f"confirm?action=stop&{room}"):
+    paths = ["", "?state=failed", "?since=never", "rooms", f"room?{room}", "webhook?id=one", f"webhook?id={long}"]
+    paths += ["refusals", "health", f"confirm?action=stop&{room}", f"confirm?action=ask&id={long}"]
+    for path in paths:
         page.goto(served.url + path)
         for width in (320, 1440):
             page.set_viewport_size({"width": width, "height": 800})
@@ -112,6 +121,8 @@ def test_axe_finds_no_violation_on_any_page(served: Served, page: Page, scheme: 
     page.goto(served.url)
     found += violations(page, "the empty page")
     served.send("one", **counts(1))
+    # The page loads itself again now, which would end what it is told to load meanwhile.
+    expect(page.locator('tr[data-id="one"]')).to_be_visible()
     served.send("two", **counts(2))
     refused = httpx.post(served.webhooks, content=b"{}")
     assert refused.status_code == 400
@@ -160,31 +171,63 @@ def test_the_page_that_teaches_shows_the_first_delivery_when_it_comes(served: Se
     expect(page.locator('tr[data-id="the-first"]')).to_be_visible()
 
 
+def test_the_first_delivery_of_all_calls_nobody_back_who_is_on_the_way_to_another_page(
+    served: Served, page: Page
+) -> None:
+    page.goto(served.url)
+    expect(page.locator("#live-state")).to_have_text("Live")
+    # Tells when the page has heard of the delivery: nothing can be evaluated in a page that is being left.
+    page.evaluate(
+        """() => {
+            const source = new EventSource(document.querySelector("[data-follow]").dataset.follow);
+            source.onmessage = () => fetch("static/icon.svg").then(() => fetch("static/icon.svg?heard"));
+        }"""
+    )
+    asked: list[Route] = []
+    page.route("**/health", lambda route: asked.append(route))
+    with page.expect_request("**/health"):
+        page.get_by_role("link", name="Health").click(no_wait_after=True)
+    with page.expect_request("**/icon.svg?heard"):
+        served.send("the-first", **counts(1))
+    asked[0].continue_()
+    expect(page.locator("h1")).to_have_text("Health")
+
+
+def press_on(page: Page, there: Locator, key: str = "Enter") -> None:
+    """Press a key on something, reached by Tab alone as by somebody who has no mouse."""
+    expect(there).to_be_visible()
+    for _ in range(60):
+        if there.evaluate("(element) => element === document.activeElement"):
+            return page.keyboard.press(key)
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not lead to {there}")
+
+
 def test_filters_reveal_replay_and_stop_work_by_keyboard_alone(served: Served, page: Page) -> None:
     served.send("alone", **counts(1))
     served.send("together", **counts(2))
     page.goto(served.url)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
-    page.get_by_label("State").focus()
-    page.keyboard.type("fired")
-    page.get_by_label("Room").press("Enter")
+    press_on(page, page.get_by_label("State"), "f")
+    page.keyboard.type("ired")
+    press_on(page, page.get_by_role("button", name="Filter"), "Space")
     expect(page.locator("#rows tr")).to_have_count(1)
-    page.locator("#rows tr a").first.press("Enter")
+    press_on(page, page.locator("#rows tr a").first)
     expect(page.locator("h1")).to_have_text("room.client.joined")
     assert PRIVATE[0] not in page.content()
-    page.get_by_role("button", name="Reveal").press("Enter")
+    press_on(page, page.get_by_role("button", name="Reveal"))
     expect(page.locator("pre").first).to_contain_text(PRIVATE[0])
     page.goto(f"{served.url}webhook?id=alone")
-    page.get_by_role("button", name="Ask again, without effect").press("Enter")
+    press_on(page, page.get_by_role("link", name="Ask again, without effect…"))
+    press_on(page, page.get_by_role("button", name="Ask again"), "Space")
     expect(page.get_by_role("status")).to_contain_text("It would be skipped now: predicate two_people returned False.")
-    page.goto(f"{served.url}webhook?id=alone")
-    page.get_by_role("link", name="Replay…").press("Enter")
-    page.get_by_role("button", name="Replay").press("Enter")
+    press_on(page, page.get_by_role("link", name="Replay…"))
+    press_on(page, page.get_by_role("button", name="Replay"))
     expect(page.get_by_role("status")).to_contain_text("decided again")
     page.goto(f"{served.url}room?{urlencode({'key': ROOM})}")
-    page.get_by_role("link", name="Stop assistant…").press("Enter")
-    page.get_by_role("button", name="Stop assistant").press("Enter")
+    press_on(page, page.get_by_role("link", name="Stop assistant…"))
+    press_on(page, page.get_by_role("button", name="Stop assistant"))
     expect(page.get_by_role("status")).to_contain_text("asked to leave")
     served.process.line("is stopped")
 
@@ -234,13 +277,17 @@ def test_a_login_works_by_keyboard_by_mouse_and_without_javascript(browser: Any,
         context = browser.new_context(java_script_enabled=False)
         page = context.new_page()
         page.goto(f"{served.url}webhook?id=one")
-        page.get_by_label("Token").fill("not the token, but long")
-        page.get_by_label("Token").press("Enter")
+        page.set_viewport_size({"width": 320, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        press_on(page, page.get_by_label("Token"), "n")
+        page.keyboard.type("ot the token, but long")
+        press_on(page, page.get_by_role("button", name="Log in"), "Space")
         expect(page.get_by_role("alert")).to_contain_text("That is not the token")
-        page.get_by_label("Token").fill(TOKEN)
+        press_on(page, page.get_by_label("Token"), TOKEN[0])
+        page.keyboard.type(TOKEN[1:])
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_have_text("room.client.joined")
-        page.get_by_role("button", name="Log out").press("Enter")
+        press_on(page, page.get_by_role("button", name="Log out"))
         expect(page.locator("h1")).to_have_text("Log in")
         page.get_by_label("Token").click()
         page.keyboard.type(TOKEN)

@@ -99,6 +99,8 @@ PAGES = [
     "/refusals",
     "/health",
     "/confirm?" + urlencode({"action": "replay", "id": f"{SCRIPT}{BIDI}"}),
+    "/confirm?" + urlencode({"action": "ask", "id": f"{SCRIPT}{BIDI}"}),
+    "/confirm?" + urlencode({"action": "stop", "key": NASTY_ROOM}),
 ]
 
 

@@ -319,9 +319,9 @@ class Site:
     async def _confirm(self, request: Request, visit: Visit) -> Response:
         self._check_actions()
         action = request.query_params.get("action", "")
-        if action not in ("replay", "start", "stop"):
+        if action not in ("replay", "ask", "start", "stop"):
             raise Refused(404, "There is no such action.")
-        on = parameter(request, "id" if action == "replay" else "key")
+        on = parameter(request, "id" if action in ("replay", "ask") else "key")
         return self._page(request, visit, "confirm.html", {"action": action, "on": on})
 
     async def _replay(self, request: Request, visit: Visit) -> Response:

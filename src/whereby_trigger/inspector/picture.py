@@ -300,6 +300,7 @@ RUN_KINDS: Final = {
 }
 SHAPES: Final = {
     f"state-{State.FIRED}": "triangle",
+    f"state-{State.NOTIFIED}": "diamond",
     f"state-{State.FAILED}": "cross",
     f"state-{State.QUARANTINED}": "square",
     f"state-{State.PENDING}": "ring",

@@ -22,6 +22,7 @@
   let paused = false;
   let unseen = 0;
   let said = "";
+  let leaving = false;
   live.hidden = false;
 
   const say = (words, kind) => {
@@ -61,8 +62,9 @@
   };
 
   const take = (told) => {
-    // The first delivery of all: the page that taught how to get it becomes the one that shows it.
-    if (document.querySelector(".teach")) return location.reload();
+    // The first delivery of all: the page that taught how to get it becomes the one that shows it, unless somebody
+    // is on the way to another page, which a reload would undo.
+    if (document.querySelector(".teach")) return leaving || location.reload();
     if (paused) {
       waiting.push(told);
       if (waiting.length > 50) waiting.shift();
@@ -88,5 +90,10 @@
   source.onopen = () => { if (!paused) say("Live", "on"); };
   source.onmessage = (event) => take(JSON.parse(event.data));
   source.onerror = () => say(source.readyState === 2 ? "Not live: load the page again" : "Connecting again", "off");
+  window.addEventListener("beforeunload", () => {
+    leaving = true;
+    // Whoever is still here by then has thought better of it.
+    setTimeout(() => { leaving = false; }, 5000);
+  });
   window.addEventListener("pagehide", () => source.close());
 })();
