@@ -19,6 +19,7 @@ from whereby_trigger import (
     Trigger,
 )
 from whereby_trigger.store import RoomState
+from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import TestingTrigger, in_process, sign, webhook
 
 pytestmark = pytest.mark.anyio
@@ -267,6 +268,28 @@ async def test_what_is_older_than_the_retention_is_forgotten() -> None:
         await t.advance(20 * HOUR)
         assert len(await t.stored()) == 1
         await t.advance(10 * HOUR)
+        assert await t.stored() == []
+
+
+async def test_advance_waits_for_the_retention_that_the_start_has_begun_to_apply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, let_go, wipe = asyncio.Event(), asyncio.Event(), SqliteStore.wipe
+
+    async def waits_first(store: SqliteStore, *, rewrite: bool | None) -> str:
+        begun.set()
+        await let_go.wait()
+        return await wipe(store, rewrite=rewrite)
+
+    monkeypatch.setattr(SqliteStore, "wipe", waits_first)
+    async with Trigger(retention=86400).testing() as t:
+        await t.deliver(webhook(JOINED))
+        await begun.wait()
+        advancing = asyncio.create_task(t.advance(30 * HOUR))
+        done, _ = await asyncio.wait({advancing}, timeout=0.2)
+        assert not done
+        let_go.set()
+        await advancing
         assert await t.stored() == []
 
 

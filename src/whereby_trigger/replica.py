@@ -128,6 +128,8 @@ class Replica:
             receiver, in_flight, self.readiness, log, path=settings.path, max_body=settings.max_body
         )
         self._loops: list[asyncio.Task[None]] = []
+        self._looking: list[asyncio.Task[None]] = []
+        """The loops that look for what is due, and wait by the clock in between."""
 
     async def open(self) -> None:
         """Open the store, and begin to decide what is pending in it; with a spill, a store that is away is waited for.
@@ -154,10 +156,12 @@ class Replica:
             await lease.begun.wait()
         self._fence.begin()
         self.dispatcher.fall_behind()
-        loops = [self._backlog.run, self.hold_watch.run, self._prune, self._fence.keep, self._store_refusals]
+        looking, others = [self._backlog.run, self.hold_watch.run, self._prune], [self._fence.keep, self._store_refusals]
         if self._starts_assistants:
-            loops += [self._supervisor.supervise, self._announcer.run, leftovers.keep_clean]
-        self._loops += [asyncio.create_task(_kept_up(loop)) for loop in loops]
+            looking.append(self._supervisor.supervise)
+            others += [self._announcer.run, leftovers.keep_clean]
+        self._looking += [asyncio.create_task(_kept_up(loop)) for loop in looking]
+        self._loops += self._looking + [asyncio.create_task(_kept_up(loop)) for loop in others]
 
     async def drain(self, timeout: float, hurry: asyncio.Event, *, rooms: float | None = None) -> None:
         """Launch nothing more; wait for what runs and is queued at most `timeout` seconds, or until told to hurry.
@@ -229,6 +233,7 @@ class Replica:
         """
         going_on = {
             "the store is being opened": not all(task.done() for task in self._loops[:1]),
+            "what is due is looked for": not all(map(resting, self._looking)),
             "webhooks are being decided": self.dispatcher.behind or self.dispatcher.deciding(resting),
             "assistants start or have just ended": self._starts_assistants and self._supervisor.starting,
             "listeners of assistants' events are called": not self._announcer.idle,
