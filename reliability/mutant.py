@@ -17,9 +17,6 @@ class Mutant(Struct, frozen=True):
     complaint: str = "assert "
     """What the failing test must say, so that it fails for the right reason."""
 
-    tries: int = 1
-    """How often the test runs until it fails: other programs on the machine may hide what the mutation does."""
-
 
 def replace(owner: Any, name: str, value: Any) -> None:
     """Put another value where there is one."""
