@@ -1,7 +1,7 @@
 """Measure a user's suite of 100 tests: `.venv/bin/python scripts/testing_speed.py [--tests N]`.
 
-Each is a meeting in `trigger.testing()`. Runs pytest on them in a process of its own, and prints its seconds by the
-wall clock and of CPU.
+Each is a meeting in `trigger.testing()`. Runs pytest on them in a process of its own, with the plugins that such a
+suite needs and none of the others that are installed here, and prints its seconds by the wall clock and of CPU.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from whereby_trigger.config import inherited
 
 SUITE = """
 import pytest
@@ -48,9 +50,11 @@ def main() -> int:
     tests = parser.parse_args().tests
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "test_suite.py").write_text(SUITE.replace("TESTS", str(tests)), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
+        plugins = ("-p", "anyio", "-p", "pytest_whereby_trigger", "-p", "no:cacheprovider")
+        command = [sys.executable, "-m", "pytest", "-q", *plugins, folder]
+        environment = inherited() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         began, before = time.monotonic(), os.times()
-        code = subprocess.run(command, cwd=folder, check=False).returncode
+        code = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
         wall, after = time.monotonic() - began, os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     print(f"{tests} tests: {wall:.1f} s, of them {cpu:.2f} s of CPU, {1000 * cpu / tests:.1f} ms a test")

@@ -156,7 +156,8 @@ class Replica:
             await lease.begun.wait()
         self._fence.begin()
         self.dispatcher.fall_behind()
-        looking, others = [self._backlog.run, self.hold_watch.run, self._prune], [self._fence.keep, self._store_refusals]
+        looking = [self._backlog.run, self.hold_watch.run, self._prune]
+        others = [self._fence.keep, self._store_refusals]
         if self._starts_assistants:
             looking.append(self._supervisor.supervise)
             others += [self._announcer.run, leftovers.keep_clean]

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from tests.support import forks
+
 COMMAND = str(Path(sys.executable).with_name("whereby-trigger"))
 WITHIN = 20.0
 PROC = Path("/proc/self")
@@ -31,16 +33,14 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end and give its exit code and output."""
-    return subprocess.run(
-        [COMMAND, *arguments],
-        cwd=cwd,
-        env=clean_environment(env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WITHIN,
-        check=False,
-    )
+    program = [COMMAND, *arguments]
+    popen = forks.start(program, cwd=cwd, env=clean_environment(env), apart=True, session=False)
+    try:
+        said, complained = popen.communicate(timeout=WITHIN)
+    finally:
+        popen.kill()
+        code = popen.wait()
+    return subprocess.CompletedProcess(program, code, said, complained)
 
 
 def all_pids() -> list[int]:
@@ -98,16 +98,7 @@ class Process:
         self._lines: list[str] = []
         self._seen = 0
         self._news = threading.Condition()
-        self.popen = subprocess.Popen(
-            program,
-            cwd=cwd,
-            env=clean_environment(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
-            text=True,
-            start_new_session=os.name != "nt",
-        )
+        self.popen = forks.start(program, cwd=cwd, env=clean_environment(env), apart=apart, session=os.name != "nt")
         self._streams = [stream for stream in (self.popen.stdout, self.popen.stderr) if stream is not None]
         self._open = len(self._streams)
         self._readers = [threading.Thread(target=self._read, args=(each,), daemon=True) for each in self._streams]

@@ -247,12 +247,15 @@ class SqliteStore(Unspilled):
 
     async def prune(self, before: float, pruned: Told = untold) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before, pruned)
-        await self._prune_each(history.forget_runs, before)
-        await self._prune_each(rooms.forget, before)
-        await self._prune_presence(before)
-        await self._prune_each(history.forget_refusals, before)
-        await self._prune_each(lease.forget_replicas, before)
-        await self._prune_each(history.forget_actions, before)
+        # Mostly there is little of these: a page of each goes in one transaction, in this order.
+        pages = [
+            history.forget_runs,
+            rooms.forget,
+            history.forget_refusals,
+            lease.forget_replicas,
+            history.forget_actions,
+        ]
+        await asyncio.gather(*(self._prune_each(page, before) for page in pages), self._prune_presence(before))
         return forgotten
 
     async def _prune_each(self, prune: Callable[..., int], before: float, pruned: Told = untold) -> int:

@@ -1,0 +1,288 @@
+"""Programs that are forked off a process which has imported their modules already.
+
+The import of the package and of its server takes most of the time of a short program, and the tests start hundreds.
+What is forked is a real process: with arguments, environment, folder, streams and session of its own, and an exit code.
+It is a child of the server of forks, which ends with this process.
+
+What is read before the program runs, such as PYTHONUNBUFFERED, cannot be changed in a fork: such a program gets a start
+of its own, and so does every program where there is no pidfd.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from io import TextIOWrapper
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, NamedTuple, TextIO
+
+ROOT = Path(__file__).parents[2]
+
+IMPORTED = (
+    *("asyncpg", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvicorn.logging", "uvloop"),
+    *("rich.console", "rich.markup", "rich.progress", "rich.table", "rich.text", "starlette.routing"),
+    *("whereby_trigger.inspector.app", "whereby_trigger.receive.server", "whereby_trigger.store.postgres"),
+    *(f"whereby_trigger.cli.{name}" for name in ("start", "dev", "send", "events", "rooms", "assistants", "check")),
+    *(f"whereby_trigger.cli.{name}" for name in ("app", "db", "config", "runs", "refusals", "forget", "export")),
+    "whereby_trigger.testing.sender",
+)
+"""What most of the programs that tests start import."""
+
+READ_AT_START = ("PYTHON", "_PYTHON", "HOME", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
+"""The beginnings of the names of variables that are read by the interpreter, its libraries, or one of these imports."""
+
+SHORTEST = 100_000
+"""Bytes of a message that a socket takes in any case."""
+
+
+class Request(NamedTuple):
+    """Say what to run: a script's path, or a module's name behind -m, with its arguments."""
+
+    program: list[str]
+    env: dict[str, str]
+    cwd: str
+    session: bool
+
+
+class Forked:
+    """Hold a program that was forked, with those parts of `subprocess.Popen` that tests use."""
+
+    def __init__(
+        self, request: Request, server: socket.socket, streams: Sequence[int], outputs: Sequence[IO[str] | None]
+    ) -> None:
+        self.args = request.program
+        self.returncode: int | None = None
+        self.stdout, self.stderr = outputs
+        self._turn = threading.Lock()
+        self._told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(server, [json.dumps(request).encode()], [*streams, theirs.fileno()])
+        answer, (self._pidfd,), _, _ = socket.recv_fds(self._told, SHORTEST, 1)
+        self.pid = int(answer)
+
+    def poll(self) -> int | None:
+        """Return the exit code if it has ended, or None."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its exit code. Raises subprocess.TimeoutExpired."""
+        with self._turn:
+            if self.returncode is None:
+                if not select.select([self._told], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+                answer = self._told.recv(SHORTEST)
+                assert answer, "the server of forks has ended"
+                self.returncode = int(answer)
+                self._told.close()
+                os.close(self._pidfd)
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Read all that it prints, and wait for its end."""
+        deadline, read = time.monotonic() + timeout, ["", ""]
+
+        def keep(number: int, stream: IO[str]) -> None:
+            with stream:
+                read[number] = stream.read()
+
+        streams = [(number, stream) for number, stream in enumerate((self.stdout, self.stderr)) if stream is not None]
+        readers = [threading.Thread(target=keep, args=each, daemon=True) for each in streams]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+        self.wait(max(0.0, deadline - time.monotonic()))
+        return read[0], read[1]
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        with self._turn, contextlib.suppress(ProcessLookupError):
+            if self.returncode is None:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+
+def start(
+    program: list[str], *, cwd: Path, env: Mapping[str, str], apart: bool, session: bool
+) -> "subprocess.Popen[str] | Forked":
+    """Start a program with no input and its output in pipes, as a fork if that makes no difference to it."""
+    plain = _plain(program)
+    if plain is None or not can_fork() or not _starts_alike(env):
+        return subprocess.Popen(
+            program,
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+            text=True,
+            start_new_session=session,
+        )
+    request = Request(plain, dict(env), os.path.abspath(cwd), session)
+    pipes = [os.pipe() for _ in range(2 if apart else 1)]
+    outputs: list[IO[str] | None] = [os.fdopen(reading, encoding="utf-8") for reading, _ in pipes]
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    try:
+        writing = [each for _, each in pipes]
+        return Forked(request, _server(), [nothing, writing[0], writing[-1]], [*outputs, None][:2])
+    finally:
+        for each in (nothing, *writing):
+            os.close(each)
+
+
+def _plain(program: list[str]) -> list[str] | None:
+    """Return a call of this interpreter without it, or None if it has options, code or another program."""
+    first, *rest = program
+    if first == str(Path(sys.executable).with_name("whereby-trigger")):
+        return program
+    if first == sys.executable and rest and (rest[0] == "-m" or not rest[0].startswith("-")):
+        return rest
+    return None
+
+
+def can_fork() -> bool:
+    """Return True if this system has what forks need."""
+    return hasattr(os, "pidfd_open") and sys.platform == "linux"
+
+
+def _starts_alike(env: Mapping[str, str]) -> bool:
+    """Return True if the interpreter would start with these variables as the server of forks has started."""
+    ours, theirs = _read_at_start(_environment()), _read_at_start(env)
+    return ours == theirs and sum(map(len, (*env, *env.values()))) < SHORTEST // 2
+
+
+def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(READ_AT_START)}
+
+
+@cache
+def _environment() -> dict[str, str]:
+    """Return the environment of the server of forks, which says for PYTHONUNBUFFERED what all tests' programs have."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@cache
+def _server() -> socket.socket:
+    """Start the server of forks, and return what it reads from; it ends when this process does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-m", "tests.support.forks"]
+    with theirs:
+        server = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdin=theirs, stdout=subprocess.DEVNULL)
+
+    def end() -> None:
+        ours.close()
+        server.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _serve() -> Request:
+    """Fork a process for each request and tell of its end; return in each fork, which is to run the request."""
+    control = socket.socket(fileno=os.dup(0))
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    running: dict[int, tuple[int, socket.socket]] = {}
+    waiting = select.poll()
+    waiting.register(control, select.POLLIN)
+    while True:
+        for ready, _ in waiting.poll():
+            if ready in running:
+                pid, told = running.pop(ready)
+                waiting.unregister(ready)
+                os.close(ready)
+                with told, contextlib.suppress(OSError):
+                    # Whoever asked may have gone.
+                    told.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+                continue
+            message, descriptors, _, _ = socket.recv_fds(control, SHORTEST, 4)
+            if not message:
+                sys.exit()
+            request = Request(*json.loads(message))
+            told = socket.socket(fileno=descriptors.pop())
+            if not (pid := os.fork()):
+                for connection in (control, told, *(told for _, told in running.values())):
+                    connection.close()
+                for pidfd in running:
+                    os.close(pidfd)
+                _become(request, descriptors)
+                return request
+            for stream in descriptors:
+                os.close(stream)
+            pidfd = os.pidfd_open(pid)
+            running[pidfd] = pid, told
+            waiting.register(pidfd, select.POLLIN)
+            with contextlib.suppress(OSError):
+                socket.send_fds(told, [str(pid).encode()], [pidfd])
+
+
+def _become(request: Request, streams: list[int]) -> None:
+    """Make this fork what a start of its own would have made it."""
+    if request.session:
+        os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    # The streams that there are know what they were opened on.
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        setattr(sys, name, _stream(number, getattr(sys, name)))
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    os.chdir(request.cwd)
+    os.environ.clear()
+    os.environ.update(request.env)
+    time.tzset()
+    # What the user's project calls tests is something else.
+    for name in ("tests.support", "tests"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+
+
+def _stream(number: int, before: TextIO) -> TextIO:
+    """Open a descriptor as the interpreter does at its start."""
+    opened: Any = os.fdopen(number, "rb" if number == 0 else "wb", closefd=False)
+    opened.raw.name = before.name
+    errors, at_once = before.errors, number == 2
+    return TextIOWrapper(opened, before.encoding, errors, newline="\n", line_buffering=at_once)
+
+
+def _run(request: Request) -> None:
+    first, *arguments = request.program
+    sys.orig_argv = [sys.executable, *request.program]
+    if first == "-m":
+        sys.path[0] = request.cwd
+        sys.argv = arguments
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        return
+    path = os.path.join(request.cwd, first)
+    sys.argv, sys.path[0] = request.program, os.path.dirname(path)
+    sys.modules["__main__"] = main = ModuleType("__main__")
+    main.__file__ = path
+    exec(compile(Path(path).read_bytes(), path, "exec"), main.__dict__)  # noqa: S102 - it is what runs here
+
+
+if __name__ == "__main__":
+    _run(_serve())
