@@ -189,7 +189,9 @@ def _server() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.support.forks"]
     with theirs:
-        server = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdin=theirs, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=_environment(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL
+        )
 
     def end() -> None:
         ours.close()
