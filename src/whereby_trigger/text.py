@@ -12,6 +12,8 @@ from whereby_trigger.errors import ConfigError
 
 def storable_text(text: str) -> str:
     """Return a text with what stores refuse replaced: NUL by U+FFFD, a lone surrogate by "?"."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -102,6 +102,13 @@ def counts_of(count: Count) -> RoomCounts:
 
 def merged(earlier: RoomCounts, later: RoomCounts) -> RoomCounts:
     """Return what two groups of counts of a room say together; `later` arrived after `earlier`."""
+    if later.changed_at >= earlier.changed_at and later.humans_since == later.changed_at and later.differed_at == -inf:
+        # One count that is the newest, as most are: the rule below in short.
+        same = later.humans == earlier.humans
+        since, differed_at = (
+            (earlier.humans_since, earlier.differed_at) if same else (later.changed_at, earlier.changed_at)
+        )
+        return RoomCounts(later.key, later.humans, later.bots, later.session_id, since, later.changed_at, differed_at)
     newer, older = (later, earlier) if later.changed_at >= earlier.changed_at else (earlier, later)
     same = newer.humans == older.humans
     differed_at = max(newer.differed_at, older.differed_at if same else older.changed_at)
@@ -131,9 +138,9 @@ def presence_of(counts: RoomCounts) -> Presence:
     """Return the presence that some counts say."""
     if counts.humans == UNCOUNTED:
         return Presence(changed_at=_datetime(counts.changed_at), session_id=counts.session_id)
-    return Presence(
-        counts.humans, counts.bots, _datetime(counts.humans_since), _datetime(counts.changed_at), counts.session_id
-    )
+    changed_at = _datetime(counts.changed_at)
+    humans_since = changed_at if counts.humans_since == counts.changed_at else _datetime(counts.humans_since)
+    return Presence(counts.humans, counts.bots, humans_since, changed_at, counts.session_id)
 
 
 def merge(presence: Presence, count: Count) -> Presence:
@@ -153,7 +160,9 @@ def _counts_in(presence: Presence, key: str) -> RoomCounts | None:
 
 
 def _datetime(seconds: float) -> datetime:
-    return datetime.fromtimestamp(min(max(seconds, EARLIEST), LATEST), UTC)
+    if not EARLIEST <= seconds <= LATEST:
+        seconds = min(max(seconds, EARLIEST), LATEST)
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 class SessionChange(Struct, frozen=True):
@@ -196,6 +205,9 @@ def created_at(webhook: Webhook, received_at: float) -> float | None:
 SESSION_WEBHOOKS: Final = (RoomSessionStarted, RoomSessionEnded)
 """The webhooks that say something of a room's session."""
 
+COUNTING_WEBHOOKS: Final = (RoomClientJoined, RoomClientLeft)
+"""The webhooks that may say who is in a room."""
+
 
 def session_change(webhook: Webhook, key: str | None, received_at: float) -> SessionChange | None:
     """Return what a webhook says of the session in its room, or None if it says nothing."""
@@ -207,7 +219,7 @@ def session_change(webhook: Webhook, key: str | None, received_at: float) -> Ses
 
 def count_in(webhook: Webhook, key: str | None, received_at: float) -> Count | None:
     """Return who is in a room by a webhook, or None if it carries no counts, or impossible ones."""
-    if key is None or not isinstance(webhook, RoomClientJoined | RoomClientLeft):
+    if key is None or not isinstance(webhook, COUNTING_WEBHOOKS):
         return None
     present = webhook.data.present
     if present is None:
@@ -233,10 +245,10 @@ def presence_in(webhook: Webhook, key: str | None, received_at: float) -> Count 
 
 def _denies_itself(webhook: RoomClientJoined | RoomClientLeft, humans: int, bots: int) -> bool:
     """Return True if counts after a join say that nobody has joined: they would end an assistant of people."""
-    if not isinstance(webhook, RoomClientJoined):
+    if humans > 0 or not isinstance(webhook, RoomClientJoined):
         return False
     is_person = bool(webhook.data.role_name) and is_human(webhook)
-    return humans == 0 if is_person else humans + bots == 0
+    return is_person or bots == 0
 
 
 def session_of(webhook: RoomWebhook) -> str | None:

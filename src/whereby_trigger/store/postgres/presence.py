@@ -7,48 +7,63 @@ from msgspec import structs
 from whereby_trigger.store.postgres.connection import Connection
 from whereby_trigger.store.presence import UNKNOWN, Count, Presence, RoomCounts, presence_of, together
 
-WRITE = """
-INSERT INTO whereby_trigger.presence AS stored
-    (key, humans, bots, session_id, humans_since, changed_at, differed_at, received_at)
-SELECT * FROM unnest(
-    $1::text[], $2::integer[], $3::integer[], $4::text[], $5::float8[], $6::float8[], $7::float8[], $8::float8[]
-) AS given (key, humans, bots, session_id, humans_since, changed_at, differed_at, received_at)
-ORDER BY given.key COLLATE "C"
-ON CONFLICT (key) DO UPDATE SET
-    (humans, bots, session_id, humans_since, changed_at, differed_at, humans_stored_at, received_at) = (
-        SELECT
-            newer.humans, newer.bots, newer.session_id, since.at, newer.changed_at, differed.at,
-            CASE WHEN newer.humans = stored.humans AND since.at <= stored.humans_since
-                THEN stored.humans_stored_at ELSE whereby_trigger.clock() END,
-            greatest(stored.received_at, excluded.received_at)
-        FROM (VALUES
-            (excluded.humans, excluded.bots, excluded.session_id,
-                excluded.humans_since, excluded.changed_at, excluded.differed_at, true),
-            (stored.humans, stored.bots, stored.session_id,
-                stored.humans_since, stored.changed_at, stored.differed_at, false)
-        ) AS newer (humans, bots, session_id, humans_since, changed_at, differed_at, arrived)
-        CROSS JOIN LATERAL (VALUES
-            (excluded.humans, excluded.humans_since, excluded.changed_at, excluded.differed_at, true),
-            (stored.humans, stored.humans_since, stored.changed_at, stored.differed_at, false)
-        ) AS older (humans, humans_since, changed_at, differed_at, arrived)
-        CROSS JOIN LATERAL (SELECT newer.humans = older.humans AS so) AS same
-        CROSS JOIN LATERAL (
-            SELECT greatest(newer.differed_at, CASE WHEN same.so THEN older.differed_at ELSE older.changed_at END) AS at
-        ) AS differed
-        CROSS JOIN LATERAL (
-            SELECT COALESCE(min(times.at), newer.changed_at) AS at
-            FROM (VALUES
-                (newer.humans_since, newer.differed_at, true),
-                (older.humans_since, older.differed_at, same.so),
-                (older.changed_at, NULL, same.so)
-            ) AS times (at, differed_at, counts)
-            WHERE times.counts AND (times.at > differed.at OR times.differed_at = differed.at)
-        ) AS since
-        WHERE newer.arrived = (excluded.changed_at >= stored.changed_at) AND older.arrived <> newer.arrived
+_SAME = "excluded.humans = stored.humans"
+_NEWER = "excluded.changed_at >= stored.changed_at"
+
+
+def _either(column: str) -> str:
+    """Return a column of the newer of the two: what has just arrived, and what is stored."""
+    return f"CASE WHEN {_NEWER} THEN excluded.{column} ELSE stored.{column} END"
+
+
+def _since(row: str, differed_at: str, otherwise: str = "NULL") -> str:
+    """Return since when the humans of one of the two are there, unless another number came after that."""
+    counts = f"{row}.humans_since > {differed_at} OR {row}.differed_at = {differed_at}"
+    return f"CASE WHEN {counts} THEN {row}.humans_since ELSE {otherwise} END"
+
+
+_DIFFERED_SAME = "greatest(excluded.differed_at, stored.differed_at)"
+_DIFFERED_NOW = "greatest(excluded.differed_at, stored.changed_at)"
+_DIFFERED_LATE = "greatest(stored.differed_at, excluded.changed_at)"
+_OLDER_AT = "least(excluded.changed_at, stored.changed_at)"
+_DIFFERED = f"CASE WHEN {_SAME} THEN {_DIFFERED_SAME} WHEN {_NEWER} THEN {_DIFFERED_NOW} ELSE {_DIFFERED_LATE} END"
+_SINCE = f"""
+    CASE WHEN {_SAME} THEN coalesce(
+        least(
+            {_since("excluded", _DIFFERED_SAME)},
+            {_since("stored", _DIFFERED_SAME)},
+            CASE WHEN {_OLDER_AT} > {_DIFFERED_SAME} THEN {_OLDER_AT} END
+        ),
+        greatest(excluded.changed_at, stored.changed_at)
     )
+    WHEN {_NEWER} THEN {_since("excluded", _DIFFERED_NOW, "excluded.changed_at")}
+    ELSE {_since("stored", _DIFFERED_LATE, "stored.changed_at")} END
+"""
+COLUMNS = "key, humans, bots, session_id, humans_since, changed_at, differed_at, received_at"
+MERGED = f"""
+ON CONFLICT (key) DO UPDATE SET
+    humans = {_either("humans")}, bots = {_either("bots")}, session_id = {_either("session_id")},
+    humans_since = {_SINCE},
+    changed_at = greatest(excluded.changed_at, stored.changed_at),
+    differed_at = {_DIFFERED},
+    humans_stored_at = CASE WHEN ({_SAME} OR NOT {_NEWER}) AND {_SINCE} <= stored.humans_since
+        THEN stored.humans_stored_at ELSE whereby_trigger.clock() END,
+    received_at = greatest(stored.received_at, excluded.received_at)
 RETURNING key, humans, bots, session_id, humans_since, changed_at, differed_at
 """
-"""Does what `merged` and `keeps_time` in store/presence.py do: the row is locked before it is read."""
+"""Does what `merged` and `keeps_time` in store/presence.py do: the row is locked before it is read.
+
+Written out, without subqueries: those cost three times as much as the rest of the statement.
+"""
+
+WRITE = f"""
+INSERT INTO whereby_trigger.presence AS stored ({COLUMNS})
+SELECT * FROM unnest(
+    $1::text[], $2::integer[], $3::integer[], $4::text[], $5::float8[], $6::float8[], $7::float8[], $8::float8[]
+) AS given ({COLUMNS})
+ORDER BY given.key COLLATE "C"
+{MERGED}
+"""  # noqa: S608
 
 FIND = """
 SELECT key, humans, bots, session_id, humans_since, changed_at, differed_at

@@ -26,13 +26,17 @@ from whereby_trigger.store.records import (
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, OVER, REPLAYABLE, UNDECIDED, RoomState, State, sql_in
 from whereby_trigger.webhook import room_path
 
-ADD = """
-WITH arrived AS MATERIALIZED (
-    SELECT nextval('whereby_trigger.webhooks_seq') AS seq, given.* FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::text[], $9::float8[],
-        $10::integer[], $11::float8[]
-    ) AS given (id, type, room, body, received_at, owner, state, reason, decided_at, deliveries, kept_until)
+_GIVEN = """
+    $1::text[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::text[], $9::float8[],
+    $10::integer[], $11::float8[]%s
+) AS given (id, type, room, body, received_at, owner, state, reason, decided_at, deliveries, kept_until%s
+"""
+_ARRIVED = f"""
+arrived AS MATERIALIZED (
+    SELECT nextval('whereby_trigger.webhooks_seq') AS seq, given.* FROM unnest({_GIVEN})
 )
+"""  # noqa: S608
+_INSERT = """
 INSERT INTO whereby_trigger.webhooks AS webhooks
     (seq, id, type, room, body, received_at, queued_at, owner, state, reason, decided_at, deliveries, kept_until)
 SELECT seq, id, type, room, body, received_at, received_at, owner, state, reason, decided_at, deliveries, kept_until
@@ -42,6 +46,25 @@ ON CONFLICT (id) DO UPDATE SET
     kept_until = greatest(webhooks.kept_until, excluded.kept_until)
 RETURNING id, seq, state, xmax = 0 AS new
 """
+ADD = f"WITH {_ARRIVED % ('', '')} {_INSERT}"
+ADD_COUNTED = f"""
+WITH {_ARRIVED % (", $12::integer[], $13::integer[], $14::text[], $15::float8[]", ", humans, bots, session_id, at")},
+added AS ({_INSERT}),
+counted AS (
+    INSERT INTO whereby_trigger.presence AS stored ({presence.COLUMNS})
+    SELECT room, humans, bots, session_id, at, at, '-infinity', received_at
+    FROM arrived JOIN added USING (seq) WHERE humans IS NOT NULL
+    ORDER BY room COLLATE "C"
+    {presence.MERGED}
+)
+SELECT added.id, added.seq, added.state, added.new, counted.*
+FROM added LEFT JOIN arrived USING (seq) LEFT JOIN counted ON counted.key = arrived.room AND arrived.humans IS NOT NULL
+"""  # noqa: S608
+"""Adds webhooks and their counts, at most one a room, in one statement: BEGIN and COMMIT would cost a round trip each.
+
+A webhook that is a duplicate keeps its number, so no number that was given here is its own, and it counts for nothing.
+"""
+
 STORED_SO = """
 SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new,
     CASE WHEN webhooks.state = 'pending' THEN webhooks.reason ELSE '' END AS effect
@@ -170,6 +193,9 @@ LAST_CHARACTER = "\U0010ffff"
 LATEST_FIRST = "ORDER BY received_at DESC, seq DESC"
 
 
+NO_COUNT = (None, None, None, None)
+
+
 class Owned(NamedTuple):
     """Pair an arrival, a decision or a webhook's number with the replica that owns it."""
 
@@ -208,7 +234,7 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
     counted = [piece.what for id, piece in first.items() if piece.what.count and id not in stored]
     effects: dict[str, str] = {id: row["effect"] for id, row in stored.items()}
     counts: dict[str, RoomCounts] = {}
-    if changes or counted:
+    if changes or len({arrival.room for arrival in counted}) < len(counted):
         async with transaction(connection):
             if changes:
                 await rooms.lock(connection, [change.key for change in changes.values()])
@@ -219,6 +245,10 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
                     effects[id] = effect
             new = [(arrival.count, arrival.received_at) for arrival in counted if stored[arrival.id]["new"]]
             counts = await presence.write(connection, new)
+    elif counted:
+        inserted = await _insert_counted(connection, first, rows)
+        stored |= inserted
+        counts = {row["key"]: RoomCounts(*row[4:]) for row in inserted.values() if row["key"] is not None}
     else:
         stored |= await _insert(connection, rows)
     return [
@@ -229,6 +259,15 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
 
 async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
     return {row["id"]: row for row in await connection.fetch(ADD, *zip(*rows, strict=True))} if rows else {}
+
+
+async def _insert_counted(
+    connection: Connection, first: Mapping[str, Owned], rows: list[tuple[Any, ...]]
+) -> dict[str, Any]:
+    said = (first[row[0]].what.count for row in rows)
+    counts = [(one.humans, one.bots, one.session_id, one.at) if one else NO_COUNT for one in said]
+    given = *zip(*rows, strict=True), *zip(*counts, strict=True)
+    return {row["id"]: row for row in await connection.fetch(ADD_COUNTED, *given)}
 
 
 async def _stored_before(connection: Connection, first: dict[str, Owned]) -> dict[str, Any]:

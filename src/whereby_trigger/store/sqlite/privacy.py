@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from whereby_trigger.store.records import OldBody, Record, Rewrite
-from whereby_trigger.store.sqlite import webhooks
+from whereby_trigger.store.sqlite import presence, webhooks
 
 SMALL = 64 * 1024 * 1024
 """Bytes of a file that is written again in about a second."""
@@ -68,12 +68,15 @@ def rewrite(connection: sqlite3.Connection, rewrites: Sequence[Rewrite], *, sile
     return connection.executemany(REWRITE, [(one.body, now, one.seq) for one in rewrites]).rowcount
 
 
-def drop(connection: sqlite3.Connection, seqs: Sequence[int], room: str, now: float) -> int:
+def drop(
+    connection: sqlite3.Connection, seqs: Sequence[int], room: str, now: float, counts: presence.GatheredCounts
+) -> int:
     changed = 0
     if seqs:
         given = {"now": now, "seqs": json.dumps(list(seqs))}
         changed = connection.execute(EMPTY, given).rowcount + connection.execute(DELETE, given).rowcount
     if room:
+        counts.forget_known()
         for statement in DROP_ROOM:
             connection.execute(statement, {"room": room, "path": room[room.index("/") :]})
     return changed

@@ -270,7 +270,7 @@ class SqliteStore(Unspilled):
         # Without an index on the time, which each delivery would have to update; a scan holds up no write.
         after = ""
         while old := await self._read(partial(presence.find_old, before=before, after=after, limit=PRUNE_ROWS)):
-            await self._write(partial(presence.forget, keys=old, before=before))
+            await self._write(partial(presence.forget, keys=old, before=before, counts=self._counts))
             after = old[-1]
 
     def add_refusals(self, counts: Sequence[RefusalCount]) -> Awaitable[None]:
@@ -298,7 +298,7 @@ class SqliteStore(Unspilled):
         return self._write(partial(privacy.rewrite, rewrites=rewrites, silence=silence, now=now))
 
     def drop(self, seqs: Sequence[int], room: str, now: float) -> Awaitable[int]:
-        return self._write(partial(privacy.drop, seqs=seqs, room=room, now=now))
+        return self._write(partial(privacy.drop, seqs=seqs, room=room, now=now, counts=self._counts))
 
     async def wipe(self, *, rewrite: bool | None) -> str:
         size = self.path.stat().st_size

@@ -42,6 +42,10 @@ class BatchSummary(Protocol):
 
     def write(self, connection: sqlite3.Connection) -> None: ...
 
+    def committed(self) -> None:
+        """Note that the transaction is committed, and in the file."""
+        ...
+
 
 class NoBatchSummary:
     """Gather nothing and write nothing."""
@@ -50,6 +54,9 @@ class NoBatchSummary:
         pass
 
     def write(self, connection: sqlite3.Connection) -> None:
+        pass
+
+    def committed(self) -> None:
         pass
 
 
@@ -203,6 +210,7 @@ class Writer:
             if connection.total_changes != changes:
                 # Not before: a log that is removed during the commit takes it along.
                 self._database.settle()
+            self._summary.committed()
         return outcomes
 
     def _look_for_changes(self) -> None:
