@@ -60,6 +60,17 @@ async def test_of_two_counts_of_the_same_time_the_later_arrival_holds_and_a_dupl
     assert (await presence(store)).humans == 4
 
 
+async def test_a_duplicate_beside_counts_of_other_rooms_counts_for_nothing(store: Store) -> None:
+    await say(store, "a", 0, 1)
+    await say(store, "b", 0, 2)
+    again, elsewhere, uncounted = await asyncio.gather(
+        say(store, "a", 0, 1), say(store, "c", 5, 3, room=ELSEWHERE), store.add(arrival("d"))
+    )
+    assert [again.duplicate, elsewhere.duplicate, uncounted.duplicate] == [True, False, False]
+    assert [again.counts, elsewhere.counts and elsewhere.counts.humans, uncounted.counts] == [None, 3, None]
+    assert [(await presence(store, room)).humans for room in (ROOM, ELSEWHERE)] == [2, 3]
+
+
 async def test_who_joins_without_a_count_leaves_nobody_knowing_who_is_there_until_the_next_count(store: Store) -> None:
     await say(store, "a", 0, 0)
     await say(store, "b", 10, UNCOUNTED, UNCOUNTED)
@@ -165,6 +176,19 @@ async def test_the_presence_of_a_room_is_forgotten_with_its_last_count_unless_it
     await store.stop(ROOM, "by hand")
     await store.prune(NOW)
     assert await presence(store) == UNKNOWN
+
+
+async def test_what_is_counted_after_a_room_was_forgotten_begins_then(store: Store) -> None:
+    await store.add(counted("pruned", count(0, 2), received_at=NOW - 10))
+    await store.prune(NOW)
+    assert await presence(store) == UNKNOWN
+    said = await say(store, "a", 10, 2)
+    assert await presence(store) == Presence(2, 0, at(10), at(10))
+    assert said.counts is not None
+    assert presence_of(said.counts) == await presence(store)
+    await store.drop([], ROOM, NOW)
+    await say(store, "b", 5, 2)
+    assert await presence(store) == Presence(2, 0, at(5), at(5))
 
 
 COUNTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=6)

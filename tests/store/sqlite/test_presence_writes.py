@@ -54,3 +54,45 @@ def test_what_a_transaction_gathered_that_was_rolled_back_is_forgotten(connectio
     gathered.begin()
     gathered.write(connection)
     assert connection.execute("SELECT * FROM presence").fetchall() == []
+
+
+def since(connection: sqlite3.Connection) -> list[float]:
+    return [since for (since,) in connection.execute("SELECT humans_since - ? FROM presence", (NOW,)).fetchall()]
+
+
+def commit(gathered: GatheredCounts, connection: sqlite3.Connection, one: Count) -> None:
+    gathered.begin()
+    connection.execute("BEGIN IMMEDIATE")
+    gathered.add(one, NOW, NOW, Added(1, False, State.PENDING))
+    gathered.write(connection)
+    connection.execute("COMMIT")
+    gathered.committed()
+
+
+def test_what_this_connection_wrote_is_not_read_again(connection: sqlite3.Connection) -> None:
+    gathered, statements = GatheredCounts(), list[str]()
+    commit(gathered, connection, count(0, 2))
+    connection.set_trace_callback(statements.append)
+    commit(gathered, connection, count(5, 2))
+    assert not [text for text in statements if "SELECT" in text]
+    assert since(connection) == [0]
+
+
+def test_what_another_connection_wrote_is_read_again(path: Path, connection: sqlite3.Connection) -> None:
+    one, two = GatheredCounts(), GatheredCounts()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        commit(one, connection, count(0, 2))
+        commit(two, other, count(5, 1))
+        commit(one, connection, count(9, 2))
+        commit(two, other, count(7, 2))
+    assert since(connection) == [7]
+
+
+def test_what_was_rolled_back_is_read_again(connection: sqlite3.Connection) -> None:
+    gathered = GatheredCounts()
+    connection.execute("BEGIN")
+    gathered.add(count(0, 2), NOW, NOW, Added(1, False, State.PENDING))
+    gathered.write(connection)
+    connection.execute("ROLLBACK")
+    commit(gathered, connection, count(5, 2))
+    assert since(connection) == [5]

@@ -44,21 +44,20 @@ FROM arrived ORDER BY id COLLATE "C"
 ON CONFLICT (id) DO UPDATE SET
     deliveries = webhooks.deliveries + excluded.deliveries,
     kept_until = greatest(webhooks.kept_until, excluded.kept_until)
-RETURNING id, seq, state, xmax = 0 AS new
-"""
+RETURNING id, seq, state, xmax = 0 AS new"""
 ADD = f"WITH {_ARRIVED % ('', '')} {_INSERT}"
 ADD_COUNTED = f"""
 WITH {_ARRIVED % (", $12::integer[], $13::integer[], $14::text[], $15::float8[]", ", humans, bots, session_id, at")},
-added AS ({_INSERT}),
+added AS ({_INSERT}, room),
 counted AS (
     INSERT INTO whereby_trigger.presence AS stored ({presence.COLUMNS})
-    SELECT room, humans, bots, session_id, at, at, '-infinity', received_at
+    SELECT arrived.room, humans, bots, session_id, at, at, '-infinity', received_at
     FROM arrived JOIN added USING (seq) WHERE humans IS NOT NULL
-    ORDER BY room COLLATE "C"
+    ORDER BY arrived.room COLLATE "C"
     {presence.MERGED}
 )
 SELECT added.id, added.seq, added.state, added.new, counted.*
-FROM added LEFT JOIN arrived USING (seq) LEFT JOIN counted ON counted.key = arrived.room AND arrived.humans IS NOT NULL
+FROM added LEFT JOIN counted ON counted.key = added.room
 """  # noqa: S608
 """Adds webhooks and their counts, at most one a room, in one statement: BEGIN and COMMIT would cost a round trip each.
 
