@@ -4,6 +4,8 @@
 #   scripts/fresh_machines.sh                                    every case below, with all tests
 #   scripts/fresh_machines.sh bookworm:root-0700 trixie:user     some of them
 #   ARGS="tests/store -q" scripts/fresh_machines.sh …            a part of the tests
+#   scripts/fresh_machines.sh --base bookworm                    the folder of a machine as Debian makes it, and no test
+#   scripts/fresh_machines.sh --mirror                           the mirror that machines come from
 #
 # A machine is a chroot in namespaces of its own, and what is tried is a clone of the last commit. It needs root, and
 # Debian's package debootstrap; the mirror is that of this machine's apt, the package index that of its pip.
@@ -198,15 +200,26 @@ try() {
     [[ "${row[*]}" != *FAILED* ]]
 }
 
-if [ "${1:-}" = --inside ]; then
-    shift
-    inside "$@"
-    exit
-fi
+case ${1:-} in
+    --inside)
+        shift
+        inside "$@"
+        exit
+        ;;
+    --mirror)
+        mirror
+        exit
+        ;;
+esac
 
 [ "$(id -u)" = 0 ] || die "only root can make a chroot: run it as root"
 command -v debootstrap >/dev/null || die "debootstrap is not installed (Debian's package debootstrap)"
 mkdir -p "$FOLDER"
+if [ "${1:-}" = --base ]; then
+    base "$2"
+    echo "$FOLDER/$2"
+    exit
+fi
 [ $# -gt 0 ] || set -- "${CASES[@]}"
 
 echo "$(git log -1 --format='%h %s')"
