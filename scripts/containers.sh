@@ -47,6 +47,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
 static_dir = "$folder/static"
+tmp_dir = "$folder/run/libpod"
 volume_path = "$folder/volumes"
 [network]
 network_backend = "netavark"
@@ -110,6 +111,9 @@ inside() {
     FOLDER=$1 STORE=${STAND_INS:-$1/store}
     shift
     configure "$FOLDER"
+    # What a run before has left in a store that is kept: this one begins with nothing but the stand-ins.
+    podman rmi --force whereby-trigger:1 my-assistant >"$FOLDER/tmp/log" 2>&1 || true
+    podman image prune --force >"$FOLDER/tmp/log" 2>&1 || true
     stand_ins
     echo "the stand-ins: $((SECONDS - began)) s"
     "$PYTHON" -m venv "$FOLDER/tools"

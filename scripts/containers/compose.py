@@ -78,11 +78,11 @@ class Stack:
         command = [str(self.folder / "whereby-trigger"), *arguments, "--store", self.store, "--json"]
         return [json.loads(line) for line in run(command, cwd=self.folder).stdout.splitlines()]
 
-    def attended(self) -> dict[str, dict[str, Any]]:
-        """Return the entries of the long meetings' rooms that have an assistant now, by name."""
+    def all_attended(self) -> dict[str, dict[str, Any]]:
+        """Return the entries of the long meetings' rooms, by name; nothing if one has no assistant now."""
         live = self.trigger("assistants", "list", "--state", "live", "--limit", "1000")
-        by_name = {entry["url"].removeprefix("https://acme.whereby.com"): entry for entry in live}
-        return {name: by_name[name] for name in LONG if name in by_name}
+        by_name = {f"/{entry['room'].rpartition('/')[2]}": entry for entry in live}
+        return {name: by_name[name] for name in LONG} if by_name.keys() >= set(LONG) else {}
 
 
 def container(service: str) -> str:
@@ -126,9 +126,7 @@ def deploy(stack: Stack) -> None:
     for room in LONG:
         if deliver(URL, webhook("room.client.joined", room=room), stack.secret) != 200:
             raise CheckFailed(f"no 200 for {room}")
-    before = until(
-        "each long meeting has an assistant", lambda: found if len(found := stack.attended()) == len(LONG) else {}
-    )
+    before = until("each long meeting has an assistant", stack.all_attended)
     owners = {entry["owner"] for entry in before.values()}
     hold("both replicas attend meetings", true=len(owners) == len(REPLICAS), seen=f"{len(LONG)} long meetings")
     old = {name: container(name) for name in REPLICAS}
@@ -137,12 +135,12 @@ def deploy(stack: Stack) -> None:
     hold(
         "nothing is lost",
         true=not (report["missing"] or report["given_up"] or report["wrong"]),
-        seen=f"{report['sent']} webhooks sent, {report['acknowledged']} acknowledged, {len(report['missing'])} not stored,"
-        f" {report['given_up']} given up; {report['retried']} retried; answered within "
-        f"{report['ms']['p50']:g} ms (half) and {report['ms']['max']:g} ms (all)",
+        seen=f"{report['sent']} webhooks sent, {report['acknowledged']} acknowledged, {report['retried']} retried, "
+        f"{report['given_up']} given up, {len(report['missing'])} of the acknowledged not stored; "
+        f"answered within {report['ms']['p50']:g} ms (half) and {report['ms']['max']:g} ms (all)",
     )
     until("nothing is pending", lambda: not stack.trigger("events", "list", "--state", "pending"))
-    after = until("each long meeting is attended", lambda: found if len(found := stack.attended()) == len(LONG) else {})
+    after = until("each long meeting is attended", stack.all_attended)
     moved = [name for name in LONG if after[name]["owner"] != before[name]["owner"]]
     hold(
         "each long meeting was handed over to a new replica",
@@ -156,17 +154,8 @@ def deploy(stack: Stack) -> None:
 def under_load(stack: Stack) -> dict[str, Any]:
     """Simulate meetings through the balancer while both replicas are replaced; return the report of what was sent."""
     store = stack.store
-    command = [
-        stack.folder / "whereby-trigger",
-        "simulate",
-        URL,
-        *LOAD,
-        "--secret",
-        stack.secret,
-        "--store",
-        store,
-        "--json",
-    ]
+    program = (str(stack.folder / "whereby-trigger"), "simulate", URL)
+    command = [*program, *LOAD, "--secret", stack.secret, "--store", store, "--json"]
     with (stack.folder / "simulate.log").open("w+") as log, (stack.folder / "report.json").open("w+") as report:
         load = subprocess.Popen(command, cwd=stack.folder, env=foreign_environment(), stdout=report, stderr=log)
         try:

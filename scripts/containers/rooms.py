@@ -8,7 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.containers.podman import ROOT, CheckFailed, deliver, hold, podman, run, status, until
+from scripts.containers.image import IMAGE as BASE
+from scripts.containers.image import build
+from scripts.containers.podman import ROOT, CheckFailed, deliver, hold, podman, run, status, succeeds, until
 from whereby_trigger.config import foreign_environment
 from whereby_trigger.testing import webhook
 
@@ -34,6 +36,8 @@ def program() -> str:
 
 def check(folder: Path) -> None:
     """Check how containers end that leave at SIGTERM, and ones that do not."""
+    if not succeeds("image", "exists", BASE):
+        build(folder / "network")
     here = folder / "rooms"
     here.mkdir()
     (here / "podman_in_rooms.py").write_text(program())
@@ -46,16 +50,20 @@ def check(folder: Path) -> None:
 def make_image(here: Path, code: str, *, with_init: bool) -> None:
     """Make the image of an assistant that does nothing until it is told to leave; without an init, it is process 1."""
     entrypoint = "" if with_init else "ENTRYPOINT []\n"
-    (here / "Containerfile").write_text(
-        f"FROM whereby-trigger:1\n{entrypoint}CMD {json.dumps(['python', '-c', code])}\n"
-    )
+    (here / "Containerfile").write_text(f"FROM {BASE}\n{entrypoint}CMD {json.dumps(['python', '-c', code])}\n")
     podman("build", "--quiet", "--tag", IMAGE, str(here))
+
+
+def listed(*options: str) -> list[str]:
+    """Return the assistants' containers that podman lists: with `--all`, those that do not run, too."""
+    lines = podman("ps", "--format", "{{.ID}} {{.Image}}", *options).splitlines()
+    return [line.split()[0] for line in lines if f"/{IMAGE}:" in line]
 
 
 def containers() -> dict[str, int]:
     """Return the process ids of the assistants' containers that run, by room."""
     found = {}
-    for name in podman("ps", "--quiet", "--filter", f"ancestor={IMAGE}").split():
+    for name in listed():
         shown = run(["podman", "inspect", "--format", "{{.State.Pid}} {{json .Config.Env}}", name], check=False).stdout
         pid, _, environment = shown.partition(" ")
         rooms = re.findall(r"WHEREBY_ROOM_URL=https://acme\.whereby\.com(/[\w-]+)", environment)
@@ -120,7 +128,7 @@ def check_ends(folder: Path, here: Path) -> None:
     trigger.send_signal(signal.SIGTERM)
     code = trigger.wait(60)
     hold("a trigger that stops ends them", true=code == 0, seen=f"exit {code}, {gone(again):.2f} s after it")
-    left = podman("ps", "--all", "--quiet", "--filter", f"ancestor={IMAGE}").split()
+    left = listed("--all")
     print(f"        podman ps --all still lists {len(left)} of them")
     for name in left:
         podman("rm", "--force", "--time", "0", name)

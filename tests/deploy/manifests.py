@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 APP = DEPLOY / "app.py"
 COMPOSE = DEPLOY / "compose/compose.yaml"
-KUBERNETES = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
+OPERATOR = sorted((DEPLOY / "kubernetes/with-prometheus-operator").glob("*.yaml"))
+"""Manifests of kinds that only a cluster with the Prometheus Operator knows."""
+
+KUBERNETES = sorted(set((DEPLOY / "kubernetes").rglob("*.yaml")) - set(OPERATOR))
 UNIT = DEPLOY / "systemd/whereby-trigger.service"
 
 IMAGE = "whereby-trigger:1"
@@ -44,7 +47,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 def manifests(*kinds: str) -> list[dict[str, Any]]:
     """Return the Kubernetes manifests of some kinds, of all files."""
-    return [found for path in KUBERNETES for found in documents(path) if found["kind"] in kinds]
+    return [found for path in (*KUBERNETES, *OPERATOR) for found in documents(path) if found["kind"] in kinds]
 
 
 def workloads() -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What the files say of their replicas: how long they have to end, what they are told, and what opens doors."""
 
 import re
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -103,6 +104,7 @@ def test_in_kubernetes_everything_selects_the_replicas() -> None:
         labels = workload["spec"]["template"]["metadata"]["labels"]
         selectors = [found["spec"]["selector"] for found in manifests("Service")]
         selectors += [found["spec"]["selector"]["matchLabels"] for found in manifests("PodDisruptionBudget")]
+        selectors += [found["spec"]["podSelector"]["matchLabels"] for found in manifests("NetworkPolicy")]
         spread = workload["spec"]["template"]["spec"]["topologySpreadConstraints"]
         selectors += [constraint["labelSelector"]["matchLabels"] for constraint in spread]
         for selector in [workload["spec"]["selector"]["matchLabels"], *selectors]:
@@ -111,16 +113,55 @@ def test_in_kubernetes_everything_selects_the_replicas() -> None:
 
 def test_in_kubernetes_each_port_by_name_is_the_one_that_is_listened_on() -> None:
     for workload in workloads():
-        (port,) = container(workload)["ports"]
-        assert port["containerPort"] == resolve({}, environ={}).settings.port
-        probes = [container(workload)[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
+        own = container(workload)
+        environment = {variable["name"]: variable["value"] for variable in own["env"]}
+        settings = resolve({}, environ=environment).settings
+        assert settings.metrics_address is not None
+        listened = {"http": settings.port, "metrics": settings.metrics_address[1]}
+        assert {port["name"]: port["containerPort"] for port in own["ports"]} == listened
+        probes = [own[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
         assert [(probe["path"], probe["port"]) for probe in probes] == [
-            ("/livez", port["name"]),
-            ("/readyz", port["name"]),
-            ("/livez", port["name"]),
+            ("/livez", "http"),
+            ("/readyz", "http"),
+            ("/livez", "http"),
         ]
-        for service in manifests("Service"):
-            assert [target["targetPort"] for target in service["spec"]["ports"]] == [port["name"]]
+        (policy,) = manifests("NetworkPolicy")
+        assert [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]] == ["http", "metrics"]
+    targets = {
+        service["metadata"]["name"]: [port["targetPort"] for port in service["spec"]["ports"]]
+        for service in manifests("Service")
+    }
+    assert targets == {"whereby-trigger": ["http"], "whereby-trigger-metrics": ["metrics"]}
+
+
+def test_in_kubernetes_only_monitoring_reaches_the_metrics_and_nothing_private_is_open_to_an_assistant() -> None:
+    (policy,) = manifests("NetworkPolicy")
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    _, metrics = policy["spec"]["ingress"]
+    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    opened = [rule for rule in policy["spec"]["egress"] if "ports" not in rule]
+    excepted = [network for rule in opened for to in rule["to"] for network in to["ipBlock"]["except"]]
+    for address in ("10.0.0.1", "169.254.169.254", "172.20.0.1", "192.168.1.1", "fd00::1"):
+        assert any(ip_address(address) in ip_network(network) for network in excepted), address
+
+
+def test_in_kubernetes_a_replica_has_an_identity_of_its_own_without_a_token() -> None:
+    (account,) = manifests("ServiceAccount")
+    assert account["automountServiceAccountToken"] is False
+    for workload in workloads():
+        pod = workload["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == account["metadata"]["name"]
+        assert pod["automountServiceAccountToken"] is False
+
+
+def test_the_prometheus_operator_is_told_to_scrape_the_service_of_the_metrics_and_nothing_else() -> None:
+    (monitor,) = manifests("ServiceMonitor")
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    (found,) = (service for service in manifests("Service") if wanted <= service["metadata"]["labels"].items())
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in found["spec"]["ports"]}
+    assert endpoint["path"] == "/metrics"
+    assert monitor["spec"]["jobLabel"] in found["metadata"]["labels"]
 
 
 def test_in_kubernetes_no_service_turns_into_a_setting_of_the_replicas() -> None:
@@ -136,7 +177,8 @@ def test_nowhere_runs_a_replica_as_root_or_writes_beside_its_volumes() -> None:
         if name.startswith("replica-"):
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
     for workload in workloads():
-        assert workload["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+        pod = workload["spec"]["template"]["spec"]["securityContext"]
+        assert (pod["runAsNonRoot"], pod["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
         own = container(workload)["securityContext"]
         assert (own["readOnlyRootFilesystem"], own["allowPrivilegeEscalation"]) == (True, False)
     assert unit()["DynamicUser"] == ["yes"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.deploy.manifests import DEPLOY, ROOT
+from tests.deploy.manifests import DEPLOY, ROOT, manifests
 from tests.support.tools import skip_without
 from whereby_trigger.metrics import METRICS, PREFIX, Counts, Outcome
 from whereby_trigger.store import RefusalReason
@@ -40,6 +40,11 @@ def test_every_metric_that_an_alert_or_the_dashboard_names_exists() -> None:
     used = set().union(*map(named, [*(rule["expr"] for rule in RULES), *QUERIES, *asked]))
     assert used
     assert used <= NAMES
+
+
+def test_the_prometheus_operator_gets_the_same_alerts() -> None:
+    (rule,) = manifests("PrometheusRule")
+    assert rule["spec"]["groups"] == yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
 
 
 def test_the_dashboard_shows_every_metric() -> None:
