@@ -46,6 +46,7 @@ default_ulimits = ["nofile=$limit:$limit", "nproc=1000:1000"]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
+lock_type = "file"
 static_dir = "$folder/static"
 tmp_dir = "$folder/run/libpod"
 volume_path = "$folder/volumes"

@@ -29,7 +29,7 @@ LEASE = 5.0
 def program() -> str:
     """Return the program of the page that starts a container with podman."""
     (found,) = (
-        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if '"podman", "run"' in block
+        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "exec podman run" in block
     )
     return str(found)
 
@@ -61,13 +61,13 @@ def listed(*options: str) -> list[str]:
 
 
 def containers() -> dict[str, int]:
-    """Return the process ids of the assistants' containers that run, by room."""
+    """Return the process ids of the assistants' containers, by room, of those that have a process."""
     found = {}
     for name in listed():
         shown = run(["podman", "inspect", "--format", "{{.State.Pid}} {{json .Config.Env}}", name], check=False).stdout
         pid, _, environment = shown.partition(" ")
         rooms = re.findall(r"WHEREBY_ROOM_URL=https://acme\.whereby\.com(/[\w-]+)", environment)
-        if rooms and int(pid):
+        if rooms and Path(f"/proc/{pid}").exists():
             found[rooms[0]] = int(pid)
     return found
 
@@ -97,9 +97,8 @@ def start(folder: Path, here: Path) -> subprocess.Popen[bytes]:
     return trigger
 
 
-def gone(pids: Sequence[int]) -> float:
-    """Wait until no process of some is left, and return how many seconds that took."""
-    began = time.monotonic()
+def gone(pids: Sequence[int], began: float) -> float:
+    """Wait until no process of some is left, and return how many seconds that took from `began` on."""
     until("the containers' processes are gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     return time.monotonic() - began
 
@@ -113,23 +112,27 @@ def check_ends(folder: Path, here: Path) -> None:
     until("a container in each room", lambda: containers().keys() == set(ROOMS))
     first, *others = ROOMS
     there = containers()
+    began = time.monotonic()
     deliver(URL, webhook("room.session.ended", room=first), SECRET)
-    took = gone([there[first]])
+    took = gone([there[first]], began)
     hold("a container ends with its room's session", true=took < GRACE + 5, seen=f"{took:.2f} s")
     hold("the others go on", true=containers().keys() == set(others), seen=f"{len(others)} of {len(others)}")
+    began = time.monotonic()
     trigger.kill()
     trigger.wait()
-    took = gone([there[room] for room in others])
+    took = gone([there[room] for room in others], began)
     hold("containers end with a trigger that is killed with -9", true=took < 10, seen=f"{took:.2f} s")
     trigger = start(folder, here)
     until("the rooms have containers again", lambda: containers().keys() == set(others))
     hold("the next start gives their rooms containers again", true=True, seen=", ".join(others))
     again = list(containers().values())
+    began = time.monotonic()
     trigger.send_signal(signal.SIGTERM)
+    took = gone(again, began)
     code = trigger.wait(60)
-    hold("a trigger that stops ends them", true=code == 0, seen=f"exit {code}, {gone(again):.2f} s after it")
+    hold("a trigger that stops ends them", true=code == 0 and took < GRACE + 5, seen=f"{took:.2f} s, exit {code}")
     left = listed("--all")
-    print(f"        podman ps --all still lists {len(left)} of them")
+    hold("podman keeps at most one container a room", true=len(left) <= len(ROOMS), seen=len(left))
     for name in left:
         podman("rm", "--force", "--time", "0", name)
     for file in here.glob("whereby-trigger.db*"):
