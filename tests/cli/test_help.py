@@ -9,6 +9,7 @@ import click
 import pytest
 
 from tests.cli.conftest import Call
+from whereby_trigger import cli
 from whereby_trigger.cli import commands
 
 COLUMNS = 80
@@ -53,6 +54,17 @@ def test_a_bare_group_prints_its_help_and_exits_0(call: Call, path: tuple[str, .
     bare, asked = call(*path), call(*path, "--help")
     assert (bare.returncode, bare.stderr) == (0, "")
     assert bare.stdout == asked.stdout
+
+
+def test_a_command_whose_module_fails_to_import_is_not_called_unknown(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("{}['a key that is missing']\n")
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    monkeypatch.setattr(commands, "commands", cli._Commands("broken"))
+    with pytest.raises(KeyError, match="a key that is missing"):
+        call("broken")
+    assert "No such command" in call("missing").stderr
 
 
 def test_the_package_runs_as_a_module(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -38,6 +39,13 @@ class _Commands(MutableMapping[str, click.Command]):
             assert isinstance(command, click.Command)  # noqa: S101 - it is of this package
             self._commands[name] = command
         return command
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._commands
+
+    def get(self, name: str, default: Any = None) -> Any:
+        # Mapping's own takes a KeyError that a command's module raises for a command that is not there.
+        return self[name] if name in self else default  # noqa: SIM401
 
     def __setitem__(self, name: str, command: click.Command) -> None:
         self._commands[name] = command
