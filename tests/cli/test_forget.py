@@ -1,10 +1,14 @@
 """`forget` and `events export`: what is stored about one is written out, and removed."""
 
 import asyncio
+import errno
 import json
 import os
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +25,9 @@ from tests.support.stores import KINDS
 from whereby_trigger.store import Count, RoomMove, RoomRequest, RoomState, RunReport, Store, remove_bodies
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill import SpillFile, read_content
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=list(KINDS))
@@ -112,6 +118,31 @@ def test_an_export_that_finds_no_store_leaves_the_last_one_as_it_is(call: Call, 
     assert file.read_text() == "of last week"
 
 
+def test_an_export_that_was_killed_is_written_over_by_the_next(call: Call, place: Place, tmp_path: Path) -> None:
+    url, part = filled(place), tmp_path / "visit.jsonl.part"
+    part.write_text("half of it")
+    about = ("--room", "/visit-1", "--store", url, "--out", "visit.jsonl")
+    assert call("events", "export", *about).returncode == 0
+    assert len((tmp_path / "visit.jsonl").read_text().splitlines()) == 3
+    assert not part.exists()
+
+
+def test_an_export_that_fails_leaves_the_last_one_as_it_is(
+    call: Call, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = filled(place)
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    (tmp_path / "visit.jsonl").write_text("of last week")
+    ended = call("events", "export", "--room", "/visit-1", "--store", url, "--out", "visit.jsonl")
+    assert (ended.returncode, "visit.jsonl" in ended.stderr) == (1, True)
+    assert (tmp_path / "visit.jsonl").read_text() == "of last week"
+    assert not (tmp_path / "visit.jsonl.part").exists()
+
+
 def test_an_export_to_a_full_disk_names_the_file(call: Call, place: Place) -> None:
     ended = call("events", "export", "--room", "/visit-1", "--store", filled(place), "--out", "/dev/full")
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -199,7 +230,7 @@ def test_the_spill_is_searched_and_its_file_holds_nothing_of_a_forgotten_room(ca
             await file.open()
             try:
                 busy = await asyncio.to_thread(call, "forget", "--room", "/visit-1", "--store", url, "--yes")
-                assert "by the trigger that has the spill open" in busy.stderr
+                assert "by the trigger that has it" in busy.stderr
             finally:
                 await file.close()
 
@@ -241,6 +272,67 @@ def test_a_delivery_that_leaves_the_spill_while_the_files_are_cleaned_is_named(
             assert ended.returncode == 1
             assert "came from the spill meanwhile: run this again (late)" in ended.stderr
             asyncio.run(spilled())
+
+
+REMOVES_AND_DIES = """
+import asyncio, os, signal, sys
+from tests.store.test_privacy import body
+from tests.support.arrivals import arrival
+from whereby_trigger.store.spill import SpillFile
+
+async def main():
+    file = SpillFile(sys.argv[1])
+    await file.open()
+    others = int(sys.argv[2])
+    appended = [file.append(arrival(f"{n}", body=body(f"{n}"))) for n in range(100)]
+    # A row is moved, and leaves a copy behind, when its neighbours go.
+    for n in range(others):
+        appended.append(file.append(arrival(f"else {n}", room="acme.whereby.com/else")))
+        appended.append(file.append(arrival(f"also {n}", body=body(f"also {n}"))))
+    await asyncio.gather(*appended)
+    ours = [seq for seq, one in await file.numbered() if one.room != "acme.whereby.com/else"]
+    for at in range(0, len(ours), 20):
+        await file.remove(ours[at:at + 20])
+    if sys.argv[3] == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("removed", flush=True)
+    sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("others", [0, 100])
+@pytest.mark.parametrize("subject", [("--room", "/visit-1"), ("--external-id", "mark-external")], ids=str)
+def test_a_spill_whose_last_user_was_killed_holds_nothing_after_a_forget(
+    call: Call, tmp_path: Path, subject: tuple[str, str], others: int
+) -> None:
+    with KINDS["postgresql"](tmp_path) as place:
+        url, spill = filled(place), f"sqlite:///{tmp_path}/spill.db"
+        program = [sys.executable, "-c", REMOVES_AND_DIES, spill, str(others), "dies"]
+        assert subprocess.run(program, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+        assert any(b"mark-metadata" in file.read_bytes() for file in tmp_path.glob("spill.db*"))
+        env = {"WHEREBY_TRIGGER_SPILL": spill}
+        done = call("forget", *subject, "--store", url, "--yes", env=env)
+        assert done.returncode == 0, done.stderr
+        assert not any(b"mark-metadata" in file.read_bytes() for file in tmp_path.glob("spill.db*"))
+        assert read_content(tmp_path / "spill.db").waiting == others
+
+
+def test_a_spill_in_use_that_may_hold_pieces_of_what_has_left_it_is_named(call: Call, tmp_path: Path) -> None:
+    with KINDS["postgresql"](tmp_path) as place:
+        url, spill = filled(place), f"sqlite:///{tmp_path}/spill.db"
+        env = {"WHEREBY_TRIGGER_SPILL": spill}
+        program = [sys.executable, "-c", REMOVES_AND_DIES, spill, "100", "lives"]
+        with subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as popen:
+            assert popen.stdout is not None
+            assert popen.stdout.readline() == b"removed\n"
+            assert any(b"mark-metadata" in file.read_bytes() for file in tmp_path.glob("spill.db*"))
+            ended = call("forget", "--room", "/visit-1", "--store", url, "--yes", env=env)
+            assert ended.returncode == 1
+            assert "may hold pieces of what has left it until the others have left it, too" in ended.stderr
+            popen.communicate()
+        assert call("forget", "--room", "/visit-1", "--store", url, "--yes", env=env).returncode == 0
 
 
 def test_a_delivery_in_the_spill_that_cannot_be_decoded_is_found_and_forgotten(call: Call, tmp_path: Path) -> None:

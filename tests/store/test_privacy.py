@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from whereby_trigger.store import (
     ActionRecord,
     Query,
     Record,
+    Rewrite,
     RoomMove,
     RoomRequest,
     RoomState,
@@ -211,6 +212,24 @@ async def test_what_leads_to_a_webhook_that_is_not_decided_yet_is_left_with_it(s
     assert (forgotten.webhooks, forgotten.undecided) == (2, ())
     # Again, which finds nothing.
     assert (await forget(store, await identified(store, person))).webhooks == 0
+
+
+async def test_what_is_replayed_while_it_is_forgotten_keeps_what_leads_to_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(store, "unnamed", external="")
+    await add(store, "named")
+    rewrite = store.rewrite
+
+    async def replayed_before(rewrites: Sequence[Rewrite], now: float, *, silence: bool = False) -> int:
+        await store.replay(Query(ids=("unnamed",)), NOW)
+        return await rewrite(rewrites, now, silence=silence)
+
+    monkeypatch.setattr(store, "rewrite", replayed_before)
+    person = Subject(external_id="mark-external")
+    forgotten = await forget(store, await identified(store, person))
+    assert forgotten.undecided == ("unnamed", "named")
+    assert (await identified(store, person)).participants == PARTICIPANT
 
 
 async def test_an_interrupted_forgetting_is_completed_by_the_next(store: Store) -> None:

@@ -3,10 +3,9 @@
 import asyncio
 import json
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TextIO
 
@@ -46,7 +45,9 @@ from whereby_trigger.store import (
     privacy,
 )
 from whereby_trigger.store.factory import spill_file_for
+from whereby_trigger.store.spill import SpillFile, read_content
 from whereby_trigger.text import printable, utc
+from whereby_trigger.threads import in_thread
 from whereby_trigger.webhook import room_selected
 
 Write = Callable[[str, dict[str, Any]], None]
@@ -112,16 +113,35 @@ async def spilled_about(settings: Settings, subject: Subject) -> list[Arrival]:
 
 @contextmanager
 def _written(path: str) -> Iterator[TextIO]:
-    """Open a file to write it, for its owner only. Raises OSError that names it."""
+    """Open a file to write it, for its owner only; it gets its name once it is whole. Raises OSError that names it."""
+    path = os.path.realpath(path)
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            # It may have been there, readable by others. A device or a pipe is not ours alone.
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                os.fchmod(file.fileno(), 0o600)
+        if os.path.exists(path) and not os.path.isfile(path):
+            # A device or a pipe is not ours alone, and keeps its name and its mode.
+            with open(path, "w", encoding="utf-8") as file:
+                yield file
+            return
+        with _new_file(f"{path}.part") as file:
             yield file
+        os.replace(f"{path}.part", path)
     except OSError as error:
         error.filename = error.filename or path
         raise
+
+
+@contextmanager
+def _new_file(path: str) -> Iterator[TextIO]:
+    """Write a file, and remove it if it does not become whole; one that a killed export left goes first."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(path)
+            raise
 
 
 async def _export(settings: Settings, subject: Subject, out: Callable[[], AbstractContextManager[TextIO]]) -> int:
@@ -268,7 +288,7 @@ async def _forget(settings: Settings, found: FoundAbout, rewrite: bool | None) -
         with progress(found.webhooks, "The same command removes the others.") as advance:
             forgotten = await privacy.forget(store, found.subject, advance, waiting)
         left = await store.wipe(rewrite=rewrite)
-        in_spill = await _forget_in_spill(settings, found.subject)
+        in_spill = await _forget_in_spill(settings, found.subject, bool(rewrite))
         moved = await _moved(store, found.subject, {arrival.id for arrival in spilled} - set(forgotten.undecided))
     done = "deleted" if found.subject.room else "redacted"
     show_lines(f"{webhooks_counted(forgotten.webhooks)} {done}")
@@ -282,25 +302,39 @@ async def _moved(store: Store, subject: Subject, ids: Set[str]) -> str:
     return f"deliveries came from the spill meanwhile: run this again ({_named(came)})" if came else ""
 
 
-async def _forget_in_spill(settings: Settings, subject: Subject) -> str:
+async def _forget_in_spill(settings: Settings, subject: Subject, rewrite: bool) -> str:
+    """Delete a room's deliveries from the spill, and remove from its file what has left it; return what is left."""
     file = spill_file_for(settings.spill, settings.store)
-    spilled = await spilled_about(settings, subject)
-    if file is None or not spilled:
+    if file is None or not file.path.exists():
         return ""
-    why = "are still to be decided"
-    if subject.room is not None:
-        try:
-            await file.open()
-        except SpillInUse:
-            why = "are about to be stored by the trigger that has the spill open"
-        else:
-            try:
-                await file.remove([seq for seq, one in await file.numbered() if subject.concerns(one.body, one.room)])
-                return await file.wipe()
-            finally:
-                await file.close()
+    try:
+        await file.open()
+    except SpillInUse:
+        return await _left_in_use(settings, file, subject)
+    try:
+        if subject.room is not None:
+            await file.remove([seq for seq, one in await file.numbered() if subject.concerns(one.body, one.room)])
+        left = await file.wipe(rewrite=rewrite)
+    finally:
+        await file.close()
+    return left or _left_in_spill(file, await spilled_about(settings, subject), "are still to be decided")
+
+
+async def _left_in_use(settings: Settings, file: SpillFile, subject: Subject) -> str:
+    if spilled := await spilled_about(settings, subject):
+        why = "are still to be decided" if subject.room is None else "are about to be stored by the trigger that has it"
+        return _left_in_spill(file, spilled, why)
+    if not await in_thread(lambda: read_content(file.path).waiting):
+        return ""
+    return (
+        f"the spill {file.path} is in use, and its file may hold pieces of what has left it until the others have left "
+        "it, too: run this again once it is empty"
+    )
+
+
+def _left_in_spill(file: SpillFile, spilled: list[Arrival], why: str) -> str:
     ids = tuple(arrival.id for arrival in spilled)
-    return f"deliveries in the spill {file.path} {why}: run this again later ({_named(ids)})"
+    return f"deliveries in the spill {file.path} {why}: run this again later ({_named(ids)})" if ids else ""
 
 
 def _left(forgotten: Forgotten) -> list[str]:

@@ -120,8 +120,10 @@ async def _forget_person(store: Store, subject: Subject, told: Told, waiting: se
             changed = await store.rewrite(rewrites, time.time(), silence=True) if rewrites else 0
             if changed < len(rewrites):
                 # Somebody replayed them meanwhile, or they are pruned.
-                found = await store.find(Query(ids=tuple(record.id for record in records)))
-                left += [record.id for record in found if record.state in UNDECIDED and record.id not in left]
+                for found in await store.find(Query(ids=tuple(record.id for record in records))):
+                    if found.state in UNDECIDED and found.id not in left:
+                        waiting |= participants_in(found.body)
+                        left.append(found.id)
             total += changed
             told(changed)
     return Forgotten(total, tuple(left))

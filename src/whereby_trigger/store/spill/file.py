@@ -97,9 +97,11 @@ def open_spill(path: Path) -> tuple[Database, HeldLock, int]:
         connection.execute(TRY_AGAIN)
         waiting = _count(connection).waiting
         if not waiting:
-            # This frees space, and fails on a full disk.
+            # This frees space, and fails on a full disk. A process that was killed may have left deliveries in the
+            # journal that are no longer in the file.
             with suppress(sqlite3.OperationalError):
                 connection.execute("VACUUM")
+                empty_journal(connection)
         database = Database(path, connection, CALLED)
         undo.callback(database.close)
         undo.pop_all()
@@ -270,14 +272,23 @@ class SpillFile:
         """Return the same, with their numbers."""
         return await in_thread(read_arrivals, self.path)
 
-    async def wipe(self) -> str:
-        """Remove from the file what has left it; return in words what may be left, or ""."""
-        with contextlib.suppress(StoreUnavailable):
-            # A full disk has no place for it.
-            if self.path.stat().st_size <= SMALL:
-                await self._opened.submit(partial(write_again, in_memory=True), alone=True)
-        emptied = await self._opened.submit(empty_journal, alone=True)
-        return "" if emptied else f"the journal {self.path}-wal could not be emptied: another program reads the spill"
+    async def wipe(self, *, rewrite: bool = False) -> str:
+        """Remove from the file what has left it, and write it again if it is small or `rewrite` is set.
+
+        Returns in words what may be left, or "".
+        """
+        size, left = self.path.stat().st_size, ""
+        if rewrite or size <= SMALL:
+            try:
+                await self._opened.submit(partial(write_again, in_memory=size <= SMALL), alone=True)
+            except StoreUnavailable as error:
+                # A full disk has no place for it.
+                left = f"the spill could not be written again: {error}"
+        else:
+            left = f"the spill {self.path} has {size // 2**20} MiB and was not written again: do so with --rewrite"
+        if not await self._opened.submit(empty_journal, alone=True):
+            return f"the journal {self.path}-wal could not be emptied: another program reads the spill"
+        return left
 
     async def set_aside(self, seq: int, reason: str) -> None:
         """Keep a delivery in the file, but do not move it until the file is opened again; `reason` says why."""

@@ -345,7 +345,7 @@ class SpillStore:
 
     async def wipe(self, *, rewrite: bool | None) -> str:
         # What leaves the spill is removed from its file once it is empty.
-        spilled = "" if rewrite is False else await self._spill_file.wipe()
+        spilled = "" if rewrite is False else await self._spill_file.wipe(rewrite=bool(rewrite))
         return "; ".join(filter(None, (await self._store.wipe(rewrite=rewrite), spilled)))
 
     async def settle(self, timeout: float) -> None:
