@@ -14,6 +14,7 @@ from reliability.rows import (
     full_executors,
     held_webhooks,
     journal_lost,
+    killed_commands,
     kills,
     many_rooms,
     mutations,
@@ -204,6 +205,13 @@ FAULTS: dict[int, Row] = {
         held_webhooks.run,
         on_sqlite(webhooks=10_000, deaths=100, hold=5.0, bound=2.0, lease=30.0)
         | on_postgresql(webhooks=10_000, deaths=100, hold=5.0, bound=4.0, lease=3.0),
+    ),
+    38: Row(
+        "`forget`, `db prune` and `events export` are killed with -9 before, during and after each statement",
+        "the next call exits with 0; then nothing of the person is in any file, an export is whole, and what is stored "
+        "of others is as it was",
+        killed_commands.run,
+        on_both(kills=200),
     ),
 }
 

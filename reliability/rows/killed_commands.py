@@ -1,0 +1,180 @@
+"""Row 38: `forget`, `db prune` and `events export` are killed with -9 at any step; the next call finishes."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from msgspec import structs
+
+from reliability.dying_commands import Caller, Killed
+from reliability.result import Result
+from reliability.stores import STORE_FILE, PostgresStores, Stores
+from tests.store.test_privacy import MARKS, body
+from tests.support.arrivals import NOW, ROOM, arrival, decision
+from tests.support.postgres import database_of
+from whereby_trigger.store import (
+    ActionKind,
+    ActionRecord,
+    Count,
+    Query,
+    Record,
+    RoomMove,
+    RoomRequest,
+    RoomState,
+    RunReport,
+    Store,
+)
+from whereby_trigger.store.factory import store_for
+from whereby_trigger.store.spill import SpillFile
+
+EXPORTED = "mark.jsonl"
+CALLS = {
+    "forget --external-id": ("forget", "--external-id", "mark-external", "--yes"),
+    "forget --room": ("forget", "--room", "/visit-1", "--yes"),
+    "db prune": ("db", "prune", "--older-than", "0", "--yes"),
+    "events export": ("events", "export", "--external-id", "mark-external"),
+}
+OF_EACH = 5
+"""Webhooks that name the person by an external id, by a participant id alone, and that name somebody else."""
+
+LONG_AGO = 1_000_000_000.0
+
+
+async def run(folder: Path, stores: Stores, *, kills: int, calls: tuple[str, ...] = tuple(CALLS)) -> Result:
+    """Kill each command at so many steps, evenly among all that it takes, and call it once more each time."""
+    return await asyncio.to_thread(_run, folder, stores, kills, calls)
+
+
+def _run(folder: Path, stores: Stores, kills: int, calls: tuple[str, ...]) -> Result:
+    figures: dict[str, int | float | str] = {}
+    problems: list[str] = []
+    for name in calls:
+        place = folder / name.replace(" ", "-")
+        place.mkdir()
+        # A person who is in the spill is left there: that exits with 1, as it should.
+        filled = Filled(stores, place, spilled=name == "forget --room")
+        with Caller(place, filled.env) as caller:
+            filled.make()
+            steps = _called(name, filled, caller).steps
+            at = sorted({1 + round(number * (steps - 1) / max(1, kills - 1)) for number in range(kills)})
+            dead = 0
+            for step in at:
+                filled.make()
+                killed = _called(name, filled, caller, step)
+                again = _called(name, filled, caller)
+                dead += killed.code == -9
+                problems += [
+                    f"{name}, killed at step {step} of {steps}: {wrong}" for wrong in _wrong(name, filled, again)
+                ]
+        figures |= {f"{name}: steps": steps, f"{name}: killed": dead}
+    return Result(figures, problems)
+
+
+def _called(name: str, filled: "Filled", caller: Caller, step: int = 0) -> Killed:
+    out = ("--out", str(filled.here / EXPORTED)) if name == "events export" else ()
+    return caller.call(*CALLS[name], *out, "--store", filled.url, step=step)
+
+
+def _wrong(name: str, filled: "Filled", again: Killed) -> Iterator[str]:
+    """Yield what is wrong once a command was called again."""
+    if again.code != 0:
+        yield f"the next call exits with {again.code}: {again.output}"
+    records = filled.records()
+    if name == "events export":
+        exported = (filled.here / EXPORTED).read_text().count("mark-metadata")
+        if exported != 2 * OF_EACH:
+            yield f"{exported} webhooks of {2 * OF_EACH} are in the file"
+    else:
+        for file, content in filled.contents():
+            if found := [mark for mark in MARKS if mark.encode() in content]:
+                yield f"{file} holds {found}"
+    left = {"forget --room": 0, "db prune": 0}.get(name, 3 * OF_EACH)
+    if len(records) != left:
+        yield f"{len(records)} webhooks of {left} are stored"
+    if left and sum(b"else-metadata" in record.body for record in records) != OF_EACH:
+        yield "webhooks that name somebody else have changed"
+    if strays := [file.name for file in filled.here.iterdir() if not file.name.startswith(filled.own)]:
+        yield f"files are left: {strays}"
+
+
+class Filled:
+    """Make stores with the same content, one after the other; the files of the last are in the folder `here`."""
+
+    def __init__(self, stores: Stores, folder: Path, *, spilled: bool) -> None:
+        self.here, self._first = folder / "here", folder / "first"
+        self.own = (STORE_FILE, "spill.db", EXPORTED) if spilled else (STORE_FILE, EXPORTED)
+        self.url = ""
+        self._server = stores.server if isinstance(stores, PostgresStores) else None
+        self._first.mkdir()
+        self._template = stores.new(self._first)
+        asyncio.run(_fill(store_for(self._template)))
+        self.env = {}
+        if self._server is not None and spilled:
+            asyncio.run(_fill_spill(SpillFile(f"sqlite:///{self._first}/spill.db")))
+            self.env = {"WHEREBY_TRIGGER_SPILL": f"sqlite:///{self.here}/spill.db"}
+
+    def make(self) -> None:
+        """Make the next store."""
+        shutil.rmtree(self.here, ignore_errors=True)
+        shutil.copytree(self._first, self.here)
+        if self._server is None:
+            self.url = f"sqlite:///{self.here / STORE_FILE}"
+        else:
+            self.url = self._server.create_database(template=database_of(self._template))
+
+    def records(self) -> list[Record]:
+        """Read every stored webhook; raises sqlite3.DatabaseError if a file is damaged."""
+        if self._server is None:
+            with closing(sqlite3.connect(self.here / STORE_FILE)) as connection:
+                if (said := connection.execute("PRAGMA integrity_check").fetchone()) != ("ok",):
+                    raise sqlite3.DatabaseError(said)
+
+        async def read() -> list[Record]:
+            store = store_for(self.url)
+            await store.open_readonly()
+            try:
+                return await store.find(Query())
+            finally:
+                await store.close()
+
+        return asyncio.run(read())
+
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the names and bytes of all files in which something may be stored."""
+        files = list(self.here.iterdir())
+        if self._server is not None:
+            database = database_of(self.url)
+            self._server.run("CHECKPOINT", database)
+            number = self._server.run("SELECT oid FROM pg_database WHERE datname = current_database()", database)
+            files += (self._server.data / "base" / number).iterdir()
+        return ((file.name, file.read_bytes()) for file in files if file.is_file())
+
+
+async def _fill(store: Store) -> None:
+    await store.open(lambda: None)
+    for number in range(OF_EACH):
+        for who, external in (("unnamed", ""), ("named", "mark-external"), ("else", "mark-external")):
+            about, error = body(f"{who}-{number}", external=external), "listener f: ValueError: Mårk-Näme"
+            if who == "else":
+                about, error = about.replace("Mårk-Näme".encode(), b"Else").replace(b"mark-", b"else-"), "f: Else"
+            counted = Count(ROOM, number, 1, NOW + number, "s1")
+            came = arrival(f"{who}-{number}", body=about, received_at=LONG_AGO)
+            added = await store.add(structs.replace(came, count=counted))
+            await store.decide(decision(added.seq, f"{who}-{number}", errors=(error,), decided_at=LONG_AGO))
+    await store.request(RoomRequest(ROOM, f"https://{ROOM}", "named-1", "s1", LONG_AGO))
+    (taken,) = await store.take(1)
+    said = RunReport(exception="ValueError", output="Mårk-Näme left")
+    await store.move(RoomMove(taken.id, RoomState.FAILED, "refused: Mårk-Näme is here", run=said))
+    await store.add_action(ActionRecord("action", LONG_AGO, "inspector", ActionKind.START, ROOM, None))
+    await store.close()
+
+
+async def _fill_spill(file: SpillFile) -> None:
+    await file.open()
+    for number in range(OF_EACH):
+        await file.append(arrival(f"spilled-{number}", body=body(f"spilled-{number}")))
+        await file.append(arrival(f"else-{number}", room="acme.whereby.com/else"))
+    await file.close()
