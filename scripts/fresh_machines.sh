@@ -2,10 +2,15 @@
 # Run `make demo` and `make test` on machines that have nothing: minimal Debian with python3, python3-venv, make and git.
 #
 #   scripts/fresh_machines.sh                                    every case below, with all tests
-#   scripts/fresh_machines.sh bookworm:root-0700 trixie:user     some of them
+#   scripts/fresh_machines.sh bookworm:root-0700 'trixie:*'      some of them
 #   ARGS="tests/store -q" scripts/fresh_machines.sh …            a part of the tests
 #   scripts/fresh_machines.sh --base bookworm                    the folder of a machine as Debian makes it, and no test
 #   scripts/fresh_machines.sh --mirror                           the mirror that machines come from
+#   scripts/fresh_machines.sh --table …                          run nothing: print what the last runs came to
+#
+# What a case came to is kept in results.tsv beside its logs. A case that has passed with the same commit (the same file
+# in dist/, for the sdist and the wheel) and the same ARGS is not run again: an interrupted run goes on where it stopped.
+# Remove that file to run all again.
 #
 # A machine is a chroot in namespaces of its own, and what is tried is a clone of the last commit. It needs root, and
 # Debian's package debootstrap; the mirror is that of this machine's apt, the package index that of its pip.
@@ -25,6 +30,7 @@ CASES=(
     bookworm:python3.13
 )
 FOLDER=${FRESH_MACHINES:-/var/tmp/fresh-machines}
+RESULTS=$FOLDER/results.tsv
 WITHIN=${WITHIN:-3600}
 PACKAGES=python3,python3-venv,make,git
 DEVICES="null zero full random urandom tty"
@@ -133,11 +139,47 @@ inside() {
     chroot --userspec="$who:$who" --groups="$who" "$machine" "$@"
 }
 
-# Try one case; print its row.
+# Name what a case runs: the commit, or the file of dist/ by its content; and all tests, or which.
+subject() {
+    local built=''
+    case ${1#*:} in
+        sdist) built=$(cat dist/*.tar.gz 2>/dev/null | sha256sum) ;;
+        wheel) built=$(cat dist/*.whl 2>/dev/null | sha256sum) ;;
+    esac
+    printf '%.12s %s' "${built:-$(git rev-parse HEAD)}" "${ARGS:-all}"
+}
+
+# Print the last row that is kept of a case, without what it ran; nothing if it was never run as it would be now.
+kept() {
+    [ ! -e "$RESULTS" ] || SUBJECT=$(subject "$1") awk -F '\t' -v OFS='\t' -v name="$1" \
+        '$1 == ENVIRON["SUBJECT"] && $2 == name { $1 = ""; row = substr($0, 2) } END { if (row) print row }' "$RESULTS"
+}
+
+passed() {
+    local row
+    row=$(kept "$1")
+    [ -n "$row" ] && [[ $row != *FAILED* ]]
+}
+
+# Print the rows of cases as a table; return 1 unless all have passed.
+table() {
+    local case row verdict=0
+    printf '%-24s %-13s %7s  %-13s %7s  %s\n' case "make demo" "" "make test" "" "pytest's last line"
+    for case in "$@"; do
+        IFS=$'\t' read -r -a row <<<"$(kept "$case")"
+        [ ${#row[@]} -gt 0 ] || row=("$case" "not run" - - - -)
+        printf '%-24s %-13s %7s  %-13s %7s  %s\n' "${row[@]}"
+        passed "$case" || verdict=1
+    done
+    return "$verdict"
+}
+
+# Try one case, and keep its row.
 try() {
     local case=$1 release=${1%%:*} place=${1#*:}
     local machine=$FOLDER/machine-$release-$place who=root home=/root clone=/root/whereby-trigger mask=022
-    local read_only='' python='' steps='demo test' step began code said row=$case
+    local read_only='' python='' steps='demo test' step began code said row=$case runs
+    runs=$(subject "$case")
     unset OTHER_PYTHON
     case $place in
         root-0700) ;;
@@ -148,17 +190,16 @@ try() {
         python3.*)
             who=$VISITOR home=/home/$VISITOR clone=/home/$VISITOR/whereby-trigger python=/opt/python/bin/$place
             if ! OTHER_PYTHON=$(interpreter "$place"); then
-                printf '%-24s %s\n' "$case" "not tried: this machine has no $place of its own"
+                echo "$case: not tried, this machine has no $place of its own" >&2
                 return 0
             fi
             export OTHER_PYTHON
             ;;
-        *) die "there is no case $case: they are ${CASES[*]}" ;;
     esac
 
     base "$release"
     rm -rf --one-file-system "$machine"
-    cp -a "$FOLDER/$release" "$machine"
+    cp -a --reflink=auto "$FOLDER/$release" "$machine"
     chmod 700 "$machine/root"
     chroot "$machine" useradd --create-home "$VISITOR"
     copy_pip_settings "$machine"
@@ -195,9 +236,7 @@ try() {
     said=$(grep -E '(passed|failed|error).* in [0-9.]+s' "$FOLDER/$release-$place-$step.log" | tail -n 1 | tr -d '=' | xargs) || true
     rm -rf --one-file-system "$machine"
     row+=$'\t'${said:-see $FOLDER/$release-$place-$step.log}
-    IFS=$'\t' read -r -a row <<<"$row"
-    printf '%-24s %-13s %7s  %-13s %7s  %s\n' "${row[@]}"
-    [[ "${row[*]}" != *FAILED* ]]
+    printf '%s\t%s\n' "$runs" "$row" >>"$RESULTS"
 }
 
 case ${1:-} in
@@ -212,20 +251,40 @@ case ${1:-} in
         ;;
 esac
 
-[ "$(id -u)" = 0 ] || die "only root can make a chroot: run it as root"
-command -v debootstrap >/dev/null || die "debootstrap is not installed (Debian's package debootstrap)"
-mkdir -p "$FOLDER"
-if [ "${1:-}" = --base ]; then
-    base "$2"
-    echo "$FOLDER/$2"
-    exit
-fi
-[ $# -gt 0 ] || set -- "${CASES[@]}"
+ready() {
+    [ "$(id -u)" = 0 ] || die "only root can make a chroot: run it as root"
+    command -v debootstrap >/dev/null || die "debootstrap is not installed (Debian's package debootstrap)"
+    mkdir -p "$FOLDER"
+}
+
+run=yes
+case ${1:-} in
+    --base)
+        ready
+        base "$2"
+        echo "$FOLDER/$2"
+        exit
+        ;;
+    --table)
+        run=''
+        shift
+        ;;
+esac
+chosen=()
+for wanted in "${@:-*}"; do
+    found=0
+    for case in "${CASES[@]}"; do
+        # shellcheck disable=SC2053 - a pattern
+        [[ $case != $wanted ]] || { chosen+=("$case") && found=1; }
+    done
+    [ "$found" = 1 ] || die "there is no case $wanted: they are ${CASES[*]}"
+done
 
 echo "$(git log -1 --format='%h %s')"
-printf '%-24s %-13s %7s  %-13s %7s  %s\n' case "make demo" "" "make test" "" "pytest's last line"
-verdict=0
-for case in "$@"; do
-    try "$case" || verdict=1
+for case in "${chosen[@]}"; do
+    [ -n "$run" ] && ! passed "$case" || continue
+    ready
+    echo "$case" >&2
+    try "$case"
 done
-exit "$verdict"
+table "${chosen[@]}"
