@@ -7,18 +7,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from msgspec import Struct
 
 from tests.support.postgres import Server, database_of
-from whereby_trigger.cli.demo.checks import AssistantRun, Check, ReplicaResult, check_replicas
-from whereby_trigger.cli.demo.meetings import CrashMeeting, MeetingStep, ReplicaMeetings
-from whereby_trigger.cli.demo.report import conclude, show_event
-from whereby_trigger.cli.demo.scenario import ReplicaScenario, play_crash
-from whereby_trigger.cli.demo.store import DemoStore, demo_store_at
+from whereby_trigger.cli.demo.crash import CrashScenario
+from whereby_trigger.cli.demo.replicas import ReplicaScenario
+from whereby_trigger.cli.demo.scenario import Checks, Step, empty_store_at, run_scenario, show_event
 from whereby_trigger.errors import StoreUnavailable
 
 DEAD_FOR = 0.3
@@ -36,54 +31,33 @@ SELECT (SELECT count(*) FROM whereby_trigger.webhooks), (SELECT count(*) FROM wh
 """
 
 
-class Outage(Struct, frozen=True):
-    """Describe the database's death: the runs at that time, and when the delivery sent during it was answered.
+class ClusterScenario(ReplicaScenario):
+    """Hold the meetings of the replicas, whose database is killed with the assistants in their rooms.
 
-    `up_at` is when the restart of the database began. Both times are seconds since 1970.
+    `runs_at_death` are the runs at that time; its restart began at `up_at`, and the delivery sent in between was
+    answered at `answered_at`, in seconds since 1970.
     """
 
-    runs: Sequence[AssistantRun]
-    up_at: float
-    answered_at: float
-
-
-class ClusterMeetings(ReplicaMeetings):
-    """Hold the meetings of the replicas, with one delivery that is sent while the database is dead."""
-
-    def __init__(self, begin: datetime) -> None:
-        super().__init__(begin)
-        webhook = self.review.join(at=30)
-        self.during_outage = MeetingStep("a latecomer enters /review", webhook, "to replica 1", replicas=(1,))
-
-    @property
-    def steps(self) -> Sequence[MeetingStep]:
-        return [*self.joins, self.at_once, self.during_outage, *self.ends]
-
-
-class ClusterScenario(ReplicaScenario):
-    """Run the meetings of the replicas, and kill their database with the assistants in their rooms."""
-
-    outage: Outage
-
-    def __init__(self, folder: Path, store: DemoStore, database: Server, meetings: ClusterMeetings) -> None:
+    def __init__(self, folder: Path, store: str | None, *, database: Server) -> None:
         super().__init__(folder, store)
         self._database = database
-        self._meetings = meetings
+        self.during_outage = Step("a latecomer enters /review", self.review.join(at=30), "to replica 1")
 
     async def _meanwhile(self) -> None:
-        runs = self._runs()
+        self.runs_at_death = self._runs()
         await asyncio.to_thread(self._database.kill)
         show_event("kill -9 of the database, all its processes, with the assistants in their rooms")
         waiting = asyncio.create_task(self._answered())
         await asyncio.wait({waiting}, timeout=DEAD_FOR)
-        up_at = time.time()
+        self.up_at = time.time()
         await asyncio.to_thread(self._database.start)
-        self.outage = Outage(runs, up_at, await waiting)
+        self.answered_at = await waiting
         show_event("The database is up again, and has recovered what was committed")
         await self._until(self._decided)
 
     async def _answered(self) -> float:
-        await self._deliver(self._meetings.during_outage)
+        self.joins.append(self.during_outage)
+        await self._deliver(self.during_outage)
         return time.time()
 
     async def _decided(self) -> bool:
@@ -93,34 +67,25 @@ class ClusterScenario(ReplicaScenario):
             # A database that was just killed does not answer.
             return False
 
-
-def check_cluster(meetings: ClusterMeetings, result: ReplicaResult, outage: Outage) -> list[Check]:
-    """Compare what was observed of the replicas, and of their database's death, with what must be true."""
-    return [
-        *check_replicas(meetings, result),
-        Check(
-            "Every assistant stayed in its room while the database was dead and restarted",
-            list(outage.runs),
-            list(result.runs_before),
-        ),
-        Check(
-            "The delivery sent during the outage waited, and was answered once the database was back",
-            "after its restart",
-            "after its restart" if outage.answered_at >= outage.up_at else "before its restart",
-        ),
-    ]
+    def checks(self) -> Checks:
+        return {
+            **super().checks(),
+            "Every assistant stayed in its room while the database was dead and restarted": (
+                self.runs_at_death,
+                self.runs_before,
+            ),
+            "The delivery sent during the outage waited, and was answered once the database was back": (
+                "after its restart",
+                "after its restart" if self.answered_at >= self.up_at else "before its restart",
+            ),
+        }
 
 
 async def play(url: str, server: Server) -> int:
     """Run both scenarios on one database; return the exit code."""
-    store = await demo_store_at(url)
-    code = await play_crash(store)
-    with TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
-        began, meetings = time.monotonic(), ClusterMeetings(datetime.now(UTC))
-        scenario = ClusterScenario(Path(folder), store, server, meetings)
-        result = await scenario.run(meetings)
-        checks = check_cluster(meetings, result, scenario.outage)
-        return max(code, conclude(checks, time.monotonic() - began))
+    store = await empty_store_at(url)
+    code = await run_scenario(CrashScenario, store)
+    return max(code, await run_scenario(partial(ClusterScenario, database=server), store))
 
 
 def main() -> int:
@@ -154,8 +119,9 @@ def rows(server: Server, url: str) -> tuple[Sequence[str], Sequence[str]]:
 
 def delivered() -> int:
     """Return how many webhooks both scenarios must have stored."""
-    now = datetime.now(UTC)
-    return len(CrashMeeting(now).stored) + len(ClusterMeetings(now).steps)
+    crash, replicas = CrashScenario(Path()), ReplicaScenario(Path())
+    during_outage = 1
+    return len(crash.stored) + len(replicas.joins) + during_outage + len(replicas.ends)
 
 
 if __name__ == "__main__":

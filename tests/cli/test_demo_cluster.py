@@ -1,32 +1,21 @@
 """The demo on a PostgreSQL that is killed in mid-meeting: that it passes, and that what it adds can fail."""
 
 import asyncio
+import copy
 import io
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
-from scripts.demo_cluster import (
-    ClusterMeetings,
-    ClusterScenario,
-    Outage,
-    check_cluster,
-    delivered,
-    rows,
-    server_of_the_demo,
-)
+from scripts.demo_cluster import ClusterScenario, delivered, rows, server_of_the_demo
 from tests.cli.conftest import Call
 from tests.support.postgres import Server, database_of
-from whereby_trigger.cli.demo.checks import CrashResult, ReplicaResult, check_crash
-from whereby_trigger.cli.demo.meetings import CrashMeeting
-from whereby_trigger.cli.demo.report import conclude
-from whereby_trigger.cli.demo.scenario import CrashScenario
-from whereby_trigger.cli.demo.store import DemoStore, demo_store_at
+from whereby_trigger.cli.demo.crash import CrashScenario
+from whereby_trigger.cli.demo.replicas import ReplicaScenario
+from whereby_trigger.cli.demo.scenario import conclude, empty_store_at, failed
 
 
 @dataclass
@@ -35,31 +24,26 @@ class DemoRun:
 
     server: Server
     url: str
-    meeting: CrashMeeting
-    crash: CrashResult
-    meetings: ClusterMeetings
-    result: ReplicaResult
-    outage: Outage
+    crash: CrashScenario
+    cluster: ClusterScenario
     told: str
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
-    meeting, meetings = CrashMeeting(datetime.now(UTC)), ClusterMeetings(datetime.now(UTC))
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
     with server_of_the_demo() as server, redirect_stdout(io.StringIO()) as output:
         url = server.create_database()
-        store = asyncio.run(demo_store_at(url))
-        crash = asyncio.run(CrashScenario(first, store).run(meeting))
-        scenario = ClusterScenario(second, store, server, meetings)
-        result = asyncio.run(scenario.run(meetings))
-        yield DemoRun(server, url, meeting, crash, meetings, result, scenario.outage, output.getvalue())
+        store = asyncio.run(empty_store_at(url))
+        crash, cluster = CrashScenario(first, store), ClusterScenario(second, store, database=server)
+        asyncio.run(crash.run())
+        asyncio.run(cluster.run())
+        yield DemoRun(server, url, crash, cluster, output.getvalue())
 
 
 def test_both_scenarios_pass_on_one_database(demo_run: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
-    cluster = check_cluster(demo_run.meetings, demo_run.result, demo_run.outage)
-    for checks in (check_crash(demo_run.meeting, demo_run.crash), cluster):
-        assert conclude(checks, 1.0) == 0, capsys.readouterr().out
+    for scenario in (demo_run.crash, demo_run.cluster):
+        assert conclude(scenario.checks(), 1.0) == 0, capsys.readouterr().out
     assert demo_run.server.password not in demo_run.told + capsys.readouterr().out
 
 
@@ -69,27 +53,19 @@ def test_the_database_is_killed_and_started_while_a_delivery_waits(demo_run: Dem
     assert "database system was not properly shut down; automatic recovery in progress" in demo_run.server.log
 
 
-WRONG: dict[str, Callable[[ReplicaResult, Outage], tuple[ReplicaResult, Outage]]] = {
-    "Every assistant stayed in its room": lambda result, outage: (
-        result,
-        structs.replace(outage, runs=outage.runs[1:]),
-    ),
-    "The delivery sent during the outage": lambda result, outage: (
-        result,
-        structs.replace(outage, answered_at=outage.up_at - 0.001),
-    ),
-    "The other replica took over": lambda result, outage: (
-        structs.replace(result, killed_at=result.killed_at - 7),
-        outage,
-    ),
+WRONG: dict[str, Callable[[ClusterScenario], dict[str, object]]] = {
+    "Every assistant stayed in its room": lambda run: {"runs_at_death": run.runs_at_death[1:]},
+    "The delivery sent during the outage": lambda run: {"answered_at": run.up_at - 0.001},
+    "The other replica took over": lambda run: {"killed_at": run.killed_at - 7},
 }
 
 
 @pytest.mark.parametrize("sentence", WRONG)
 def test_each_check_that_is_another_on_a_database_fails_when_it_is_not_so(demo_run: DemoRun, sentence: str) -> None:
-    result, outage = WRONG[sentence](demo_run.result, demo_run.outage)
-    failed = [check.sentence for check in check_cluster(demo_run.meetings, result, outage) if not check.passed]
-    assert [text for text in failed if text.startswith(sentence)] == failed != []
+    altered = copy.copy(demo_run.cluster)
+    vars(altered).update(WRONG[sentence](altered))
+    (wrong,) = failed(altered.checks())
+    assert wrong.startswith(sentence)
 
 
 def test_what_the_database_says_itself_is_what_was_delivered(demo_run: DemoRun) -> None:
@@ -149,6 +125,6 @@ def test_a_file_that_is_named_is_found_from_the_folders_of_the_scenarios(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = asyncio.run(demo_store_at("sqlite:///a file.db"))
-    assert store == DemoStore(f"sqlite:///{tmp_path}/a%20file.db")
-    assert (store.settings, store.takeover_within) == ({}, 2)
+    store = asyncio.run(empty_store_at("sqlite:///a file.db"))
+    assert store == f"sqlite:///{tmp_path}/a%20file.db"
+    assert ReplicaScenario(tmp_path, store).takeover_within == 2

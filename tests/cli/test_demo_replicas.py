@@ -1,84 +1,78 @@
 """The demo's replica scenario: that it passes, and that each of its checks fails when what it checks is not so."""
 
 import asyncio
+import copy
 import io
+import re
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from whereby_trigger.cli.demo.checks import AssistantRun, ReplicaResult, check_replicas
-from whereby_trigger.cli.demo.meetings import ReplicaMeetings
-from whereby_trigger.cli.demo.report import conclude
-from whereby_trigger.cli.demo.scenario import ReplicaScenario
-from whereby_trigger.cli.demo.store import DemoStore
+from whereby_trigger.cli.demo.replicas import NEW_OWNER, ReplicaScenario
+from whereby_trigger.cli.demo.scenario import conclude, failed
 
 
 @dataclass
 class DemoRun:
-    """Hold one demo_run of the second act, made once for all tests here."""
+    """Hold one run of the second scenario, made once for all tests here."""
 
-    meetings: ReplicaMeetings
-    result: ReplicaResult
+    scenario: ReplicaScenario
     told: str
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    meetings, folder = ReplicaMeetings(datetime.now(UTC)), tmp_path_factory.mktemp("replicas")
+    scenario = ReplicaScenario(tmp_path_factory.mktemp("replicas"))
     with redirect_stdout(io.StringIO()) as output:
-        result = asyncio.run(ReplicaScenario(folder, DemoStore()).run(meetings))
-    return DemoRun(meetings, result, output.getvalue())
+        asyncio.run(scenario.run())
+    return DemoRun(scenario, output.getvalue())
 
 
-def altered(result: ReplicaResult, **fields: Any) -> ReplicaResult:
-    return structs.replace(result, **fields)
+def altered(scenario: ReplicaScenario, **observed: Any) -> ReplicaScenario:
+    """Return the scenario as if something else had been observed."""
+    other = copy.copy(scenario)
+    vars(other).update(observed)
+    return other
 
 
-def edited(result: ReplicaResult, replica: int, change: Callable[[AssistantRun], AssistantRun]) -> ReplicaResult:
+def edited(scenario: ReplicaScenario, replica: int, **fields: Any) -> ReplicaScenario:
     """Change the first run of a replica."""
-    (edited, *_) = (run for run in result.runs if run.replica == replica)
-    return altered(result, runs=[change(run) if run is edited else run for run in result.runs])
+    (first, *_) = (run for run in scenario.runs if run.replica == replica)
+    runs = [structs.replace(run, **fields) if run is first else run for run in scenario.runs]
+    return altered(scenario, runs=runs)
 
 
-def too_early(result: ReplicaResult) -> ReplicaResult:
+def too_early(scenario: ReplicaScenario) -> ReplicaScenario:
     """Start an assistant of the third replica before the one of the drained replica has ended."""
-    (first, *_) = (run for run in result.runs if run.replica == result.new_owner)
-    (last,) = (run for run in result.runs_in(first.room) if run.attempt == first.attempt - 1)
-    before_it_left = result.end_of(last) - 0.001
-    return edited(result, result.new_owner, lambda run: structs.replace(run, started=before_it_left))
+    (first, *_) = (run for run in scenario.runs if run.replica == NEW_OWNER)
+    (last,) = (run for run in scenario.runs_in(first.room) if run.attempt == first.attempt - 1)
+    return edited(scenario, NEW_OWNER, started=scenario.end_of(last) - 0.001)
 
 
-WRONG: dict[str, Callable[[ReplicaResult], ReplicaResult]] = {
-    "Each delivery was answered": lambda result: altered(
-        result, sent=[structs.replace(result.sent[0], answer=503), *result.sent[1:]]
+WRONG: dict[str, Callable[[ReplicaScenario], ReplicaScenario]] = {
+    "Each delivery was answered": lambda run: altered(run, sent=[(run.sent[0][0], 503), *run.sent[1:]]),
+    "A webhook that reached two replicas": lambda run: altered(
+        run,
+        records=[structs.replace(row, deliveries=1) if row.deliveries == 2 else row for row in run.records],
     ),
-    "A webhook that reached two replicas": lambda result: altered(
-        result,
-        records=[structs.replace(row, deliveries=1) if row.deliveries == 2 else row for row in result.records],
-    ),
-    "Each room got one assistant": lambda result: altered(
-        result, runs_before=[*result.runs_before, result.runs_before[0]]
-    ),
-    "One join of each room": lambda result: altered(result, records=result.records[1:]),
-    "The other replica took over": lambda result: altered(result, killed_at=result.killed_at - 5),
-    "The replica that was told to stop": lambda result: altered(result, exit_code=-9),
-    "Its assistants were told why": lambda result: edited(
-        result, result.drained, lambda run: structs.replace(run, reason="")
-    ),
+    "Each room got one assistant": lambda run: altered(run, runs_before=[*run.runs_before, run.runs_before[0]]),
+    "One join of each room": lambda run: altered(run, records=run.records[1:]),
+    "The other replica took over": lambda run: altered(run, killed_at=run.killed_at - 5),
+    "The replica that was told to stop": lambda run: altered(run, exit_code=-9),
+    "Its assistants were told why": lambda run: edited(run, run.drained, reason=""),
     "No room ever had two": too_early,
-    "When the sessions ended": lambda result: altered(
-        result, rooms=[structs.replace(result.rooms[0], reason="it returned"), *result.rooms[1:]]
+    "When the sessions ended": lambda run: altered(
+        run, rooms=[structs.replace(run.rooms[0], reason="it returned"), *run.rooms[1:]]
     ),
 }
 
 
 def test_the_replica_scenario_passes_and_says_so(demo_run: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
-    assert conclude(check_replicas(demo_run.meetings, demo_run.result), 1.0) == 0
+    assert conclude(demo_run.scenario.checks(), 1.0) == 0
     assert "All 9 checks passed" in capsys.readouterr().out
 
 
@@ -95,22 +89,29 @@ def test_the_replica_scenario_shows_what_rooms_show_says_of_each_room(demo_run: 
 
 @pytest.mark.parametrize("sentence", WRONG)
 def test_each_check_fails_when_it_is_not_so(demo_run: DemoRun, sentence: str) -> None:
-    result = WRONG[sentence](demo_run.result)
-    failed = [check.sentence for check in check_replicas(demo_run.meetings, result) if not check.passed]
-    assert len(failed) == 1
-    assert failed[0].startswith(sentence)
+    (wrong,) = failed(WRONG[sentence](demo_run.scenario).checks())
+    assert wrong.startswith(sentence)
 
 
 def test_there_is_a_way_to_fail_each_check(demo_run: DemoRun) -> None:
-    assert len(check_replicas(demo_run.meetings, demo_run.result)) == len(WRONG)
+    assert len(demo_run.scenario.checks()) == len(WRONG)
 
 
 def test_a_replica_that_left_its_rooms_alone_fails_the_scenario_with_exit_code_1(
     demo_run: DemoRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = demo_run.result
-    alone = altered(result, runs=[run for run in result.runs if run.replica == result.killed])
-    assert conclude(check_replicas(demo_run.meetings, alone), 1.0) == 1
+    scenario = demo_run.scenario
+    alone = altered(scenario, runs=[run for run in scenario.runs if run.replica == scenario.killed])
+    assert conclude(alone.checks(), 1.0) == 1
     told = capsys.readouterr().out
-    assert f"expected {{'/visit-8': ({result.drained}, 'within 2 s')" in told
-    assert "actual   {'/visit-8': None" in told
+    room = min(run.room for run in scenario.runs_before if run.replica == scenario.killed)
+    assert f"expected [({room!r}, {scenario.drained}, 2.0)" in told
+    assert "observed []" in told
+
+
+def test_a_takeover_that_was_too_late_is_told_with_its_seconds(
+    demo_run: DemoRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = altered(demo_run.scenario, killed_at=demo_run.scenario.killed_at - 500)
+    assert conclude(late.checks(), 1.0) == 1
+    assert re.search(rf"observed \[\('/[a-z0-9-]+', {late.drained}, 5[0-9][0-9]\.", capsys.readouterr().out)

@@ -19,11 +19,10 @@ ENCODINGS = pytest.mark.parametrize(
 CHECKS = """
 import importlib, sys
 from whereby_trigger.cli import main
-from whereby_trigger.cli.demo.checks import Check
-from whereby_trigger.cli.demo.report import conclude
+from whereby_trigger.cli.demo.scenario import conclude
 
 def run(store):
-    conclude([Check("It came", 1, 1), Check("It left", 1, 2)], 1.0)
+    conclude({"It came": (1, 1), "It left": (1, 2)}, 1.0)
     return 0
 
 importlib.import_module("whereby_trigger.cli.demo").run = run

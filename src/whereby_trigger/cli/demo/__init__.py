@@ -1,22 +1,25 @@
 """The demo: real servers, scripted meetings sent to them, kills at the worst moment, and checks on the outcome."""
 
 
-def run(store: str | None = None) -> int:
+def run(url: str | None = None) -> int:
     """Run the demo on the terminal; return 0 if all checks passed, else 1.
 
     It uses new SQLite files, or the empty store at a URL. Raises StoreError if that cannot be used or is not empty.
     """
     import asyncio
 
-    from whereby_trigger.cli.demo.report import show_next_command
-    from whereby_trigger.cli.demo.scenario import play_crash, play_replicas
-    from whereby_trigger.cli.demo.store import demo_store_at
+    import click
 
-    async def play() -> int:
-        prepared = await demo_store_at(store)
-        return max(await play_crash(prepared), await play_replicas(prepared))
+    from whereby_trigger.cli.demo.crash import CrashScenario
+    from whereby_trigger.cli.demo.replicas import ReplicaScenario
+    from whereby_trigger.cli.demo.scenario import empty_store_at, run_scenario
 
-    code = asyncio.run(play())
+    async def both() -> int:
+        store = None if url is None else await empty_store_at(url)
+        return max(await run_scenario(CrashScenario, store), await run_scenario(ReplicaScenario, store))
+
+    code = asyncio.run(both())
     if code == 0:
-        show_next_command()
+        click.echo("Try it with a trigger of your own, in app.py, and with simulated meetings:")
+        click.echo("  whereby-trigger dev\n  whereby-trigger simulate   (in another terminal)")
     return code

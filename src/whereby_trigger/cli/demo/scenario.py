@@ -1,228 +1,183 @@
-"""The two scenarios of the demo: one server that crashes, then replicas of which one is killed and one drained."""
+"""What both scenarios of the demo share: servers on one store, what is sent to them, and the checks on the outcome."""
 
 import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from math import inf
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
 
+import click
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from whereby_trigger import timeline
-from whereby_trigger.cli.demo.checks import (
-    AssistantRun,
-    CrashResult,
-    Heard,
-    ReplicaResult,
-    Sent,
-    check_crash,
-    check_replicas,
-)
-from whereby_trigger.cli.demo.meetings import CrashMeeting, MeetingStep, ReplicaMeetings
-from whereby_trigger.cli.demo.report import conclude, show_event, show_room, show_sent, show_start
-from whereby_trigger.cli.demo.store import LEASE, DemoStore
-from whereby_trigger.store import Query, Record, RoomState, State
+from whereby_trigger.cli.output import show_table
+from whereby_trigger.cli.rooms import show_timeline
+from whereby_trigger.cli.stores import store_to_read
+from whereby_trigger.errors import StoreError
+from whereby_trigger.store import Query, Record, State, Store
 from whereby_trigger.store.factory import store_for
+from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing.program import Program, until
 from whereby_trigger.testing.sender import Address, Sender
+from whereby_trigger.webhook import RoomWebhook
 
 HAPPENS_WITHIN = 10.0
+"""Seconds for which something is waited for; the checks find what has not happened."""
+
+LEASE = 6.0
+"""Seconds for which a silent replica counts as alive: short, because the demo waits for it after a kill."""
+
+Checks = Mapping[str, tuple[Any, Any]]
+"""Sentences that must be true, each with what it expects and what was observed."""
+
+
+class Step(Struct, frozen=True):
+    """Describe one delivery: what happens, what is odd about it, and what must become of its webhook.
+
+    `heard` is the attempt that its listener must be called for, if any. `replicas`, counted from 1, receive it at the
+    same time.
+    """
+
+    happening: str
+    webhook: RoomWebhook
+    oddity: str = ""
+    state: State | None = None
+    heard: int | None = None
+    answer: int = 200
+    replicas: tuple[int, ...] = (1,)
+
+    def again(self, happening: str) -> "Step":
+        """Return the same delivery once more."""
+        return structs.replace(self, happening=happening, oddity="duplicate")
 
 
 class Scenario:
-    """Hold the servers of a scenario, their store, and the notebook that their program writes, all in one folder."""
+    """Hold servers in a folder, whose program writes a notebook there, and what is observed while they run.
+
+    `store` is the URL of the store to use, by default a new file. `sent` pairs each delivery with the status of its
+    answer, and `records` is what became of it, in order of arrival.
+    """
 
     program: str
 
-    def __init__(self, folder: Path, store: DemoStore) -> None:
-        self._secret = secrets.token_hex(16)
+    def __init__(self, folder: Path, store: str | None = None) -> None:
+        self.sent: list[tuple[Step, int]] = []
+        self.records: list[Record] = []
         self._folder = folder
-        self._demo_store = store
+        self._url = store or f"sqlite:///{quote(str(folder / 'demo.db'))}"
+        self._waits_for_lease = not self._url.startswith("sqlite:")
+        self._secret = secrets.token_hex(16)
         self._servers: dict[int, Program] = {}
         self._senders: dict[int, Sender] = {}
-        self._store = store_for(store.url_in(folder))
-        self._sent: list[Sent] = []
+        self._began = time.time()
+        self._store: Store
+
+    async def run(self) -> None:
+        """Play the scenario, and show what `rooms show` says of its rooms."""
+        await store_for(self._url).migrate()
+        async with store_to_read(self._url) as self._store:
+            try:
+                await self._play()
+            finally:
+                await asyncio.gather(*(server.kill() for server in self._servers.values()))
+            self.records = await self._stored()
+            for key in sorted({record.room for record in self.records if record.room is not None}):
+                show_event(f"\n$ whereby-trigger rooms show {key}")
+                show_timeline(await timeline.of_room(self._store, key, now=time.time()))
+
+    async def _play(self) -> None:
+        """Start servers, deliver to them, and keep what is observed."""
+        raise NotImplementedError
+
+    def checks(self) -> Checks:
+        """Compare what was observed with what must be true."""
+        raise NotImplementedError
 
     async def _start(self, replica: int = 1) -> Program:
         """Start a server as the replica with a number, which counts from 1."""
-        settings = {"STORE": self._demo_store.url_in(self._folder), "HOST": "127.0.0.1", "PORT": "0"}
-        env = {f"WHEREBY_TRIGGER_{name}": value for name, value in (settings | self._demo_store.settings).items()}
+        settings = {"STORE": self._url, "HOST": "127.0.0.1", "PORT": "0"}
+        if self._waits_for_lease:
+            settings["LEASE_TTL"] = str(LEASE)
+        env = {f"WHEREBY_TRIGGER_{name}": value for name, value in settings.items()}
+        env["WHEREBY_WEBHOOK_SECRET"] = self._secret
         # -P: the program must not import the demo's own modules.
-        command = [sys.executable, "-P", str(Path(__file__).with_name(self.program))]
-        server = await Program.start(command, cwd=self._folder, env=env | {"WHEREBY_WEBHOOK_SECRET": self._secret})
+        command = [sys.executable, "-P", str(Path(__file__).with_name(self.program)), str(replica)]
+        server = await Program.start(command, cwd=self._folder, env=env)
         self._servers[replica] = server
         self._senders[replica] = Sender(Address.local(await server.listening()), self._secret, reuse=False)
         return server
 
-    async def _deliver(self, *steps: MeetingStep) -> None:
+    async def _deliver(self, *steps: Step) -> None:
         for step in steps:
             await asyncio.gather(*(self._post(step, self._senders[replica]) for replica in step.replicas))
 
-    async def _post(self, step: MeetingStep, sender: Sender) -> None:
+    async def _post(self, step: Step, sender: Sender) -> None:
         (response,) = await sender.deliver(step.webhook.raw, forged=step.answer == 401, retries=0)
-        self._sent.append(Sent(step, response.status))
-        show_sent(self._sent[-1], response.seconds * 1000)
+        self.sent.append((step, response.status))
+        answer = click.style(str(response.status), fg="green" if response.status == 200 else "red")
+        told = f"  {step.happening:46} {answer} {response.seconds * 1000:5.1f} ms"
+        click.echo(f"{told}  {click.style(step.oddity, fg='magenta')}" if step.oddity else told)
 
-    async def _until(self, happened: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until something has happened, for a bounded time: the checks find what has not."""
+    async def _until(self, happened: Callable[[], Any]) -> None:
         await until(happened, HAPPENS_WITHIN)
 
     async def _decided(self) -> bool:
         return not await self._store.find(Query(state=State.PENDING, limit=1))
 
-    async def _records(self, query: Query) -> list[Record]:
-        return (await self._store.find(query))[::-1]
+    async def _stored(self) -> list[Record]:
+        """Read what was stored since the scenario began, in order of arrival."""
+        return (await self._store.find(Query(since=self._began)))[::-1]
 
-    def _noted(self) -> list[bytes]:
+    def _noted(self, kind: Any) -> list[Any]:
+        """Read the notebook; `kind` is the type of each line."""
         notebook = self._folder / "notebook.txt"
-        return notebook.read_bytes().splitlines() if notebook.exists() else []
-
-    async def _show_rooms(self, records: Sequence[Record]) -> None:
-        for key in sorted({record.room for record in records if record.room is not None}):
-            show_room(await timeline.of_room(self._store, key, now=time.time()))
-
-    async def _close(self) -> None:
-        await asyncio.gather(*(server.kill() for server in self._servers.values()))
-        await self._store.close()
+        return msgspec.json.Decoder(kind).decode_lines(notebook.read_bytes()) if notebook.exists() else []
 
 
-class CrashScenario(Scenario):
-    """Run meetings during which the server is killed."""
-
-    program = "listener_program.py"
-
-    async def run(self, meeting: CrashMeeting) -> CrashResult:
-        """Start the server, send the meetings, kill and restart the server halfway; return what was observed."""
-        *quick, last = meeting.before_kill
-        try:
-            server = await self._start()
-            show_event("A server is up, on an empty store")
-            await self._store.open_readonly()
-            await self._deliver(*quick)
-            await self._until(self._decided)
-            await self._deliver(last)
-            await server.kill()
-            show_event("kill -9, after the 200 and before the decision: the predicate was waiting for a calendar")
-            records_at_death, heard_at_death = await self._records(Query()), self._heard()
-            (self._folder / "calendar.txt").write_text("/standup\n", encoding="utf-8")
-            server = await self._start()
-            show_event("A server is up again, on the same store")
-            await self._until(self._decided)
-            await self._deliver(*meeting.after_restart)
-            await self._until(self._decided)
-            await server.stop()
-            records = await self._records(Query())
-            refused = await self._store.refusals(0, time.time())
-            refusals = [counted.reason for counted in refused for _ in range(counted.count)]
-            await self._show_rooms(records)
-        finally:
-            await self._close()
-        return CrashResult(self._sent, refusals, records, self._heard(), records_at_death, heard_at_death)
-
-    def _heard(self) -> list[Heard]:
-        return [msgspec.json.decode(line, type=Heard) for line in self._noted()]
+def show_event(text: str) -> None:
+    """Print what happened to a server or the database."""
+    click.secho(text, bold=True)
 
 
-class ReplicaScenario(Scenario):
-    """Run meetings on replicas of which one is killed and one drained."""
-
-    program = "assistant_program.py"
-
-    async def run(self, meetings: ReplicaMeetings) -> ReplicaResult:
-        """Start two replicas, let people join, kill one and drain the other; return what was observed."""
-        try:
-            await asyncio.gather(self._start(1), self._start(2))
-            show_event("Two replicas are up on one store, each ready to run assistants")
-            await self._store.open_readonly()
-            result = await self._play(meetings)
-            await self._show_rooms(result.records)
-            return result
-        finally:
-            await self._close()
-
-    async def _play(self, meetings: ReplicaMeetings) -> ReplicaResult:
-        rooms = {step.webhook.data.room_name for step in meetings.steps}
-        await self._deliver(*meetings.joins, meetings.at_once)
-        await self._until(self._decided)
-        await self._until_in(rooms, {1, 2})
-        await self._meanwhile()
-        before = self._runs()
-        killed = before[0].replica if before else 1
-        drained, new_owner = 3 - killed, 3
-        killed_at = await self._kill(killed, [run.room for run in before if run.replica == killed])
-        await self._until_in(rooms, {drained})
-        self._show_since(killed_at)
-        await self._start(new_owner)
-        stopped_at = time.time()
-        show_event(f"Replica {new_owner} is up, and SIGTERM tells replica {drained} to stop")
-        exit_code = await self._servers[drained].stop()
-        await self._until_in(rooms, {new_owner})
-        self._show_since(stopped_at)
-        await self._deliver(*meetings.ends)
-        await self._until(self._over)
-        await self._servers[new_owner].stop()
-        return ReplicaResult(
-            sent=self._sent,
-            records=await self._records(Query(ids=tuple(step.webhook.id for step in meetings.steps))),
-            runs_before=before,
-            runs=self._runs(),
-            killed=killed,
-            killed_at=killed_at,
-            drained=drained,
-            exit_code=exit_code,
-            new_owner=new_owner,
-            rooms=await self._store.rooms(),
-            takeover_within=self._demo_store.takeover_within,
-        )
-
-    async def _meanwhile(self) -> None:
-        """Do what a longer scenario adds while both replicas run."""
-
-    async def _kill(self, replica: int, rooms: Iterable[str]) -> float:
-        killed_at = time.time()
-        await self._servers[replica].kill()
-        lease = f"; its lease of {LEASE:g} s has to expire" if self._demo_store.is_shared else ""
-        show_event(f"kill -9 of replica {replica}, which had an assistant in {' and '.join(rooms)}{lease}")
-        return killed_at
-
-    async def _until_in(self, rooms: set[str], replicas: set[int]) -> None:
-        async def running() -> bool:
-            return rooms <= {run.room for run in self._runs() if run.ended == inf and run.replica in replicas}
-
-        await self._until(running)
-
-    async def _over(self) -> bool:
-        return all(room.state is RoomState.ENDED for room in await self._store.rooms())
-
-    def _show_since(self, moment: float) -> None:
-        for run in self._runs():
-            if run.started > moment:
-                show_start(run, run.started - moment)
-
-    def _runs(self) -> list[AssistantRun]:
-        """Read the runs that the assistants noted, in the order of their start; each is noted again at its end."""
-        replicas = {server.pid: number for number, server in self._servers.items()}
-        noted = [msgspec.json.decode(line, type=AssistantRun) for line in self._noted()]
-        runs = {(run.room, run.attempt): structs.replace(run, replica=replicas.get(run.pid, 0)) for run in noted}
-        return list(runs.values())
-
-
-async def play_crash(store: DemoStore) -> int:
-    """Run the first scenario in a new folder, and print it; return the exit code."""
+async def run_scenario(make: Callable[[Path, str | None], Scenario], store: str | None) -> int:
+    """Run a scenario in a new folder, and print it with its checks; return the exit code."""
     with TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
-        began, meeting = time.monotonic(), CrashMeeting(datetime.now(UTC))
-        result = await CrashScenario(Path(folder), store).run(meeting)
-        return conclude(check_crash(meeting, result), time.monotonic() - began)
+        began, scenario = time.monotonic(), make(Path(folder), store)
+        await scenario.run()
+        return conclude(scenario.checks(), time.monotonic() - began)
 
 
-async def play_replicas(store: DemoStore) -> int:
-    """Run the second scenario in a new folder, and print it; return the exit code."""
-    with TemporaryDirectory(prefix="whereby-trigger-demo-") as folder:
-        began, meetings = time.monotonic(), ReplicaMeetings(datetime.now(UTC))
-        result = await ReplicaScenario(Path(folder), store).run(meetings)
-        return conclude(check_replicas(meetings, result), time.monotonic() - began)
+def failed(checks: Checks) -> Checks:
+    """Return the checks whose sentence is not true."""
+    return {sentence: pair for sentence, pair in checks.items() if pair[0] != pair[1]}
+
+
+def conclude(checks: Checks, seconds: float) -> int:
+    """Print the checks, with what was expected of each that failed; return the exit code."""
+    wrong = failed(checks)
+    click.echo()
+    show_table([("failed" if sentence in wrong else "ok", sentence) for sentence in checks], ("state", "check"))
+    for sentence, (expected, observed) in wrong.items():
+        click.echo(f"\n{sentence}:\n  expected {expected}\n  observed {observed}")
+    result = f"{len(wrong)} of {len(checks)} checks failed" if wrong else f"All {len(checks)} checks passed"
+    click.echo("\n" + click.style(result, fg="red" if wrong else "green", bold=True) + f" in {seconds:.1f} s\n")
+    return 1 if wrong else 0
+
+
+async def empty_store_at(url: str) -> str:
+    """Prepare the store at a URL, and return its URL for programs that run in any folder.
+
+    Raises StoreError if it cannot be used or is not empty.
+    """
+    await store_for(url).migrate()
+    async with store_to_read(url) as store:
+        if await store.find(Query(limit=1)) or await store.rooms(limit=1):
+            raise StoreError(
+                f"the store {store.location} is not empty, and the demo counts what it holds: name an empty store"
+            )
+        return f"sqlite:///{quote(store.location)}" if isinstance(store, SqliteStore) else url

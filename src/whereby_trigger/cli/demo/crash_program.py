@@ -1,7 +1,4 @@
-"""The trigger of the demo's server: a program as you would write one.
-
-Secret, store and port come from the environment.
-"""
+"""The trigger of the first scenario: a program as you would write one; its settings come from the environment."""
 
 import time
 from pathlib import Path
@@ -18,7 +15,7 @@ from whereby_trigger import (
 
 CALENDAR, NOTEBOOK = Path("calendar.txt"), Path("notebook.txt")
 
-trigger = Trigger()
+trigger = Trigger(webhook_triggers={"assistant.requested": lambda _: True})
 
 
 @trigger.when("room.client.joined")
@@ -32,11 +29,6 @@ def in_calendar(webhook: RoomSessionStarted) -> bool:
     while not CALENDAR.exists():
         time.sleep(0.02)
     return webhook.data.room_name in CALENDAR.read_text().split()
-
-
-@trigger.when("assistant.requested")
-def always() -> bool:
-    return True
 
 
 @trigger.on(TRIGGER_EVENT_SUCCESS)
