@@ -15,7 +15,7 @@ import uvloop
 from bench import report, wrk
 from bench.cores import share
 from bench.registry import TABLES
-from bench.setting import Setting
+from bench.sides import Setting
 from bench.stores import stores
 from bench.tools import ToolMissing, find
 

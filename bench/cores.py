@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from msgspec import Struct
+
+from reliability.process import ROOT
+from whereby_trigger.testing.program import Program
 
 PINNED = Path(__file__).with_name("pinned.py")
 
@@ -62,3 +65,19 @@ def on(core: int | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@asynccontextmanager
+async def serving(command: Sequence[str], core: int, env: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
+    """Run a program that says on standard error where it listens, and wait until it does; raises ProgramFailed."""
+    program = await Program.start(pinned(core, command), cwd=ROOT, env=env)
+    try:
+        await program.listening()
+        yield program
+    finally:
+        await program.kill()
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """Give the command that runs a module of this repository."""
+    return [sys.executable, "-m", name, *arguments]

@@ -17,6 +17,7 @@ import asyncpg
 from bench.filling import SPREAD, fill
 from bench.stores import POSTGRES, SQLITE, stores
 from whereby_trigger import timeline
+from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.store import Arrival, Query, RoomQuery, RoomState, RunQuery, State, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.postgres import lease as postgres_lease
@@ -157,9 +158,7 @@ async def measure(url: str, kind: str, webhooks: int, runs: int) -> None:
     print(f"{kind}: {webhooks:,} webhooks, {entries:,} entries")
     print(f"  {took:7.2f} s   the migration; the slowest delivery meanwhile took {1000 * slowest:.0f} ms")
     await execute(url, SQLITE_RUNS, POSTGRES_RUNS, {"output": OUTPUT})
-    store = store_for(url)
-    await store.open_readonly()
-    try:
+    async with store_to_read(url) as store:
         print(f"  {len(await store.find_runs(RunQuery())):,} runs")
         for name, ask in questions(store, now).items():
             times = []
@@ -168,8 +167,6 @@ async def measure(url: str, kind: str, webhooks: int, runs: int) -> None:
                 found = await ask()
                 times.append(time.monotonic() - begun)
             print(f"  {1000 * max(times):7.1f} ms  {name}: {len(found)} rows, the slowest of {ROUNDS}")
-    finally:
-        await store.close()
 
 
 def main() -> None:

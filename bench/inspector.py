@@ -17,8 +17,8 @@ from bench.filling import SPREAD, fill
 from bench.history import EACH, OUTPUT, POSTGRES_ROOMS, POSTGRES_RUNS, SQLITE_ROOMS, SQLITE_RUNS, execute
 from bench.stores import POSTGRES, SQLITE, stores
 from whereby_trigger import Trigger
+from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.store import Query
-from whereby_trigger.store.factory import store_for
 
 ROUNDS = 7
 ROOMS = 10_000
@@ -32,10 +32,8 @@ async def measure(url: str, kind: str, webhooks: int) -> None:
     values = {"count": entries, "oldest": time.time() - SPREAD, "every": SPREAD / entries, "output": OUTPUT}
     await execute(url, SQLITE_ROOMS, POSTGRES_ROOMS, values)
     await execute(url, SQLITE_RUNS, POSTGRES_RUNS, {"output": OUTPUT})
-    store = store_for(url)
-    await store.open_readonly()
-    newest, *_ = await store.find(Query(limit=1))
-    await store.close()
+    async with store_to_read(url) as store:
+        newest, *_ = await store.find(Query(limit=1))
     room = quote(newest.room or "", safe="")
     trigger = Trigger(store=url)
     transport = httpx.ASGITransport(trigger.inspector, client=("127.0.0.1", 1))

@@ -18,7 +18,7 @@ import httpx
 from bench.bodies import bodies
 from bench.open_loop import OpenLoop
 from bench.secret import SECRET
-from bench.usage import cpu_seconds
+from reliability.measures import cpu_seconds, resident
 from whereby_trigger.testing.program import Program
 
 PER_SECOND = 200.0
@@ -63,10 +63,9 @@ async def measure(port: int, url: str, pid: int, pages: int, seconds: float) -> 
     return used / took, sum(sizes)
 
 
-def resident(program: Program) -> str:
+def memory(program: Program) -> str:
     """Return the resident memory of a process in words."""
-    status = Path(f"/proc/{program.pid}/status").read_text(encoding="ascii")
-    return f"{int(status.partition('VmRSS:')[2].split()[0]) / 1000:.1f} MB resident"
+    return f"{resident(program.pid) / 2**20:.1f} MiB resident"
 
 
 @contextlib.asynccontextmanager
@@ -86,11 +85,11 @@ async def run(seconds: float) -> None:
         Path(folder, "app.py").write_text(PROGRAM, encoding="utf-8")
         start = ("start", "app.py", "--host", "127.0.0.1", "--port", "0")
         async with started(folder, *start, "--inspector", "127.0.0.1:0") as (served, _):
-            print(f"a trigger that serves an inspector that nobody has opened: {resident(served)}", flush=True)
+            print(f"a trigger that serves an inspector that nobody has opened: {memory(served)}", flush=True)
         async with started(folder, *start) as (trigger, port):
-            print(f"a trigger without an inspector: {resident(trigger)}", flush=True)
+            print(f"a trigger without an inspector: {memory(trigger)}", flush=True)
             used, _ = await measure(port, "", trigger.pid, 0, seconds)
-            print(f"at {PER_SECOND:g} deliveries a second: {used:.4f} CPU s a second, {resident(trigger)}", flush=True)
+            print(f"at {PER_SECOND:g} deliveries a second: {used:.4f} CPU s a second, {memory(trigger)}", flush=True)
             async with started(folder, "inspect", "app.py", "--port", "0") as (inspector, shown):
                 for pages in PAGES:
                     each = [
@@ -100,7 +99,7 @@ async def run(seconds: float) -> None:
                     middle = sorted(used for used, _ in each)[ROUNDS // 2]
                     told = ", ".join(f"{used:.4f}" for used, _ in each) + f"; {each[-1][1] / 1000:.0f} kB read"
                     print(f"  {pages:2} pages: {middle:.4f} CPU s a second ({told})", flush=True)
-                print(f"  the inspector's process: {resident(inspector)}", flush=True)
+                print(f"  the inspector's process: {memory(inspector)}", flush=True)
 
 
 def main() -> None:

@@ -1,8 +1,15 @@
 """What a table comes to: grids of figures, targets met or not, and what went wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from msgspec import Struct
+
+from bench.load import LoadFailed
+from bench.node import PeerFailed
+from bench.tools import ToolMissing
+from tests.support.postgres import ServerFailed
+from whereby_trigger.testing.program import ProgramFailed
 
 Cell = str | int | float | None
 """A figure or a word; None where there is nothing to say."""
@@ -34,3 +41,31 @@ class Outcome(Struct, frozen=True):
     verdicts: list[Verdict]
     problems: list[str]
     doubts: list[str] = []
+
+
+FAILURES = (ToolMissing, PeerFailed, ServerFailed, ProgramFailed, LoadFailed, TimeoutError)
+
+
+class Problems:
+    """Gather failures, in words."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}
+
+    @property
+    def all(self) -> list[str]:
+        return list(self._found)
+
+    @contextmanager
+    def of(self, who: str) -> Iterator[None]:
+        """Take whatever fails within a `with` block for a failure of `who`, and go on behind it."""
+        try:
+            yield
+        except FAILURES as error:
+            self._found[f"{who}: {in_short(error)}"] = None
+
+
+def in_short(error: Exception) -> str:
+    """Give the first and the last line of an error's text: between them may be a program's whole log."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

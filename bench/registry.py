@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from bench.outcome import Outcome
-from bench.setting import Setting
+from bench.sides import Setting
 from bench.tables import assistants, bursts, cores, growth, latency, replicas, throughput
 
 

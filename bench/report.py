@@ -1,6 +1,5 @@
 """The report: each table's last figures, kept as JSON, and the page that is written from them."""
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from msgspec import Struct
 from bench.machine import machine, versions
 from bench.outcome import Cell, Grid, Outcome
 from bench.registry import TABLES
+from reliability.measures import commit
 from reliability.process import ROOT
 
 KEPT = ROOT / "docs" / "performance.json"
@@ -62,7 +62,7 @@ def begun(placement: str, dose: Struct) -> Run:
     """Describe a run that is about to begin: the machine is looked at before it is loaded."""
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     settled = msgspec.to_builtins(dose)
-    return Run(today, _commit(), machine(), versions(), placement, 0.0, settled, Outcome([], [], []))
+    return Run(today, commit("src", "bench"), machine(), versions(), placement, 0.0, settled, Outcome([], [], []))
 
 
 def ended(run: Run, outcome: Outcome, seconds: float) -> Run:
@@ -131,11 +131,3 @@ def _met(met: bool) -> str:
 
 def _dose(value: Any) -> str:
     return " + ".join(map(str, value)) if isinstance(value, list | tuple) else f"{value:,}"
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "src", "bench")
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")

@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 
 from msgspec import Struct
 
 from bench.bodies import Body, write_requests
 from bench.load import Load, LoadFailed, together
-from bench.setting import Setting
-from bench.sides import CEILING, POSTGRES, Server
-from bench.usage import Usage, usage
+from bench.sides import CEILING, POSTGRES, Server, Setting, Side
+from reliability.measures import Usage, usage
 
 DECIDED_WITHIN = 120.0
 BACKLOG_WITHIN = 1.0
@@ -113,3 +113,22 @@ async def _reckon(server: Server, mark: int, sent: int, heard: int) -> None:
         counted = await server.books.counted(mark)
         if (counted.stored, counted.fired) != (sent, sent):
             raise LoadFailed(f"of {sent} deliveries {counted.stored} are stored and {counted.fired} fired")
+
+
+async def several(setting: Setting, ring: Ring, side: Side, processes: int, webhooks: int, connections: int) -> Round:
+    """Load so many processes that share a new store, the load shared out among them; raises LoadFailed."""
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(setting.stores.new(side))
+        servers = [
+            await stack.enter_async_context(setting.up(side, url=url, core=setting.cores.spread(number)))
+            for number in range(processes)
+        ]
+        return await ring.round(servers, webhooks, connections)
+
+
+def shared(setting: Setting, most: int) -> list[str]:
+    """Say which of so many processes have no core to themselves."""
+    every = [setting.cores.spread(number) for number in range(most)]
+    taken = {setting.cores.load, setting.cores.database}
+    crowded = [number + 1 for number, core in enumerate(every) if core in taken or core in every[:number]]
+    return [f"process {number} shared a core with the load, the database or another process" for number in crowded]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 
-from bench.outcome import Cell
+from bench.outcome import Cell, Grid
 from bench.rounds import Round
 
 SPEED = "webhooks/s", "lowest to highest"
@@ -78,6 +78,11 @@ class Series:
             f"{self.most(lambda round: round.generator_busy):.0%}",
             f"{self.most(lambda round: round.others):.0%}",
         ]
+
+
+def trust(named: Mapping[str, Series]) -> Grid:
+    """Return how far the figures of series can be trusted, a row each."""
+    return Grid(("", *CHECKS), [[name, *series.checks()] for name, series in named.items()], CHECKS_TITLE)
 
 
 def doubts(named: Mapping[str, Series]) -> Iterator[str]:

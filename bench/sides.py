@@ -1,5 +1,6 @@
 """Who is measured against whom: the two peers, our receiver on each store, and the ceiling."""
 
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ from msgspec import Struct
 
 from bench import node
 from bench.books import Books, looking_into
+from bench.cores import Cores, module, serving
+from bench.load import Generator
 from bench.notes import Notes, read_notes
 from bench.secret import SECRET
-from bench.serving import module, serving
 from bench.stores import Stores
 from whereby_trigger.testing.program import Program, ProgramFailed
 
@@ -47,29 +49,37 @@ class Server(Struct, frozen=True):
         return read_notes(notes) if notes.exists() else Notes(0)
 
 
-@asynccontextmanager
-async def up(
-    side: str, stores: Stores, folder: Path, core: int, *, url: str | None = None, options: Sequence[str] = ()
-) -> AsyncIterator[Server]:
-    """Run a side on a core, on the store with this URL or a new one, with options of `programs.receiver`."""
-    notes = folder / NOTES
-    async with AsyncExitStack() as stack:
-        books = None
-        times = "times" if "--times" in options else "count"
-        if side == PEER:
-            command = node.command(node.PEER, str(notes), times)
-        elif side == CAREFUL:
-            command = node.command(node.CAREFUL, str(folder / "webhooks.db"), str(notes), times)
-            url = f"sqlite:///{folder}/webhooks.db"
-        elif side == CEILING:
-            command = module("bench.programs.ceiling")
-        else:
-            url = url or stack.enter_context(stores.new(side))
-            command = module("bench.programs.receiver", "--store", url, "--notes", str(notes), *options)
-        process = await stack.enter_async_context(
-            serving(command, core, {"NODE_ENV": "production", "WEBHOOK_SECRET": SECRET})
-        )
-        port = await process.listening()
-        if url is not None:
-            books = await stack.enter_async_context(looking_into(url))
-        yield Server(side, process, core, port, books, folder)
+class Setting:
+    """Hold what every table is given: the cores, the stores, and how load is made."""
+
+    def __init__(self, cores: Cores, stores: Stores, generator: Generator) -> None:
+        self.cores = cores
+        self.stores = stores
+        self.generator = generator
+
+    @asynccontextmanager
+    async def up(
+        self, side: str, *, url: str | None = None, options: Sequence[str] = (), core: int | None = None
+    ) -> AsyncIterator[Server]:
+        """Run a side in a folder of its own, on a core, by default that of the servers.
+
+        It has the store with this URL or a new one. `options` are those of `programs.receiver`.
+        """
+        core = self.cores.server if core is None else core
+        async with AsyncExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-")))
+            notes, times = folder / NOTES, "times" if "--times" in options else "count"
+            if side == PEER:
+                command = node.command(node.PEER, str(notes), times)
+            elif side == CAREFUL:
+                command = node.command(node.CAREFUL, str(folder / "webhooks.db"), str(notes), times)
+                url = f"sqlite:///{folder}/webhooks.db"
+            elif side == CEILING:
+                command = module("bench.programs.ceiling")
+            else:
+                url = url or stack.enter_context(self.stores.new(side))
+                command = module("bench.programs.receiver", "--store", url, "--notes", str(notes), *options)
+            env = {"NODE_ENV": "production", "WEBHOOK_SECRET": SECRET}
+            process = await stack.enter_async_context(serving(command, core, env))
+            books = None if url is None else await stack.enter_async_context(looking_into(url))
+            yield Server(side, process, core, await process.listening(), books, folder)

@@ -16,8 +16,7 @@ from reliability.missing import ToolMissing
 from reliability.process import ReceiverFailed
 from reliability.registry import ROWS
 from reliability.report import Run
-from reliability.result import Result
-from reliability.row import Row
+from reliability.row import Result, Row
 from reliability.stores import stores_of
 
 

@@ -1,13 +1,51 @@
 """The boundaries of a webhook's way, and how a receiver dies at one: by SIGKILL from itself, at the n-th passing."""
 
+import functools
+import inspect
 import os
 import signal
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
-from reliability.wrapping import wrap
 from whereby_trigger.assist import process
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Emitter
 from whereby_trigger.receive.connections import FastDelivery
+
+Act = Callable[[], None]
+"""What is to happen, such as the end of this process."""
+
+
+def wrap(
+    owner: Any,
+    name: str,
+    before: Act,
+    after: Act,
+    counts: Callable[..., bool] = lambda *arguments, **keywords: True,
+) -> None:
+    """Have something happen around each call that counts of a function, async or not."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        if not counts(*arguments, **keywords):
+            return original(*arguments, **keywords)
+        before()
+        outcome = original(*arguments, **keywords)
+        after()
+        return outcome
+
+    @functools.wraps(original)
+    async def await_(*arguments: Any, **keywords: Any) -> Any:
+        if not counts(*arguments, **keywords):
+            return await original(*arguments, **keywords)
+        before()
+        outcome = await original(*arguments, **keywords)
+        after()
+        return outcome
+
+    setattr(owner, name, await_ if inspect.iscoroutinefunction(original) else call)
+
 
 STEPS = ("insert", "commit", "answer", "emit", "decide", "claim", "blame")
 BOUNDARIES = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))

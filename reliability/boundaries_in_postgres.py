@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 
-from reliability.wrapping import Act, wrap
+from reliability.boundaries import Act, wrap
 from whereby_trigger.store.postgres import lease, rooms, webhooks
 
 STATEMENTS = {

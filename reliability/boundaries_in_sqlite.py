@@ -4,7 +4,7 @@ import functools
 import sqlite3
 from typing import Any
 
-from reliability.wrapping import Act, wrap
+from reliability.boundaries import Act, wrap
 from whereby_trigger.store.sqlite import lease, rooms, webhooks
 
 PLACES = {

@@ -11,8 +11,8 @@ from reliability.process import PYTHON, ROOT, Receiver
 from reliability.sender import send
 from reliability.stores import Stores
 from reliability.ticks import Tick, Ticks
+from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.store import RoomState
-from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until
 from whereby_trigger.webhook import Webhook
@@ -79,18 +79,14 @@ class Fleet:
     async def until_live(self, rooms: Iterable[str], within: float) -> None:
         """Wait until the store says that an assistant is live in each room, and no replica has that to write."""
         missing = set(rooms)
-        store = store_for(self.url)
-        await store.open_readonly()
 
         async def all_live() -> bool:
             live = [room.url for room in await store.rooms() if room.state is RoomState.LIVE]
             missing.difference_update([room for room in missing if any(url.endswith(room) for url in live)])
             return not missing
 
-        try:
+        async with store_to_read(self.url) as store:
             await until(all_live, within)
-        finally:
-            await store.close()
 
     def rooms_of(self, replica: Receiver) -> set[str]:
         """List the rooms whose last tick was of an assistant of this replica."""

@@ -8,8 +8,7 @@ from pathlib import Path
 from reliability.checker import Evidence
 from reliability.corpus import Item, items
 from reliability.emissions import Emission
-from reliability.ledger import Ledger
-from reliability.sender import Sender, as_whereby_delivers
+from reliability.sender import Ledger, Sender, as_whereby_delivers
 from whereby_trigger.store import Record
 from whereby_trigger.testing.sender import RETRIES, send_paced
 

@@ -1,10 +1,101 @@
-"""Figures of a distribution."""
+"""What is measured: a distribution, the memory and the CPU time of processes; and the commit that it is measured at."""
 
 import math
-from collections.abc import Sequence
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+HERE = Path(__file__).parent
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """Give the value that so many percent of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def resident(pid: int) -> int:
+    """Give the bytes that a process has in memory now."""
+    return _field(pid, "VmRSS")
+
+
+def forget_peak(pid: int) -> None:
+    """Begin anew to look for the most that a process has in memory."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak(pid: int) -> int:
+    """Give the most bytes that a process has had in memory since the peak was forgotten."""
+    return _field(pid, "VmHWM")
+
+
+def _field(pid: int, name: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(rf"^{name}:\s+([0-9]+) kB$", status, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"the status of process {pid} has no {name}")
+    return int(found[1]) * 1024
+
+
+TICKS = os.sysconf("SC_CLK_TCK")
+USER, NICE, SYSTEM, STOLEN = 0, 1, 2, 7
+"""Where a core's line has what was run on it. Interrupts are left out: they are in the time of what they interrupt."""
+
+
+class Usage(Struct, frozen=True):
+    """Hold seconds of CPU time: of the servers, of the database, and of all that ran on the servers' cores."""
+
+    servers: float
+    database: float
+    cores: float
+
+    def since(self, before: "Usage") -> "Usage":
+        """Give what was added."""
+        return Usage(self.servers - before.servers, self.database - before.database, self.cores - before.cores)
+
+
+def usage(servers: Iterable[int], database: Iterable[int], cores: Iterable[int]) -> Usage:
+    """Read what processes and cores have used so far."""
+    return Usage(cpu_seconds(servers), cpu_seconds(database), sum(busy_seconds(core) for core in cores))
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Give the CPU time that processes have taken so far, with their threads and the children that they have buried.
+
+    One that is gone counts 0.
+    """
+    return sum(_of_process(pid) for pid in pids)
+
+
+def busy_seconds(core: int) -> float:
+    """Give for how long a core has been busy since the machine was started, with whatever, or taken away from it."""
+    for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            return sum(int(ticks[place]) for place in (USER, NICE, SYSTEM, STOLEN)) / TICKS
+    raise ValueError(f"the kernel tells nothing of core {core}")
+
+
+def _of_process(pid: int) -> float:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    # The name in the second field may hold spaces and brackets.
+    fields = stat.rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / TICKS
+
+
+def commit(*folders: str) -> str:
+    """Return the commit of the working tree, and whether something in folders at its root has changed since."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", *(f":/{folder}" for folder in folders))
+    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")

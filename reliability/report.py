@@ -1,16 +1,16 @@
 """The report: each row's last figures, kept as JSON, and the page that is written from them."""
 
 import platform
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from reliability.measures import commit
 from reliability.process import ROOT
 from reliability.registry import ROWS
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 
 KEPT = ROOT / "docs" / "reliability.json"
 PAGE = ROOT / "docs" / "reliability.md"
@@ -67,7 +67,7 @@ def stamped(result: Result, seconds: float, version: str) -> Run:
     """Put the date, the commit, the machine and the version of the store on a result."""
     return Run(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        commit=_commit(),
+        commit=commit("src", "reliability"),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {version}",
         seconds=round(seconds, 1),
         figures=result.figures,
@@ -106,11 +106,3 @@ def _section(number: int, store: str, run: Run) -> str:
 
 def _shown(value: int | float | str) -> str:
     return value if isinstance(value, str) else f"{value:,}"
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "src", "reliability")
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")

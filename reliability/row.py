@@ -5,8 +5,18 @@ from typing import Any
 
 from msgspec import Struct
 
-from reliability.result import Result
 from reliability.stores import KINDS, PostgresStores, SqliteStores
+
+Figures = dict[str, int | float | str]
+"""What was counted or measured, and the number."""
+
+
+class Result(Struct, frozen=True):
+    """Hold a row's figures by what they count, and its problems: none where the row passed."""
+
+    figures: Figures
+    problems: list[str]
+
 
 ANY = "any"
 """What stands in a store's place where a row comes before every store, or has each of them in itself."""

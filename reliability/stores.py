@@ -101,6 +101,16 @@ class View:
                         await self._changed.wait()
 
 
+async def decided(url: str, within: float = DECIDED_WITHIN) -> list[Record]:
+    """Wait until nothing is pending in a store; return every stored webhook, in order of arrival.
+
+    Raises TimeoutError.
+    """
+    async with viewing(url) as view:
+        await view.until_decided(within)
+        return await view.records()
+
+
 @asynccontextmanager
 async def viewing(url: str) -> AsyncIterator[View]:
     """Open a store for as long as an `async with` block."""

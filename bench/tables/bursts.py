@@ -10,13 +10,10 @@ from msgspec import Struct
 from bench.bodies import bodies
 from bench.latencies import FIGURES, Latencies, cells, doubts
 from bench.open_loop import Delivery, OpenLoop
-from bench.outcome import Cell, Grid, Outcome, Verdict
-from bench.problems import Problems
+from bench.outcome import Cell, Grid, Outcome, Problems, Verdict
 from bench.rounds import DECIDED_WITHIN
-from bench.setting import Setting
-from bench.sides import NAMES, POSTGRES, SQLITE, Server, Side
-from reliability.measures import percentile
-from reliability.memory import forget_peak, peak
+from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side
+from reliability.measures import forget_peak, peak, percentile
 
 LOAD_TARGETS = {
     side: f"The load that lasts, on {NAMES[side]}: p99 under 250 ms, slowest under 2 s, every answer 200"

@@ -3,13 +3,10 @@
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.outcome import Grid, Outcome
-from bench.problems import Problems
-from bench.rounds import Ring
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
-from bench.setting import Setting
-from bench.several import several, shared
-from bench.sides import NAMES, POSTGRES, SQLITE, Side
+from bench.outcome import Grid, Outcome, Problems
+from bench.rounds import Ring, several, shared
+from bench.series import LATENCIES, SPEED, Series, doubts, trust
+from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
 
 
 class Dose(Struct, frozen=True):
@@ -33,14 +30,10 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
                     measured = await several(setting, ring, side, processes, dose.webhooks, dose.connections)
                     series.setdefault((side, processes), Series()).add(number, measured)
     names = {(side, processes): f"{NAMES[side]}, {processes}" for side, processes in series}
-    trust = doubts({names[entry]: one for entry, one in series.items()})
+    named = {names[entry]: one for entry, one in series.items()}
     figures = [
         [names[entry], *one.speeds(), one.ratio_to(series.get((entry[0], 1))), *one.latencies()]
         for entry, one in series.items()
     ]
-    checks = [[names[entry], *one.checks()] for entry, one in series.items()]
-    grids = [
-        Grid(("processes", *SPEED, "× one process", *LATENCIES), figures),
-        Grid(("", *CHECKS), checks, CHECKS_TITLE),
-    ]
-    return Outcome(grids, [], problems.all, [*shared(setting, max(dose.processes)), *trust])
+    grids = [Grid(("processes", *SPEED, "× one process", *LATENCIES), figures), trust(named)]
+    return Outcome(grids, [], problems.all, [*shared(setting, max(dose.processes)), *doubts(named)])

@@ -1,21 +1,100 @@
 """Table 4: what a store that is long in use costs, how fast a start on it is, and what a receiver takes."""
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from statistics import median
 
 from msgspec import Struct
 
-from bench.bodies import bodies
+from bench.bodies import bodies, write_requests
+from bench.books import looking_into
 from bench.filling import fill
-from bench.footprint import Footprint, footprint
-from bench.outcome import Cell, Grid, Outcome, Verdict
-from bench.problems import Problems
-from bench.rounds import Ring
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
-from bench.setting import Setting
-from bench.sides import NAMES, POSTGRES, SQLITE, Side
-from bench.startup import Start, start
+from bench.load import LoadFailed
+from bench.open_loop import OpenLoop
+from bench.outcome import Cell, Grid, Outcome, Problems, Verdict
+from bench.rounds import DECIDED_WITHIN, Ring
+from bench.series import LATENCIES, SPEED, Series, doubts, trust
+from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side
+from reliability.measures import forget_peak, peak, resident
+
+
+class Start(Struct, frozen=True):
+    """Hold the seconds from the start of the process to its first 200, and until all that was left was decided."""
+
+    answered: float
+    decided: float
+
+
+async def start(setting: Setting, side: Side, url: str, pending: int) -> Start:
+    """Start a receiver on a store in which it finds so many pending webhooks, and deliver to it as soon as it listens.
+
+    The time includes the start of Python and all imports.
+    """
+    async with looking_into(url) as books:
+        await books.leave_pending(pending, time.time())
+    began = time.monotonic()
+    async with setting.up(side, url=url) as server:
+        async with OpenLoop(server.port, bodies()) as sender:
+            (delivery,) = await sender.at_once(1)
+        assert server.books is not None
+        decided = await server.books.until_decided(DECIDED_WITHIN)
+        await server.stop()
+    return Start(delivery.sent + delivery.took - began, decided - began)
+
+
+FIRST = 100
+"""Deliveries before a receiver counts as idle: what is imported and allocated once is there by then."""
+
+SETTLED = 5.0
+"""Seconds after which memory that is to be given back has been."""
+
+
+class Footprint(Struct, frozen=True):
+    """Hold bytes of memory: idle, at most in a burst, after it, at most under load, after that; and bytes on disk."""
+
+    idle: int
+    in_burst: int
+    after_burst: int
+    under_load: int
+    after_load: int
+    each_on_disk: float
+
+
+async def footprint(setting: Setting, side: Side, burst: int, webhooks: int, connections: int) -> Footprint:
+    """Weigh a receiver on a new store before, in and after a burst and a load."""
+    source = bodies()
+    async with setting.up(side) as server, OpenLoop(server.port, source) as sender:
+        assert server.books is not None
+        pid = server.process.pid
+        await sender.evenly(FIRST, 1.0)
+        await server.books.until_decided(DECIDED_WITHIN)
+        idle = resident(pid)
+
+        forget_peak(pid)
+        if refused := [one.refusal for one in await sender.at_once(burst) if one.refusal]:
+            raise LoadFailed(f"{len(refused)} deliveries of a burst were answered {refused[0]}")
+        sender.hang_up()
+        after_burst, in_burst = await _settled(server), peak(pid)
+
+        forget_peak(pid)
+        requests = write_requests(server.folder / "requests", source, webhooks, time.time())
+        await setting.generator(server.port, requests, connections, setting.cores.load)
+        after_load, under_load = await _settled(server), peak(pid)
+
+        await server.stop()
+        each = await server.books.size() / (await server.books.counted(0)).stored
+    return Footprint(idle, in_burst, after_burst, under_load, after_load, each)
+
+
+async def _settled(server: Server) -> int:
+    """Wait until all is decided and what is not needed any more is given back; give the bytes that are left."""
+    assert server.books is not None
+    await server.books.until_decided(DECIDED_WITHIN)
+    await asyncio.sleep(SETTLED)
+    return resident(server.process.pid)
+
 
 GROWN, STARTED, PENDING = 5_000_000, 1_000_000, 10_000
 GROWTH_TARGET = "5 million webhooks in a SQLite store cost at most 10 % of the throughput"
@@ -64,8 +143,8 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
                 await fill(url, size)
             one.starts = [await start(setting, side, urls[dose.started], dose.pending) for _ in range(dose.starts)]
             await _measure(setting, side, dose, urls, one.series)
-    grids = [_throughputs(grown), _trust(grown), _starts(grown, dose), _footprints(grown)]
     series = {f"{NAMES[side]}, {size:,}": each for side, one in grown.items() for size, each in one.series.items()}
+    grids = [_throughputs(grown), trust(series), _starts(grown, dose), _footprints(grown)]
     return Outcome(grids, list(_verdicts(grown, dose)), problems.all, list(doubts(series)))
 
 
@@ -86,11 +165,6 @@ def _throughputs(grown: dict[Side, Grown]) -> Grid:
     ]
     columns = ("webhooks in the store before", *SPEED, "× an empty store's", *LATENCIES)
     return Grid(columns, rows, "Throughput by the size of the store")
-
-
-def _trust(grown: dict[Side, Grown]) -> Grid:
-    rows = [[f"{NAMES[side]}, {size:,}", *one.checks()] for side in grown for size, one in grown[side].series.items()]
-    return Grid(("", *CHECKS), rows, CHECKS_TITLE)
 
 
 def _starts(grown: dict[Side, Grown], dose: Dose) -> Grid:

@@ -7,11 +7,9 @@ from msgspec import Struct
 from bench.bodies import bodies
 from bench.latencies import FIGURES, Latencies, cells, doubts
 from bench.open_loop import OpenLoop
-from bench.outcome import Grid, Outcome, Verdict
-from bench.problems import Problems
+from bench.outcome import Grid, Outcome, Problems, Verdict
 from bench.rounds import DECIDED_WITHIN
-from bench.setting import Setting
-from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Side
+from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Setting, Side
 from reliability.measures import percentile
 
 HEARD_TARGET = "At 200 deliveries/s: p99 from sent to listener called at most 10 ms on SQLite"

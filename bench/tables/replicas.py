@@ -7,17 +7,13 @@ import msgspec
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.cores import pinned
+from bench.cores import module, pinned
 from bench.load import LoadFailed
-from bench.outcome import Cell, Grid, Outcome
-from bench.problems import Problems
-from bench.rounds import Ring, Round
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
-from bench.serving import module
-from bench.setting import Setting
-from bench.several import several, shared
-from bench.sides import POSTGRES
-from bench.usage import cpu_seconds
+from bench.outcome import Cell, Grid, Outcome, Problems
+from bench.rounds import Ring, Round, several, shared
+from bench.series import LATENCIES, SPEED, Series, doubts, trust
+from bench.sides import POSTGRES, Setting
+from reliability.measures import cpu_seconds
 from reliability.process import ROOT
 
 
@@ -60,10 +56,9 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
         _replicas(served),
         _alone_grid(served, alone),
         _limit(served, alone),
-        Grid(("", *CHECKS), [[replicas, *one.checks()] for replicas, one in served.items()], CHECKS_TITLE),
+        trust(named := {f"{replicas} replicas": one for replicas, one in served.items()}),
     ]
-    trust = doubts({f"{replicas} replicas": one for replicas, one in served.items()})
-    return Outcome(grids, [], problems.all, [*shared(setting, max(dose.replicas)), *trust])
+    return Outcome(grids, [], problems.all, [*shared(setting, max(dose.replicas)), *doubts(named)])
 
 
 async def _alone(setting: Setting, connections: int, dose: Dose) -> Alone:

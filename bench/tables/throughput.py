@@ -6,12 +6,10 @@ from typing import Literal, get_args
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.outcome import Grid, Outcome, Verdict
-from bench.problems import Problems
+from bench.outcome import Grid, Outcome, Problems, Verdict
 from bench.rounds import Ring
-from bench.series import CHECKS, CHECKS_TITLE, LATENCIES, SPEED, Series, doubts
-from bench.setting import Setting
-from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SIDES, SQLITE, Side
+from bench.series import LATENCIES, SPEED, Series, doubts, trust
+from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SIDES, SQLITE, Setting, Side
 
 EXPRESS_TIMES = 1.5
 CAREFUL_TIMES = 6.0
@@ -88,9 +86,8 @@ def _grids(series: dict[Entry, Series]) -> list[Grid]:
         for entry in ours_first
         for one in (series[entry],)
     ]
-    checks = [[_name(entry), *series[entry].checks()] for entry in ours_first]
     columns = ("", *SPEED, "× Express", "× careful peer", *LATENCIES)
-    return [Grid(columns, figures), Grid(("", *CHECKS), checks, CHECKS_TITLE)]
+    return [Grid(columns, figures), trust({_name(entry): series[entry] for entry in ours_first})]
 
 
 def _verdicts(series: dict[Entry, Series]) -> Iterator[Verdict]:

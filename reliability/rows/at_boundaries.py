@@ -6,7 +6,7 @@ from pathlib import Path
 from reliability.boundaries import BEFORE_AGAIN, BOUNDARIES, LEADING_TO
 from reliability.campaign import Campaign
 from reliability.checker import Evidence
-from reliability.result import Result
+from reliability.row import Result
 from reliability.rows.kills import reckoned
 from reliability.sender import Sender
 from reliability.stores import Stores

@@ -5,8 +5,8 @@ from pathlib import Path
 from reliability.boundaries import ROOM_BOUNDARIES
 from reliability.fleet import Fleet
 from reliability.process import Receiver
-from reliability.result import Result
-from reliability.stores import Stores, viewing
+from reliability.row import Result
+from reliability.stores import Stores, decided
 from reliability.ticks import overlaps
 from whereby_trigger.testing import webhook
 
@@ -44,10 +44,8 @@ async def run(folder: Path, stores: Stores, *, deaths: int) -> Result:
                 await fleet.send(webhook("room.session.ended", room=room, room_session_id=room), survivor)
         fleet.ticks.fresh()
         doubled = len(overlaps(fleet.ticks.all))
-        async with viewing(fleet.url) as view:
-            await view.until_decided()
-            decided = {record.id: record.state for record in await view.records()}
-    lost = [id for id in acknowledged if decided.get(id) != "fired"]
+        states = {record.id: record.state for record in await decided(fleet.url)}
+    lost = [id for id in acknowledged if states.get(id) != "fired"]
     problems += [f"{len(lost)} acknowledged did not fire"] if lost else []
     problems += [f"{doubled} overlapping ticks"] if doubled else []
     problems += [f"the other replica was quicker {outrun} times"] if outrun > len(ROOM_BOUNDARIES) * deaths else []

@@ -12,7 +12,7 @@ from reliability.emissions import read_emissions
 from reliability.link import Link
 from reliability.load import Load
 from reliability.process import Receivers
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.stores import PostgresStores, viewing
 from whereby_trigger.clock import boot_time
 from whereby_trigger.testing.program import until

@@ -9,8 +9,8 @@ from msgspec import Struct
 from reliability.fleet import Fleet
 from reliability.measures import percentile
 from reliability.process import Receiver
-from reliability.result import Figures, Result
-from reliability.stores import PostgresStores, viewing
+from reliability.row import Figures, Result
+from reliability.stores import PostgresStores, decided
 from reliability.ticks import Tick, overlaps
 from tests.support.postgres import Server
 from whereby_trigger.clock import boot_time
@@ -97,9 +97,7 @@ class Cell:
         await self.settle()
         if doubled := overlaps(self.fleet.ticks.all):
             self.problems.append(f"{len(doubled)} overlapping ticks")
-        async with viewing(self.fleet.url) as view:
-            await view.until_decided()
-            states = {record.id: record.state for record in await view.records()}
+        states = {record.id: record.state for record in await decided(self.fleet.url)}
         taken = [id for id, answer in self._sent.items() if answer == 200]
         self.problems += [f"a webhook is {states.get(id, 'lost')}" for id in taken if states.get(id) != "fired"]
         return len(taken)

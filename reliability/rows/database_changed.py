@@ -9,13 +9,13 @@ from pathlib import Path
 
 import asyncpg
 
+from reliability.campaign import trial
 from reliability.checker import Rule, check, in_words
 from reliability.link import Link
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.stores import PostgresStores, View, viewing
-from reliability.trial import trial
 from tests.support.postgres import Server, database_of
 from whereby_trigger.store import State
 from whereby_trigger.testing.program import until

@@ -5,13 +5,13 @@ import random
 import time
 from pathlib import Path
 
+from reliability.campaign import trial
 from reliability.checker import Rule, check, in_words
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.rows.kills import TWICE
 from reliability.stores import PostgresStores
-from reliability.trial import trial
 
 SHORT = 10.0
 """Seconds for which a database may be down without anything lost that was sent: Whereby's retries reach further."""

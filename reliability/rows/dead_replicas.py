@@ -5,7 +5,7 @@ from pathlib import Path
 from reliability.fleet import Fleet
 from reliability.measures import percentile
 from reliability.process import Receiver
-from reliability.result import Result
+from reliability.row import Result
 from reliability.stores import Stores
 from reliability.ticks import overlaps
 from whereby_trigger.clock import boot_time

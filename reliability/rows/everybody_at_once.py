@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 from reliability.fleet import Fleet
-from reliability.result import Result
-from reliability.stores import Stores, viewing
+from reliability.row import Result
+from reliability.stores import Stores, decided
 from reliability.ticks import overlaps
 from whereby_trigger.testing import webhook
 
@@ -28,9 +28,7 @@ async def run(folder: Path, stores: Stores, *, events: int, rooms: int) -> Resul
 
         answers = await asyncio.gather(*map(deliver, range(events)))
         ticking = await fleet.until(names, lambda tick: True, WITHIN)
-        async with viewing(fleet.url) as view:
-            await view.until_decided()
-            records = await view.records()
+        records = await decided(fleet.url)
         doubled = overlaps(fleet.ticks.all)
     refused = sum(answer != 200 for each in answers for answer in each)
     uncounted = sum(record.deliveries != REPLICAS for record in records)

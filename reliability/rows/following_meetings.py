@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from msgspec import Struct
 
 from reliability.fleet import Fleet
 from reliability.measures import percentile
-from reliability.result import Result
+from reliability.row import Result
 from reliability.stores import Stores
 from reliability.ticks import overlaps
 from whereby_trigger import Webhook
+from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Room, RoomState, Store
-from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.states import OVER
 from whereby_trigger.testing import webhook
 
@@ -118,11 +119,11 @@ async def run(
     served: list[float] = []
     freed: list[float] = []
     problems: list[str] = []
-    async with Fleet(folder, stores, "--lease-ttl", f"{lease:g}") as fleet:
+    async with AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(Fleet(folder, stores, "--lease-ttl", f"{lease:g}"))
         for _ in range(3):
             await fleet.start()
-        store = store_for(fleet.url)
-        await store.open_readonly()
+        store = await stack.enter_async_context(store_to_read(fleet.url))
         watch, slots = Watch(store), asyncio.Semaphore(at_a_time)
 
         async def play(one: Series) -> None:
@@ -150,7 +151,6 @@ async def run(
             looking.cancel()
             killing.cancel()
             await asyncio.wait({looking, killing})
-            await store.close()
         kills = killing.result()
         fleet.ticks.fresh()
         doubled = overlaps(fleet.ticks.all)

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from reliability.fleet import Fleet, family
-from reliability.result import Result
+from reliability.row import Result
 from reliability.stores import Stores
 from reliability.ticks import Tick, overlaps
 from whereby_trigger.clock import boot_time

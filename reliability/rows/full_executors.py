@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from reliability.fleet import Fleet
-from reliability.result import Result
+from reliability.row import Result
 from reliability.stores import Stores
 from whereby_trigger.clock import boot_time
 from whereby_trigger.replica import DRAIN_MARGIN

@@ -11,7 +11,7 @@ from pathlib import Path
 from reliability.emissions import Emission, read_emissions
 from reliability.measures import percentile
 from reliability.process import Receiver, ReceiverFailed, Receivers
-from reliability.result import Result
+from reliability.row import Result
 from reliability.sender import send
 from reliability.stores import Stores, View, viewing
 from whereby_trigger.store import UNDECIDED, Record, State

@@ -19,7 +19,7 @@ from msgspec import structs
 from reliability.campaign import Campaign
 from reliability.checker import Rule
 from reliability.process import Receiver, ReceiverFailed
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.rows.kills import reckoned
 from reliability.stores import STORE_FILE, SqliteStores
 from whereby_trigger.testing.program import until

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from reliability.campaign import Campaign
 from reliability.checker import Evidence, Rule, check, in_words
-from reliability.result import Result
+from reliability.row import Result
 from reliability.sender import Sender
 from reliability.stores import Stores
 
@@ -62,3 +62,12 @@ def reckoned(sender: Sender, evidence: Evidence) -> Reckoning:
         "decided twice": sum(len(broken.get(rule, ())) for rule in TWICE),
     }
     return Reckoning(figures, problems)
+
+
+async def undisturbed(folder: Path, stores: Stores, *, acknowledged: int) -> Result:
+    """Send until so many deliveries are acknowledged, disturb nobody, and check all of it: what every row rests on."""
+    async with Campaign(folder, stores, seed=1) as campaign:
+        receiver = await campaign.start()
+        await campaign.sender.until_acknowledged(acknowledged)
+        reckoning = reckoned(campaign.sender, await campaign.reckon(receiver))
+    return Result({**reckoning.figures}, reckoning.problems)

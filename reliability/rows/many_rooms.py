@@ -7,10 +7,9 @@ import os
 import time
 from pathlib import Path
 
-from reliability.measures import percentile
-from reliability.memory import resident
+from reliability.measures import percentile, resident
 from reliability.receiver import SECRET
-from reliability.result import Result
+from reliability.row import Result
 from reliability.stores import Stores
 from whereby_trigger import Session, Trigger
 from whereby_trigger.testing import webhook

@@ -2,17 +2,15 @@
 
 import asyncio
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reliability.missing import ToolMissing
 from reliability.mutant import VARIABLE, Mutant
 from reliability.mutants import MUTANTS
-from reliability.process import ROOT
-from reliability.result import Result
+from reliability.row import Result
+from reliability.rows.suite import run_tests
 from reliability.stores import Stores
-from whereby_trigger.config import foreign_environment
 
 PASSED, FAILED = 0, 1
 SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+:\d+: (.+)$", re.MULTILINE)
@@ -46,38 +44,11 @@ async def why_not_caught(name: str, mutant: Mutant) -> list[str]:
 
 
 async def _test(tests: Iterable[str], mutant: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "anyio",
-            "-p",
-            "reliability.mutants",
-            "-p",
-            "no:cacheprovider",
-            "-q",
-            "-rs",
-            "--tb=short",
-        ),
-        *sorted(tests),
-        cwd=ROOT,
-        # The other plugins that are installed take as long to import as most of these tests take to run.
-        env=foreign_environment() | {VARIABLE: mutant, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(TEST_WITHIN):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    text = said.decode(errors="replace")
+    # The other plugins that are installed take as long to import as most of these tests take to run.
+    env = {VARIABLE: mutant, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    async with asyncio.timeout(TEST_WITHIN):
+        code, said = await run_tests("-p", "anyio", "-p", "reliability.mutants", "-rs", *sorted(tests), env=env)
     # A test that was skipped has caught nothing, and has not failed to.
-    if skipped := SKIPPED.search(text):
+    if skipped := SKIPPED.search(said):
         raise ToolMissing(skipped[1])
-    return process.returncode or PASSED, text
+    return code, said

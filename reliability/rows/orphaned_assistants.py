@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reliability.fleet import Fleet, family
 from reliability.measures import percentile
-from reliability.result import Result
+from reliability.row import Result
 from reliability.stores import Stores
 from reliability.ticks import ticking
 from whereby_trigger.clock import boot_time

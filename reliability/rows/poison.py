@@ -1,17 +1,22 @@
 """Row 17: assistants that raise, refuse, exit and hang, among good ones; and the same of predicates."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 from reliability.fleet import Fleet
-from reliability.result import Result
-from reliability.rows import poisoned_predicates
-from reliability.stores import Stores
+from reliability.measures import percentile
+from reliability.receiver import SECRET
+from reliability.row import Figures, Result
+from reliability.stores import Stores, decided
+from whereby_trigger import RoomClientJoined, Trigger
 from whereby_trigger.assist.runners import BACKOFF
+from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.clock import boot_time
-from whereby_trigger.store import Room, RoomState
-from whereby_trigger.store.factory import store_for
+from whereby_trigger.store import Record, Room, RoomState, State
+from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until
+from whereby_trigger.testing.sender import Address, Sender
 
 POISONS = ("raise", "refuse", "exit", "hang")
 OVER_WITHIN = 120.0
@@ -53,22 +58,17 @@ async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float,
         "good rooms that went on": len(alive),
     }
     (folder / "asked").mkdir()
-    asked = await poisoned_predicates.run(folder / "asked", stores, doses=doses)
+    asked = await _run_predicates(folder / "asked", stores, doses)
     return Result(figures | asked.figures, problems + asked.problems)
 
 
 async def _until_parked(url: str, doses: int) -> list[Room]:
-    store = store_for(url)
-    await store.open_readonly()
-
     async def all_parked() -> bool:
         return sum(_as_it_must_be(room) for room in await store.rooms() if _poison(room)) == doses
 
-    try:
+    async with store_to_read(url) as store:
         await until(all_parked, OVER_WITHIN, LOOK)
         return await store.rooms()
-    finally:
-        await store.close()
 
 
 def _poison(room: Room) -> bool:
@@ -79,3 +79,87 @@ def _as_it_must_be(room: Room) -> bool:
     hangs = "/hang-" in room.key or "/good-" in room.key
     attempts = 1 if hangs or "/refuse-" in room.key else 4
     return room.state is (RoomState.LIVE if hangs else RoomState.FAILED) and room.attempt == attempts
+
+
+ASKED = {"raise": 3, "hang": 3, "exit": 3, "forget": 1}
+"""The poisons, and how often each is asked before it is parked."""
+
+PREDICATE_TIMEOUT = 0.5
+GOOD_AMONG = 10
+"""After so many poisoned webhooks comes a good one."""
+
+UNAFFECTED = 2.0
+"""Seconds within which a good one is decided, at most, while the poisoned ones hang and are waited for."""
+
+
+async def poisoned(webhook: RoomClientJoined) -> bool | None:
+    """Do to a trigger what the room's name says."""
+    match webhook.data.room_name.strip("/").partition("-")[0]:
+        case "raise":
+            raise RuntimeError("poison")
+        case "hang":
+            await asyncio.Event().wait()
+        case "exit":
+            raise SystemExit(1)
+        case "good":
+            return True
+    return None
+
+
+async def _run_predicates(folder: Path, stores: Stores, doses: int) -> Result:
+    """Deliver so many poisoned webhooks, each in a room of its own; each must be parked, and the good ones fire."""
+    url = stores.new(folder)
+    trigger = Trigger(
+        port=0,
+        host="127.0.0.1",
+        secret=SECRET,
+        store=url,
+        predicate_timeout=PREDICATE_TIMEOUT,
+        webhook_triggers={"room.client.joined": poisoned},  # type: ignore[typeddict-item]  # one that forgets
+    )
+    async with trigger:
+        answers = await _deliver(trigger.port, doses)
+        records = await decided(url)
+    good = [record for record in records if _kind(record) == "good"]
+    parked = [record for record in records if record.state is State.FAILED]
+    delays = [(record.decided_at or 0.0) - record.received_at for record in good]
+    problems = [f"{count} answers were {status}" for status, count in Counter(answers).items() if status != 200]
+    problems += [
+        f"{record.room} is {record.state}: {record.reason}" for record in records if not _decided_as_it_must_be(record)
+    ]
+    problems += [f"a good one took {max(delays):.1f} s"] if max(delays) > UNAFFECTED else []
+    figures: Figures = {
+        "webhooks whose predicate is poisoned": len(records) - len(good),
+        "poisoned webhooks parked as failed": len(parked),
+        "good webhooks that fired": sum(record.state is State.FIRED for record in good),
+        "good ones decided after, p99 (ms)": round(percentile(delays, 99) * 1000, 1),
+    }
+    return Result(figures, problems)
+
+
+async def _deliver(port: int, doses: int) -> list[int]:
+    kinds, sender = list(ASKED), Sender(Address.local(port), SECRET)
+    answers: list[int] = []
+    try:
+        for number in range(doses):
+            answers.append(await _send(sender, f"/{kinds[number % len(kinds)]}-{number}"))
+            if number % GOOD_AMONG == 0:
+                answers.append(await _send(sender, f"/good-{number}"))
+    finally:
+        sender.close()
+    return answers
+
+
+async def _send(sender: Sender, room: str) -> int:
+    return (await sender.deliver(webhook("room.client.joined", room=room).raw, retries=0))[-1].status
+
+
+def _kind(record: Record) -> str:
+    return (record.room or "").rpartition("/")[2].partition("-")[0]
+
+
+def _decided_as_it_must_be(record: Record) -> bool:
+    kind = _kind(record)
+    if kind == "good":
+        return record.state is State.FIRED
+    return record.state is State.FAILED and record.attempts == ASKED[kind]

@@ -21,7 +21,7 @@ from msgspec import Struct
 from reliability.campaign import Campaign
 from reliability.disk import SYNCS, Disk
 from reliability.process import ReceiverFailed
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.rows.kills import reckoned
 from reliability.stores import STORE_FILE, SqliteStores, viewing
 from reliability.strace import Call, read_trace, tracer

@@ -1,17 +1,20 @@
 """Row 16: replicas are replaced one by one under load, with user code that blocks."""
 
-import asyncio
-import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
+from reliability.corpus import Item
 from reliability.fleet import Fleet
+from reliability.load import Load
 from reliability.measures import percentile
-from reliability.process import Receiver
-from reliability.result import Result
-from reliability.stores import Stores, viewing
+from reliability.row import Result
+from reliability.stores import Stores, decided
 from reliability.ticks import Tick, overlaps
 from whereby_trigger.clock import boot_time
+from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
 
 RATE = 20.0
@@ -20,27 +23,6 @@ HAND_OVER = 2.0
 DRAIN_TIMEOUT, STOP_GRACE, MARGIN = 0.2, 2.0, 5.0
 WITHIN = 15.0
 BLOCKED_EXIT = 70
-
-
-class Load:
-    """Deliver joins to whichever replica serves, so many a second, and again where a replica has gone."""
-
-    def __init__(self, fleet: Fleet, rooms: list[str]) -> None:
-        self._fleet = fleet
-        self._rooms = rooms
-        self.acknowledged: list[str] = []
-        self.serving: list[Receiver] = []
-
-    async def go_on(self) -> None:
-        number = 0
-        while True:
-            sent = webhook("room.client.joined", room=self._rooms[number % len(self._rooms)])
-            for replica in self.serving:
-                if await self._fleet.send(sent, replica) == 200:
-                    self.acknowledged.append(sent.id)
-                    break
-            number += 1
-            await asyncio.sleep(1 / RATE)
 
 
 async def run(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: int) -> Result:
@@ -60,39 +42,38 @@ async def run(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: i
 async def _deploy(folder: Path, stores: Stores, deploys: int) -> Result:
     problems: list[str] = []
     delays: list[float] = []
-    async with Fleet(folder, stores) as fleet:
+    async with Fleet(folder, stores) as fleet, AsyncExitStack() as stack:
         rooms = [fleet.room() for _ in range(ROOMS)]
-        load = Load(fleet, rooms)
-        load.serving = [await fleet.start() for _ in range(2)]
-        sending = asyncio.create_task(load.go_on())
-        await fleet.until(rooms, lambda tick: True, WITHIN)
-        for _ in range(deploys):
-            old, new = load.serving[0], await fleet.start()
-            left = fleet.rooms_of(old)
-            load.serving = [*load.serving[1:], new]
-            code = await fleet.drain(old)
-            if code != 0:
-                problems.append(f"a drained replica exited with {code}; it said:\n{old.last_words}")
-            fleet.ticks.fresh()
-            lasts = {tick.room: tick.at for tick in fleet.ticks.all if tick.host == old.pid}
-            again = await fleet.until(left, partial(_came_after, lasts, old.pid), WITHIN)
-            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
-            delays += [at - lasts[room] for room, at in again.items()]
-        sending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sending
-        async with viewing(fleet.url) as view:
-            await view.until_decided()
-            stored = {record.id for record in await view.records()}
+        load = Load(folder, seed=16, source=_joins(rooms), proxied=True)
+        stack.callback(load.close)
+        serving = [await fleet.start() for _ in range(2)]
+        load.sender.ports = [await replica.listening() for replica in serving]
+        async with load.going(RATE):
+            await fleet.until(rooms, lambda tick: True, WITHIN)
+            for _ in range(deploys):
+                serving.append(await fleet.start())
+                old = serving.pop(0)
+                left = fleet.rooms_of(old)
+                load.sender.ports = [await replica.listening() for replica in serving]
+                code = await fleet.drain(old)
+                if code != 0:
+                    problems.append(f"a drained replica exited with {code}; it said:\n{old.last_words}")
+                fleet.ticks.fresh()
+                lasts = {tick.room: tick.at for tick in fleet.ticks.all if tick.host == old.pid}
+                again = await fleet.until(left, partial(_came_after, lasts, old.pid), WITHIN)
+                problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+                delays += [at - lasts[room] for room, at in again.items()]
+        stored = {record.id for record in await decided(fleet.url)}
         doubled = overlaps(fleet.ticks.all)
-    lost = [id for id in load.acknowledged if id not in stored]
+    acknowledged = load.acknowledged()
+    lost = acknowledged - stored
     slow = [delay for delay in delays if delay > HAND_OVER]
     problems += [f"{len(lost)} acknowledged are lost"] if lost else []
     problems += [f"{len(slow)} hand-overs took longer than {HAND_OVER:g} s"] if slow else []
     problems += [f"{len(doubled)} overlapping ticks"] if doubled else []
     figures: dict[str, int | float | str] = {
         "deploys": deploys,
-        "acknowledged": len(load.acknowledged),
+        "acknowledged": len(acknowledged),
         "lost": len(lost),
         "hand-overs": len(delays),
         "hand-over, median (s)": round(percentile(delays, 50), 2) if delays else "none",
@@ -100,6 +81,13 @@ async def _deploy(folder: Path, stores: Stores, deploys: int) -> Result:
         "overlaps": len(doubled),
     }
     return Result(figures, problems)
+
+
+def _joins(rooms: Sequence[str]) -> Iterator[Item]:
+    """Make up joins without end, of one room after the other."""
+    for room in cycle(rooms):
+        joined = webhook("room.client.joined", room=room)
+        yield Item(joined.id, joined.type, room, joined.raw, State.FIRED)
 
 
 def _came_after(lasts: dict[str, float], old: int, tick: Tick) -> bool:

@@ -9,11 +9,11 @@ from pathlib import Path
 from reliability.fleet import Fleet
 from reliability.process import Receiver, ReceiverFailed
 from reliability.receiver import SECRET
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.stores import PostgresStores, Stores, viewing
+from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import RoomState, State
-from whereby_trigger.store.factory import store_for
 from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until
 from whereby_trigger.testing.sender import Address, Sender
@@ -146,12 +146,8 @@ async def _give(
 
 
 async def _failed_for_good(fleet: Fleet) -> list[str]:
-    store = store_for(fleet.url)
-    await store.open_readonly()
-    try:
+    async with store_to_read(fleet.url) as store:
         rooms = [room for room in await store.rooms() if room.state is RoomState.FAILED or room.restarts]
-    finally:
-        await store.close()
     async with viewing(fleet.url) as view:
         failed = [record for record in await view.records() if record.state is State.FAILED]
     return [f"room {room.key}: {room.reason}" for room in rooms] + [f"{one.id}: {one.reason}" for one in failed]

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from reliability.fleet import Fleet
 from reliability.process import Receiver
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.skew import Skew
 from reliability.stores import SqliteStores, Stores
 from reliability.ticks import overlaps

@@ -7,14 +7,13 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
+from reliability.campaign import trial
 from reliability.corpus import items
 from reliability.load import Load
-from reliability.measures import percentile
-from reliability.memory import resident
-from reliability.result import Figures, Result
+from reliability.measures import percentile, resident
+from reliability.row import Figures, Result
 from reliability.sender import Answer
 from reliability.stores import Stores, viewing
-from reliability.trial import trial
 from whereby_trigger.store import Arrival, State
 from whereby_trigger.store.factory import store_for
 

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from reliability.campaign import trial
 from reliability.checker import check, in_words
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.sender import Answer
 from reliability.stores import Stores
-from reliability.trial import trial
 
 P99_WITHIN = 0.25
 EACH_WITHIN = 2.0

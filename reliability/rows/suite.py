@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reliability.process import ROOT
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.stores import Stores
+from tests.support.pgbouncer import program
 from whereby_trigger.config import foreign_environment
 
 PASSED = re.compile(r"(\d+) passed")
@@ -21,15 +22,35 @@ async def run(
     folder: Path, stores: Stores, *, tests: tuple[str, ...], dose: Figures, env: Mapping[str, str] | None = None
 ) -> Result:
     """Run tests of the suite, all of which must pass, none skipped; `env` is how a test is told of a larger dose."""
+    code, said = await run_tests(*WITHOUT_LIMIT, *tests, env=env)
+    passed, skipped = PASSED.search(said), SKIPPED.search(said)
+    problems = [] if code == 0 and skipped is None else [said]
+    return Result({**dose, "tests passed": int(passed[1]) if passed else 0}, problems)
+
+
+async def run_tests(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run pytest, and return its exit code and what it said; `env` comes on top of an environment without settings."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *WITHOUT_LIMIT, *tests),
+        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *arguments),
         cwd=ROOT,
-        env={**foreign_environment(), **(env or {})},
+        env=foreign_environment() | dict(env or {}),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said = (await process.communicate())[0].decode(errors="replace")
-    passed, skipped = PASSED.search(said), SKIPPED.search(said)
-    problems = [] if process.returncode == 0 and skipped is None else [said]
-    return Result({**dose, "tests passed": int(passed[1]) if passed else 0}, problems)
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or 0, said.decode(errors="replace")
+
+
+STORE_TESTS = ("tests/store", "--ignore=tests/store/sqlite", "--ignore=tests/store/postgres")
+
+
+async def pooled(folder: Path, stores: Stores) -> Result:
+    """Run row 10, the conformance suite of stores through a PgBouncer; raises ToolMissing where there is none."""
+    program()
+    return await run(folder, stores, tests=STORE_TESTS, dose={}, env={"STORE_KINDS": "pgbouncer"})

@@ -9,7 +9,7 @@ from reliability.checker import Rule, check, in_words
 from reliability.emissions import read_emissions
 from reliability.load import Load
 from reliability.process import Receiver, ReceiverFailed, Receivers
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.rows.kills import TWICE
 from reliability.stores import PostgresStores, viewing
 from reliability.ticks import Ticks, overlaps

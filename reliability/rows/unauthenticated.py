@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from reliability import memory
+from reliability.campaign import trial
 from reliability.checker import check, in_words
 from reliability.corpus import items
 from reliability.load import Load
-from reliability.measures import percentile
-from reliability.result import Figures, Result
+from reliability.measures import forget_peak, peak, percentile, resident
+from reliability.process import ROOT
+from reliability.row import Figures, Result
 from reliability.stores import Stores
 from reliability.strangers import MANNERS
-from reliability.trial import trial
 from whereby_trigger.config import foreign_environment
 
 MIB = 1024 * 1024
@@ -23,7 +23,6 @@ RSS_MAY_GROW = 24 * MIB
 P99_WITHIN = 0.5
 PER_SECOND = 50
 WARM_UP = 200
-ROOT = Path(__file__).resolve().parents[2]
 
 
 async def run(
@@ -43,12 +42,12 @@ async def run(
         receiver = under_load.receiver
         await _send_for(warm_up / PER_SECOND, load)
         for manner in MANNERS:
-            before = memory.resident(receiver.pid)
-            await asyncio.to_thread(memory.forget_peak, receiver.pid)
+            before = resident(receiver.pid)
+            await asyncio.to_thread(forget_peak, receiver.pid)
             async with _strangers(load.sender.port, manner, sockets) as opened:
                 took = await _send_for(seconds, load)
                 came = opened[-1]
-            grown, p99 = memory.peak(receiver.pid) - before, percentile(took, 99)
+            grown, p99 = peak(receiver.pid) - before, percentile(took, 99)
             figures |= {
                 f"{manner}: connections": came,
                 f"{manner}: RSS grew by (MiB)": round(grown / MIB, 1),

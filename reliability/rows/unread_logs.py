@@ -14,7 +14,7 @@ from reliability.load import Load
 from reliability.measures import percentile
 from reliability.process import PYTHON, ROOT, Receivers
 from reliability.receiver import BLOCK
-from reliability.result import Figures, Result
+from reliability.row import Figures, Result
 from reliability.sender import Answer
 from reliability.stores import Stores, viewing
 from reliability.ticks import Ticks, overlaps

@@ -9,9 +9,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from reliability.process import Receivers
-from reliability.result import Result
-from reliability.rows import unsafe_databases
+from reliability.row import Result
 from reliability.stores import STORE_FILE, PostgresStores, Stores
+from tests.support.postgres import database_of
 
 
 class Case(Struct, frozen=True):
@@ -36,7 +36,7 @@ CASES: Mapping[str, Case] = {
 async def run(folder: Path, stores: Stores) -> Result:
     """Start a receiver with each unsafe configuration, which must end and say why; and repair one that can be."""
     if isinstance(stores, PostgresStores):
-        return await unsafe_databases.run(folder, stores)
+        return await _run_on_postgresql(folder, stores)
     problems = []
     for name, case in CASES.items():
         problems += [f"{name}: {wrong}" for wrong in await why_not_refused(folder, case)]
@@ -71,3 +71,58 @@ def _journal_mode(file: Path, mode: str = "") -> str:
     with contextlib.closing(sqlite3.connect(file)) as connection:
         (found,) = connection.execute(f"PRAGMA journal_mode{' = ' + mode if mode else ''}").fetchone()
     return str(found)
+
+
+SYNCED = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+
+
+class DatabaseCase(Struct, frozen=True):
+    """Describe one unsafe configuration: the server's settings, what is said to it, the end of the URL, the refusal."""
+
+    refusal: str
+    settings: Mapping[str, str] = {}
+    statement: str = ""
+    url: str = ""
+    undone_by: str = ""
+
+
+DATABASE_CASES: Mapping[str, DatabaseCase] = {
+    "fsync=off": DatabaseCase("set fsync=on", {"fsync": "off"}),
+    "full_page_writes=off": DatabaseCase("set full_page_writes=on", {"full_page_writes": "off"}),
+    "synchronous_commit=off": DatabaseCase("synchronous_commit=off", {"synchronous_commit": "off"}),
+    "synchronous_commit=off for the role": DatabaseCase(
+        "synchronous_commit=off",
+        statement="ALTER ROLE postgres SET synchronous_commit = off",
+        undone_by="ALTER ROLE postgres RESET synchronous_commit",
+    ),
+    "synchronous_commit=off for the database": DatabaseCase(
+        "synchronous_commit=off", statement="ALTER DATABASE {database} SET synchronous_commit = off"
+    ),
+    "synchronous_commit=off in the URL": DatabaseCase("synchronous_commit=off", url="?synchronous_commit=off"),
+}
+
+
+async def _run_on_postgresql(folder: Path, stores: PostgresStores) -> Result:
+    """Start a receiver with each unsafe configuration, which must end and say why."""
+    problems = []
+    for name, case in DATABASE_CASES.items():
+        problems += [f"{name}: {wrong}" for wrong in await why_database_not_refused(folder, stores, case)]
+    return Result({"configurations": len(DATABASE_CASES), "refused": len(DATABASE_CASES) - len(problems)}, problems)
+
+
+async def why_database_not_refused(folder: Path, stores: PostgresStores, case: DatabaseCase) -> list[str]:
+    """Start a receiver with an unsafe configuration; say what is wrong if it does not refuse it."""
+    url, server = stores.new(folder), stores.server
+    receivers = Receivers(url + case.url, folder / "emissions")
+    try:
+        if case.settings:
+            await asyncio.to_thread(server.restart, **case.settings)
+        if case.statement:
+            await asyncio.to_thread(server.run, case.statement.format(database=database_of(url)))
+        return await receivers.why_not_refused(case.refusal)
+    finally:
+        await receivers.close()
+        if case.settings:
+            await asyncio.to_thread(server.restart, **SYNCED)
+        if case.undone_by:
+            await asyncio.to_thread(server.run, case.undone_by)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench import closed_loop, rounds
+from bench import load, rounds
 from bench.cores import share
-from bench.setting import Setting
+from bench.sides import Setting
 from bench.stores import Stores
 from tests.support.postgres import shared_server
 
@@ -17,4 +17,4 @@ def a_busy_machine_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def setting() -> Setting:
-    return Setting(share(), Stores(shared_server), closed_loop.send)
+    return Setting(share(), Stores(shared_server), load.closed_loop)

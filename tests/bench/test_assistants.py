@@ -2,8 +2,7 @@
 
 import pytest
 
-from bench.setting import Setting
-from bench.sides import NAMES, POSTGRES, SQLITE, Side
+from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
 from bench.tables import assistants
 
 pytestmark = pytest.mark.anyio

@@ -3,8 +3,7 @@
 import pytest
 
 from bench.cores import Cores, share
-from bench.setting import Setting
-from bench.sides import NAMES, POSTGRES, SQLITE, Side
+from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
 from bench.tables import cores as table_of_cores
 from bench.tables import replicas
 

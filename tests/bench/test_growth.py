@@ -2,15 +2,13 @@
 
 import pytest
 
-from bench import footprint
 from bench.bodies import bodies
 from bench.books import Count, looking_into
 from bench.filling import fill
 from bench.load import LoadFailed
-from bench.setting import Setting
-from bench.sides import NAMES, POSTGRES, SQLITE, Side
-from bench.startup import start
+from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
 from bench.tables import growth
+from bench.tables.growth import start
 from whereby_trigger.store import Query, State
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.webhook import decode
@@ -53,7 +51,7 @@ async def test_what_is_left_pending_is_decided_by_the_next_start(setting: Settin
 
 @pytest.mark.parametrize("side", [SQLITE, POSTGRES])
 async def test_growth_is_measured(setting: Setting, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(footprint, "SETTLED", 0)
+    monkeypatch.setattr(growth, "SETTLED", 0)
     dose = growth.Dose(
         webhooks=40, rounds=1, connections=4, sizes=(0, 60, 100), pending=10, starts=1, burst=10, sides=(side,)
     )

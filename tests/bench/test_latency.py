@@ -11,8 +11,7 @@ from bench.latencies import Latencies, doubts
 from bench.load import LoadFailed
 from bench.notes import Notes
 from bench.open_loop import Delivery, OpenLoop
-from bench.setting import Setting
-from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Side
+from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Setting, Side
 from bench.tables import bursts, latency
 from tests.support.serving import serving
 from tests.support.tools import skip_without

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from bench import closed_loop, node, rounds, wrk
+from bench import node, rounds, wrk
 from bench.bodies import Body, Requests, bodies, write_requests
-from bench.load import Generator, Load, LoadFailed
+from bench.load import Generator, Load, LoadFailed, closed_loop
 from bench.outcome import Outcome
 from bench.programs.receiver import TOLERANCE
 from bench.rounds import Ring
-from bench.setting import Setting
-from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SQLITE
+from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SQLITE, Setting
 from bench.tables import throughput
 from bench.tables.throughput import Dose
 from tests.support.tools import skip_without
@@ -87,7 +86,7 @@ class Careless:
     async def __call__(self, port: int, requests: Requests, connections: int, core: int) -> Load:
         sent = msgspec.structs.replace(requests, count=requests.count - self.kept_back)
         sent.path.write_bytes(b"".join(requests.read()[: sent.count]))
-        load = await closed_loop.send(port, sent, connections, core)
+        load = await closed_loop(port, sent, connections, core)
         return msgspec.structs.replace(load, requests=requests.count)
 
 
@@ -101,7 +100,7 @@ def repeated() -> Iterator[Body]:
     ("generator", "source", "reason"),
     [
         (Careless(1), bodies(), "the listener was called 118 times"),
-        (closed_loop.send, repeated(), "the listener was called 60 times"),
+        (closed_loop, repeated(), "the listener was called 60 times"),
     ],
     ids=["never sent", "duplicates"],
 )
@@ -123,7 +122,7 @@ async def test_a_round_that_leaves_too_much_work_does_not_count(
             await Ring(setting, bodies()).round([server], 20, connections=2)
 
 
-@pytest.mark.parametrize("generator", [closed_loop.send, wrk.send], ids=["Python", "wrk"])
+@pytest.mark.parametrize("generator", [closed_loop, wrk.send], ids=["Python", "wrk"])
 async def test_a_load_that_is_refused_does_not_count(setting: Setting, generator: Generator) -> None:
     if generator is wrk.send:
         skip_without("wrk")

@@ -7,10 +7,9 @@ import pytest
 
 from reliability.corpus import Item
 from reliability.emissions import read_emissions
-from reliability.ledger import Ledger
 from reliability.process import Receivers
 from reliability.receiver import POISON
-from reliability.sender import Sender
+from reliability.sender import Ledger, Sender
 from reliability.stores import Stores, viewing
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reliability.missing import ToolMissing
-from reliability.rows import undisturbed
+from reliability.rows import kills
 from reliability.stores import PostgresStores
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Server
@@ -36,5 +36,5 @@ def bouncer(postgres: Server) -> Iterator[PgBouncer]:
 
 
 async def test_all_holds_through_a_pooler(tmp_path: Path, postgres: Server, bouncer: PgBouncer) -> None:
-    result = await undisturbed.run(tmp_path, PooledStores(postgres, bouncer), acknowledged=200)
+    result = await kills.undisturbed(tmp_path, PooledStores(postgres, bouncer), acknowledged=200)
     assert result.problems == []

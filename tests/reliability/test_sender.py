@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from reliability.corpus import Item, items
-from reliability.ledger import Ledger
-from reliability.sender import DUPLICATES, REORDER_WITHIN, Sender, as_whereby_delivers
+from reliability.sender import DUPLICATES, REORDER_WITHIN, Ledger, Sender, as_whereby_delivers
 from tests.support.serving import serving
 from whereby_trigger.store import State
 

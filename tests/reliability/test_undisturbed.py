@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from reliability.rows import undisturbed
+from reliability.rows import kills
 from reliability.stores import Stores
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_all_holds_under_load(tmp_path: Path, stores: Stores) -> None:
-    result = await undisturbed.run(tmp_path, stores, acknowledged=300)
+    result = await kills.undisturbed(tmp_path, stores, acknowledged=300)
     assert result.problems == []
     assert result.figures["emitted again after a death"] == 0
