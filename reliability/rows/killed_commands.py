@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import structs
 
 from reliability.dying_commands import Caller, Killed
-from reliability.result import Result
+from reliability.row import Result
 from reliability.stores import STORE_FILE, PostgresStores, Stores
 from tests.store.test_privacy import MARKS, body
 from tests.support.arrivals import NOW, ROOM, arrival, decision

@@ -18,7 +18,7 @@ from tests.support.connecting import connected
 from tests.support.postgres import Server
 from whereby_trigger.store import Arrival, Bounds, Decision, RoomMove, RoomRequest, RoomState, State, Store
 from whereby_trigger.store.postgres import PostgresStore, lease, rooms
-from whereby_trigger.store.postgres.webhooks import SettledCursor
+from whereby_trigger.store.postgres.cursor import SettledCursor
 
 BATCH = 50
 DEAD = 0.2

@@ -61,7 +61,7 @@ def test_a_command_whose_module_fails_to_import_is_not_called_unknown(
 ) -> None:
     (tmp_path / "broken.py").write_text("{}['a key that is missing']\n")
     monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
-    monkeypatch.setattr(commands, "commands", cli._Commands("broken"))
+    monkeypatch.setattr(commands, "commands", cli._Commands(broken="broken"))
     with pytest.raises(KeyError, match="a key that is missing"):
         call("broken")
     assert "No such command" in call("missing").stderr

@@ -12,7 +12,7 @@ from tests.support.arrivals import ROOM, arrival
 from tests.support.place import Place
 from tests.support.postgres_place import postgres_place
 from whereby_trigger.store import Store
-from whereby_trigger.store.postgres.webhooks import SETTLES_IN
+from whereby_trigger.store.postgres.cursor import SETTLES_IN
 
 pytestmark = pytest.mark.anyio
 

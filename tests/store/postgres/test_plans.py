@@ -11,7 +11,7 @@ from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
 from whereby_trigger.store import Query, RoomQuery, RunQuery
 from whereby_trigger.store.postgres import PostgresStore, history, lease, rooms, webhooks
-from whereby_trigger.store.postgres.webhooks import LAST, LAST_SETTLED, SETTLED_SINCE, WEBHOOKS_AFTER
+from whereby_trigger.store.postgres.cursor import LAST, LAST_SETTLED, SETTLED_SINCE, WEBHOOKS_AFTER
 
 pytestmark = pytest.mark.anyio
 

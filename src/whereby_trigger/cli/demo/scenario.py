@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Struct, structs
 
 from whereby_trigger import timeline
+from whereby_trigger.cli.app import store_to_read
 from whereby_trigger.cli.output import show_table
 from whereby_trigger.cli.rooms import show_timeline
-from whereby_trigger.cli.stores import store_to_read
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Query, Record, State, Store
 from whereby_trigger.store.factory import store_for

@@ -16,8 +16,9 @@ from whereby_trigger.process import check_effect
 from whereby_trigger.store.postgres import history, lease, opening, presence, privacy, rooms, webhooks
 from whereby_trigger.store.postgres.address import NO_SERVICES, DatabaseAddress, FollowedAddress, Services, address_of
 from whereby_trigger.store.postgres.connection import LOCK_WITHIN, Connection, ManagedConnection, rolled_back, unusable
+from whereby_trigger.store.postgres.cursor import SettledCursor
 from whereby_trigger.store.postgres.opening import Remark
-from whereby_trigger.store.postgres.webhooks import Owned, SettledCursor
+from whereby_trigger.store.postgres.webhooks import Owned
 from whereby_trigger.store.postgres.writer import (
     ADD,
     APPEND_ERROR,
