@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.support.postgres import Server, database_of
 from whereby_trigger.cli.demo.crash import CrashScenario
 from whereby_trigger.cli.demo.replicas import ReplicaScenario
-from whereby_trigger.cli.demo.scenario import Checks, Step, empty_store_at, run_scenario, show_event
+from whereby_trigger.cli.demo.scenario import Checks, Happening, empty_store_at, run_scenario, show_event
 from whereby_trigger.errors import StoreUnavailable
 
 DEAD_FOR = 0.3
@@ -41,7 +41,7 @@ class ClusterScenario(ReplicaScenario):
     def __init__(self, folder: Path, store: str | None, *, database: Server) -> None:
         super().__init__(folder, store)
         self._database = database
-        self.during_outage = Step("a latecomer enters /review", self.review.join(at=30), "to replica 1")
+        self.during_outage = Happening("a latecomer enters /review", self.review.join(at=30), "to replica 1")
 
     async def _meanwhile(self) -> None:
         self.runs_at_death = self._runs()

@@ -35,8 +35,11 @@ IMPORTED = (
     *("asyncpg", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvicorn.logging", "uvloop"),
     *("rich.console", "rich.markup", "rich.progress", "rich.table", "rich.text", "starlette.routing"),
     *("whereby_trigger.inspector.app", "whereby_trigger.receive.server", "whereby_trigger.store.postgres"),
-    *(f"whereby_trigger.cli.{name}" for name in ("start", "dev", "send", "events", "rooms", "assistants", "check")),
-    *(f"whereby_trigger.cli.{name}" for name in ("app", "db", "config", "runs", "refusals", "forget", "export")),
+    *(
+        f"whereby_trigger.cli.{name}"
+        for name in ("serve", "send", "events", "rooms", "assistants", "check", "app", "db")
+    ),
+    *(f"whereby_trigger.cli.{name}" for name in ("refusals", "privacy")),
     "whereby_trigger.testing.sender",
 )
 """What most of the programs that tests start import."""

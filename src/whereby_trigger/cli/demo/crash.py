@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from whereby_trigger.cli.demo.scenario import Checks, Scenario, Step, show_event
+from whereby_trigger.cli.demo.scenario import Checks, Happening, Scenario, show_event
 from whereby_trigger.store import State
 from whereby_trigger.testing import Meeting
 
@@ -24,15 +24,19 @@ class CrashScenario(Scenario):
     def __init__(self, folder: Path, store: str | None = None) -> None:
         super().__init__(folder, store)
         visit, standup = Meeting("/visit-7"), Meeting("/standup")
-        self.host = Step("a host enters /visit-7", visit.join("host", at=0), state=State.FIRED, heard=1)
-        self.bot = Step("the assistant itself enters /visit-7", visit.join("assistant", at=2), "bot", State.SKIPPED)
-        self.owner = Step("the owner enters /standup", standup.join("owner", at=3), state=State.FIRED, heard=1)
+        self.host = Happening("a host enters /visit-7", visit.join("host", at=0), state=State.FIRED, heard=1)
+        self.bot = Happening(
+            "the assistant itself enters /visit-7", visit.join("assistant", at=2), "bot", State.SKIPPED
+        )
+        self.owner = Happening("the owner enters /standup", standup.join("owner", at=3), state=State.FIRED, heard=1)
         joined, left = standup.join("visitor", at=5), standup.leave("visitor", at=9)
-        self.left = Step("a visitor leaves /standup ...", left, "too early", State.NOTIFIED, heard=1)
-        self.joined = Step("... whose join arrives only now", joined, "too late", State.SKIPPED)
-        self.session = Step("the session in /standup starts", standup.start(at=10), "then killed", State.FIRED, heard=2)
+        self.left = Happening("a visitor leaves /standup ...", left, "too early", State.NOTIFIED, heard=1)
+        self.joined = Happening("... whose join arrives only now", joined, "too late", State.SKIPPED)
+        self.session = Happening(
+            "the session in /standup starts", standup.start(at=10), "then killed", State.FIRED, heard=2
+        )
         invitation = standup.request_assistant(at=12)
-        self.forged = Step("a stranger invites an assistant into /standup", invitation, "forged", answer=401)
+        self.forged = Happening("a stranger invites an assistant into /standup", invitation, "forged", answer=401)
         self.stored = [self.host, self.bot, self.owner, self.left, self.joined, self.session]
 
     async def _play(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
-from whereby_trigger.cli.demo.scenario import LEASE, Checks, Scenario, Step, show_event
+from whereby_trigger.cli.demo.scenario import LEASE, Checks, Happening, Scenario, show_event
 from whereby_trigger.store import RoomState, State
 from whereby_trigger.testing import Meeting
 from whereby_trigger.webhook import RoomWebhook
@@ -176,7 +176,7 @@ class ReplicaScenario(Scenario):
         return started, found
 
 
-def _to(happening: str, webhook: RoomWebhook, *replicas: int) -> Step:
+def _to(happening: str, webhook: RoomWebhook, *replicas: int) -> Happening:
     numbers = " and ".join(map(str, replicas))
     where = f"to replica {numbers}" if len(replicas) == 1 else f"to replicas {numbers} at once"
-    return Step(happening, webhook, where, replicas=replicas)
+    return Happening(happening, webhook, where, replicas=replicas)

@@ -36,7 +36,7 @@ Checks = Mapping[str, tuple[Any, Any]]
 """Sentences that must be true, each with what it expects and what was observed."""
 
 
-class Step(Struct, frozen=True):
+class Happening(Struct, frozen=True):
     """Describe one delivery: what happens, what is odd about it, and what must become of its webhook.
 
     `heard` is the attempt that its listener must be called for, if any. `replicas`, counted from 1, receive it at the
@@ -51,7 +51,7 @@ class Step(Struct, frozen=True):
     answer: int = 200
     replicas: tuple[int, ...] = (1,)
 
-    def again(self, happening: str) -> "Step":
+    def again(self, happening: str) -> "Happening":
         """Return the same delivery once more."""
         return structs.replace(self, happening=happening, oddity="duplicate")
 
@@ -66,7 +66,7 @@ class Scenario:
     program: str
 
     def __init__(self, folder: Path, store: str | None = None) -> None:
-        self.sent: list[tuple[Step, int]] = []
+        self.sent: list[tuple[Happening, int]] = []
         self.records: list[Record] = []
         self._folder = folder
         self._url = store or f"sqlite:///{quote(str(folder / 'demo.db'))}"
@@ -112,11 +112,11 @@ class Scenario:
         self._senders[replica] = Sender(Address.local(await server.listening()), self._secret, reuse=False)
         return server
 
-    async def _deliver(self, *steps: Step) -> None:
+    async def _deliver(self, *steps: Happening) -> None:
         for step in steps:
             await asyncio.gather(*(self._post(step, self._senders[replica]) for replica in step.replicas))
 
-    async def _post(self, step: Step, sender: Sender) -> None:
+    async def _post(self, step: Happening, sender: Sender) -> None:
         (response,) = await sender.deliver(step.webhook.raw, forged=step.answer == 401, retries=0)
         self.sent.append((step, response.status))
         answer = click.style(str(response.status), fg="green" if response.status == 200 else "red")
