@@ -2,9 +2,9 @@
 
 `webhook.type` narrows the union `Webhook`; so does `isinstance`. Webhooks are immutable.
 
-The `data` has the names of the reference, in snake_case. What it calls a string is `str` (`""` if Whereby left it out), what it calls nullable or optional is
-`| None`, numbers are `int | None`. The repr of `data` shows the room only: names, `metadata` and `external_id` are
-personal data and must not reach a log.
+The `data` has the names of the reference, in snake_case. What it calls a string is `str` (`""` if Whereby left it out),
+what it calls nullable or optional is `| None`, numbers are `int | None`. The repr of `data` shows the room only: names,
+`metadata` and `external_id` are personal data and must not reach a log.
 """
 
 from collections.abc import Mapping
