@@ -106,7 +106,7 @@ def test_what_is_interrupted_keeps_what_is_done_and_says_how_much_that_is(
 
 PROGRAM = """
 import sys
-from whereby_trigger.cli.bulk import progress
+from whereby_trigger.cli.output import progress
 with progress(int(sys.argv[1]), "") as advance:
     for _ in range(4):
         advance(int(sys.argv[1]) // 4)

@@ -130,8 +130,8 @@ async def test_a_migration_that_fails_half_way_leaves_the_old_schema_and_the_sto
 
 KILLED = """
 import asyncio, os, signal, sys
-from whereby_trigger.store.sqlite import SqliteStore, migrations, opening
-scripts, connect = migrations.scripts(), opening.connect
+from whereby_trigger.store.sqlite import SqliteStore, opening
+scripts, connect = opening.scripts(), opening.connect
 
 def deadly(*arguments, **keywords):
     connection = connect(*arguments, **keywords)
@@ -140,7 +140,7 @@ def deadly(*arguments, **keywords):
 
 opening.connect = deadly
 half = "CREATE TABLE half (x); DELETE FROM webhooks; SELECT die(); CREATE TABLE whole (x)"
-migrations.scripts = lambda: scripts | {migrations.SCHEMA + 1: half}
+opening.scripts = lambda: scripts | {opening.SCHEMA + 1: half}
 asyncio.run(SqliteStore(sys.argv[1]).migrate())
 """
 
