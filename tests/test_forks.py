@@ -14,6 +14,7 @@ from tests.support import forks
 from tests.support.forks import IMPORTED, READ_AT_START, ROOT, Forked, start
 from tests.support.process import COMMAND, clean_environment
 from tests.support.programs import write
+from tests.support.terminal import shown_by
 
 pytestmark = pytest.mark.skipif(not forks.can_fork(), reason="only Linux has a pidfd")
 
@@ -69,7 +70,7 @@ def begin(program: list[str], cwd: Path, env: dict[str, str], session: bool = Tr
     return start(program, cwd=cwd, env=clean_environment(env), apart=True, session=session)
 
 
-def forked(program: list[str], cwd: Path, session: bool = True, **env: str) -> Forked:
+def fork(program: list[str], cwd: Path, session: bool = True, **env: str) -> Forked:
     process = begin(program, cwd, env, session)
     assert isinstance(process, Forked)
     return process
@@ -89,14 +90,23 @@ def test_a_fork_finds_what_a_start_of_its_own_would(
     real = subprocess.run(
         program, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=session
     )
-    process = forked(program, tmp_path, session, WHEREBY_SET="é", TZ="Asia/Tokyo")
+    process = fork(program, tmp_path, session, WHEREBY_SET="é", TZ="Asia/Tokyo")
     said, complained = process.communicate(20)
     assert (process.returncode, complained.encode()) == (real.returncode, real.stderr) == (3, b"an error\n")
     assert json.loads(said) == json.loads(real.stdout)
 
 
+def test_on_a_terminal_too(tmp_path: Path) -> None:
+    program, env = [sys.executable, str(write(tmp_path, TELLING))], clean_environment({"COLUMNS": "9999"})
+    # An option that changes nothing here has a start of its own.
+    calls = program, [sys.executable, "-X", "utf8=0", *program[1:]]
+    fork, real = (json.loads(shown_by(call, cwd=tmp_path, env=env).partition(b"\r\n")[0]) for call in calls)
+    assert fork == real
+    assert [by_line for *_, by_line, on_a_terminal, _ in fork["streams"] if on_a_terminal] == [True] * 3
+
+
 def test_the_command_line_is_forked_with_its_exit_code_and_its_output(tmp_path: Path) -> None:
-    process = forked([COMMAND, "events", "show"], tmp_path)
+    process = fork([COMMAND, "events", "show"], tmp_path)
     said, complained = process.communicate(20)
     assert (process.wait(), said) == (2, "")
     assert complained.startswith("Error: Missing argument 'ID'.")
@@ -105,7 +115,7 @@ def test_the_command_line_is_forked_with_its_exit_code_and_its_output(tmp_path: 
 def test_whoever_started_a_fork_signals_it_waits_for_it_and_hears_how_it_ended(tmp_path: Path) -> None:
     waits = write(tmp_path, "import threading\nprint('here', flush=True)\nthreading.Event().wait()\n")
     raises = write(tmp_path, "raise KeyError('mine')\n", "raises.py")
-    process = forked([sys.executable, str(waits)], tmp_path)
+    process = fork([sys.executable, str(waits)], tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
     assert process.poll() is None
@@ -115,7 +125,7 @@ def test_whoever_started_a_fork_signals_it_waits_for_it_and_hears_how_it_ended(t
     assert process.wait(20) == process.poll() == process.returncode == -signal.SIGTERM
     process.kill()
     process.communicate(20)
-    failed = forked([sys.executable, str(raises)], tmp_path)
+    failed = fork([sys.executable, str(raises)], tmp_path)
     assert failed.communicate(20)[1].endswith("KeyError: 'mine'\n")
     assert failed.returncode == 1
 

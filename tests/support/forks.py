@@ -47,6 +47,9 @@ IMPORTED = (
 READ_AT_START = ("PYTHON", "_PYTHON", "HOME", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
 """The beginnings of the names of variables that are read by the interpreter, its libraries, or one of these imports."""
 
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""The environment of the server of forks, before any test has changed it; no test's program is unbuffered."""
+
 SHORTEST = 100_000
 """Bytes of a message that a socket takes in any case."""
 
@@ -63,12 +66,11 @@ class Request(NamedTuple):
 class Forked:
     """Hold a program that was forked, with those parts of `subprocess.Popen` that tests use."""
 
-    def __init__(
-        self, request: Request, server: socket.socket, streams: Sequence[int], outputs: Sequence[IO[str] | None]
-    ) -> None:
+    def __init__(self, request: Request, server: socket.socket, streams: Sequence[int]) -> None:
         self.args = request.program
         self.returncode: int | None = None
-        self.stdout, self.stderr = outputs
+        self.stdout: IO[str] | None = None
+        self.stderr: IO[str] | None = None
         self._turn = threading.Lock()
         self._told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -131,28 +133,39 @@ def start(
     program: list[str], *, cwd: Path, env: Mapping[str, str], apart: bool, session: bool
 ) -> "subprocess.Popen[str] | Forked":
     """Start a program with no input and its output in pipes, as a fork if that makes no difference to it."""
-    plain = _plain(program)
-    if plain is None or not can_fork() or not _starts_alike(env):
-        return subprocess.Popen(
-            program,
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
-            text=True,
-            start_new_session=session,
-        )
-    request = Request(plain, dict(env), os.path.abspath(cwd), session)
     pipes = [os.pipe() for _ in range(2 if apart else 1)]
     outputs: list[IO[str] | None] = [os.fdopen(reading, encoding="utf-8") for reading, _ in pipes]
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    streams = [os.open(os.devnull, os.O_RDONLY), *(writing for _, writing in pipes)]
     try:
-        writing = [each for _, each in pipes]
-        return Forked(request, _server(), [nothing, writing[0], writing[-1]], [*outputs, None][:2])
+        fork = forked(program, cwd=cwd, env=env, session=session, streams=[*streams, streams[-1]][:3])
     finally:
-        for each in (nothing, *writing):
+        for each in streams:
             os.close(each)
+    if fork is not None:
+        fork.stdout, fork.stderr = [*outputs, None][:2]
+        return fork
+    for output in filter(None, outputs):
+        output.close()
+    return subprocess.Popen(
+        program,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+        text=True,
+        start_new_session=session,
+    )
+
+
+def forked(
+    program: list[str], *, cwd: Path, env: Mapping[str, str], session: bool, streams: Sequence[int]
+) -> Forked | None:
+    """Fork a program with three descriptors as its streams; return None if it must have a start of its own."""
+    plain = _plain(program)
+    if plain is None or not can_fork() or not _starts_alike(env):
+        return None
+    return Forked(Request(plain, dict(env), os.path.abspath(cwd), session), _server(), streams)
 
 
 def _plain(program: list[str]) -> list[str] | None:
@@ -172,18 +185,11 @@ def can_fork() -> bool:
 
 def _starts_alike(env: Mapping[str, str]) -> bool:
     """Return True if the interpreter would start with these variables as the server of forks has started."""
-    ours, theirs = _read_at_start(_environment()), _read_at_start(env)
-    return ours == theirs and sum(map(len, (*env, *env.values()))) < SHORTEST // 2
+    return _read_at_start(ENVIRONMENT) == _read_at_start(env) and sum(map(len, (*env, *env.values()))) < SHORTEST // 2
 
 
 def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(READ_AT_START)}
-
-
-@cache
-def _environment() -> dict[str, str]:
-    """Return the environment of the server of forks, which says for PYTHONUNBUFFERED what all tests' programs have."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 @cache
@@ -192,8 +198,14 @@ def _server() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.support.forks"]
     with theirs:
+        # In a session of its own, where no Ctrl-C reaches it.
         server = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(), stdin=theirs.fileno(), stdout=subprocess.DEVNULL
+            command,
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def end() -> None:
@@ -270,8 +282,8 @@ def _stream(number: int, before: TextIO) -> TextIO:
     """Open a descriptor as the interpreter does at its start."""
     opened: Any = os.fdopen(number, "rb" if number == 0 else "wb", closefd=False)
     opened.raw.name = before.name
-    errors, at_once = before.errors, number == 2
-    return TextIOWrapper(opened, before.encoding, errors, newline="\n", line_buffering=at_once)
+    by_line = number == 2 or os.isatty(number)
+    return TextIOWrapper(opened, before.encoding, before.errors, newline="\n", line_buffering=by_line)
 
 
 def _run(request: Request) -> None:

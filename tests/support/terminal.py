@@ -9,20 +9,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.support import forks
 from tests.support.process import COMMAND, WITHIN, clean_environment
 
 
 def run_on_terminal(*arguments: str, cwd: Path, columns: int = 200, env: Mapping[str, str] | None = None) -> str:
     """Run the command line to its end on a terminal, and give what it showed there."""
-    mine, its = pty.openpty()
     size = {"COLUMNS": str(columns), "TERM": "xterm", **(env or {})}
-    program = [COMMAND, *arguments]
-    with subprocess.Popen(program, cwd=cwd, env=clean_environment(size), stdin=its, stdout=its, stderr=its) as popen:
+    shown = shown_by([COMMAND, *arguments], cwd=cwd, env=clean_environment(size))
+    return shown.decode().replace("\r\n", "\n")
+
+
+def shown_by(program: list[str], *, cwd: Path, env: Mapping[str, str]) -> bytes:
+    """Run a program to its end on a terminal, and give the bytes that came there."""
+    mine, its = pty.openpty()
+    fork = forks.forked(program, cwd=cwd, env=env, session=False, streams=(its, its, its))
+    popen = fork or subprocess.Popen(program, cwd=cwd, env=env, stdin=its, stdout=its, stderr=its)
+    try:
         os.close(its)
         shown = b"".join(iter(lambda: _read(mine), b""))
         os.close(mine)
+    finally:
         popen.wait(WITHIN)
-    return shown.decode().replace("\r\n", "\n")
+    return shown
 
 
 OWN_TERMINAL = """
