@@ -15,7 +15,7 @@ DIST := .venv/.dist-installed
 DOCS := .venv/.docs-installed
 CODE := $(wildcard src tests examples reliability bench deploy scripts)
 
-.PHONY: help venv demo demo-cluster test check reliability bench scaling screenshots docs dist pins clean
+.PHONY: help venv demo demo-cluster test check reliability bench scaling screenshots containers docs dist pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ scaling: $(DEV) ## Measure and calculate what docs/scaling.md reports
 
 screenshots: $(DEV) ## Make the screenshots of the inspector (needs chromium)
 	$(BIN)/python scripts/screenshots.py
+
+containers: $(DEV) ## Build and run what deploy/ has for containers, with podman (as root; CHECKS="image rooms" for some)
+	scripts/containers.sh $(CHECKS)
 
 docs: $(DOCS) ## Make the documentation's site in build/site; a dead link is an error
 	$(BIN)/python scripts/site.py

@@ -117,8 +117,9 @@ inside() {
     podman image prune --force >"$FOLDER/tmp/log" 2>&1 || true
     stand_ins
     echo "the stand-ins: $((SECONDS - began)) s"
-    "$PYTHON" -m venv "$FOLDER/tools"
-    "$FOLDER/tools/bin/python" -m pip install --quiet --disable-pip-version-check "podman-compose==$PODMAN_COMPOSE" 2>"$FOLDER/pip.log" ||
+    "$PYTHON" -m venv --without-pip "$FOLDER/tools"
+    "$PYTHON" -m pip --python "$FOLDER/tools/bin/python" install --quiet --disable-pip-version-check --no-compile \
+        "podman-compose==$PODMAN_COMPOSE" 2>"$FOLDER/pip.log" ||
         { cat "$FOLDER/pip.log" >&2; die "pip cannot install podman-compose"; }
     ln -s "$FOLDER/tools/bin/podman-compose" "$(dirname "$PYTHON")/whereby-trigger" "$FOLDER/"
     # A build needs the machine's network; all else has one of its own, in which every port is free.
