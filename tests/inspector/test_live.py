@@ -15,7 +15,10 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from tests.inspector.conftest import ROOM, SCRIPT, deliver, served
+from tests.support import whereby
 from tests.support.place import Place
+from tests.support.process import Process, whereby_trigger
+from tests.support.programs import HUMANS_JOIN, write
 from tests.support.until import eventually
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import live
@@ -23,6 +26,7 @@ from whereby_trigger.inspector.live import FOLD_ABOVE, Batch, Folded, LiveFeed, 
 from whereby_trigger.inspector.reads import filters_of
 from whereby_trigger.inspector.security import Visit
 from whereby_trigger.store import Query, Record, State, Store
+from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +58,23 @@ async def test_a_webhook_written_by_another_process_is_told_within_a_second(stor
         assert took < 1.0
 
 
+async def test_what_a_trigger_in_another_process_stores_and_decides_is_told(
+    store: Store, place: Place, tmp_path: Path
+) -> None:
+    write(tmp_path, HUMANS_JOIN)
+    start = whereby_trigger("start", "--host", "127.0.0.1", "--port", "0", "--store", place.url)
+    with Process(start, cwd=tmp_path) as process:
+        url = f"http://127.0.0.1:{await asyncio.to_thread(process.port)}/"
+        async with served(Trigger(store=place.url)) as client, client.stream("GET", "/live") as answer:
+            told = events(answer)
+            await asyncio.to_thread(whereby.deliver, url, webhook("room.client.joined", id="one").raw)
+            html = ""
+            while "fired" not in html:
+                (row,) = (await anext(told))["rows"]
+                assert row["ids"] == ["one"]
+                html = row["html"]
+
+
 async def test_a_page_is_told_only_of_what_its_filters_select(store: Store, place: Place) -> None:
     await deliver(store, "here", at=time.time())
     async with served(Trigger(store=place.url)) as client, client.stream("GET", "/live?state=failed") as answer:
@@ -61,6 +82,7 @@ async def test_a_page_is_told_only_of_what_its_filters_select(store: Store, plac
         await deliver(store, "skipped", at=time.time())
         await deliver(store, "failed", at=time.time(), state=State.FAILED)
         assert (await anext(told))["rows"][0]["ids"] == ["failed"]
+        assert (await client.get("/live?state=odd")).status_code == 400
 
 
 async def test_a_decision_is_told_after_its_webhook() -> None:

@@ -100,7 +100,7 @@ PAGES = [
     "/health",
     "/confirm?" + urlencode({"action": "replay", "id": f"{SCRIPT}{BIDI}"}),
     "/confirm?" + urlencode({"action": "ask", "id": f"{SCRIPT}{BIDI}"}),
-    "/confirm?" + urlencode({"action": "stop", "key": NASTY_ROOM}),
+    "/confirm?" + urlencode({"action": "stop", "key": f"acme.whereby.com/{SCRIPT}{BIDI}"}),
 ]
 
 

@@ -206,6 +206,8 @@ class Site:
     async def _stream(self, request: Request, visit: Visit) -> Response:
         filters = filters_of(request.query_params, time.time())
         base = base_of(request)
+        if filters.wrong:
+            raise Refused(400, "; ".join(filters.wrong))
         if self._feed.full:
             raise Refused(503, "Too many pages are open.", {"Retry-After": "30"})
 
