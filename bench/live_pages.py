@@ -1,30 +1,50 @@
-"""What open Live pages of the inspector cost while a trigger takes 200 deliveries a second, in CPU time and memory.
+"""What the inspector costs the trigger that serves it, in CPU time and memory, while deliveries come.
 
-The pages are served by a process of their own beside the trigger, `whereby-trigger inspect`, so that its CPU time is
-theirs alone: in the trigger's own process it would drown in what the deliveries take. It is in seconds for each second:
-on a busy machine, too. Run it by `python -m bench.live_pages`, with `--seconds` for how long each is measured.
+Off: what a webhook takes in a trigger without an inspector, in one that serves an inspector that nobody has opened, and
+in one that cannot import the inspector. The three run side by side and take their deliveries in turns.
+
+Open: what Live pages add in the trigger's own process, at 200 deliveries a second. Pages are opened and closed again
+and again, and each time with them is compared with the time without them just before: so what else the machine does
+meanwhile falls out. The figures are medians.
+
+CPU time is that of the whole process, with all its threads, to the nanosecond, so they hold on a busy machine too. Run
+it by `python -m bench.live_pages`, with `--rounds`, `--seconds` and `--webhooks` for more or less of it. Needs Linux.
 """
 
 import argparse
 import asyncio
 import contextlib
+import re
+import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
+from msgspec import Struct
 
-from bench.bodies import bodies
+from bench.bodies import Body, bodies, write_requests
+from bench.load import closed_loop
 from bench.open_loop import OpenLoop
 from bench.secret import SECRET
-from reliability.measures import cpu_seconds, resident
-from whereby_trigger.testing.program import Program
+from reliability.measures import precise_cpu_seconds, resident
+from whereby_trigger.testing.program import Program, until
 
 PER_SECOND = 200.0
-PAGES = (0, 1, 50)
-ROUNDS = 3
-LONGEST = 600.0
+PAGES = (1, 50)
+SETTLED = 2.0
+"""Seconds after pages were opened or closed until what that takes is over, and they only follow."""
+
+CONNECTIONS = 16
+"""Over so many come the deliveries by which the three triggers are compared."""
+
+STARTS = 3
+"""Each of the three is started so often: no two processes lie in memory alike, and that is a percent or two."""
+
+DECIDED = 0.3
+"""Seconds after the last answer until its webhook is decided."""
+
 PROGRAM = """
 from whereby_trigger import Trigger
 
@@ -32,81 +52,172 @@ trigger = Trigger()
 
 
 @trigger.when("room.client.joined")
-def nobody(webhook):
+async def nobody(webhook):
     return False
 """
+WITHOUT = 'import sys\n\nsys.modules["whereby_trigger.inspector"] = None\n'
+OFF, SERVED, MISSING = "inspector off", "served, nobody has opened it", "cannot be imported"
+INSPECTOR = re.compile(rb"inspector at http://127\.0\.0\.1:([0-9]+)/")
+REQUEST = b"GET /live HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n"
 
 
-async def read(client: httpx.AsyncClient, url: str, sizes: list[int]) -> None:
-    """Read a page's stream to its end, and count its bytes."""
-    async with client.stream("GET", f"{url}live") as answer:
-        async for chunk in answer.aiter_bytes():
-            sizes.append(len(chunk))
+class Served(Struct):
+    """Hold a running trigger, its port, and that of its inspector, 0 if it has none."""
 
+    program: Program
+    port: int
+    inspector: int = 0
 
-async def measure(port: int, url: str, pid: int, pages: int, seconds: float) -> tuple[float, int]:
-    """Return the CPU time for each second of a process with so many open pages, and the bytes that these read."""
-    sizes: list[int] = []
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=LONGEST, limits=limits) as client, asyncio.TaskGroup() as group:
-        reading = [group.create_task(read(client, url, sizes)) for _ in range(pages)]
-        load = OpenLoop(port, bodies())
-        await load.evenly(PER_SECOND, 2)
-        before, began = cpu_seconds([pid]), asyncio.get_running_loop().time()
-        sizes.clear()
-        await load.evenly(PER_SECOND, seconds)
-        took = asyncio.get_running_loop().time() - began
-        used = cpu_seconds([pid]) - before
-        for task in reading:
-            task.cancel()
-        load.sender.close()
-    return used / took, sum(sizes)
-
-
-def memory(program: Program) -> str:
-    """Return the resident memory of a process in words."""
-    return f"{resident(program.pid) / 2**20:.1f} MiB resident"
+    @property
+    def pid(self) -> int:
+        return self.program.pid
 
 
 @contextlib.asynccontextmanager
-async def started(folder: str, *arguments: str) -> AsyncIterator[tuple[Program, int]]:
-    """Yield a running command of ours, and the first port that it names."""
-    command = [sys.executable, "-m", "whereby_trigger", *arguments]
-    program = await Program.start(command, cwd=Path(folder), env={"WHEREBY_WEBHOOK_SECRET": SECRET})
+async def started(folder: Path, *arguments: str, program: str = PROGRAM) -> AsyncIterator[Served]:
+    """Yield a running trigger, with a store of its own."""
+    folder.mkdir()
+    Path(folder, "app.py").write_text(program, encoding="utf-8")
+    found: list[int] = []
+
+    def heard(line: bytes) -> None:
+        found.extend(int(port) for port in INSPECTOR.findall(line))
+
+    command = [sys.executable, "-m", "whereby_trigger", "start", "app.py", "--host", "127.0.0.1", "--port", "0"]
+    env = {"WHEREBY_WEBHOOK_SECRET": SECRET, "PYTHONHASHSEED": "0"}
+    running = await Program.start([*command, *arguments], cwd=folder, env=env, heard=heard)
     try:
-        yield program, await program.listening()
+        served = Served(running, await running.listening())
+        if arguments:
+            served.inspector = (await until(lambda: found, 10))[0]
+        yield served
     finally:
-        await program.stop()
+        await running.stop()
 
 
-async def run(seconds: float) -> None:
-    """Measure a trigger, and beside it the process that shows its store."""
+async def each_takes(served: Served, source: Iterator[Body], folder: Path, webhooks: int) -> float:
+    """Return the CPU seconds that each of some webhooks takes."""
+    requests = write_requests(folder / "requests", source, webhooks, time.time())
+    before = precise_cpu_seconds(served.pid)
+    await closed_loop(served.port, requests, CONNECTIONS, 0)
+    await asyncio.sleep(DECIDED)
+    return (precise_cpu_seconds(served.pid) - before) / webhooks
+
+
+async def compare(folder: Path, rounds: int, webhooks: int) -> None:
+    """Print what a webhook takes with the inspector off, served, and without its code, and the memory of each."""
+    source = bodies()
+    took: dict[str, list[float]] = {OFF: [], SERVED: [], MISSING: []}
+    memory: dict[str, list[int]] = {OFF: [], SERVED: [], MISSING: []}
+    for start in range(STARTS):
+        async with (
+            started(folder / f"off-{start}") as off,
+            started(folder / f"served-{start}", "--inspector", "127.0.0.1:0") as served,
+            started(folder / f"missing-{start}", program=WITHOUT + PROGRAM) as missing,
+        ):
+            kinds = {OFF: off, SERVED: served, MISSING: missing}
+            for each in kinds.values():
+                await each_takes(each, source, folder, webhooks)
+            for number in range(rounds):
+                # Whichever comes first has no other before it in every round.
+                order = list(kinds)[number % 3 :] + list(kinds)[: number % 3]
+                for kind in order:
+                    took[kind].append(await each_takes(kinds[kind], source, folder, webhooks))
+            for kind, each in kinds.items():
+                memory[kind].append(resident(each.pid))
+    print(f"CPU a webhook and memory after as many, medians of {STARTS} starts with {rounds} rounds each:")
+    for kind in took:
+        ratio = statistics.median(a / b for a, b in zip(took[kind], took[MISSING], strict=True))
+        more = statistics.median(memory[kind]) / statistics.median(memory[MISSING])
+        own, each_memory = statistics.median(took[kind]), statistics.median(memory[kind])
+        told = f"{1e6 * own:6.1f} µs ({ratio:.3f} of what it takes without the code)"
+        print(f"  {kind:28} {told}, {each_memory / 1e6:.1f} MB ({more:.3f})", flush=True)
+
+
+async def follow(port: int, sizes: list[int]) -> None:
+    """Read a Live page's stream until cancelled, and note the sizes of what came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(REQUEST % port)
+        while data := await reader.read(65536):
+            sizes.append(len(data))
+    finally:
+        writer.close()
+
+
+class Used(Struct, frozen=True):
+    """Hold what a trigger took of a core, from 0 to 1, while so many deliveries came each second."""
+
+    share: float
+    pace: float
+
+
+async def used(served: Served, load: OpenLoop, seconds: float) -> Used:
+    """Measure what a trigger takes under the load."""
+    before, began = precise_cpu_seconds(served.pid), time.monotonic()
+    deliveries = await load.evenly(PER_SECOND, seconds)
+    took = time.monotonic() - began
+    return Used((precise_cpu_seconds(served.pid) - before) / took, len(deliveries) / took)
+
+
+async def with_pages(served: Served, load: OpenLoop, pages: int, seconds: float) -> tuple[Used, int]:
+    """Measure the same while so many pages are open, and count the bytes that they were sent."""
+    sizes: list[int] = []
+    async with asyncio.TaskGroup() as group:
+        following = [group.create_task(follow(served.inspector, sizes)) for _ in range(pages)]
+        await load.evenly(PER_SECOND, SETTLED)
+        sizes.clear()
+        took = await used(served, load, seconds)
+        for task in following:
+            task.cancel()
+    await load.evenly(PER_SECOND, SETTLED)
+    return took, sum(sizes)
+
+
+async def open_and_close(folder: Path, rounds: int, seconds: float) -> None:
+    """Print what open pages add to the trigger that serves them."""
+    async with (
+        started(folder / "open", "--inspector", "127.0.0.1:0") as served,
+        OpenLoop(served.port, bodies()) as load,
+    ):
+        await load.evenly(PER_SECOND, SETTLED)
+        before = resident(served.pid)
+        await with_pages(served, load, 1, 1.0)
+        print(f"{before / 1e6:.1f} MB before a page was opened, {resident(served.pid) / 1e6:.1f} MB after")
+        print(f"share of a core at {PER_SECOND:g} deliveries a second, medians of {rounds} rounds of {seconds:g} s:")
+        for pages in PAGES:
+            pairs: list[tuple[Used, Used]] = []
+            sent = 0
+            for _ in range(rounds):
+                without = await used(served, load, seconds)
+                taken, sent = await with_pages(served, load, pages, seconds)
+                pairs.append((without, taken))
+            low, middle, high = statistics.quantiles([taken.share - without.share for without, taken in pairs], n=4)
+            alone = statistics.median(without.share for without, _ in pairs)
+            # On a machine that is too busy the load does not keep its pace, and all shares are too small.
+            slowest = min(one.pace for pair in pairs for one in pair)
+            print(
+                f"  {pages:2} pages add {100 * middle:.2f} % to {100 * alone:.2f} % (in half of the rounds between "
+                f"{100 * low:.2f} and {100 * high:.2f} %); {sent / 1000:.0f} kB sent; at least {slowest:.0f} a second",
+                flush=True,
+            )
+
+
+async def run(rounds: int, seconds: float, webhooks: int) -> None:
+    """Measure a trigger with its inspector off and on, and with pages open."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "app.py").write_text(PROGRAM, encoding="utf-8")
-        start = ("start", "app.py", "--host", "127.0.0.1", "--port", "0")
-        async with started(folder, *start, "--inspector", "127.0.0.1:0") as (served, _):
-            print(f"a trigger that serves an inspector that nobody has opened: {memory(served)}", flush=True)
-        async with started(folder, *start) as (trigger, port):
-            print(f"a trigger without an inspector: {memory(trigger)}", flush=True)
-            used, _ = await measure(port, "", trigger.pid, 0, seconds)
-            print(f"at {PER_SECOND:g} deliveries a second: {used:.4f} CPU s a second, {memory(trigger)}", flush=True)
-            async with started(folder, "inspect", "app.py", "--port", "0") as (inspector, shown):
-                for pages in PAGES:
-                    each = [
-                        await measure(port, f"http://127.0.0.1:{shown}/", inspector.pid, pages, seconds)
-                        for _ in range(ROUNDS)
-                    ]
-                    middle = sorted(used for used, _ in each)[ROUNDS // 2]
-                    told = ", ".join(f"{used:.4f}" for used, _ in each) + f"; {each[-1][1] / 1000:.0f} kB read"
-                    print(f"  {pages:2} pages: {middle:.4f} CPU s a second ({told})", flush=True)
-                print(f"  the inspector's process: {memory(inspector)}", flush=True)
+        await compare(Path(folder), rounds, webhooks)
+        await open_and_close(Path(folder), rounds, seconds)
 
 
 def main() -> None:
-    """Measure no, one and many open pages."""
+    """Measure the inspector off, and with one and many open pages."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10)
-    asyncio.run(run(parser.parse_args().seconds))
+    parser.add_argument("--rounds", type=int, default=10, choices=range(2, 1000), metavar="ROUNDS")
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--webhooks", type=int, default=2000)
+    asked = parser.parse_args()
+    asyncio.run(run(asked.rounds, asked.seconds, asked.webhooks))
 
 
 if __name__ == "__main__":

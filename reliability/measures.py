@@ -4,6 +4,7 @@ import math
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     One that is gone counts 0.
     """
     return sum(_of_process(pid) for pid in pids)
+
+
+def precise_cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has taken so far, with all its threads, to the nanosecond; only on Linux."""
+    # The clock of another process is named by its number. Source: clock_getcpuclockid(3), the kernel's CPUCLOCK_SCHED.
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def busy_seconds(core: int) -> float:
