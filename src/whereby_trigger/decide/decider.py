@@ -217,11 +217,13 @@ class Decider:
         """
         if queued.room is None:
             return UNKNOWN
-        if queued.counts is not None:
-            # By the clock too, which a test may have put forward while the webhook waited.
-            age = max(time.monotonic() - queued.started, self._clock.wall() - queued.received_at)
-            if age < AS_STORED:
-                return presence_of(queued.counts)
+        # By the clock too, which a test may have put forward while the webhook waited.
+        if (
+            queued.counts is not None
+            and time.monotonic() - queued.started < AS_STORED
+            and self._clock.wall() - queued.received_at < AS_STORED
+        ):
+            return presence_of(queued.counts)
         while True:
             try:
                 return await self._presences.of(queued.room.key)
