@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Call
+from tests.inspector.conftest import form_token
 from tests.support.process import Process, run, whereby_trigger
 from tests.support.programs import write
 from tests.support.stored import stored
@@ -173,7 +174,8 @@ def say_it_everywhere(folder: Path, *options: str) -> tuple[str, list[str]]:
         until(lambda: len(stored(store)) == 11 and all(record.state != "pending" for record in stored(store)))
         until(lambda: "exited with 1" in process.output)
         shown = pages(until(lambda: INSPECTOR.findall(process.output))[0], stored(store))
-        shown += pages(until(lambda: METRICS.findall(process.output))[0], [])
+        shown.append(httpx.get(until(lambda: METRICS.findall(process.output))[0], timeout=60).text)
+        assert "whereby_trigger" in shown[-1]
         assert process.stop() == 0
         return process.output, [*(f"{answer.status} {answer.body!r}" for answer in answers), *shown]
 
@@ -183,23 +185,29 @@ METRICS = re.compile(r"metrics at (http://[\w.:]+/metrics)")
 
 
 def pages(url: str, records: list[Record]) -> list[str]:
-    """Read a page, and if records are given, every page of the inspector there about them."""
-    paths = [""]
-    if records:
-        paths += [
-            "rooms",
-            "refusals",
-            "health",
-            "api/webhooks",
-            "api/rooms",
-            "webhook?id=none",
-            "confirm?action=replay",
-        ]
-        paths += [f"webhook?{urlencode({'id': record.id})}" for record in records]
-        paths += [f"room?{urlencode({'key': key})}" for key in {record.room for record in records} if key]
-    answers = [httpx.get(url + path, timeout=60) for path in paths]
-    assert sum(answer.status_code == 200 for answer in answers) >= len(records) + 1
-    return [answer.text for answer in answers]
+    """Read every address of the inspector there about some webhooks, what is live included.
+
+    Each webhook's predicate is also asked again from its page.
+    """
+    paths = ["", "rooms", "refusals", "health", "metrics", "webhook?id=none", "confirm?action=replay"]
+    paths += [f"api/{name}" for name in ("webhooks", "rooms", "refusals", "health", "openapi.json")]
+    ids = [urlencode({"id": record.id}) for record in records]
+    keys = [urlencode({"key": key}) for key in {record.room for record in records} if key]
+    paths += [f"{place}{id}" for id in ids for place in ("webhook?", "api/webhook?", "confirm?action=replay&")]
+    paths += [f"{place}?{key}" for key in keys for place in ("room", "api/room")]
+    with httpx.Client(base_url=url, timeout=60) as client:
+        answers = [client.get(path) for path in paths]
+        assert sum(answer.status_code == 200 for answer in answers) >= len(ids) * 3 + len(keys) * 2
+        for record in records:
+            token = form_token(client.get("webhook", params={"id": record.id}).text)
+            answers.append(client.post("webhook/ask", data={"id": record.id, "form_token": token}))
+        said = [answer.text for answer in answers]
+        assert any("Asked without effect" in text or "cannot be asked" in text for text in said)
+        with client.stream("GET", "live") as live:
+            # What is stored already comes first.
+            said.append(next(line for line in live.iter_lines() if line.startswith("data: ")))
+        assert all(record.id in said[-1] for record in records)
+    return said
 
 
 def test_nothing_marked_is_in_a_log_an_answer_or_a_table(call: Call, tmp_path: Path) -> None:
