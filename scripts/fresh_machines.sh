@@ -281,10 +281,17 @@ for wanted in "${@:-*}"; do
 done
 
 echo "$(git log -1 --format='%h %s')"
+todo=()
 for case in "${chosen[@]}"; do
-    [ -n "$run" ] && ! passed "$case" || continue
-    ready
-    echo "$case" >&2
-    try "$case"
+    passed "$case" || todo+=("$case")
 done
+if [ -n "$run" ] && [ ${#todo[@]} -gt 0 ]; then
+    ready
+    exec 9>"$FOLDER/lock"
+    flock --nonblock 9 || die "another run is at work in $FOLDER: set FRESH_MACHINES to another folder, or wait for it"
+    for case in "${todo[@]}"; do
+        echo "$case" >&2
+        try "$case"
+    done
+fi
 table "${chosen[@]}"
