@@ -14,6 +14,4 @@ pytestmark = pytest.mark.anyio
 async def test_all_holds(tmp_path: Path, stores: Stores, call: str) -> None:
     result = await killed_commands.run(tmp_path, stores, kills=3, calls=(call,))
     assert result.problems == []
-    killed = result.figures[f"{call}: killed"]
-    assert isinstance(killed, int)
-    assert killed >= 2
+    assert result.figures[f"{call}: killed"] in (2, 3)
