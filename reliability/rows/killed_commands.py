@@ -15,6 +15,7 @@ from reliability.stores import STORE_FILE, PostgresStores, Stores
 from tests.store.test_privacy import MARKS, body
 from tests.support.arrivals import NOW, ROOM, arrival, decision
 from tests.support.postgres import database_of
+from tests.support.until import until
 from whereby_trigger.store import (
     ActionKind,
     ActionRecord,
@@ -40,6 +41,7 @@ CALLS = {
 OF_EACH = 5
 """Webhooks that name the person by an external id, by a participant id alone, and that name somebody else."""
 
+AT_WORK = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 LONG_AGO = 1_000_000_000.0
 
 
@@ -59,11 +61,12 @@ def _run(folder: Path, stores: Stores, kills: int, calls: tuple[str, ...]) -> Re
         with Caller(place, filled.env) as caller:
             filled.make()
             steps = _called(name, filled, caller).steps
-            at = sorted({1 + round(number * (steps - 1) / max(1, kills - 1)) for number in range(kills)})
+            at = sorted({1 + steps * (2 * number + 1) // (2 * kills) for number in range(kills)})
             dead = 0
             for step in at:
                 filled.make()
                 killed = _called(name, filled, caller, step)
+                filled.wait_for_the_server()
                 again = _called(name, filled, caller)
                 dead += killed.code == -9
                 problems += [
@@ -124,6 +127,12 @@ class Filled:
             self.url = f"sqlite:///{self.here / STORE_FILE}"
         else:
             self.url = self._server.create_database(template=database_of(self._template))
+
+    def wait_for_the_server(self) -> None:
+        """Wait until a server has noticed the death: until then, the next call names the dead one, and exits with 1."""
+        if self._server is not None:
+            server, database = self._server, database_of(self.url)
+            until(lambda: server.run(AT_WORK, database) == "0")
 
     def records(self) -> list[Record]:
         """Read every stored webhook; raises sqlite3.DatabaseError if a file is damaged."""
