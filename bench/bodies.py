@@ -54,11 +54,6 @@ def bodies(rooms: int = ROOMS) -> Iterator[Body]:
         number += 1
 
 
-def room_of(number: int, rooms: int = ROOMS) -> str:
-    """Name the room of the webhook that `bodies` gives at a place, counted from 0."""
-    return f"/room-{number % rooms:06d}"
-
-
 def request(body: bytes, now: float) -> bytes:
     """Write the HTTP request that delivers a body, signed at a time."""
     signature = sign(SECRET, body, int(now)).encode()

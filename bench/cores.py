@@ -1,4 +1,4 @@
-"""Which core serves and which one loads, so that neither takes time from the other."""
+"""Which core serves and which one loads, so that neither takes time from the other; and programs that run on one."""
 
 import os
 import sys

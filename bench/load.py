@@ -1,4 +1,4 @@
-"""What a load comes to, whichever generator made it."""
+"""What a load comes to, whichever generator made it; and a generator in Python, for where wrk is not installed."""
 
 import asyncio
 import time

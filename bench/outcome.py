@@ -14,6 +14,8 @@ from whereby_trigger.testing.program import ProgramFailed
 Cell = str | int | float | None
 """A figure or a word; None where there is nothing to say."""
 
+FAILURES = (ToolMissing, PeerFailed, ServerFailed, ProgramFailed, LoadFailed, TimeoutError)
+
 
 class Grid(Struct, frozen=True):
     """Hold figures by row and column; the first cell of a row is its name."""
@@ -41,9 +43,6 @@ class Outcome(Struct, frozen=True):
     verdicts: list[Verdict]
     problems: list[str]
     doubts: list[str] = []
-
-
-FAILURES = (ToolMissing, PeerFailed, ServerFailed, ProgramFailed, LoadFailed, TimeoutError)
 
 
 class Problems:

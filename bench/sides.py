@@ -19,7 +19,6 @@ from whereby_trigger.testing.program import Program, ProgramFailed
 
 Side = Literal["peer", "careful", "sqlite", "postgresql", "ceiling"]
 PEER, CAREFUL, SQLITE, POSTGRES, CEILING = SIDES = get_args(Side)
-PEERS = (PEER, CAREFUL)
 NAMES = {
     PEER: "Express, which verifies and stores nothing",
     CAREFUL: "careful peer (Express, better-sqlite3)",

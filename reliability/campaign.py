@@ -1,4 +1,4 @@
-"""A campaign: a sender that goes on and on, a receiver that dies again and again, and the reckoning at the end."""
+"""Receivers under load: one that dies again and again, or one that lasts for a row; and what is known at the end."""
 
 import asyncio
 import random
@@ -15,7 +15,6 @@ from reliability.process import Receiver, ReceiverFailed, Receivers
 from reliability.stores import Stores, viewing
 
 SENDERS = 12
-DIED_WITHIN = 60.0
 SIGKILLED = -9
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from reliability.process import PYTHON, ROOT, Receiver
+from reliability.process import ROOT, Receiver, receiver_on
 from reliability.sender import send
 from reliability.stores import Stores
 from reliability.ticks import Tick, Ticks
@@ -16,6 +16,8 @@ from whereby_trigger.store import RoomState
 from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until
 from whereby_trigger.webhook import Webhook
+
+DEFAULTS = ("--max-rooms", "200", "--stop-grace", "2", "--drain-timeout", "0.2")
 
 
 class Fleet:
@@ -30,8 +32,8 @@ class Fleet:
 
     async def start(self, *options: str, env: Mapping[str, str] | None = None) -> Receiver:
         """Start one more replica, with `env` on top of our environment, and wait until it listens."""
-        program = (*PYTHON, "reliability.host", "--store", self.url, "--ticks", str(self.ticks.path))
-        replica = await Receiver.start((*program, *self._options, *options), cwd=ROOT, env=env)
+        command = receiver_on(self.url, "--ticks", str(self.ticks.path), *DEFAULTS, *self._options, *options)
+        replica = await Receiver.start(command, cwd=ROOT, env=env)
         self.replicas.append(replica)
         await replica.listening()
         return replica

@@ -10,8 +10,12 @@ from pathlib import Path
 from whereby_trigger.testing.program import Program, ProgramFailed
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = (sys.executable, "-m")
 ReceiverFailed = ProgramFailed
+
+
+def receiver_on(store: str, *options: str) -> tuple[str, ...]:
+    """Return the command that runs the program under test on a store, with options of it."""
+    return (sys.executable, "-m", "reliability.receiver", "--store", store, *options)
 
 
 class Receiver(Program):
@@ -34,8 +38,7 @@ class Receivers:
     def __init__(
         self, store: str, emissions: Path, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()
     ) -> None:
-        program = (*PYTHON, "reliability.receiver", "--store", store, "--emissions", str(emissions))
-        self._program = (*prefix, *program, *options)
+        self._program = (*prefix, *receiver_on(store, "--emissions", str(emissions), *options))
         self._all: list[Receiver] = []
         self.lives = 0
 

@@ -1,4 +1,4 @@
-"""The program under test: a trigger as a user would write it, that notes each success in a file before it returns.
+"""The program under test: a trigger as a user would write it, that notes each success in a file, or has assistants.
 
 Run as `python -m reliability.receiver`, so that it can be killed without taking its sender along. What it is made to
 do wrong (a death at a boundary, a mutation) is put in from here; the package knows nothing of it.
@@ -11,9 +11,9 @@ import signal
 import time
 from pathlib import Path
 
-from reliability import boundaries, unsafe
+from reliability import boundaries, shortage, skew, unsafe
+from reliability.assistants import FORMS, HANG
 from reliability.mutant import VARIABLE
-from reliability.ticks import ticking
 from whereby_trigger import (
     TRIGGER_EVENT_SUCCESS,
     RoomClientJoined,
@@ -21,7 +21,9 @@ from whereby_trigger import (
     Trigger,
     TriggerSuccess,
     is_human,
+    replica,
 )
+from whereby_trigger.assist import runners
 from whereby_trigger.store.sqlite.connection import path_of
 
 SECRET = "the secret of the reliability harness"
@@ -32,30 +34,31 @@ POISON = "poison"
 BLOCK = signal.SIGUSR1
 """The signal that blocks the event loop for good."""
 
-HANG = 3600.0
-
 
 def build(options: argparse.Namespace) -> Trigger:
-    """Make the trigger; each success is appended to `emissions` in one write, as life, id, attempt and time.
+    """Make the trigger, which notes its successes in `emissions` and has assistants that tick in `ticks`, if given.
 
     `delay` is how many seconds the predicate for `assistant.requested` takes. With `hold`, a knock is held for so many
-    seconds, and then fires. With `ticks`, an assistant is in each
-    room that asks for one, and ticks in that file.
+    seconds, and then fires.
     """
     trigger = Trigger(
         port=options.port,
         host="127.0.0.1",
         secret=SECRET,
         store=options.store,
+        spill=options.spill,
         lease_ttl=options.lease_ttl,
+        max_rooms=options.max_rooms,
+        stop_grace=options.stop_grace,
         drain_timeout=options.drain_timeout,
     )
-    notebook = os.open(options.emissions, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     @trigger.when("room.client.joined")
     def people(webhook: RoomClientJoined) -> bool:
         if webhook.data.external_id == POISON:
             os._exit(1)
+        if options.short_of and "deciding" in webhook.data.room_name:
+            shortage.need(options.short_of)
         return is_human(webhook)
 
     @trigger.when("room.session.started")
@@ -70,19 +73,26 @@ def build(options: argparse.Namespace) -> Trigger:
     if options.hold is not None:
         trigger.when("room.client.knocked", hold=options.hold)(lambda: True)
 
-    @trigger.on(TRIGGER_EVENT_SUCCESS)
-    def note(success: TriggerSuccess) -> None:
-        webhook = success.trigger_webhook
-        os.write(notebook, f"{options.life} {webhook.id} {success.attempt} {time.time():.6f}\n".encode())
-
     @trigger.on("room.client.left")
     @trigger.on("transcription.finished")
     def hear() -> None:
         pass
 
+    if options.emissions is not None:
+        note_successes(trigger, options.emissions, options.life)
     if options.ticks is not None:
-        trigger.assistant_command(ticking(options.ticks), env={"TICK_HOST": str(os.getpid())})
+        FORMS[options.assistant](trigger, options.ticks)
     return trigger
+
+
+def note_successes(trigger: Trigger, emissions: str, life: int) -> None:
+    """Append each success to a file in one write, as life, id, attempt and time."""
+    notebook = os.open(emissions, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    @trigger.on(TRIGGER_EVENT_SUCCESS)
+    def note(success: TriggerSuccess) -> None:
+        webhook = success.trigger_webhook
+        os.write(notebook, f"{life} {webhook.id} {success.attempt} {time.time():.6f}\n".encode())
 
 
 def copy_store(store: Path, done: Path) -> None:
@@ -95,22 +105,32 @@ def copy_store(store: Path, done: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m reliability.receiver")
     parser.add_argument("--store", required=True)
-    parser.add_argument("--emissions", required=True)
+    parser.add_argument("--emissions")
     parser.add_argument("--life", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--hold", type=float, help="fire for a knock too, after so many seconds")
     parser.add_argument("--lease-ttl", type=float, default=30.0)
     parser.add_argument("--drain-timeout", type=float, default=3600.0)
+    parser.add_argument("--drain-margin", type=float, default=replica.DRAIN_MARGIN)
+    parser.add_argument("--stop-grace", type=float)
+    parser.add_argument("--max-rooms", type=int)
+    parser.add_argument("--backoff", type=float, nargs=len(runners.BACKOFF), default=runners.BACKOFF)
+    parser.add_argument("--spill")
     parser.add_argument("--ticks")
+    parser.add_argument("--assistant", choices=FORMS, default="process")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", action="store_true", help="log each delivery too")
-    parser.add_argument("--die", choices=(*boundaries.BOUNDARIES, boundaries.BEFORE_AGAIN))
+    parser.add_argument("--die", choices=(*boundaries.BOUNDARIES, boundaries.BEFORE_AGAIN, *boundaries.ROOM_BOUNDARIES))
     parser.add_argument("--passing", type=int, default=1)
     parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
+    parser.add_argument("--short-of", choices=shortage.KINDS)
     parser.add_argument("--copies")
     options = parser.parse_args()
+    skew.bear_it()
     if not options.log:
         logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
+    runners.BACKOFF = tuple(options.backoff)
+    replica.DRAIN_MARGIN = options.drain_margin
     signal.signal(BLOCK, lambda number, frame: time.sleep(HANG))
     if os.environ.get(VARIABLE):
         # It imports both stores and the driver: hundreds of receivers start, and few have a mutation.
@@ -122,6 +142,8 @@ def main() -> None:
     trigger = build(options)
     if options.copies:
         signal.signal(signal.SIGUSR1, lambda *_: copy_store(path_of(options.store), Path(options.copies)))
+    if options.short_of:
+        shortage.bear_it(options.short_of)
     if options.die:
         boundaries.die_at(options.die, options.passing, options.store)
     trigger.start()

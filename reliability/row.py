@@ -1,4 +1,4 @@
-"""What a row is: a fault, what must hold under it, and the dose that each store gets of it."""
+"""What a row is, a fault with its dose for each store and what must hold under it, and what it comes to."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Send to the receivers of a row as Whereby sends, and keep account of what was sent and how it was answered."""
+"""Send to receivers as Whereby sends, and keep account of what was sent, what was answered, and what with 200."""
 
 import asyncio
 import os
@@ -14,6 +14,14 @@ from reliability.corpus import Item
 from reliability.receiver import SECRET
 from whereby_trigger.testing import sender
 from whereby_trigger.testing.sender import RETRIES, Address, Response
+
+Answer = Response
+NOT_ANSWERED_WITHIN = 60.0
+"""Seconds that a delivery of `send` waits: a replica may be frozen, and what comes of it is not in the answer."""
+
+DUPLICATES = 0.1
+REORDER_WITHIN = 8
+REPEAT_AMONG = 200
 
 
 class Ledger:
@@ -47,15 +55,6 @@ class Ledger:
             ended = batch[-1] is None
             os.write(self._file, "".join(f"{id}\n" for id in batch if id is not None).encode())
             os.fsync(self._file)
-
-
-Answer = Response
-NOT_ANSWERED_WITHIN = 60.0
-"""Seconds that a delivery of `send` waits: a replica may be frozen, and what comes of it is not in the answer."""
-
-DUPLICATES = 0.1
-REORDER_WITHIN = 8
-REPEAT_AMONG = 200
 
 
 class Sender:

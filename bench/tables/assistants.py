@@ -26,6 +26,14 @@ from whereby_trigger.testing.program import Program, ProgramFailed, until
 RUNNING = "running"
 RUNNING_WITHIN = 60.0
 
+SHORT_LEASE, LEASE = 3.0, 30.0
+RENEWALS = 6
+"""How often a lease is renewed in the time it lasts, as the docs say."""
+
+FILL_PER_SECOND = {COROUTINE: 200.0, PROCESS: 10.0}
+SETTLED = 2.0
+LOOK = 0.002
+
 
 class Host(Struct, frozen=True):
     """Hold a replica, and where it notes what."""
@@ -67,16 +75,6 @@ async def hosting(setting: Setting, side: Side, folder: Path, *options: str) -> 
         process = await stack.enter_async_context(serving(command, setting.cores.server))
         sender = await stack.enter_async_context(OpenLoop(await process.listening(), bodies(rooms=10**6)))
         yield Host(process, sender, folder)
-
-
-SHORT_LEASE, LEASE = 3.0, 30.0
-RENEWALS = 6
-"""How often a lease is renewed in the time it lasts, as the docs say."""
-
-
-FILL_PER_SECOND = {COROUTINE: 200.0, PROCESS: 10.0}
-SETTLED = 2.0
-LOOK = 0.002
 
 
 class Dose(Struct, frozen=True):

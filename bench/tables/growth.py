@@ -19,6 +19,20 @@ from bench.series import LATENCIES, SPEED, Series, doubts, trust
 from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side
 from reliability.measures import forget_peak, peak, resident
 
+FIRST = 100
+"""Deliveries before a receiver counts as idle: what is imported and allocated once is there by then."""
+
+SETTLED = 5.0
+"""Seconds after which memory that is to be given back has been."""
+
+GROWN, STARTED, PENDING = 5_000_000, 1_000_000, 10_000
+GROWTH_TARGET = "5 million webhooks in a SQLite store cost at most 10 % of the throughput"
+START_TARGET = "From the start to the first 200 at most 2 s, on SQLite with 1 million decided and 10,000 pending"
+IDLE_TARGET = "Idle memory on SQLite at most 80 MiB"
+AFTER_TARGET = "Memory after a burst on SQLite within 20 % of what it was before"
+TARGETS = (GROWTH_TARGET, START_TARGET, IDLE_TARGET, AFTER_TARGET)
+MIB = 2**20
+
 
 class Start(Struct, frozen=True):
     """Hold the seconds from the start of the process to its first 200, and until all that was left was decided."""
@@ -42,13 +56,6 @@ async def start(setting: Setting, side: Side, url: str, pending: int) -> Start:
         decided = await server.books.until_decided(DECIDED_WITHIN)
         await server.stop()
     return Start(delivery.sent + delivery.took - began, decided - began)
-
-
-FIRST = 100
-"""Deliveries before a receiver counts as idle: what is imported and allocated once is there by then."""
-
-SETTLED = 5.0
-"""Seconds after which memory that is to be given back has been."""
 
 
 class Footprint(Struct, frozen=True):
@@ -94,15 +101,6 @@ async def _settled(server: Server) -> int:
     await server.books.until_decided(DECIDED_WITHIN)
     await asyncio.sleep(SETTLED)
     return resident(server.process.pid)
-
-
-GROWN, STARTED, PENDING = 5_000_000, 1_000_000, 10_000
-GROWTH_TARGET = "5 million webhooks in a SQLite store cost at most 10 % of the throughput"
-START_TARGET = "From the start to the first 200 at most 2 s, on SQLite with 1 million decided and 10,000 pending"
-IDLE_TARGET = "Idle memory on SQLite at most 80 MiB"
-AFTER_TARGET = "Memory after a burst on SQLite within 20 % of what it was before"
-TARGETS = (GROWTH_TARGET, START_TARGET, IDLE_TARGET, AFTER_TARGET)
-MIB = 2**20
 
 
 class Dose(Struct, frozen=True):

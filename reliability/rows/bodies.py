@@ -21,7 +21,17 @@ from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 
 HOST = "127.0.0.1"
 ANSWER_WITHIN = 8.0
-CLOSED = 0
+
+LIMIT = 256 * 1024
+HUGE = 100 * 1024 * 1024
+PIECE = 64 * 1024
+TAKEN, BAD, FORGED, TOO_LARGE, CLOSED = 200, 400, 401, 413, 0
+Pieces = Iterable[bytes]
+Length = Callable[[int], object]
+WARM_UP = 20
+AT_ONCE = 8
+RSS_MAY_GROW = 8 * 1024 * 1024
+MIB = 1024 * 1024
 
 
 class Reply(Struct, frozen=True):
@@ -70,15 +80,6 @@ def chunked(pieces: Iterable[bytes]) -> Iterable[bytes]:
     for piece in pieces:
         yield b"%x\r\n%b\r\n" % (len(piece), piece)
     yield b"0\r\n\r\n"
-
-
-LIMIT = 256 * 1024
-HUGE = 100 * 1024 * 1024
-PIECE = 64 * 1024
-TAKEN, BAD, FORGED, TOO_LARGE, CLOSED = 200, 400, 401, 413, 0
-
-Pieces = Iterable[bytes]
-Length = Callable[[int], object]
 
 
 class Case(Struct, frozen=True):
@@ -156,12 +157,6 @@ CASES: Mapping[str, Case] = {
 }
 """By name. An answer of 0 is a connection closed without one. What follows a body that is too short is another request,
 which is refused: which of the two answers comes first depends on how the bytes arrive."""
-
-
-WARM_UP = 20
-AT_ONCE = 8
-RSS_MAY_GROW = 8 * 1024 * 1024
-MIB = 1024 * 1024
 
 
 async def run(folder: Path, stores: Stores) -> Result:

@@ -27,6 +27,14 @@ from whereby_trigger.testing.program import until
 BALLAST = "ballast"
 CHUNKS = (1 << 20, 4096, 1)
 
+REFUSED_WITHIN = 4.8
+RECOVERS_WITHIN = 5.0
+AT_ONCE = 3
+UNTIL_FELT = 300
+"""The most webhooks that are sent until a disk that is full indeed is felt."""
+
+NONE, OK, AWAY = 0, 200, 503
+
 
 class FullDisk(Protocol):
     """Fill and free the disk under a store."""
@@ -113,15 +121,6 @@ class SmallDisk:
             with open(os.open(name, os.O_RDONLY, dir_fd=self._disk), "rb") as source:
                 (into / name).write_bytes(source.read())
         os.close(self._disk)
-
-
-REFUSED_WITHIN = 4.8
-RECOVERS_WITHIN = 5.0
-AT_ONCE = 3
-UNTIL_FELT = 300
-"""The most webhooks that are sent until a disk that is full indeed is felt."""
-
-NONE, OK, AWAY = 0, 200, 503
 
 
 async def run(folder: Path, stores: SqliteStores, *, doses: int, on_a_small_disk: int = 0) -> Result:

@@ -24,6 +24,16 @@ LOOK = 0.2
 AT_ONCE = 50
 GOOD = 5
 
+ASKED = {"raise": 3, "hang": 3, "exit": 3, "forget": 1}
+"""The poisons, and how often each is asked before it is parked."""
+
+PREDICATE_TIMEOUT = 0.5
+GOOD_AMONG = 10
+"""After so many poisoned webhooks comes a good one."""
+
+UNAFFECTED = 2.0
+"""Seconds within which a good one is decided, at most, while the poisoned ones hang and are waited for."""
+
 
 async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float, ...] = BACKOFF) -> Result:
     """Let so many rooms poison a replica; each must be parked or stay its own, and the good rooms must go on."""
@@ -79,17 +89,6 @@ def _as_it_must_be(room: Room) -> bool:
     hangs = "/hang-" in room.key or "/good-" in room.key
     attempts = 1 if hangs or "/refuse-" in room.key else 4
     return room.state is (RoomState.LIVE if hangs else RoomState.FAILED) and room.attempt == attempts
-
-
-ASKED = {"raise": 3, "hang": 3, "exit": 3, "forget": 1}
-"""The poisons, and how often each is asked before it is parked."""
-
-PREDICATE_TIMEOUT = 0.5
-GOOD_AMONG = 10
-"""After so many poisoned webhooks comes a good one."""
-
-UNAFFECTED = 2.0
-"""Seconds within which a good one is decided, at most, while the poisoned ones hang and are waited for."""
 
 
 async def poisoned(webhook: RoomClientJoined) -> bool | None:

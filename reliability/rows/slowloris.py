@@ -18,6 +18,11 @@ from reliability.stores import Stores
 HOST = "127.0.0.1"
 PACE = 1.0
 
+CLOSED_WITHIN = 10.0
+P99_WITHIN = 0.5
+PER_SECOND = 50
+GIVE_UP_AFTER = 15.0
+
 
 class Manner(Struct, frozen=True):
     """Say what a slow socket sends at once, and the byte that it sends each second, if any."""
@@ -71,12 +76,6 @@ async def open_slow_sockets(port: int, number: int) -> list[SlowSocket]:
         return socket
 
     return list(await asyncio.gather(*(open_one(manners[index % len(manners)]) for index in range(number))))
-
-
-CLOSED_WITHIN = 10.0
-P99_WITHIN = 0.5
-PER_SECOND = 50
-GIVE_UP_AFTER = 15.0
 
 
 async def run(folder: Path, stores: Stores, *, sockets: int) -> Result:

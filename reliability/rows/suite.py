@@ -17,6 +17,8 @@ SKIPPED = re.compile(r"(\d+) skipped")
 WITHOUT_LIMIT = ("-o", "faulthandler_timeout=0")
 """A larger dose may take longer than a test of the ordinary run ever does."""
 
+STORE_TESTS = ("tests/store", "--ignore=tests/store/sqlite", "--ignore=tests/store/postgres")
+
 
 async def run(
     folder: Path, stores: Stores, *, tests: tuple[str, ...], dose: Figures, env: Mapping[str, str] | None = None
@@ -45,9 +47,6 @@ async def run_tests(*arguments: str, env: Mapping[str, str] | None = None) -> tu
             process.kill()
             await process.wait()
     return process.returncode or 0, said.decode(errors="replace")
-
-
-STORE_TESTS = ("tests/store", "--ignore=tests/store/sqlite", "--ignore=tests/store/postgres")
 
 
 async def pooled(folder: Path, stores: Stores) -> Result:

@@ -12,7 +12,7 @@ from reliability.checker import check, in_words
 from reliability.emissions import read_emissions
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.process import PYTHON, ROOT, Receivers
+from reliability.process import ROOT, Receivers, receiver_on
 from reliability.receiver import BLOCK
 from reliability.row import Figures, Result
 from reliability.sender import Answer
@@ -81,8 +81,8 @@ class _UnreadLogs:
     async def life(self, kind: str | None, *, blocked: bool) -> list[Answer]:
         """Deliver to one receiver, then end it; return the answers."""
         self._lives += 1
-        program = [*PYTHON, "reliability.receiver", "--store", self._url, "--emissions", str(self._emissions)]
-        program += [*self._options, "--log", "--life", f"9{self._lives}"]
+        options = ("--emissions", str(self._emissions), *self._options, "--log", "--life", f"9{self._lives}")
+        program = receiver_on(self._url, *options)
         before = len(self._load.sender.each)
         with await asyncio.to_thread(self._begin, kind, program) as process:
             self._load.sender.port = int(process.url.rpartition(":")[2].rstrip("/"))

@@ -13,6 +13,8 @@ from reliability.row import Result
 from reliability.stores import STORE_FILE, PostgresStores, Stores
 from tests.support.postgres import database_of
 
+SYNCED = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+
 
 class Case(Struct, frozen=True):
     """Describe one unsafe configuration: the end of the store's URL, a condition, and what the refusal must say."""
@@ -71,9 +73,6 @@ def _journal_mode(file: Path, mode: str = "") -> str:
     with contextlib.closing(sqlite3.connect(file)) as connection:
         (found,) = connection.execute(f"PRAGMA journal_mode{' = ' + mode if mode else ''}").fetchone()
     return str(found)
-
-
-SYNCED = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 
 class DatabaseCase(Struct, frozen=True):

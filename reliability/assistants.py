@@ -1,23 +1,15 @@
-"""The program under test where assistants matter: a trigger whose assistants tick in a file, in one of several forms.
+"""The forms of assistant that the program under test runs: each ticks in a file for as long as it is in its room."""
 
-Run as `python -m reliability.host`. Every person's join asks for an assistant; `--assistant` says of what form it is.
-"""
-
-import argparse
 import asyncio
 import itertools
-import logging
 import os
 import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reliability import boundaries, shortage, skew
-from reliability.receiver import SECRET
 from reliability.ticks import ticking
-from whereby_trigger import AssistantRefused, RoomClientJoined, Session, Trigger, is_human, replica
-from whereby_trigger.assist import runners
+from whereby_trigger import AssistantRefused, Session, Trigger
 
 EVERY = 0.05
 HANG = 3600.0
@@ -119,52 +111,3 @@ FORMS: dict[str, Callable[[Trigger, str], None]] = {
     "poison": poisonous,
     "crowding": crowding,
 }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m reliability.host")
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--ticks", required=True)
-    parser.add_argument("--assistant", choices=FORMS, default="process")
-    parser.add_argument("--lease-ttl", type=float, default=30.0)
-    parser.add_argument("--spill")
-    parser.add_argument("--max-rooms", type=int, default=200)
-    parser.add_argument("--stop-grace", type=float, default=2.0)
-    parser.add_argument("--drain-timeout", type=float, default=0.2)
-    parser.add_argument("--backoff", type=float, nargs=len(runners.BACKOFF), default=runners.BACKOFF)
-    parser.add_argument("--drain-margin", type=float, default=replica.DRAIN_MARGIN)
-    parser.add_argument("--short-of", choices=shortage.KINDS)
-    parser.add_argument("--die", choices=boundaries.ROOM_BOUNDARIES)
-    options = parser.parse_args()
-    skew.bear_it()
-    logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
-    runners.BACKOFF = tuple(options.backoff)
-    replica.DRAIN_MARGIN = options.drain_margin
-
-    def joined(webhook: RoomClientJoined) -> bool:
-        if "deciding" in (webhook.data.room_name or ""):
-            shortage.need(options.short_of)
-        return is_human(webhook)
-
-    trigger = Trigger(
-        port=0,
-        host="127.0.0.1",
-        secret=SECRET,
-        store=options.store,
-        spill=options.spill,
-        lease_ttl=options.lease_ttl,
-        max_rooms=options.max_rooms,
-        stop_grace=options.stop_grace,
-        drain_timeout=options.drain_timeout,
-        webhook_triggers={"room.client.joined": joined},
-    )
-    FORMS[options.assistant](trigger, options.ticks)
-    if options.short_of:
-        shortage.bear_it(options.short_of)
-    if options.die:
-        boundaries.die_at(options.die, 1, options.store)
-    trigger.start()
-
-
-if __name__ == "__main__":
-    main()
