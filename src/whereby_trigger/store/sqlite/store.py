@@ -171,11 +171,13 @@ class SqliteStore(Unspilled):
             (writing.life.close if left else writing.life.die)()
 
     def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
-        add = partial(webhooks.add, arrival=arrival, owner=self.replica, now=self._wall(), counts=self._counts)
-        return self._write(add)
+        # Of every delivery: a lambda takes half of what a partial with names does.
+        replica, now, counts = self.replica, self._wall(), self._counts
+        return self._write(lambda connection: webhooks.add(connection, arrival, replica, now, counts))
 
     def decide(self, decision: Decision) -> "asyncio.Future[bool]":
-        return self._write(partial(webhooks.decide, decision=decision, owner=self.replica), kept=True)
+        replica = self.replica
+        return self._write(lambda connection: webhooks.decide(connection, decision, replica), kept=True)
 
     def hold(self, holding: Holding) -> "asyncio.Future[bool]":
         hold = partial(webhooks.hold, holding=holding, owner=self.replica, now=self._wall())
