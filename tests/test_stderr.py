@@ -8,7 +8,9 @@ import re
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -184,6 +186,31 @@ def test_where_no_thread_can_be_started_lines_wait_until_one_can(pipe: Pipe, mon
         assert not writer.flush()
     put(writer, "c")
     assert pipe.until("c\n") == "a\nb\nc\n"
+
+
+def test_a_file_takes_in_one_piece_what_a_pipe_takes_in_many(
+    pipe: Pipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def write(descriptor: int, data: bytes) -> int:
+        written[descriptor].append(len(data))
+        return really_write(descriptor, data)
+
+    really_write, written = os.write, defaultdict[int, list[int]](list)
+    with (tmp_path / "log").open("w", encoding="utf-8") as file:
+        for stream in (pipe.stream, file):
+            writer = LineWriter(stream)
+            with monkeypatch.context() as patched:
+                patched.setattr(threading.Thread, "start", no_thread)
+                put(writer, *["x" * 99] * 100)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "write", write)
+                assert writer.flush()
+        assert max(written[pipe.writing]) <= PAGE
+        assert sum(written[pipe.writing]) == 10_000
+        assert written[file.fileno()] == [10_000]
 
 
 def test_a_line_that_cannot_be_made_is_dropped_alone(pipe: Pipe) -> None:

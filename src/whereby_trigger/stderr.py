@@ -6,6 +6,7 @@ import io
 import math
 import os
 import select
+import stat
 import sys
 import threading
 import time
@@ -21,6 +22,9 @@ MOST_CHARACTERS: Final = 2 * 1024 * 1024
 
 WHOLE: Final = 4096
 """Bytes that a pipe takes in one piece (PIPE_BUF): up to that, lines of several processes do not mix."""
+
+WHOLE_IN_FILE: Final = 64 * 1024
+"""Bytes written in one piece to a regular file, which takes any number whole."""
 
 FLUSH_WITHIN: Final = 1.0
 """Seconds that an exit waits for the lines logged before it."""
@@ -192,15 +196,24 @@ class LineWriter:
     def _take(self) -> list[_Waiting]:
         """Return the next lines, as many as fit in one piece; the thread goes to sleep if there are none."""
         batch: list[_Waiting] = []
-        size = 0
+        size, whole = 0, self._whole
         with self._lock:
-            while self._queue and (not batch or size + self._queue[0].size <= WHOLE):
+            while self._queue and (not batch or size + self._queue[0].size <= whole):
                 waiting = self._queue.popleft()
                 size += waiting.size
                 batch.append(waiting)
             self._size -= size
             self._awake = bool(batch)
         return batch
+
+    @property
+    def _whole(self) -> int:
+        """How many bytes are written in one piece: each write costs the thread its turn."""
+        descriptor = _descriptor_of(self.stream)
+        with contextlib.suppress(OSError):
+            if descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return WHOLE_IN_FILE
+        return WHOLE
 
     def _write_batch(self, batch: list[_Waiting]) -> None:
         lost: list[_Waiting] = []
@@ -235,7 +248,8 @@ class LineWriter:
 
     def _pieces(self, batch: list[_Waiting]) -> list[tuple[bytes, list[_Waiting]]]:
         """Return the lines as bytes, joined as far as they fit in one piece, each piece with its lines."""
-        pieces: list[tuple[bytes, list[_Waiting]]] = []
+        pieces: list[tuple[list[bytes], list[_Waiting]]] = []
+        space, whole = 0, self._whole
         for waiting in batch:
             try:
                 data = self._encoded(waiting.line)
@@ -243,12 +257,14 @@ class LineWriter:
                 with self._lock:
                     self._lose([waiting])
                 continue
-            if pieces and len(pieces[-1][0]) + len(data) <= WHOLE:
-                before, lines = pieces.pop()
-                pieces.append((before + data, [*lines, waiting]))
-            else:
-                pieces.append((data, [waiting]))
-        return pieces
+            if len(data) > space or not pieces:
+                pieces.append(([], []))
+                space = whole
+            encoded, lines = pieces[-1]
+            encoded.append(data)
+            lines.append(waiting)
+            space -= len(data)
+        return [(b"".join(encoded), lines) for encoded, lines in pieces]
 
     def _encoded(self, line: Line) -> bytes:
         text = line if isinstance(line, str) else line()
