@@ -47,6 +47,9 @@ IMPORTED = (
 READ_AT_START = ("PYTHON", "_PYTHON", "HOME", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
 """The beginnings of the names of variables that are read by the interpreter, its libraries, or one of these imports."""
 
+LIMITED = ("tests.promise.short_of", "tests.store.sqlite.filling", "tests.spill.filling")
+"""Modules that lower their own limits until they run out: what a fork has of its server would count."""
+
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 """The environment of the server of forks, before any test has changed it; no test's program is unbuffered."""
 
@@ -174,7 +177,7 @@ def _plain(program: list[str]) -> list[str] | None:
     if first == str(Path(sys.executable).with_name("whereby-trigger")):
         return program
     if first == sys.executable and rest and (rest[0] == "-m" or not rest[0].startswith("-")):
-        return rest
+        return None if set(rest[:2]) & set(LIMITED) else rest
     return None
 
 

@@ -208,12 +208,15 @@ async def test_replicas_that_share_a_file_lose_nothing_when_its_journal_is_remov
     for store in stores:
         await store.open(lambda: None)
     with beside("-m", "tests.support.replica", url, "other") as other:
-        acknowledged = {"other"}
-        for n in range(3):
-            damage(path)
-            await eventually(partial(_all_take, stores, n, acknowledged))
-        assert in_the_file(path) >= acknowledged
-        other.kill()
+        try:
+            acknowledged = {"other"}
+            for n in range(3):
+                damage(path)
+                await eventually(partial(_all_take, stores, n, acknowledged))
+            assert in_the_file(path) >= acknowledged
+        finally:
+            # Otherwise a failure would wait for its end, which does not come.
+            other.kill()
     for store in stores:
         await store.close()
 
