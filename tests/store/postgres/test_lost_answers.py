@@ -55,6 +55,17 @@ async def test_an_arrival_at_another_replica_meanwhile_is_a_duplicate(
         assert link.torn == 1
 
 
+async def test_a_delivery_is_stored_with_its_count_by_one_statement(
+    postgres: Server, url: str, opened: Replicas
+) -> None:
+    async with Link(postgres.port) as link:
+        store = await opened(link.through(url))
+        await say(store, "before", 0, 5)
+        link.tear(b"COMMIT\0")
+        await asyncio.gather(say(store, "a", 9, 1), say(store, "b", 9, 2, room="acme.whereby.com/elsewhere"))
+        assert link.torn == 0
+
+
 @pytest.mark.parametrize(
     ("ids", "torn"),
     # One of a room is added by one statement; several in a transaction, whose COMMIT has an end, unlike "COMMITTED".
