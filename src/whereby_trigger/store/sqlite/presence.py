@@ -100,7 +100,8 @@ class GatheredCounts:
                 said, received_at = merged(earlier[0], said), max(received_at, earlier[1])
             rooms[count.key] = (said, received_at)
         self._learn(connection, rooms)
-        known, now, rows = self._known, self._now, []
+        known, now = self._known, self._now
+        rows: list[tuple[str | int | float | None, ...]] = []
         self._is_uncommitted = True
         for key, (said, received_at) in rooms.items():
             stored_at, before = now, known.get(key)
