@@ -134,7 +134,8 @@ def test_many_characters_wait_no_more_than_many_lines(pipe: Pipe, monkeypatch: p
     writer = LineWriter(pipe.stream)
     pipe.fill()
     put(writer, *["x" * 999] * 100)
-    assert 80 <= writer.dropped <= 95
+    # Reported or not: its thread may take the first ones in between.
+    assert 80 <= writer.dropped_in_all <= 95
 
 
 def test_a_pipe_without_a_reader_takes_nothing_and_raises_nothing(pipe: Pipe) -> None:
