@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -329,20 +329,20 @@ class Site:
     async def _replay(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
         self._check_actions()
-        id = form.get("id", "")
+        id = _named(form, "id")
         return _back(request, "webhook", {"id": id, "done": await self._actions.replay(id)})
 
     async def _ask(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
         self._check_actions()
-        id = form.get("id", "")
+        id = _named(form, "id")
         return await self._webhook_page(request, visit, id, verdict=await self._actions.ask(id))
 
     async def _reveal(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
         if not self._settings.inspector_reveal:
             raise Refused(403, "This inspector reveals nothing: inspector_reveal is off.")
-        id = form.get("id", "")
+        id = _named(form, "id")
         response = await self._webhook_page(request, visit, id, revealed=True)
         logger.info("inspector: webhook %s is revealed", printable(id))
         return response
@@ -350,13 +350,13 @@ class Site:
     async def _start(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
         self._check_actions()
-        key = form.get("key", "")
+        key = _named(form, "key")
         return _back(request, "room", {"key": key, "done": await self._actions.start(key)})
 
     async def _stop(self, request: Request, visit: Visit) -> Response:
         form = await self._gate.checked_form(request, visit)
         self._check_actions()
-        key = form.get("key", "")
+        key = _named(form, "key")
         return _back(request, "room", {"key": key, "done": await self._actions.stop(key)})
 
     async def _api_webhooks(self, request: Request, visit: Visit) -> Response:
@@ -426,6 +426,14 @@ def _static(name: str, method: str) -> Response:
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(rendering.encoded(value), status, headers, "application/json")
+
+
+def _named(form: Mapping[str, str], field: str) -> str:
+    """Return the id or key that a form names, "" if none.
+
+    A page holds it percent-encoded: what is stored may have control characters, which HTML cannot hold.
+    """
+    return unquote(form.get(field, ""))
 
 
 def _back(request: Request, page: str, to: dict[str, str]) -> Response:
