@@ -1,7 +1,6 @@
 """Every page, over both stores: what it shows, and that nothing stored can harm who looks."""
 
 import html
-import re
 import time
 from html.parser import HTMLParser
 from urllib.parse import urlencode
