@@ -8,12 +8,12 @@
 # Base images are stand-ins: Debian's Python, PostgreSQL and Caddy, under the names that deploy/ uses; they are made from
 # the minimal machines of scripts/fresh_machines.sh. Everything runs in namespaces of its own and ends with them, in a
 # folder below CONTAINERS_FOLDER (/var/tmp), which is removed. STAND_INS names a folder that keeps the stand-ins for
-# the next run; PYTHON another interpreter than .venv's.
+# the next run; PYTHON another interpreter than .venv's; PODMAN_COMPOSE one that is installed, 1.6 or later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-$PWD/.venv/bin/python}
-PODMAN_COMPOSE=1.6.0
+COMPOSE_VERSION=1.6.0
 RELEASES="bookworm trixie"
 SELF=scripts/containers.sh
 BUILD_WITHIN=1800
@@ -117,11 +117,14 @@ inside() {
     podman image prune --force >"$FOLDER/tmp/log" 2>&1 || true
     stand_ins
     echo "the stand-ins: $((SECONDS - began)) s"
-    "$PYTHON" -m venv --without-pip "$FOLDER/tools"
-    "$PYTHON" -m pip --python "$FOLDER/tools/bin/python" install --quiet --disable-pip-version-check --no-compile \
-        "podman-compose==$PODMAN_COMPOSE" 2>"$FOLDER/pip.log" ||
-        { cat "$FOLDER/pip.log" >&2; die "pip cannot install podman-compose"; }
-    ln -s "$FOLDER/tools/bin/podman-compose" "$(dirname "$PYTHON")/whereby-trigger" "$FOLDER/"
+    if [ -z "${PODMAN_COMPOSE:-}" ]; then
+        PODMAN_COMPOSE=$FOLDER/tools/bin/podman-compose
+        "$PYTHON" -m venv --without-pip "$FOLDER/tools"
+        "$PYTHON" -m pip --python "$FOLDER/tools/bin/python" install --quiet --disable-pip-version-check --no-compile \
+            "podman-compose==$COMPOSE_VERSION" 2>"$FOLDER/pip.log" ||
+            { cat "$FOLDER/pip.log" >&2; die "pip cannot install podman-compose"; }
+    fi
+    ln -s "$PODMAN_COMPOSE" "$(dirname "$PYTHON")/whereby-trigger" "$FOLDER/"
     # A build needs the machine's network; all else has one of its own, in which every port is free.
     touch "$FOLDER/network"
     mount --bind /proc/self/ns/net "$FOLDER/network"
@@ -143,9 +146,10 @@ done
 
 FOLDER=$(mktemp -d "${CONTAINERS_FOLDER:-/var/tmp}/whereby-trigger-containers.XXXXXX")
 child=
+# unshare ignores TERM. When it is killed, so is the first process of the namespaces.
 # Whatever ends this script ends the namespaces, and with them every container, mount and network.
 clean_up() {
-    [ -z "$child" ] || { kill "$child" 2>/dev/null && wait "$child"; } || true
+    [ -z "$child" ] || { kill -KILL "$child" 2>/dev/null && wait "$child"; } || true
     rm -rf --one-file-system "$FOLDER"
     find /sys/fs/cgroup -depth -type d -path '*/libpod_parent/libpod-*' -exec rmdir {} + 2>/dev/null || true
 }

@@ -4,6 +4,7 @@ What differs from Docker Compose is here, and not in the files or the page that 
 
 - a build has the machine's network, and what runs has one of its own;
 - podman 4.3 knows no `compose up --wait`, and without systemd no timer runs a health check: `--wait` runs them;
+- podman-compose would build an image that two services share twice at the same time;
 - a terminal is for `exec` only if there is one.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from scripts.containers.podman import podman, succeeds, until
 
 HEALTHY_WITHIN = 300.0
+ONE_AT_A_TIME = ("--parallel", "1")
 OF_PROJECT = "label=io.podman.compose.project"
 
 
@@ -24,12 +26,12 @@ def compose(folder: Path, verb: str, arguments: list[str]) -> None:
     network = ["nsenter", f"--net={folder / 'network'}"]
     if verb == "up":
         if "--build" in arguments:
-            call(*network, program, "build")
+            call(*network, program, *ONE_AT_A_TIME, "build")
         call(program, verb, *(word for word in arguments if word not in ("--build", "--wait")))
         if "--wait" in arguments:
             wait_until_healthy()
     elif verb == "build":
-        call(*network, program, verb, *arguments)
+        call(*network, program, *ONE_AT_A_TIME, verb, *arguments)
     elif verb == "exec":
         call(program, verb, *([] if sys.stdin.isatty() else ["-T"]), *arguments)
     else:
