@@ -113,6 +113,7 @@ inside() {
     shift
     configure "$FOLDER"
     # What a run before has left in a store that is kept: this one begins with nothing but the stand-ins.
+    podman ps --all --external --quiet | xargs --no-run-if-empty podman rm --force >"$FOLDER/tmp/log" 2>&1 || true
     podman rmi --force whereby-trigger:1 my-assistant >"$FOLDER/tmp/log" 2>&1 || true
     podman image prune --force >"$FOLDER/tmp/log" 2>&1 || true
     stand_ins
