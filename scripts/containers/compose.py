@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.containers.page import PAGE, commands, type_all
-from scripts.containers.podman import ROOT, CheckFailed, deliver, hold, podman, run, succeeds, until
+from scripts.containers.podman import ROOT, CheckFailed, deliver, hold, logs, podman, run, succeeds, until
 from whereby_trigger.config import foreign_environment
 from whereby_trigger.testing import webhook
 
@@ -99,6 +99,10 @@ def check(folder: Path) -> None:
     try:
         quick_start(stack)
         deploy(stack)
+    except CheckFailed:
+        for name in podman("ps", "--all", "--format", "{{.Names}}").split():
+            print(f"  --- the last lines of {name}", *logs(name).splitlines()[-8:], sep="\n  | ")
+        raise
     finally:
         stack.docker("compose", "down", "--volumes", "--timeout", "10")
 
