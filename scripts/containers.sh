@@ -111,6 +111,9 @@ inside() {
     local began=$SECONDS
     FOLDER=$1 STORE=${STAND_INS:-$1/store}
     shift
+    # netavark keeps its names and addresses there, whatever its settings say: none of another run may answer here.
+    mkdir -p /run/containers
+    mount -t tmpfs -o mode=755 networks /run/containers
     configure "$FOLDER"
     # What a run before has left in a store that is kept: this one begins with nothing but the stand-ins.
     podman ps --all --external --quiet | xargs --no-run-if-empty podman rm --force >"$FOLDER/tmp/log" 2>&1 || true
