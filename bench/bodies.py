@@ -70,7 +70,7 @@ def write_requests(path: Path, source: Iterator[Body], count: int, now: float) -
 
 
 def template() -> tuple[bytes, bytes, bytes]:
-    """Give what of a body stands before its id, between that and the room's six digits with their name, and after."""
+    """Return the parts of a body before its id, between that and the room's six digits with their name, and after."""
     id, room = "0" * 2 * ID_BYTES, "/room-000000"
     built = msgspec.json.decode(webhook("room.client.joined", room=room, id=id).raw)
     built["data"]["metadata"] = ""

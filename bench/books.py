@@ -29,7 +29,7 @@ class Books(ABC):
     table = "webhooks"
 
     async def last(self) -> int:
-        """Give the number of the newest webhook, 0 without one."""
+        """Return the number of the newest webhook, 0 without one."""
         (last,) = await self.ask(f"SELECT coalesce(max(seq), 0) FROM {self.table}")
         return int(last)
 
@@ -58,7 +58,7 @@ class Books(ABC):
 
     @abstractmethod
     async def ask(self, question: str) -> tuple[Any, ...]:
-        """Give the first row of an answer; empty where there is none."""
+        """Return the first row of an answer; empty where there is none."""
 
     @abstractmethod
     async def tell(self, statement: str) -> None:
@@ -66,7 +66,7 @@ class Books(ABC):
 
     @abstractmethod
     async def size(self) -> int:
-        """Give the bytes that the store takes on disk."""
+        """Return the bytes that the store takes on disk."""
 
 
 class SqliteBooks(Books):

@@ -33,7 +33,7 @@ class Cores(Struct, frozen=True):
 
     @property
     def in_words(self) -> str:
-        """Say it for the page."""
+        """Return it for the page."""
         servers = "core " + ", ".join(map(str, self.servers))
         shared = " too" if self.database == self.load else ""
         return f"servers on {servers}; load on core {self.load}; PostgreSQL on core {self.database}{shared}"
@@ -51,7 +51,7 @@ def share(available: Collection[int] | None = None) -> Cores:
 
 
 def pinned(core: int, command: Sequence[str]) -> list[str]:
-    """Give the command that runs another on one core."""
+    """Return the command that runs another on one core."""
     return [sys.executable, "-I", "-S", str(PINNED), str(core), *command]
 
 
@@ -79,5 +79,5 @@ async def serving(command: Sequence[str], core: int, env: Mapping[str, str] | No
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """Give the command that runs a module of this repository."""
+    """Return the command that runs a module of this repository."""
     return [sys.executable, "-m", name, *arguments]

@@ -36,7 +36,7 @@ class Latencies:
 
 
 def cells(milliseconds: Sequence[float]) -> list[Cell]:
-    """Give the cells under `FIGURES`."""
+    """Return the cells under `FIGURES`."""
     p50, p99 = percentile(milliseconds, 50), percentile(milliseconds, 99)
     return [f"{value:.1f}" for value in (p50, p99, max(milliseconds))]
 

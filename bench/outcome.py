@@ -65,6 +65,6 @@ class Problems:
 
 
 def in_short(error: Exception) -> str:
-    """Give the first and the last line of an error's text: between them may be a program's whole log."""
+    """Return the first and the last line of an error's text: between them may be a program's whole log."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

@@ -127,7 +127,7 @@ async def several(setting: Setting, ring: Ring, side: Side, processes: int, webh
 
 
 def shared(setting: Setting, most: int) -> list[str]:
-    """Say which of so many processes have no core to themselves."""
+    """Return which of so many processes have no core to themselves."""
     every = [setting.cores.spread(number) for number in range(most)]
     taken = {setting.cores.load, setting.cores.database}
     crowded = [number + 1 for number, core in enumerate(every) if core in taken or core in every[:number]]

@@ -43,12 +43,12 @@ class Series:
         return self.median(lambda round: round.per_second)
 
     def speeds(self) -> list[Cell]:
-        """Give the cells under `SPEED`."""
+        """Return the cells under `SPEED`."""
         speeds = [round.per_second for round in self._rounds.values()]
         return [round(self.speed), f"{min(speeds):,.0f} to {max(speeds):,.0f}"]
 
     def times(self, other: "Series | None") -> float | None:
-        """Give how many times the other's speed this is; None where no round had both.
+        """Return how many times the other's speed this is; None where no round had both.
 
         It is the median of the rounds' own ratios: what slows a machine for minutes slows both sides of a round.
         """
@@ -59,17 +59,17 @@ class Series:
         return median(ratios) if ratios else None
 
     def ratio_to(self, other: "Series | None") -> Cell:
-        """Give how many times the other's speed this is, as a cell."""
+        """Return how many times the other's speed this is, as a cell."""
         times = self.times(other)
         return None if times is None else f"{times:.2f}"
 
     def latencies(self) -> list[Cell]:
-        """Give the cells under `LATENCIES`."""
+        """Return the cells under `LATENCIES`."""
         p50, p99 = self.median(lambda round: round.p50), self.median(lambda round: round.p99)
         return [round(p50, 1), round(p99, 1), round(self.most(lambda round: round.slowest), 1)]
 
     def checks(self) -> list[Cell]:
-        """Give the cells under `CHECKS`."""
+        """Return the cells under `CHECKS`."""
         database = self.median(lambda round: round.database_cpu)
         return [
             f"{self.most(lambda round: round.backlog):.2f}",

@@ -24,7 +24,7 @@ class Stores:
 
     @contextmanager
     def new(self, kind: str) -> Iterator[str]:
-        """Give the URL of a new store, which lasts for a `with` block; raises ServerFailed without a PostgreSQL."""
+        """Provide the URL of a new store, which lasts for a `with` block; raises ServerFailed without a PostgreSQL."""
         if kind == SQLITE:
             with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
                 yield f"sqlite:///{folder}/store.db"

@@ -15,7 +15,7 @@ class ToolMissing(Exception):
 
 
 def find(name: str) -> str:
-    """Give the path of a program; raises ToolMissing, which says how it can be had."""
+    """Return the path of a program; raises ToolMissing, which says how it can be had."""
     path = shutil.which(name)
     if path is None:
         raise ToolMissing(f"{name} is missing: {HOW_TO_GET[name]}")

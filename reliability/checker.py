@@ -76,7 +76,7 @@ def check(evidence: Evidence) -> dict[Rule, list[str]]:
 
 
 def in_words(broken: Mapping[Rule, Sequence[str]]) -> list[str]:
-    """Say what is broken, one line a rule, with the first few examples."""
+    """Return what is broken, one line a rule, with the first few examples."""
     return [f"{len(examples)} {rule}: {', '.join(examples[:SHOWN])}" for rule, examples in broken.items()]
 
 

@@ -34,7 +34,7 @@ def items(seed: int) -> Iterator[Item]:
 
 
 def padded(item: Item, size: int) -> Item:
-    """Give a webhook's body as many bytes at least, by metadata that nobody asked for."""
+    """Return a webhook's body of so many bytes at least, by metadata that nobody asked for."""
     body = json.loads(item.body)
     body["data"]["metadata"] = "m" * max(0, size - len(item.body))
     return structs.replace(item, body=json.dumps(body).encode())

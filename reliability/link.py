@@ -50,7 +50,7 @@ class Link:
         return int(self._server.sockets[0].getsockname()[1])
 
     def through(self, url: str) -> str:
-        """Give the URL of a server's database through this link."""
+        """Return the URL of a server's database through this link."""
         parts = urlsplit(url)
         return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{self.port}").geturl()
 

@@ -14,13 +14,13 @@ HERE = Path(__file__).parent
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Give the value that so many percent of the values do not exceed."""
+    """Return the value that so many percent of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def resident(pid: int) -> int:
-    """Give the bytes that a process has in memory now."""
+    """Return the bytes that a process has in memory now."""
     return _field(pid, "VmRSS")
 
 
@@ -30,7 +30,7 @@ def forget_peak(pid: int) -> None:
 
 
 def peak(pid: int) -> int:
-    """Give the most bytes that a process has had in memory since the peak was forgotten."""
+    """Return the most bytes that a process has had in memory since the peak was forgotten."""
     return _field(pid, "VmHWM")
 
 
@@ -55,7 +55,7 @@ class Usage(Struct, frozen=True):
     cores: float
 
     def since(self, before: "Usage") -> "Usage":
-        """Give what was added."""
+        """Return what was added."""
         return Usage(self.servers - before.servers, self.database - before.database, self.cores - before.cores)
 
 
@@ -65,7 +65,7 @@ def usage(servers: Iterable[int], database: Iterable[int], cores: Iterable[int])
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Give the CPU time that processes have taken so far, with their threads and the children that they have buried.
+    """Return the CPU time that processes have taken so far, with their threads and the children that they have buried.
 
     One that is gone counts 0.
     """
@@ -79,7 +79,7 @@ def precise_cpu_seconds(pid: int) -> float:
 
 
 def busy_seconds(core: int) -> float:
-    """Give for how long a core has been busy since the machine was started, with whatever, or taken away from it."""
+    """Return for how long a core has been busy since the machine was started, with whatever, or taken away from it."""
     for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
         name, *ticks = line.split()
         if name == f"cpu{core}":

@@ -136,7 +136,7 @@ async def send(port: int, body: bytes, *, ahead: float = 0.0) -> int:
 
 
 def as_whereby_delivers(items: Iterable[Item], seed: int) -> Iterator[Item]:
-    """Give webhooks in an order that is not theirs, some of them twice: at once or long after."""
+    """Provide webhooks in an order that is not theirs, some of them twice: at once or long after."""
     chance = random.Random(seed)
     source = iter(items)
     waiting: list[Item] = list(islice(source, REORDER_WITHIN))

@@ -35,7 +35,7 @@ class SqliteStores:
         return f"SQLite {sqlite3.sqlite_version}"
 
     def new(self, folder: Path) -> str:
-        """Give the URL of the store in a folder, which is new where the folder is empty."""
+        """Return the URL of the store in a folder, which is new where the folder is empty."""
         return f"sqlite:///{folder / STORE_FILE}"
 
 
@@ -54,7 +54,7 @@ class PostgresStores:
         return f"PostgreSQL {self.server.run('SHOW server_version')}"
 
     def new(self, folder: Path) -> str:
-        """Give the URL of a new, empty database; nothing of it is in the folder."""
+        """Return the URL of a new, empty database; nothing of it is in the folder."""
         return self.server.create_database()
 
 

@@ -47,7 +47,7 @@ class Call(Struct, frozen=True):
 
 
 def tracer(trace: Path) -> tuple[str, ...]:
-    """Give what to put before a program to have its calls recorded; raises StraceMissing."""
+    """Return what to put before a program to have its calls recorded; raises StraceMissing."""
     strace = shutil.which("strace")
     if strace is None:
         raise StraceMissing("strace is not installed: this row reads the order of system calls from its trace")

@@ -12,7 +12,7 @@ TICKER = Path(__file__).with_name("ticker.py")
 
 
 def ticking(ticks: str) -> list[str]:
-    """Give the command of an assistant that ticks in a file."""
+    """Return the command of an assistant that ticks in a file."""
     return [sys.executable, "-S", str(TICKER), ticks]
 
 

@@ -29,7 +29,7 @@ SAME_TYPE = re.compile(
 
 
 def complaints(number: int, script: str) -> list[str]:
-    """Say what is wrong with a migration after the first; CONTRIBUTING.md has the rules."""
+    """Return what is wrong with a migration after the first; CONTRIBUTING.md has the rules."""
     sql = SAME_TYPE.sub("", WIDER.sub("", COMMENT.sub("", script)))
     admits = ADMITS.search(sql)
     found = [] if admits else [what for pattern, what in LANGUAGE.items() if re.search(pattern, sql, re.IGNORECASE)]

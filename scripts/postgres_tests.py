@@ -15,7 +15,7 @@ MISSING = re.compile(r"([\w-]+) is (missing|not installed)\b")
 
 
 def complaints(report: str) -> list[str]:
-    """Say what a report lacks; it is our own test run's."""
+    """Return what a report lacks; it is our own test run's."""
     ran, skipped = 0, []
     for case in ElementTree.fromstring(report).iter("testcase"):  # noqa: S314 - our own pytest wrote it
         name = f"{case.get('classname')}.{case.get('name')}"

@@ -41,7 +41,7 @@ def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def postgres() -> Iterator[Server]:
-    """Give the server, running, whatever the test before did to it; the databases of this test go after it."""
+    """Provide the server, running, whatever the test before did to it; the databases of this test go after it."""
     server = shared_server()
     server.revive()
     yield server

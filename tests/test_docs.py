@@ -31,7 +31,7 @@ def name(page: Page) -> str:
 
 
 def file_of(code: str, number: int) -> str:
-    """Give the name that a program says it has in its first line, or one that it does not mind."""
+    """Return the name that a program says it has in its first line, or one that it does not mind."""
     first = code.partition("\n")[0]
     return first.removeprefix("# ") if first.startswith("# ") and first.endswith(".py") else f"program_{number}.py"
 

@@ -19,7 +19,7 @@ FORMS = COROUTINE, PROCESS = "coroutine", "process"
 
 
 def command(running: str) -> list[str]:
-    """Give the command of an assistant that is a process."""
+    """Return the command of an assistant that is a process."""
     return [sys.executable, "-I", "-S", str(ASSISTANT), running]
 
 

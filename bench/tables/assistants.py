@@ -78,7 +78,7 @@ async def hosting(setting: Setting, side: Side, folder: Path, *options: str) -> 
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured; by default what the page reports.
+    """Hold how much to measure; by default what the page reports.
 
     `watched` is for how many seconds the CPU time of a replica is taken that nothing is delivered to.
     """
@@ -149,7 +149,7 @@ async def _costs(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
 
 
 async def _kept(setting: Setting, side: Side, dose: Dose, rooms: int, form: str, lease: float) -> tuple[float, float]:
-    """Give the share of a core that a replica takes which keeps so many rooms, and that of all it has started."""
+    """Return the share of a core that a replica takes which keeps so many rooms, and that of all it has started."""
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
         async with hosting(setting, side, Path(folder), "--assistant", form, "--lease-ttl", str(lease)) as host:
             if rooms:

@@ -25,7 +25,7 @@ P99_WITHIN, SLOWEST_WITHIN = 250.0, 2000.0
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured; by default what the page reports. `duplicates` is a share of the deliveries."""
+    """Hold how much to measure; by default what the page reports. `duplicates` is a share of the deliveries."""
 
     per_second: int = 500
     seconds: float = 600.0

@@ -10,7 +10,7 @@ from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured; by default what the page reports."""
+    """Hold how much to measure; by default what the page reports."""
 
     webhooks: int = 100_000
     rounds: int = 3

@@ -104,7 +104,7 @@ async def _settled(server: Server) -> int:
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured; by default what the page reports. `sizes` are webhooks in the store beforehand."""
+    """Hold how much to measure; by default what the page reports. `sizes` are webhooks in the store beforehand."""
 
     webhooks: int = 100_000
     rounds: int = 3

@@ -22,7 +22,7 @@ WARM_UP = 2.0
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured; by default what the page reports."""
+    """Hold how much to measure; by default what the page reports."""
 
     per_second: int = 200
     seconds: float = 20.0

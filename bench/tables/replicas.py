@@ -18,7 +18,7 @@ from reliability.process import ROOT
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured; by default what the page reports.
+    """Hold how much to measure; by default what the page reports.
 
     `alone` are connections through which PostgreSQL is fed by itself, with `in_flight` webhooks under way.
     """
@@ -106,7 +106,7 @@ def _alone_grid(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Gri
 
 
 def _limit(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Grid:
-    """Say in replicas, each with a core to itself, where one core of PostgreSQL is full."""
+    """Return for how many replicas, each with a core to itself, one core of PostgreSQL is enough."""
     rows: list[list[Cell]] = []
     if 1 in served and alone:
         most = max(median(one.per_second for one in found) for found in alone.values())

@@ -42,7 +42,7 @@ ABOVE = 1.5
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured; by default what the page reports."""
+    """Hold how much to measure; by default what the page reports."""
 
     webhooks: int = 200_000
     rounds: int = 5

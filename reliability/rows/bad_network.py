@@ -107,7 +107,7 @@ async def run(
     side_by_side: int,
     faults: tuple[str, ...] = tuple(FAULTS),
 ) -> Result:
-    """Give each fault so often, to so many receivers side by side, and time the answers."""
+    """Cause each fault so often, in so many receivers side by side, and time the answers."""
     cells = [Cell(folder / str(number), stores, number) for number in range(side_by_side)]
     try:
         await asyncio.gather(*(cell.start() for cell in cells))

@@ -204,7 +204,7 @@ async def _send(port: int, id: str, case: Case) -> Reply:
 
 
 def _wrongly_stored(records: list[Record]) -> list[str]:
-    """Say which webhook is stored though it was refused, or is not though it was taken, or not whole."""
+    """Return which webhook is stored though it was refused, or is not though it was taken, or not whole."""
     stored = {record.id: record.body for record in records}
     taken = {name for name, case in CASES.items() if case.answers == (TAKEN,)}
     problems = [f"{id}: stored, but it was refused" for id in stored.keys() & CASES.keys() - taken]

@@ -42,7 +42,7 @@ async def run(
 
 
 async def _loaded(fleet: Fleet, rooms: set[str], assistants: int) -> Receiver:
-    """Give the replica that runs the most assistants, after more rooms have asked if it has too few."""
+    """Return the replica that runs the most assistants, after more rooms have asked if it has too few."""
     while True:
         victim = max(fleet.replicas, key=lambda replica: len(fleet.rooms_of(replica)))
         if len(fleet.rooms_of(victim)) >= assistants:

@@ -93,7 +93,7 @@ class SmallDisk:
 
     @staticmethod
     def available(folder: Path) -> bool:
-        """Tell whether this user may have such a disk here."""
+        """Return whether this user may have such a disk here."""
         if shutil.which("unshare") is None:
             return False
         trial = subprocess.run([*SmallDisk(folder).prefix, "true"], capture_output=True, check=False)

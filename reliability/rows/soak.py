@@ -87,7 +87,7 @@ async def _fill(url: str, webhooks: int) -> None:
 
 
 def _p99s(answers: Sequence[Answer], began: float, ended: float) -> Iterator[float]:
-    """Give each window's p99, in order."""
+    """Provide each window's p99, in order."""
     length = (ended - began) / WINDOWS
     for number in range(WINDOWS):
         since = began + number * length

@@ -51,7 +51,7 @@ FROM generate_series($3::integer, 1, -1) n
 
 
 class Dose(Struct, frozen=True):
-    """Say how much is measured."""
+    """Hold how much to measure."""
 
     webhooks: int = 200_000
     kept: int = 50_000

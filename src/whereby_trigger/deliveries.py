@@ -386,7 +386,7 @@ class _OnceASecond:
 
 
 def hint_for(delivery: Delivery) -> str | None:
-    """Say what a refused delivery is like, and what may be done about it, where that can be told."""
+    """Return what a refused delivery is like, and what may be done about it, where that can be told."""
     if delivery.skew is not None:
         return CLOCK_HINT.format(skew=delivery.skew)
     return next((hint for reason, hint in HINTS.items() if delivery.reason.startswith(reason)), None)

@@ -399,7 +399,7 @@ class Lifecycle:
             self._countdown.begin(boot_time() + self._replica.drain_takes(*bounds))
 
     def _say_left(self, elapsed: float, left: float) -> float:
-        """Say how long a drain still takes at most, and for what; return the seconds until that is said again.
+        """Show how long a drain still takes at most, and for what; return the seconds until that is said again.
 
         The countdown's thread calls it.
         """

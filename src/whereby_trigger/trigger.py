@@ -69,7 +69,7 @@ class Trigger:
     if not TYPE_CHECKING:
 
         def __new__(cls, *values: Any, **keywords: Any) -> "Trigger":
-            """Say how a call is written that Python would refuse with less help."""
+            """Return how a call is written that Python would refuse with less help."""
             if cls.__init__ is Trigger.__init__:
                 _check_call(values, keywords)
             return super().__new__(cls)

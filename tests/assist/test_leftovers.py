@@ -87,7 +87,7 @@ def marked(mark: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def gone() -> int:
-    """Give the number of a process that has ended."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid

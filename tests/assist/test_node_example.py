@@ -50,7 +50,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed: the
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with the example as a user has it: beside the module that it imports."""
+    """Return a folder with the example as a user has it: beside the module that it imports."""
     for name in ("assistant.mjs", "node_assistant.py"):
         shutil.copy(EXAMPLES / name, tmp_path)
     install_stub(tmp_path)

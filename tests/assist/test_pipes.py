@@ -48,7 +48,7 @@ class Turns:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Give a pipe whose reading end is the reader's to close, and whose writing end never waits."""
+    """Provide a pipe whose reading end is the reader's to close, and whose writing end never waits."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     yield reading, writing

@@ -23,7 +23,7 @@ JOINED, LEFT = "room.client.joined", "room.client.left"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Give a folder with the examples as a user has them: beside the module that they import."""
+    """Return a folder with the examples as a user has them: beside the module that they import."""
     for name in ("stream_trigger.py", "stream_assistant.py", "stream_assistant.mjs", "assistant.mjs"):
         shutil.copy(EXAMPLES / name, tmp_path)
     install_stub(tmp_path)

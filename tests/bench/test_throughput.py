@@ -24,7 +24,7 @@ TINY = Dose(webhooks=60, rounds=1, connections=4)
 
 
 def speeds(outcome: Outcome) -> dict[str, float]:
-    """Give the webhooks per second of each side that was measured."""
+    """Return the webhooks per second of each side that was measured."""
     assert outcome.problems == []
     return {str(row[0]): float(str(row[1])) for row in outcome.grids[0].rows}
 
@@ -91,7 +91,7 @@ class Careless:
 
 
 def repeated() -> Iterator[Body]:
-    """Give each webhook twice."""
+    """Provide each webhook twice."""
     for body in bodies():
         yield from (body, body)
 

@@ -46,7 +46,7 @@ class Asked:
         return self.note(webhook)
 
     def in_order_of_arrival(self, total: int) -> bool:
-        """Tell whether each was asked about once, and each room's in order of arrival."""
+        """Return whether each was asked about once, and each room's in order of arrival."""
         rooms = [[id for id in self.ids if int(id) % ROOMS == room] for room in range(ROOMS)]
         return sorted(self.ids) == [f"{n:04}" for n in range(total)] and all(room == sorted(room) for room in rooms)
 

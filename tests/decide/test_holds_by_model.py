@@ -45,7 +45,7 @@ STEPS = st.lists(
 
 
 def model(steps: list[Step]) -> dict[str, State]:
-    """Say what becomes of each join that the replica receives."""
+    """Return what becomes of each join that the replica receives."""
     now, due, became = 0, dict[str, int](), dict[str, State]()
 
     def end(ids: list[str], state: State) -> None:

@@ -13,7 +13,7 @@ NewStore = Callable[[], str]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> NewStore:
-    """Give the URL of another new store of one kind with every call."""
+    """Return the URL of another new store of one kind with every call."""
     if request.param == "sqlite":
         numbers = itertools.count(1)
         return lambda: f"sqlite:///{tmp_path}/{next(numbers)}.db"

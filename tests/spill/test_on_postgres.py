@@ -58,7 +58,7 @@ class Program:
         return length
 
     def stored(self) -> list[tuple[str, State, int]]:
-        """Give what is in the store, in order of arrival there: id, state, deliveries."""
+        """Return what is in the store, in order of arrival there: id, state, deliveries."""
         return [(record.id, record.state, record.deliveries) for record in stored(self.store)]
 
     def decided(self, *ids: str) -> None:

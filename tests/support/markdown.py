@@ -38,7 +38,7 @@ class Page:
         return LINK.findall(FENCE.sub("", self.text))
 
     def anchors(self) -> set[str]:
-        """Give what a link to a heading may name, as GitHub makes it from the heading."""
+        """Return what a link to a heading may name, as GitHub makes it from the heading."""
         headings = HEADING.findall(FENCE.sub("", self.text))
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -74,7 +74,7 @@ class PgBouncer:
         self._watch = Watch(self._process.pid, self._folder)
 
     def through(self, url: str) -> str:
-        """Give the URL of a server's database through it."""
+        """Return the URL of a server's database through it."""
         parts = urlsplit(url)
         return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{self.port}").geturl()
 

@@ -103,7 +103,7 @@ class Server:
         return descendants(self._postmaster.pid) if self._postmaster else []
 
     def url(self, database: str = "postgres", user: str = SUPERUSER) -> str:
-        """Give the URL of a database, with the password of the superuser."""
+        """Return the URL of a database, with the password of the superuser."""
         return f"postgresql://{user}:{self.password}@{HOST}:{self.port}/{database}"
 
     @property
@@ -350,12 +350,12 @@ def shared_server() -> Server:
 
 
 def database_of(url: str) -> str:
-    """Give the name of the database in a URL of `Server`'s."""
+    """Return the name of the database in a URL of `Server`'s."""
     return url.rpartition("/")[2]
 
 
 def not_as_root(folder: Path) -> dict[str, Any]:
-    """Tell subprocess, where root asks, to run as nobody, whose folder this becomes."""
+    """Return subprocess, where root asks, to run as nobody, whose folder this becomes."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -378,7 +378,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 def free_port() -> int:
-    """Give a port on which nobody listens, and which no client will be given."""
+    """Return a port on which nobody listens, and which no client will be given."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as attempt, suppress(OSError):
             attempt.bind((HOST, port))

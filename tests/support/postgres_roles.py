@@ -17,7 +17,7 @@ class Role:
         self._server = server
 
     def url(self, database: str) -> str:
-        """Give the URL of a database for this role, its password escaped."""
+        """Return the URL of a database for this role, its password escaped."""
         where = f"{HOST}:{self._server.port}/{database_of(database)}"
         return f"postgresql://{self.name}:{quote(PASSWORD, safe='')}@{where}"
 

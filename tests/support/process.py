@@ -23,7 +23,7 @@ ADDRESS = re.compile(r"http://[^/ ]+:([0-9]+)/")
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give this process's environment without any setting of ours or of PostgreSQL's, and `extra` on top.
+    """Return this process's environment without any setting of ours or of PostgreSQL's, and `extra` on top.
 
     Without PYTHONUNBUFFERED as well: `print` would write a line in parts, and a line of the log come between them.
     """
@@ -197,5 +197,5 @@ class Process:
 
 
 def whereby_trigger(*arguments: str) -> list[str]:
-    """Give the argument list that runs the command line."""
+    """Return the argument list that runs the command line."""
     return [COMMAND, *arguments]

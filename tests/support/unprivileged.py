@@ -17,7 +17,7 @@ CANNOT = "no other user can be had here"
 
 
 def outcomes(*urls: str) -> list[str] | None:
-    """Tell for each store that it was opened, or the error's words; None where root can become nobody else."""
+    """Return for each store that it was opened, or the error's words; None where root can become nobody else."""
     with Process([sys.executable, "-m", "tests.support.unprivileged", *urls], cwd=ROOT) as process:
         code = process.wait()
         if CANNOT in process.output:
@@ -28,7 +28,7 @@ def outcomes(*urls: str) -> list[str] | None:
 
 
 def become_nobody() -> bool:
-    """Give up root's rights, if we have them; tell whether we are without them."""
+    """Return up root's rights, if we have them; tell whether we are without them."""
     try:
         if os.geteuid() == 0:
             os.setgroups([])

@@ -150,7 +150,7 @@ def webhooks_counted(count: int) -> str:
 
 
 def is_agreed(action: str, *, yes: bool, dry_run: bool) -> bool:
-    """Say what would be done, and return True if it is to be done: by --yes, or by who answers at the terminal.
+    """Show what would be done, and return True if it is to be done: by --yes, or by who answers at the terminal.
 
     `action` begins with a verb: `replay 12 webhooks`. Raises click.UsageError if there is nobody to ask.
     """

@@ -102,7 +102,7 @@ class Dispatcher:
         return len(self._known) > undecided or not all(resting(task) for task in self._tasks)
 
     def knows(self, seq: int) -> bool:
-        """Tell whether a webhook is queued or being decided here."""
+        """Return whether a webhook is queued or being decided here."""
         return seq in self._known
 
     def observe(self, observer: Callable[[Decision], None]) -> None:

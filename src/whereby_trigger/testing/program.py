@@ -104,7 +104,7 @@ class Program:
         await self.ended()
 
     async def stop(self) -> int:
-        """Tell it to drain, and wait for its end; return the exit code."""
+        """Make it drain, and wait for its end; return the exit code."""
         self.signal(signal.SIGTERM)
         return await self.ended()
 

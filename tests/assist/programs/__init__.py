@@ -9,20 +9,20 @@ HERE = Path(__file__).parent
 
 
 def child(presence: Presence, name: str, *options: str) -> list[str]:
-    """Give the command of a Python assistant, which is in `presence` by that name for as long as it runs."""
+    """Return the command of a Python assistant, which is in `presence` by that name for as long as it runs."""
     return [sys.executable, "-I", "-S", str(HERE / "child.py"), str(presence.path), name, *options]
 
 
 def node_child(presence: Presence, name: str) -> list[str]:
-    """Give the command of a Node.js assistant, which leaves politely."""
+    """Return the command of a Node.js assistant, which leaves politely."""
     return ["node", str(HERE / "child.mjs"), str(presence.path), name]
 
 
 def supervisor(lease: float, grace: float, *options: str, program: list[str]) -> list[str]:
-    """Give the command of a supervisor that runs a program behind a guard."""
+    """Return the command of a supervisor that runs a program behind a guard."""
     return [sys.executable, str(HERE / "supervisor.py"), *options, str(lease), str(grace), *program]
 
 
 def reader(presence: Presence, name: str, *options: str) -> list[str]:
-    """Give the command of an assistant that says in `presence` what it reads of its room."""
+    """Return the command of an assistant that says in `presence` what it reads of its room."""
     return [sys.executable, "-I", "-S", str(HERE / "reader.py"), str(presence.path), name, *options]

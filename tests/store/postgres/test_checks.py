@@ -110,7 +110,7 @@ SAFE = {"fsync": "on", "full_page_writes": "on"}
 
 @pytest.fixture(scope="module")
 def odd() -> Iterator[Server]:
-    """Give a server of this module's own, down, to be started as no server should be."""
+    """Provide a server of this module's own, down, to be started as no server should be."""
     server = Server(quick=True)
     try:
         yield server

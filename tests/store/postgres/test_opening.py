@@ -61,7 +61,7 @@ async def test_a_service_describes_what_the_url_leaves_out(
 
 @pytest.fixture(scope="module")
 def with_socket() -> Iterator[Server]:
-    """Give a server that also listens on a socket in its folder."""
+    """Provide a server that also listens on a socket in its folder."""
     server = Server(quick=True)
     try:
         server.start(unix_socket_directories=str(server.folder))
@@ -79,14 +79,14 @@ async def test_a_socket_in_a_folder_is_a_host(with_socket: Server, opened: Repli
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """Give a port at which connections are taken, and nothing is answered."""
+    """Provide a port at which connections are taken, and nothing is answered."""
     with socket.create_server((HOST, 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.fixture
 def deaf() -> Iterator[int]:
-    """Give a port at which nothing listens, and nothing will."""
+    """Provide a port at which nothing listens, and nothing will."""
     with socket.socket() as bound:
         bound.bind((HOST, 0))
         yield bound.getsockname()[1]

@@ -177,7 +177,7 @@ NAMES = {statement: name for name, (statement, *_) in ASKED.items()}
 
 @pytest.fixture(scope="module")
 def filled() -> Iterator[str]:
-    """Give the URL of a database with much in it."""
+    """Provide the URL of a database with much in it."""
     server = shared_server()
     server.revive()
     url = server.create_database()

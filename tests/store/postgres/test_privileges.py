@@ -24,7 +24,7 @@ LITTLE_OF_THEM = "SELECT, INSERT ON ALL TABLES IN SCHEMA whereby_trigger"
 
 @pytest.fixture
 async def role(url: str, roles: Roles) -> Role:
-    """Give a role without any privilege in a database that somebody else has migrated."""
+    """Return a role without any privilege in a database that somebody else has migrated."""
     await PostgresStore(url).migrate()
     return roles.new()
 

@@ -21,14 +21,14 @@ LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flus
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
-    """Give a server that no other test has started with settings that a reload would not change."""
+    """Provide a server that no other test has started with settings that a reload would not change."""
     with Server(quick=True) as server:
         yield server
 
 
 @pytest.fixture
 def reloaded(own_server: Server) -> Iterator[Server]:
-    """Give a server whose settings are as they were again after the test."""
+    """Provide a server whose settings are as they were again after the test."""
     yield own_server
     own_server.revive()
     own_server.run("ALTER SYSTEM RESET ALL")
@@ -74,7 +74,7 @@ async def test_a_server_that_is_no_longer_durable_is_told_in_the_log_and_by_the_
 
 
 async def is_off(server: Server) -> bool:
-    """Tell whether a session that is new does not wait for the disk."""
+    """Return whether a session that is new does not wait for the disk."""
     return await asyncio.to_thread(server.run, "SHOW synchronous_commit") == "off"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,7 +57,7 @@ class Happening(Struct, frozen=True):
         return structs.replace(self, happening=happening, oddity="duplicate")
 
 
-class Scenario:
+class Scenario(ABC):
     """Hold servers in a folder, whose program writes a notebook there, and what is observed while they run.
 
     `store` is the URL of the store to use, by default a new file. `sent` pairs each delivery with the status of its
@@ -90,13 +91,13 @@ class Scenario:
                 show_event(f"\n$ whereby-trigger rooms show {key}")
                 show_timeline(await timeline.of_room(self._store, key, now=time.time()))
 
+    @abstractmethod
     async def _play(self) -> None:
         """Start servers, deliver to them, and keep what is observed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def checks(self) -> Checks:
         """Compare what was observed with what must be true."""
-        raise NotImplementedError
 
     async def _start(self, replica: int = 1) -> Program:
         """Start a server as the replica with a number, which counts from 1."""
