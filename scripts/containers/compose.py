@@ -29,9 +29,9 @@ OVERRIDE = (
 )
 """What differs from compose.yaml.
 
-A meeting is handed over after seconds, and not after nine minutes. And the balancer depends on no replica: podman-compose
-takes down whatever depends on a service that it replaces, so each replica would take the balancer with it. Docker Compose
-leaves it running.
+A meeting is handed over after seconds, and not after nine minutes. And the balancer depends on no replica:
+podman-compose takes down what depends on a service that it replaces, so each new replica would cost the balancer a
+restart. Docker Compose leaves it running.
 """
 
 LOAD = ("--meetings-per-minute", "90", "--minutes", "60", "--rooms", "12", "--duplicates", "0.05", "--reorder", "0.05")
@@ -146,8 +146,9 @@ def deploy(stack: Stack) -> None:
     hold(
         "nothing is lost",
         true=not (report["missing"] or report["given_up"] or report["wrong"]),
-        seen=f"{report['sent']} webhooks sent, {report['acknowledged']} acknowledged, {report['retried']} retried, "
-        f"{report['given_up']} given up, {len(report['missing'])} of the acknowledged not stored; "
+        seen=f"{report['sent']} webhooks sent, {report['acknowledged']} different ones acknowledged, "
+        f"{report['retried']} retried, {report['given_up']} given up, "
+        f"{len(report['missing'])} of the acknowledged not stored; "
         f"answered within {report['ms']['p50']:g} ms (half) and {report['ms']['max']:g} ms (all)",
     )
     until("nothing is pending", lambda: not stack.trigger("events", "list", "--state", "pending"))
