@@ -59,7 +59,7 @@ Generator = Callable[[int, Requests, int, int], Awaitable[Load]]
 async def closed_loop(port: int, requests: Requests, connections: int, core: int) -> Load:
     """Send every request, each connection one after the other; raises LoadFailed where an answer is not 200.
 
-    Stays on the core that it is on: it runs in the process of whoever calls it.
+    It runs in the caller's process, and so stays on its core.
     """
     waiting, answers = iter(requests.read()), list[Response]()
     sender = Sender(Address.local(port), secret=None)

@@ -35,7 +35,7 @@ def wrap(
     after: Act,
     counts: Callable[..., bool] = lambda *arguments, **keywords: True,
 ) -> None:
-    """Have something happen around each call that counts of a function, async or not."""
+    """Wrap a function, async or not, so that something happens around each call that counts."""
     original = getattr(owner, name)
 
     @functools.wraps(original)

@@ -25,7 +25,7 @@ def resident(pid: int) -> int:
 
 
 def forget_peak(pid: int) -> None:
-    """Begin anew to look for the most that a process has in memory."""
+    """Look from now on for the most that a process has in memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
 

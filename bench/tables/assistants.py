@@ -43,7 +43,7 @@ class Host(Struct, frozen=True):
     folder: Path
 
     async def fill(self, rooms: int, per_second: float) -> None:
-        """Let a person join so many new rooms, and wait until an assistant runs in each; raises LoadFailed."""
+        """Make a person join so many new rooms, and wait until an assistant runs in each; raises LoadFailed."""
         already = len(self._running())
         deliveries = await self.sender.evenly(per_second, rooms / per_second)
         if refused := [one.refusal for one in deliveries if one.refusal]:
