@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from whereby_trigger.errors import ConfigError
-from whereby_trigger.value_file import read_file
+from whereby_trigger.text import read_file
 
 PREFIX = "WHEREBY_TRIGGER_"
 PASSWORDS = re.compile(r"(?<=://).*(?=@)|(?<=:)(?!//).*(?=@)|(?<=\?).*", re.DOTALL)

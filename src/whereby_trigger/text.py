@@ -1,6 +1,7 @@
-"""Text that every store and every terminal accepts, and times as people and programs write them. Pure.
+"""Text that comes from outside: made acceptable for every store and terminal, read as a time, or read from a file.
 
-A time is `22:14`, `2026-11-28 22:14`, `2h` (ago) or ISO 8601.
+A time is `22:14`, `2026-11-28 22:14`, `2h` (ago) or ISO 8601. A file holds the value of one setting, such as a secret
+that Docker or Kubernetes mounts.
 """
 
 import re
@@ -107,3 +108,26 @@ def _time(words: str) -> time:
 
 def _no_time(name: str, text: str) -> ConfigError:
     return ConfigError(f"{name} {text} is no time: {FORMS}")
+
+
+LARGEST_FILE: Final = 64 * 1024
+"""Bytes of a file that holds one setting, at most."""
+
+
+def read_file(variable: str, path: str) -> str:
+    """Return the text of a file that an environment variable names, without a BOM and the white space around it.
+
+    Raises ConfigError if it cannot be read, is not UTF-8, or is too large to hold a setting.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{variable} names {path!r}, which cannot be read: {reason}") from error
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"{variable} names {path!r}, which is too large: the file must hold the value alone")
+    try:
+        return content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{variable} names {path!r}, which is not UTF-8: write the value alone into it") from None

@@ -14,7 +14,7 @@ from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import Store
 from whereby_trigger.store.spill import SpillFile
 from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.value_file import read_file
+from whereby_trigger.text import read_file
 
 if TYPE_CHECKING:
     from whereby_trigger.store.postgres import PostgresStore
