@@ -31,7 +31,7 @@ from whereby_trigger.store.postgres.connection import ADVICE, CONNECT_WITHIN, LI
 from whereby_trigger.store.postgres.opening import CLOCKS_APART, OLDEST
 from whereby_trigger.store.postgres.store import POLL
 from whereby_trigger.store.postgres.writer import PATIENCE, WRITERS
-from whereby_trigger.store.spill.store import SPILL_AFTER
+from whereby_trigger.store.spill import SPILL_AFTER
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,7 @@ from whereby_trigger.store import (
     Store,
 )
 from whereby_trigger.store.factory import store_for
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 
 EXPORTED = "mark.jsonl"
 CALLS = {

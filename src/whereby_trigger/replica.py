@@ -30,7 +30,8 @@ from whereby_trigger.metrics import Counts, Readings
 from whereby_trigger.process import AT_LEAST, LATE, Watchdog
 from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
 from whereby_trigger.store import UNBOUNDED, Store, Unread, remove_bodies
-from whereby_trigger.store.spill import SpillFile, SpillStore
+from whereby_trigger.store.spill import SpillStore
+from whereby_trigger.store.spill_file import SpillFile
 
 logger = logging.getLogger("whereby_trigger")
 

@@ -11,7 +11,7 @@ from tests.cli.conftest import Call
 from tests.cli.test_check import findings
 from tests.support.arrivals import arrival
 from tests.support.programs import HUMANS_JOIN, free_port, write
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 
 pytestmark = pytest.mark.usefixtures("program")
 

@@ -25,7 +25,7 @@ from tests.support.stores import KINDS
 from whereby_trigger.store import Count, RoomMove, RoomRequest, RoomState, RunReport, Store, remove_bodies
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.spill import SpillFile, read_content
+from whereby_trigger.store.spill_file import SpillFile, read_content
 
 ROOT = Path(__file__).parents[2]
 
@@ -278,7 +278,7 @@ REMOVES_AND_DIES = """
 import asyncio, os, signal, sys
 from tests.store.test_privacy import body
 from tests.support.arrivals import arrival
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 
 async def main():
     file = SpillFile(sys.argv[1])

@@ -12,7 +12,8 @@ from tests.support.stored import records_in
 from tests.support.until import eventually
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Record, Unread
-from whereby_trigger.store.spill import SpillFile, SpillStore
+from whereby_trigger.store.spill import SpillStore
+from whereby_trigger.store.spill_file import SpillFile
 
 LONG = 1000.0
 WITHIN = 60.0
@@ -73,17 +74,17 @@ Open = Callable[..., Awaitable[Spilling]]
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no busy machine pass for a database that is away, and one that is away be tried again soon."""
-    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", LONG)
-    monkeypatch.setattr("whereby_trigger.store.spill.store.JOIN_WITHIN", LONG)
-    monkeypatch.setattr("whereby_trigger.store.spill.store.SHORTEST_PAUSE", 0.05)
-    monkeypatch.setattr("whereby_trigger.store.spill.store.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("whereby_trigger.store.spill.SPILL_AFTER", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.JOIN_WITHIN", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr("whereby_trigger.store.spill.LONGEST_PAUSE", 0.1)
 
 
 @pytest.fixture
 def impatience(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait not long for a database that is silent."""
-    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", 0.2)
-    monkeypatch.setattr("whereby_trigger.store.spill.store.JOIN_WITHIN", 0.2)
+    monkeypatch.setattr("whereby_trigger.store.spill.SPILL_AFTER", 0.2)
+    monkeypatch.setattr("whereby_trigger.store.spill.JOIN_WITHIN", 0.2)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 from tests.store.sqlite.filling import ROOM_LEFT, limit_files
 from tests.support.arrivals import arrival
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store.spill import SpillFile, read_content
+from whereby_trigger.store.spill_file import SpillFile, read_content
 
 
 async def main(url: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.spill.conftest import Spilling
 from tests.support.arrivals import arrival
 from whereby_trigger.errors import StoreError, StoreUnavailable
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from tests.support.stored import records_in
 from tests.support.until import eventually
 from whereby_trigger import Trigger
 from whereby_trigger.store import Record, State
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio

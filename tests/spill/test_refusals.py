@@ -9,8 +9,7 @@ import pytest
 from tests.spill.conftest import Open, Spilling
 from tests.support.arrivals import NOW, arrival
 from whereby_trigger.store import Arrival, State
-from whereby_trigger.store.spill import read_content
-from whereby_trigger.store.spill.file import SpillContent
+from whereby_trigger.store.spill_file import SpillContent, read_content
 from whereby_trigger.webhook import identify
 
 pytestmark = pytest.mark.anyio

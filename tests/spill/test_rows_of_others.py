@@ -13,7 +13,8 @@ from tests.support.until import eventually
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Unread
 from whereby_trigger.store.postgres import PostgresStore
-from whereby_trigger.store.spill import SpillFile, SpillStore
+from whereby_trigger.store.spill import SpillStore
+from whereby_trigger.store.spill_file import SpillFile
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ def url(postgres: Server) -> str:
 
 @pytest.fixture
 async def spill(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SpillStore]:
-    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", SPILL_AFTER)
+    monkeypatch.setattr("whereby_trigger.store.spill.SPILL_AFTER", SPILL_AFTER)
     store, spill_file = PostgresStore(url), SpillFile(f"sqlite:///{tmp_path}/spill.db")
     spill = SpillStore(store, spill_file, Unread())
     await spill.open(lambda: None)

@@ -10,7 +10,7 @@ from tests.support.replica import ROOT
 from whereby_trigger import ConfigError, Trigger
 from whereby_trigger.config import resolve
 from whereby_trigger.store.factory import spill_file_for
-from whereby_trigger.store.spill.store import SPILL_AFTER
+from whereby_trigger.store.spill import SPILL_AFTER
 from whereby_trigger.testing import webhook
 
 DATABASE = "postgresql://nobody@127.0.0.1/none"

@@ -15,8 +15,7 @@ from tests.support.arrivals import arrival
 from tests.support.process import Process
 from tests.support.replica import ROOT
 from whereby_trigger.errors import ConfigError, SpillInUse, StoreError, StoreUnavailable
-from whereby_trigger.store.spill import SpillFile, read_content
-from whereby_trigger.store.spill.file import SpillContent
+from whereby_trigger.store.spill_file import SpillContent, SpillFile, read_content
 
 pytestmark = pytest.mark.anyio
 
@@ -68,11 +67,11 @@ async def test_reading_is_bounded_in_number_and_in_bytes_but_for_one(
     spill_file: SpillFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.gather(*(spill_file.append(arrival(f"{n}", body=b"x" * 1000)) for n in range(10)))
-    monkeypatch.setattr("whereby_trigger.store.spill.file.BATCH", 4)
+    monkeypatch.setattr("whereby_trigger.store.spill_file.BATCH", 4)
     assert await heads(spill_file) == ["0", "1", "2", "3"]
-    monkeypatch.setattr("whereby_trigger.store.spill.file.BATCH_BYTES", 2500)
+    monkeypatch.setattr("whereby_trigger.store.spill_file.BATCH_BYTES", 2500)
     assert await heads(spill_file) == ["0", "1"]
-    monkeypatch.setattr("whereby_trigger.store.spill.file.BATCH_BYTES", 1)
+    monkeypatch.setattr("whereby_trigger.store.spill_file.BATCH_BYTES", 1)
     assert await heads(spill_file) == ["0"]
 
 
@@ -97,7 +96,7 @@ async def test_a_file_in_use_is_refused_with_what_to_do_and_free_after_that(spil
 
 HOLD = """
 import asyncio, sys
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 
 async def hold():
     await SpillFile(sys.argv[1]).open()

@@ -12,7 +12,7 @@ from tests.support.rooms import bring_to
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Added, Arrival, Bounds, Presence, RoomState, SessionChange, State
-from whereby_trigger.store.spill import read_content
+from whereby_trigger.store.spill_file import read_content
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ async def test_once_one_was_spilled_the_next_ask_a_silent_database_no_more(
 ) -> None:
     one.store.fall_silent()
     await add(one, "a")
-    monkeypatch.setattr("whereby_trigger.store.spill.store.SPILL_AFTER", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.SPILL_AFTER", LONG)
     assert [added.spilled for added in await add(one, "b", "c")] == [True] * 2
     assert not {"b", "c"} & set(one.store.asked)
 

@@ -13,7 +13,7 @@ from whereby_trigger.receive import bind
 from whereby_trigger.receive.server import Server
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import Added, Arrival, Query, Record
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 from whereby_trigger.store.sqlite import SqliteStore
 
 

@@ -27,7 +27,7 @@ from whereby_trigger.errors import AppError, ConfigError, SpillInUse, UsageError
 from whereby_trigger.receive import bind
 from whereby_trigger.store import Store
 from whereby_trigger.store.factory import spill_file_for, store_for
-from whereby_trigger.store.spill import SpillContent, SpillFile, read_content
+from whereby_trigger.store.spill_file import SpillContent, SpillFile, read_content
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.trigger import Trigger
 

@@ -45,7 +45,7 @@ from whereby_trigger.store import (
     privacy,
 )
 from whereby_trigger.store.factory import spill_file_for
-from whereby_trigger.store.spill import SpillFile, read_content
+from whereby_trigger.store.spill_file import SpillFile, read_content
 from whereby_trigger.text import printable, utc
 from whereby_trigger.threads import in_thread
 from whereby_trigger.webhook import room_selected

@@ -12,7 +12,7 @@ from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import STORE_FILE, Settings, masked, postgres_services, read_text
 from whereby_trigger.errors import ConfigError
 from whereby_trigger.store import Store
-from whereby_trigger.store.spill import SpillFile
+from whereby_trigger.store.spill_file import SpillFile
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.text import read_file
 

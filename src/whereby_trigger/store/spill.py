@@ -16,7 +16,7 @@ from whereby_trigger.clock import Lease
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
 from whereby_trigger.store.protocol import Store, StoreErrors, Unread, Write, unheard
 from whereby_trigger.store.records import Added, Arrival, Room
-from whereby_trigger.store.spill.file import BATCH, SpilledDelivery, SpillFile
+from whereby_trigger.store.spill_file import BATCH, SpilledDelivery, SpillFile
 from whereby_trigger.store.states import State
 from whereby_trigger.store.stay import UNBOUNDED, Bounds
 from whereby_trigger.webhook import identify, redacted
