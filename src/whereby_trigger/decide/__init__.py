@@ -2,10 +2,9 @@
 
 from whereby_trigger.decide.decider import Decider
 from whereby_trigger.decide.dispatcher import Backlog, Dispatcher
-from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Announcer, Emitter, TriggerSuccess
+from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Announcer, Emitter, On, TriggerSuccess
 from whereby_trigger.decide.pending import Holds, HoldWatch, PendingWebhook
-from whereby_trigger.decide.predicates import Hold, Predicates, did_you_mean
-from whereby_trigger.decide.registration import On, WebhookTriggers, When
+from whereby_trigger.decide.predicates import Hold, Predicates, WebhookTriggers, When, did_you_mean
 from whereby_trigger.decide.user_code import UserCode
 
 __all__ = [

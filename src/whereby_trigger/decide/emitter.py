@@ -1,4 +1,4 @@
-"""The emitter: listeners by event name, called in the order in which they were registered.
+"""The emitter: listeners by event name, registered by `on` and called in the order of their registration.
 
 The announcer calls those of assistants' events, one event after the other, and holds up nobody.
 """
@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol, TypeVar, overload
 
 from msgspec import Struct
 
@@ -25,7 +25,22 @@ from whereby_trigger.decide.predicates import brief_error
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.store import RoomState
-from whereby_trigger.webhook import WEBHOOK_TYPES, RoomWebhook, room_from_url
+from whereby_trigger.webhook import (
+    WEBHOOK_TYPES,
+    AssistantRequested,
+    RecordingFinished,
+    RoomClientJoined,
+    RoomClientKnockCancelled,
+    RoomClientKnocked,
+    RoomClientLeft,
+    RoomSessionEnded,
+    RoomSessionStarted,
+    RoomWebhook,
+    TranscriptionFailed,
+    TranscriptionFinished,
+    TranscriptionStarted,
+    room_from_url,
+)
 
 TRIGGER_EVENT_SUCCESS: Final = "trigger_event_success"
 """The event that tells that a trigger has fired. Source: Whereby's Assistant SDK reference, Trigger."""
@@ -209,3 +224,165 @@ def _fields(event: AssistantEvent) -> dict[str, object]:
     """Return the fields of a log line about an event, without the attempt: lines that have one are not folded."""
     fields: dict[str, object] = {"room": room_from_url(event.room_url).key}
     return fields if event.webhook_id is None else fields | {"webhook_id": event.webhook_id}
+
+
+P = TypeVar("P")
+Returned = TypeVar("Returned", covariant=True)
+
+TypedListener = Callable[[P], object] | Callable[[], object]
+
+
+class WithDefault(Protocol[Returned]):
+    """Accept a lambda that binds a variable of a loop, `lambda payload, name=name: …`.
+
+    mypy accepts any function with a default as a function of one argument, but not a lambda with one.
+    """
+
+    def __call__(self, payload: object, bound: Any = ..., /) -> Returned: ...
+
+
+AssistantEventName = Literal["assistant_event_started", "assistant_event_ended", "assistant_event_failed"]
+
+SuccessListener = TypeVar("SuccessListener", bound=TypedListener[TriggerSuccess])
+AssistantListener = TypeVar("AssistantListener", bound=TypedListener[AssistantEvent])
+JoinedListener = TypeVar("JoinedListener", bound=TypedListener[RoomClientJoined])
+LeftListener = TypeVar("LeftListener", bound=TypedListener[RoomClientLeft])
+KnockedListener = TypeVar("KnockedListener", bound=TypedListener[RoomClientKnocked])
+KnockCancelledListener = TypeVar("KnockCancelledListener", bound=TypedListener[RoomClientKnockCancelled])
+SessionStartedListener = TypeVar("SessionStartedListener", bound=TypedListener[RoomSessionStarted])
+SessionEndedListener = TypeVar("SessionEndedListener", bound=TypedListener[RoomSessionEnded])
+TranscriptionStartedListener = TypeVar("TranscriptionStartedListener", bound=TypedListener[TranscriptionStarted])
+TranscriptionFinishedListener = TypeVar("TranscriptionFinishedListener", bound=TypedListener[TranscriptionFinished])
+TranscriptionFailedListener = TypeVar("TranscriptionFailedListener", bound=TypedListener[TranscriptionFailed])
+RecordingFinishedListener = TypeVar("RecordingFinishedListener", bound=TypedListener[RecordingFinished])
+AssistantRequestedListener = TypeVar("AssistantRequestedListener", bound=TypedListener[AssistantRequested])
+AnyListener = TypeVar("AnyListener", bound=Callable[..., Any])
+Result = TypeVar("Result")
+
+
+class On:
+    """Register a listener for an event: `@trigger.on(NAME)` or `trigger.on(NAME, listener)`.
+
+    NAME is TRIGGER_EVENT_SUCCESS, an ASSISTANT_EVENT_…, a webhook type, or a name of your own that you emit. The
+    function takes the event's payload or nothing, and is sync or async. It is returned unchanged. Raises
+    RegistrationError for a misspelt name.
+    """
+
+    def __init__(self, emitter: Emitter, *, once: bool) -> None:
+        self._emitter = emitter
+        self._once = once
+
+    @overload
+    def __call__(self, event: Literal["trigger_event_success"], /) -> Callable[[SuccessListener], SuccessListener]: ...
+    @overload
+    def __call__(self, event: AssistantEventName, /) -> Callable[[AssistantListener], AssistantListener]: ...
+    @overload
+    def __call__(self, event: Literal["room.client.joined"], /) -> Callable[[JoinedListener], JoinedListener]: ...
+    @overload
+    def __call__(self, event: Literal["room.client.left"], /) -> Callable[[LeftListener], LeftListener]: ...
+    @overload
+    def __call__(self, event: Literal["room.client.knocked"], /) -> Callable[[KnockedListener], KnockedListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.client.knockCancelled"], /
+    ) -> Callable[[KnockCancelledListener], KnockCancelledListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.session.started"], /
+    ) -> Callable[[SessionStartedListener], SessionStartedListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.session.ended"], /
+    ) -> Callable[[SessionEndedListener], SessionEndedListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.started"], /
+    ) -> Callable[[TranscriptionStartedListener], TranscriptionStartedListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.finished"], /
+    ) -> Callable[[TranscriptionFinishedListener], TranscriptionFinishedListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.failed"], /
+    ) -> Callable[[TranscriptionFailedListener], TranscriptionFailedListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["recording.finished"], /
+    ) -> Callable[[RecordingFinishedListener], RecordingFinishedListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["assistant.requested"], /
+    ) -> Callable[[AssistantRequestedListener], AssistantRequestedListener]: ...
+    @overload
+    def __call__(self, event: str, /) -> Callable[[AnyListener], AnyListener]: ...
+    @overload
+    def __call__(
+        self, event: Literal["trigger_event_success"], listener: Callable[[TriggerSuccess], Result], /
+    ) -> Callable[[TriggerSuccess], Result]: ...
+    @overload
+    def __call__(
+        self, event: AssistantEventName, listener: Callable[[AssistantEvent], Result], /
+    ) -> Callable[[AssistantEvent], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.client.joined"], listener: Callable[[RoomClientJoined], Result], /
+    ) -> Callable[[RoomClientJoined], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.client.left"], listener: Callable[[RoomClientLeft], Result], /
+    ) -> Callable[[RoomClientLeft], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.client.knocked"], listener: Callable[[RoomClientKnocked], Result], /
+    ) -> Callable[[RoomClientKnocked], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.client.knockCancelled"], listener: Callable[[RoomClientKnockCancelled], Result], /
+    ) -> Callable[[RoomClientKnockCancelled], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.session.started"], listener: Callable[[RoomSessionStarted], Result], /
+    ) -> Callable[[RoomSessionStarted], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["room.session.ended"], listener: Callable[[RoomSessionEnded], Result], /
+    ) -> Callable[[RoomSessionEnded], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.started"], listener: Callable[[TranscriptionStarted], Result], /
+    ) -> Callable[[TranscriptionStarted], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.finished"], listener: Callable[[TranscriptionFinished], Result], /
+    ) -> Callable[[TranscriptionFinished], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["transcription.failed"], listener: Callable[[TranscriptionFailed], Result], /
+    ) -> Callable[[TranscriptionFailed], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["recording.finished"], listener: Callable[[RecordingFinished], Result], /
+    ) -> Callable[[RecordingFinished], Result]: ...
+    @overload
+    def __call__(
+        self, event: Literal["assistant.requested"], listener: Callable[[AssistantRequested], Result], /
+    ) -> Callable[[AssistantRequested], Result]: ...
+    @overload
+    def __call__(self, event: str, listener: Callable[[object], Result], /) -> Callable[..., Result]: ...
+    @overload
+    def __call__(self, event: str, listener: Callable[[], Result], /) -> Callable[[], Result]: ...
+    @overload
+    def __call__(  # type: ignore[overload-cannot-match]
+        self, event: str, listener: WithDefault[Result], /
+    ) -> Callable[..., Result]: ...
+    def __call__(self, event: str, listener: Callable[..., Any] | None = None, /) -> Any:
+        if listener is not None:
+            self._emitter.on(event, listener, once=self._once)
+            return listener
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self._emitter.on(event, function, once=self._once)
+            return function
+
+        return register

@@ -1,13 +1,14 @@
-"""The predicates: one for each webhook type, asked up to three times; and what a verdict makes of a webhook.
+"""The predicates: one for each webhook type, registered by `when` and asked up to three times; and their verdicts.
 
-Only a bool counts as an answer. The rules on verdicts are pure: the decider reads them, and so does a backtest.
+Only a bool counts as an answer. The rules on what a verdict makes of a webhook are pure: the decider reads them, and so
+does a backtest.
 """
 
 import asyncio
 import difflib
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, overload
 
 from msgspec import Struct, structs
 
@@ -18,7 +19,21 @@ from whereby_trigger.errors import RegistrationError
 from whereby_trigger.store import UNKNOWN, Presence, State
 from whereby_trigger.text import storable_text
 from whereby_trigger.threads import shortage_now
-from whereby_trigger.webhook import ROOM_TYPES, WEBHOOK_TYPES, RoomIdentity, Webhook, is_human, why_no_room
+from whereby_trigger.webhook import (
+    ROOM_TYPES,
+    WEBHOOK_TYPES,
+    AssistantRequested,
+    RoomClientJoined,
+    RoomClientKnockCancelled,
+    RoomClientKnocked,
+    RoomClientLeft,
+    RoomIdentity,
+    RoomSessionEnded,
+    RoomSessionStarted,
+    Webhook,
+    is_human,
+    why_no_room,
+)
 
 MAX_LENGTH = 500
 LONGEST_HOLD: Final = 1e8
@@ -309,3 +324,94 @@ def judge(
         reason = held_in_words(predicate.hold, verdict.presence)
         return Judgement(State.HELD, reason, verdict.asked, hold=predicate.hold, seen=seen(verdict.presence))
     return Judgement(State.FIRED, f"{verdict.reason} for {predicate.hold:g} s", verdict.asked)
+
+
+RoomType = Literal[
+    "room.client.joined",
+    "room.client.left",
+    "room.client.knocked",
+    "room.client.knockCancelled",
+    "room.session.started",
+    "room.session.ended",
+    "assistant.requested",
+]
+
+WebhookTriggers = TypedDict(
+    "WebhookTriggers",
+    {
+        "room.client.joined": TypedPredicate[RoomClientJoined] | Hold[RoomClientJoined],
+        "room.client.left": TypedPredicate[RoomClientLeft] | Hold[RoomClientLeft],
+        "room.client.knocked": TypedPredicate[RoomClientKnocked] | Hold[RoomClientKnocked],
+        "room.client.knockCancelled": TypedPredicate[RoomClientKnockCancelled] | Hold[RoomClientKnockCancelled],
+        "room.session.started": TypedPredicate[RoomSessionStarted] | Hold[RoomSessionStarted],
+        "room.session.ended": TypedPredicate[RoomSessionEnded] | Hold[RoomSessionEnded],
+        "assistant.requested": TypedPredicate[AssistantRequested] | Hold[AssistantRequested],
+    },
+    total=False,
+)
+"""Predicates by webhook type. Source: Whereby's Assistant SDK reference, WherebyWebhookTriggers."""
+
+JoinedPredicate = TypeVar("JoinedPredicate", bound=TypedPredicate[RoomClientJoined])
+LeftPredicate = TypeVar("LeftPredicate", bound=TypedPredicate[RoomClientLeft])
+KnockedPredicate = TypeVar("KnockedPredicate", bound=TypedPredicate[RoomClientKnocked])
+KnockCancelledPredicate = TypeVar("KnockCancelledPredicate", bound=TypedPredicate[RoomClientKnockCancelled])
+SessionStartedPredicate = TypeVar("SessionStartedPredicate", bound=TypedPredicate[RoomSessionStarted])
+SessionEndedPredicate = TypeVar("SessionEndedPredicate", bound=TypedPredicate[RoomSessionEnded])
+AssistantRequestedPredicate = TypeVar("AssistantRequestedPredicate", bound=TypedPredicate[AssistantRequested])
+AnyPredicate = TypeVar("AnyPredicate", bound=Callable[..., Answer])
+
+
+class When:
+    """Register a predicate for one webhook type or several: `@trigger.when("room.client.joined")`.
+
+    The function takes the webhook, the webhook and the room's `Presence`, or nothing, is sync or async, and returns
+    True or False. The decorator returns it unchanged. With `hold=30` it fires only if it says True for 30 seconds: it
+    is asked again on each change of who is in the room, and when they are over. Raises RegistrationError if a type is
+    unknown, names no room, or already has a predicate, or for a hold that is no number above 0.
+    """
+
+    def __init__(self, predicates: Predicates) -> None:
+        self._predicates = predicates
+
+    @overload
+    def __call__(
+        self, type: Literal["room.client.joined"], /, *, hold: float | None = None
+    ) -> Callable[[JoinedPredicate], JoinedPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["room.client.left"], /, *, hold: float | None = None
+    ) -> Callable[[LeftPredicate], LeftPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["room.client.knocked"], /, *, hold: float | None = None
+    ) -> Callable[[KnockedPredicate], KnockedPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["room.client.knockCancelled"], /, *, hold: float | None = None
+    ) -> Callable[[KnockCancelledPredicate], KnockCancelledPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["room.session.started"], /, *, hold: float | None = None
+    ) -> Callable[[SessionStartedPredicate], SessionStartedPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["room.session.ended"], /, *, hold: float | None = None
+    ) -> Callable[[SessionEndedPredicate], SessionEndedPredicate]: ...
+    @overload
+    def __call__(
+        self, type: Literal["assistant.requested"], /, *, hold: float | None = None
+    ) -> Callable[[AssistantRequestedPredicate], AssistantRequestedPredicate]: ...
+    @overload
+    def __call__(
+        self, type: RoomType, second: RoomType, /, *more: RoomType, hold: float | None = None
+    ) -> Callable[[AnyPredicate], AnyPredicate]: ...
+    def __call__(self, *types: str, hold: float | None = None) -> Any:
+        if not types or not all(isinstance(type, str) for type in types):
+            raise RegistrationError('when() takes webhook types: write @trigger.when("room.client.joined")')
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            for type in types:
+                self._predicates.register(type, function, hold)
+            return function
+
+        return register
