@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from tests.support.postgres import Server, database_of
+from whereby_trigger.cli.demo import Checks, Happening, empty_store_at, run_scenario, show_event
 from whereby_trigger.cli.demo.crash import CrashScenario
 from whereby_trigger.cli.demo.replicas import ReplicaScenario
-from whereby_trigger.cli.demo.scenario import Checks, Happening, empty_store_at, run_scenario, show_event
 from whereby_trigger.errors import StoreUnavailable
 
 DEAD_FOR = 0.3

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from whereby_trigger.cli.demo import conclude, failed
 from whereby_trigger.cli.demo.crash import CrashScenario
-from whereby_trigger.cli.demo.scenario import conclude, failed
 from whereby_trigger.store import State
 
 

@@ -13,9 +13,9 @@ import pytest
 from scripts.demo_cluster import ClusterScenario, delivered, rows, server_of_the_demo
 from tests.cli.conftest import Call
 from tests.support.postgres import Server, database_of
+from whereby_trigger.cli.demo import conclude, empty_store_at, failed
 from whereby_trigger.cli.demo.crash import CrashScenario
 from whereby_trigger.cli.demo.replicas import ReplicaScenario
-from whereby_trigger.cli.demo.scenario import conclude, empty_store_at, failed
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from whereby_trigger.cli.demo import conclude, failed
 from whereby_trigger.cli.demo.replicas import NEW_OWNER, ReplicaScenario
-from whereby_trigger.cli.demo.scenario import conclude, failed
 
 
 @dataclass

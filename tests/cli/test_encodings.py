@@ -19,7 +19,7 @@ ENCODINGS = pytest.mark.parametrize(
 CHECKS = """
 import importlib, sys
 from whereby_trigger.cli import main
-from whereby_trigger.cli.demo.scenario import conclude
+from whereby_trigger.cli.demo import conclude
 
 def run(store):
     conclude({"It came": (1, 1), "It left": (1, 2)}, 1.0)

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from whereby_trigger.cli.demo.scenario import Checks, Happening, Scenario, show_event
+from whereby_trigger.cli.demo import Checks, Happening, Scenario, show_event
 from whereby_trigger.store import State
 from whereby_trigger.testing import Meeting
 

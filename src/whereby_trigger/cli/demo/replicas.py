@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
-from whereby_trigger.cli.demo.scenario import LEASE, Checks, Happening, Scenario, show_event
+from whereby_trigger.cli.demo import LEASE, Checks, Happening, Scenario, show_event
 from whereby_trigger.store import RoomState, State
 from whereby_trigger.testing import Meeting
 from whereby_trigger.webhook import RoomWebhook
