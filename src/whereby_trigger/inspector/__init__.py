@@ -2,17 +2,47 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from whereby_trigger.inspector.access import Access, InspectedProgram
+from msgspec import Struct
+
+from whereby_trigger.config import Resolved
+from whereby_trigger.decide import Predicates
+from whereby_trigger.metrics import MetricsApp
+from whereby_trigger.replica import Replica
+from whereby_trigger.store import Store
 
 if TYPE_CHECKING:
     from whereby_trigger.inspector.app import Site
 
-__all__ = ["InspectedProgram", "Inspector"]
+__all__ = ["Access", "InspectedProgram", "Inspector"]
 
 
 WEBSOCKET_REFUSED: Final = {"type": "websocket.close", "code": 1000}
+
+
+class Access(StrEnum):
+    """Name who is let in: programs of this machine, those with the token, or those that the host app lets through."""
+
+    LOCAL = "local"
+    TOKEN = "token"  # noqa: S105
+    HOST = "host"
+
+
+class InspectedProgram(Struct, frozen=True):
+    """Hold what the inspector shows and acts on: its settings, its store, its predicates, its replica if it runs,
+    and its metrics.
+
+    `to_change` opens a store to change it, or yields the running trigger's.
+    """
+
+    resolve: Callable[[], Resolved]
+    to_change: Callable[[], AbstractAsyncContextManager[Store]]
+    predicates: Predicates
+    replica: Callable[[], Replica | None]
+    metrics: MetricsApp
 
 
 class Inspector:

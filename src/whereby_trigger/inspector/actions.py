@@ -14,7 +14,7 @@ from whereby_trigger.config import Settings
 from whereby_trigger.decide import UserCode
 from whereby_trigger.decide.predicates import Predicate, ask
 from whereby_trigger.errors import ConfigError, DecodeError
-from whereby_trigger.inspector.access import InspectedProgram
+from whereby_trigger.inspector import InspectedProgram
 from whereby_trigger.inspector.security import Refused
 from whereby_trigger.store import (
     UNKNOWN,

@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
-from whereby_trigger.inspector import reads, rendering
-from whereby_trigger.inspector.access import Access, InspectedProgram
+from whereby_trigger.inspector import Access, InspectedProgram, reads, rendering
 from whereby_trigger.inspector.actions import DONE, Actions
 from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, SharedStore, fold
 from whereby_trigger.inspector.reads import Filters, filters_of

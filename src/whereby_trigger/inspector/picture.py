@@ -10,9 +10,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from whereby_trigger.inspector.access import shown
 from whereby_trigger.inspector.reads import ShownEntry
 from whereby_trigger.store import ReplicaEnding, RunOutcome, State
+from whereby_trigger.text import printable
 from whereby_trigger.timeline import Entry, Kind
 
 WIDTH: Final = 1000
@@ -116,7 +116,7 @@ def draw(entries: Sequence[ShownEntry], since: float, until: float) -> Picture:
     ticks = [one for one in entries if one.entry.kind is Kind.WEBHOOK]
     types = list(dict.fromkeys(_type(one) for one in ticks))
     own = types if len(types) <= LANES else types[: LANES - 1]
-    tops = {type: lane(shown(type)) for type in own}
+    tops = {type: lane(printable(type)) for type in own}
     other = lane("other types") if len(own) < len(types) else 0
     for one in ticks:
         middle = tops.get(_type(one), other) + LANE / 2
@@ -170,7 +170,7 @@ def draw(entries: Sequence[ShownEntry], since: float, until: float) -> Picture:
 
 def _told(one: ShownEntry) -> tuple[str, str]:
     """Return what a mark says, and where it leads."""
-    return shown(one.entry.words), one.anchor
+    return printable(one.entry.words), one.anchor
 
 
 def _type(one: ShownEntry) -> str:
@@ -200,10 +200,10 @@ def _holds(entries: Sequence[ShownEntry], until: float) -> Iterator[tuple[ShownE
 
 def _runs(entries: Sequence[ShownEntry]) -> list[tuple[ShownEntry, str]]:
     """Return each run with what is said of it: how it started, and how it ended."""
-    ends = {one.entry.fields["run"]: shown(one.entry.words) for one in entries if one.entry.kind is Kind.OVER}
+    ends = {one.entry.fields["run"]: printable(one.entry.words) for one in entries if one.entry.kind is Kind.OVER}
     started = [one for one in entries if one.entry.kind is Kind.STARTED]
     return [
-        (one, "; ".join([shown(one.entry.words), *filter(None, [ends.get(one.entry.fields["run"])])]))
+        (one, "; ".join([printable(one.entry.words), *filter(None, [ends.get(one.entry.fields["run"])])]))
         for one in started
     ]
 

@@ -1,6 +1,7 @@
 """What was read, as pages for people and as JSON for programs: the same records, masked alike.
 
-On pages, everything is escaped. openapi.json describes the JSON.
+On pages, everything is escaped. openapi.json describes the JSON. A webhook's body is shown by a list of the fields that
+say nothing about a person. Every other value is masked, also those of fields that Whereby adds tomorrow.
 """
 
 import hashlib
@@ -15,7 +16,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import structs
 
 from whereby_trigger import timeline
-from whereby_trigger.inspector.access import MASK, body_masked, body_shown, cut, error_shown, shown, shown_lines
 from whereby_trigger.inspector.live import Folded
 from whereby_trigger.inspector.picture import RUN_KINDS, SHAPES, Picture, draw
 from whereby_trigger.inspector.reads import (
@@ -28,9 +28,9 @@ from whereby_trigger.inspector.reads import (
     by_reason,
 )
 from whereby_trigger.store import ActionRecord, Record, RefusalCount, RefusalReason, Room, RunOutcome, RunRecord, State
-from whereby_trigger.text import utc
+from whereby_trigger.text import printable, utc
 from whereby_trigger.timeline import action_in_words, people, run_in_words
-from whereby_trigger.webhook import WEBHOOK_TYPES
+from whereby_trigger.webhook import WEBHOOK_TYPES, masked
 
 HERE: Final = Path(__file__).parent
 TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -42,6 +42,11 @@ STATIC: Final[Mapping[str, tuple[bytes, str]]] = {
 """The files that are served, and no others: no path is ever made from an address."""
 
 VERSION: Final = hashlib.sha256(b"".join(content for content, _ in STATIC.values())).hexdigest()[:12]
+
+MASK: Final = "••••••"
+
+LONGEST_BODY: Final = 64 * 1024
+"""Characters of a body that a page shows: the first ones."""
 
 WHAT_TO_DO: Final[Mapping[str, str]] = {
     RefusalReason.NO_SIGNATURE: "Something other than Whereby sends here, or the webhook was made without a secret.",
@@ -297,3 +302,49 @@ def _run(run: RunRecord) -> dict[str, Any]:
 
 def _action(action: ActionRecord) -> dict[str, Any]:
     return {"at": utc(action.at), "actor": action.actor, "action": action.action}
+
+
+def shown(text: str | None) -> str:
+    """Return stored text for a page: control, line-breaking and bidirectional characters are escaped."""
+    return "" if text is None else printable(text)
+
+
+def shown_lines(text: str) -> str:
+    """Return stored text of several lines for a page."""
+    return printable(text, keep="\n\t")
+
+
+def body_shown(body: bytes, *, revealed: bool) -> str:
+    """Return a webhook's body as indented JSON; unless revealed, values that may say something of a person masked.
+
+    A body that is no JSON says what it likes, so it is shown only if revealed.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return cut(shown_lines(text)) if revealed else f"{MASK} ({len(body)} bytes that are no JSON)"
+    shape = value if revealed else masked(value, MASK)
+    return cut(shown_lines(json.dumps(shape, indent=2, ensure_ascii=False)))
+
+
+def body_masked(body: bytes) -> Any:
+    """Return a webhook's body as JSON with values masked that may say something of a person; None if it is no JSON."""
+    try:
+        return masked(json.loads(body.decode("utf-8", "replace")), MASK)
+    except (ValueError, RecursionError):
+        return None
+
+
+def cut(text: str) -> str:
+    """Return the first characters of a long text, and how many are left out."""
+    if len(text) <= LONGEST_BODY:
+        return text
+    return f"{text[:LONGEST_BODY]}\n… {len(text) - LONGEST_BODY} more characters"
+
+
+def error_shown(error: str, *, revealed: bool) -> str:
+    """Return the error of user code, which may quote what it was given: unless revealed, only where it came from."""
+    if revealed:
+        return shown_lines(error)
+    return f"{shown(error.partition(':')[0][:120])}: {MASK}"

@@ -28,7 +28,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from whereby_trigger.inspector.access import Access
+from whereby_trigger.inspector import Access
 from whereby_trigger.receive.intake import LOCAL_HOST, PROXIES, PROXY_PREFIXES, PROXY_SUFFIXES
 from whereby_trigger.text import storable_text
 
