@@ -17,7 +17,7 @@ import asyncpg
 from bench.filling import SPREAD, fill
 from bench.stores import POSTGRES, SQLITE, stores
 from whereby_trigger import timeline
-from whereby_trigger.cli.app import store_to_read
+from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import Arrival, Query, RoomQuery, RoomState, RunQuery, State, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.postgres import lease as postgres_lease

@@ -11,7 +11,7 @@ from reliability.process import ROOT, Receiver, receiver_on
 from reliability.sender import send
 from reliability.stores import Stores
 from reliability.ticks import Tick, Ticks
-from whereby_trigger.cli.app import store_to_read
+from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import RoomState
 from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until

@@ -16,7 +16,7 @@ from reliability.row import Result
 from reliability.stores import Stores
 from reliability.ticks import overlaps
 from whereby_trigger import Webhook
-from whereby_trigger.cli.app import store_to_read
+from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Room, RoomState, Store
 from whereby_trigger.store.states import OVER

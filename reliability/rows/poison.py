@@ -11,7 +11,7 @@ from reliability.row import Figures, Result
 from reliability.stores import Stores, decided
 from whereby_trigger import RoomClientJoined, Trigger
 from whereby_trigger.assist.runners import BACKOFF
-from whereby_trigger.cli.app import store_to_read
+from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Record, Room, RoomState, State
 from whereby_trigger.testing import webhook

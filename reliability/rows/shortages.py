@@ -11,7 +11,7 @@ from reliability.process import Receiver, ReceiverFailed
 from reliability.receiver import SECRET
 from reliability.row import Figures, Result
 from reliability.stores import PostgresStores, Stores, viewing
-from whereby_trigger.cli.app import store_to_read
+from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import RoomState, State
 from whereby_trigger.testing import webhook

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whereby_trigger.cli.options import time_range
+from whereby_trigger.cli.arguments import time_range
 
 ZONE = "Europe/Oslo"
 

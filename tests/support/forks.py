@@ -37,7 +37,7 @@ IMPORTED = (
     *("whereby_trigger.inspector.app", "whereby_trigger.receive.server", "whereby_trigger.store.postgres"),
     *(
         f"whereby_trigger.cli.{name}"
-        for name in ("serve", "send", "events", "rooms", "assistants", "check", "app", "db")
+        for name in ("serve", "send", "events", "rooms", "assistants", "check", "arguments", "db")
     ),
     *(f"whereby_trigger.cli.{name}" for name in ("refusals", "privacy")),
     "whereby_trigger.testing.sender",

@@ -10,9 +10,19 @@ from typing import Any, Final, TextIO
 
 import click
 
-from whereby_trigger.cli.app import app_argument, load, locate, store_to_read
+from whereby_trigger.cli.arguments import (
+    LIMIT,
+    app_argument,
+    json_option,
+    load,
+    locate,
+    room_option,
+    store_option,
+    store_to_read,
+    time_range,
+    until_option,
+)
 from whereby_trigger.cli.events import SHORT_ID, type_option
-from whereby_trigger.cli.options import LIMIT, json_option, room_option, store_option, time_range, until_option
 from whereby_trigger.cli.output import FAILED, local, note, show_objects, show_table
 from whereby_trigger.decide import UserCode
 from whereby_trigger.decide.backtest import Backtest, Scope, Summary

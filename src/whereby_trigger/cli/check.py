@@ -18,8 +18,15 @@ import click
 from msgspec import Struct
 
 from whereby_trigger.assist import Assistant, CoroutineAssistant
-from whereby_trigger.cli.app import AppLocation, app_argument, load, locate, resolved
-from whereby_trigger.cli.options import json_option, settings_options
+from whereby_trigger.cli.arguments import (
+    AppLocation,
+    app_argument,
+    json_option,
+    load,
+    locate,
+    resolved,
+    settings_options,
+)
 from whereby_trigger.cli.output import FAILED, note, show_objects, show_table
 from whereby_trigger.config import NAMES, Resolved, Settings, check_exposure, masked
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS

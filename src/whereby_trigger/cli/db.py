@@ -5,8 +5,13 @@ import time
 
 import click
 
-from whereby_trigger.cli.app import app_argument, settings_with_store, store_to_change, store_to_read
-from whereby_trigger.cli.options import store_option
+from whereby_trigger.cli.arguments import (
+    app_argument,
+    settings_with_store,
+    store_option,
+    store_to_change,
+    store_to_read,
+)
 from whereby_trigger.cli.output import (
     dry_run_option,
     is_agreed,

@@ -10,15 +10,19 @@ from typing import Any
 import click
 from msgspec import structs
 
-from whereby_trigger.cli.app import app_argument, app_option, settings_with_store, store_to_change, store_to_read
-from whereby_trigger.cli.options import (
+from whereby_trigger.cli.arguments import (
     LIMIT,
+    app_argument,
+    app_option,
     complete_id,
     complete_type,
     json_option,
     room_option,
+    settings_with_store,
     since_option,
     store_option,
+    store_to_change,
+    store_to_read,
     time_range,
     until_option,
 )

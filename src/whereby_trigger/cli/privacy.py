@@ -12,8 +12,13 @@ from typing import Any, TextIO
 import click
 from msgspec import Struct
 
-from whereby_trigger.cli.app import app_argument, settings_with_store, store_to_change, store_to_read
-from whereby_trigger.cli.options import store_option
+from whereby_trigger.cli.arguments import (
+    app_argument,
+    settings_with_store,
+    store_option,
+    store_to_change,
+    store_to_read,
+)
 from whereby_trigger.cli.output import (
     Failed,
     dry_run_option,

@@ -10,8 +10,14 @@ from typing import Any
 
 import click
 
-from whereby_trigger.cli.app import app_argument, settings_with_store, store_to_read
-from whereby_trigger.cli.options import LIMIT, json_option, store_option
+from whereby_trigger.cli.arguments import (
+    LIMIT,
+    app_argument,
+    json_option,
+    settings_with_store,
+    store_option,
+    store_to_read,
+)
 from whereby_trigger.cli.output import local, note, show_objects, show_table
 from whereby_trigger.deliveries import Delivery, hint_for
 from whereby_trigger.store import CLOSED, RefusalCount

@@ -11,8 +11,18 @@ from typing import Any
 import click
 
 from whereby_trigger import timeline
-from whereby_trigger.cli.app import app_argument, app_option, settings_with_store, store_to_read
-from whereby_trigger.cli.options import LIMIT, json_option, since_option, store_option, time_range, until_option
+from whereby_trigger.cli.arguments import (
+    LIMIT,
+    app_argument,
+    app_option,
+    json_option,
+    settings_with_store,
+    since_option,
+    store_option,
+    store_to_read,
+    time_range,
+    until_option,
+)
 from whereby_trigger.cli.output import Failed, local, note, show_lines, show_objects, show_table
 from whereby_trigger.config import Settings
 from whereby_trigger.store import Presence, Room, RoomQuery, RoomState, RoomStore, RunOutcome, RunRecord, Store

@@ -13,8 +13,14 @@ from uuid import uuid4
 import click
 from msgspec import Struct
 
-from whereby_trigger.cli.app import app_option, resolved, store_to_read
-from whereby_trigger.cli.options import complete_room, complete_type, store_option
+from whereby_trigger.cli.arguments import (
+    app_option,
+    complete_room,
+    complete_type,
+    resolved,
+    store_option,
+    store_to_read,
+)
 from whereby_trigger.cli.output import FAILED, Failed, note, show_lines
 from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.deliveries import session_id

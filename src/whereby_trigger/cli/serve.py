@@ -20,8 +20,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whereby_trigger import logs
-from whereby_trigger.cli.app import AppLocation, app_argument, default_app, load, locate, store_to_read
-from whereby_trigger.cli.options import as_arguments, settings_options, store_option
+from whereby_trigger.cli.arguments import (
+    AppLocation,
+    app_argument,
+    as_arguments,
+    default_app,
+    load,
+    locate,
+    settings_options,
+    store_option,
+    store_to_read,
+)
 from whereby_trigger.cli.output import WRONG_CALL, show_error
 from whereby_trigger.config import check, check_inspector
 from whereby_trigger.errors import AppError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from whereby_trigger.cli.app import app_option, resolved, store_to_read
+from whereby_trigger.cli.arguments import app_option, resolved, store_to_read
 from whereby_trigger.cli.output import FAILED, Failed, note, show_table
 from whereby_trigger.cli.send import TargetAddress, address_of, address_of_dev
 from whereby_trigger.config import NAMES, read_subdomain

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from whereby_trigger import timeline
-from whereby_trigger.cli.app import store_to_read
+from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.cli.output import show_table
 from whereby_trigger.cli.rooms import show_timeline
 from whereby_trigger.errors import StoreError
