@@ -39,7 +39,7 @@ IMPORTED = (
         f"whereby_trigger.cli.{name}"
         for name in ("serve", "send", "events", "rooms", "assistants", "check", "arguments", "db")
     ),
-    *(f"whereby_trigger.cli.{name}" for name in ("refusals", "privacy")),
+    "whereby_trigger.cli.refusals",
     "whereby_trigger.testing.sender",
 )
 """What most of the programs that tests start import."""

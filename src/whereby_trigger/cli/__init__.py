@@ -74,7 +74,7 @@ COMMANDS = _Commands(
     check="check",
     config="check",
     db="db",
-    forget="privacy",
+    forget="db",
 )
 """The modules of the commands, in the order of the help."""
 

@@ -26,6 +26,7 @@ from whereby_trigger.cli.arguments import (
     time_range,
     until_option,
 )
+from whereby_trigger.cli.db import export
 from whereby_trigger.cli.output import (
     Failed,
     dry_run_option,
@@ -39,7 +40,6 @@ from whereby_trigger.cli.output import (
     webhooks_counted,
     yes_option,
 )
-from whereby_trigger.cli.privacy import export
 from whereby_trigger.cli.rooms import entry_as_lines, entry_as_object, in_words, run_as_object
 from whereby_trigger.decide.predicates import did_you_mean
 from whereby_trigger.store import Query, Record, Room, RoomQuery, RunQuery, RunRecord, State, Store
