@@ -81,7 +81,7 @@ async def late_decisions(folder: Path) -> list[Decision]:
     now = time.time()
     joined = webhook("room.client.joined")
     old = PendingWebhook(1, joined, None, now - MAX_AGE - 1, now - MAX_AGE - 1, 0.0)
-    deadly = PendingWebhook(2, joined, None, now, now, 0.0, attempts=3, takeovers=3)
+    deadly = PendingWebhook(2, joined, None, now, now, 0.0, attempts=3, takeovers=3, crashes=3)
     due = PendingWebhook(3, joined, None, now, now, 0.0, held_since=0.0, due=boot_time() - MAX_AGE - 1)
     decisions = [await decider.decide(queued) for queued in (old, deadly, due)]
     return [decision for decision in decisions if isinstance(decision, Decision)]

@@ -5,7 +5,7 @@ import re
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from pathlib import Path
 
 from reliability.checker import check, in_words
@@ -83,7 +83,7 @@ class _UnreadLogs:
         self._lives += 1
         options = ("--emissions", str(self._emissions), *self._options, "--log", "--life", f"9{self._lives}")
         program = receiver_on(self._url, *options)
-        before = len(self._load.sender.each)
+        before, known = len(self._load.sender.each), frozenset(self._load.items)
         with await asyncio.to_thread(self._begin, kind, program) as process:
             self._load.sender.port = int(process.url.rpartition(":")[2].rstrip("/"))
             await self._until_it_listens()
@@ -91,7 +91,7 @@ class _UnreadLogs:
                 await asyncio.sleep(self._seconds)
             answers = self._load.sender.each[before:]
             if kind == "pipe" and not blocked:
-                await self._end_read(process, len(answers))
+                await self._end_read(process, len(answers), self._load.items.keys() - known)
             else:
                 await self._end(process, blocked=blocked)
         return answers
@@ -125,15 +125,21 @@ class _UnreadLogs:
         if process.popen.returncode != code or took > within:
             self._problems.append(f"{name}: it ended with {process.popen.returncode} after {took:.1f} s")
 
-    async def _end_read(self, process: Unread, answers: int) -> None:
-        """End it while its log is read again, in which every line must stand or be counted."""
+    async def _end_read(self, process: Unread, answers: int, sent: Set[str]) -> None:
+        """End it while its log is read again, which must hold every line or its count.
+
+        A delivery's line is written with its decision: none is due for what was pending at the end.
+        """
         reading = asyncio.create_task(asyncio.to_thread(process.read_on))
         await self._end(process, blocked=False)
         log = await reading
         lines, dropped = log.count('"answer": '), sum(int(number) for number in DROPPED.findall(log))
         self._counted += dropped
-        if lines + dropped < answers:
-            self._problems.append(f"{answers} answers, but {lines} lines and {dropped} counted as dropped")
+        async with viewing(self._url) as view:
+            pending = sum(record.state is State.PENDING for record in await view.of(sent))
+        if lines + dropped + pending < answers:
+            found = f"{lines} lines, {dropped} counted as dropped and {pending} pending"
+            self._problems.append(f"{answers} answers, but {found}")
 
     async def result(self, with_reader: Sequence[Answer]) -> Result:
         """Judge the answers, and what a last receiver finds in the store."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.doomed import Doomed
+from tests.support.sqlite_place import crash
 from tests.support.stage import Stage, leave_pending
 from tests.support.stored import stored
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
@@ -30,7 +31,7 @@ def left(number: int, display_name: str = "Robin") -> Webhook:
 
 
 def queued(seq: int, attempts: int = 0) -> PendingWebhook:
-    return PendingWebhook(seq, joined(seq), None, 0.0, 0.0, 0.0, attempts=attempts, takeovers=2)
+    return PendingWebhook(seq, joined(seq), None, 0.0, 0.0, 0.0, attempts=attempts, takeovers=2, crashes=2)
 
 
 @pytest.mark.parametrize("make", [joined, left], ids=["async", "sync"])
@@ -82,10 +83,35 @@ async def test_what_was_pending_at_two_deaths_is_asked_about_one_at_a_time_with_
     again = SqliteStore(f"sqlite:///{tmp_path}/stage.db")
     await again.open(lambda: None)
     assert await again.take_over() == 3
+    await crash(again)
     await again.close()
     async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
         await asyncio.gather(*map(stage.decision, sent))
     assert [sum(attempts) for attempts in blamed] == [1, 1, 1]
+
+
+async def test_what_was_pending_at_any_number_of_stops_is_decided_together(tmp_path: Path) -> None:
+    total, asked, together = 20, 0, asyncio.Event()
+
+    async def predicate() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == total:
+            together.set()
+        await together.wait()
+        return True
+
+    await leave_pending(tmp_path, *(joined(number) for number in range(total)))
+    for _ in range(3):
+        stopping = SqliteStore(f"sqlite:///{tmp_path}/stage.db")
+        await stopping.open(lambda: None)
+        assert await stopping.take_over() == total
+        await stopping.close()
+    async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
+        async with asyncio.timeout(WITHIN):
+            await together.wait()
+            await asyncio.gather(*(stage.decision(joined(number)) for number in range(total)))
+        assert {record.attempts for record in await stage.records()} == {5}
 
 
 async def test_the_least_blamed_of_those_that_wait_together_goes_first() -> None:

@@ -25,6 +25,7 @@ class Webhook:
     pending: bool = True
     deliveries: int = 1
     takeovers: int = 0
+    crashes: int = 0
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Model:
     sees_death: bool
     leases: dict[str, float] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
+    outlived: dict[str, float] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     rooms: list[Entry] = field(default_factory=list)
 
@@ -91,7 +93,7 @@ class Model:
     def replay(self) -> None:
         for webhook in self.webhooks.values():
             if not webhook.pending:
-                webhook.pending, webhook.owner, webhook.takeovers = True, None, 0
+                webhook.pending, webhook.owner, webhook.takeovers, webhook.crashes = True, None, 0, 0
 
     def request(self, request: RoomRequest) -> RoomClaim:
         room = self.open_entry(request.key)
@@ -160,6 +162,7 @@ class Model:
 
     def rejoin(self, old: str, new: str) -> None:
         self.dead.add(old)
+        self.outlived[old] = self.clock()
         self.join(new)
 
     def take_over(self, owner: str) -> int:
@@ -172,6 +175,7 @@ class Model:
         return taken
 
     def leave(self, replica: str) -> None:
+        self.outlived[replica] = self.clock()
         self._pass_on(replica, None)
         self._release(replica)
         self.leases.pop(replica, None)
@@ -182,6 +186,8 @@ class Model:
         for webhook in passed:
             webhook.owner = heir
             webhook.takeovers += owner is not None
+            # A replica that has left or has a new id did not end with them.
+            webhook.crashes += owner is not None and owner not in self.outlived
         return len(passed)
 
     def _release(self, owner: str) -> int:
@@ -191,6 +197,7 @@ class Model:
         return len(owned)
 
     def prune(self, before: float) -> None:
+        self.outlived = {replica: ended for replica, ended in self.outlived.items() if ended >= before}
         for id in [id for id, one in self.webhooks.items() if not one.pending and one.received_at < before]:
             del self.webhooks[id]
         self.rooms = [room for room in self.rooms if room.state not in OVER or room.since >= before]

@@ -312,6 +312,7 @@ async def test_a_replica_that_closes_gives_its_pending_webhooks_back_as_not_to_b
     assert await other.take_over() == 1
     (row,) = await other.pending(0, 10)
     assert (row.takeovers, row.attempts) == (1, 0)
+    assert row.crashes == 0
 
 
 async def test_others_hear_at_once_that_a_replica_has_left(replicas: Replicas) -> None:

@@ -255,6 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
         for store in self.stores:
             for row in self.run(store.pending(0, 100)):
                 assert row.takeovers == self.model.webhooks[row.id].takeovers
+                assert row.crashes == self.model.webhooks[row.id].crashes
 
     @PRESENT
     @invariant()

@@ -6,10 +6,10 @@ import pytest
 
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, arrival, decided, decision, record
-from tests.support.place import Place
+from tests.support.place import TTL, Place
 from tests.support.replica import replica_that_stores
 from tests.support.until import eventually
-from whereby_trigger.store import Query, State, Store
+from whereby_trigger.store import Holding, Query, State, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +37,7 @@ async def test_a_killed_replicas_webhooks_are_taken_over_with_the_takeover_count
     await eventually(store.take_over)
     rows = await store.pending(0, 10)
     assert [(row.id, row.takeovers, row.attempts) for row in rows] == [("a", 1, 0), ("b", 1, 0), ("c", 1, 0)]
+    assert {row.crashes for row in rows} == {1}
     assert {stored.owner for stored in await store.find(Query())} == {store.replica}
     assert await store.take_over() == 0
 
@@ -51,6 +52,44 @@ async def test_each_takeover_adds_to_the_count_and_keeps_the_blame(place: Place,
         assert await owner.take_over() == 1
         (row,) = await owner.pending(0, 10)
         assert (row.takeovers, row.attempts) == (takeovers, takeovers)
+        assert row.crashes == takeovers
+
+
+async def test_only_deaths_are_counted_as_crashes_and_not_stops_or_lost_leases(
+    place: Place, replicas: Replicas
+) -> None:
+    owner = await replicas()
+    await owner.add(arrival("a"))
+    await owner.rejoin(TTL)
+    assert await owner.take_over() == 1
+    await owner.close()
+    owner = await replicas()
+    assert await owner.take_over() == 1
+    assert [(row.takeovers, row.crashes) for row in await owner.pending(0, 10)] == [(2, 0)]
+    await place.bury(owner)
+    owner = await replicas()
+    assert await owner.take_over() == 1
+    assert [(row.takeovers, row.crashes) for row in await owner.pending(0, 10)] == [(3, 1)]
+
+
+async def test_a_webhook_that_is_held_or_replayed_after_a_crash_counts_its_crashes_from_0(
+    place: Place, replicas: Replicas
+) -> None:
+    dead = await replicas()
+    await dead.add(arrival("held"))
+    await dead.add(arrival("replayed"))
+    await place.bury(dead)
+    owner = await replicas()
+    assert await owner.take_over() == 2
+    held, replayed = await owner.pending(0, 10)
+    assert (held.crashes, replayed.crashes) == (1, 1)
+    assert await owner.hold(Holding(held.seq, held.id, "waits", 30.0))
+    assert await owner.decide(decision(replayed.seq, "replayed"))
+    assert await owner.replay(Query(ids=("replayed",)), NOW) == ["replayed"]
+    assert await owner.take_over() == 1
+    assert [(row.id, row.crashes) for row in await owner.pending(0, 10)] == [("replayed", 0)]
+    (asked,) = await owner.ask_again([held.seq])
+    assert (asked.id, asked.crashes) == ("held", 0)
 
 
 async def test_a_takeover_leaves_decisions_alone(replicas: Replicas) -> None:

@@ -11,6 +11,14 @@ from whereby_trigger.store import Store
 from whereby_trigger.store.sqlite import SqliteStore
 
 
+async def crash(store: SqliteStore) -> None:
+    """Have a replica of this process leave what a kill would: nothing finished, nothing given back."""
+    writing, store._writing = store._writing, None
+    assert writing is not None
+    writing.life.die()
+    await writing.writer.close(10)
+
+
 class SqlitePlace(Place):
     takeover_within = 0.0
 
@@ -26,10 +34,7 @@ class SqlitePlace(Place):
 
     async def crash(self, store: Store) -> None:
         assert isinstance(store, SqliteStore)
-        writing, store._writing = store._writing, None
-        assert writing is not None
-        writing.life.die()
-        await writing.writer.close(10)
+        await crash(store)
 
     async def forget(self, store: Store) -> None:
         await self.crash(store)

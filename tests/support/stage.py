@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.sqlite_place import crash
 from whereby_trigger import Trigger, Webhook
 from whereby_trigger.config import Settings, resolve
 from whereby_trigger.decide import UserCode
@@ -105,9 +106,10 @@ def verdict_on(
 
 
 async def leave_pending(folder: Path, *webhooks: Webhook, received_at: float | None = None) -> None:
-    """Store webhooks as a replica that is gone before it decided any."""
+    """Store webhooks as a replica that dies before it decides any."""
     settings = settings_for(folder)
     store = SqliteStore(settings.store)
     await store.open(lambda: None)
     await asyncio.gather(*(store.add(verdict_on(webhook, settings, received_at).arrival) for webhook in webhooks))
+    await crash(store)
     await store.close()

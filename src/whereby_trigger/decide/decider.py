@@ -149,7 +149,7 @@ class Decider:
             if queued.attempts >= MAX_CRASHES:
                 reason = f"{DIED}, {queued.attempts} times"
                 return self._decision(queued, Judgement(State.FAILED, reason), [])
-            if queued.takeovers < SUSPECT:
+            if queued.crashes < SUSPECT:
                 return await self._run(queued, self._user_code)
             async with self._suspects.alone(queued):
                 if not await self._store.begin_attempt(queued.seq):

@@ -38,6 +38,7 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     started: float
     attempts: int = 0
     takeovers: int = 0
+    crashes: int = 0
     held_since: float | None = None
     due: float | None = None
     effect: str = ""
@@ -72,6 +73,7 @@ def from_store(row: Pending, subdomain: str | None, now: float) -> PendingWebhoo
         started=time.monotonic(),
         attempts=row.attempts,
         takeovers=row.takeovers,
+        crashes=row.crashes,
         held_since=held_since,
         due=due,
         effect=row.effect,

@@ -258,8 +258,8 @@ class Store(RoomStore, Protocol):
     def hold(self, holding: Holding) -> "asyncio.Future[bool]":
         """Put a pending webhook of this replica on hold; return False if it is no longer that.
 
-        Its attempts and takeovers count from 0 again: its predicate was asked, and the process lives. Like a decision,
-        it waits while the store is unavailable.
+        Its attempts, takeovers and crashes count from 0 again: its predicate was asked, and the process lives. Like a
+        decision, it waits while the store is unavailable.
         """
         ...
 
@@ -291,7 +291,8 @@ class Store(RoomStore, Protocol):
 
         The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds. Rooms
         that have waited longer than that end. A replica whose own lease is gone takes over nothing. A webhook from a
-        dead replica has its takeovers counted, since it may have been in user code when the replica died.
+        dead replica has its crashes counted, since it may have been in user code when the replica died: not one from a
+        replica that stopped, or that lost its lease and went on under another id.
         """
         ...
 

@@ -265,10 +265,11 @@ class Added(Struct):
 class Pending(Struct, frozen=True):
     """Describe a stored webhook that waits for its decision.
 
-    `queued_at` is when it was received or last replayed, `takeovers` how often its replica died before deciding it,
-    `attempts` how often it was blamed: recorded as being in user code, in case that ends the process. If its hold has
-    begun, it did so `held_for` seconds ago, and is due in `due_in` seconds, by the store's clock; both are else None.
-    `effect` is what it did to its room's assistant when it was stored, in words.
+    `queued_at` is when it was received or last replayed, `takeovers` how often another replica has taken it over, and
+    `crashes` how often because its replica had died. `attempts` is how often it was blamed: recorded as being in user
+    code, in case that ends the process. If its hold has begun, it did so `held_for` seconds ago, and is due in `due_in`
+    seconds, by the store's clock; both are else None. `effect` is what it did to its room's assistant when it was
+    stored, in words.
     """
 
     seq: int
@@ -282,6 +283,7 @@ class Pending(Struct, frozen=True):
     held_for: float | None = None
     due_in: float | None = None
     effect: str = ""
+    crashes: int = 0
 
 
 class Decision(Struct, frozen=True):

@@ -108,6 +108,10 @@ class ReplicaEnding(StrEnum):
         return cls(stored) if stored else None
 
 
+OUTLIVED: Final = frozenset({ReplicaEnding.STOPPED, ReplicaEnding.LEASE_LOST})
+"""The endings of a replica that its process outlived, so that no webhook can have ended it."""
+
+
 def sql_in(states: Iterable[StrEnum]) -> str:
     """Return the SQL condition that a column's value is one of some states: `= 'pending'`, `IN ('fired', 'failed')`.
 

@@ -65,7 +65,11 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         {"webhooks_pending", "webhooks_held", "rooms_owner", "rooms_waiting_since"},
     ),
     "claim: what nobody owns": (lease.TAKE_UNOWNED, (ME, 5000), {"webhooks_pending", "webhooks_pkey"}),
-    "claim: what the dead own": (lease.TAKE_ORPHANED, (ME, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
+    "claim: what the dead own": (
+        lease.TAKE_ORPHANED,
+        (ME, DEAD, 5000),
+        {"webhooks_pending", "webhooks_pkey", "replica_log_pkey"},
+    ),
     "claim: rooms": (rooms.OWNED_BY, (DEAD, 500), {"rooms_owner"}),
     "claim: rooms to give back": (rooms.FIND_RELEASED, (DEAD, [1, 2]), {"rooms_pkey", "rooms_owner"}),
     "claim: give rooms back": (

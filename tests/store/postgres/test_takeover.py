@@ -73,6 +73,7 @@ async def test_a_replica_that_stops_with_more_than_it_gives_back_at_once_leaves_
     while await heir.take_over():
         pass
     assert [(row.id, row.takeovers) for row in await heir.pending(0, 100)] == [(id, 1) for id in ids]
+    assert {row.crashes for row in await heir.pending(0, 100)} == {0}
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -7,7 +7,7 @@ from whereby_trigger import leftovers
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, one_row, transaction
 from whereby_trigger.store.records import ReplicaRecord
-from whereby_trigger.store.states import ReplicaEnding, RunOutcome
+from whereby_trigger.store.states import OUTLIVED, ReplicaEnding, RunOutcome, sql_in
 
 JOIN = """
 INSERT INTO whereby_trigger.replicas (id, pid, seen_at, expires)
@@ -104,7 +104,11 @@ ORDER BY owner, seq LIMIT $3 FOR UPDATE SKIP LOCKED
 """Only the index of pending webhooks has this order: no plan can scan decided ones."""
 
 TAKE_ORPHANED = f"""
-UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1 WHERE seq = ANY (ARRAY({PENDING_OF}))
+UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1,
+    crashes = crashes + (NOT EXISTS (
+        SELECT FROM whereby_trigger.replica_log WHERE id = $2 AND ending {sql_in(OUTLIVED)}
+    ))::integer
+WHERE seq = ANY (ARRAY({PENDING_OF}))
 """  # noqa: S608
 DISOWN = f"""
 UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1, attempts = 0

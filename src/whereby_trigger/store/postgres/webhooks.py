@@ -114,7 +114,7 @@ WITH held AS MATERIALIZED (
     ) AS locked
 )
 UPDATE whereby_trigger.webhooks AS webhooks SET
-    state = 'held', reason = held.reason, attempts = 0, takeovers = 0,
+    state = 'held', reason = held.reason, attempts = 0, takeovers = 0, crashes = 0,
     held_since = coalesce(webhooks.held_since, whereby_trigger.clock()),
     due_at = coalesce(webhooks.due_at, whereby_trigger.clock() + held.seconds),
     errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(held.errors::json))
@@ -132,7 +132,8 @@ UPDATE whereby_trigger.webhooks SET state = 'pending', reason = '' WHERE seq = A
     ORDER BY id FOR UPDATE
 ))
 RETURNING seq, id, type, body, received_at, queued_at, attempts, takeovers,
-    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect
+    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect,
+    crashes
 """
 BEGIN_ATTEMPT = """
 UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
@@ -143,7 +144,8 @@ UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id =
 """
 PENDING = """
 SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers,
-    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect
+    whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect,
+    crashes
 FROM whereby_trigger.webhooks
 WHERE state = 'pending' AND (owner, seq) > ($1, $2) AND owner <= $1 ORDER BY owner, seq LIMIT $3
 """
@@ -162,8 +164,8 @@ FROM whereby_trigger.webhooks WHERE seq > $1 ORDER BY seq LIMIT $2
 FIRST_SINCE = "SELECT seq FROM whereby_trigger.webhooks WHERE received_at >= $1 ORDER BY seq LIMIT 1"
 CAN_REPLAY = f"state {sql_in(REPLAYABLE)} AND body_removed_at IS NULL"
 REPLAY = """
-UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = $1,
-reason = '', decided_at = NULL, errors = '{}', held_since = NULL, due_at = NULL
+UPDATE whereby_trigger.webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, crashes = 0,
+queued_at = $1, reason = '', decided_at = NULL, errors = '{}', held_since = NULL, due_at = NULL
 """
 COUNT_PRUNED = """
 SELECT count(*) FROM whereby_trigger.webhooks

@@ -135,7 +135,7 @@ def take_over_dead(
 
 
 def _take_webhooks(connection: sqlite3.Connection, id: str, other: str) -> int:
-    orphaned = connection.execute(webhooks.TAKE_ORPHANED, (id, other)).rowcount
+    orphaned = connection.execute(webhooks.TAKE_ORPHANED, {"new": id, "owner": other}).rowcount
     return orphaned + connection.execute(webhooks.TAKE_HELD, (id, other)).rowcount
 
 

@@ -19,7 +19,7 @@ from whereby_trigger.store.records import (
 )
 from whereby_trigger.store.sqlite import rooms
 from whereby_trigger.store.sqlite.presence import GatheredCounts
-from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, OVER, REPLAYABLE, RoomState, State, sql_in
+from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, OUTLIVED, OVER, REPLAYABLE, RoomState, State, sql_in
 from whereby_trigger.webhook import room_path
 
 INSERT = """
@@ -41,7 +41,7 @@ WHERE seq = ? AND id = ? AND state {sql_in(DECIDABLE)} AND owner = ?
 """  # noqa: S608
 DECIDE, DECIDE_AND_REDACT = _DECIDE % "", _DECIDE % "body = ?, "
 HOLD = f"""
-UPDATE webhooks SET errors = {_ERRORS}, state = 'held', reason = ?, attempts = 0, takeovers = 0,
+UPDATE webhooks SET errors = {_ERRORS}, state = 'held', reason = ?, attempts = 0, takeovers = 0, crashes = 0,
 held_since = coalesce(held_since, ?), due_at = coalesce(due_at, ?)
 WHERE seq = ? AND id = ? AND state = 'pending' AND owner = ?
 """  # noqa: S608
@@ -58,12 +58,15 @@ TAKE_UNOWNED = "UPDATE webhooks SET owner = ? WHERE state = 'pending' AND owner 
 DISOWN = """
 UPDATE webhooks SET owner = NULL, takeovers = takeovers + 1, attempts = 0 WHERE state = 'pending' AND owner = ?
 """
-TAKE_ORPHANED = """
-UPDATE webhooks SET owner = ?, takeovers = takeovers + 1 WHERE state = 'pending' AND owner = ?
-"""
+TAKE_ORPHANED = f"""
+UPDATE webhooks SET owner = :new, takeovers = takeovers + 1,
+    crashes = crashes + NOT EXISTS (SELECT 1 FROM replica_log WHERE id = :owner AND ending {sql_in(OUTLIVED)})
+WHERE state = 'pending' AND owner = :owner
+"""  # noqa: S608
 TAKE_HELD = "UPDATE webhooks SET state = 'pending', owner = ?, reason = '' WHERE state = 'held' AND owner = ?"
 _PENDING = """
-SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, :now - held_since, due_at - :now, reason
+SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, :now - held_since, due_at - :now, reason,
+    crashes
 FROM webhooks
 """
 PENDING = f"{_PENDING} WHERE state = 'pending' AND owner = :owner AND seq > :after ORDER BY seq LIMIT :limit"
@@ -81,8 +84,8 @@ FROM webhooks WHERE seq > ? ORDER BY seq LIMIT ?
 FIRST_SINCE = "SELECT seq FROM webhooks WHERE received_at >= ? ORDER BY seq LIMIT 1"
 CAN_REPLAY = f"state {sql_in(REPLAYABLE)} AND body_removed_at IS NULL"
 REPLAY = """
-UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, queued_at = ?, reason = '',
-decided_at = NULL, errors = '[]', held_since = NULL, due_at = NULL
+UPDATE webhooks SET state = 'pending', owner = NULL, attempts = 0, takeovers = 0, crashes = 0, queued_at = ?,
+reason = '', decided_at = NULL, errors = '[]', held_since = NULL, due_at = NULL
 """
 COUNT_FORGOTTEN = """
 SELECT count(*) FROM webhooks WHERE state <> 'pending' AND state <> 'held' AND received_at < ? AND kept_until < ?
