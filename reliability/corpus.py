@@ -24,13 +24,14 @@ class Item(Struct, frozen=True):
 
 
 def items(seed: int) -> Iterator[Item]:
-    """Make up webhooks without end, the same ones for the same seed."""
+    """Make up webhooks without end, the same ones for the same seed; those of a room are of one meeting."""
     chance = random.Random(seed)
     while True:
         type, state, fields = chance.choice(KINDS)
         rooms = OTHER_ROOMS if state is State.SKIPPED and type == "room.session.started" else VISIT_ROOMS
         id, room = chance.randbytes(32).hex(), chance.choice(rooms)
-        yield Item(id, type, room, webhook(type, room=room, id=id, data=fields).raw, state)
+        said = {"roomSessionId": f"the session of {room}", **fields}
+        yield Item(id, type, room, webhook(type, room=room, id=id, data=said).raw, state)
 
 
 def padded(item: Item, size: int) -> Item:

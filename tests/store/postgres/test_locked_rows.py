@@ -12,12 +12,12 @@ from tests.store.conftest import Replicas
 from tests.support.arrivals import ROOM, arrival, decision, record
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of
-from tests.support.rooms import ask, move, session_arrival, take_one
+from tests.support.rooms import ask, bring_to, move, session_arrival, take_one
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Bounds, Query, RoomState, State, Store
+from whereby_trigger.store.postgres import rooms, writer
 from whereby_trigger.store.postgres import store as postgres_store
-from whereby_trigger.store.postgres import writer
 
 pytestmark = pytest.mark.anyio
 
@@ -127,6 +127,15 @@ async def test_a_locked_room_holds_up_no_other_room_and_no_other_delivery(url: s
             assert await ended
             assert (await asked).new
             assert not (await over).duplicate
+
+
+async def test_a_request_that_changes_nothing_waits_for_no_lock_on_its_room(url: str, opened: Replicas) -> None:
+    store = await opened(url)
+    await bring_to(store, RoomState.LIVE)
+    async with locked(url, f"rooms WHERE key = '{ROOM}'") as holding, asyncio.timeout(SOON):
+        await holding.execute(rooms.LOCK, [ROOM])
+        claims = await asyncio.gather(*(ask(store) for _ in range(MANY)))
+    assert {(claim.new, claim.state, claim.owner) for claim in claims} == {(False, RoomState.LIVE, store.replica)}
 
 
 async def test_a_locked_room_at_a_bound_holds_up_no_other_and_is_asked_to_end_when_it_is_free(

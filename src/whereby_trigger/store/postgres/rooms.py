@@ -36,6 +36,10 @@ FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
 WHERE key = $1 AND state NOT IN ('ended', 'failed') FOR UPDATE
 """
+LOOK_AT_OPEN = """
+SELECT key, id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
+WHERE key = ANY ($1::text[]) AND state NOT IN ('ended', 'failed')
+"""
 LOCK_ROOM = """
 SELECT pg_advisory_xact_lock(hashtextextended('whereby_trigger ' || key, 0))
 FROM whereby_trigger.rooms WHERE id = $1
@@ -219,6 +223,25 @@ async def locked(connection: Connection, pieces: Sequence[Any]) -> list[bool]:
     async with transaction(connection):
         await connection.execute(TABLES_FREE)
     return [False for _ in pieces]
+
+
+async def request_unchanged(
+    connection: Connection, pieces: Sequence[RoomRequest], *, again: bool
+) -> list[RoomClaim | None]:
+    """Answer requests that change nothing, such as those of a room with an assistant; None for the others.
+
+    One statement reads the rooms of all, and waits for no lock: a change that is under way comes after the request.
+    """
+    found = await connection.fetch(LOOK_AT_OPEN, list({piece.key for piece in pieces}))
+    entries = {key: _open(entry) for key, entry in ((row.pop("key"), row) for row in map(dict, found))}
+    return [_unchanged(entries.get(piece.key), piece) for piece in pieces]
+
+
+def _unchanged(entry: OpenRoom | None, request: RoomRequest) -> RoomClaim | None:
+    if entry is None or room_rules.needs_changes(entry, request):
+        return None
+    answer = room_rules.requested(entry, request, [], None)
+    return answer.claim if answer.change is None and answer.opens is None else None
 
 
 async def request(connection: Connection, pieces: Sequence[RoomRequest], *, again: bool) -> list[RoomClaim]:

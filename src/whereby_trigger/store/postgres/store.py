@@ -31,6 +31,7 @@ from whereby_trigger.store.postgres.writer import (
     LONG_WORK_WITHIN,
     MOVE,
     REQUEST,
+    REQUEST_UNCHANGED,
     ROW_WITHIN,
     STOP,
     WRITERS,
@@ -308,8 +309,10 @@ class PostgresStore(Unspilled):
         await self._call("lease", partial(lease.rejoin, old=self.replica, new=new, ttl=ttl))
         self.replica = new
 
-    def request(self, request: RoomRequest) -> Awaitable[RoomClaim]:
-        return self._write("rooms", REQUEST, request)
+    async def request(self, request: RoomRequest) -> RoomClaim:
+        # Most requests are of rooms that have an assistant. Each that changes something takes a transaction.
+        claim: RoomClaim | None = await self._write("rooms", REQUEST_UNCHANGED, request)
+        return claim or await self._write("rooms", REQUEST, request)
 
     async def take(self, slots: int, max_age: float = math.inf, bounds: Bounds = UNBOUNDED) -> list[Room]:
         tickets, self._unanswered = (*self._unanswered, uuid4().hex), ()
