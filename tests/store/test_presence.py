@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from itertools import compress
 from itertools import count as numbers
 
 import pytest
@@ -15,7 +16,7 @@ from tests.support.place import Place
 from tests.support.rooms import ask, bring_to
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import UNKNOWN, Added, Arrival, Count, Presence, Query, RoomState, State, Store
-from whereby_trigger.store.presence import UNCOUNTED, keeps_time, merged, presence_of, together
+from whereby_trigger.store.presence import UNCOUNTED, RoomCounts, keeps_time, merged, presence_of, together
 
 pytestmark = pytest.mark.anyio
 
@@ -178,6 +179,16 @@ async def test_the_presence_of_a_room_is_forgotten_with_its_last_count_unless_it
     assert await presence(store) == UNKNOWN
 
 
+async def test_two_counts_that_come_at_once_are_kept_as_long_as_the_one_received_last(store: Store) -> None:
+    newest, received_last = count(1, 3), count(0, 2)
+    await asyncio.gather(
+        store.add(counted("newest", newest, received_at=NOW - 10)),
+        store.add(counted("received last", received_last, received_at=NOW)),
+    )
+    await store.prune(NOW)
+    assert (await presence(store)).humans == 3
+
+
 async def test_what_is_counted_after_a_room_was_forgotten_begins_then(store: Store) -> None:
     await store.add(counted("pruned", count(0, 2), received_at=NOW - 10))
     await store.prune(NOW)
@@ -222,6 +233,51 @@ async def _stored_in_batches(two: tuple[Store, Store], room: str, batches: list[
         arrivals = [counted(f"{room} {n} {m}", one) for m, one in enumerate(batch)]
         added = await asyncio.gather(*map(two[n % 2].add, arrivals))
     return added[-1], await presence(two[0], room)
+
+
+TWO_AT_ONCE = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(UNCOUNTED, 2)), min_size=2, max_size=2
+)
+"""Two webhooks of a room that arrive together: which one it is, of those that may come again, its time and humans."""
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(batches=st.lists(st.tuples(TWO_AT_ONCE, TWO_AT_ONCE), min_size=1, max_size=4))
+def test_of_two_counts_of_a_room_that_come_at_once_those_count_that_are_no_duplicates(
+    runs: asyncio.Runner,
+    two: tuple[Store, Store],
+    rooms: Iterator[int],
+    batches: list[tuple[list[tuple[int, int, int]], ...]],
+) -> None:
+    names = [f"{ROOM}-{next(rooms)}" for _ in range(2)]
+    seen: set[str] = set()
+    known: dict[str, RoomCounts] = {}
+    for n, batch in enumerate(batches):
+        arrivals = [
+            counted(
+                f"{name} {which}", count(seconds, humans, room=name, session_id=f"{n} {seconds}"), received_at=NOW + n
+            )
+            for name, said in zip(names, batch, strict=True)
+            for which, seconds, humans in said
+        ]
+        first = {one.id: one for one in reversed(arrivals) if one.id not in seen}
+        seen |= first.keys()
+        new = [first.get(one.id) is one for one in arrivals]
+        for room in together(one.count for one in compress(arrivals, new) if one.count):
+            known[room.key] = merged(known[room.key], room) if room.key in known else room
+        added = runs.run(_added_at_once(two[n % 2], arrivals))
+        assert [not one.duplicate for one in added] == new
+        assert [one.counts for one in compress(added, new)] == [known[str(one.room)] for one in compress(arrivals, new)]
+        assert not any(one.counts for one in added if one.duplicate)
+    assert runs.run(_presences(two[0], names)) == {name: presence_of(known[name]) for name in names}
+
+
+async def _added_at_once(store: Store, arrivals: list[Arrival]) -> list[Added]:
+    return await asyncio.gather(*map(store.add, arrivals))
+
+
+async def _presences(store: Store, rooms: list[str]) -> dict[str, Presence]:
+    return await store.presences(frozenset(rooms))
 
 
 @pytest.fixture

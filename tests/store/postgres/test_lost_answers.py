@@ -7,7 +7,7 @@ import pytest
 
 from reliability.link import Link
 from tests.store.conftest import Replicas
-from tests.support.arrivals import NOW, arrival, decision, record
+from tests.support.arrivals import NOW, ROOM, arrival, decision, record
 from tests.support.counts import at, presence, say
 from tests.support.postgres import Server
 from tests.support.rooms import request
@@ -55,22 +55,23 @@ async def test_an_arrival_at_another_replica_meanwhile_is_a_duplicate(
         assert link.torn == 1
 
 
-async def test_a_delivery_is_stored_with_its_count_by_one_statement(
-    url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rooms", [(ROOM, "acme.whereby.com/elsewhere"), (ROOM, ROOM)])
+async def test_deliveries_are_stored_with_up_to_two_counts_of_each_room_by_one_statement(
+    url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, str]
 ) -> None:
     store = await opened(url)
     # Not by looking for a COMMIT on the wire: the lease is renewed over the same link.
     begun: list[Any] = []
     monkeypatch.setattr(webhooks, "transaction", begun.append)
-    await asyncio.gather(say(store, "a", 9, 1), say(store, "b", 9, 2, room="acme.whereby.com/elsewhere"))
+    await asyncio.gather(*(say(store, f"{n}", 9, n, room=room) for n, room in enumerate(rooms)))
     assert begun == []
-    assert (await presence(store)).humans == 1
+    assert (await presence(store, rooms[1])).humans == 1
 
 
 @pytest.mark.parametrize(
     ("ids", "torn"),
-    # One of a room is added by one statement; several in a transaction, whose COMMIT has an end, unlike "COMMITTED".
-    [(("lost",), b"lost"), (("lost", "beside it"), b"COMMIT\0")],
+    # Two of a room are added by one statement; more in a transaction, whose COMMIT has an end, unlike "COMMITTED".
+    [(("lost",), b"lost"), (("lost", "beside it"), b"lost"), (("lost", "beside it", "too"), b"COMMIT\0")],
 )
 async def test_a_count_is_not_merged_again_over_one_that_came_after_it(
     postgres: Server, url: str, opened: Replicas, ids: tuple[str, ...], torn: bytes

@@ -56,6 +56,22 @@ RETURNING key, humans, bots, session_id, humans_since, changed_at, differed_at
 Written out: the executor starts each subquery again for each row.
 """
 
+ONE_EACH = """
+SELECT key, humans, bots, session_id, at, at, '-infinity', received_at FROM said ORDER BY key
+"""
+"""Says what `counts_of` in store/presence.py says of each room's count in `said`."""
+
+TWO_EACH = """
+SELECT DISTINCT ON (key) key, humans, bots, session_id,
+    CASE WHEN lead(humans) OVER newest_first = humans THEN lead(at) OVER newest_first ELSE at END,
+    at,
+    CASE WHEN lead(humans) OVER newest_first <> humans THEN lead(at) OVER newest_first ELSE '-infinity' END,
+    greatest(received_at, lead(received_at) OVER newest_first)
+FROM said WINDOW newest_first AS (PARTITION BY key ORDER BY at DESC, seq DESC)
+ORDER BY key, said.at DESC, seq DESC
+"""
+"""Says what `together` says of at most two counts of each room: more of them would depend on the order they came in."""
+
 WRITE = f"""
 INSERT INTO whereby_trigger.presence AS stored ({COLUMNS})
 SELECT * FROM unnest(

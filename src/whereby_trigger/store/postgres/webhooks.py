@@ -45,22 +45,32 @@ ON CONFLICT (id) DO UPDATE SET
     kept_until = greatest(webhooks.kept_until, excluded.kept_until)
 RETURNING id, seq, state, xmax = 0 AS new"""
 ADD = f"WITH {_ARRIVED % ('', '')} {_INSERT}"
-ADD_COUNTED = f"""
-WITH {_ARRIVED % (", $12::integer[], $13::integer[], $14::text[], $15::float8[]", ", humans, bots, session_id, at")},
+
+
+def _add_counted(counts: str) -> str:
+    columns = ", $12::integer[], $13::integer[], $14::text[], $15::float8[]", ", humans, bots, session_id, at"
+    return f"""
+WITH {_ARRIVED % columns},
 added AS ({_INSERT}, room),
+said AS (
+    SELECT seq, arrived.room COLLATE "C" AS key, humans, bots, session_id, at, received_at
+    FROM arrived JOIN added USING (seq) WHERE humans IS NOT NULL
+),
 counted AS (
     INSERT INTO whereby_trigger.presence AS stored ({presence.COLUMNS})
-    SELECT arrived.room, humans, bots, session_id, at, at, '-infinity', received_at
-    FROM arrived JOIN added USING (seq) WHERE humans IS NOT NULL
-    ORDER BY arrived.room COLLATE "C"
+    {counts}
     {presence.MERGED}
 )
 SELECT added.id, added.seq, added.state, added.new, counted.*
 FROM added LEFT JOIN counted ON counted.key = added.room
 """  # noqa: S608
-"""Adds webhooks and their counts, at most one a room, in one statement: BEGIN and COMMIT would cost a round trip each.
 
-A webhook that is a duplicate keeps its number, so no number that was given here is its own, and it counts for nothing.
+
+ADD_COUNTED = {1: _add_counted(presence.ONE_EACH), 2: _add_counted(presence.TWO_EACH)}
+"""Adds webhooks and their counts in one statement, by how many of a room there are at most.
+
+BEGIN and COMMIT would cost a round trip each. A webhook that is a duplicate keeps its number, so no number that was
+given here is its own, and it counts for nothing.
 """
 
 STORED_SO = """
@@ -234,7 +244,8 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
     counted = [piece.what for id, piece in first.items() if piece.what.count and id not in stored]
     effects: dict[str, str] = {id: row["effect"] for id, row in stored.items()}
     counts: dict[str, RoomCounts] = {}
-    if changes or len({arrival.room for arrival in counted}) < len(counted):
+    most = max(Counter(arrival.room for arrival in counted).values(), default=0)
+    if changes or most > max(ADD_COUNTED):
         async with transaction(connection):
             if changes:
                 await rooms.lock(connection, [change.key for change in changes.values()])
@@ -246,7 +257,7 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
             new = [(arrival.count, arrival.received_at) for arrival in counted if stored[arrival.id]["new"]]
             counts = await presence.write(connection, new)
     elif counted:
-        inserted = await _insert_counted(connection, first, rows)
+        inserted = await _insert_counted(connection, ADD_COUNTED[most], first, rows)
         stored |= inserted
         counts = {row["key"]: RoomCounts(*row[4:]) for row in inserted.values() if row["key"] is not None}
     else:
@@ -262,12 +273,12 @@ async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[s
 
 
 async def _insert_counted(
-    connection: Connection, first: Mapping[str, Owned], rows: list[tuple[Any, ...]]
+    connection: Connection, statement: str, first: Mapping[str, Owned], rows: list[tuple[Any, ...]]
 ) -> dict[str, Any]:
     said = (first[row[0]].what.count for row in rows)
     counts = [(one.humans, one.bots, one.session_id, one.at) if one else NO_COUNT for one in said]
     given = *zip(*rows, strict=True), *zip(*counts, strict=True)
-    return {row["id"]: row for row in await connection.fetch(ADD_COUNTED, *given)}
+    return {row["id"]: row for row in await connection.fetch(statement, *given)}
 
 
 async def _stored_before(connection: Connection, first: dict[str, Owned]) -> dict[str, Any]:
