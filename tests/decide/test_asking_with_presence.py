@@ -1,6 +1,7 @@
 """A predicate with a second argument is asked with who is in the room at that moment, as the store knows it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,21 @@ async def test_a_webhook_with_a_count_is_decided_without_another_read(
         assert (await stage.decision(alone)).state is State.SKIPPED
         store.reads.clear()
         await stage.deliver(both := joined(2))
+        assert (await stage.decision(both)).state is State.FIRED
+    assert not store.reads
+
+
+async def test_a_webhook_whose_commit_took_long_is_decided_without_another_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decider, "AS_STORED", 60.0)
+    stage = Stage(Trigger(webhook_triggers={"room.client.joined": two_people}), tmp_path)
+    stage.store = store = Counted(stage.settings.store)
+    async with stage:
+        await stage.deliver(first := joined(1))
+        await stage.decision(first)
+        store.reads.clear()
+        await stage.deliver(both := joined(2), received_at=time.time() - 61)
         assert (await stage.decision(both)).state is State.FIRED
     assert not store.reads
 

@@ -27,7 +27,7 @@ class PendingWebhook(Struct, frozen=True, eq=False):
 
     If its hold has begun, it did so at `held_since` and is due at `due`, both by the boot clock; else they are None.
     `effect` is what it did to its room's assistant when it was stored, in words, and `counts` who was in its room then,
-    if it came with a count.
+    if it came with a count. We learned of its commit at `stored_at`, by the boot clock; 0 if it was read back.
     """
 
     seq: int
@@ -43,6 +43,7 @@ class PendingWebhook(Struct, frozen=True, eq=False):
     due: float | None = None
     effect: str = ""
     counts: RoomCounts | None = None
+    stored_at: float = 0.0
 
     @property
     def attempt(self) -> int:

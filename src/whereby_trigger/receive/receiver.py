@@ -230,6 +230,7 @@ class Receiver:
             started,
             effect=added.effect,
             counts=added.counts,
+            stored_at=self._clock.boot(),
         )
         self._dispatcher.submit(queued)
 
