@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,11 @@ class Option:
     variables: tuple[str, ...] = ()
     may_be_in_file: bool = False
 
-    @property
+    @cached_property
     def environment(self) -> tuple[str, ...]:
         return self.variables or (PREFIX + self.name.upper(),)
 
-    @property
+    @cached_property
     def files(self) -> tuple[str, ...]:
         """The environment variables that name a file with the value."""
         return tuple(f"{variable}_FILE" for variable in self.environment if self.may_be_in_file)

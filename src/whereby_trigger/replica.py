@@ -80,12 +80,13 @@ class Replica:
         starts_assistants: bool = True,
         clock: Clock = MACHINE,
         counts: Counts | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._clock = clock
         self._settings = settings
         self.store = store
         self._user_code = user_code
-        self._watchdog = Watchdog()
+        self._watchdog = watchdog or Watchdog()
         self._drained_by = 0.0
         self._unread = unread = Unread()
         self._taking: Store = store if spill_file is None else SpillStore(store, spill_file, unread, settings.redact)

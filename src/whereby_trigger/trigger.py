@@ -365,7 +365,7 @@ class Trigger:
 
         def wire(overrides: Mapping[str, Any], store: Store, clock: Clock) -> tuple[Replica, Endpoint, Store]:
             settings = resolve(self._keywords, self._overrides | dict(overrides)).settings
-            return self._build(settings, store, clock, starts_assistants=assistants == "run")
+            return self._build(settings, store, clock, process.NoWatchdog(), starts_assistants=assistants == "run")
 
         from whereby_trigger.testing import TestingTrigger
 
@@ -375,7 +375,13 @@ class Trigger:
         return self._build(settings, store_for(settings.store, settings.lease_ttl, settings.store_file))
 
     def _build(
-        self, settings: Settings, store: Store, clock: Clock = MACHINE, *, starts_assistants: bool = True
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock = MACHINE,
+        watchdog: process.Watchdog | None = None,
+        *,
+        starts_assistants: bool = True,
     ) -> tuple[Replica, Endpoint, Store]:
         process.check_effect("a method that serves")
         self._user_code = UserCode(settings.predicate_timeout)
@@ -390,6 +396,7 @@ class Trigger:
             starts_assistants=starts_assistants,
             counts=self._counts,
             clock=clock,
+            watchdog=watchdog,
         )
         self._in_use.append(InUse(store, settings, asyncio.get_running_loop(), clock))
         return replica, replica.endpoint, store

@@ -1,15 +1,12 @@
 """A trigger in the test's own process: real deliveries, a real store on a temporary file, a clock that can be moved."""
 
 import asyncio
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
-from functools import cache
 from math import ceil, inf
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, cast
 
@@ -32,10 +29,9 @@ from whereby_trigger.store import (
     State,
     Store,
 )
-from whereby_trigger.store.sqlite import SqliteStore
-from whereby_trigger.store.sqlite.opening import migrate_file
 from whereby_trigger.testing.clock import MovableClock
 from whereby_trigger.testing.meeting import LiveMeeting, Meeting
+from whereby_trigger.testing.store import TestStore, store_file
 from whereby_trigger.webhook import (
     RoomClientJoined,
     RoomClientLeft,
@@ -113,13 +109,16 @@ class TestingTrigger:
         self._clock = clock = MovableClock()
         self._farthest = clock.boot() + FARTHEST
         async with AsyncExitStack() as undo:
-            folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="whereby-trigger-"))
-            path = Path(folder) / "test.db"
-            path.write_bytes(_empty_store())
-            url = f"sqlite:///{path}"
-            store = SqliteStore(url, LEASE, clock.lease, clock.wall, synced=False)
-            overrides = {"store": url, "spill": "off", "secret": SECRET, "path": "/", "lease_ttl": LEASE}
-            self._running, self._endpoint, self._store = self._wire(overrides, store, clock)
+            file = undo.enter_context(store_file())
+            self._store = store = TestStore(file, LEASE, clock.lease, clock.wall)
+            overrides = {
+                "store": f"sqlite:///{file.path}",
+                "spill": "off",
+                "secret": SECRET,
+                "path": "/",
+                "lease_ttl": LEASE,
+            }
+            self._running, self._endpoint, _ = self._wire(overrides, store, clock)
             undo.callback(self._release, store)
             self._running.dispatcher.observe(self._note)
             self._running.claims.observe(self._note_claim)
@@ -239,7 +238,10 @@ class TestingTrigger:
 
     def _going_on(self) -> str:
         going_on = self._running.going_on(self._clock.rests)
-        return going_on or ("" if self._clock.all_rest else "what came due is being done")
+        if not going_on and not self._clock.all_rest:
+            return "what came due is being done"
+        # What listeners have raised is written behind.
+        return going_on or ("" if self._store.idle else "the store writes")
 
     async def _rest(self) -> None:
         """Wait until all that could be done by now is done, and assistants that were told to leave have had time to."""
@@ -255,10 +257,7 @@ class TestingTrigger:
         give_up_at = time.monotonic() + SETTLE_WITHIN
         while True:
             if not (what := going_on()):
-                # What listeners have raised is written behind: this write comes after it.
-                await self._store.ping(self.now())
-                if not (what := going_on()):
-                    break
+                break
             if time.monotonic() > give_up_at:
                 raise TimeoutError(f"not settled after {SETTLE_WITHIN:g} s: {what}")
             await asyncio.sleep(LOOK)
@@ -301,15 +300,6 @@ class TestingTrigger:
 
 def _of(noted: dict[str, asyncio.Future[Decision]], id: str) -> "asyncio.Future[Decision]":
     return noted.setdefault(id, asyncio.get_running_loop().create_future())
-
-
-@cache
-def _empty_store() -> bytes:
-    """Return a store's file with nothing in it, made once for each process: its schema takes longest."""
-    with tempfile.TemporaryDirectory(prefix="whereby-trigger-") as folder:
-        path = Path(folder) / "empty.db"
-        migrate_file(path)
-        return path.read_bytes()
 
 
 class Start(Protocol):

@@ -75,6 +75,11 @@ def connect(path: Path, *, readonly: bool = False, called: str = "store") -> sql
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: Python must be linked to 3.35 or newer")
     _check_one_name(path, called)
+    return connect_again(path, readonly=readonly, called=called)
+
+
+def connect_again(path: Path, *, readonly: bool = False, called: str = "store") -> sqlite3.Connection:
+    """Do the same with a database that `connect` has just opened."""
     try:
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Final
@@ -136,9 +136,9 @@ class Journal:
         self.index_path = path.with_name(f"{path.name}-shm")
         # SQLite opens them at the first read.
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-        for beside in (self.log_path, self.index_path):
-            if not _is_open_here(os.stat(beside)):
-                raise OSError(errno.EBUSY, f"{beside} is not the one that this process has open")
+        there = {_identity(os.stat(beside)): beside for beside in (self.log_path, self.index_path)}
+        for beside in _not_open_here(there):
+            raise OSError(errno.EBUSY, f"{beside} is not the one that this process has open")
         with ExitStack() as undo:
             self._log = os.open(self.log_path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             undo.callback(os.close, self._log)
@@ -374,14 +374,21 @@ def _is_there(path: str, opened: os.stat_result) -> bool | None:
         return None
 
 
-def _is_open_here(there: os.stat_result) -> bool:
-    """Return False if no descriptor of this process refers to the file; True if the system does not show them."""
+def _identity(there: os.stat_result) -> tuple[int, int]:
+    return there.st_dev, there.st_ino
+
+
+def _not_open_here(there: Mapping[tuple[int, int], Path]) -> Iterable[Path]:
+    """Return the files that no descriptor of this process refers to; none if the system does not show descriptors."""
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:
-        return True
-    for name in names:
+        return ()
+    left = dict(there)
+    # Those that were opened last are mostly the last.
+    for name in reversed(names):
+        if not left:
+            break
         with suppress(OSError):
-            if os.path.samestat(os.stat(f"/proc/self/fd/{name}"), there):
-                return True
-    return False
+            left.pop(_identity(os.stat(f"/proc/self/fd/{name}")), None)
+    return left.values()

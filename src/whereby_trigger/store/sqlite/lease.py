@@ -120,7 +120,7 @@ def take_over_dead(
     Rooms that waited for `max_age` seconds end.
     """
     taken = 0
-    for other, seen_at, _, _ in others(connection, id, now):
+    for other, seen_at, _, _ in others(connection, id, now) if dead or guarded else ():
         if other in guarded:
             taken += _take_webhooks(connection, id, other)
         if other in dead:

@@ -1,6 +1,5 @@
 """Open the database to write, to migrate or to read only, and bring it to this program's schema by migrations."""
 
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from whereby_trigger.errors import StoreError
 from whereby_trigger.store.sqlite.connection import (
     BUSY_TIMEOUT,
     connect,
+    connect_again,
     create,
     held_locked,
     make_durable,
@@ -25,33 +25,54 @@ from whereby_trigger.store.sqlite.lock import LifeLock, Turn
 Entered = tuple[Database, sqlite3.Connection, Turn, LifeLock]
 
 
-def open_to_write(path: Path, replica: str, join: Callable[..., None], now: float, synced: bool = True) -> Entered:
+def open_to_write(path: Path, replica: str, join: Callable[[sqlite3.Connection], None], synced: bool = True) -> Entered:
     """Create and migrate the database as needed, and register a replica in it by `join`.
 
     Returns the database to write to, a connection to read with, the lock of writers, and the lock that shows the
     replica alive. Raises StoreError if the database cannot be used. Without `synced`, nothing waits for the disk.
     """
-    with ExitStack() as undo, _explained(path):
+    with ExitStack() as undo, explained(path):
         connection, turn = _writable(path, undo, synced=synced)
         life = LifeLock(path, replica)
         undo.callback(life.close)
-        turn.acquire(BUSY_TIMEOUT)
-        make_durable(connection, path, synced=synced)
-        migrate(connection, path)
-        join(connection, pid=os.getpid(), now=now)
-        database = Database(path, connection, synced=synced)
+        database = _migrated(path, connection, turn, join, synced=synced)
         undo.callback(database.close)
-        turn.release()
-        reading = connect(path, readonly=True)
+        reading = connect_again(path, readonly=True)
         # The last connection to be closed saves the journal.
         reading.execute(f"PRAGMA synchronous = {'FULL' if synced else 'OFF'}")
         undo.pop_all()
         return database, reading, turn, life
 
 
+def open_alone(path: Path) -> tuple[Database, Turn]:
+    """Create and migrate a database, without a replica in it, and without waiting for the disk: for tests."""
+    with ExitStack() as undo, explained(path):
+        connection, turn = _writable(path, undo, synced=False)
+        database = _migrated(path, connection, turn, lambda connection: None, synced=False)
+        undo.pop_all()
+        return database, turn
+
+
+def _migrated(
+    path: Path,
+    connection: sqlite3.Connection,
+    turn: Turn,
+    join: Callable[[sqlite3.Connection], None],
+    *,
+    synced: bool,
+) -> Database:
+    turn.acquire(BUSY_TIMEOUT)
+    make_durable(connection, path, synced=synced)
+    migrate(connection, path)
+    join(connection)
+    database = Database(path, connection, synced=synced)
+    turn.release()
+    return database
+
+
 def migrate_file(path: Path) -> list[int]:
     """Create the database if there is none, migrate it, and return the numbers of the migrations applied."""
-    with ExitStack() as undo, _explained(path):
+    with ExitStack() as undo, explained(path):
         connection, turn = _writable(path, undo)
         turn.acquire(BUSY_TIMEOUT)
         make_durable(connection, path)
@@ -60,7 +81,7 @@ def migrate_file(path: Path) -> list[int]:
 
 def open_readonly(path: Path) -> sqlite3.Connection:
     """Open a database for reading only; raises StoreError if there is none, or not at this program's schema."""
-    with ExitStack() as undo, _explained(path):
+    with ExitStack() as undo, explained(path):
         connection = connect(path, readonly=True)
         undo.callback(connection.close)
         schema = check_admitted(connection, path)
@@ -85,7 +106,7 @@ def _writable(path: Path, undo: ExitStack, *, synced: bool = True) -> tuple[sqli
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Raise StoreError, with the reason, if the database cannot be used."""
     try:
         yield
@@ -114,9 +135,9 @@ def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
 
     Raises StoreError if the file belongs to another program.
     """
-    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-        return 0, 0
     columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('version')")}
+    if not columns and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return 0, 0
     is_ours = columns >= {"schema", "admits"}
     row = connection.execute("SELECT schema, admits FROM version").fetchone() if is_ours else None
     if row is None or not all(isinstance(number, int) for number in row):

@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 from whereby_trigger import leftovers
 from whereby_trigger.clock import BootClock, Lease, boot_clock, boot_time
-from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import (
@@ -59,12 +59,10 @@ from whereby_trigger.store.sqlite import history, lease, presence, privacy, room
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_file
 from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
-from whereby_trigger.store.sqlite.writer import Writer, describe, is_refusal
+from whereby_trigger.store.sqlite.writer import Writer, reads_explained
 from whereby_trigger.store.states import RoomState
 from whereby_trigger.store.stay import UNBOUNDED, Bounds
 from whereby_trigger.threads import OwnThread, in_thread
-
-T = TypeVar("T")
 
 CLOSE_TIMEOUT = 4.0
 """Seconds that closing waits for a file that others have locked, or a disk that hangs."""
@@ -79,7 +77,6 @@ EMPTIED_WITHIN = 5.0
 
 PRUNE_ROWS = 500
 
-NOBODY = lease.Dead(set(), set(), set())
 BOUNDED_AT_ONCE = 500
 """Waiting rooms that are ended in one transaction."""
 
@@ -109,7 +106,7 @@ class SqliteStore(Unspilled):
         self._clock = clock
         self._wall = wall
         self._counts = presence.GatheredCounts()
-        self._writing: _OpenSqlite | None = None
+        self._writing: OpenSqlite | None = None
         self._reader: _Reader | None = None
 
     @property
@@ -127,35 +124,37 @@ class SqliteStore(Unspilled):
     async def open(self, changed: Callable[[], None] | None = None) -> None:
         check_effect("opening a store to write")
         sent = boot_time()
-        join = partial(lease.join, id=self.replica, ttl=self.lease.ttl, clock=self._clock, logged=changed is not None)
-        entered = await self._in_thread(open_to_write, self.path, self.replica, join, self._wall(), self._synced)
-        database, reading, turn, life = entered
         with ExitStack() as undo, shortage_in_words(self.path):
+            # What reads from then on opens the file, too: no thread is started for that alone.
+            reads = OwnThread("reader")
+            undo.callback(reads.end)
+            join = self._joining(logged=changed is not None)
+            database, reading, turn, life = await reads.run(open_to_write, self.path, self.replica, join, self._synced)
             for each in (database, reading, turn, life):
                 undo.callback(each.close)
-            reader = _Reader(reading, self.path, self.errors)
-            undo.callback(reader.end)
-            self._writing = _OpenSqlite(
-                Writer(database, turn, changed or unheard, self.errors, summary=self._counts), life
-            )
+            reader = _Reader(reading, self.path, self.errors, reads)
+            writer = Writer(database, turn, changed or unheard, self.errors, summary=self._counts)
+            self._writing = OpenSqlite(writer, life)
             self._reader = reader
             database.readers_out = reader.out
             undo.pop_all()
         self.lease.begin(sent)
 
+    def _joining(self, *, logged: bool) -> Callable[[sqlite3.Connection], None]:
+        """Return what registers this replica in the file now."""
+        ttl, clock, now = self.lease.ttl, self._clock, self._wall()
+        return partial(lease.join, id=self.replica, pid=os.getpid(), now=now, ttl=ttl, clock=clock, logged=logged)
+
     async def open_readonly(self) -> None:
-        connection = await self._in_thread(open_readonly, self.path)
         with ExitStack() as undo, shortage_in_words(self.path):
-            undo.callback(connection.close)
-            self._reader = _Reader(connection, self.path, self.errors)
+            reads = OwnThread("reader")
+            undo.callback(reads.end)
+            self._reader = _Reader(await reads.run(open_readonly, self.path), self.path, self.errors, reads)
             undo.pop_all()
 
     async def migrate(self) -> list[int]:
-        return await self._in_thread(migrate_file, self.path)
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         with shortage_in_words(self.path):
-            return await in_thread(function, *arguments)
+            return await in_thread(migrate_file, self.path)
 
     async def close(self) -> None:
         writing, self._writing = self._writing, None
@@ -163,10 +162,11 @@ class SqliteStore(Unspilled):
         if writing is not None:
             leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=self._wall()))
             leaving.add_done_callback(ignore_result)
-            await writing.writer.close(CLOSE_TIMEOUT)
         if reader is not None:
+            # First: the connection that is closed last saves the journal, and only the writer's may wait for the disk.
             await reader.close()
         if writing is not None:
+            await writing.writer.close(CLOSE_TIMEOUT)
             left = leaving.done() and leaving.exception() is None
             (writing.life.close if left else writing.life.die)()
 
@@ -197,22 +197,31 @@ class SqliteStore(Unspilled):
 
     async def _take_over(self, max_age: float) -> int:
         replica, now, clock = self.replica, self._wall(), self._clock
-        others = await self._write(partial(lease.others, id=replica, now=now))
 
-        # Not in the writer's thread: deliveries must not wait while we look at the files of other replicas.
-        over, dead, guarded = await self._read(lambda _: self._find_the_dead(others)) if others else NOBODY
-        # Assistants that lost their guards are ended first. If some do not end, only a lease that has run out counts.
-        if (over or dead) and not await leftovers.end(over | dead):
-            guarded, dead = guarded | dead, set()
-        dead = dead | over
-
-        def work(connection: sqlite3.Connection) -> int | None:
+        def take(connection: sqlite3.Connection, dead: set[str], guarded: set[str]) -> int | None:
             if not lease.holds(connection, replica, clock):
                 return None
             unowned = webhooks.take_unowned(connection, replica)
             return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, guarded)
 
-        taken: int | None = await self._write(work)
+        def look(connection: sqlite3.Connection) -> tuple[list[lease.Other], int | None]:
+            # A replica that is alone needs one transaction for both.
+            others = lease.others(connection, replica, now)
+            return others, None if others else take(connection, set(), set())
+
+        others: list[lease.Other]
+        taken: int | None
+        others, taken = await self._write(look)
+        dead: set[str] = set()
+        if others:
+            # Not in the writer's thread: deliveries must not wait while we look at the files of other replicas.
+            over, dead, guarded = await self._read(lambda _: self._find_the_dead(others))
+            # Assistants that lost their guards are ended first. If some do not end, only a lease that has run out
+            # counts.
+            if (over or dead) and not await leftovers.end(over | dead):
+                guarded, dead = guarded | dead, set()
+            dead = dead | over
+            taken = await self._write(partial(take, dead=dead, guarded=guarded))
         if taken is None:
             return 0
         # Only after the commit: a replica whose file is missing counts as alive until its lease ends.
@@ -248,24 +257,26 @@ class SqliteStore(Unspilled):
         return self._read(partial(webhooks.prunable, before=before, now=self._wall()))
 
     async def prune(self, before: float, pruned: Told = untold) -> int:
-        forgotten = await self._prune_each(partial(webhooks.prune, now=self._wall()), before, pruned)
-        # Mostly there is little of these: a page of each goes in one transaction, in this order.
-        pages = [
+        of_webhooks = partial(webhooks.prune, now=self._wall())
+        others = [
             history.forget_runs,
             rooms.forget,
             history.forget_refusals,
             lease.forget_replicas,
             history.forget_actions,
         ]
-        await asyncio.gather(*(self._prune_each(page, before) for page in pages), self._prune_presence(before))
-        return forgotten
-
-    async def _prune_each(self, prune: Callable[..., int], before: float, pruned: Told = untold) -> int:
-        total, forgotten = 0, PRUNE_ROWS
-        while forgotten == PRUNE_ROWS:
-            forgotten = await self._write(partial(prune, before=before, limit=PRUNE_ROWS))
-            total += forgotten
-            pruned(forgotten)
+        # Mostly there is little of these: a page of each goes in one transaction, in this order.
+        total = 0
+        left: list[Callable[..., int]] = [of_webhooks, *others]
+        while left:
+            forgotten = await asyncio.gather(
+                *(self._write(partial(page, before=before, limit=PRUNE_ROWS)) for page in left)
+            )
+            if left[0] is of_webhooks:
+                pruned(forgotten[0])
+                total += forgotten[0]
+            left = [page for page, rows in zip(left, forgotten, strict=True) if rows == PRUNE_ROWS]
+        await self._prune_presence(before)
         return total
 
     async def _prune_presence(self, before: float) -> None:
@@ -425,28 +436,16 @@ class SqliteStore(Unspilled):
 class _Reader:
     """Read in a thread of its own: reads do not wait for writes."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, errors: StoreErrors) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, errors: StoreErrors, thread: OwnThread) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._path = path
         self._errors = errors
         self._using = threading.Lock()
-        self._thread = OwnThread("reader")
+        self._thread = thread
 
     async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        try:
+        with reads_explained(self._errors):
             return await self._thread.run(self._read, work)
-        except Exception as error:
-            # The process may be out of files to open it, or of memory for the rows.
-            failed = (
-                StoreError(f"the store refused a value: {error}")
-                if is_refusal(error)
-                else StoreUnavailable(f"the store cannot be read now: {describe(error)}")
-            )
-            self._errors.note(failed)
-            raise failed from error
-
-    def end(self) -> None:
-        self._thread.end()
 
     async def close(self) -> None:
         # A connection must not be closed during a read; then it ends with the process.
@@ -470,7 +469,7 @@ class _Reader:
             return work(self._connection)
 
 
-class _OpenSqlite:
+class OpenSqlite:
     """Hold what writing needs: the writer, and the lock that shows this replica alive."""
 
     def __init__(self, writer: Writer, life: LifeLock) -> None:

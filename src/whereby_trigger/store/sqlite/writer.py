@@ -5,8 +5,8 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
@@ -104,6 +104,15 @@ class Writer:
         self._closed = False
         self._seen_version = self._data_version()
         self._next_look = 0.0
+        self._unsettled = 0
+        self._begin()
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing that was handed over is still to be committed."""
+        return not self._unsettled
+
+    def _begin(self) -> None:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._run, name="whereby-trigger-store", daemon=True).start()
 
@@ -119,6 +128,7 @@ class Writer:
             if not self._gathered:
                 self._loop.call_soon(self._hand_over)
             self._gathered.append(Job(work, future, kept, alone))
+            self._unsettled += 1
         return future
 
     async def close(self, timeout: float) -> None:
@@ -137,16 +147,24 @@ class Writer:
         kept: list[Job] = []
         while True:
             batch, closing = self._next_batch(RETRY if kept else POLL)
-            kept = self._commit([job for job in kept + batch if not job.alone])
-            for job in batch:
-                if job.alone:
-                    self._run_alone(job)
+            kept = self._do(kept + batch)
             if closing:
-                self._call_soon(_refuse, kept, StoreUnavailable(f"the {self._called} was closed"))
+                self._give_up(kept)
                 self._database.close()
                 self._turn.close()
                 self._call_soon(_end, self._ended)
                 return
+
+    def _do(self, batch: list[Job]) -> list[Job]:
+        """Run jobs and settle them; return those that must be tried again."""
+        kept = self._commit([job for job in batch if not job.alone])
+        for job in batch:
+            if job.alone:
+                self._run_alone(job)
+        return kept
+
+    def _give_up(self, kept: list[Job]) -> None:
+        self._call_soon(self._refuse, kept, StoreUnavailable(f"the {self._called} was closed"))
 
     def _next_batch(self, wait: float) -> tuple[list[Job], bool]:
         batch: list[Job] = []
@@ -172,15 +190,15 @@ class Writer:
             if not is_refusal(error):
                 refused = StoreUnavailable(f"the {self._called} takes no writes now: {describe(error)}")
                 self._errors.note(refused)
-                self._call_soon(_refuse, [job for job in jobs if not job.kept], refused)
+                self._call_soon(self._refuse, [job for job in jobs if not job.kept], refused)
                 return [job for job in jobs if job.kept]
             if len(jobs) > 1:
                 return [job for one in jobs for job in self._commit([one])]
             wrong = StoreError(f"the {self._called} refused a value: {error}")
             self._errors.note(wrong)
-            self._call_soon(_refuse, jobs, wrong)
+            self._call_soon(self._refuse, jobs, wrong)
         else:
-            self._call_soon(_settle, jobs, outcomes)
+            self._call_soon(self._settle, jobs, outcomes)
         return []
 
     def _run_alone(self, job: Job) -> None:
@@ -189,9 +207,9 @@ class Writer:
                 outcome = job.work(self._database.prepare())
         except Exception as error:
             refused = StoreUnavailable(f"the {self._called} cannot do this now: {describe(error)}")
-            self._call_soon(_refuse, [job], refused)
+            self._call_soon(self._refuse, [job], refused)
         else:
-            self._call_soon(_settle, [job], [outcome])
+            self._call_soon(self._settle, [job], [outcome])
 
     def _transact(self, jobs: list[Job]) -> list[Any]:
         with self._turn:
@@ -240,6 +258,18 @@ class Writer:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
 
+    def _settle(self, jobs: list[Job], outcomes: list[Any]) -> None:
+        self._unsettled -= len(jobs)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if not job.future.done():
+                job.future.set_result(outcome)
+
+    def _refuse(self, jobs: list[Job], error: StoreError) -> None:
+        self._unsettled -= len(jobs)
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(error)
+
 
 def is_refusal(error: BaseException) -> bool:
     """Return True if an error is about the values given, so that another try makes no sense."""
@@ -258,13 +288,17 @@ def _end(ended: "asyncio.Future[None]") -> None:
         ended.set_result(None)
 
 
-def _settle(jobs: list[Job], outcomes: list[Any]) -> None:
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if not job.future.done():
-            job.future.set_result(outcome)
-
-
-def _refuse(jobs: list[Job], error: StoreError) -> None:
-    for job in jobs:
-        if not job.future.done():
-            job.future.set_exception(error)
+@contextmanager
+def reads_explained(errors: StoreErrors) -> Iterator[None]:
+    """Raise StoreError for what fails during a read, and note it."""
+    try:
+        yield
+    except Exception as error:
+        # The process may be out of files to open it, or of memory for the rows.
+        failed = (
+            StoreError(f"the store refused a value: {error}")
+            if is_refusal(error)
+            else StoreUnavailable(f"the store cannot be read now: {describe(error)}")
+        )
+        errors.note(failed)
+        raise failed from error

@@ -1,0 +1,179 @@
+"""What a test costs, and the file that stays open from one to the next: each begins with an empty store."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whereby_trigger import Session, Trigger, is_human
+from whereby_trigger.errors import StoreError
+from whereby_trigger.testing.store import StoreFile, store_file
+
+THREADS = 1
+"""That of sync predicates and listeners. Everything else of a test happens on its event loop."""
+
+TRANSACTIONS = 10
+"""To empty and join, to look after what is old, for two deliveries and decisions and a claim, one advance, to leave."""
+
+TURNS = 60
+"""Of the event loop, from its start to its end."""
+
+
+SEQUENCE = re.compile(r"""(INSERT INTO|DELETE FROM) "sqlite_sequence"( VALUES\('\w+',0\))?;""")
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    turns = 0
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        super()._run_once()  # type: ignore[misc]
+
+
+async def visit(trigger: Trigger, number: int = 1) -> None:
+    async with trigger.testing() as t:
+        meeting = t.meeting(f"/visit-{number}")
+        assert (await meeting.join("assistant")).state == "skipped"
+        assert (await meeting.join("host")).state == "fired"
+        await t.advance(60)
+        assert [start.room_url for start in t.assistants] == [f"https://acme.whereby.com/visit-{number}"]
+
+
+@pytest.fixture
+def trigger() -> Trigger:
+    trigger = Trigger(webhook_triggers={"room.client.joined": is_human})
+
+    @trigger.assistant
+    async def scribe(session: Session) -> None:
+        await session.ended
+
+    return trigger
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The statements that the next block runs."""
+    said: list[str] = []
+    with store_file() as file:
+        connection = file.database.connection
+    connection.set_trace_callback(said.append)
+    yield said
+    connection.set_trace_callback(None)
+
+
+def test_a_test_costs_one_thread_few_transactions_and_few_turns_of_its_loop(
+    trigger: Trigger, statements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        runner.run(visit(trigger))
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note)
+    statements.clear()
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        runner.run(visit(trigger))
+        loop = runner.get_loop()
+    assert isinstance(loop, CountingLoop)
+    assert loop.turns <= TURNS
+    assert [name for name in started if name.startswith("whereby-trigger")] == ["whereby-trigger-user-code"] * THREADS
+    assert 0 < sum(said == "COMMIT" for said in statements) <= TRANSACTIONS
+    assert not [said for said in statements if said.startswith("CREATE")]
+
+
+def dump(file: StoreFile) -> list[str]:
+    # A table that has had no row may have a number, 0, or none.
+    return [line for line in file.database.connection.iterdump() if not SEQUENCE.fullmatch(line)]
+
+
+def test_a_block_begins_with_nothing_of_the_one_before(trigger: Trigger) -> None:
+    fresh = StoreFile()
+    with store_file() as used:
+        pass
+    asyncio.run(visit(trigger))
+    try:
+        used.empty(lambda connection: None)
+        assert dump(used) == dump(fresh)
+    finally:
+        fresh.close()
+
+
+def test_two_blocks_at_once_have_a_store_each(trigger: Trigger) -> None:
+    async def two() -> None:
+        async with trigger.testing() as t, Trigger().testing() as other:
+            await t.meeting().join("host")
+            assert await other.stored() == []
+            await other.meeting().join("visitor")
+            assert [len(await each.stored()) for each in (t, other)] == [1, 1]
+
+    asyncio.run(two())
+
+
+def test_a_file_that_was_removed_between_two_blocks_is_replaced(trigger: Trigger) -> None:
+    with store_file() as file:
+        removed = file.path
+    for beside in removed.parent.iterdir():
+        beside.unlink()
+    asyncio.run(visit(trigger))
+    with store_file() as file:
+        assert file.path != removed
+
+
+def test_a_file_in_which_a_transaction_was_left_open_is_not_used_again() -> None:
+    with store_file() as file:
+        file.database.connection.execute("BEGIN IMMEDIATE")
+        left = file.path
+    assert not left.exists()
+    with store_file() as file:
+        assert file.path != left
+
+
+def test_a_file_that_cannot_be_emptied_is_a_store_error_and_is_not_used_again() -> None:
+    def fails(connection: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with store_file() as file:
+        broken = file.path
+        with pytest.raises(StoreError, match="No space left"):
+            file.empty(fails)
+    assert not broken.exists()
+
+
+USES = """
+import asyncio, os, sys
+from whereby_trigger import Trigger
+from whereby_trigger.testing import webhook
+
+trigger = Trigger(webhook_triggers={"room.client.joined": lambda: True})
+
+async def visit():
+    async with trigger.testing() as t:
+        assert (await t.deliver(webhook("room.client.joined"))).state == "fired"
+"""
+FORKS = """
+asyncio.run(visit())
+if os.fork() == 0:
+    asyncio.run(visit())
+    sys.exit(0)
+assert os.wait()[1] == 0
+asyncio.run(visit())
+"""
+
+
+@pytest.mark.parametrize("program", ["asyncio.run(visit())", FORKS], ids=["one process", "a process and its child"])
+def test_nothing_is_left_when_the_process_has_ended(program: str, tmp_path: Path) -> None:
+    environment = dict(os.environ) | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", USES + program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
