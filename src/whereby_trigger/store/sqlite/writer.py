@@ -283,11 +283,6 @@ def describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _end(ended: "asyncio.Future[None]") -> None:
-    if not ended.done():
-        ended.set_result(None)
-
-
 @contextmanager
 def reads_explained(errors: StoreErrors) -> Iterator[None]:
     """Raise StoreError for what fails during a read, and note it."""
@@ -302,3 +297,8 @@ def reads_explained(errors: StoreErrors) -> Iterator[None]:
         )
         errors.note(failed)
         raise failed from error
+
+
+def _end(ended: "asyncio.Future[None]") -> None:
+    if not ended.done():
+        ended.set_result(None)
