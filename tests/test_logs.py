@@ -216,6 +216,87 @@ def _trace(record: logging.LogRecord, *args: Any) -> None:
     record.trace = "of a request"
 
 
+class Seeing(logging.Filter):
+    """Let all records pass, and keep them."""
+
+    def __init__(self, seen: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.seen.append(record)
+        return True
+
+
+def delivered(*, signed: bool = True, **fields: Any) -> None:
+    given: dict[str, Any] = {"status": 200, "reason": ""} | fields
+    DeliveryLog(signed=signed, replica=lambda: "replica-1").answered(Delivery(**given))
+
+
+@given(
+    st.fixed_dictionaries(
+        {"reason": st.text(), "type": st.text(), "id": st.text(), "seconds": st.floats(0, 1e9)},
+        optional={"room": st.none() | st.text(), "session_id": st.none() | st.text(), "decision": st.text()},
+    ),
+    st.booleans(),
+)
+def test_a_deliverys_line_is_the_same_with_a_record_as_without(fields: dict[str, Any], signed: bool) -> None:
+    stream, records = io.StringIO(), list[logging.LogRecord]()
+    logs.configure(stream=stream)
+    delivered(signed=signed, **fields)
+    ours().addFilter(Seeing(records))
+    delivered(signed=signed, **fields)
+    without, with_record = lines(stream)
+    assert len(records) == 1
+    assert without.pop("time") <= with_record.pop("time")
+    assert list(without.items()) == list(with_record.items())
+    written = stream.getvalue().splitlines()
+    assert written[0].partition(", ")[2] == written[1].partition(", ")[2]
+
+
+DELIVERIES = logging.getLogger(logs.DELIVERIES)
+
+
+@pytest.mark.parametrize("where", ["filter", "filter of a handler", "handler", "patched", "factory", "logger's class"])
+def test_whoever_looks_at_records_sees_one_of_each_delivery(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    seen: list[logging.LogRecord] = []
+
+    def see(record: logging.LogRecord) -> logging.LogRecord:
+        seen.append(record)
+        return record
+
+    call, kind = logging.Logger.callHandlers, type("Theirs", (logging.Logger,), {})
+    kind.handle = lambda self, record: logging.Logger.handle(self, see(record))  # type: ignore[attr-defined]
+    match where:
+        case "filter":
+            monkeypatch.setattr(DELIVERIES, "filters", [Seeing(seen)])
+        case "filter of a handler":
+            ours().addFilter(Seeing(seen))
+        case "handler":
+            theirs = logging.NullHandler()
+            monkeypatch.setattr(theirs, "handle", see)
+            monkeypatch.setattr(DELIVERIES, "handlers", [theirs])
+        case "patched":
+            monkeypatch.setattr(logging.Logger, "callHandlers", lambda self, record: call(self, see(record)))
+        case "factory":
+            monkeypatch.setattr(logging, "_logRecordFactory", lambda *args, **rest: see(logging.LogRecord(*args)))
+        case _:
+            monkeypatch.setattr(DELIVERIES, "__class__", kind)
+    for _ in range(2):
+        delivered(room="a")
+    assert [record.__dict__["room"] for record in seen[-2:]] == ["a", "a"] if where != "factory" else len(seen) == 2
+    assert [line["room"] for line in lines(log)] == ["a", "a"]
+
+
+def test_a_handler_that_wants_warnings_only_gets_no_delivery_that_is_in_order(log: io.StringIO) -> None:
+    ours().setLevel(logging.WARNING)
+    delivered(room="a")
+    delivered(room="b", status=503)
+    assert [line["room"] for line in lines(log)] == ["b"]
+
+
 ASKED_BY: ContextVar[str] = ContextVar("ASKED_BY", default="nobody")
 
 

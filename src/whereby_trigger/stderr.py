@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, TextIO
+
+from msgspec import Struct
 
 MOST_LINES: Final = 4096
 MOST_CHARACTERS: Final = 2 * 1024 * 1024
@@ -38,7 +40,7 @@ Line = str | Callable[[], str]
 """Text that ends in a newline, or a function that returns it, called by the writing thread."""
 
 
-class _Waiting(NamedTuple):
+class _Waiting(Struct, frozen=True, eq=False):
     """Hold a line that waits, its characters, and the lines that count as dropped if it is; `written` is set after."""
 
     line: Line
@@ -90,10 +92,12 @@ class LineWriter:
             if self._queue and (len(self._queue) >= MOST_LINES or self._size + size > MOST_CHARACTERS):
                 self._dropped += 1
                 return
-            self._report_dropped()
+            if self._dropped:
+                self._report_dropped()
             self._queue.append(_Waiting(line, size, 1))
             self._size += size
-            self._wake()
+            if not self._awake:
+                self._wake()
 
     def put_later(self, line: Line, seconds: float) -> bool:
         """Queue a line in `seconds`, or at a flush before that; return False if there is no thread to do so."""
@@ -178,8 +182,9 @@ class LineWriter:
                 self._wakes.get(timeout=self._until_due())
             with self._lock:
                 self._queue_due(time.monotonic())
-            while batch := self._take():
-                self._write_batch(batch)
+            whole = self._whole
+            while batch := self._take(whole):
+                self._write_batch(batch, whole)
 
     def _until_due(self) -> float | None:
         with self._lock:
@@ -193,10 +198,10 @@ class LineWriter:
             self._size += len(due_now)
             self._later = [(due, line) for due, line in self._later if due > now]
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self, whole: int) -> list[_Waiting]:
         """Return the next lines, as many as fit in one piece; the thread goes to sleep if there are none."""
         batch: list[_Waiting] = []
-        size, whole = 0, self._whole
+        size = 0
         with self._lock:
             while self._queue and (not batch or size + self._queue[0].size <= whole):
                 waiting = self._queue.popleft()
@@ -215,10 +220,10 @@ class LineWriter:
                 return WHOLE_IN_FILE
         return WHOLE
 
-    def _write_batch(self, batch: list[_Waiting]) -> None:
+    def _write_batch(self, batch: list[_Waiting], whole: int) -> None:
         lost: list[_Waiting] = []
         written = False
-        pieces = self._pieces(batch)
+        pieces = self._pieces(batch, whole)
         if self._shown_status:
             pieces.insert(0, (CLEAR, []))
         self._shown_status = self._status
@@ -246,10 +251,10 @@ class LineWriter:
         # A report that is lost itself has told nobody.
         self._told -= sum(waiting.stands_for for waiting in lost if waiting.reports)
 
-    def _pieces(self, batch: list[_Waiting]) -> list[tuple[bytes, list[_Waiting]]]:
+    def _pieces(self, batch: list[_Waiting], whole: int) -> list[tuple[bytes, list[_Waiting]]]:
         """Return the lines as bytes, joined as far as they fit in one piece, each piece with its lines."""
         pieces: list[tuple[list[bytes], list[_Waiting]]] = []
-        space, whole = 0, self._whole
+        space = 0
         for waiting in batch:
             try:
                 data = self._encoded(waiting.line)
