@@ -7,6 +7,7 @@ import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from bench.notes import Notebook
 from bench.secret import SECRET
@@ -58,12 +59,19 @@ FORMS: dict[str, Callable[[Trigger, Callable[[str], None]], None]] = {
 }
 
 
+class AddressHandler(logging.StreamHandler[TextIO]):
+    """Write the line with the address, and leave: a handler that stayed would see each delivery."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "whereby_trigger":
+            super().emit(record)
+            logging.getLogger(record.name).removeHandler(self)
+
+
 def log_to(path: Path) -> None:
     """Send the whole log to a file, as a service does, and only the line with the address to standard error."""
     logs.configure(stream=path.open("w", encoding="utf-8"))
-    address = logging.StreamHandler()
-    address.addFilter(lambda record: record.name == "whereby_trigger")
-    logging.getLogger("whereby_trigger").addHandler(address)
+    logging.getLogger("whereby_trigger").addHandler(AddressHandler())
 
 
 def main() -> None:
