@@ -22,10 +22,11 @@ from whereby_trigger.store.sqlite.presence import GatheredCounts
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, OUTLIVED, OVER, REPLAYABLE, RoomState, State, sql_in
 from whereby_trigger.webhook import room_path
 
-INSERT = """
-INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, kept_until, decided_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+_INSERT = """
+INSERT INTO webhooks (id, type, room, body, received_at, queued_at, owner, state, reason, kept_until%s)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?%s) ON CONFLICT (id) DO NOTHING
 """
+INSERT, INSERT_DECIDED = _INSERT % ("", ""), _INSERT % (", decided_at", ", ?")
 COUNT_DELIVERY = """
 UPDATE webhooks SET deliveries = deliveries + 1, kept_until = max(kept_until, ?) WHERE id = ? RETURNING seq, state
 """
@@ -105,11 +106,13 @@ LATEST_FIRST = "ORDER BY received_at DESC, seq DESC"
 def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float, counts: GatheredCounts) -> Added:
     if arrival.state not in FIRST_STATES:
         raise ValueError(f"no webhook is stored as {arrival.state}")
-    received_at, decided_at = arrival.received_at, None if arrival.state is State.PENDING else arrival.received_at
-    values = (arrival.id, arrival.type, arrival.room, arrival.body, received_at, received_at, owner)
-    # The driver is slower with a subclass of str, such as a state.
-    outcome = (arrival.state.value, arrival.reason, arrival.kept_until, decided_at)
-    cursor = connection.execute(INSERT, (*values, *outcome))
+    received_at, state = arrival.received_at, arrival.state.value
+    # The driver asks for adapters of whatever is no plain str, float, int or bytearray: of None and of bytes, too.
+    values = (arrival.id, arrival.type, arrival.room, bytearray(arrival.body), received_at, received_at, owner, state)
+    if arrival.state is State.PENDING:
+        cursor = connection.execute(INSERT, (*values, arrival.reason, arrival.kept_until))
+    else:
+        cursor = connection.execute(INSERT_DECIDED, (*values, arrival.reason, arrival.kept_until, received_at))
     if cursor.rowcount:
         seq, effect = cursor.lastrowid or 0, ""
         if arrival.change is not None and (effect := rooms.change_session(connection, arrival.change, now)):
