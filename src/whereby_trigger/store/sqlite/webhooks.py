@@ -37,10 +37,11 @@ _ERRORS = """CASE errors WHEN '[]' THEN ? ELSE (
     SELECT json_group_array(value) FROM (SELECT value FROM json_each(errors) UNION ALL SELECT value FROM json_each(?))
 ) END"""
 _DECIDE = f"""
-UPDATE webhooks SET errors = {_ERRORS}, %sstate = ?, reason = ?, attempts = ?, decided_at = ?
+UPDATE webhooks SET %sstate = ?, reason = ?, attempts = ?, decided_at = ?
 WHERE seq = ? AND id = ? AND state {sql_in(DECIDABLE)} AND owner = ?
 """  # noqa: S608
-DECIDE, DECIDE_AND_REDACT = _DECIDE % "", _DECIDE % "body = ?, "
+# Most decisions change neither errors nor the body.
+DECIDE, DECIDE_AND_CHANGE = _DECIDE % "", _DECIDE % f"errors = {_ERRORS}, body = coalesce(?, body), "
 HOLD = f"""
 UPDATE webhooks SET errors = {_ERRORS}, state = 'held', reason = ?, attempts = 0, takeovers = 0, crashes = 0,
 held_since = coalesce(held_since, ?), due_at = coalesce(due_at, ?)
@@ -126,11 +127,12 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
 
 
 def decide(connection: sqlite3.Connection, decision: Decision, owner: str) -> bool:
+    decided = (decision.state.value, decision.reason, decision.attempts, decision.decided_at)
+    row = (decision.seq, decision.id, owner)
+    if not decision.errors and decision.body is None:
+        return connection.execute(DECIDE, (*decided, *row)).rowcount == 1
     errors = _pack(decision.errors)
-    replaced = () if decision.body is None else (decision.body,)
-    statement = DECIDE if decision.body is None else DECIDE_AND_REDACT
-    outcome = (errors, errors, *replaced, decision.state.value, decision.reason, decision.attempts, decision.decided_at)
-    return connection.execute(statement, (*outcome, decision.seq, decision.id, owner)).rowcount == 1
+    return connection.execute(DECIDE_AND_CHANGE, (errors, errors, decision.body, *decided, *row)).rowcount == 1
 
 
 def hold(connection: sqlite3.Connection, holding: Holding, owner: str, now: float) -> bool:
