@@ -31,10 +31,11 @@ class RoomQueue(Struct, eq=False):
     """Hold the webhooks of a room that wait for their turn: new ones in order of arrival, and held ones to ask again.
 
     Both take turns, so that neither many holds nor many arrivals keep the others waiting. `was_new` is True if the one
-    before them was new.
+    before them was new. `task` decides them, and that one; the loop holds tasks only weakly.
     """
 
     was_new: bool = False
+    task: asyncio.Task[None] | None = None
     new: deque[PendingWebhook] = field(default_factory=deque)
     again: deque[PendingWebhook] = field(default_factory=deque)
 
@@ -79,7 +80,7 @@ class Dispatcher:
         self._settled_while_reading: set[int] | None = None
         self._read_back: set[int] = set()
         self._maybe_idle = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._roomless: set[asyncio.Task[None]] = set()
 
     @property
     def has_room(self) -> bool:
@@ -98,8 +99,13 @@ class Dispatcher:
 
     def deciding(self, resting: Callable[["asyncio.Task[None]"], bool]) -> bool:
         """Return True if a webhook is being decided, unless its task is `resting` until a later time."""
-        undecided = len(self._tasks) + sum(len(queue) for queue in self._rooms.values())
-        return len(self._known) > undecided or not all(resting(task) for task in self._tasks)
+        tasks = self._tasks
+        undecided = len(tasks) + sum(len(queue) for queue in self._rooms.values())
+        return len(self._known) > undecided or not all(resting(task) for task in tasks)
+
+    @property
+    def _tasks(self) -> list["asyncio.Task[None]"]:
+        return [*self._roomless, *(queue.task for queue in self._rooms.values() if queue.task is not None)]
 
     def knows(self, seq: int) -> bool:
         """Return whether a webhook is queued or being decided here."""
@@ -193,10 +199,11 @@ class Dispatcher:
         """
         self.fall_behind()
         self._holds.clear()
-        for task in self._tasks:
+        tasks = self._tasks
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
         # A task that is cancelled before its first step forgets nothing.
         self._rooms.clear()
         for seq in list(self._known):
@@ -212,18 +219,17 @@ class Dispatcher:
             return False
         self._known[queued.seq] = size = len(queued.webhook.raw)
         self._bytes += size
+        loop = asyncio.get_running_loop()
         if queued.room is None:
             # It waits for nobody.
-            deciding = self._decide(queued)
+            task = loop.create_task(self._decide(queued))
+            self._roomless.add(task)
+            task.add_done_callback(self._roomless.discard)
         elif queued.room.key in self._rooms:
             self._rooms[queued.room.key].append(queued)
-            return True
         else:
             queue = self._rooms[queued.room.key] = RoomQueue(was_new=queued.due is None)
-            deciding = self._decide_in_order(queued.room.key, queued, queue)
-        task = asyncio.create_task(deciding)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            queue.task = loop.create_task(self._decide_in_order(queued.room.key, queued, queue))
         return True
 
     async def _decide_in_order(self, room: str, first: PendingWebhook, queue: RoomQueue) -> None:
