@@ -19,16 +19,19 @@ SIGKILLED = -9
 
 
 class Campaign:
-    """Hold the sender and the receivers of one store."""
+    """Hold the sender and the receivers of one store, which have a `quick_lease` unless nobody dies."""
 
-    def __init__(self, folder: Path, stores: Stores, seed: int, *, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, stores: Stores, seed: int, *, prefix: tuple[str, ...] = (), quick_lease: bool = True
+    ) -> None:
         self.chance = random.Random(seed)
         self.store = stores.new(folder)
         self._late_takeovers = stores.late_takeovers
         self.emissions = folder / "emissions"
         self._load = Load(folder, seed, proxied=True)
         self.sender = self._load.sender
-        self.receivers = Receivers(self.store, self.emissions, prefix=prefix, options=stores.quick_lease)
+        options = stores.quick_lease if quick_lease else ()
+        self.receivers = Receivers(self.store, self.emissions, prefix=prefix, options=options)
         self._ending = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
 
@@ -74,9 +77,14 @@ class Campaign:
             await view.until_decided()
             if code := await receiver.stop():
                 raise ReceiverFailed(f"the receiver ended its last life with {code}:\n{receiver.last_words}")
-            records = await view.records()
-        emissions, late_takeovers = read_emissions(self.emissions), self._late_takeovers
-        return self._load.evidence(records, emissions, late_takeovers=late_takeovers, refused=frozenset())
+            records, lease_lost = await view.records(), await view.lease_lost()
+        return self._load.evidence(
+            records,
+            read_emissions(self.emissions),
+            late_takeovers=self._late_takeovers,
+            lease_lost=lease_lost,
+            refused=frozenset(),
+        )
 
     async def __aenter__(self) -> "Campaign":
         self._workers = [asyncio.create_task(self._load.work(self._ending)) for _ in range(SENDERS)]
@@ -107,7 +115,9 @@ class Trial(Struct, frozen=True):
         async with viewing(self.url) as view:
             await view.until_decided()
             await self.receiver.stop()
-            return self.load.evidence(await view.records(), read_emissions(self.emissions), recounted=recounted)
+            records, lease_lost = await view.records(), await view.lease_lost()
+            emissions = read_emissions(self.emissions)
+            return self.load.evidence(records, emissions, recounted=recounted, lease_lost=lease_lost)
 
 
 @asynccontextmanager

@@ -20,6 +20,8 @@ class Evidence(Struct, frozen=True):
     `late_takeovers`: what a dead replica left may come after newer webhooks of its room that others received.
     `refused` are those that were refused once: they may be stored all the same, but to the sender they come later.
     `recounted`: a delivery may be counted twice, where the answer that it had been counted was lost.
+    `lease_lost`: a process lost its lease, and went on as another replica. What it had told and not committed by then
+    is told again, as after a death, with the attempt counted, and may come after newer webhooks of its room.
     """
 
     items: Mapping[str, Item]
@@ -30,6 +32,7 @@ class Evidence(Struct, frozen=True):
     late_takeovers: bool = False
     refused: Set[str] = frozenset()
     recounted: bool = False
+    lease_lost: bool = False
 
     @property
     def parked(self) -> list[str]:
@@ -48,7 +51,7 @@ class Rule(StrEnum):
     MISCOUNTED = "counted less often than it was acknowledged, or more often than it was sent"
     UNHEARD = "to be emitted, but never heard of"
     HEARD_WRONGLY = "emitted, but not to be"
-    EMITTED_TWICE = "emitted twice in one life"
+    EMITTED_TWICE = "emitted twice in one life, with its lease held"
     UNCOUNTED = "emitted again without counting the attempt"
     DECIDED_TWICE = "emitted after its decision was made"
     OVERTAKEN = "emitted after a newer webhook of its room"
@@ -67,7 +70,7 @@ def check(evidence: Evidence) -> dict[Rule, list[str]]:
         Rule.MISCOUNTED: _miscounted(evidence, by_id),
         Rule.UNHEARD: _unheard(evidence, by_id),
         Rule.HEARD_WRONGLY: _heard_wrongly(evidence),
-        Rule.EMITTED_TWICE: _repeated((emission.life, emission.id) for emission in evidence.emissions),
+        Rule.EMITTED_TWICE: () if evidence.lease_lost else _repeated((one.life, one.id) for one in evidence.emissions),
         Rule.UNCOUNTED: _attempts_not_rising(evidence.emissions),
         Rule.DECIDED_TWICE: _heard_after_decision(evidence, by_id),
         Rule.OVERTAKEN: _overtaken(evidence),
@@ -135,7 +138,8 @@ def _overtaken(evidence: Evidence) -> list[str]:
     overtaken = []
     for emission in evidence.emissions:
         item = evidence.items.get(emission.id)
-        late = emission.id in evidence.refused or (evidence.late_takeovers and emission.attempt > 1)
+        taken_over = (evidence.late_takeovers or evidence.lease_lost) and emission.attempt > 1
+        late = taken_over or emission.id in evidence.refused
         if item is None or emission.id not in arrival or late:
             continue
         place = emission.life, item.room

@@ -75,6 +75,7 @@ class Load:
         *,
         late_takeovers: bool = False,
         recounted: bool = False,
+        lease_lost: bool = False,
         refused: Set[str] | None = None,
     ) -> Evidence:
         """Return what is known; `refused` may come later than it was sent: what was refused once, if not given."""
@@ -87,6 +88,7 @@ class Load:
             late_takeovers=late_takeovers,
             refused=self.sender.refused if refused is None else refused,
             recounted=recounted,
+            lease_lost=lease_lost,
         )
 
     def close(self) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 from tests.support.postgres import Server
-from whereby_trigger.store import Query, Record, State, Store
+from whereby_trigger.store import Query, Record, ReplicaEnding, State, Store
 from whereby_trigger.store.factory import store_for
 
 DECIDED_WITHIN = 90.0
@@ -90,6 +91,11 @@ class View:
         while part := tuple(islice(remaining, PART)):
             found += await self._store.find(Query(ids=part))
         return found
+
+    async def lease_lost(self) -> bool:
+        """Return True if any replica lost its lease and went on as another."""
+        replicas = await self._store.find_replicas(0.0, time.time())
+        return any(replica.ending is ReplicaEnding.LEASE_LOST for replica in replicas)
 
     async def until_decided(self, within: float = DECIDED_WITHIN) -> None:
         """Wait until nothing is pending; raises TimeoutError."""

@@ -80,9 +80,10 @@ async def late_decisions(folder: Path) -> list[Decision]:
     decider = decider_for(store, trigger.predicates, trigger.emitter, UserCode(1), MAX_AGE)
     now = time.time()
     joined = webhook("room.client.joined")
-    old = PendingWebhook(1, joined, None, now - MAX_AGE - 1, now - MAX_AGE - 1, 0.0)
-    deadly = PendingWebhook(2, joined, None, now, now, 0.0, attempts=3, takeovers=3, crashes=3)
-    due = PendingWebhook(3, joined, None, now, now, 0.0, held_since=0.0, due=boot_time() - MAX_AGE - 1)
+    old = PendingWebhook(1, store.replica, joined, None, now - MAX_AGE - 1, now - MAX_AGE - 1, 0.0)
+    deadly = PendingWebhook(2, store.replica, joined, None, now, now, 0.0, attempts=3, takeovers=3, crashes=3)
+    due_at = boot_time() - MAX_AGE - 1
+    due = PendingWebhook(3, store.replica, joined, None, now, now, 0.0, held_since=0.0, due=due_at)
     decisions = [await decider.decide(queued) for queued in (old, deadly, due)]
     return [decision for decision in decisions if isinstance(decision, Decision)]
 

@@ -92,7 +92,9 @@ class Cell:
         async with viewing(self.url) as view:
             await view.until_decided()
             await again.stop()
-            return self.load.evidence(await view.records(), read_emissions(self._emissions), recounted=True)
+            records, lease_lost = await view.records(), await view.lease_lost()
+            emissions = read_emissions(self._emissions)
+            return self.load.evidence(records, emissions, recounted=True, lease_lost=lease_lost)
 
     async def close(self) -> None:
         await self._stack.aclose()

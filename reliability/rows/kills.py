@@ -65,8 +65,11 @@ def reckoned(sender: Sender, evidence: Evidence) -> Reckoning:
 
 
 async def undisturbed(folder: Path, stores: Stores, *, acknowledged: int) -> Result:
-    """Send until so many deliveries are acknowledged, disturb nobody, and check all of it: what every row rests on."""
-    async with Campaign(folder, stores, seed=1) as campaign:
+    """Send until so many deliveries are acknowledged, disturb nobody, and check all of it: what every row rests on.
+
+    The lease lasts as long as a user's: a busy machine may keep a process from renewing a quick one.
+    """
+    async with Campaign(folder, stores, seed=1, quick_lease=False) as campaign:
         receiver = await campaign.start()
         await campaign.sender.until_acknowledged(acknowledged)
         reckoning = reckoned(campaign.sender, await campaign.reckon(receiver))

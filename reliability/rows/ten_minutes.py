@@ -107,7 +107,11 @@ async def run(
             served = await ticks.until(rooms, lambda tick: tick.at > now, SERVED_WITHIN)
             codes = await cluster.stop()
             evidence = load.evidence(
-                await view.records(), read_emissions(emissions), late_takeovers=True, recounted=True
+                await view.records(),
+                read_emissions(emissions),
+                late_takeovers=True,
+                recounted=True,
+                lease_lost=await view.lease_lost(),
             )
     finally:
         await receivers.close()

@@ -184,7 +184,10 @@ class _UnreadLogs:
             served = await self._ticks.until(rooms, lambda tick: tick.at > now, SERVED_WITHIN)
             await receiver.stop()
             evidence = self._load.evidence(
-                await view.records(), read_emissions(self._emissions), late_takeovers=self._late_takeovers
+                await view.records(),
+                read_emissions(self._emissions),
+                late_takeovers=self._late_takeovers,
+                lease_lost=await view.lease_lost(),
             )
         doubled = overlaps(self._ticks.all)
         self._problems += in_words(check(evidence))

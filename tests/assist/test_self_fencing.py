@@ -10,6 +10,7 @@ from types import TracebackType
 import pytest
 
 from tests.support.clock import JumpingClock
+from tests.support.late import LateAnswer
 from tests.support.rooms import ask, newest
 from tests.support.supervised import Assistants, Function
 from tests.support.until import eventually
@@ -220,6 +221,25 @@ async def test_a_lease_that_ran_out_is_had_again_under_a_new_id_with_the_queue_d
         await eventually(lambda: assistants.there)
         room = await newest(replica.store)
         assert (room.owner, room.attempt, room.restarts) == (replica.store.replica, 2, 0)
+
+
+async def test_a_room_taken_under_a_lost_lease_gets_an_assistant_only_once_it_is_taken_again(
+    path: Path, assistants: Assistants
+) -> None:
+    async with Replica(path, assistants.stay) as replica:
+        old = replica.store.replica
+        taking = replica.store.take = LateAnswer(replica.store.take)  # type: ignore[method-assign, assignment]
+        await ask(replica.store)
+        replica.supervisor.wake()
+        await taking.answered.wait()
+        with away(path):
+            await eventually(lambda: replica.store.replica != old)
+        await eventually(lambda: replica.store.lease.held)
+        taking.go.set()
+        await eventually(lambda: not replica.supervisor.starting)
+        await replica.store.take_over()
+        await eventually(lambda: assistants.there)
+    assert assistants.started == [("visit-1", 2)]
 
 
 async def test_a_new_id_whose_lease_has_run_out_meanwhile_is_not_used(path: Path, assistants: Assistants) -> None:

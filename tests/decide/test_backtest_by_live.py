@@ -161,7 +161,7 @@ class Live:
         verdict = verdict_on(sent, self.settings, self.clock.now(), presence=self.predicates.use_presence)
         added = await self.store.add(verdict.arrival)
         now = self.clock.now()
-        self.dispatcher.submit(PendingWebhook(added.seq, sent, verdict.room, now, now, 0.0))
+        self.dispatcher.submit(PendingWebhook(added.seq, added.owner, sent, verdict.room, now, now, 0.0))
         assert await self.dispatcher.drain(5)
         await self.settle()
         self.ids.append(id)

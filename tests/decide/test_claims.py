@@ -53,7 +53,8 @@ class Clerk(Claims):
                 max_age=60,
             )
             now = time.time()
-            decided = await decider.decide(PendingWebhook(1, JOINED, room_of(JOINED), RECEIVED, now, 0.0))
+            queued = PendingWebhook(1, self.store.replica, JOINED, room_of(JOINED), RECEIVED, now, 0.0)
+            decided = await decider.decide(queued)
             assert not isinstance(decided, OnHold)
             return decided
         finally:

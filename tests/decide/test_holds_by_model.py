@@ -118,7 +118,7 @@ class OneReplica:
         else:
             added = await self.store.add(verdict.arrival)
             now = self.clock.now()
-            self.dispatcher.submit(PendingWebhook(added.seq, sent, verdict.room, now, now, 0.0))
+            self.dispatcher.submit(PendingWebhook(added.seq, added.owner, sent, verdict.room, now, now, 0.0))
             assert await self.dispatcher.drain(20)
 
     async def states(self) -> dict[str, State]:

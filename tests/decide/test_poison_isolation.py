@@ -31,7 +31,7 @@ def left(number: int, display_name: str = "Robin") -> Webhook:
 
 
 def queued(seq: int, attempts: int = 0) -> PendingWebhook:
-    return PendingWebhook(seq, joined(seq), None, 0.0, 0.0, 0.0, attempts=attempts, takeovers=2, crashes=2)
+    return PendingWebhook(seq, "replica", joined(seq), None, 0.0, 0.0, 0.0, attempts=attempts, takeovers=2, crashes=2)
 
 
 @pytest.mark.parametrize("make", [joined, left], ids=["async", "sync"])

@@ -50,7 +50,7 @@ async def test_many_held_webhooks_that_are_asked_again_keep_none_behind_them_wai
 def test_new_webhooks_and_held_ones_of_a_room_take_turns_and_new_ones_keep_their_order() -> None:
     queue = RoomQueue()
     for seq, due in ((1, 9.0), (2, None), (3, 9.0), (4, 9.0), (5, None), (6, 9.0)):
-        queue.append(PendingWebhook(seq, joined("a", 2), None, 0.0, 0.0, 0.0, held_since=due and 0.0, due=due))
+        queue.append(PendingWebhook(seq, "", joined("a", 2), None, 0.0, 0.0, 0.0, held_since=due and 0.0, due=due))
     taken = []
     while queue:
         taken.append(queue.pop().seq)
@@ -63,6 +63,6 @@ def test_new_webhooks_and_held_ones_of_a_room_take_turns_and_new_ones_keep_their
 def test_no_more_than_the_whole_hold_is_left_if_the_stores_clock_was_set_back(
     held_for: float, due_in: float, time_left: float
 ) -> None:
-    row = Pending(1, "a", "room.client.joined", joined("a", 2).raw, 0.0, 0.0, 0, 0, held_for, due_in)
+    row = Pending(1, "replica", "a", "room.client.joined", joined("a", 2).raw, 0.0, 0.0, 0, 0, held_for, due_in)
     queued = from_store(row, None, 1000.0)
     assert (queued.held_since, queued.due) == (1000.0 - max(held_for, 0), 1000.0 + time_left)

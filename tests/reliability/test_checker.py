@@ -91,6 +91,14 @@ def test_what_was_refused_once_overtakes_nothing() -> None:
     assert check(msgspec.structs.replace(evidence, refused={"a"})) == {}
 
 
+def test_what_was_told_and_not_committed_may_be_told_again_after_a_lost_lease_if_it_is_counted() -> None:
+    again = msgspec.structs.replace(GOOD, **BROKEN[Rule.EMITTED_TWICE]())
+    assert check(msgspec.structs.replace(again, lease_lost=True)) == {}
+    uncounted = [*GOOD.emissions, Emission(2, "b", 2, 6.0)]
+    evidence = msgspec.structs.replace(GOOD, emissions=uncounted, lease_lost=True)
+    assert check(evidence).keys() == {Rule.UNCOUNTED}
+
+
 def test_a_delivery_whose_answer_was_lost_may_be_counted_twice() -> None:
     evidence = msgspec.structs.replace(GOOD, records=with_record("a", deliveries=2))
     assert check(evidence).keys() == {Rule.MISCOUNTED}

@@ -31,7 +31,7 @@ async def test_a_webhook_without_a_room_is_stored_without_one(store: Store) -> N
 async def test_a_quarantined_body_is_stored_decided_with_its_reason(store: Store) -> None:
     added = await store.add(arrival("a", type="", room=None, state=State.QUARANTINED, reason="not UTF-8"))
     stored = await record(store, "a")
-    assert added == Added(added.seq, False, State.QUARANTINED)
+    assert added == Added(added.seq, False, State.QUARANTINED, store.replica)
     assert (stored.state, stored.reason, stored.decided_at) == (State.QUARANTINED, "not UTF-8", NOW)
     assert await store.pending(0, 10) == []
 

@@ -215,10 +215,13 @@ class Supervisor:
         if slots <= 0 and (self._handing_over or not self._unanswered):
             return
         self._unanswered = True
+        replica = self._store.replica
         taken = await self._store.take(slots, self._max_age, self._bounds)
         self._unanswered = False
+        # Those that were taken under a lease that is lost are for whoever takes over.
+        held = self._store.lease.held and self._store.replica == replica
         for room in taken:
-            if self.free > 0:
+            if held and self.free > 0:
                 body = None if room.body is None else redacted(room.body, self._redact)
                 self._begin(Run(structs.replace(room, body=body)))
             else:

@@ -145,7 +145,8 @@ class Decider:
         who is in its room cannot be read, and nothing else: the webhooks behind it in its room must get their turn, and
         it must not be asked forever.
         """
-        if not self._store.lease.held:
+        if not self._store.lease.held or queued.owner != self._store.replica:
+            # Stored or read under a lease that was lost: whoever takes it over counts the attempt.
             return None
         try:
             if queued.attempts >= MAX_CRASHES:

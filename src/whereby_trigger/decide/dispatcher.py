@@ -339,6 +339,7 @@ class Backlog:
         self._max_age = max_age
         self._subdomain = subdomain
         self._claim_at = 0.0
+        self._claimed_as = ""
         self._read_at = 0.0
 
     def take_over(self) -> None:
@@ -363,8 +364,9 @@ class Backlog:
 
     async def _look(self) -> None:
         now = self._clock.boot()
-        if now >= self._claim_at:
-            self._claim_at = now + TAKEOVER
+        # What this process had before its lease was lost is older than what arrives since.
+        if now >= self._claim_at or self._claimed_as != self._store.replica:
+            self._claim_at, self._claimed_as = now + TAKEOVER, self._store.replica
             if await self._store.take_over(self._max_age):
                 self._dispatcher.fall_behind()
                 self._supervisor.wake()

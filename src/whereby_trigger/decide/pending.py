@@ -25,12 +25,14 @@ from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of
 class PendingWebhook(Struct, frozen=True, eq=False):
     """Describe a stored webhook that is to be decided. `started` is when we got hold of it, by time.monotonic().
 
+    `owner` is the replica that it was stored or read for: after a lost lease this process is another one.
     If its hold has begun, it did so at `held_since` and is due at `due`, both by the boot clock; else they are None.
     `effect` is what it did to its room's assistant when it was stored, in words, and `counts` who was in its room then,
     if it came with a count. We learned of its commit at `stored_at`, by the boot clock; 0 if it was read back.
     """
 
     seq: int
+    owner: str
     webhook: Webhook
     room: RoomIdentity | None
     received_at: float
@@ -67,6 +69,7 @@ def from_store(row: Pending, subdomain: str | None, now: float) -> PendingWebhoo
         due = held_since + row.held_for + row.due_in
     return PendingWebhook(
         seq=row.seq,
+        owner=row.owner,
         webhook=webhook,
         room=room_of(webhook, subdomain),
         received_at=row.received_at,

@@ -223,6 +223,7 @@ class Receiver:
         received_at = arrival.received_at
         queued = PendingWebhook(
             added.seq,
+            added.owner,
             webhook,
             accepted.room,
             received_at,

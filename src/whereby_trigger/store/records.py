@@ -251,12 +251,14 @@ class Added(Struct):
 
     A `spilled` webhook has no number yet: it is safe on a disk, and waits for the database. `effect` is what the
     webhook did to its room's assistant, in words, or "". `counts` is who is in its room as of the commit that stored
-    it, if it carried a count itself, or None.
+    it, if it carried a count itself, or None. `owner` is the replica that it was stored for, or "" if it was there
+    already or is spilled.
     """
 
     seq: int
     duplicate: bool
     state: State
+    owner: str = ""
     spilled: bool = False
     effect: str = ""
     counts: RoomCounts | None = None
@@ -269,10 +271,11 @@ class Pending(Struct, frozen=True):
     `crashes` how often because its replica had died. `attempts` is how often it was blamed: recorded as being in user
     code, in case that ends the process. If its hold has begun, it did so `held_for` seconds ago, and is due in `due_in`
     seconds, by the store's clock; both are else None. `effect` is what it did to its room's assistant when it was
-    stored, in words.
+    stored, in words. `owner` is the replica that is to decide it.
     """
 
     seq: int
+    owner: str
     id: str
     type: str
     body: bytes

@@ -141,7 +141,7 @@ UPDATE whereby_trigger.webhooks SET state = 'pending', reason = '' WHERE seq = A
     SELECT seq FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[]) AND state = 'held' AND owner = $2
     ORDER BY id FOR UPDATE
 ))
-RETURNING seq, id, type, body, received_at, queued_at, attempts, takeovers,
+RETURNING seq, owner, id, type, body, received_at, queued_at, attempts, takeovers,
     whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect,
     crashes
 """
@@ -153,7 +153,7 @@ APPEND_ERROR = """
 UPDATE whereby_trigger.webhooks SET errors = array_append(errors, $2) WHERE id = $1 AND body_removed_at IS NULL
 """
 PENDING = """
-SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers,
+SELECT seq, owner, id, type, body, received_at, queued_at, attempts, takeovers,
     whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect,
     crashes
 FROM whereby_trigger.webhooks
@@ -263,7 +263,7 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
     else:
         stored |= await _insert(connection, rows)
     return [
-        _added(piece.what, stored[piece.what.id], effects, counts, is_first=first[piece.what.id] is piece)
+        _added(piece, stored[piece.what.id], effects, counts, is_first=first[piece.what.id] is piece)
         for piece in pieces
     ]
 
@@ -295,12 +295,14 @@ def _row(arrival: Arrival, owner: str, deliveries: int, kept_until: float) -> tu
 
 
 def _added(
-    arrival: Arrival, row: Any, effects: Mapping[str, str], counts: Mapping[str, RoomCounts], *, is_first: bool
+    piece: Owned, row: Any, effects: Mapping[str, str], counts: Mapping[str, RoomCounts], *, is_first: bool
 ) -> Added:
+    arrival: Arrival = piece.what
     if not (row["new"] and is_first):
         return Added(row["seq"], True, State(row["state"]))
     said = None if arrival.count is None else counts.get(arrival.count.key)
-    return Added(row["seq"], False, State(row["state"]), effect=effects.get(arrival.id, ""), counts=said)
+    effect = effects.get(arrival.id, "")
+    return Added(row["seq"], False, State(row["state"]), piece.owner, effect=effect, counts=said)
 
 
 async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:

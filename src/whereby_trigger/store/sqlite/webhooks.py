@@ -67,8 +67,8 @@ WHERE state = 'pending' AND owner = :owner
 """  # noqa: S608
 TAKE_HELD = "UPDATE webhooks SET state = 'pending', owner = ?, reason = '' WHERE state = 'held' AND owner = ?"
 _PENDING = """
-SELECT seq, id, type, body, received_at, queued_at, attempts, takeovers, :now - held_since, due_at - :now, reason,
-    crashes
+SELECT seq, owner, id, type, body, received_at, queued_at, attempts, takeovers,
+    :now - held_since, due_at - :now, reason, crashes
 FROM webhooks
 """
 PENDING = f"{_PENDING} WHERE state = 'pending' AND owner = :owner AND seq > :after ORDER BY seq LIMIT :limit"
@@ -118,7 +118,7 @@ def add(connection: sqlite3.Connection, arrival: Arrival, owner: str, now: float
         seq, effect = cursor.lastrowid or 0, ""
         if arrival.change is not None and (effect := rooms.change_session(connection, arrival.change, now)):
             connection.execute(NOTE_EFFECT, (effect, seq))
-        added = Added(seq, False, arrival.state, effect=effect)
+        added = Added(seq, False, arrival.state, owner, effect=effect)
         if arrival.count is not None:
             counts.add(arrival.count, arrival.received_at, now, added)
         return added

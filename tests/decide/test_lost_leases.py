@@ -1,0 +1,132 @@
+"""A replica that lost its lease has another id: what was stored or read under the old one is not its to decide."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.late import LateAnswer
+from tests.support.stage import Stage
+from tests.support.stores import KINDS
+from tests.support.until import eventually
+from whereby_trigger import RoomClientJoined, Trigger, TriggerSuccess, Webhook
+from whereby_trigger.store import State
+from whereby_trigger.testing import webhook
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=list(KINDS))
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with KINDS[request.param](tmp_path) as place:
+        yield place.url
+
+
+@pytest.fixture(autouse=True)
+def renewed_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whereby_trigger.replica.RENEWALS", 600)
+
+
+class Heard:
+    """Be a trigger that fires for every join, at once or when its hold is due, and note each success and attempt."""
+
+    def __init__(self, hold: float | None = None) -> None:
+        self.attempts: list[int] = []
+        self.trigger = Trigger()
+        self.trigger.when("room.client.joined", hold=hold)(lambda: True)
+        self.trigger.on("trigger_event_success", self.note)
+
+    def note(self, success: TriggerSuccess) -> None:
+        self.attempts.append(success.attempt)
+
+    @property
+    def counted(self) -> bool:
+        """Whether each success said that it was not the first: no listener had been called before the loss."""
+        return bool(self.attempts) and self.attempts == sorted(set(self.attempts)) and self.attempts[0] > 1
+
+
+def joined(id: str = "a") -> Webhook:
+    return webhook("room.client.joined", id=id, room="/visit-1")
+
+
+async def lose_the_lease(stage: Stage) -> None:
+    """Have the lease run out, as of a process that was frozen, and wait until the replica has another."""
+    before, renew = stage.store.replica, stage.store.renew
+
+    async def run_out(ttl: float) -> bool:
+        return False
+
+    stage.store.renew = run_out  # type: ignore[method-assign]
+    await eventually(lambda: stage.store.replica != before)
+    stage.store.renew = renew  # type: ignore[method-assign]
+    await eventually(lambda: stage.store.lease.held)
+
+
+async def test_what_was_read_under_a_lost_lease_is_heard_of_with_the_next_attempt(url: str, tmp_path: Path) -> None:
+    heard = Heard()
+    async with Stage(heard.trigger, tmp_path, store=url) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        reading = stage.store.pending = LateAnswer(stage.store.pending)  # type: ignore[method-assign, assignment]
+        added = await stage.store_only(joined())
+        stage.running.dispatcher.find(added.seq)
+        await reading.answered.wait()
+        await lose_the_lease(stage)
+        reading.go.set()
+        assert (await stage.decision(joined())).state is State.FIRED
+    assert heard.counted
+
+
+async def test_what_was_stored_under_a_lost_lease_is_heard_of_with_the_next_attempt(url: str, tmp_path: Path) -> None:
+    heard = Heard()
+    async with Stage(heard.trigger, tmp_path, store=url) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        taking_over = stage.store.take_over = LateAnswer(stage.store.take_over)  # type: ignore[method-assign, assignment]
+        added = await stage.store_only(joined())
+        await lose_the_lease(stage)
+        await taking_over.answered.wait()
+        stage.running.dispatcher.end_reading(complete=True)
+        stage.hand_on(joined(), added)
+        await stage.user_code.ask(lambda: None, (), False)
+        taking_over.go.set()
+        assert (await stage.decision(joined())).state is State.FIRED
+    assert heard.counted
+
+
+async def test_a_hold_that_was_due_under_a_lost_lease_is_heard_of_once(url: str, tmp_path: Path) -> None:
+    heard = Heard(hold=60.0)
+    async with Stage(heard.trigger, tmp_path, store=url) as stage:
+        await stage.deliver(joined())
+        assert (await stage.decision(joined())).state is State.HELD
+        stage.forget(joined())
+        asking = stage.store.ask_again = LateAnswer(stage.store.ask_again)  # type: ignore[method-assign, assignment]
+        stage.jump(61.0)
+        await asking.answered.wait()
+        await lose_the_lease(stage)
+        asking.go.set()
+        await eventually(lambda: len(stage.running.holds) == 1)
+        assert heard.attempts == []
+        stage.jump(61.0)
+        assert (await stage.decision(joined())).state is State.FIRED
+    assert heard.attempts == [1]
+
+
+async def test_what_was_stored_under_a_lost_lease_comes_before_what_arrives_since(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def note(webhook: RoomClientJoined) -> bool:
+        asked.append(webhook.id)
+        return False
+
+    trigger = Trigger(webhook_triggers={"room.client.joined": note})
+    before, since = joined("before"), joined("since")
+    async with Stage(trigger, tmp_path, store=url) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 3600.0)
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.Backlog.take_over", lambda backlog: None)
+        await stage.store_only(before)
+        await lose_the_lease(stage)
+        await stage.deliver(since)
+        await stage.decision(since)
+    assert asked == ["before", "since"]
