@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from tests.support.process import Process, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.until import eventually
 from whereby_trigger import Trigger
-from whereby_trigger.inspector import live
+from whereby_trigger.errors import StoreError
+from whereby_trigger.inspector import live, reads
 from whereby_trigger.inspector.live import FOLD_ABOVE, Batch, Folded, LiveFeed, Looking, SharedStore, fold
 from whereby_trigger.inspector.reads import filters_of
 from whereby_trigger.inspector.security import Visit
 from whereby_trigger.store import Query, Record, State, Store
+from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +132,52 @@ def test_pages_with_the_same_filters_are_told_the_same_bytes(tmp_path: Path) -> 
     assert b'"count":1' in site._event(batch, fired, "")
 
 
+async def test_a_page_reads_what_there_is_only_after_the_first_look_so_that_nothing_falls_between(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    page_read = asyncio.Event()
+    new, live_page = Looking.new, reads.live_page
+
+    async def late(self: Looking, find: Callable[[Query], Awaitable[list[Record]]]) -> list[Record]:
+        if not order:
+            # The page would read meanwhile, if it did not wait.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(page_read.wait(), 0.1)
+        found = await new(self, find)
+        order.append("look")
+        return found
+
+    async def noted(*arguments: Any) -> Any:
+        order.append("page")
+        page_read.set()
+        return await live_page(*arguments)
+
+    monkeypatch.setattr(Looking, "new", late)
+    monkeypatch.setattr(reads, "live_page", noted)
+    await deliver(store, "before", at=time.time())
+    async with served(Trigger(store=place.url)) as client, client.stream("GET", "/live") as answer:
+        assert (await anext(events(answer)))["rows"][0]["ids"] == ["before"]
+    assert order[:2] == ["look", "page"]
+
+
+async def test_a_page_whose_feed_cannot_look_is_told_so_and_the_next_one_waits_for_the_next_look(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/made-later.db"
+    shared = SharedStore(lambda: SqliteStore(url))
+    feed = LiveFeed(shared)
+    with feed.follow() as follower:
+        with pytest.raises(StoreError):
+            await follower.begun()
+        store = SqliteStore(url)
+        await store.open()
+        with feed.follow() as later:
+            await asyncio.wait_for(later.begun(), 20)
+        await store.close()
+    await shared.close()
+
+
 async def test_of_pages_that_come_at_once_no_more_follow_than_may(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +202,10 @@ async def test_fifty_pages_cost_no_more_looks_into_the_store_than_one(
     new = Looking.new
 
     async def counted(self: Looking, find: Callable[[Query], Awaitable[list[Record]]]) -> list[Record]:
+        found = await new(self, find)
+        # Only now: what is stored before the first look has read is not new to it.
         looks.append("look")
-        return await new(self, find)
+        return found
 
     monkeypatch.setattr(Looking, "new", counted)
     shared = SharedStore(place.replica)

@@ -218,7 +218,9 @@ class Site:
             with self._feed.follow() as follower:
                 try:
                     yield b"retry: 2000\n\n"
-                    # What came while the page was loading; the page knows its rows by their ids.
+                    # What came while the page was loading; the page knows its rows by their ids. The feed has looked
+                    # before: it tells of all that is stored after this read.
+                    await follower.begun()
                     async with self._shared.use() as store:
                         page = await reads.live_page(store, filters, time.time())
                     yield self._event(Batch(page.records[:30][::-1]), filters, base, first=True)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -46,9 +46,7 @@ logger = logging.getLogger("whereby_trigger.inspector")
 class _Opened:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.ready: asyncio.Future[Store] = self.loop.create_future()
-        # A page that stopped waiting never reads the error, and asyncio would log that.
-        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
+        self.ready: asyncio.Future[Store] = _unheard_future()
         self.users = 0
         self.changed = asyncio.Event()
         self.closing = False
@@ -163,8 +161,13 @@ class _Page:
 class Follower:
     """Yield what is new for one page."""
 
-    def __init__(self, page: _Page) -> None:
+    def __init__(self, page: _Page, begun: "asyncio.Future[None]") -> None:
         self._page = page
+        self._begun = begun
+
+    async def begun(self) -> None:
+        """Wait for the feed's first look: all that is stored from then on comes. Raises StoreError if it fails."""
+        await asyncio.shield(self._begun)
 
     async def next(self) -> Batch:
         """Return the next batch, which may be empty. Raises EOFError if some were missed."""
@@ -181,6 +184,7 @@ class LiveFeed:
         self._pages: set[_Page] = set()
         self._looking: asyncio.Task[None] | None = None
         self._look = Looking()
+        self._begun: asyncio.Future[None] | None = None
         self._told = time.monotonic()
 
     @property
@@ -193,11 +197,11 @@ class LiveFeed:
         """Yield a follower for one page."""
         page = _Page()
         self._pages.add(page)
-        if self._looking is None or self._looking.done():
-            self._look, self._told = Looking(), time.monotonic()
+        if self._begun is None or self._looking is None or self._looking.done():
+            self._look, self._told, self._begun = Looking(), time.monotonic(), _unheard_future()
             self._looking = asyncio.create_task(self._run(), name="whereby-trigger-inspector-feed")
         try:
-            yield Follower(page)
+            yield Follower(page, self._begun)
         finally:
             self._pages.discard(page)
             if not self._pages and self._looking is not None:
@@ -210,12 +214,24 @@ class LiveFeed:
                 async with self._shared.use() as store:
                     while True:
                         new = await self._look.new(store.find)
+                        self._begin()
                         self._tell(new)
                         await asyncio.sleep(LOOK_EVERY if len(new) <= FOLD_ABOVE else LOOK_EVERY_BUSY)
             except StoreError as error:
                 logger.info("the inspector cannot read the store; will retry: %s", type(error).__name__)
+                self._begin(error)
                 self._tell(())
             await asyncio.sleep(1.0)
+
+    def _begin(self, error: StoreError | None = None) -> None:
+        """Tell the pages that the first look is done, or failed; those that come after a failure wait for the next."""
+        if self._begun is None or self._begun.done():
+            return
+        if error is None:
+            self._begun.set_result(None)
+        else:
+            self._begun.set_exception(error)
+            self._begun = _unheard_future()
 
     def _tell(self, new: Sequence[Record]) -> None:
         """Send what is new to all pages, or now and then that nothing is."""
@@ -228,6 +244,13 @@ class LiveFeed:
                 page.batches.put_nowait(batch)
             except asyncio.QueueFull:
                 page.lost = True
+
+
+def _unheard_future() -> "asyncio.Future[Any]":
+    """Make a future whose error nobody has to read: a page that stopped waiting never does."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
 
 
 class Looking:
