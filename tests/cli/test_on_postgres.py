@@ -96,6 +96,8 @@ def test_an_assistant_is_stopped_and_another_started_from_beside_whichever_repli
     join(replicas[0], "one")
     # Another replica may look at the store first, and take the room.
     (has_it,) = until(lambda: [one for one in replicas if "scribe in /visit-1" in one.output])
+    # It runs before the store knows that it does: until then the room is starting.
+    until(lambda: listed("assistants", "list", "--store", url, folder=tmp_path)[0]["state"] == "live")
     stopped = run("assistants", "stop", f"https://{ROOM}", "--store", url, cwd=tmp_path)
     assert stopped.stdout == f"{ROOM} was live: its assistant has been asked to leave within stop_grace\n"
     has_it.line("scribe leaves: stopped by whereby-trigger assistants stop")
