@@ -1,6 +1,7 @@
 """A program that is forked off the server of forks finds itself as one with a start of its own does."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.support.forks import IMPORTED, READ_AT_START, ROOT, Forked, start
 from tests.support.process import COMMAND, clean_environment
 from tests.support.programs import write
 from tests.support.terminal import shown_by
+from tests.support.until import until
 
 pytestmark = pytest.mark.skipif(not forks.can_fork(), reason="only Linux has a pidfd")
 
@@ -64,6 +66,37 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 print(*sorted(set(read)))
 """
+
+
+WORKER = """
+import sys, threading
+from pathlib import Path
+from tests.support.forks import start
+from tests.support.process import clean_environment
+
+for session in (True, False):
+    process = start(
+        [sys.executable, "parent.py"], cwd=Path(sys.argv[1]), env=clean_environment(None), apart=False, session=session
+    )
+    print(process.stdout.readline(), end="", flush=True)
+threading.Event().wait()
+"""
+
+PARENT = """
+import os, subprocess, threading
+
+child = subprocess.Popen(["sleep", "600"])
+print(os.getpid(), child.pid, flush=True)
+threading.Event().wait()
+"""
+
+
+def runs(pid: int) -> bool:
+    """Return True for a process that is there, and not a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def begin(program: list[str], cwd: Path, env: dict[str, str], session: bool = True) -> Any:
@@ -128,6 +161,21 @@ def test_whoever_started_a_fork_signals_it_waits_for_it_and_hears_how_it_ended(t
     failed = fork([sys.executable, str(raises)], tmp_path)
     assert failed.communicate(20)[1].endswith("KeyError: 'mine'\n")
     assert failed.returncode == 1
+
+
+def test_a_worker_that_is_killed_leaves_nothing_that_was_forked_for_it(tmp_path: Path) -> None:
+    write(tmp_path, PARENT, "parent.py")
+    command = [sys.executable, "-c", WORKER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        pids = {int(pid) for _ in range(2) for pid in worker.stdout.readline().split()}
+        assert len(pids) == 4
+        worker.kill()
+    try:
+        until(lambda: not any(map(runs, pids)))
+    finally:
+        for pid in filter(runs, pids):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 The import of the package and of its server takes most of the time of a short program, and the tests start hundreds.
 What is forked is a real process: with arguments, environment, folder, streams and session of its own, and an exit code.
-It is a child of the server of forks, which ends with this process.
+It is a child of the server of forks, which ends with this process, and ends all that it forked: a worker of pytest that
+is killed leaves nothing behind.
 
 What is read before the program runs, such as PYTHONUNBUFFERED, cannot be changed in a fork: such a program gets a start
 of its own, and so does every program where there is no pidfd.
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
@@ -241,6 +242,7 @@ def _serve() -> Request:
                 continue
             message, descriptors, _, _ = socket.recv_fds(control, SHORTEST, 4)
             if not message:
+                _end_all(pid for pid, _ in running.values())
                 sys.exit()
             request = Request(*json.loads(message))
             told = socket.socket(fileno=descriptors.pop())
@@ -258,6 +260,15 @@ def _serve() -> Request:
             waiting.register(pidfd, select.POLLIN)
             with contextlib.suppress(OSError):
                 socket.send_fds(told, [str(pid).encode()], [pidfd])
+
+
+def _end_all(forks: Iterable[int]) -> None:
+    """Kill all that was forked and runs, and what it started: everything in the sessions of these, and in our own."""
+    sessions = {os.getsid(0), *forks}
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with contextlib.suppress(ProcessLookupError):
+            if pid != os.getpid() and os.getsid(pid) in sessions:
+                os.kill(pid, signal.SIGKILL)
 
 
 def _become(request: Request, streams: list[int]) -> None:
