@@ -237,6 +237,8 @@ class PostgresStore(Unspilled):
 
     async def prune(self, before: float, pruned: Told = untold) -> int:
         forgotten = await self._prune_each(partial(webhooks.prune, now=time.time()), before, pruned)
+        # A transaction for each page: it must not hold locks on rows of several tables. Each page is whole alone, since
+        # a room goes with its runs: a kill in between leaves nothing but old rows, for the next prune.
         await self._prune_each(history.forget_runs, before)
         await self._prune_each(rooms.forget, before)
         await self._prune_presence(before)
