@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -230,6 +230,50 @@ async def test_what_is_replayed_while_it_is_forgotten_keeps_what_leads_to_it(
     forgotten = await forget(store, await identified(store, person))
     assert forgotten.undecided == ("unnamed", "named")
     assert (await identified(store, person)).participants == PARTICIPANT
+
+
+def before_the_links(store: Store, monkeypatch: pytest.MonkeyPatch, come: Callable[[], Awaitable[object]]) -> None:
+    """Have something come between the two searches of a forgetting: for a participant's webhooks, and for the links."""
+    records_after, searches = store.records_after, 0
+
+    async def read(after: int, limit: int) -> list[Record]:
+        nonlocal searches
+        searches += after == 0
+        if searches == 2 and after == 0:
+            searches += 1
+            await come()
+        return await records_after(after, limit)
+
+    monkeypatch.setattr(store, "records_after", read)
+
+
+@pytest.mark.parametrize("decide", [True, False])
+async def test_what_comes_while_a_person_is_forgotten_is_forgotten_too_or_named_with_what_leads_to_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, decide: bool
+) -> None:
+    await add(store, "named")
+    person = await identified(store, Subject(external_id="mark-external"))
+    with monkeypatch.context() as patched:
+        before_the_links(store, patched, lambda: add(store, "late", external="", decide=decide))
+        gone = await forget(store, person)
+    left = sorted(record.id for record in await store.find(Query()) if b"mark-metadata" in record.body)
+    assert left == sorted(gone.undecided) == ([] if decide else ["late", "named"])
+
+
+async def test_who_joins_again_while_the_person_is_forgotten_is_forgotten_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(store, "named")
+    person = await identified(store, Subject(external_id="mark-external"))
+
+    async def join_again() -> None:
+        await add(store, "again", participant="p2")
+        await add(store, "unnamed", participant="p2", external="")
+
+    with monkeypatch.context() as patched:
+        before_the_links(store, patched, join_again)
+        assert (await forget(store, person)).webhooks == 3
+    assert not any(b"mark-metadata" in found.body for found in await store.find(Query()))
 
 
 async def test_an_interrupted_forgetting_is_completed_by_the_next(store: Store) -> None:

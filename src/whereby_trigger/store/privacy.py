@@ -90,7 +90,7 @@ async def forget(
     transaction with how many it changed. It may be interrupted anywhere, and called again.
     """
     if subject.room is None:
-        return await _forget_person(store, subject, told, set(waiting))
+        return await _Forgetting(store, subject, told, waiting).run()
     total = 0
     async for records in about(store, subject):
         changed = await store.drop([record.seq for record in records], "", time.time()) if records else 0
@@ -101,32 +101,87 @@ async def forget(
     return Forgotten(total, rooms=tuple(entry.key for entry in entries if entry.owner is not None))
 
 
-async def _forget_person(store: Store, subject: Subject, told: Told, waiting: set[str]) -> Forgotten:
-    total, left = 0, list[str]()
-    # What only a participant id leads to goes first: after an interruption, nothing would lead there any more.
-    for is_link in (False, True) if subject.external_id is not None else (False,):
-        async for records in about(store, subject):
-            rewrites = []
-            for record in records:
-                if is_link != (subject.external_id is not None and subject.names(record.body)):
-                    continue
-                if record.state in UNDECIDED:
-                    waiting |= participants_in(record.body)
-                    left.append(record.id)
-                elif is_link and not waiting.isdisjoint(participants_in(record.body)):
-                    left.append(record.id)
-                else:
-                    rewrites.append(Rewrite(record.seq, forgotten(record.body)))
-            changed = await store.rewrite(rewrites, time.time(), silence=True) if rewrites else 0
-            if changed < len(rewrites):
-                # Somebody replayed them meanwhile, or they are pruned.
-                for found in await store.find(Query(ids=tuple(record.id for record in records))):
-                    if found.state in UNDECIDED and found.id not in left:
-                        waiting |= participants_in(found.body)
-                        left.append(found.id)
-            total += changed
-            told(changed)
-    return Forgotten(total, tuple(left))
+class _Forgetting:
+    """Forget a person in a store to which webhooks of the same person may come meanwhile.
+
+    What only a participant id leads to goes first, and what leads there from an external id after it: after an
+    interruption, nothing else would lead there.
+    """
+
+    def __init__(self, store: Store, subject: Subject, told: Told, waiting: frozenset[str]) -> None:
+        self._store = store
+        self._subject = subject
+        self._told = told
+        self._waiting_elsewhere = waiting
+        self._waiting = set[str]()
+        self._left: dict[str, None] = {}
+        self._total = 0
+
+    async def run(self) -> Forgotten:
+        while True:
+            self._waiting, self._left = set(self._waiting_elsewhere), {}
+            newer = await self._forget_others(0)
+            unknown = frozenset[str]() if self._subject.external_id is None else await self._forget_links(newer)
+            if not unknown:
+                return Forgotten(self._total, tuple(self._left))
+            # The person has joined again since the participant ids were read.
+            self._subject = structs.replace(self._subject, participants=self._subject.participants | unknown)
+
+    async def _forget_others(self, after: int) -> int:
+        """Forget webhooks with higher numbers that do not hold the external id; return the highest number read."""
+        while page := await self._store.records_after(after, AT_ONCE):
+            after = page[-1].seq
+            of_person = [record for record in page if self._subject.concerns(record.body, record.room)]
+            await self._rewrite([record for record in of_person if not self._subject.names(record.body)])
+        return after
+
+    async def _forget_links(self, newer: int) -> frozenset[str]:
+        """Forget the webhooks that hold the external id, except those with participant ids that were not looked for.
+
+        Return these ids. Others may have come after the number `newer`.
+        """
+        after, unknown = 0, frozenset[str]()
+        while page := await self._store.records_after(after, AT_ONCE):
+            after = page[-1].seq
+            links = [record for record in page if self._subject.names(record.body)]
+            if not links:
+                continue
+            # One that has come and is not decided yet keeps what leads to it.
+            newer = await self._catch_up(newer)
+            more = {record.id: participants_in(record.body) - self._subject.participants for record in links}
+            unknown = unknown.union(*more.values())
+            await self._rewrite([record for record in links if not more[record.id]])
+        await self._catch_up(newer)
+        return unknown
+
+    async def _catch_up(self, newer: int) -> int:
+        """Forget what has come meanwhile; on PostgreSQL a lower number may be committed after a higher one."""
+        return max(newer, await self._forget_others(max(0, newer - AT_ONCE)))
+
+    async def _rewrite(self, records: list[Record]) -> None:
+        """Remove what says something of the person from webhooks, and note those that must be left."""
+        rewrites = []
+        for record in records:
+            if record.state in UNDECIDED:
+                self._leave(record)
+            elif self._subject.names(record.body) and not self._waiting.isdisjoint(participants_in(record.body)):
+                self._left[record.id] = None
+            else:
+                rewrites.append(Rewrite(record.seq, forgotten(record.body)))
+        if not rewrites:
+            return
+        changed = await self._store.rewrite(rewrites, time.time(), silence=True)
+        if changed < len(rewrites):
+            # Somebody replayed them meanwhile, or they are pruned.
+            for found in await self._store.find(Query(ids=tuple(record.id for record in records))):
+                if found.state in UNDECIDED:
+                    self._leave(found)
+        self._total += changed
+        self._told(changed)
+
+    def _leave(self, record: Record) -> None:
+        self._waiting |= participants_in(record.body)
+        self._left[record.id] = None
 
 
 async def remove_bodies(store: Store, before: float) -> int:
