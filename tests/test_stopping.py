@@ -198,8 +198,21 @@ def test_a_stop_needs_no_thread_that_is_still_to_be_started(tmp_path: Path, bloc
         assert "Traceback" not in process.output
 
 
-def test_under_the_command_line_a_thread_that_outlasts_even_the_loop_ends_with_the_process(tmp_path: Path) -> None:
-    with serving(tmp_path, ASSISTANT_IN_A_THREAD_OF_ITS_OWN, start=True) as process:
+NO_NEW_THREAD = """
+import _thread
+
+def refuse(*_):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+_thread.start_new_thread = refuse
+"""
+
+
+@pytest.mark.parametrize("shut", ["", NO_NEW_THREAD], ids=["threads start", "no thread starts"])
+def test_under_the_command_line_a_thread_that_outlasts_even_the_loop_ends_with_the_process(
+    tmp_path: Path, shut: str
+) -> None:
+    with serving(tmp_path, shut + ASSISTANT_IN_A_THREAD_OF_ITS_OWN, start=True) as process:
         begin(process)
         assert process.stop() == 0
         assert '"message": "ended while this still ran: long_job at app.py:12"' in process.output

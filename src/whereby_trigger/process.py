@@ -3,6 +3,7 @@
 import _thread
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import inspect
 import logging
@@ -292,13 +293,27 @@ def _last_acts(*acts: Callable[[], object]) -> None:
         finally:
             done.put(None)
 
-    with suppress(RuntimeError, MemoryError):
+    try:
         for act in acts:
             _thread.start_new_thread(do, (act,))
             begun += 1
+    except (RuntimeError, MemoryError):
+        _act_here(acts[begun:])
     with suppress(Empty):
         for _ in range(begun):
             done.get(timeout=max(0.0, over - time.monotonic()))
+
+
+def _act_here(acts: Iterable[Callable[[], object]]) -> None:
+    """Do each in this thread, if the process ends even though one blocks: with exit code 1, after SAY_WITHIN seconds.
+
+    Early releases of Python 3.12 start no thread once they wait for others at their end.
+    """
+    with suppress(RuntimeError, MemoryError, OSError):
+        faulthandler.dump_traceback_later(SAY_WITHIN, exit=True, file=os.open(os.devnull, os.O_WRONLY))
+        for act in acts:
+            with suppress(Exception):
+                act()
 
 
 def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
