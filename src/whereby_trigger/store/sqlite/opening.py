@@ -135,9 +135,10 @@ def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
 
     Raises StoreError if the file belongs to another program.
     """
-    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('version')")}
-    if not columns and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+    # In this order: another process may migrate the file between the two.
+    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         return 0, 0
+    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('version')")}
     is_ours = columns >= {"schema", "admits"}
     row = connection.execute("SELECT schema, admits FROM version").fetchone() if is_ours else None
     if row is None or not all(isinstance(number, int) for number in row):

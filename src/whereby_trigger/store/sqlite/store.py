@@ -196,22 +196,22 @@ class SqliteStore(Unspilled):
         return self._take_over(max_age)
 
     async def _take_over(self, max_age: float) -> int:
-        replica, now, clock = self.replica, self._wall(), self._clock
+        replica, clock = self.replica, self._clock
 
-        def take(connection: sqlite3.Connection, dead: set[str], guarded: set[str]) -> int | None:
+        def take(connection: sqlite3.Connection, now: float, dead: set[str], guarded: set[str]) -> int | None:
             if not lease.holds(connection, replica, clock):
                 return None
             unowned = webhooks.take_unowned(connection, replica)
             return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, guarded)
 
-        def look(connection: sqlite3.Connection) -> tuple[list[lease.Other], int | None]:
+        def look(connection: sqlite3.Connection, now: float) -> tuple[list[lease.Other], int | None]:
             # A replica that is alone needs one transaction for both.
             others = lease.others(connection, replica, now)
-            return others, None if others else take(connection, set(), set())
+            return others, None if others else take(connection, now, set(), set())
 
         others: list[lease.Other]
         taken: int | None
-        others, taken = await self._write(look)
+        others, taken = await self._write(partial(look, now=self._wall()))
         dead: set[str] = set()
         if others:
             # Not in the writer's thread: deliveries must not wait while we look at the files of other replicas.
@@ -221,7 +221,8 @@ class SqliteStore(Unspilled):
             if (over or dead) and not await leftovers.end(over | dead):
                 guarded, dead = guarded | dead, set()
             dead = dead | over
-            taken = await self._write(partial(take, dead=dead, guarded=guarded))
+            # By the time as it is now: what a replica did just before it died must not come after its end.
+            taken = await self._write(partial(take, now=self._wall(), dead=dead, guarded=guarded))
         if taken is None:
             return 0
         # Only after the commit: a replica whose file is missing counts as alive until its lease ends.
