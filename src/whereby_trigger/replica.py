@@ -1,6 +1,6 @@
 """One run of a trigger: builds its stages, opens them, drains them in order, and closes them.
 
-Meanwhile its fence keeps the lease: it renews it in time, and ends in time what must end before the lease is over.
+Meanwhile its fence keeps the lease. If it cannot be renewed, the fence ends the assistants before the lease is over.
 """
 
 import asyncio
@@ -38,33 +38,38 @@ from whereby_trigger.store.spill_file import SpillFile
 
 logger = logging.getLogger("whereby_trigger")
 lease_logger = logging.getLogger("whereby_trigger.assist")
-"""The lease is logged with the assistants, which end with it."""
+"""What the fence does is logged under the name of the assistants, which end with the lease."""
 
 PRUNE_EVERY = 3600.0
+
 BEGIN_AGAIN = 1.0
+"""Seconds until a loop of the replica that failed is started again."""
+
 DRAIN, CLOSING = "the drain", "the end, which the store held up"
+"""The watchdog's deadlines, by the names that its last words give them."""
+
 DRAIN_MARGIN = 5.0
-"""Seconds after a drain, and the grace of its assistants, in which user code that was cancelled must have returned."""
+"""Seconds that cancelled user code has to return, after a drain and the grace of its assistants."""
 
 LAST_EVENTS = 0.5
-"""Seconds that listeners have at least to hear what became of the last assistants."""
+"""Seconds that listeners get, at least, to hear what became of the last assistants."""
 
 CLOSE_MARGIN = 5.0
-"""Seconds in which the store must have closed after that."""
+"""Seconds that the store then has to close."""
 
 END_MARGIN = 2.0
-"""Seconds after a second signal in which the process must have ended."""
+"""Seconds that the process has to end after a second signal."""
 
 CUT_OFF_BEFORE = 1.0
-"""Seconds before the deadline at which an assistant that was told to end is cancelled."""
+"""An assistant that was told to end is cancelled this many seconds before the lease is over."""
 
 
 class Replica:
     """Receive, store and decide with one store, from `open` to `close`; deliveries come in by the `endpoint`.
 
-    Each stage is given what it calls: the endpoint its receiver, that the store and the dispatcher, that the decider,
-    that the claims, these the supervisor. Without `starts_assistants`, a room that asks for one waits for ever. What
-    comes due does so by `clock`; the lease and the drain are by the machine's.
+    Each stage is given the next one, which it calls: endpoint → receiver → dispatcher → decider → claims → supervisor.
+    All but the endpoint are given the store, too. Without `starts_assistants`, a room that asks for one waits for ever.
+    What comes due does so by `clock`; the lease and the drain go by the machine's clock.
     """
 
     def __init__(
@@ -87,11 +92,13 @@ class Replica:
         self.store = store
         self._user_code = user_code
         self._watchdog = watchdog or Watchdog()
+        # When the drain must be over, by the boot clock.
         self._drained_by = 0.0
         self._unread = unread = Unread()
+        # What the stages use: the store, or a spill in front of it.
         self._taking: Store = store if spill_file is None else SpillStore(store, spill_file, unread, settings.redact)
         self._starts_assistants = starts_assistants and assistant is not None
-        # Without an assistant there is none to give time to.
+        # Only assistants get a grace in a drain.
         self._grace = 0.0 if assistant is None else settings.stop_grace
         counts = counts or Counts()
         self.bounds = UNBOUNDED if assistant is None else assistant.bounds
@@ -139,21 +146,22 @@ class Replica:
         )
         self._loops: list[asyncio.Task[None]] = []
         self._looking: list[asyncio.Task[None]] = []
-        """The loops that look for what is due, and wait by the clock in between."""
+        """Those of the loops that look for what is due, and wait by the clock in between."""
 
     async def open(self) -> None:
-        """Open the store, and begin to decide what is pending in it; with a spill, a store that is away is waited for.
+        """Open the store, and begin to decide what is pending in it.
 
-        Raises StoreError if the store, or the spill, cannot be used.
+        With a spill, the store may be unavailable: deciding begins once it is back. Raises StoreError if the store, or
+        the spill, cannot be used.
         """
         try:
-            # At the end, when it is needed, there may be no thread left to start.
+            # Now, because at the end, when it is needed, the system may have no thread left for it.
             self._watchdog.start()
             await self._taking.open(self._look)
         except BaseException:
             self._watchdog.close()
             raise
-        # The first of them; if the loop's task factory is eager, it has begun the others before it is returned.
+        # `going_on` expects it first. If the event loop's task factory is eager, `_begin` has already added the others.
         self._loops.insert(0, asyncio.create_task(self._begin()))
         if (file := self._settings.secret_file) is not None:
             follow = partial(follow_secret, file, self._receiver)
@@ -175,9 +183,10 @@ class Replica:
         self._loops += self._looking + [asyncio.create_task(_kept_up(loop)) for loop in others]
 
     async def drain(self, timeout: float, hurry: asyncio.Event, *, rooms: float | None = None) -> None:
-        """Launch nothing more; wait for what runs and is queued at most `timeout` seconds, or until told to hurry.
+        """Start no more assistants, and wait until what runs and is queued is over, or until `hurry` is set.
 
-        Assistants are waited for `rooms` seconds, if that is less; those that run on then have `stop_grace` to return.
+        Webhooks and listeners have at most `timeout` seconds. Assistants that still run after `rooms` seconds, or after
+        `timeout` if that is None, are told to leave, and have `stop_grace` to return.
         """
         self.readiness.draining = True
         finish = asyncio.create_task(self._finish(timeout, timeout if rooms is None else rooms))
@@ -190,7 +199,10 @@ class Replica:
             await asyncio.gather(finish, hurried, return_exceptions=True)
 
     async def close(self, within: float) -> None:
-        """Stop deciding after `within` seconds and close the store; what is pending there waits for the next start."""
+        """Cancel assistants, decide for at most `within` seconds more, and close the store.
+
+        What is pending in it waits for the next start.
+        """
         await self._supervisor.cut_off("the replica has stopped")
         await self.dispatcher.drain(within)
         for task in self._loops:
@@ -199,7 +211,8 @@ class Replica:
         await self.dispatcher.cancel()
         await self._user_code.drain(0)
         self._user_code.close()
-        # No user code is waited for any more, but a disk or a database may hang.
+        # From here on only a disk or a database can hang, not user code. They have CLOSE_MARGIN, but not beyond the end
+        # that `drain_takes` promised, LATE included.
         if self._watchdog.clear(DRAIN):
             now = boot_time()
             self._watchdog.set(CLOSING, max(now + AT_LEAST, min(now, self._drained_by - LATE) + CLOSE_MARGIN))
@@ -220,7 +233,7 @@ class Replica:
 
     @property
     def awaited(self) -> str:
-        """What a drain that began now would wait for, in words; "" where that is nothing."""
+        """What a drain that began now would wait for, in words; "" if that is nothing."""
         runs = self._supervisor.runs
         assistants = "1 assistant is in its room" if runs == 1 else f"{runs} assistants are in their rooms"
         awaited = {
@@ -233,14 +246,13 @@ class Replica:
 
     @property
     def leaving(self) -> bool:
-        """True if assistants that were told to leave are in their rooms."""
+        """True if assistants that were told to leave are still in their rooms."""
         return self._supervisor.leaving
 
     def going_on(self, resting: Callable[["asyncio.Task[None]"], bool]) -> str:
-        """Return what goes on now, in words, except for the assistants in their rooms; "" if that is nothing.
+        """Return in words what goes on now and will soon be over on its own; "" if that is nothing.
 
-        A webhook whose task is `resting`, until its predicate is asked again, is not being decided meanwhile. An async
-        listener, and an assistant that was told to leave, may run for as long as they like: `lasts` names those.
+        A task that is `resting` waits until a later time, and does not count. `lasts` says what may go on for longer.
         """
         going_on = {
             "the store is being opened": not all(task.done() for task in self._loops[:1]),
@@ -252,7 +264,7 @@ class Replica:
         return ", ".join(what for what, is_so in going_on.items() if is_so)
 
     def lasts(self) -> str:
-        """Return what goes on that user code may draw out, in words; "" if that is nothing."""
+        """Return in words what goes on for as long as user code likes; "" if that is nothing."""
         lasts = {
             "webhooks wait for their predicates to be asked again": not self.dispatcher.idle,
             "async listeners run": not self._user_code.idle,
@@ -261,11 +273,11 @@ class Replica:
         return ", ".join(what for what, is_so in lasts.items() if is_so)
 
     def drain_takes(self, timeout: float, rooms: float | None = None) -> float:
-        """Return how many seconds a drain takes at the most, from its beginning to the end of the process."""
+        """Return how many seconds a drain takes at most, from its beginning to the end of the process."""
         return self._until_returned(timeout, rooms) + CLOSE_MARGIN
 
     def bound_drain(self, timeout: float, rooms: float | None = None) -> float:
-        """End the process if user code holds up a drain of `timeout` seconds past its grace; return the deadline."""
+        """Set a deadline for a drain, at which the process ends whatever user code does; return it (boot clock)."""
         deadline = self._drained_by = boot_time() + self._until_returned(timeout, rooms)
         self._watchdog.set(DRAIN, deadline)
         return deadline
@@ -274,13 +286,13 @@ class Replica:
         return max(timeout, (timeout if rooms is None else rooms) + self._grace) + DRAIN_MARGIN
 
     def end_now(self) -> float:
-        """End the process soon if user code keeps it from ending; return the deadline."""
+        """Set a deadline in END_MARGIN seconds, at which the process ends in any case; return it (boot clock)."""
         deadline = boot_time() + END_MARGIN
         self._watchdog.set("the second signal", deadline)
         return deadline
 
     async def _finish(self, timeout: float, rooms: float) -> None:
-        # Side by side: the grace of assistants does not come on top of the time of listeners.
+        # Both at once: the grace of assistants and the time of listeners do not add up.
         deadline, told = time.monotonic() + timeout, self._announcer.told
         await asyncio.gather(self._settle(deadline), self._empty_rooms(rooms))
         await self._tell_last(max(deadline, time.monotonic() + LAST_EVENTS), told)
@@ -290,15 +302,15 @@ class Replica:
         await self._supervisor.hand_over("the replica is draining")
 
     async def _tell_last(self, deadline: float, told: int) -> None:
-        """Wait until listeners have heard what became of the last assistants, if more than `told` events were told."""
+        """Wait until listeners have heard what became of the last assistants; `told` events were told before."""
         await self._supervisor.settle(LAST_EVENTS)
         await self._announcer.drain(max(0.0, deadline - time.monotonic()))
-        # Without new ones, async listeners have had their time.
+        # If there was no new event, async listeners have had their time in `_settle`.
         if self._announcer.told > told:
             await self._user_code.drain(max(0.0, deadline - time.monotonic()))
 
     async def _settle(self, deadline: float) -> None:
-        # What arrives while listeners are waited for is decided too, and its listeners get the same time.
+        # Again and again: what arrives while we wait for listeners must be decided, and its listeners waited for.
         while (left := deadline - time.monotonic()) > 0:
             await self._taking.settle(left)
             await self.dispatcher.drain(max(0.0, deadline - time.monotonic()))
@@ -307,7 +319,7 @@ class Replica:
                 return
 
     def _look(self) -> None:
-        """Look for what another process has written."""
+        """Have every stage look at the store now: another process has written to it."""
         self._backlog.take_over()
         self.holds.other_replicas_wrote()
         self._supervisor.wake()
@@ -328,12 +340,12 @@ class Replica:
 
 
 async def _kept_up(loop: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop that must not end, and begin it again where an error ends it that nobody expected."""
+    """Run a loop that must not end, and start it again if an unexpected error ends it."""
     while True:
         try:
             await loop()
         except Exception as error:
-            # Not its text, which may hold what was received.
+            # Without the error's text, which may hold parts of a delivery.
             logger.error("an error of the trigger itself, %s: going on in %g s", type(error).__name__, BEGIN_AGAIN)
         await asyncio.sleep(BEGIN_AGAIN)
 
@@ -372,7 +384,7 @@ def _assisting(
 
 
 class Fence:
-    """Keep a store's lease, end the assistants in time when it cannot be kept, and start again when it is lost."""
+    """Renew a store's lease. If that fails, end the assistants before it is over; then start again under a new id."""
 
     def __init__(
         self, store: Store, supervisor: Supervisor, dispatcher: Dispatcher, unread: Unread, watchdog: Watchdog
@@ -382,12 +394,14 @@ class Fence:
         self._dispatcher = dispatcher
         self._unread = unread
         self._watchdog = watchdog
+        # When the store was asked to renew the lease, and its answer; None if no answer is awaited.
         self._asked: tuple[float, asyncio.Future[bool]] | None = None
+        # True from when assistants are told to end until the lease is renewed or a new one begins.
         self._suspended = False
         self._ending: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Extend the assistants' time to the lease's new deadline, if it has not passed."""
+        """Let assistants run until the lease's new deadline, unless it has passed already."""
         lease = self._store.lease
         if not lease.held:
             return
@@ -398,7 +412,7 @@ class Fence:
             self._resume()
 
     async def keep(self) -> None:
-        """Renew the lease until cancelled."""
+        """Renew the lease, or get a new one, until cancelled."""
         lease = self._store.lease
         renewed: bool | None = True
         while True:
@@ -410,11 +424,14 @@ class Fence:
                 self._endangered()
 
     async def _renew(self) -> bool | None:
-        """Renew once; return None if the store has not said yet."""
+        """Ask for the lease to be renewed; return None if it is not known yet whether it is.
+
+        A call that the store has not answered is not repeated: the next `_renew` waits for the same answer.
+        """
         lease = self._store.lease
         if self._asked is None:
             self._asked = boot_time(), asyncio.ensure_future(self._store.renew(lease.ttl))
-            # Nobody waits for it any more once the lease is lost.
+            # Once the lease is lost, nobody retrieves the answer, which may be an exception.
             self._asked[1].add_done_callback(ignore_result)
         sent, answer = self._asked
         await asyncio.wait({answer}, timeout=lease.margin)

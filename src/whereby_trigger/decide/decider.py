@@ -1,8 +1,9 @@
 """The decision on one webhook, step by step: its predicate, its listeners, the state and the reason.
 
-What was pending when a replica died is decided again with all the rest; what was pending at a second death too is
-suspected of it, and is let into user code alone and ahead of others, with its blame on disk before. So every death
-from then on is blamed on one webhook, and the one that was blamed for three is failed without being asked about again.
+A webhook may kill the process whenever its predicate is asked. After one crash, what was pending is decided again as
+usual. A webhook still pending after two crashes is a suspect. Suspects enter user code one at a time, ahead of others,
+and each attempt is stored before it begins: so each further crash is blamed on one webhook. A webhook that is blamed
+for three fails, and its predicate is not asked again.
 """
 
 import asyncio
@@ -37,18 +38,18 @@ from whereby_trigger.threads import shortage_of
 from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, redacted
 
 Asked = dict[str, list["asyncio.Future[Presence]"]]
-"""Who waits for the presence of a room, by the room's key."""
+"""The futures that wait for the presence of a room, by the room's key."""
 
 
 class Presences:
-    """Read the presence of rooms from the store, which replicas share."""
+    """Read the presence of rooms from the store, once for all rooms asked about in one turn of the event loop."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._asked: Asked = {}
 
     def of(self, room: str) -> "asyncio.Future[Presence]":
-        """Read a room's presence as it is from now on; the future has the store's errors."""
+        """Read a room's presence, not as of before this call; the future raises the store's errors."""
         loop = asyncio.get_running_loop()
         if not self._asked:
             loop.call_soon(self._read)
@@ -77,34 +78,35 @@ def _answer(asked: Asked, reading: "asyncio.Future[dict[str, Presence]]") -> Non
 logger = logging.getLogger("whereby_trigger.decide")
 
 SUSPECT: Final = 2
-"""A webhook that was pending at this many ends of a process may be what ends it."""
+"""Crashes after which a webhook that was pending at each of them is a suspect."""
 
 CLAIM_AGAIN = 0.5
-"""Seconds after which the room of a success is claimed again from a store that was away."""
+"""Seconds until the room of a success is claimed again after the store was unavailable."""
 
 AS_STORED = 0.1
-"""Seconds after its commit within which a webhook is decided with who was in its room as it was stored.
+"""Seconds after its commit in which a webhook is decided with the presence that the commit returned, without a read.
 
-Not after its arrival: under load a commit may take longer than this, and each webhook would cost a read.
+They count from the commit, not from the arrival: under load a commit may take longer than this, and then each webhook
+would cost a read.
 """
 
 READ_AGAIN = 0.5
-"""Seconds after which who is in a room is read again from a store that was away."""
+"""Seconds until the presence in a room is read again after the store was unavailable."""
 
 ASK_AGAIN = 1.0
-"""Seconds after which a predicate is asked again that failed for what the process has run out of."""
+"""Seconds until a predicate is asked again that failed because the process had run out of something, such as memory."""
 
 MAX_CRASHES: Final = 3
-"""A webhook that was in user code at this many ends of a process is not asked about again."""
+"""Stored attempts, each ended by a crash, after which a suspect fails without another."""
 
 
 class Decider:
     """Decide webhooks one by one, or put them on hold.
 
-    `max_age` is in seconds, `subdomain` the setting, for the reasons; `claims` asks for an assistant in the room of a
-    success and says in words what came of it. Nothing is decided without the store's lease. Times are by `clock`.
-    `redact` names the fields that a stored body loses with its decision; the errors of user code, which may repeat
-    them, are then stored without their texts.
+    `max_age` is in seconds; `subdomain` is the setting, which reasons mention. `claims` asks for an assistant in the
+    room of a success and returns in words what came of it. Nothing is decided without the store's lease. `redact` names
+    the fields that are removed from a stored body when its webhook is decided. With it, errors of user code are stored
+    without their texts, which may repeat those fields.
     """
 
     def __init__(
@@ -135,18 +137,18 @@ class Decider:
 
     @property
     def short(self) -> str:
-        """What the process had run out of a moment ago that a predicate needs; "" if they find all of it."""
+        """What the process had run out of when a predicate was last asked, if that was a moment ago; else ""."""
         return self._short if self._clock.boot() < self._short_until else ""
 
     async def decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
-        """Decide a webhook and tell its listeners, or put it on hold; None where it is no longer this replica's.
+        """Decide a webhook and call its listeners, or put it on hold; return None if it is no longer this replica's.
 
-        Raises StoreUnavailable where a webhook that was taken over cannot be blamed first, or the lease is lost while
-        who is in its room cannot be read, and nothing else: the webhooks behind it in its room must get their turn, and
-        it must not be asked forever.
+        Raises StoreUnavailable, and nothing else: the webhooks behind it in its room must get their turn, and it must
+        not be asked forever. It does so if a suspect's attempt cannot be stored, if the lease is lost while the store
+        cannot be reached, or if the process has run out of something outside the predicate.
         """
         if not self._store.lease.held or queued.owner != self._store.replica:
-            # Stored or read under a lease that was lost: whoever takes it over counts the attempt.
+            # It was stored or read under a lease that is lost. The replica that takes it over decides it.
             return None
         try:
             if queued.attempts >= MAX_CRASHES:
@@ -165,10 +167,10 @@ class Decider:
                 raise StoreUnavailable(f"out of {short}") from error
             reason = f"an error of the trigger itself, {type(error).__name__}"
             logger.error("webhook %s failed: %s", queued.webhook.id, reason, extra=self._fields(queued))
-            return self._decision(queued, Judgement(State.FAILED, reason), [self._told(error)])
+            return self._decision(queued, Judgement(State.FAILED, reason), [self._error_text(error)])
 
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
-        errors = _Errors(self._store, queued, self._told)
+        errors = _Errors(self._store, queued, self._error_text)
         while True:
             age = self._clock.wall() - queued.queued_at if queued.due is None else self._clock.boot() - queued.due
             if age > self._max_age:
@@ -178,16 +180,16 @@ class Decider:
             if outcome.short is None:
                 break
             await self._sit_out(queued, outcome.short)
-        # Its reason says what kind of error it was.
+        # With `redact`, only the reason tells of the error, by its type.
         if outcome.error is not None and not self._redact:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
-            # Predicates are registered for webhooks that name a room, and for no others.
+            # The cast holds: predicates are registered only for webhook types that name a room.
             success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
             await self._emitter.emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors.add)
             if claimed := await self._claim(queued.room, queued, errors):
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
-        # Told when it was first held, and not again.
+        # Listeners for the type heard a held webhook when its hold began, and do not hear it again.
         listened = queued.due is None and await self._emit_type(queued.webhook, user_code, errors)
         if outcome.state is State.HELD:
             reason = storable_error(outcome.reason)
@@ -214,9 +216,10 @@ class Decider:
         )
 
     async def _presence(self, queued: PendingWebhook) -> Presence:
-        """Return who is in a webhook's room, read again unless the commit that stored it has just told.
+        """Return who is in a webhook's room: by the commit that stored it, if that is recent, else read from the store.
 
-        However long the store is away: what came after it must not overtake it.
+        If the store is unavailable, wait for it while the lease is held: later webhooks of the room must not overtake
+        this one.
         """
         if queued.room is None:
             return UNKNOWN
@@ -235,15 +238,15 @@ class Decider:
                 await self._clock.sleep(READ_AGAIN)
 
     async def _sit_out(self, queued: PendingWebhook, short: str) -> None:
-        """Wait before a predicate is asked again which failed for what the process has run out of.
+        """Wait before a predicate is asked again that failed because the process was `short` of something.
 
-        In its place: what came after it in its room must not overtake it.
+        The webhook keeps its turn meanwhile: later webhooks of its room must not overtake it.
         """
         fields = self._fields(queued)
         logger.warning(
-            "webhook %s waits, its predicate found the process out of %s", queued.webhook.id, short, extra=fields
+            "webhook %s waits: its predicate failed, the process is out of %s", queued.webhook.id, short, extra=fields
         )
-        # While it is asked again the shortage is not known to be over.
+        # Twice as long as the wait: the shortage counts as over only when the predicate was asked again.
         self._short, self._short_until = f"out of {short}", self._clock.boot() + 2 * ASK_AGAIN
         await self._clock.sleep(ASK_AGAIN)
 
@@ -251,7 +254,11 @@ class Decider:
         return queued.log_fields(self._store.replica)
 
     async def _claim(self, room: RoomIdentity, queued: PendingWebhook, errors: "_Errors") -> str:
-        """Claim the room of a success, however long the store is away: decided anew, it would be told again."""
+        """Claim the room of a success, and return in words what came of it.
+
+        If the store is unavailable, wait for it while the lease is held: the listeners have already heard of this
+        success, and would hear of it again if its webhook were decided again.
+        """
         while True:
             try:
                 return await self._claims.claim(room, queued.webhook, queued.received_at)
@@ -262,11 +269,11 @@ class Decider:
                 logger.warning("webhook %s waits to ask for its assistant: %s", queued.webhook.id, error, extra=fields)
                 await self._clock.sleep(CLAIM_AGAIN)
             except StoreError as error:
-                errors.keep(f"asking for an assistant: {self._told(error)}")
+                errors.keep(f"asking for an assistant: {self._error_text(error)}")
                 return "no assistant: the store refused the request"
 
     async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
-        # Whereby may name a new type as it likes, but our own events are not Whereby's to cause.
+        # A webhook of an unknown type may have the name of one of our own events, and must not cause that event.
         event: str = webhook.type
         return event not in OWN_EVENTS and await self._emitter.emit(event, webhook, user_code, errors.add)
 
@@ -282,23 +289,23 @@ class Decider:
             body=redacted(queued.webhook.raw, self._redact) if self._redact else None,
         )
 
-    def _told(self, error: BaseException) -> str:
+    def _error_text(self, error: BaseException) -> str:
         return storable_error(brief_error(error) if self._redact else full_error(error))
 
 
 class _Errors(Struct, eq=False):
-    """Gather what user code raised: kept with the decision until it is made, noted to it afterwards."""
+    """Gather what user code raised, to be stored with the decision; after `close`, add it to the stored decision."""
 
     store: Store
     queued: PendingWebhook
-    told: Callable[[BaseException], str]
+    text_of: Callable[[BaseException], str]
     gathered: list[str] = []
     closed: bool = False
 
     def add(self, listener: str, error: BaseException) -> None:
         id, fields = self.queued.webhook.id, self.queued.log_fields(self.store.replica)
         logger.warning("listener %s %s (webhook %s)", listener, brief_error(error), id, extra=fields)
-        self.keep(f"listener {listener}: {self.told(error)}")
+        self.keep(f"listener {listener}: {self.text_of(error)}")
 
     def keep(self, error: str) -> None:
         if self.closed:

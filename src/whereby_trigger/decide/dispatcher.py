@@ -1,7 +1,7 @@
-"""The dispatcher: each room's webhooks one at a time in order of arrival, rooms concurrently, the rest unordered.
+"""The dispatcher: decides a room's webhooks one at a time, in order of arrival, and different rooms concurrently.
 
-Held webhooks are asked again in turns with those that arrive. The backlog brings in what is pending in the store and
-not queued here.
+Webhooks without a room have no order. A held webhook that is asked again takes turns with those that arrive in its
+room. The backlog queues what is pending in the store and not queued here.
 """
 
 import asyncio
@@ -30,8 +30,9 @@ MAX_BYTES = 64 * 1024 * 1024
 class RoomQueue(Struct, eq=False):
     """Hold the webhooks of a room that wait for their turn: new ones in order of arrival, and held ones to ask again.
 
-    Both take turns, so that neither many holds nor many arrivals keep the others waiting. `was_new` is True if the one
-    before them was new. `task` decides them, and that one; the loop holds tasks only weakly.
+    The two kinds alternate: neither many holds nor many arrivals keep the other kind waiting. `was_new` is True if the
+    webhook that is being decided is a new one. `task` decides that one and then these; it is kept here because the
+    event loop itself refers to tasks only weakly.
     """
 
     was_new: bool = False
@@ -46,7 +47,7 @@ class RoomQueue(Struct, eq=False):
         (self.new if queued.due is None else self.again).append(queued)
 
     def pop(self) -> PendingWebhook:
-        """Return the webhook whose turn it is."""
+        """Remove and return the webhook whose turn it is: of the other kind than the last, if there is one."""
         self.was_new = bool(self.new) and not (self.was_new and self.again)
         return (self.new if self.was_new else self.again).popleft()
 
@@ -54,8 +55,8 @@ class RoomQueue(Struct, eq=False):
 class Dispatcher:
     """Queue stored webhooks and have them decided.
 
-    What does not fit in memory is left in the store: from then on nothing new is queued until the backlog has been
-    read, so that no webhook overtakes an older one of its room.
+    A webhook that does not fit in memory is left in the store. From then on no arrival is queued until the backlog has
+    been read: otherwise a webhook could overtake an older one of its room.
     """
 
     def __init__(
@@ -75,31 +76,35 @@ class Dispatcher:
         self._holds = holds
         self._observers: list[Callable[[Decision], None]] = []
         self._rooms: dict[str, RoomQueue] = {}
+        # The size of each webhook that is queued, being decided or committed, by its seq; and their sum.
         self._known: dict[int, int] = {}
         self._bytes = 0
+        # A page of the backlog may show as pending what was decided since; None while nothing is read.
         self._settled_while_reading: set[int] | None = None
+        # What the backlog queued at its last reading: `submit` may come later, with the same webhook.
         self._read_back: set[int] = set()
         self._maybe_idle = asyncio.Event()
         self._roomless: set[asyncio.Task[None]] = set()
 
     @property
     def has_room(self) -> bool:
-        """Whether it pays to read the backlog: with nothing left behind at once, else when half is decided."""
+        """True if the backlog may be read now: if it has webhooks left, only once half of the memory is free."""
         return not self._unread.behind or (len(self._known) <= MAX_QUEUED // 2 and self._bytes <= MAX_BYTES // 2)
 
     @property
     def behind(self) -> bool:
-        """Whether there are webhooks in the store for which there was no room in memory."""
+        """True if webhooks in the store may be older than those queued here: see `Unread`."""
         return self._unread.behind
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is queued or being decided, nor left in the store as far as it can be read."""
+        """True if nothing is queued or being decided, and nothing is left in a store that can be read."""
         return not self._known and not self._unread.awaited
 
     def deciding(self, resting: Callable[["asyncio.Task[None]"], bool]) -> bool:
-        """Return True if a webhook is being decided, unless its task is `resting` until a later time."""
+        """Return True if a webhook is being decided or committed, unless its task is `resting` until a later time."""
         tasks = self._tasks
+        # One in each task, and those that wait in the queues. What is known beyond these is being committed.
         undecided = len(tasks) + sum(len(queue) for queue in self._rooms.values())
         return len(self._known) > undecided or not all(resting(task) for task in tasks)
 
@@ -108,22 +113,22 @@ class Dispatcher:
         return [*self._roomless, *(queue.task for queue in self._rooms.values() if queue.task is not None)]
 
     def knows(self, seq: int) -> bool:
-        """Return whether a webhook is queued or being decided here."""
+        """Return True if a webhook is queued, being decided or being committed on this replica."""
         return seq in self._known
 
     def observe(self, observer: Callable[[Decision], None]) -> None:
-        """Call a function with every decision after its commit, and with the first hold of a webhook as one."""
+        """Call a function with every decision after its commit; when a webhook is first held, that counts as one."""
         self._observers.append(observer)
 
     def find(self, seq: int) -> None:
-        """Ask for the store to be read now if a pending webhook in it is not known here."""
+        """Have the backlog read now if a webhook that is pending in the store is not known here."""
         if seq not in self._known:
             self._unread.look()
 
     def submit(self, queued: PendingWebhook) -> None:
-        """Queue a webhook that was just stored, unless it was read back before we were told.
+        """Queue a webhook that was just stored, unless the backlog has already read it from the store.
 
-        If there is no room for it, it is left in the store, and from now on the backlog must be read.
+        If it does not fit in memory, it is left in the store, and the backlog must be read before the next is queued.
         """
         if self._supervisor.by_room and queued.room is not None:
             self._supervisor.wake(queued.room.key)
@@ -134,7 +139,7 @@ class Dispatcher:
     def requeue(self, queued: PendingWebhook) -> None:
         """Queue a webhook that is pending again because its hold is due, or the presence in its room has changed.
 
-        If there is no room for it, it is left in the store, like any other.
+        If it does not fit in memory, it is left in the store, like any other.
         """
         if queued.seq in self._known or queued.seq in self._read_back:
             return
@@ -145,17 +150,17 @@ class Dispatcher:
             self._unread.look()
 
     def fall_behind(self) -> None:
-        """Note that there are webhooks in the store that are not queued, older maybe than what arrives."""
+        """Note that webhooks in the store are not queued; they may be older than what arrives."""
         self._unread.fall_behind()
 
     def begin_reading(self) -> None:
-        """Note that the store's backlog is about to be read, and what is decided from now on."""
+        """Note that the backlog is about to be read; from now on, keep track of what is decided meanwhile."""
         self._settled_while_reading = set()
         self._read_back = set()
         self._unread.begin_reading()
 
     def resubmit(self, queued: PendingWebhook) -> bool:
-        """Queue a webhook that was read from the backlog; False where there is no room for it."""
+        """Queue a webhook that was read from the backlog; return False if it does not fit in memory."""
         if queued.seq in self._known or queued.seq in (self._settled_while_reading or ()):
             return True
         if self._holds.by_room:
@@ -167,21 +172,21 @@ class Dispatcher:
         return True
 
     def end_reading(self, *, complete: bool) -> bool:
-        """Note that the backlog was read, to its end or not; tell whether nothing is left there."""
+        """Note that the backlog was read, to its end or not; return True if nothing is left there."""
         self._settled_while_reading = None
         self._unread.end_reading(complete=complete)
         self._note_idleness()
         return not self._unread.behind
 
     def cannot_read(self) -> None:
-        """Note that the store does not give the backlog now: a drain leaves it to the next start."""
+        """Note that the backlog cannot be read now: a drain does not wait for it, and the next start decides it."""
         self._unread.cannot_read()
         self._note_idleness()
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until all is decided and committed that is queued, or left in a store that can be read.
+        """Wait at most `timeout` seconds until everything is decided and committed; return True if it is.
 
-        At most `timeout` seconds; tell whether it is.
+        This includes what is left in the store, if that can be read.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -193,10 +198,7 @@ class Dispatcher:
         return True
 
     async def cancel(self) -> None:
-        """Stop deciding what is queued; what is undecided, and what is stored from now on, stays pending.
-
-        It is decided once the backlog is read again.
-        """
+        """Stop deciding: what is queued, and what is stored from now on, is pending until the backlog is read again."""
         self.fall_behind()
         self._holds.clear()
         tasks = self._tasks
@@ -204,7 +206,7 @@ class Dispatcher:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        # A task that is cancelled before its first step forgets nothing.
+        # A task that was cancelled before its first step has forgotten nothing: it never ran.
         self._rooms.clear()
         for seq in list(self._known):
             self._forget(seq)
@@ -214,14 +216,14 @@ class Dispatcher:
             self._holds.presence_changed(queued.room.key)
 
     def _queue(self, queued: PendingWebhook) -> bool:
-        """Queue a webhook in its room; return False if there is no room for it in memory."""
+        """Queue a webhook in its room; return False if it does not fit in memory."""
         if len(self._known) >= MAX_QUEUED or self._bytes >= MAX_BYTES:
             return False
         self._known[queued.seq] = size = len(queued.webhook.raw)
         self._bytes += size
         loop = asyncio.get_running_loop()
         if queued.room is None:
-            # It waits for nobody.
+            # Without a room, it waits for no other webhook.
             task = loop.create_task(self._decide(queued))
             self._roomless.add(task)
             task.add_done_callback(self._roomless.discard)
@@ -236,7 +238,7 @@ class Dispatcher:
         try:
             await self._decide(first)
             while queue:
-                # Those of other rooms, and deliveries, get their turn even if deciding waits for nothing.
+                # Deciding may never wait. Other rooms, and deliveries, must get their turn all the same.
                 await asyncio.sleep(0)
                 await self._decide(queue.pop())
         finally:
@@ -258,6 +260,7 @@ class Dispatcher:
 
     def _commit(self, queued: PendingWebhook, outcome: Decision | OnHold | None) -> None:
         if outcome is None:
+            # It is no longer this replica's to decide.
             self._forget(queued.seq)
             return
         store = self._store
@@ -273,11 +276,12 @@ class Dispatcher:
             fields = self._fields(queued)
             logger.warning("the decision on webhook %s was not stored: %s", queued.webhook.id, error, extra=fields)
         elif not commit.result():
+            # Meanwhile it was decided or taken over elsewhere.
             return
         elif isinstance(outcome, Decision):
             self._tell(queued, outcome)
         else:
-            # It is pending again sooner or later, and then not in the store only.
+            # When it is asked again, `requeue` must not take it for one that the backlog has queued already.
             self._read_back.discard(queued.seq)
             self._holds.add(outcome.as_held(queued, self._holds.now()))
             if queued.due is None:
@@ -304,19 +308,19 @@ class Dispatcher:
 
 
 REREAD = 5.0
-"""Seconds between looks at this replica's own pending webhooks."""
+"""Seconds between looks for pending webhooks of this replica that are not queued."""
 
 TAKEOVER = 0.5
-"""Seconds between looks for webhooks whose replica is dead, which no write of another process announces."""
+"""Seconds between looks for webhooks whose replica is dead: nothing wakes us when a replica dies."""
 
 MAKE_ROOM = 0.05
-"""Seconds after which the rest of the backlog is tried again, while some of it has no room in memory."""
+"""Seconds between attempts to read the rest of the backlog, while not all of it fits in memory."""
 
 PAGE = 500
 
 
 class Backlog:
-    """Take over what nobody decides, and queue what is this replica's and not queued."""
+    """Take over webhooks that have no live replica, and queue what is pending for this replica and not queued."""
 
     def __init__(
         self,
@@ -338,12 +342,13 @@ class Backlog:
         self._unread = unread
         self._max_age = max_age
         self._subdomain = subdomain
+        # When to take over next, the replica's id at the last time, and when to read the store next.
         self._claim_at = 0.0
         self._claimed_as = ""
         self._read_at = 0.0
 
     def take_over(self) -> None:
-        """Look now whether there is something to take over."""
+        """Look now for something to take over."""
         self._claim_at = 0.0
         self._unread.woken.set()
 
@@ -355,7 +360,7 @@ class Backlog:
                 await self._look()
             except StoreError as error:
                 fields = {"replica": self._store.replica}
-                logger.warning("pending webhooks cannot be read back now: %s", error, extra=fields)
+                logger.warning("cannot read pending webhooks from the store; will retry: %s", error, extra=fields)
                 self._dispatcher.cannot_read()
                 self._claim_at, pause = 0.0, TAKEOVER
             else:
@@ -364,7 +369,7 @@ class Backlog:
 
     async def _look(self) -> None:
         now = self._clock.boot()
-        # What this process had before its lease was lost is older than what arrives since.
+        # A new id means that the lease was lost. What the old id had is older than what arrives now, so it goes first.
         if now >= self._claim_at or self._claimed_as != self._store.replica:
             self._claim_at, self._claimed_as = now + TAKEOVER, self._store.replica
             if await self._store.take_over(self._max_age):

@@ -23,9 +23,10 @@ from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of
 
 
 class PendingWebhook(Struct, frozen=True, eq=False):
-    """Describe a stored webhook that is to be decided. `started` is when we got hold of it, by time.monotonic().
+    """Describe a stored webhook that waits for its decision. `started` is when we got it, by time.monotonic().
 
-    `owner` is the replica that it was stored or read for: after a lost lease this process is another one.
+    `owner` is the replica that it was stored or read for: after a lost lease this process is another one. `attempts`,
+    `takeovers` and `crashes` are as in the store's `Pending`.
     If its hold has begun, it did so at `held_since` and is due at `due`, both by the boot clock; else they are None.
     `effect` is what it did to its room's assistant when it was stored, in words, and `counts` who was in its room then,
     if it came with a count. We learned of its commit at `stored_at`, by the boot clock; 0 if it was read back.

@@ -1,4 +1,4 @@
-"""The receiver: has a complete delivery judged and stored, answers once it is on disk, and hands it on.
+"""The receiver: judges a complete delivery, has it stored, answers once it is on disk, and hands it to the dispatcher.
 
 It bounds how much memory deliveries take at once: those that wait for the store, and bodies that are still being read.
 The file of the webhook's secret is read again when it changes, so secrets rotate without a restart.
@@ -27,7 +27,7 @@ MAX_REQUESTS = 2000
 MAX_BYTES = 64 * 1024 * 1024
 
 MAX_ARRIVING = 16 * 1024 * 1024
-"""Bytes of bodies that are still incomplete: nobody has proved by then that they are Whereby's."""
+"""Bytes of all bodies that are still being read. A signature is checked on a whole body, so anybody may send these."""
 
 
 class InFlightLimit:
@@ -41,7 +41,7 @@ class InFlightLimit:
         self.full = False
 
     def enter(self, size: int) -> bool:
-        """Count one delivery more, whose body has `size` bytes; return False if no more may wait."""
+        """Count one more delivery, with a body of `size` bytes; return False if no more may wait."""
         if self.full:
             return False
         self.requests += 1
@@ -50,16 +50,17 @@ class InFlightLimit:
         return True
 
     def leave(self, size: int) -> None:
-        """Count it no more."""
+        """Stop counting a delivery that had `size` bytes."""
         self.requests -= 1
         self.bytes -= size
         self.full = self.requests >= self._max_requests or self.bytes >= self._max_bytes
 
 
 class Arriving:
-    """Bound the bytes of all bodies that are still being read; beyond it, the one that began first gives way.
+    """Bound the bytes of all bodies that are still being read: beyond it, the body that began first gives way.
 
-    Bytes count when they are there, not when they are announced. A newcomer is never refused: it may be signed.
+    Bytes count once they have arrived, not when content-length announces them. A new body is never refused: it may be
+    signed.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -68,6 +69,7 @@ class Arriving:
         self.bytes = 0
 
     def make_room(self) -> None:
+        """Make the oldest bodies give way until the others are within the bound."""
         while self.bytes > self._max_bytes:
             first = next(iter(self.bodies))
             first.leave()
@@ -75,7 +77,10 @@ class Arriving:
 
 
 class Incoming:
-    """Hold what has come of one body, until it is complete, given up, or made to give way."""
+    """Count the bytes of one body that have arrived, until it is complete, given up, or made to give way.
+
+    `give_way` is called in the last case: the delivery is refused.
+    """
 
     __slots__ = ("_arriving", "_bytes", "give_way")
 
@@ -86,14 +91,14 @@ class Incoming:
         arriving.bodies[self] = None
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes more; this may make this very body give way."""
+        """Count `size` more bytes; bodies may have to give way to them, even this one."""
         if self in self._arriving.bodies:
             self._bytes += size
             self._arriving.bytes += size
             self._arriving.make_room()
 
     def leave(self) -> None:
-        """Count it no more; may be called more than once."""
+        """Stop counting this body; may be called more than once."""
         if self in self._arriving.bodies:
             del self._arriving.bodies[self]
             self._arriving.bytes -= self._bytes
@@ -103,13 +108,17 @@ ANSWER_WITHIN = 4.5
 """Seconds a delivery waits for the store: Whereby gives up after 5. Source: Whereby docs, Failed delivery."""
 
 LOOK_EVERY = 0.05
-"""Seconds between looks for deliveries that have waited for so long."""
+"""Seconds between looks for deliveries that have waited for `ANSWER_WITHIN`."""
 
 RETRY_AFTER = (b"retry-after", b"5")
 
 
 class Answer(Struct, frozen=True):
-    """Describe the answer to a delivery, `why` it is refused if it is, and that in words. The body is always empty."""
+    """Describe the answer to a delivery; its body is always empty.
+
+    For a refusal, `why` is from the fixed list of reasons, and `reason` says it in words. `skew` is by how many seconds
+    the signature's time differs from ours, if that is why.
+    """
 
     status: int
     why: RefusalReason | None = None
@@ -119,7 +128,7 @@ class Answer(Struct, frozen=True):
 
 
 def refusal(why: RefusalReason, reason: str, *headers: tuple[bytes, bytes], skew: float | None = None) -> Answer:
-    """Return the answer to a delivery that is not let in."""
+    """Return the answer to a delivery that is refused."""
     return Answer(why.status, why, reason, headers, skew)
 
 
@@ -129,7 +138,7 @@ TOO_SLOW: Final = refusal(RefusalReason.STORE_SLOW, "the store did not answer in
 
 
 class Receiver:
-    """Take deliveries: the first stage, before the store and the dispatcher. They arrive by `clock`."""
+    """Take deliveries: the first stage, before the store and the dispatcher. `clock` says when they arrive."""
 
     def __init__(
         self,
@@ -146,7 +155,7 @@ class Receiver:
         self._log = log
         self._rules = rules
         self._waiting = waiting
-        # In the order in which they came, and none that was answered.
+        # The deliveries that the store has been given and that are not answered yet, oldest first; a dict as a set.
         self._unanswered: dict[_Storing, None] = {}
         self._look: asyncio.TimerHandle | None = None
 
@@ -168,10 +177,10 @@ class Receiver:
         path: str,
         http_version: str = "1.1",
     ) -> None:
-        """Judge a delivery to `path`, hand it to the store, and answer once that has it; `started` is by monotonic().
+        """Judge a delivery to `path`, have it stored, and call `answer` then; `started` is by time.monotonic().
 
-        It takes a place among those that wait for the store, until the store is done with it, however long the delivery
-        itself waits for that. A store's call is not cancelled by who waits for it: what hears 503 may have been stored.
+        After ANSWER_WITHIN the answer is 503, but the call to the store goes on: the delivery may still be stored, and
+        counts as waiting for the store until that call returns.
         """
         verdict = intake(headers, body, self._clock.wall(), self._rules, http_version)
         if isinstance(verdict, Rejected):
@@ -195,9 +204,10 @@ class Receiver:
 
     def _stored(self, storing: "_Storing", adding: "asyncio.Future[Added]") -> None:
         self._waiting.leave(len(storing.accepted.arrival.body))
-        # Asked in any case: asyncio complains of an error that nobody has asked for.
+        # Before anything else: asyncio logs an exception that is never retrieved.
         failed = adding.cancelled() or adding.exception() is not None
         if storing not in self._unanswered:
+            # It was too slow, and has been answered 503.
             return
         del self._unanswered[storing]
         if failed:
@@ -207,19 +217,21 @@ class Receiver:
         self.hand_on(storing.accepted, adding.result(), storing.started)
 
     def hand_on(self, accepted: Accepted, added: Added, started: float) -> None:
-        """Hand a delivery that was answered to the dispatcher, or log it if no decision follows."""
+        """Hand a delivery that was answered 200 to the dispatcher, or log it if it gets no decision now."""
         arrival, webhook = accepted.arrival, accepted.webhook
         if webhook is None or added.spilled or added.duplicate:
-            outcome, reason, decision = _stored(arrival, added)
+            outcome, reason, decision = _undecided(arrival, added)
             self._log.let_in(outcome, started)
             delivery = Delivery(200, reason, arrival.type, arrival.room, arrival.id, decision=decision)
             delivery.session_id = None if webhook is None else session_id(webhook)
             delivery.seconds = time.monotonic() - started
             self._log.answered(delivery)
             if added.state is State.PENDING and not added.spilled:
+                # A duplicate whose webhook is pending: it may be waiting in the store, not queued anywhere.
                 self._dispatcher.find(added.seq)
             return
         self._log.let_in(Outcome.STORED, started)
+        # It was received and queued at the same time.
         received_at = arrival.received_at
         queued = PendingWebhook(
             added.seq,
@@ -246,7 +258,7 @@ class Receiver:
 
 
 class _Storing(Struct, eq=False):
-    """Hold a delivery that the store has been given."""
+    """Hold a delivery while the store has it, and how to answer it."""
 
     accepted: Accepted
     started: float
@@ -265,8 +277,8 @@ def _problem(adding: "asyncio.Future[Added]") -> Answer:
     return refusal(RefusalReason.INTERNAL_ERROR, words, RETRY_AFTER)
 
 
-def _stored(arrival: Arrival, added: Added) -> tuple[Outcome, str, str]:
-    """Return how a delivery was stored that no decision follows now, that in words, and its state."""
+def _undecided(arrival: Arrival, added: Added) -> tuple[Outcome, str, str]:
+    """Return why a stored delivery gets no decision now: for the counters, in words, and as a state for the log."""
     if added.spilled:
         return Outcome.SPILLED, "spilled: waits for the database", added.state
     if added.duplicate:
@@ -277,7 +289,7 @@ def _stored(arrival: Arrival, added: Added) -> tuple[Outcome, str, str]:
 logger = logging.getLogger("whereby_trigger.receive")
 
 LOOK = 2.0
-"""Seconds between looks at the file. Kubernetes and systemd replace it, which nothing announces."""
+"""Seconds between looks at the file. Kubernetes and systemd replace it without telling us."""
 
 
 class Trusting(Protocol):
@@ -290,9 +302,10 @@ class Trusting(Protocol):
 
 
 async def follow_secret(path: str, receiver: Trusting) -> None:
-    """Have a receiver trust what the secret's file says, until cancelled.
+    """Keep a receiver's secrets as the file at `path` has them, until cancelled.
 
-    A file that is missing, blank or unreadable changes nothing, and is told once: a delivery that is refused is lost.
+    If the file is missing, blank or unreadable, the secrets stay as they are, since a delivery that is refused is lost.
+    A warning says so once.
     """
     told = ""
     while True:

@@ -2,30 +2,36 @@
 
 Theory
 ------
-A room has at most one open entry: one that is waiting, starting, live or ending. A store locks the room, reads its open
-entry, asks this module what an event does to it, and writes the answer. `RULES` says, by event and by the entry's
-state, which state comes next and what else is written; an event that is not listed for a state changes nothing.
+A request asks for an assistant in a room. An entry is what the store keeps of a request that got the room, from its
+wait to its end. A room has at most one open entry: one that is waiting, starting, live or ending. A request that must
+wait until the open entry is over is kept with that entry, as its successor.
+
+A store locks the room, reads its open entry, asks this module what an event does to it, and writes the answer. `RULES`
+says, by event and by the entry's state, which state comes next and what else is written; an event that is not listed
+for a state changes nothing.
 
 Some rules depend on more than the state. They are in code, below the table:
 
-1. An entry whose end was asked for counts as ending when a request comes: the request is for the next assistant.
-2. An entry whose end was asked for never waits again: it has ended.
+1. If a request meets an entry whose end was asked for, the entry counts as ending: the request is for the next
+   assistant.
+2. If an entry whose end was asked for would go back to waiting, it ends instead.
 3. When an entry is over, its successor starts to wait, unless the successor is too old. Of several requests that could
    be the successor, the one that was created last stays.
-4. Which event a request is depends on the sessions of the request and the entry, as `meets` says.
-5. A request that named no session is over once two sessions are known to be later than it, in whatever order they come.
+4. `meets` says which of the three request events a request is, by the sessions of the request and of the entry.
+5. A request that named no session may be of the first session that started after it. If two sessions are known to have
+   started after it, its own is over.
 
 Only an entry that belongs to a replica can be asked to end.
 
-PostgreSQL takes rooms and ends old ones many at a time, in one statement each, and so does SQLite, except the old ones
-that have a successor; tests/store/test_room_rules.py holds every event against the table on both stores.
+Two rules are written in SQL as well, so that one statement serves many rooms: TAKEN, and TOO_OLD for entries without a
+successor. tests/store/test_room_rules.py checks every event on both stores against the table.
 
 Sessions
 --------
 A room has one session at a time, so the times at which webhooks were created put sessions in order, in whatever order
-the webhooks arrive. A request in another session than the entry's says that the entry's session is over if it was
-created later, and that its own session is over if it was created earlier. If one of the two sessions is unknown, a
-later request may be of the same meeting or of the next one: it is kept, and starts if it outlasts the entry.
+the webhooks arrive. If a request is of another session than the entry, the session of the one that was created earlier
+is over. If one of the two sessions is unknown, a later request may be of the same meeting or of the next one: it is
+kept as the successor, and starts if its own session is not known to be over when the entry is.
 """
 
 import json
@@ -62,7 +68,7 @@ class RoomEvent(StrEnum):
     ENDED = "ended"
     FAILED = "failed"
     WAITS_AGAIN = "waits again"
-    """The owner moved the room: this one restarts it later, or hands it over in a drain."""
+    """The owner moved the room back: its assistant restarts later, or the owner drains and hands the room over."""
 
     STOPPED = "stopped by hand"
     SESSION_OVER = "session over"
@@ -86,7 +92,7 @@ class Effect(Enum):
     """Name what is written beside the state."""
 
     ASK_TO_STOP = auto()
-    """Note why the assistant is to end; the first reason stays."""
+    """Note why the assistant must end, unless a reason is noted already."""
 
     KEEP_SUCCESSOR = auto()
     """Keep the request as the entry's successor, unless it already has one that was created later."""
@@ -192,7 +198,7 @@ MOVES: Final[Mapping[RoomState, RoomEvent]] = {
     FAILED: RoomEvent.FAILED,
     WAITING: RoomEvent.WAITS_AGAIN,
 }
-"""By the state that an owner moves its room to, the event that this is."""
+"""The event of a move by the owner, by the state that the room moves to."""
 
 ROOM_TRANSITIONS: Final[Mapping[RoomState, frozenset[RoomState]]] = {
     before: frozenset(
@@ -200,7 +206,7 @@ ROOM_TRANSITIONS: Final[Mapping[RoomState, frozenset[RoomState]]] = {
     )
     for before in RoomState
 }
-"""From each state, the states that may follow. Back to waiting: a restart, a takeover, or a hand-over in a drain."""
+"""The states that may follow each state. A restart, a takeover or a drain leads back to waiting."""
 
 
 ANOTHER_STARTED: Final = "another session has started"
@@ -212,11 +218,15 @@ IMPLIED: Final[Mapping[RoomState, RunOutcome]] = {
     FAILED: RunOutcome.FAILED,
     WAITING: RunOutcome.HANDED_OVER,
 }
-"""By the state in which a run leaves its room, how it ended, if its replica does not say more."""
+"""How a run ended, by the state in which it leaves its room; used if its replica reports nothing more exact."""
 
 
 class OpenRoom(NamedTuple):
-    """Hold what the rules read of a room's open entry."""
+    """Hold what the rules read of a room's open entry.
+
+    `stop` is why its end was asked for, or None. `asked_at` is when its webhook was created, or somebody asked by hand,
+    in seconds since the epoch. `successor` is a request as `pack` wrote it.
+    """
 
     id: int
     state: RoomState
@@ -233,10 +243,11 @@ class OpenRoom(NamedTuple):
 
 
 class Successor(NamedTuple):
-    """Hold a request that waits next, and when it was kept by the store's clock; None if it waits from now on.
+    """Hold a request that gets the room next.
 
-    `began_at` is from when its max_duration counts, or None if that is from its first start: one that may be of the
-    same meeting must not make an assistant stay for longer.
+    `kept_at` is when it became a successor, by the store's clock; None if it never was one. Its max_duration counts
+    from `began_at`, or from its first start if that is None. It is set if the request may be of the same meeting as the
+    entry before: then a second assistant must not get the whole time again.
     """
 
     request: RoomRequest
@@ -245,7 +256,10 @@ class Successor(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Hold what a store writes: the entry as it is now, why its state changed, and the request that waits next."""
+    """Hold what a store writes: the entry as it is now, and why its state changed.
+
+    `opens` is the request for which the store opens a new entry, which waits; None if there is none.
+    """
 
     entry: OpenRoom
     reason: str | None = None
@@ -253,7 +267,7 @@ class Change(NamedTuple):
 
 
 class RequestOutcome(NamedTuple):
-    """Hold what a request is told, what it changes, and which request waits from now on."""
+    """Hold the answer to a request, what it changes in the open entry, and the request that `opens` a new one."""
 
     claim: RoomClaim
     change: Change | None = None
@@ -261,9 +275,9 @@ class RequestOutcome(NamedTuple):
 
 
 def change(entry: OpenRoom, event: RoomEvent, reason: str, *, asked: str | None = None, oldest: float = -inf) -> Change:
-    """Return what an event does to an entry, for a reason; the same entry if it does nothing.
+    """Return what an event does to an entry, for a reason. If it does nothing, the change holds the same entry.
 
-    `asked` is the request to keep as its successor. A successor that was asked for before `oldest` does not start.
+    `asked` is the request to keep as its successor, packed. A successor created before `oldest` does not start.
     """
     step = RULES[event].get(_state_met(entry, event))
     if step is None:
@@ -276,11 +290,13 @@ def change(entry: OpenRoom, event: RoomEvent, reason: str, *, asked: str | None 
     if Effect.ASK_TO_STOP in step.effects and stop is None:
         stop = reason
     if step.state is WAITING and stop is not None:
+        # Rule 2.
         state, reason = ENDED, stop
     opens = None
     if state in OVER and successor is not None:
         opens, successor = unpack(successor), None
         if None in (entry.session_id, opens.request.session_id):
+            # It may be of the same meeting.
             opens = opens._replace(began_at=opens.kept_at)
         opens = opens if opens.request.asked_at >= oldest else None
     after = entry._replace(state=state, stop=stop, successor=successor)
@@ -291,6 +307,7 @@ REQUESTS: Final = (RoomEvent.REQUESTED, RoomEvent.REQUESTED_LATER, RoomEvent.REQ
 
 
 def _state_met(entry: OpenRoom, event: RoomEvent) -> RoomState:
+    """Return the entry's state as an event finds it: by rule 1, ending may come earlier for a request."""
     return ENDING if event in REQUESTS and entry.ending else entry.state
 
 
@@ -303,21 +320,23 @@ def _newer(one: str | None, other: str | None) -> str | None:
 def meets(entry: OpenRoom, request: RoomRequest, changes: Sequence[SessionChange] = ()) -> RoomEvent | None:
     """Return which event a request is to an entry, or None if the request is of an older session.
 
-    `changes` is what the room's webhooks say of its sessions. They say when the request's session started, too:
-    webhooks such as `transcription.finished` are created when their session may be over.
+    `changes` is what the room's webhooks say of its sessions. If they say when the request's session started, that
+    counts instead of when the request was created, if it is earlier: a webhook such as `transcription.finished` may be
+    created when its session is over.
     """
     if request.webhook is None:
         return RoomEvent.REQUESTED
     if None not in (request.session_id, entry.session_id):
         if request.session_id == entry.session_id:
             return RoomEvent.REQUESTED
-        later = min(begun(request.session_id, changes), request.asked_at) - entry.asked_at
-        if later < 0:
+        began = min(begun(request.session_id, changes), request.asked_at)
+        if began < entry.asked_at:
             return None
-        return RoomEvent.REQUESTED_BY_NEXT if later > 0 else RoomEvent.REQUESTED_LATER
+        return RoomEvent.REQUESTED_BY_NEXT if began > entry.asked_at else RoomEvent.REQUESTED_LATER
     if request.asked_at > entry.asked_at:
-        followed = entry.session_id is None and are_two(_later_sessions(entry, changes) | {request.session_id})
-        return RoomEvent.REQUESTED_BY_NEXT if followed else RoomEvent.REQUESTED_LATER
+        # Rule 5, for the entry's own request.
+        entry_over = entry.session_id is None and are_two(_later_sessions(entry, changes) | {request.session_id})
+        return RoomEvent.REQUESTED_BY_NEXT if entry_over else RoomEvent.REQUESTED_LATER
     return None if entry.ending and request.asked_at < entry.asked_at else RoomEvent.REQUESTED
 
 
@@ -330,7 +349,7 @@ def _later_sessions(entry: OpenRoom, changes: Sequence[SessionChange]) -> set[st
 
 def needs_changes(entry: OpenRoom | None, request: RoomRequest) -> bool:
     """Return True if `requested` must know what the room's webhooks say of its sessions."""
-    # Who asks by hand means now, whatever has ended.
+    # A request by hand is for now, even if the room's session has ended.
     if request.webhook is None:
         return False
     event = None if entry is None else meets(entry, request)
@@ -338,7 +357,7 @@ def needs_changes(entry: OpenRoom | None, request: RoomRequest) -> bool:
 
 
 def is_unnamed(entry: OpenRoom) -> bool:
-    """Return True if `session_changed` and `moved` must know all that the room's webhooks say of its sessions."""
+    """Return True if an entry or its successor names no session: `session_changed` and `moved` then need `changes`."""
     return entry.session_id is None or (
         entry.successor is not None and unpack(entry.successor).request.session_id is None
     )
@@ -347,7 +366,7 @@ def is_unnamed(entry: OpenRoom) -> bool:
 def requested(
     entry: OpenRoom | None, request: RoomRequest, changes: Sequence[SessionChange], now: float | None
 ) -> RequestOutcome:
-    """Return what a request is told, what it changes, and what waits from now on, which may be the request.
+    """Return the answer to a request, and what it changes. What it opens may be the request itself.
 
     `changes` is what the room's webhooks say of its sessions, if `needs_changes`; `now` is by the store's clock.
     """
@@ -360,19 +379,20 @@ def requested(
     if event is None:
         return RequestOutcome(RoomClaim(False, entry.state, entry.owner, outdated=True))
     if over:
-        return _answer(entry, RoomClaim(False, ENDED, None), _has_been(entry, event, request))
+        return _answer(entry, RoomClaim(False, ENDED, None), _requested_too_late(entry, event, request))
     changed = change(entry, event, ANOTHER_STARTED, asked=pack(request, now))
     if changed.opens is not None:
         return _answer(entry, RoomClaim(True, WAITING, None), changed)
     kept = changed.entry.successor if _state_met(entry, event) in RULES[event] else None
-    speaks = kept is not None and not differ(unpack(kept).request, request)
-    outdated = kept is not None and not speaks
-    claim = RoomClaim(False, _state_met(changed.entry, event), entry.owner, successor=speaks, outdated=outdated)
+    # The successor stands for this request, too, unless it is known to be of another session: then that is newer.
+    follows = kept is not None and not differ(unpack(kept).request, request)
+    outdated = kept is not None and not follows
+    claim = RoomClaim(False, _state_met(changed.entry, event), entry.owner, successor=follows, outdated=outdated)
     return _answer(entry, claim, changed)
 
 
-def _has_been(entry: OpenRoom, event: RoomEvent, request: RoomRequest) -> Change:
-    """Return what a session that is over does to an entry: those that came before it were over earlier."""
+def _requested_too_late(entry: OpenRoom, event: RoomEvent, request: RoomRequest) -> Change:
+    """Return what a request does to an entry if its own session is over: earlier sessions are over as well."""
     successor = None if entry.successor is None else unpack(entry.successor).request
     if successor is not None and differ(successor, request) and request.asked_at > successor.asked_at:
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
@@ -388,7 +408,7 @@ def _answer(entry: OpenRoom, claim: RoomClaim, changed: Change) -> RequestOutcom
 
 
 def moved(entry: OpenRoom, state: RoomState, reason: str, changes: Sequence[SessionChange] = ()) -> Change | None:
-    """Return what a move by the owner does to its room, or None if the table does not allow it.
+    """Return what a move by the owner does to its room's entry, or None if the table does not allow it.
 
     `changes` is what the room's webhooks say of its sessions, if the entry `is_unnamed`.
     """
@@ -396,16 +416,18 @@ def moved(entry: OpenRoom, state: RoomState, reason: str, changes: Sequence[Sess
     if event is None or entry.state not in RULES[event]:
         return None
     leaves = state in OVER and not entry.ending and entry.session_id is None and entry.successor is not None
+    # An assistant that leaves on its own is not replaced in the same meeting. The successor is of that meeting, as far
+    # as is known, if its session is the only one that started after the entry's request.
     if leaves and started_after(entry.asked_at, changes) == {unpack(entry.successor or "").request.session_id}:
-        # An assistant that leaves on its own is not followed in the same meeting, as far as that is known.
         entry = change(entry, RoomEvent.SUCCESSOR_OVER, "").entry
     return change(entry, event, reason)
 
 
 def run_ended(change: Change, reported: RunOutcome | None) -> RunOutcome | None:
-    """Return how the run ended that a move by the owner ends, or None if the run goes on.
+    """Return how a run ended, after a change that its owner asked for; None if the run goes on.
 
-    A run whose end was asked for was stopped, however it ended then.
+    `reported` is how the owner says it ended. If its end was asked for before, that is why it ended, whatever is
+    reported.
     """
     entry = change.entry
     if entry.state in OWNED:
@@ -416,9 +438,9 @@ def run_ended(change: Change, reported: RunOutcome | None) -> RunOutcome | None:
 
 
 def session_changed(entry: OpenRoom, said: SessionChange, changes: Sequence[SessionChange] = ()) -> Change:
-    """Return what the start or the end of a session does to the room's entry.
+    """Return what the start or the end of a session, `said` by a webhook, does to the room's entry.
 
-    `changes` is all that the room's webhooks say of its sessions, this change too, if the entry `is_unnamed`.
+    `changes` is all that the room's webhooks say of its sessions, including `said`, if the entry `is_unnamed`.
     """
     unnamed = said.started and entry.session_id is None
     over = said.ends(entry.session_id, entry.asked_at) or (unnamed and are_two(_later_sessions(entry, changes)))
@@ -450,19 +472,23 @@ def _ends_successor(
 
 
 def released(entry: OpenRoom, reason: str, too_old: float | None) -> Change:
-    """Return what becomes of the room of a replica that is gone; `too_old` is as for the stores' `release`."""
+    """Return what becomes of the room of a replica that is gone.
+
+    `too_old` is None unless the replica has been gone for longer than `max_age`: then the room ends, and a successor
+    that was created before `too_old` does not start.
+    """
     if too_old is None:
         return change(entry, RoomEvent.OWNER_GONE, reason)
     return change(entry, RoomEvent.OWNER_LONG_GONE, reason, oldest=too_old)
 
 
 def pack(request: RoomRequest, kept_at: float | None = None) -> str:
-    """Return the request as it is stored with the entry whose successor it is, and when that was."""
+    """Return a request as it is stored as the successor of an entry, with the time at which it was kept."""
     return json.dumps(structs.asdict(request) | {"kept_at": kept_at})
 
 
 def unpack(successor: str) -> Successor:
-    """Return a request that was stored as a successor; earlier versions did not store when."""
+    """Return a request that was stored as a successor; earlier versions did not store when it was kept."""
     fields = json.loads(successor)
     kept_at = fields.pop("kept_at", None)
     return Successor(RoomRequest(**fields), kept_at)
