@@ -24,7 +24,7 @@ DISK = "/var/tmp"  # noqa: S108 - where /tmp is in memory, a sync would cost not
 
 
 async def measure(numbers: list[int], given: dict[str, str], *, keep: bool) -> bool:
-    """Measure tables one after the other; tell whether there was no problem and every target was met."""
+    """Measure tables one after the other; return True if there was no problem and every target was met."""
     all_well = True
     cores = share()
     os.sched_setaffinity(0, {cores.load})
@@ -47,7 +47,7 @@ async def measure(numbers: list[int], given: dict[str, str], *, keep: bool) -> b
 
 
 def dosed(kind: type[Any], given: dict[str, str]) -> Any:
-    """Make a dose of a kind from texts, those of other kinds left out; raises ValidationError."""
+    """Build a dose of a kind from strings, leaving out the options of other kinds; raises ValidationError."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
     for name, text in given.items():
@@ -81,7 +81,7 @@ def main() -> int:
             find(tool)
     except ToolMissing as missing:
         parser.error(str(missing))
-    # Whatever ends us early, what was started and written is cleared away.
+    # However the run ends, stop what it started and delete what it wrote.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tempfile.tempdir = os.environ.get("TMPDIR", DISK)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

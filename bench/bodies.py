@@ -1,4 +1,4 @@
-"""What is sent: distinct webhooks of one size, as bodies, and as signed requests that lie ready in a file."""
+"""The webhooks to send: distinct and of one size, as bodies, and as signed requests prepared in a file."""
 
 import random
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Body(Struct, frozen=True):
 
 
 class Requests(Struct, frozen=True):
-    """Point to a file of so many requests, each of so many bytes, one after the other."""
+    """Point to a file of `count` requests of `size` bytes each, one after the other."""
 
     path: Path
     count: int
@@ -42,7 +42,7 @@ class Requests(Struct, frozen=True):
 
 
 def bodies(rooms: int = ROOMS) -> Iterator[Body]:
-    """Make up webhooks without end, room after room, each with an id that no other run will have either."""
+    """Yield webhooks without end, room after room, each with an id that no other run repeats."""
     before_id, between, after_room = template()
     chance = random.SystemRandom()
     seeded = random.Random(chance.getrandbits(128))
@@ -55,13 +55,13 @@ def bodies(rooms: int = ROOMS) -> Iterator[Body]:
 
 
 def request(body: bytes, now: float) -> bytes:
-    """Write the HTTP request that delivers a body, signed at a time."""
+    """Return the HTTP request that delivers a body, signed at the given time."""
     signature = sign(SECRET, body, int(now)).encode()
     return REQUEST % (len(body), SIGNATURE_HEADER.encode(), signature, body)
 
 
 def write_requests(path: Path, source: Iterator[Body], count: int, now: float) -> Requests:
-    """Write so many signed requests to a file; each is of the same size, so that a reader needs no index."""
+    """Write `count` signed requests to a file, all of the same size, so a reader needs no index."""
     size = 0
     with path.open("wb") as file:
         for _ in range(count):

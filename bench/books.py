@@ -1,4 +1,4 @@
-"""What a store holds, asked by SQL of our own: the benchmark does not take the program's word for it."""
+"""The contents of a store, read by the benchmark's own SQL: it does not rely on what the program reports."""
 
 import contextlib
 import sqlite3
@@ -17,14 +17,14 @@ from whereby_trigger.testing.program import until
 
 
 class Count(Struct, frozen=True):
-    """Say how many webhooks are stored, and how many of them fired."""
+    """Hold how many webhooks are stored, and how many of them fired."""
 
     stored: int
     fired: int
 
 
 class Books(ABC):
-    """Look into a store; `table` is what its webhooks are in."""
+    """Read a store's contents; `table` holds its webhooks."""
 
     table = "webhooks"
 
@@ -39,7 +39,7 @@ class Books(ABC):
         return Count(*await self.ask(f"SELECT count(*), {fired} FROM {self.table} WHERE seq > {after}"))
 
     async def until_decided(self, within: float) -> float:
-        """Wait until nothing is pending, and tell when that was seen, by time.monotonic(); raises TimeoutError."""
+        """Wait until no webhook is pending, and return the time.monotonic() of that; raises TimeoutError."""
 
         async def all_decided() -> bool:
             return not await self.ask(f"SELECT 1 FROM {self.table} WHERE state = 'pending' LIMIT 1")
@@ -49,7 +49,7 @@ class Books(ABC):
         return time.monotonic()
 
     async def leave_pending(self, webhooks: int, now: float) -> None:
-        """Make the newest webhooks what a replica that was stopped has left undecided; nobody may write meanwhile."""
+        """Turn the newest webhooks into what a stopped replica leaves undecided; nothing else may write meanwhile."""
         newest = f"(SELECT seq FROM {self.table} ORDER BY seq DESC LIMIT {webhooks})"
         await self.tell(
             f"UPDATE {self.table} SET state = 'pending', owner = NULL, takeovers = 1, attempts = 0, reason = '', "
@@ -58,19 +58,19 @@ class Books(ABC):
 
     @abstractmethod
     async def ask(self, question: str) -> tuple[Any, ...]:
-        """Return the first row of an answer; empty where there is none."""
+        """Return the first row of an answer, or an empty tuple."""
 
     @abstractmethod
     async def tell(self, statement: str) -> None:
-        """Have a statement done."""
+        """Execute a statement."""
 
     @abstractmethod
     async def size(self) -> int:
-        """Return the bytes that the store takes on disk."""
+        """Return the store's size on disk, in bytes."""
 
 
 class SqliteBooks(Books):
-    """Look into a SQLite file."""
+    """Read a SQLite file."""
 
     def __init__(self, url: str) -> None:
         self._path = path_of(url)
@@ -93,7 +93,7 @@ class SqliteBooks(Books):
 
 
 class PostgresBooks(Books):
-    """Look into a database."""
+    """Read a PostgreSQL database."""
 
     table = "whereby_trigger.webhooks"
 
@@ -113,11 +113,11 @@ class PostgresBooks(Books):
 
 @asynccontextmanager
 async def looking_into(url: str) -> AsyncIterator[Books]:
-    """Open a store's books for as long as an `async with` block."""
+    """Open a store's books for an `async with` block."""
     if url.startswith("sqlite:"):
         yield SqliteBooks(url)
         return
-    # A table that was filled a moment ago has no statistics, and would be read through for one row of it.
+    # A table filled a moment ago has no statistics: PostgreSQL would scan all of it for one row.
     connection = await asyncpg.connect(url, server_settings={"enable_seqscan": "off"})
     try:
         yield PostgresBooks(connection)

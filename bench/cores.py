@@ -1,4 +1,4 @@
-"""Which core serves and which one loads, so that neither takes time from the other; and programs that run on one."""
+"""Choose which core serves and which one generates load, so neither slows the other, and run programs on one core."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ PINNED = Path(__file__).with_name("pinned.py")
 
 
 class Cores(Struct, frozen=True):
-    """Say which cores the servers under test, the database and the load generator have to themselves, if they can."""
+    """Hold the cores of the servers under test, the database and the load generator: their own, if there are enough."""
 
     servers: tuple[int, ...]
     database: int
@@ -23,25 +23,27 @@ class Cores(Struct, frozen=True):
 
     @property
     def server(self) -> int:
-        """The core of a server that is alone."""
+        """The core of the only server."""
         return self.servers[0]
 
     def spread(self, number: int) -> int:
-        """Give the core of one server among several, counted from 0: those of the others too, once there is no more."""
+        """Return the core of the server with this number, counted from 0; cores are reused if there are not enough."""
         every = list(dict.fromkeys((*self.servers, self.database, self.load)))
         return every[number % len(every)]
 
     @property
     def in_words(self) -> str:
-        """Return it for the page."""
+        """Return a description for the page."""
         servers = "core " + ", ".join(map(str, self.servers))
         shared = " too" if self.database == self.load else ""
         return f"servers on {servers}; load on core {self.load}; PostgreSQL on core {self.database}{shared}"
 
 
 def share(available: Collection[int] | None = None) -> Cores:
-    """Share out cores, those of this process if none are given: the last one loads, and the one before it is the
-    database's where three or more are left for the rest."""
+    """Assign cores, by default all that this process may use.
+
+    The last one generates load. The one before it is the database's if at least three are left for the rest.
+    """
     cores = sorted(os.sched_getaffinity(0) if available is None else available)
     if len(cores) == 1:
         return Cores((cores[0],), cores[0], cores[0])
@@ -51,13 +53,13 @@ def share(available: Collection[int] | None = None) -> Cores:
 
 
 def pinned(core: int, command: Sequence[str]) -> list[str]:
-    """Return the command that runs another on one core."""
+    """Return the command that runs another command on one core."""
     return [sys.executable, "-I", "-S", str(PINNED), str(core), *command]
 
 
 @contextmanager
 def on(core: int | None) -> Iterator[None]:
-    """Have this thread, and what it starts, run on a core for as long as a `with` block; None changes nothing."""
+    """Pin this thread, and what it starts, to a core for a `with` block; None changes nothing."""
     before = os.sched_getaffinity(0)
     if core is not None:
         os.sched_setaffinity(0, {core})
@@ -69,7 +71,7 @@ def on(core: int | None) -> Iterator[None]:
 
 @asynccontextmanager
 async def serving(command: Sequence[str], core: int, env: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
-    """Run a program that says on standard error where it listens, and wait until it does; raises ProgramFailed."""
+    """Start a program that prints its address to standard error, and wait until it listens; raises ProgramFailed."""
     program = await Program.start(pinned(core, command), cwd=ROOT, env=env)
     try:
         await program.listening()

@@ -1,4 +1,4 @@
-"""A store that is long in use: filled with decided webhooks by SQL, since to deliver millions would take hours."""
+"""A store after long use: filled with decided webhooks by SQL, since delivering millions would take hours."""
 
 import contextlib
 import shutil
@@ -42,9 +42,9 @@ FROM (SELECT $4::float8 + $5::float8 * n AS received_at, encode(sha256(convert_t
 
 
 async def fill(url: str, webhooks: int, rooms: int = ROOMS) -> None:
-    """Create a store and put so many decided webhooks in it, spread over the last days and over so many rooms.
+    """Create a store with `webhooks` decided webhooks, spread over the last days and over `rooms` rooms.
 
-    Raises LoadFailed where the disk has no room for that.
+    Raises LoadFailed if the disk has not enough room.
     """
     needed, free = webhooks * BYTES_EACH, shutil.disk_usage(tempfile.gettempdir()).free
     if needed > free:
@@ -69,7 +69,7 @@ async def fill(url: str, webhooks: int, rooms: int = ROOMS) -> None:
 
 def _fill_file(url: str, webhooks: int, values: Mapping[str, Any]) -> None:
     with contextlib.closing(sqlite3.connect(path_of(url), isolation_level=None)) as connection:
-        # Nothing is lost that could not be made again, and ids come in no order: their index must fit in memory.
+        # Losing this data costs nothing. The ids are random, so their index must fit in memory.
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -1000000")
         for first in range(0, webhooks, CHUNK):

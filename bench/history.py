@@ -65,7 +65,7 @@ OUTPUT = "\n".join(f"line {n} of what it said before it gave up" for n in range(
 
 @contextlib.contextmanager
 def before_runs(kind: str) -> Iterator[None]:
-    """Be the program that does not know of runs yet."""
+    """Replace the migrations by those of a version that does not have runs yet."""
     module = SCRIPTS[kind]
     older = {number: script for number, script in module.scripts().items() if number < RUNS[kind]}
     with (
@@ -90,9 +90,9 @@ async def execute(url: str, sqlite: str, postgres: str, values: dict[str, Any]) 
 
 
 async def migrated(url: str, kind: str) -> tuple[float, float]:
-    """Bring a store to the schema with runs while a replica of the version before takes deliveries.
+    """Migrate a store to the schema with runs while a replica of the version before takes deliveries.
 
-    Returns the seconds that this took, and those of the slowest delivery.
+    Return the seconds of the migration, and those of the slowest delivery.
     """
     with before_runs(kind):
         older = store_for(url)

@@ -1,4 +1,4 @@
-"""How long deliveries took, until they were answered and until the listener was called."""
+"""Latencies of deliveries: until the answer, and until the listener was called."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,7 +15,7 @@ LATE = 50.0
 
 
 class Latencies:
-    """Gather the milliseconds that the deliveries to one side took, from being sent."""
+    """Collect the milliseconds that deliveries to one side took, counted from when they were sent."""
 
     def __init__(self) -> None:
         self.answered: list[float] = []
@@ -23,7 +23,7 @@ class Latencies:
         self.behind: list[float] = []
 
     def add(self, deliveries: Iterable[Delivery], notes: Notes) -> None:
-        """Take in what was sent and when the listener was called for it; raises LoadFailed where either is missing."""
+        """Add what was sent and when the listener was called for it; raises LoadFailed if either is missing."""
         for delivery in deliveries:
             if delivery.answered is None:
                 raise LoadFailed(f"a delivery was not answered 200: {delivery.refusal}")
@@ -42,7 +42,7 @@ def cells(milliseconds: Sequence[float]) -> list[Cell]:
 
 
 def doubts(found: Mapping[Side, Latencies]) -> list[str]:
-    """Say of which sides the sender did not keep its pace."""
+    """Return a warning for each side whose sender did not keep its pace."""
     behind = {side: percentile(one.behind, 99) for side, one in found.items()}
     return [
         f"{NAMES[side]}: 1 % of the deliveries were sent {late:.0f} ms late or more"

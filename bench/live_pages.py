@@ -62,7 +62,7 @@ REQUEST = b"GET /live HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n"
 
 
 class Served(Struct):
-    """Hold a running trigger, its port, and that of its inspector, 0 if it has none."""
+    """Hold a running trigger, its port, and its inspector's port, or 0."""
 
     program: Program
     port: int
@@ -75,7 +75,7 @@ class Served(Struct):
 
 @contextlib.asynccontextmanager
 async def started(folder: Path, *arguments: str, program: str = PROGRAM) -> AsyncIterator[Served]:
-    """Yield a running trigger, with a store of its own."""
+    """Start a trigger with its own store for an `async with` block."""
     folder.mkdir()
     Path(folder, "app.py").write_text(program, encoding="utf-8")
     found: list[int] = []
@@ -105,7 +105,7 @@ async def each_takes(served: Served, source: Iterator[Body], folder: Path, webho
 
 
 async def compare(folder: Path, rounds: int, webhooks: int) -> None:
-    """Print what a webhook takes with the inspector off, served, and without its code, and the memory of each."""
+    """Print the CPU time per webhook and the memory with the inspector off, served, and missing."""
     source = bodies()
     took: dict[str, list[float]] = {OFF: [], SERVED: [], MISSING: []}
     memory: dict[str, list[int]] = {OFF: [], SERVED: [], MISSING: []}
@@ -119,7 +119,7 @@ async def compare(folder: Path, rounds: int, webhooks: int) -> None:
             for each in kinds.values():
                 await each_takes(each, source, folder, webhooks)
             for number in range(rounds):
-                # Whichever comes first has no other before it in every round.
+                # The first one measured is always the only one with none before it, so the order changes each round.
                 order = list(kinds)[number % 3 :] + list(kinds)[: number % 3]
                 for kind in order:
                     took[kind].append(await each_takes(kinds[kind], source, folder, webhooks))
@@ -135,7 +135,7 @@ async def compare(folder: Path, rounds: int, webhooks: int) -> None:
 
 
 async def follow(port: int, sizes: list[int]) -> None:
-    """Read a Live page's stream until cancelled, and note the sizes of what came."""
+    """Read a Live page's stream until cancelled, and record the sizes of what came."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(REQUEST % port)
@@ -146,14 +146,14 @@ async def follow(port: int, sizes: list[int]) -> None:
 
 
 class Used(Struct, frozen=True):
-    """Hold what a trigger took of a core, from 0 to 1, while so many deliveries came each second."""
+    """Hold a trigger's share of a core, from 0 to 1, and the deliveries per second meanwhile."""
 
     share: float
     pace: float
 
 
 async def used(served: Served, load: OpenLoop, seconds: float) -> Used:
-    """Measure what a trigger takes under the load."""
+    """Measure a trigger's share of a core under load."""
     before, began = precise_cpu_seconds(served.pid), time.monotonic()
     deliveries = await load.evenly(PER_SECOND, seconds)
     took = time.monotonic() - began
@@ -161,7 +161,7 @@ async def used(served: Served, load: OpenLoop, seconds: float) -> Used:
 
 
 async def with_pages(served: Served, load: OpenLoop, pages: int, seconds: float) -> tuple[Used, int]:
-    """Measure the same while so many pages are open, and count the bytes that they were sent."""
+    """Measure the same with `pages` open pages, and count the bytes sent to them."""
     sizes: list[int] = []
     async with asyncio.TaskGroup() as group:
         following = [group.create_task(follow(served.inspector, sizes)) for _ in range(pages)]
@@ -194,7 +194,7 @@ async def open_and_close(folder: Path, rounds: int, seconds: float) -> None:
                 pairs.append((without, taken))
             low, middle, high = statistics.quantiles([taken.share - without.share for without, taken in pairs], n=4)
             alone = statistics.median(without.share for without, _ in pairs)
-            # On a machine that is too busy the load does not keep its pace, and all shares are too small.
+            # On a busy machine the load does not keep its pace, and all shares are too small.
             slowest = min(one.pace for pair in pairs for one in pair)
             print(
                 f"  {pages:2} pages add {100 * middle:.2f} % to {100 * alone:.2f} % (in half of the rounds between "

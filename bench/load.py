@@ -1,4 +1,4 @@
-"""What a load comes to, whichever generator made it; and a generator in Python, for where wrk is not installed."""
+"""The result of a load, from either generator; and a generator in Python, for machines without wrk."""
 
 import asyncio
 import time
@@ -12,13 +12,13 @@ from whereby_trigger.testing.sender import Address, Response, Sender
 
 
 class LoadFailed(Exception):
-    """A load was not answered, or not followed up, as it should have been, so that its figures say nothing."""
+    """A load was not answered, or not processed, as it should have been, so its figures mean nothing."""
 
 
 class Load(Struct, frozen=True):
-    """Hold a load of so many requests, all answered 200: its time by CLOCK_MONOTONIC in seconds, latencies in ms.
+    """Hold a load whose requests were all answered 200: its time by CLOCK_MONOTONIC in seconds, latencies in ms.
 
-    `cpu` is how many seconds of CPU time the generator took.
+    `cpu` is the generator's CPU time in seconds.
     """
 
     requests: int
@@ -35,12 +35,12 @@ class Load(Struct, frozen=True):
 
     @property
     def generator_busy(self) -> float:
-        """The share of its core that the generator used: near 1 it, and not the server, sets the pace."""
+        """The generator's share of its core: near 1, the generator sets the pace, and not the server."""
         return self.cpu / self.seconds
 
 
 def together(loads: Sequence[Load]) -> Load:
-    """Put loads that were made at the same time together; of their latencies the worst stand for all."""
+    """Merge loads made at the same time; each latency is the worst of theirs."""
     return Load(
         requests=sum(load.requests for load in loads),
         began=min(load.began for load in loads),
@@ -57,9 +57,9 @@ Generator = Callable[[int, Requests, int, int], Awaitable[Load]]
 
 
 async def closed_loop(port: int, requests: Requests, connections: int, core: int) -> Load:
-    """Send every request, each connection one after the other; raises LoadFailed where an answer is not 200.
+    """Send every request, each connection one after the other; raises LoadFailed if an answer is not 200.
 
-    It runs in the caller's process, and so stays on its core.
+    It runs in the caller's process, and so on its core.
     """
     waiting, answers = iter(requests.read()), list[Response]()
     sender = Sender(Address.local(port), secret=None)

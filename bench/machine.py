@@ -1,4 +1,4 @@
-"""What was measured on, and with what: the machine without its name, and the versions of all that took part."""
+"""The machine and the software that were measured: the machine without its name, and all versions."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def machine() -> list[str]:
 
 
 def versions() -> str:
-    """List the versions of what took part."""
+    """List the versions of the software involved."""
     found = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
     found.append(f"PostgreSQL {LATEST} with fsync on and shared_buffers of {BUFFERS}")
     found += [f"{package} {known}" for package in PACKAGES if (known := _version(package))]
@@ -51,14 +51,14 @@ def _memory() -> float:
 
 
 def _file_system(folder: str) -> str:
-    """Name the kind of file system that a folder is on."""
+    """Return the type of the file system that a folder is on."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     inside = [(where, kind) for where, kind in mounts if Path(folder).resolve().is_relative_to(where)]
     return max(inside, key=lambda mount: len(mount[0]), default=("", "an unknown file system"))[1]
 
 
 def _sync() -> float:
-    """Measure what it takes to have a page on disk, in milliseconds."""
+    """Measure how long it takes to sync a page to disk, in milliseconds."""
     took = []
     with tempfile.TemporaryFile() as file:
         for _ in range(SYNCS):

@@ -30,7 +30,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def is_installed(folder: Path) -> bool:
-    """Return True if the packages of a peer are there as its lock file names them."""
+    """Return True if the installed packages of a peer are those of its lock file."""
     installed = folder / "node_modules" / ".package-lock.json"
     return installed.exists() and installed.stat().st_mtime >= (folder / "package-lock.json").stat().st_mtime
 

@@ -1,4 +1,4 @@
-"""What a program's listener notes: how often it was called, and when; on file as it goes, so that nothing piles up."""
+"""What a program's listener records: how often it was called, and when. It is written as it goes, to save memory."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ BUFFER = 2**16
 
 
 class Notebook:
-    """Note calls of a listener; with `times`, also when each came, by CLOCK_MONOTONIC in nanoseconds."""
+    """Record calls of a listener; with `times`, also the time of each, by CLOCK_MONOTONIC in nanoseconds."""
 
     def __init__(self, path: Path, *, times: bool) -> None:
         self._file = path.open("w", buffering=BUFFER, encoding="ascii")
@@ -18,7 +18,7 @@ class Notebook:
         self.note = self._note_time if times else self._count
 
     def close(self) -> None:
-        """Write down how many calls there were."""
+        """Write how many calls there were."""
         self._file.write(f"{HEARD} {self._heard}\n")
         self._file.close()
 
@@ -31,13 +31,13 @@ class Notebook:
 
 
 class Notes(Struct):
-    """Hold how many successes were heard and, where asked for, when, by what they were noted under."""
+    """Hold how many successes there were and, if asked for, the time of each, by its key."""
 
     heard: int
     times: dict[str, int] = {}
 
 
 def read_notes(path: Path) -> Notes:
-    """Read what a program has written, which has ended."""
+    """Read the notes of a program that has ended."""
     times = {key: int(value) for key, value in map(str.split, path.read_text(encoding="ascii").splitlines())}
     return Notes(times.pop(HEARD), times)

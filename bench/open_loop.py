@@ -1,4 +1,4 @@
-"""A load that keeps its pace whatever the answers take, so that a slow answer delays no later delivery."""
+"""A load that keeps its pace however long answers take, so a slow answer delays no later delivery."""
 
 import asyncio
 import random
@@ -28,14 +28,14 @@ class Delivery(Struct):
 
     @property
     def took(self) -> float:
-        """Seconds from its being sent to its 200; raises ValueError where there is none."""
+        """Seconds from sending to the 200; raises ValueError if there was none."""
         if self.answered is None:
             raise ValueError(f"delivery {self.id} was not answered 200: {self.refusal}")
         return self.answered - self.sent
 
 
 class OpenLoop:
-    """Send to a port over as many connections as it takes, each delivery once, and await all answers."""
+    """Send each delivery once to a port, over as many connections as needed, and wait for all answers."""
 
     def __init__(self, port: int, source: Iterator[Body]) -> None:
         self.sender = Sender(Address.local(port), SECRET, answer_within=ANSWERED_WITHIN)
@@ -43,7 +43,7 @@ class OpenLoop:
         self._chance = random.Random(1)
 
     async def evenly(self, per_second: float, seconds: float, duplicates: float = 0.0) -> list[Delivery]:
-        """Send at an even pace, a share of it duplicates of what was sent shortly before."""
+        """Send at an even pace; `duplicates` is the share that repeats something sent shortly before."""
         deliveries: list[Delivery] = []
         began = time.monotonic()
 
@@ -57,7 +57,7 @@ class OpenLoop:
         return deliveries
 
     async def at_once(self, count: int) -> list[Delivery]:
-        """Send so many at once, over connections that are open already; raises LoadFailed."""
+        """Send `count` deliveries at the same time, over connections opened before; raises LoadFailed."""
         bodies = [next(self._source) for _ in range(count)]
         self.hang_up()
         try:
@@ -70,7 +70,7 @@ class OpenLoop:
         return deliveries
 
     def hang_up(self) -> None:
-        """Close every connection; what is sent later is sent over new ones."""
+        """Close every connection; later deliveries open new ones."""
         self.sender.close()
 
     async def __aenter__(self) -> "OpenLoop":

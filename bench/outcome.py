@@ -1,4 +1,4 @@
-"""What a table comes to: grids of figures, targets met or not, and what went wrong."""
+"""The result of a table: grids of figures, targets met or not, and problems."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ class Grid(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """Say what was measured where there is a target, and whether it is met."""
+    """Hold a target, what was measured for it, and whether it is met."""
 
     target: str
     measured: str
@@ -36,7 +36,7 @@ class Verdict(Struct, frozen=True):
 class Outcome(Struct, frozen=True):
     """Hold a table's figures and its verdicts.
 
-    `problems` is what could not be measured, or does not count; `doubts` is why figures may say less than they seem to.
+    `problems` lists what could not be measured or does not count; `doubts` lists reasons to distrust a figure.
     """
 
     grids: list[Grid]
@@ -46,7 +46,7 @@ class Outcome(Struct, frozen=True):
 
 
 class Problems:
-    """Gather failures, in words."""
+    """Collect failures, as sentences."""
 
     def __init__(self) -> None:
         self._found: dict[str, None] = {}
@@ -57,7 +57,7 @@ class Problems:
 
     @contextmanager
     def of(self, who: str) -> Iterator[None]:
-        """Take whatever fails within a `with` block for a failure of `who`, and go on behind it."""
+        """Record an exception of a `with` block as a failure of `who`, and continue after it."""
         try:
             yield
         except FAILURES as error:
@@ -65,6 +65,6 @@ class Problems:
 
 
 def in_short(error: Exception) -> str:
-    """Return the first and the last line of an error's text: between them may be a program's whole log."""
+    """Return the first and the last line of an error's text, which may hold a program's whole log in between."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

@@ -1,6 +1,6 @@
-"""Run a command on one core, for no longer than whoever asks for it: `pinned.py CORE COMMAND...`.
+"""Run a command on one core, until its parent ends at the latest: `pinned.py CORE COMMAND...`.
 
-Run by path, so that it costs next to nothing.
+Run by path, so it costs next to nothing.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""The tables: what each is about, the dose that `make bench` gives it, and the targets it is held to."""
+"""The tables: what each is about, its dose for `make bench`, and its targets."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The report: each table's last figures, kept as JSON, and the page that is written from them."""
+"""The report: each table's last figures, kept as JSON, and the page generated from them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -47,37 +47,37 @@ Runs = dict[int, Run]
 
 
 def load(kept: Path = KEPT) -> Runs:
-    """Read the last run of each table; nothing where nothing was ever run."""
+    """Read the last run of each table; empty if there is none."""
     return msgspec.json.decode(kept.read_bytes(), type=Runs) if kept.exists() else {}
 
 
 def save(runs: Mapping[int, Run], kept: Path = KEPT, page: Path = PAGE) -> None:
-    """Keep the runs and write the page."""
+    """Save the runs and write the page."""
     ordered = {number: runs[number] for number in sorted(runs)}
     kept.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n")
     page.write_text(render(ordered), encoding="utf-8")
 
 
 def begun(placement: str, dose: Struct) -> Run:
-    """Describe a run that is about to begin: the machine is looked at before it is loaded."""
+    """Describe a run that is about to begin: the machine is described before it is loaded."""
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     settled = msgspec.to_builtins(dose)
     return Run(today, commit("src", "bench"), machine(), versions(), placement, 0.0, settled, Outcome([], [], []))
 
 
 def ended(run: Run, outcome: Outcome, seconds: float) -> Run:
-    """Put what was measured on a run."""
+    """Return a run with its outcome."""
     return msgspec.structs.replace(run, outcome=outcome, seconds=round(seconds, 1))
 
 
 def render(runs: Mapping[int, Run], tried: str | None = None) -> str:
-    """Write the page; `tried` is its last section, which is written by hand."""
+    """Return the page; `tried` is its last section, which is written by hand."""
     tried = TRIED.read_text(encoding="utf-8") if tried is None else tried
     return INTRODUCTION + _targets(runs) + "".join(_section(number, runs.get(number)) for number in TABLES) + tried
 
 
 def section(number: int, run: Run) -> str:
-    """Write a table's figures, its verdicts and its problems."""
+    """Return a table's figures, verdicts and problems."""
     outcome = run.outcome
     parts = [_grid(grid) for grid in outcome.grids]
     if outcome.verdicts:

@@ -1,4 +1,4 @@
-"""A round: a load on one server, or on several that share a store, which counts only when all of it was also done."""
+"""A round: a load on one server, or on several that share a store; it counts only if all of it was processed."""
 
 import asyncio
 import time
@@ -20,11 +20,11 @@ WARM_UP = 2000
 
 
 class Round(Struct, frozen=True):
-    """Hold a round: webhooks per second done with, the backlog included; latencies in ms.
+    """Hold a round: webhooks per second until all are decided, and latencies in ms.
 
     `backlog` is how many seconds of work were left when the last delivery was answered; `server_cpu` and
     `database_cpu` are microseconds of CPU time per webhook; `generator_busy`, `database_busy` and `others` are shares
-    of the load's, the database's and the servers' cores, the last one taken by what is none of these.
+    of the load's, the database's and the servers' cores, the last one used by other processes.
     """
 
     per_second: float
@@ -40,17 +40,17 @@ class Round(Struct, frozen=True):
 
 
 class Ring:
-    """Hold what every round of a table has in common: where it is held, and where the webhooks come from."""
+    """Run rounds of a table with the same setting and source of webhooks."""
 
     def __init__(self, setting: Setting, source: Iterator[Body]) -> None:
         self._setting = setting
         self._source = source
 
     async def round(self, servers: Sequence[Server], webhooks: int, connections: int) -> Round:
-        """Load servers that have just come up, wait until all is decided, and end them; raises LoadFailed.
+        """Load servers that have just started, wait until all is decided, and stop them; raises LoadFailed.
 
-        Webhooks and connections are shared out among them. They are warmed up first, by deliveries that count only for
-        the reckoning.
+        Webhooks and connections are divided among them. They are warmed up first, by deliveries that count only in the
+        totals.
         """
         books = servers[0].books
         mark = 0 if books is None else await books.last()
@@ -116,7 +116,7 @@ async def _reckon(server: Server, mark: int, sent: int, heard: int) -> None:
 
 
 async def several(setting: Setting, ring: Ring, side: Side, processes: int, webhooks: int, connections: int) -> Round:
-    """Load so many processes that share a new store, the load shared out among them; raises LoadFailed."""
+    """Load `processes` processes that share a new store, dividing the load among them; raises LoadFailed."""
     async with AsyncExitStack() as stack:
         url = stack.enter_context(setting.stores.new(side))
         servers = [
@@ -127,7 +127,7 @@ async def several(setting: Setting, ring: Ring, side: Side, processes: int, webh
 
 
 def shared(setting: Setting, most: int) -> list[str]:
-    """Return which of so many processes have no core to themselves."""
+    """Return a warning for each process without a core of its own."""
     every = [setting.cores.spread(number) for number in range(most)]
     taken = {setting.cores.load, setting.cores.database}
     crowded = [number + 1 for number, core in enumerate(every) if core in taken or core in every[:number]]

@@ -1,3 +1,3 @@
-"""The secret that deliveries are signed with, in a module that costs a program under test nothing to import."""
+"""The secret that signs deliveries, in a module that a program under test imports at no cost."""
 
 SECRET = "the secret of the benchmark"  # noqa: S105 - nobody else uses it

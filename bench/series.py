@@ -1,4 +1,4 @@
-"""Rounds of the same kind, and what stands for all of them."""
+"""Rounds of the same kind, and the figures that represent them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
@@ -23,7 +23,7 @@ OTHERS_AT_MOST = 0.1
 
 
 class Series:
-    """Gather the rounds of one kind, by their number among those of the other kinds."""
+    """Collect the rounds of one kind, by their number; rounds of other kinds have the same numbers."""
 
     def __init__(self) -> None:
         self._rounds: dict[int, Round] = {}
@@ -48,7 +48,7 @@ class Series:
         return [round(self.speed), f"{min(speeds):,.0f} to {max(speeds):,.0f}"]
 
     def times(self, other: "Series | None") -> float | None:
-        """Return how many times the other's speed this is; None where no round had both.
+        """Return this speed divided by the other's, or None if no round has both.
 
         It is the median of the rounds' own ratios: what slows a machine for minutes slows both sides of a round.
         """
@@ -59,7 +59,7 @@ class Series:
         return median(ratios) if ratios else None
 
     def ratio_to(self, other: "Series | None") -> Cell:
-        """Return how many times the other's speed this is, as a cell."""
+        """Return this speed divided by the other's, as a cell."""
         times = self.times(other)
         return None if times is None else f"{times:.2f}"
 
@@ -81,12 +81,12 @@ class Series:
 
 
 def trust(named: Mapping[str, Series]) -> Grid:
-    """Return how far the figures of series can be trusted, a row each."""
+    """Return how far the figures of each series can be trusted, a row each."""
     return Grid(("", *CHECKS), [[name, *series.checks()] for name, series in named.items()], CHECKS_TITLE)
 
 
 def doubts(named: Mapping[str, Series]) -> Iterator[str]:
-    """Say where the generator, and not the server, may have set the pace, or where the machine was not quiet."""
+    """Yield a warning if the generator may have set the pace, or if the machine was not quiet."""
     for name, series in named.items():
         busy, others = series.most(lambda round: round.generator_busy), series.most(lambda round: round.others)
         if busy > GENERATOR_AT_MOST:

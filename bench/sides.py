@@ -30,7 +30,7 @@ NOTES = "notes"
 
 
 class Server(Struct, frozen=True):
-    """Hold a side that is up: its process on a core, its port, a folder, and its store's books where it has one."""
+    """Hold a running side: its process on a core, its port, its folder, and its store's books, if any."""
 
     side: str
     process: Program
@@ -40,7 +40,7 @@ class Server(Struct, frozen=True):
     folder: Path
 
     async def stop(self) -> Notes:
-        """Have it drain and end; give what its listener noted. Raises ProgramFailed where it did not end well."""
+        """Drain and stop it, and return what its listener recorded. Raises ProgramFailed if it fails."""
         code = await self.process.stop()
         if code:
             raise ProgramFailed(f"a server ended with {code}; it said:\n{self.process.last_words}")
@@ -49,7 +49,7 @@ class Server(Struct, frozen=True):
 
 
 class Setting:
-    """Hold what every table is given: the cores, the stores, and how load is made."""
+    """Hold what every table gets: the cores, the stores, and the load generator."""
 
     def __init__(self, cores: Cores, stores: Stores, generator: Generator) -> None:
         self.cores = cores
@@ -60,9 +60,9 @@ class Setting:
     async def up(
         self, side: str, *, url: str | None = None, options: Sequence[str] = (), core: int | None = None
     ) -> AsyncIterator[Server]:
-        """Run a side in a folder of its own, on a core, by default that of the servers.
+        """Start a side in its own folder, on a core: by default the servers'.
 
-        It has the store with this URL or a new one. `options` are those of `programs.receiver`.
+        It uses the store with this URL, or a new one. `options` are those of `programs.receiver`.
         """
         core = self.cores.server if core is None else core
         async with AsyncExitStack() as stack:

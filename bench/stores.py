@@ -1,4 +1,4 @@
-"""The stores that are measured: each new and empty, and gone with what it was needed for."""
+"""The stores that are measured: each is new and empty, and is removed after use."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ PREFIX = "whereby-trigger-bench-"
 
 
 class Stores:
-    """Make stores; `launch` starts a PostgreSQL, once, when the first of its databases is wanted."""
+    """Create stores; `launch` starts PostgreSQL when its first database is needed."""
 
     def __init__(self, launch: Callable[[], Server]) -> None:
         self._launch = launch
@@ -24,7 +24,7 @@ class Stores:
 
     @contextmanager
     def new(self, kind: str) -> Iterator[str]:
-        """Provide the URL of a new store, which lasts for a `with` block; raises ServerFailed without a PostgreSQL."""
+        """Provide the URL of a new store for a `with` block; raises ServerFailed without a PostgreSQL."""
         if kind == SQLITE:
             with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
                 yield f"sqlite:///{folder}/store.db"
@@ -38,11 +38,11 @@ class Stores:
 
     @property
     def server_pids(self) -> list[int]:
-        """The processes of PostgreSQL, none where it does not run."""
+        """The processes of PostgreSQL, empty if it does not run."""
         return [] if self._server is None else self._server.pids
 
     def close(self) -> None:
-        """End PostgreSQL and remove what it wrote."""
+        """Stop PostgreSQL and remove its files."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -50,7 +50,7 @@ class Stores:
 
 @contextmanager
 def stores(database_core: int) -> Iterator[Stores]:
-    """Make stores for as long as a `with` block, with a PostgreSQL of their own on a core."""
+    """Create stores for a `with` block, with their own PostgreSQL on a core."""
     made = Stores(partial(_launch, database_core))
     try:
         yield made

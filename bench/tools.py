@@ -1,4 +1,4 @@
-"""The programs that the benchmark, or a test, needs and does not bring."""
+"""External programs that the benchmark or a test needs."""
 
 import shutil
 
@@ -15,7 +15,7 @@ class ToolMissing(Exception):
 
 
 def find(name: str) -> str:
-    """Return the path of a program; raises ToolMissing, which says how it can be had."""
+    """Return the path of a program; raises ToolMissing, which says how to install it."""
     path = shutil.which(name)
     if path is None:
         raise ToolMissing(f"{name} is missing: {HOW_TO_GET[name]}")

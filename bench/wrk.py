@@ -21,7 +21,7 @@ SUMMARY = re.compile(r"^summary ([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+) ([0
 
 
 async def send(port: int, requests: Requests, connections: int, core: int) -> Load:
-    """Send every request and wait until each is answered; raises LoadFailed where one is not, or not with 200."""
+    """Send every request and wait for all answers; raises LoadFailed if one is missing or not 200."""
     command = [
         find("wrk"),
         "-t",
@@ -63,7 +63,7 @@ async def send(port: int, requests: Requests, connections: int, core: int) -> Lo
 
 
 def read(output: str, count: int) -> Load:
-    """Read what wrk and its script have said of so many requests; raises LoadFailed."""
+    """Parse the output of wrk and its script for `count` requests; raises LoadFailed."""
     answered, summary = ANSWERED.search(output), SUMMARY.search(output)
     if answered is None or summary is None:
         raise LoadFailed(f"wrk did not come to an end:\n{output}")

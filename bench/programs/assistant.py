@@ -1,6 +1,6 @@
-"""An assistant that notes when its first line runs, and stays. Run by path, so that it starts fast.
+"""An assistant that records when its first line runs, and stays. Run by path, so it starts fast.
 
-Arguments: the file to note in.
+Arguments: the file to write to.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The ceiling: what the server itself can do, with an app that reads the body and answers 200.
+"""The ceiling: what the server alone can do, with an app that reads the body and answers 200.
 
 Run as `python -m bench.programs.ceiling`.
 """

@@ -1,4 +1,4 @@
-"""The program under test where assistants matter: notes when a success was told, and when the assistant then ran.
+"""The program under test for assistants: records the time of each success and when its assistant then ran.
 
 Run as `python -m bench.programs.host`.
 """
@@ -19,7 +19,7 @@ FORMS = COROUTINE, PROCESS = "coroutine", "process"
 
 
 def command(running: str) -> list[str]:
-    """Return the command of an assistant that is a process."""
+    """Return the command of a process assistant."""
     return [sys.executable, "-I", "-S", str(ASSISTANT), running]
 
 

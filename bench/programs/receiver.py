@@ -1,4 +1,4 @@
-"""The program under test: a trigger as a user would write it, whose listener counts, or notes when it was called.
+"""The program under test: a trigger as a user would write it, whose listener counts calls or records their times.
 
 Run as `python -m bench.programs.receiver`.
 """
@@ -20,7 +20,7 @@ DELIVERIES = logging.getLogger("whereby_trigger.deliveries")
 
 
 def write_asynchronously(trigger: Trigger, note: Callable[[str], None]) -> None:
-    """Register a predicate and a listener that are coroutines, so that they run on the event loop."""
+    """Register a predicate and a listener that are coroutines and so run on the event loop."""
 
     @trigger.when("room.client.joined")
     async def people(webhook: RoomClientJoined) -> bool:
@@ -44,7 +44,7 @@ def ask_who_is_there(trigger: Trigger, note: Callable[[str], None]) -> None:
 
 
 def write_synchronously(trigger: Trigger, note: Callable[[str], None]) -> None:
-    """Register a predicate and a listener that are plain functions, so that they run in a thread of their own."""
+    """Register a predicate and a listener that are plain functions and so run in a thread."""
     trigger.when("room.client.joined")(lambda webhook: is_human(webhook))
 
     @trigger.on(TRIGGER_EVENT_SUCCESS)
@@ -60,7 +60,7 @@ FORMS: dict[str, Callable[[Trigger, Callable[[str], None]], None]] = {
 
 
 class AddressHandler(logging.StreamHandler[TextIO]):
-    """Write the line with the address, and leave: a handler that stayed would see each delivery."""
+    """Write the line with the address, then remove itself: a handler that stayed would see each delivery."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "whereby_trigger":

@@ -1,6 +1,6 @@
-"""PostgreSQL by itself: webhooks are stored and decided through the store's verbs, with nothing before or behind them.
+"""PostgreSQL alone: webhooks are stored and decided through the store's methods, with nothing before or after them.
 
-Run as `python -m bench.programs.storing`. Says at the end, as JSON, how many webhooks a second that were.
+Run as `python -m bench.programs.storing`. Prints webhooks per second as JSON at the end.
 """
 
 import argparse

@@ -36,14 +36,14 @@ LOOK = 0.002
 
 
 class Host(Struct, frozen=True):
-    """Hold a replica, and where it notes what."""
+    """Hold a replica, its sender, and the folder of its notes."""
 
     process: Program
     sender: OpenLoop
     folder: Path
 
     async def fill(self, rooms: int, per_second: float) -> None:
-        """Make a person join so many new rooms, and wait until an assistant runs in each; raises LoadFailed."""
+        """Send one join to each of `rooms` new rooms, and wait until an assistant runs in each; raises LoadFailed."""
         already = len(self._running())
         deliveries = await self.sender.evenly(per_second, rooms / per_second)
         if refused := [one.refusal for one in deliveries if one.refusal]:
@@ -52,7 +52,7 @@ class Host(Struct, frozen=True):
             raise LoadFailed(f"an assistant is missing in a room {RUNNING_WITHIN:g} s after its join")
 
     async def stop(self) -> list[float]:
-        """End it, assistants and all; give the milliseconds from each success to its assistant's first line."""
+        """Stop it and its assistants; return the milliseconds from each success to its assistant's first line."""
         running = self._running()
         if code := await self.process.stop():
             raise ProgramFailed(f"a replica ended with {code}; it said:\n{self.process.last_words}")
@@ -80,7 +80,7 @@ async def hosting(setting: Setting, side: Side, folder: Path, *options: str) -> 
 class Dose(Struct, frozen=True):
     """Hold how much to measure; by default what the page reports.
 
-    `watched` is for how many seconds the CPU time of a replica is taken that nothing is delivered to.
+    `watched` is how many seconds the CPU time of a replica without deliveries is measured.
     """
 
     coroutines: int = 500
@@ -93,7 +93,7 @@ class Dose(Struct, frozen=True):
 
 
 async def run(setting: Setting, dose: Dose) -> Outcome:
-    """Start assistants at an even pace, in each form; then keep many rooms, and watch what that costs."""
+    """Start assistants at an even pace, in each form; then keep many rooms, and measure what that costs."""
     problems = Problems()
     starts: list[list[Cell]] = [["the same program, started directly", dose.commands, *cells(_bare(setting, dose))]]
     costs: list[list[Cell]] = []
@@ -133,7 +133,7 @@ async def _starts(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
 
 
 async def _costs(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
-    """Watch a replica without a room, with many, with a lease so short that its renewals show, and with processes."""
+    """Measure a replica without a room, with many, with a lease so short that its renewals show, and with processes."""
     none, _ = await _kept(setting, side, dose, 0, COROUTINE, LEASE)
     many, _ = await _kept(setting, side, dose, dose.kept, COROUTINE, LEASE)
     short, _ = await _kept(setting, side, dose, dose.kept, COROUTINE, SHORT_LEASE)
@@ -149,7 +149,7 @@ async def _costs(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
 
 
 async def _kept(setting: Setting, side: Side, dose: Dose, rooms: int, form: str, lease: float) -> tuple[float, float]:
-    """Return the share of a core that a replica takes which keeps so many rooms, and that of all it has started."""
+    """Return the share of a core used by a replica that keeps `rooms` rooms, and by its child processes."""
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
         async with hosting(setting, side, Path(folder), "--assistant", form, "--lease-ttl", str(lease)) as host:
             if rooms:
@@ -165,7 +165,7 @@ async def _kept(setting: Setting, side: Side, dose: Dose, rooms: int, form: str,
 
 
 def _bare(setting: Setting, dose: Dose) -> list[float]:
-    """Start the assistant's program without us, as often: the milliseconds to its first line."""
+    """Start the assistant's program without a trigger, as many times; return the milliseconds to its first line."""
     took: list[float] = []
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
         running = Path(folder) / RUNNING

@@ -1,4 +1,4 @@
-"""Table 3: a load that lasts, and more deliveries at once than a receiver should ever see."""
+"""Table 3: a lasting load, and larger bursts of deliveries than a receiver should ever see."""
 
 import time
 from collections import Counter
@@ -36,9 +36,9 @@ class Dose(Struct, frozen=True):
 
 
 class Endured(Struct):
-    """Hold what one side came through: the load that lasts, and the bursts after it.
+    """Hold what one side received: the lasting load, and the bursts after it.
 
-    `refusals` counts what the load was answered instead of 200, `memory` is the most bytes it had during that.
+    `refusals` counts the answers to the load other than 200; `memory` is its peak in bytes meanwhile.
     """
 
     load: list[Delivery]
@@ -49,7 +49,7 @@ class Endured(Struct):
 
 
 class Burst(Struct, frozen=True):
-    """Hold what was sent at once, and when nothing of it was pending any more, by time.monotonic()."""
+    """Hold a burst, and when nothing of it was pending any more, by time.monotonic()."""
 
     deliveries: list[Delivery]
     done: float
@@ -66,7 +66,7 @@ class Burst(Struct, frozen=True):
 
 
 async def run(setting: Setting, dose: Dose) -> Outcome:
-    """Load every side, one after the other, and let bursts come over it after that."""
+    """Load every side, one after the other, then send the bursts."""
     problems = Problems()
     endured: dict[Side, Endured] = {}
     for side in dose.sides:

@@ -20,7 +20,7 @@ class Dose(Struct, frozen=True):
 
 
 async def run(setting: Setting, dose: Dose) -> Outcome:
-    """Load every number of processes on every side in turn, as many times over as there are rounds."""
+    """Load every number of processes on every side in turn, once per round."""
     problems, ring = Problems(), Ring(setting, bodies())
     series: dict[tuple[Side, int], Series] = {}
     for number in range(dose.rounds):

@@ -1,4 +1,4 @@
-"""Table 4: what a store that is long in use costs, how fast a start on it is, and what a receiver takes."""
+"""Table 4: what a long-used store costs, how fast a start on it is, and how much memory a receiver needs."""
 
 import asyncio
 import time
@@ -35,14 +35,14 @@ MIB = 2**20
 
 
 class Start(Struct, frozen=True):
-    """Hold the seconds from the start of the process to its first 200, and until all that was left was decided."""
+    """Hold the seconds from the start of the process to its first 200, and until everything left over was decided."""
 
     answered: float
     decided: float
 
 
 async def start(setting: Setting, side: Side, url: str, pending: int) -> Start:
-    """Start a receiver on a store in which it finds so many pending webhooks, and deliver to it as soon as it listens.
+    """Start a receiver on a store with `pending` pending webhooks, and deliver to it as soon as it listens.
 
     The time includes the start of Python and all imports.
     """
@@ -59,7 +59,7 @@ async def start(setting: Setting, side: Side, url: str, pending: int) -> Start:
 
 
 class Footprint(Struct, frozen=True):
-    """Hold bytes of memory: idle, at most in a burst, after it, at most under load, after that; and bytes on disk."""
+    """Hold memory in bytes: idle, peak in a burst, after it, peak under load, after that; and bytes on disk."""
 
     idle: int
     in_burst: int
@@ -70,7 +70,7 @@ class Footprint(Struct, frozen=True):
 
 
 async def footprint(setting: Setting, side: Side, burst: int, webhooks: int, connections: int) -> Footprint:
-    """Weigh a receiver on a new store before, in and after a burst and a load."""
+    """Measure a receiver's memory on a new store before, in and after a burst and a load."""
     source = bodies()
     async with setting.up(side) as server, OpenLoop(server.port, source) as sender:
         assert server.books is not None
@@ -96,7 +96,7 @@ async def footprint(setting: Setting, side: Side, burst: int, webhooks: int, con
 
 
 async def _settled(server: Server) -> int:
-    """Wait until all is decided and what is not needed any more is given back; give the bytes that are left."""
+    """Wait until all is decided and memory is given back; return the bytes still in use."""
     assert server.books is not None
     await server.books.until_decided(DECIDED_WITHIN)
     await asyncio.sleep(SETTLED)
@@ -104,7 +104,7 @@ async def _settled(server: Server) -> int:
 
 
 class Dose(Struct, frozen=True):
-    """Hold how much to measure; by default what the page reports. `sizes` are webhooks in the store beforehand."""
+    """Hold how much to measure; by default what the page reports. `sizes` counts webhooks in the store before."""
 
     webhooks: int = 100_000
     rounds: int = 3
@@ -117,7 +117,7 @@ class Dose(Struct, frozen=True):
 
     @property
     def started(self) -> int:
-        """The size of the store that is started on: the smallest that is not empty."""
+        """The size of the store to start on: the smallest that is not empty."""
         return min(filter(None, self.sizes))
 
 
@@ -130,7 +130,7 @@ class Grown(Struct):
 
 
 async def run(setting: Setting, dose: Dose) -> Outcome:
-    """Weigh a receiver on a new store; fill stores, start on one of them, and load each in turn."""
+    """Measure a receiver on a new store; fill stores, start on one of them, and load each in turn."""
     problems = Problems()
     grown = {side: Grown() for side in dose.sides}
     for side, one in grown.items():

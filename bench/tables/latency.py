@@ -31,7 +31,7 @@ class Dose(Struct, frozen=True):
 
 
 async def run(setting: Setting, dose: Dose) -> Outcome:
-    """Deliver to every side in turn, as many times over as there are rounds."""
+    """Deliver to every side in turn, once per round."""
     problems, source = Problems(), bodies()
     found: dict[Side, Latencies] = {}
     for _ in range(dose.rounds):

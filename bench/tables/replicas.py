@@ -1,4 +1,4 @@
-"""Table 7: replicas on one PostgreSQL, and how many of them it takes until PostgreSQL is the limit."""
+"""Table 7: replicas on one PostgreSQL, and how many it takes until PostgreSQL is the limit."""
 
 import asyncio
 from statistics import median
@@ -20,7 +20,7 @@ from reliability.process import ROOT
 class Dose(Struct, frozen=True):
     """Hold how much to measure; by default what the page reports.
 
-    `alone` are connections through which PostgreSQL is fed by itself, with `in_flight` webhooks under way.
+    `alone` are numbers of connections for PostgreSQL without replicas, with `in_flight` webhooks under way.
     """
 
     webhooks: int = 100_000
@@ -32,7 +32,7 @@ class Dose(Struct, frozen=True):
 
 
 class Alone(Struct, frozen=True):
-    """Hold what PostgreSQL did with nothing before it: webhooks per second, its CPU per webhook in µs, and how busy."""
+    """Hold what PostgreSQL did without replicas: webhooks per second, its CPU per webhook in µs, and its load."""
 
     per_second: float
     cpu: float
@@ -40,7 +40,7 @@ class Alone(Struct, frozen=True):
 
 
 async def run(setting: Setting, dose: Dose) -> Outcome:
-    """Load every number of replicas in turn, and PostgreSQL by itself from as many connections, as many times over."""
+    """Load every number of replicas in turn, and PostgreSQL alone over each number of connections, once per round."""
     problems, ring = Problems(), Ring(setting, bodies())
     served: dict[int, Series] = {}
     alone: dict[int, list[Alone]] = {}
@@ -62,7 +62,7 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
 
 
 async def _alone(setting: Setting, connections: int, dose: Dose) -> Alone:
-    """Have a program on the first server's core store and decide webhooks through the store's verbs."""
+    """Run a program on the first server's core that stores and decides webhooks through the store's methods."""
     told = ("--webhooks", str(dose.webhooks), "--replicas", str(connections), "--in-flight", str(dose.in_flight))
     with setting.stores.new(POSTGRES) as url:
         before = cpu_seconds(setting.stores.server_pids)
@@ -106,7 +106,7 @@ def _alone_grid(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Gri
 
 
 def _limit(served: dict[int, Series], alone: dict[int, list[Alone]]) -> Grid:
-    """Return for how many replicas, each with a core to itself, one core of PostgreSQL is enough."""
+    """Return how many replicas, each with a core to itself, one core of PostgreSQL can serve."""
     rows: list[list[Cell]] = []
     if 1 in served and alone:
         most = max(median(one.per_second for one in found) for found in alone.values())

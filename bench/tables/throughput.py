@@ -1,4 +1,4 @@
-"""Table 1: how many webhooks a second one core can do, set against the peer and against the server alone."""
+"""Table 1: how many webhooks per second one core can process, against the peers and the server alone."""
 
 from collections.abc import Iterator
 from typing import Literal, get_args
@@ -56,7 +56,7 @@ Entry = tuple[str, str]
 
 
 async def run(setting: Setting, dose: Dose) -> Outcome:
-    """Measure every side in turn, as many times over as there are rounds."""
+    """Measure every side in turn, once per round."""
     series: dict[Entry, Series] = {}
     problems = Problems()
     ring = Ring(setting, bodies())
