@@ -1,4 +1,4 @@
-"""The inspector in a FastAPI app at /admin/inspector, for those who know ADMIN_PASSWORD; webhooks arrive at /whereby.
+"""The inspector in a FastAPI app at /admin/inspector, protected by ADMIN_PASSWORD; webhooks arrive at /whereby.
 
 WHEREBY_WEBHOOK_SECRET=… ADMIN_PASSWORD=… uvicorn inspector_app:app
 """

@@ -13,7 +13,7 @@ has_assistant = False
 trigger = Trigger(webhook_triggers={"room.client.joined": lambda: not has_assistant}, port=3000)
 
 
-# Step 4: what happens then. Register it before start(), which blocks.
+# Step 4: what happens on a success. Register it before start(), which blocks.
 @trigger.on(TRIGGER_EVENT_SUCCESS)
 async def send_assistant(success: TriggerSuccess) -> None:
     global has_assistant

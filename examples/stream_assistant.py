@@ -1,6 +1,6 @@
-"""An assistant as a process that hears its room: it keeps the minutes from the lines on its stdin.
+"""An assistant as a process that follows its room: it keeps the minutes from the lines on its stdin.
 
-It is started by stream_trigger.py, with `stdin="stream"`. It needs nothing but Python, and leaves when nobody is left,
+stream_trigger.py starts it with `stdin="stream"`. It needs nothing but Python, and leaves when nobody is left,
 or at the end of file.
 """
 

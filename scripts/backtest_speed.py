@@ -80,7 +80,7 @@ async def fill(url: str, number: int) -> int:
 
 
 async def ask(store: Store, function: Callable[..., Any], hold: float | None) -> tuple[int, int]:
-    """Ask a predicate about all that is stored; return how many webhooks were asked, and would be otherwise."""
+    """Ask a predicate about all that is stored; return how many webhooks were asked, and how many decisions differ."""
     predicates = Predicates()
     for type in ROOM_TYPES:
         predicates.register(type, function, hold)

@@ -1,4 +1,4 @@
-"""Hold every module and test to a last bound of lines, and name the longest."""
+"""Check that no module or test is longer than the last bound, and print the longest."""
 
 import sys
 from pathlib import Path

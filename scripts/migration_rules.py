@@ -1,4 +1,4 @@
-"""Tell of a migration of PostgreSQL's what would disturb replicas of the version before, which run on beside it."""
+"""Find what in a PostgreSQL migration would disturb replicas of the version before, which keep running beside it."""
 
 import re
 

@@ -1,7 +1,7 @@
 """Fill in what a build says about the package: a README that is read outside the repository, and the project's URLs.
 
-The repository's address is the one that the build is given in PROJECT_REPOSITORY, as the release workflow does. Without
-it a build names no URL, and a link of the README becomes the name of its file in the source distribution.
+PROJECT_REPOSITORY holds the repository's address; the release workflow sets it. Without it, a build names no URL, and a
+link of the README becomes the name of its file in the source distribution.
 """
 
 import os
@@ -50,7 +50,7 @@ def urls_of(repository: str, tag: str) -> dict[str, str]:
 
 
 class PackageMetadata(MetadataHookInterface):
-    """Be the metadata hook that pyproject.toml names; hatchling calls it at every build."""
+    """The metadata hook that pyproject.toml names; hatchling calls it at every build."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Set the README and the URLs. Raises ValueError for a PROJECT_REPOSITORY that is no https address."""

@@ -1,7 +1,7 @@
-"""Tell from pytest's JUnit report whether what is tested on PostgreSQL was tested: nothing skipped, and something run.
+"""Check pytest's JUnit report that the PostgreSQL tests ran: none skipped, and at least one run.
 
-A skip concerns it where the test's name, its parameters or the reason have the word, unless it is another program that
-is missing: no pins bring strace. What runs on every store tells by its parameter that it ran on this one.
+A skip counts if the test's name, its parameters or the reason mention PostgreSQL, unless another program is missing:
+no pins bring strace. A test that runs on every store has this one in its parameters.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Make the screenshots of docs/inspector.md: a scripted meeting in a store of its own, seen in light and in dark.
+"""Make the screenshots of docs/inspector.md: a scripted meeting in a new store, in light and in dark.
 
 It needs playwright and Debian's chromium.
 """
@@ -37,7 +37,7 @@ TWO_PEOPLE = "predicate two_people returned"
 
 
 class Meeting:
-    """Write what a trigger would have written, at times of our choice."""
+    """Write what a trigger would have written, at chosen times."""
 
     def __init__(self, url: str) -> None:
         self.now = time.time() - 1500
@@ -134,7 +134,7 @@ async def main() -> None:
                     page = await context.new_page()
                     for name, path in (("live", ""), ("room", f"room?key={VISIT}")):
                         await page.goto(f"http://127.0.0.1:{server.port}/{path}")
-                        # The picture must not depend on where the store of this run lies.
+                        # The picture must not depend on the path of this run's store.
                         await page.evaluate("document.querySelector('.path').remove()")
                         await page.screenshot(path=IMAGES / f"inspector-{name}-{scheme}.png")
                 await browser.close()

@@ -1,8 +1,8 @@
 """Print which tests run a second time, elsewhere, from pytest's JUnit report of the first run of all.
 
 These are the tests on PostgreSQL; with `--quick-half` also the quicker half of all test functions, by the slowest test
-of each. Small doses of faults and of the benchmark start dozens of programs and run once. What comes out is for
-`pytest @FILE`.
+of each. Small doses of faults and of the benchmark start dozens of programs and run once. The output is for `pytest
+@FILE`.
 """
 
 import sys

@@ -35,12 +35,12 @@ async def scribe(session: Session) -> None:
 
 
 async def simulated(load: Load, seed: int) -> bool:
-    """Send the meetings and print what came of them; return True if the report and the store say the same."""
+    """Send the meetings and print the report; return True if the report and the store agree."""
     secret = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-load-") as folder:
         (Path(folder) / "app.py").write_text(APP, encoding="utf-8")
         command = [sys.executable, "-m", "whereby_trigger", "start", "--host", "127.0.0.1", "--port", "0"]
-        # Assistants whose meeting's end was lost would stay for an hour.
+        # Assistants of a meeting whose end was lost would stay for an hour.
         environment = {"WHEREBY_WEBHOOK_SECRET": secret, "WHEREBY_TRIGGER_DRAIN_TIMEOUT": "5"}
         trigger = await Program.start(command, cwd=Path(folder), env=environment)
         try:

@@ -36,7 +36,7 @@ def api_page() -> str:
 
 
 def copy_pages(root: Path, pages: Path) -> None:
-    """Copy all pages, and what they link to, into a new folder."""
+    """Copy all pages, and the files they link to, into a new folder."""
     shutil.rmtree(pages, ignore_errors=True)
     pages.mkdir(parents=True)
     for page in (*root.glob("*.md"), root / "LICENSE"):

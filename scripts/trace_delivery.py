@@ -66,11 +66,11 @@ class Trace(Struct):
 
     @property
     def modules(self) -> list[str]:
-        """The modules of these, in the order in which they come in."""
+        """The modules of these calls, in order of first entry."""
         return list(dict.fromkeys(call.module for call in self.forward))
 
     def stages(self, calls: list[Call]) -> list[str]:
-        """List the stages that some calls enter, each once for as long as it goes on."""
+        """List the stages that some calls enter, without repeats in a row."""
         entered = [call.entered for call in calls if call.entered]
         return [stage for stage, before in zip(entered, ["", *entered], strict=False) if stage != before]
 
@@ -81,7 +81,7 @@ class Trace(Struct):
 
     @property
     def entered_again(self) -> list[str]:
-        """The stages that are entered after they were left on the way forward, but for the answer."""
+        """The stages that are entered again after they were left on the way forward, except for the answer."""
         stages = self.stages(self.forward)
         if stages[:3] == ["receive", "store", "receive"]:
             del stages[2]
@@ -116,7 +116,7 @@ class Tracer:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return
         if not self._recording:
-            # A coroutine or a thread that is at work already is no part of a delivery.
+            # A coroutine or a thread that is already running does not belong to a delivery.
             self._begun_before[id(frame)] = frame
             if not (self.armed and name == "data_received"):
                 return

@@ -1,4 +1,4 @@
-"""Check that what deploy/ has for containers runs: scripts/containers.sh starts this, and says what it needs."""
+"""Check that the container files in deploy/ work: scripts/containers.sh starts this, and says what it needs."""
 
 import argparse
 import time

@@ -53,7 +53,7 @@ def call(*command: str) -> None:
 
 
 def main(folder: Path, arguments: list[str]) -> None:
-    """Do what `docker` with these arguments does."""
+    """Run the equivalent of `docker` with these arguments."""
     match arguments:
         case ["compose", verb, *others]:
             compose(folder, verb, others)

@@ -25,7 +25,7 @@ def build(network: Path) -> float:
 
 
 def check(folder: Path) -> None:
-    """Build the image, and check what a container of it may do, takes, says of itself, and how it stops."""
+    """Build the image, and check a container's rights, deliveries, health and stop."""
     took = build(folder / "network")
     hold("the image is built from deploy/Dockerfile", true=succeeds("image", "exists", IMAGE), seen=f"{took:.0f} s")
     began = time.monotonic()
@@ -56,7 +56,7 @@ def check_rights() -> None:
 
 
 def take_deliveries() -> str:
-    """Deliver webhooks of which one gets an assistant, and check that all are stored; return that one's room."""
+    """Deliver webhooks, one of which gets an assistant, and check that all are stored; return that one's room."""
     sent = [webhook("room.client.left", room=f"/visit-{number}") for number in range(DELIVERIES - 1)]
     joined = webhook("room.client.joined", room="/visit-long")
     answers = [deliver(URL, one, SECRET) for one in (*sent, joined)]

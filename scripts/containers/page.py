@@ -18,7 +18,7 @@ COMMAND_WITHIN: Final = 1800.0
 
 
 class Said(Struct, frozen=True):
-    """Hold one command that was run: its exit code, its output on both streams, and the seconds that it took."""
+    """Hold one command that was run: its exit code, its output on both streams, and its seconds."""
 
     command: str
     code: int

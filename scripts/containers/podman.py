@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class CheckFailed(Exception):
-    """A sentence that had to hold did not."""
+    """A required condition did not hold."""
 
 
 def hold(sentence: str, *, true: object, seen: object = "") -> None:

@@ -35,7 +35,7 @@ def program() -> str:
 
 
 def check(folder: Path) -> None:
-    """Check how containers end that leave at SIGTERM, and ones that do not."""
+    """Check how containers end: those that leave at SIGTERM, and those that do not."""
     if not succeeds("image", "exists", BASE):
         build(folder / "network")
     here = folder / "rooms"
@@ -48,7 +48,7 @@ def check(folder: Path) -> None:
 
 
 def make_image(here: Path, code: str, *, with_init: bool) -> None:
-    """Make the image of an assistant that does nothing until it is told to leave; without an init, it is process 1."""
+    """Build the image of an assistant that waits for SIGTERM; without an init, it is process 1."""
     entrypoint = "" if with_init else "ENTRYPOINT []\n"
     (here / "Containerfile").write_text(f"FROM {BASE}\n{entrypoint}CMD {json.dumps(['python', '-c', code])}\n")
     podman("build", "--quiet", "--tag", IMAGE, str(here))

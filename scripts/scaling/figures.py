@@ -10,9 +10,9 @@ KEPT = ROOT / "docs" / "scaling.json"
 
 
 class Look(Struct, frozen=True):
-    """Say for how many milliseconds all that a replica asks twice a second keeps a core of the database busy.
+    """Hold for how many milliseconds a replica's queries of twice a second keep a core of the database busy.
 
-    So it was with so many live rooms, so many of them that replica's, and so many webhooks per second.
+    It was measured with `live` live rooms, `rooms` of them this replica's, and `per_second` webhooks per second.
     """
 
     live: int
@@ -24,7 +24,7 @@ class Look(Struct, frozen=True):
 class Figures(Struct, frozen=True):
     """Hold what was measured: bytes of a webhook and of an assistant, on disk and in the log, and the looks.
 
-    `webhooks` and `assistants` are how many were stored, `kept` how many webhooks of them were kept at a time.
+    `webhooks` and `assistants` are how many were stored; `kept` is how many of the webhooks were kept at a time.
     """
 
     date: str
@@ -46,10 +46,10 @@ class Figures(Struct, frozen=True):
 
 
 def load(kept: Path = KEPT) -> Figures:
-    """Read what was measured last."""
+    """Read the last measurement."""
     return msgspec.json.decode(kept.read_bytes(), type=Figures)
 
 
 def save(figures: Figures, kept: Path = KEPT) -> None:
-    """Keep what was measured."""
+    """Save a measurement."""
     kept.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")

@@ -61,7 +61,7 @@ class Dose(Struct, frozen=True):
 
 
 async def measure(dose: Dose) -> Figures:
-    """Measure everything, on a server of its own."""
+    """Measure everything, on a new server."""
     described = machine()
     with Server(autovacuum="off", shared_buffers="512MB", max_wal_size="8GB", checkpoint_timeout="1h") as server:
         async with _opened(server.create_database()) as (store, connection):
@@ -87,13 +87,13 @@ async def measure(dose: Dose) -> Figures:
 
 
 async def _webhooks(store: Store, connection: Any, dose: Dose) -> tuple[float, float, float]:
-    """Store and decide webhooks and forget the oldest, and weigh the rest while the last fifth comes."""
+    """Store and decide webhooks, deleting the oldest, and measure the size of the rest during the last fifth."""
     source, began = bodies(), await connection.fetchval(LOGGED)
     sizes: list[tuple[float, float]] = []
     dead = 0
     for number in range(0, dose.webhooks, BATCH):
         await _store_and_decide(store, [next(source) for _ in range(BATCH)], float(number))
-        # A decision leaves the row that it replaces, and what is forgotten leaves itself.
+        # A decision leaves the old version of its row behind, and a deletion leaves the deleted row.
         dead += BATCH + await store.prune(number - dose.kept)
         if dead > DEAD * dose.kept:
             await connection.execute("VACUUM ANALYZE whereby_trigger.webhooks")
@@ -122,7 +122,7 @@ def _arrival(id: str, body: bytes, received_at: float) -> Arrival:
 
 
 async def _assistants(store: Store, connection: Any, count: int) -> tuple[float, float]:
-    """Have rooms ask for an assistant, get it, and be done with it."""
+    """Run rooms through their whole life: request an assistant, get it, end."""
     empty, began, dead = await connection.fetchval(ROOM_SIZE), await connection.fetchval(LOGGED), 0
     for number in range(count):
         key = f"acme.whereby.com/room-{number:06d}"
@@ -139,13 +139,14 @@ async def _assistants(store: Store, connection: Any, count: int) -> tuple[float,
 
 
 async def _look(url: str, live: int, times: int) -> Look:
-    """Ask what a replica asks twice a second, of a database that is as busy as with so many live rooms."""
+    """Run the queries of a replica's look on a database as busy as with `live` live rooms."""
     await PostgresStore(url).migrate()
     each, rate = min(ROOMS_EACH, live // 2), per_second(live)
     async with connected(url) as connection:
         await connection.execute(REPLICAS, live // each)
         await connection.execute(LIVE, live, live // each)
-        # As many as were stored in the last ten seconds, and as many before, so that there is an end to what is new.
+        # Insert as many as were stored in the last ten seconds, and as many older ones, so that a query for new ones
+        # ends.
         await connection.execute(RECENT, live, rate, 2 * max(1, round(10 * rate)))
         await connection.execute("ANALYZE")
         replica = await connection.fetchval("SELECT owner FROM whereby_trigger.rooms LIMIT 1")
@@ -169,7 +170,7 @@ async def _look(url: str, live: int, times: int) -> Look:
 
 
 def _on_a_core(pid: int) -> float:
-    """Read the seconds that a process has spent on a core: what it waits for on a busy machine is left out.
+    """Return the seconds that a process has spent on a core: its waits on a busy machine are left out.
 
     Source: the kernel's documentation, scheduler/sched-stats.
     """

@@ -49,9 +49,9 @@ def write(figures: Figures, page: Path = PAGE) -> None:
 
 
 def self_stop(ttl: float) -> tuple[float, float, float]:
-    """Calculate the seconds of a lease's life: between renewals, until assistants are told to end, until they have.
+    """Calculate the seconds in a lease's life: between renewals, until assistants must end, until they have ended.
 
-    Both of the latter count from the moment at which the last good renewal was sent.
+    The latter two count from the moment at which the last good renewal was sent.
     """
     margin, notice = margins(ttl)
     return ttl / RENEWALS, ttl - margin - notice, ttl - margin
@@ -151,7 +151,7 @@ def _measured(figures: Figures) -> str:
 
 
 def _number(value: float) -> str:
-    """Write a number with two digits that count, in words from a million on."""
+    """Format a number with two significant digits, in words from a million on."""
     if value >= 1e6:
         return f"{_two_digits(value / 1e6)} million"
     return _two_digits(value)
