@@ -21,9 +21,9 @@ from reliability.stores import stores_of
 
 
 async def measure(numbers: list[int], stores: list[str] | None, less: Mapping[str, Any]) -> bool:
-    """Run rows one after the other; return whether all passed. Figures of a whole dose are kept.
+    """Run rows one after the other; return True if all passed. Only figures of a whole dose are kept.
 
-    `less` has numbers that replace those of the rows' own doses.
+    `less` holds numbers that replace those of the rows' own doses.
     """
     all_passed = True
     for number in numbers:

@@ -1,4 +1,4 @@
-"""The forms of assistant that the program under test runs: each ticks in a file for as long as it is in its room."""
+"""The kinds of assistant that the program under test runs: each writes ticks to a file while it is in its room."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ def as_process(trigger: Trigger, ticks: str) -> None:
 
 
 def slow_to_leave(trigger: Trigger, ticks: str) -> None:
-    """Take up to 9 s to leave, and have a helper in a session of its own."""
+    """Register an assistant that takes up to 9 s to leave and has a helper in another process session."""
     trigger.assistant_command([*ticking(ticks), "9"], env={"TICK_HOST": str(os.getpid())})
 
 
@@ -32,7 +32,7 @@ def behind_sh(trigger: Trigger, ticks: str) -> None:
 
 
 def behind_npm(trigger: Trigger, ticks: str) -> None:
-    """Run the command as the start script of the package that stands beside the file of ticks."""
+    """Run the command as the start script of the package beside the ticks' file."""
     folder = str(Path(ticks).parent)
     trigger.assistant_command(["npm", "start", "--silent", "--prefix", folder], env={"TICK_HOST": str(os.getpid())})
 
@@ -44,16 +44,16 @@ def as_coroutine(trigger: Trigger, ticks: str) -> None:
 
 
 def blocking(trigger: Trigger, ticks: str) -> None:
-    """Block the event loop for good once the session is to end, as bad user code does."""
+    """Register an assistant that blocks the event loop forever when its session should end, like bad user code."""
 
     @trigger.assistant
     async def block(session: Session) -> None:
         await _tick_until_ended(session, ticks)
-        time.sleep(HANG)  # noqa: ASYNC251 - this is what must not hold up the drain
+        time.sleep(HANG)  # noqa: ASYNC251 - the drain must not wait for this
 
 
 def crowding(trigger: Trigger, ticks: str) -> None:
-    """Hold a thread of the event loop's default executor in each room, and for each predicate that is asked."""
+    """Hold a thread of the event loop's default executor in each room and in each call of the predicate."""
 
     @trigger.when("room.client.left")
     async def crowd_too() -> bool:
@@ -67,7 +67,7 @@ def crowding(trigger: Trigger, ticks: str) -> None:
 
 
 def poisonous(trigger: Trigger, ticks: str) -> None:
-    """Do in each room what its name says: raise, refuse, exit, hang, or tick as a good assistant does."""
+    """Register an assistant that does what its room's name says: raise, refuse, exit, hang, or tick as a good one."""
 
     @trigger.assistant
     async def poison(session: Session) -> None:

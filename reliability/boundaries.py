@@ -1,4 +1,4 @@
-"""The boundaries of a webhook's way, and how a receiver dies at one: by SIGKILL from itself, at the n-th passing."""
+"""The boundaries that a webhook passes, and how a receiver kills itself with SIGKILL at the n-th passing of one."""
 
 import functools
 import inspect
@@ -35,7 +35,7 @@ def wrap(
     after: Act,
     counts: Callable[..., bool] = lambda *arguments, **keywords: True,
 ) -> None:
-    """Wrap a function, async or not, so that something happens around each call that counts."""
+    """Wrap a function, async or not, to call `before` and `after` around each call that counts."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -60,7 +60,7 @@ def wrap(
 
 
 def die_at(boundary: str, passing: int, store: str) -> None:
-    """Have this process kill itself when it passes a boundary for the n-th time, with a store of this URL."""
+    """Make this process kill itself when it passes a boundary for the n-th time; `store` is its store's URL."""
     side, _, step = boundary.partition(" ")
     countdown = _Countdown(passing)
     before, after = (countdown.pass_, _nothing) if side == "before" else (_nothing, countdown.pass_)
@@ -73,7 +73,7 @@ def die_at(boundary: str, passing: int, store: str) -> None:
     elif step == "spawn":
         wrap(process, "spawn", before, after)
     else:
-        # Where there is no PostgreSQL store its driver may be missing too.
+        # Without a PostgreSQL store, its driver may be missing too.
         kind = "sqlite" if store.startswith("sqlite:") else "postgres"
         import_module(f"reliability.boundaries_in_{kind}").put_around(step, before, after)
 

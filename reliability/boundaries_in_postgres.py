@@ -1,4 +1,4 @@
-"""The boundaries that lie in the PostgreSQL store's own code: before a statement is sent, and once it was answered."""
+"""The boundaries inside the PostgreSQL store: before a statement is sent, and once it is answered."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ COMMIT = "COMMIT"
 
 
 def put_around(step: str, before: Act, after: Act) -> None:
-    """Have something happen at a step of the store."""
+    """Call `before` and `after` around a step of the store."""
     if step == "commit":
         _around(COMMIT, before, after)
         _around_insert_in_flight(before, after)

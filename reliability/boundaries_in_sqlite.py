@@ -1,4 +1,4 @@
-"""The boundaries that lie in the SQLite store's own code."""
+"""The boundaries inside the SQLite store."""
 
 import functools
 import sqlite3
@@ -19,7 +19,7 @@ PLACES = {
 
 
 def put_around(step: str, before: Act, after: Act) -> None:
-    """Have something happen at a step of the store."""
+    """Call `before` and `after` around a step of the store."""
     if step == "commit":
         _around_commit(before, after)
     else:

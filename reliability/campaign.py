@@ -1,4 +1,4 @@
-"""Receivers under load: one that dies again and again, or one that lasts for a row; and what is known at the end."""
+"""Receivers under load, one that dies again and again or one that runs for a whole row, and the evidence at the end."""
 
 import asyncio
 import random
@@ -36,13 +36,13 @@ class Campaign:
         self._workers: list[asyncio.Task[None]] = []
 
     async def start(self, *options: str) -> Receiver:
-        """Start a life of the receiver and send to it as soon as it listens."""
+        """Start the receiver once more and send to it as soon as it listens."""
         receiver = await self.receivers.start(*options)
         self._send_to(await receiver.listening())
         return receiver
 
     async def live(self, acknowledged: int) -> None:
-        """Live until so many more deliveries are acknowledged, and be killed from outside within milliseconds."""
+        """Run until `acknowledged` more deliveries are acknowledged, then kill the receiver within milliseconds."""
         receiver = await self.start()
         await self.sender.until_acknowledged(self.sender.acknowledged + acknowledged)
         await asyncio.sleep(self.chance.uniform(0, 0.004))
@@ -50,13 +50,13 @@ class Campaign:
         await receiver.kill()
 
     async def die_starting(self, within: float) -> None:
-        """Start, and be killed at a random moment of the first seconds, listening or not."""
+        """Start the receiver, and kill it at a random moment of the first seconds, listening or not."""
         receiver = await self.receivers.start()
         await asyncio.sleep(self.chance.uniform(0, within))
         await receiver.kill()
 
     async def die_at(self, boundary: str, passing: int) -> None:
-        """Live until the receiver kills itself at a boundary; raises ReceiverFailed where it never passes it."""
+        """Run until the receiver kills itself at a boundary; raises ReceiverFailed if it never passes it."""
         receiver = await self.receivers.start("--die", boundary, "--passing", str(passing))
         try:
             self._send_to(await receiver.listening())
@@ -69,7 +69,7 @@ class Campaign:
             raise ReceiverFailed(f"the receiver ended with {code} instead of dying {boundary}:\n{receiver.last_words}")
 
     async def reckon(self, receiver: Receiver | None = None) -> Evidence:
-        """Send no more, let a last life, or the one given, decide everything and end; return what is known then."""
+        """Stop sending, let the given receiver or a last new one decide everything and end, and return the evidence."""
         receiver = receiver or await self.start()
         self._ending.set()
         await asyncio.gather(*self._workers)
@@ -103,7 +103,7 @@ class Campaign:
 
 
 class Trial(Struct, frozen=True):
-    """Hold a receiver that listens, the URL of its store, what its listener notes, and the load that goes to it."""
+    """Hold a listening receiver, its store's URL, the file of its listener's notes, and the load sent to it."""
 
     receiver: Receiver
     url: str
@@ -111,7 +111,7 @@ class Trial(Struct, frozen=True):
     load: Load
 
     async def evidence(self, *, recounted: bool = False) -> Evidence:
-        """Wait until all is decided, have the receiver drain, and return what is known then."""
+        """Wait until all is decided, drain the receiver, and return the evidence."""
         async with viewing(self.url) as view:
             await view.until_decided()
             await self.receiver.stop()
@@ -122,7 +122,7 @@ class Trial(Struct, frozen=True):
 
 @asynccontextmanager
 async def trial(folder: Path, url: str, load: Load, through: str | None = None) -> AsyncIterator[Trial]:
-    """Run a receiver for as long as an `async with` block; `through` is the store's URL as the receiver is told it."""
+    """Run a receiver for an `async with` block; `through` is the store's URL for the receiver, if it differs."""
     emissions = folder / "emissions"
     receivers = Receivers(through or url, emissions)
     try:

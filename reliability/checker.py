@@ -1,4 +1,4 @@
-"""The checker: what was acknowledged, stored, decided and heard, set against each other. Pure."""
+"""The checker: compares what was acknowledged, stored, decided and emitted. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -15,13 +15,13 @@ SHOWN = 3
 
 
 class Evidence(Struct, frozen=True):
-    """Hold what is known at the end: what was sent and how often, the ledger, the store by arrival, what was heard.
+    """Hold the evidence: what was sent and how often, the ledger, the store by arrival, and the emissions.
 
-    `late_takeovers`: what a dead replica left may come after newer webhooks of its room that others received.
-    `refused` are those that were refused once: they may be stored all the same, but to the sender they come later.
-    `recounted`: a delivery may be counted twice, where the answer that it had been counted was lost.
-    `lease_lost`: a process lost its lease, and went on as another replica. What it had told and not committed by then
-    is told again, as after a death, with the attempt counted, and may come after newer webhooks of its room.
+    `late_takeovers`: webhooks of a dead replica may be decided after newer ones of their room that others received.
+    `refused` are those that were refused once: they may be stored anyway, but the sender sends them again later.
+    `recounted`: a delivery may be counted twice, if the answer that it was counted got lost. `lease_lost`: a process
+    lost its lease, and continued as another replica. What it had emitted and not committed by then is emitted again, as
+    after a death, with a higher attempt, and may come after newer webhooks of its room.
     """
 
     items: Mapping[str, Item]
@@ -36,12 +36,12 @@ class Evidence(Struct, frozen=True):
 
     @property
     def parked(self) -> list[str]:
-        """List the webhooks that were in user code at so many deaths that they were not asked about again."""
+        """List the webhooks that were in user code at so many deaths that they were not tried again."""
         return [record.id for record in self.records if record.state is State.FAILED and _is_parked(record)]
 
 
 class Rule(StrEnum):
-    """Name what may not be found."""
+    """Name what must not be found."""
 
     LOST = "acknowledged, but not stored"
     INVENTED = "stored, but never sent"
@@ -58,7 +58,7 @@ class Rule(StrEnum):
 
 
 def check(evidence: Evidence) -> dict[Rule, list[str]]:
-    """Find what breaks a rule; the rules that hold are left out."""
+    """Return the broken rules, each with its examples."""
     parked = set(evidence.parked)
     by_id = {record.id: record for record in evidence.records}
     found: dict[Rule, Iterable[object]] = {
@@ -79,7 +79,7 @@ def check(evidence: Evidence) -> dict[Rule, list[str]]:
 
 
 def in_words(broken: Mapping[Rule, Sequence[str]]) -> list[str]:
-    """Return what is broken, one line a rule, with the first few examples."""
+    """Return one line for each broken rule, with its first few examples."""
     return [f"{len(examples)} {rule}: {', '.join(examples[:SHOWN])}" for rule, examples in broken.items()]
 
 
@@ -123,7 +123,7 @@ def _attempts_not_rising(emissions: Sequence[Emission]) -> list[str]:
 
 
 def _heard_after_decision(evidence: Evidence, by_id: Mapping[str, Record]) -> list[str]:
-    """The listener is sync, so a decision is made after it returned; what it hears later was decided a second time."""
+    """Find webhooks decided twice: the listener is sync, so an emission after the decision belongs to a second one."""
     late = []
     for emission in evidence.emissions:
         decided_at = by_id[emission.id].decided_at if emission.id in by_id else None

@@ -1,4 +1,4 @@
-"""What is sent: realistic webhooks of every kind, each with what must become of it."""
+"""The corpus: realistic webhooks of every kind, each with its expected outcome."""
 
 import json
 import random
@@ -14,7 +14,7 @@ OTHER_ROOMS = ("/standup", "/lobby", "/möte 1")
 
 
 class Item(Struct, frozen=True):
-    """Describe one webhook: its body, its room, and the state it must end in; `fired` is the one that is emitted."""
+    """Describe one webhook: its body, its room, and its expected final state; a `fired` one is emitted."""
 
     id: str
     type: str
@@ -24,7 +24,7 @@ class Item(Struct, frozen=True):
 
 
 def items(seed: int) -> Iterator[Item]:
-    """Make up webhooks without end, the same ones for the same seed; those of a room are of one meeting."""
+    """Yield webhooks without end, the same for the same seed; those of a room belong to one meeting."""
     chance = random.Random(seed)
     while True:
         type, state, fields = chance.choice(KINDS)
@@ -35,7 +35,7 @@ def items(seed: int) -> Iterator[Item]:
 
 
 def padded(item: Item, size: int) -> Item:
-    """Return a webhook's body of so many bytes at least, by metadata that nobody asked for."""
+    """Return a webhook whose body has at least `size` bytes, by adding metadata that no predicate reads."""
     body = json.loads(item.body)
     body["data"]["metadata"] = "m" * max(0, size - len(item.body))
     return structs.replace(item, body=json.dumps(body).encode())

@@ -1,7 +1,7 @@
-"""A disk that loses its power: what of each file is sure to be there, by the rules of fsync and nothing kinder.
+"""A disk that loses its power: the parts of each file that are sure to survive, strictly by the rules of fsync.
 
 Written data is sure once a later fsync or fdatasync of its file has returned, a new name once an fsync of its folder
-has. What came after may be there or not, sector by sector, in any order.
+has. What came after may survive or not, sector by sector, in any order.
 """
 
 import random
@@ -15,7 +15,7 @@ SYNCS = ("fsync", "fdatasync")
 
 
 class File:
-    """Hold one file: what is sure, and the writes since, each as its place and bytes; no bytes means: cut off there."""
+    """Hold one file: its sure bytes, and the writes since, each as its offset and bytes; None means truncated there."""
 
     def __init__(self, created: int) -> None:
         self.sure = bytearray()
@@ -24,7 +24,7 @@ class File:
         self.named = False
 
     def sync(self, began: int) -> None:
-        """Make sure of what was written before a place in the trace."""
+        """Mark as sure what was written before a place in the trace."""
         for place, data, ended in self.since:
             if ended <= began:
                 _apply(self.sure, place, data)
@@ -32,7 +32,7 @@ class File:
 
 
 class Disk:
-    """Follow the calls on the files of one folder whose names begin as given."""
+    """Follow the calls on a folder's files whose names begin with `stem`."""
 
     def __init__(self, folder: Path, stem: str) -> None:
         self._folder = str(folder)
@@ -40,7 +40,7 @@ class Disk:
         self._files: dict[str, File] = {}
 
     def follow(self, call: Call) -> None:
-        """Take the next call, in the order in which they ended."""
+        """Apply the next call; calls come in the order in which they ended."""
         if call.path == self._folder and call.name in SYNCS:
             for file in self._files.values():
                 file.named = file.named or file.created <= call.began
@@ -62,7 +62,7 @@ class Disk:
             self._files[call.path].sync(call.began)
 
     def cut(self, into: Path, chance: random.Random | None = None) -> None:
-        """Write down what is left after a power cut now; with `chance`, also some sectors of what was not synced."""
+        """Write what survives a power cut now; with `chance`, also some sectors of what was not synced."""
         for path, file in self._files.items():
             if not file.named:
                 continue

@@ -1,10 +1,9 @@
 """Calls of the command line that kill themselves with -9 at their n-th step: `python -m reliability.dying_commands`.
 
-A step is each moment before and after a statement to a store, while SQLite is at work on one, while PostgreSQL has one
-and has not answered, and before and after a file gets another name. The program imports the command line once, and
-each call is a process of its own. A call is a line of JSON on standard input: `arguments`, `step` (0 to count the
-steps and live on) and `output`, a file for what it prints. The answer is a line with `code`, -9 if it was killed, and
-`steps`.
+A step is each moment before and after a statement to a store, while SQLite executes one, while PostgreSQL has one and
+has not answered, and before and after a file is renamed. The program imports the command line once, and each call is a
+separate process. A call is a line of JSON on standard input: `arguments`, `step` (0 to count the steps without dying)
+and `output`, a file for what it prints. The answer is a line with `code`, -9 if it was killed, and `steps`.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ PAGE = 4
 
 
 class Steps:
-    """Count steps, and end this process at the n-th."""
+    """Count steps, and kill this process at the n-th."""
 
     def __init__(self, last: int) -> None:
         self.count, self._last = 0, last
@@ -83,7 +82,7 @@ class Steps:
         async def call(*arguments: Any, **keywords: Any) -> Any:
             self.step()
             coming = asyncio.ensure_future(original(*arguments, **keywords))
-            # By now it is sent, and cannot be answered yet.
+            # The statement is sent by now, and cannot be answered yet.
             await asyncio.sleep(0)
             self.step()
             answer = await coming
@@ -94,7 +93,7 @@ class Steps:
 
 
 class Killed(NamedTuple):
-    """Hold what a call came to: its exit code, -9 if it was killed, its steps if not, and what it printed."""
+    """Hold the result of a call: its exit code, -9 if it was killed, its steps if not, and its output."""
 
     code: int
     steps: int
@@ -102,7 +101,7 @@ class Killed(NamedTuple):
 
 
 class Caller:
-    """Call the command line in processes that kill themselves, for as long as a `with` block."""
+    """Call the command line in processes that kill themselves, for a `with` block."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._output = folder / "printed"
@@ -116,7 +115,7 @@ class Caller:
         )
 
     def call(self, *arguments: str, step: int = 0) -> Killed:
-        """Call the command line, and have it killed at a step; 0 is none."""
+        """Call the command line, and kill it at a step; 0 is none."""
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         said = {"arguments": arguments, "step": step, "output": str(self._output)}

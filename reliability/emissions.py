@@ -1,4 +1,4 @@
-"""What the receiver's listener heard: one line for each success, in the order in which they were written."""
+"""The receiver's emissions: one line for each success, in the order of writing."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 
 class Emission(Struct, frozen=True):
-    """Hold one success: in which life of the receiver, for which webhook, at which attempt, and when by its clock."""
+    """Hold one success: the receiver's life, the webhook, the attempt, and the time by the receiver's clock."""
 
     life: int
     id: str
@@ -16,14 +16,14 @@ class Emission(Struct, frozen=True):
 
 
 def read_emissions(path: Path) -> list[Emission]:
-    """Read the file; a receiver that never noted anything has none."""
+    """Read the file; it is missing if a receiver never wrote to it."""
     if not path.exists():
         return []
     return [parse_emission(line) for line in path.read_text(encoding="ascii").splitlines()]
 
 
 class EmissionPipe:
-    """Take the receiver's lines from a named pipe, where its disk takes no writes; to the receiver it is the file."""
+    """Read the receiver's lines from a named pipe, if its disk takes no writes; the receiver sees it as the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,7 +32,7 @@ class EmissionPipe:
         self._text = b""
 
     def take(self) -> None:
-        """Take what has been written, so that the pipe never fills."""
+        """Read what has been written, so the pipe never fills."""
         try:
             while chunk := os.read(self._end, 65536):
                 self._text += chunk
@@ -40,7 +40,7 @@ class EmissionPipe:
             return
 
     def close(self) -> list[Emission]:
-        """Close the pipe, and return all that came through it."""
+        """Close the pipe, and return everything that came through it."""
         self.take()
         os.close(self._end)
         return [parse_emission(line) for line in self._text.decode("ascii").splitlines()]

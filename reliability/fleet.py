@@ -1,4 +1,4 @@
-"""Several replicas on one store, each a process of its own, whose assistants tick in one file."""
+"""Several replicas on one store, each a separate process, whose assistants tick in one file."""
 
 import contextlib
 import itertools
@@ -39,47 +39,47 @@ class Fleet:
         return replica
 
     async def kill(self, replica: Receiver) -> None:
-        """Kill a replica with -9; its guards and assistants are left to themselves."""
+        """Kill a replica with -9; its guards and assistants keep running."""
         self.replicas.remove(replica)
         os.kill(replica.pid, signal.SIGKILL)
         await replica.ended()
 
     async def drain(self, replica: Receiver) -> int:
-        """Have a replica drain and end; return its exit code."""
+        """Drain a replica until it ends; return its exit code."""
         self.replicas.remove(replica)
         os.kill(replica.pid, signal.SIGTERM)
         return await replica.ended()
 
     async def join(self, room: str, replica: Receiver | None = None, *, ahead: float = 0.0) -> int:
-        """Let a person join a room, as told to one replica; return the answer's status, 0 for none."""
+        """Deliver a person's join of a room to one replica; return the answer's status, 0 for none."""
         joined = webhook("room.client.joined", room=room, room_session_id=_session(room))
         return await self.send(joined, replica or self.replicas[0], ahead=ahead)
 
     async def leave(self, room: str) -> int:
-        """Let a room's session end, as told to the first replica; return the answer's status, 0 for none."""
+        """Deliver the end of a room's session to the first replica; return the answer's status, 0 for none."""
         ended = webhook("room.session.ended", room=room, room_session_id=_session(room))
         return await self.send(ended, self.replicas[0])
 
     async def send(self, sent: Webhook, replica: Receiver, *, ahead: float = 0.0) -> int:
         """Deliver a webhook to a replica; return the answer's status, 0 for none.
 
-        `ahead` is by how many seconds the clock is before ours that it is signed by.
+        It is signed by a clock that is `ahead` seconds ahead of ours.
         """
         return await send(await replica.listening(), sent.raw, ahead=ahead)
 
     def room(self) -> str:
-        """Name a room that none had before."""
+        """Return a new room name."""
         return f"/room-{next(self._numbers)}"
 
     async def until(self, rooms: Iterable[str], ticked: Callable[[Tick], bool], within: float) -> dict[str, float]:
-        """Wait until in each room an assistant has ticked that meets a condition; give when, by the boot clock.
+        """Wait until an assistant in each room has a matching tick; return the times, by the boot clock.
 
-        A room in which none has by then is left out.
+        A room without one by then is left out.
         """
         return await self.ticks.until(rooms, ticked, within)
 
     async def until_live(self, rooms: Iterable[str], within: float) -> None:
-        """Wait until the store says that an assistant is live in each room, and no replica has that to write."""
+        """Wait until the store says that an assistant is live in each room, and no replica has that left to write."""
         missing = set(rooms)
 
         async def all_live() -> bool:
@@ -91,7 +91,7 @@ class Fleet:
             await until(all_live, within)
 
     def rooms_of(self, replica: Receiver) -> set[str]:
-        """List the rooms whose last tick was of an assistant of this replica."""
+        """Return the rooms whose last tick came from an assistant of this replica."""
         self.ticks.fresh()
         last = {tick.room: tick.host for tick in self.ticks.all}
         return {room for room, host in last.items() if host == replica.pid}
@@ -103,7 +103,7 @@ class Fleet:
         await self.close()
 
     async def close(self) -> None:
-        """Kill every replica and all that it started."""
+        """Kill every replica and everything it started."""
         for replica in self.replicas:
             for process in family(replica.pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ def _session(room: str) -> str:
 
 
 def family(pid: int, generations: int = 100) -> list[int]:
-    """List a process and what descends from it in so many generations, the eldest first."""
+    """Return a process and its descendants of up to `generations` generations, the eldest first."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     try:
         own = [int(child) for child in children.read_text(encoding="ascii").split()]

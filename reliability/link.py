@@ -1,4 +1,4 @@
-"""A link between clients and a server of this machine, that can be made to fail as networks do."""
+"""A link between clients and a local server that can be made to fail as networks do."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Fault(Enum):
-    """Say what the link does to what comes along it."""
+    """Say what the link does to the bytes that pass it."""
 
     NONE = auto()
     CUT = auto()
@@ -31,7 +31,7 @@ class Fault(Enum):
 
 
 class Link:
-    """Pass bytes between a port of its own and the server's; an async context."""
+    """Pass bytes between its own port and the server's; an async context."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -59,7 +59,7 @@ class Link:
         self.healed.set()
 
     def lead_to(self, port: int) -> None:
-        """Pass what is connected from now on to another server, and reset what is connected to this one."""
+        """Pass new connections to another server, and reset the existing ones."""
         self._target = port
         for passage in list(self._passages):
             passage.reset()
@@ -79,7 +79,7 @@ class Link:
         self._fault, self._latency = Fault.SLOW, seconds
 
     def tear(self, marker: bytes) -> None:
-        """Have the answer to the next message with a marker in it torn, and heal then."""
+        """Tear the answer to the next message that contains a marker, then heal."""
         self._fault, self._marker = Fault.TORN, marker
 
     async def __aenter__(self) -> "Link":
@@ -107,7 +107,7 @@ class Link:
             self._passages.discard(passage)
 
     async def weather(self, passage: "_Passage", chunk: bytes, *, answers: bool) -> bytes:
-        """Do to some bytes what the fault says; return what of them arrives."""
+        """Apply the fault to some bytes; return those that arrive."""
         if passage.silent:
             return b""
         if self._fault is Fault.SLOW and answers:
@@ -159,7 +159,7 @@ class _Passage:
             while not self.ends and (chunk := await reader.read(AT_ONCE)):
                 writer.write(await self._link.weather(self, chunk, answers=answers))
                 await writer.drain()
-            # A half-open connection does not even tell that the other side has closed.
+            # A half-open connection does not even show that the other side has closed.
             if self.silent:
                 await (self._reset if answers else self._link.healed).wait()
 

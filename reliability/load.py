@@ -1,4 +1,4 @@
-"""The load of a row: what is delivered, one after the other or at a pace, and the evidence of what came of it."""
+"""The load of a row: deliveries one after the other or at a pace, and the evidence from them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence, Set
@@ -14,9 +14,9 @@ from whereby_trigger.testing.sender import RETRIES, send_paced
 
 
 class Load:
-    """Deliver what the corpus makes up, as Whereby delivers it, and keep what was sent and what was acknowledged.
+    """Deliver the corpus as Whereby delivers, and record what was sent and what was acknowledged.
 
-    `source` is delivered instead, as it comes.
+    If `source` is given, it is delivered instead, in its order.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Load:
 
     @asynccontextmanager
     async def going(self, rate: float) -> AsyncIterator[None]:
-        """Deliver at a rate for as long as an `async with` block, at whose end each delivery has had its answers."""
+        """Deliver at a rate for an `async with` block; at its end each delivery has been answered."""
         ending = asyncio.Event()
         going = asyncio.create_task(self._go(self._deliveries, rate, ending))
         try:
@@ -45,18 +45,20 @@ class Load:
             await going
 
     async def burst(self, deliveries: int, seconds: float) -> None:
-        """Deliver so much in so many seconds, and wait for the answers; it is made up before, not meanwhile."""
+        """Deliver `deliveries` webhooks within `seconds`, and wait for the answers; they are generated before, not
+        meanwhile.
+        """
         await self._go([self.next() for _ in range(deliveries)], deliveries / seconds, asyncio.Event())
 
     async def work(self, ending: asyncio.Event) -> None:
-        """Deliver one after the other, while the receiver is up, until it is to end."""
+        """Deliver one after the other while the receiver is up, until `ending` is set."""
         while not ending.is_set():
             item = self.next()
             await self.sender.up.wait()
             await self.deliver(item)
 
     def next(self) -> Item:
-        """Make up what is to be delivered next."""
+        """Return the next webhook to deliver."""
         return next(self._deliveries)
 
     async def deliver(self, item: Item, retries: int = RETRIES) -> int:
@@ -65,7 +67,7 @@ class Load:
         return await self.sender.deliver(item, retries)
 
     def acknowledged(self) -> set[str]:
-        """Wait until the ledger is on disk, to which nothing can be added then; give the ids in it."""
+        """Wait until the ledger is on disk and closed; return the ids in it."""
         return set(self._ledger.close())
 
     def evidence(
@@ -78,7 +80,7 @@ class Load:
         lease_lost: bool = False,
         refused: Set[str] | None = None,
     ) -> Evidence:
-        """Return what is known; `refused` may come later than it was sent: what was refused once, if not given."""
+        """Return the evidence; `refused` may come later than sent: by default, what was refused once."""
         return Evidence(
             items=self.items,
             sends=self.sender.sends,
@@ -96,7 +98,7 @@ class Load:
         self._ledger.close()
 
     async def _go(self, source: Iterable[Item], rate: float, ending: asyncio.Event) -> None:
-        """Deliver what there is, at a rate, until there is nothing more or it is to end."""
+        """Deliver from `source` at a rate, until it is exhausted or `ending` is set."""
 
         async def deliver(item: Item) -> None:
             await self.deliver(item)

@@ -1,4 +1,4 @@
-"""What is measured: a distribution, the memory and the CPU time of processes; and the commit that it is measured at."""
+"""Measurements: percentiles, memory and CPU time of processes; and the commit that is measured."""
 
 import math
 import os
@@ -14,23 +14,23 @@ HERE = Path(__file__).parent
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value that so many percent of the values do not exceed."""
+    """Return the value that `percent` percent of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def resident(pid: int) -> int:
-    """Return the bytes that a process has in memory now."""
+    """Return the resident memory of a process now, in bytes."""
     return _field(pid, "VmRSS")
 
 
 def forget_peak(pid: int) -> None:
-    """Look from now on for the most that a process has in memory."""
+    """Restart the measurement of a process's peak memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak(pid: int) -> int:
-    """Return the most bytes that a process has had in memory since the peak was forgotten."""
+    """Return a process's peak memory since the peak was reset, in bytes."""
     return _field(pid, "VmHWM")
 
 
@@ -48,14 +48,14 @@ USER, NICE, SYSTEM, STOLEN = 0, 1, 2, 7
 
 
 class Usage(Struct, frozen=True):
-    """Hold seconds of CPU time: of the servers, of the database, and of all that ran on the servers' cores."""
+    """Hold seconds of CPU time: of the servers, of the database, and of everything that ran on the servers' cores."""
 
     servers: float
     database: float
     cores: float
 
     def since(self, before: "Usage") -> "Usage":
-        """Return what was added."""
+        """Return the usage since `before`."""
         return Usage(self.servers - before.servers, self.database - before.database, self.cores - before.cores)
 
 
@@ -65,21 +65,21 @@ def usage(servers: Iterable[int], database: Iterable[int], cores: Iterable[int])
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the CPU time that processes have taken so far, with their threads and the children that they have buried.
+    """Return the CPU time that processes have used so far, with their threads and the children that they have reaped.
 
-    One that is gone counts 0.
+    A process that is gone counts 0.
     """
     return sum(_of_process(pid) for pid in pids)
 
 
 def precise_cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has taken so far, with all its threads, to the nanosecond; only on Linux."""
-    # The clock of another process is named by its number. Source: clock_getcpuclockid(3), the kernel's CPUCLOCK_SCHED.
+    """Return the CPU time that a process has used so far, with all its threads, to the nanosecond; only on Linux."""
+    # A number names the clock of another process. Source: clock_getcpuclockid(3), the kernel's CPUCLOCK_SCHED.
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def busy_seconds(core: int) -> float:
-    """Return for how long a core has been busy since the machine was started, with whatever, or taken away from it."""
+    """Return how long a core has been busy since the machine started, with any process or stolen from it."""
     for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
         name, *ticks = line.split()
         if name == f"cpu{core}":
@@ -92,13 +92,13 @@ def _of_process(pid: int) -> float:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    # The name in the second field may hold spaces and brackets.
+    # The name in the second field may contain spaces and brackets.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / TICKS
 
 
 def commit(*folders: str) -> str:
-    """Return the commit of the working tree, and whether something in folders at its root has changed since."""
+    """Return the commit of the working tree, and whether anything in `folders` has changed since."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True)

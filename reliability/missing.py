@@ -1,5 +1,5 @@
-"""What some rows need and not every machine has."""
+"""Tools that some rows need and not every machine has."""
 
 
 class ToolMissing(Exception):
-    """A program or library that a row is measured with is not installed; the message says which, and how to have it."""
+    """A program or library that a row needs is not installed; the message names it and how to install it."""

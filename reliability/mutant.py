@@ -1,4 +1,4 @@
-"""What a mutation is, and how code is changed by one."""
+"""What a mutation is, and how it changes code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ VARIABLE = "RELIABILITY_MUTANT"
 
 
 class Mutant(Struct, frozen=True):
-    """Describe a mutation: how it is put in, and the test of this suite that must fail with it."""
+    """Describe a mutation: how it is applied, and the test of this suite that must fail with it."""
 
     put_in: Callable[[], None]
     caught_by: str
@@ -19,13 +19,13 @@ class Mutant(Struct, frozen=True):
 
 
 def replace(owner: Any, name: str, value: Any) -> None:
-    """Put another value where there is one."""
+    """Replace an existing attribute."""
     getattr(owner, name)
     setattr(owner, name, value)
 
 
 def edited(statement: str, old: str, new: str) -> str:
-    """Change a text that must be there."""
+    """Replace a text in a statement, which must contain it."""
     if old not in statement:
         raise ValueError(f"the mutation has nothing to change: {old!r} is not in {statement!r}")
     return statement.replace(old, new)

@@ -1,4 +1,4 @@
-"""Mutations of our own code, each a promise left out: put into a process that the environment tells to have it.
+"""Mutations of our own code, each of which breaks a promise: applied to a process whose environment names one.
 
 As a pytest plugin (`-p reliability.mutants`) the module mutates the test run itself; the receiver mutates itself.
 Source: the code of each mutant is what a careless edit would leave behind.
@@ -21,7 +21,7 @@ from whereby_trigger.store.sqlite.lock import Life
 
 
 def apply_from_environment() -> None:
-    """Apply the mutant that the environment names, if it names one."""
+    """Apply the mutant that the environment names, if any."""
     if name := os.environ.get(VARIABLE):
         MUTANTS[name].put_in()
 

@@ -55,7 +55,7 @@ def _without_the_request_to_stop() -> None:
 
 
 def _without_the_end_by_the_next_session() -> None:
-    """Keep an assistant from one meeting in the next, unless a start shows that it is another one."""
+    """Keep an assistant from one meeting in the next, unless a start shows that it is another session."""
     later = RULES[RoomEvent.REQUESTED_LATER]
     replace(room_rules, "RULES", {**RULES, RoomEvent.REQUESTED_BY_NEXT: later})
 
@@ -66,7 +66,7 @@ def _without_successors_of_a_live_room() -> None:
 
 
 def _without_the_order_of_sessions() -> None:
-    """Take a late success of an older meeting for one of a newer one."""
+    """Treat a late success of an older meeting as one of a newer meeting."""
     original = room_rules.meets
 
     def meets(entry: OpenRoom, request: RoomRequest, changes: Sequence[SessionChange] = ()) -> RoomEvent | None:
@@ -76,7 +76,7 @@ def _without_the_order_of_sessions() -> None:
 
 
 def _without_sessions_by_their_starts() -> None:
-    """Take whatever started after a request that names no session for the request's own."""
+    """Treat any session that starts after a request without a session as the request's own."""
     replace(room_rules, "are_two", lambda sessions: False)
 
 
@@ -90,7 +90,7 @@ def _cut_off_again_and_again() -> None:
 
 
 def _without_the_guards_deadline() -> None:
-    """Let the guard keep an assistant whose supervisor has not been heard of by the deadline."""
+    """Stop the guard from ending an assistant whose supervisor has been silent until the deadline."""
     kept = Path(tempfile.mkdtemp(prefix="whereby-trigger-mutant-")) / "guard.py"
     source = process.GUARD.read_text(encoding="utf-8")
     kept.write_text(edited(source, "if now >= self._deadline - self._grace:", "if False:"), encoding="utf-8")
@@ -133,7 +133,8 @@ OF_ROOMS: Mapping[str, Mutant] = {
     ),
     "without the search for what a guard left": Mutant(
         _without_the_search,
-        # Every trigger on the machine ends what a killed guard left. This test's guard is frozen, which others respect.
+        # Every trigger on the machine ends what a killed guard left. This test freezes its guard instead: others leave
+        # it alone.
         "tests/assist/test_leftovers.py::"
         "test_what_has_a_frozen_guard_is_left_alone_unless_its_replica_is_known_to_be_dead",
         "not in time",

@@ -1,4 +1,4 @@
-"""The receivers of a row: started, waited for, killed, and in any case gone at the end."""
+"""The receivers of a row: started, awaited, killed, and always gone at the end."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ ReceiverFailed = ProgramFailed
 
 
 def receiver_on(store: str, *options: str) -> tuple[str, ...]:
-    """Return the command that runs the program under test on a store, with options of it."""
+    """Return the command that runs the program under test on a store, with its options."""
     return (sys.executable, "-m", "reliability.receiver", "--store", store, *options)
 
 
@@ -22,7 +22,7 @@ class Receiver(Program):
     """Hold one life of the program under test, which may run under another program."""
 
     async def kill_child(self) -> None:
-        """Kill it with -9 where it runs under another program, which then ends by itself; wait until both are gone."""
+        """Kill it with -9 if it runs under another program, which then ends on its own; wait until both are gone."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         for child in (await asyncio.to_thread(children.read_text, encoding="ascii")).split():
             os.kill(int(child), signal.SIGKILL)
@@ -32,7 +32,7 @@ class Receiver(Program):
 class Receivers:
     """Start receivers on one store, one life after the other or several at once.
 
-    `prefix` is a command to run each of them under, `options` are given to each.
+    Each runs under the command `prefix` and gets `options`.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Receivers:
         self.lives = 0
 
     async def start(self, *options: str) -> Receiver:
-        """Start another life, with options of the program; it may not listen yet."""
+        """Start another receiver, with options of the program; it may not listen yet."""
         self.lives += 1
         receiver = await Receiver.start((*self._program, "--life", str(self.lives), *options), cwd=ROOT)
         self._all.append(receiver)
         return receiver
 
     async def why_not_refused(self, refusal: str, *options: str) -> list[str]:
-        """Start another life, which must end by itself and say why; say what is wrong if it does not."""
+        """Start another receiver, which must exit and name the refusal; return what is wrong if it does not."""
         receiver = await self.start(*options)
         with contextlib.suppress(ReceiverFailed):
             await receiver.listening()
@@ -61,6 +61,6 @@ class Receivers:
         return []
 
     async def close(self) -> None:
-        """Kill whatever still runs."""
+        """Kill every receiver that still runs."""
         for receiver in self._all:
             await receiver.kill()

@@ -1,7 +1,7 @@
-"""The program under test: a trigger as a user would write it, that notes each success in a file, or has assistants.
+"""The program under test: a trigger as a user would write it that appends each success to a file, or runs assistants.
 
-Run as `python -m reliability.receiver`, so that it can be killed without taking its sender along. What it is made to
-do wrong (a death at a boundary, a mutation) is put in from here; the package knows nothing of it.
+Run as `python -m reliability.receiver`, so it can be killed without its sender. Its faults (a death at a boundary, a
+mutation) are added here; the package does not know of them.
 """
 
 import argparse
@@ -36,10 +36,10 @@ BLOCK = signal.SIGUSR1
 
 
 def build(options: argparse.Namespace) -> Trigger:
-    """Make the trigger, which notes its successes in `emissions` and has assistants that tick in `ticks`, if given.
+    """Build the trigger, which appends successes to `emissions` and runs assistants that tick in `ticks`, if given.
 
-    `delay` is how many seconds the predicate for `assistant.requested` takes. With `hold`, a knock is held for so many
-    seconds, and then fires.
+    `delay` is how many seconds the predicate for `assistant.requested` takes. With `hold`, a knock is held for that
+    many seconds, and then fires.
     """
     trigger = Trigger(
         port=options.port,
@@ -86,7 +86,7 @@ def build(options: argparse.Namespace) -> Trigger:
 
 
 def note_successes(trigger: Trigger, emissions: str, life: int) -> None:
-    """Append each success to a file in one write, as life, id, attempt and time."""
+    """Append each success to a file in one write: life, id, attempt and time."""
     notebook = os.open(emissions, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     @trigger.on(TRIGGER_EVENT_SUCCESS)
@@ -96,7 +96,7 @@ def note_successes(trigger: Trigger, emissions: str, life: int) -> None:
 
 
 def copy_store(store: Path, done: Path) -> None:
-    """Read the store's files as a careless backup does, which takes SQLite's locks away, and create a file then."""
+    """Read the store's files as a careless backup does, which drops SQLite's locks, then create the file `done`."""
     for name in (store, store.with_name(f"{store.name}-wal"), store.with_name(f"{store.name}-shm")):
         name.read_bytes()
     done.touch()
@@ -133,7 +133,7 @@ def main() -> None:
     replica.DRAIN_MARGIN = options.drain_margin
     signal.signal(BLOCK, lambda number, frame: time.sleep(HANG))
     if os.environ.get(VARIABLE):
-        # It imports both stores and the driver: hundreds of receivers start, and few have a mutation.
+        # Import this late: it imports both stores and the driver, hundreds of receivers start, and few have a mutation.
         from reliability import mutants
 
         mutants.apply_from_environment()

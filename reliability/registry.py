@@ -1,4 +1,4 @@
-"""The rows, each with the dose that `make reliability` gives it and what must hold then."""
+"""The rows, each with its dose for `make reliability` and its condition."""
 
 from reliability.row import Row, on_both, on_postgresql, on_sqlite, once
 from reliability.rows import (

@@ -1,4 +1,4 @@
-"""The report: each row's last figures, kept as JSON, and the page that is written from them."""
+"""The report: each row's last figures, kept as JSON, and the page generated from them."""
 
 import platform
 from datetime import UTC, datetime
@@ -48,12 +48,12 @@ Runs = dict[int, dict[str, Run]]
 
 
 def load(kept: Path = KEPT) -> Runs:
-    """Read the last run of each row, by row and store; nothing where nothing was ever run."""
+    """Read the last run of each row, by row and store; empty if there is none."""
     return msgspec.json.decode(kept.read_bytes(), type=Runs) if kept.exists() else {}
 
 
 def save(runs: Runs, kept: Path = KEPT, page: Path = PAGE) -> None:
-    """Keep the runs of the rows that there are, and write the page."""
+    """Save the runs of existing rows, and write the page."""
     ordered = {
         number: {kind: run for kind, run in runs[number].items() if kind in ROWS[number].kinds}
         for number in sorted(runs.keys() & ROWS.keys())
@@ -64,7 +64,7 @@ def save(runs: Runs, kept: Path = KEPT, page: Path = PAGE) -> None:
 
 
 def stamped(result: Result, seconds: float, version: str) -> Run:
-    """Put the date, the commit, the machine and the version of the store on a result."""
+    """Return a run: a result with the date, the commit, the machine and the version of the store."""
     return Run(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         commit=commit("src", "reliability"),
@@ -76,7 +76,7 @@ def stamped(result: Result, seconds: float, version: str) -> Run:
 
 
 def render(runs: Runs) -> str:
-    """Write the page."""
+    """Return the page."""
     lines = ["| # | Fault | Store | | Date | Commit |", "|---|---|---|---|---|---|"]
     for number, row in ROWS.items():
         for store in row.kinds:

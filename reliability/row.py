@@ -1,4 +1,4 @@
-"""What a row is, a fault with its dose for each store and what must hold under it, and what it comes to."""
+"""A row: a fault with its dose for each store, the condition that must hold under it, and its result."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ Figures = dict[str, int | float | str]
 
 
 class Result(Struct, frozen=True):
-    """Hold a row's figures by what they count, and its problems: none where the row passed."""
+    """Hold a row's figures by name, and its problems: none if the row passed."""
 
     figures: Figures
     problems: list[str]
@@ -25,7 +25,7 @@ Doses = Mapping[str, Mapping[str, Any]]
 
 
 class Row(Struct, frozen=True):
-    """Describe a row; `run` is given a folder of its own, the stores of one kind, and that kind's dose as keywords."""
+    """Describe a row; `run` gets an empty folder, the stores of one kind, and that kind's dose as keywords."""
 
     fault: str
     must_hold: str
@@ -34,7 +34,7 @@ class Row(Struct, frozen=True):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of store that it is run on."""
+        """The kinds of store on which it runs."""
         return tuple(self.doses)
 
 

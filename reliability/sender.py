@@ -1,4 +1,4 @@
-"""Send to receivers as Whereby sends, and keep account of what was sent, what was answered, and what with 200."""
+"""Send to receivers as Whereby sends, and record what was sent, the answers, and what was answered 200."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ REPEAT_AMONG = 200
 
 
 class Ledger:
-    """Append ids to a file in a thread of its own, and sync it after each batch."""
+    """Append ids to a file in a thread, and sync it after each batch."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,11 +35,11 @@ class Ledger:
         self._thread.start()
 
     def add(self, id: str) -> None:
-        """Note that an id was answered 200."""
+        """Record that an id was answered 200."""
         self._ids.put(id)
 
     def close(self) -> Counter[str]:
-        """Wait until everything is on disk; return how often each id was answered 200, as the file has it."""
+        """Wait until everything is on disk; return how often each id was answered 200, read from the file."""
         if self._thread.is_alive():
             self._ids.put(None)
             self._thread.join()
@@ -58,10 +58,10 @@ class Ledger:
 
 
 class Sender:
-    """Deliver to a port that may change, or to one of several, and keep the ledger of what was acknowledged.
+    """Deliver to a port that may change, or to one of several, and record acknowledged ids in the ledger.
 
-    `proxied` means: a proxy stands between, which answers 502 where nobody listens or the connection is lost, so that
-    this is retried too. Without `reuse` each request has a connection of its own.
+    With `proxied`, a proxy stands between, which answers 502 if nobody listens or the connection is lost, so this is
+    retried too. Without `reuse` each request opens a new connection.
     """
 
     def __init__(self, ledger: Ledger, *, proxied: bool = False, reuse: bool = True) -> None:
@@ -77,7 +77,7 @@ class Sender:
 
     @property
     def ports(self) -> Sequence[int]:
-        """The ports that are delivered to in turn."""
+        """The ports that get the deliveries in turn."""
         return [port for _, port in self._sender.address.hosts]
 
     @ports.setter
@@ -107,11 +107,11 @@ class Sender:
         return (await self._sender.deliver(item.body, retries=retries, noted=note))[-1].status
 
     async def get(self, path: str) -> int:
-        """Get a path; return the answer's status, 0 for none."""
+        """Send a GET for a path; return the answer's status, 0 for none."""
         return (await self._sender.get(path)).status
 
     async def until_acknowledged(self, total: int) -> None:
-        """Wait until so many answers in all were 200."""
+        """Wait until a total of `total` answers were 200."""
         if self.acknowledged < total:
             self._goal = total, asyncio.get_running_loop().create_future()
             await self._goal[1]
@@ -127,16 +127,16 @@ class Sender:
 
 
 async def send(port: int, body: bytes, *, ahead: float = 0.0) -> int:
-    """Deliver a body once, over a connection of its own; return the answer's status, 0 for none.
+    """Deliver a body once, over a new connection; return the answer's status, 0 for none.
 
-    `ahead` is by how many seconds the clock is before ours that it is signed by.
+    It is signed by a clock that is `ahead` seconds ahead of ours.
     """
     once = sender.Sender(Address.local(port), SECRET, reuse=False, answer_within=NOT_ANSWERED_WITHIN)
     return (await once.deliver(body, ahead=ahead, retries=0))[-1].status
 
 
 def as_whereby_delivers(items: Iterable[Item], seed: int) -> Iterator[Item]:
-    """Provide webhooks in an order that is not theirs, some of them twice: at once or long after."""
+    """Yield webhooks out of order, some of them twice: soon or long after."""
     chance = random.Random(seed)
     source = iter(items)
     waiting: list[Item] = list(islice(source, REORDER_WITHIN))

@@ -17,14 +17,14 @@ LEFT = 4 * 1024 * 1024
 
 
 def bear_it(what: str) -> None:
-    """Have this process run out of something by signal, and say `short` or `plenty` once that is so."""
+    """Make this process run out of a resource by signal, and print `short` or `plenty` once that is done."""
     limit = {"files": resource.RLIMIT_NOFILE, "memory": resource.RLIMIT_AS}.get(what)
     plenty = (0, 0) if limit is None else resource.getrlimit(limit)
     start_thread, start_process = threading.Thread.start, subprocess.Popen.__init__
 
     def run_out(*_: object) -> None:
         if limit is None:
-            # Root, which tests may run as, is bound by no RLIMIT_NPROC.
+            # Tests may run as root, which is not bound by RLIMIT_NPROC.
             _replace(_no_thread, _no_process)
         else:
             resource.setrlimit(limit, (0 if what == "files" else _in_use() + LEFT, plenty[1]))
@@ -42,7 +42,7 @@ def bear_it(what: str) -> None:
 
 
 def need(what: str) -> None:
-    """Take something as user code does; raises what Python raises if there is none."""
+    """Use a resource as user code does; raises what Python raises if there is none."""
     if what == "files":
         os.close(os.open(os.devnull, os.O_RDONLY))
     elif what == "threads":

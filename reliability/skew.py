@@ -1,6 +1,6 @@
-"""A clock that is wrong, or that jumps: the time of day of some programs, put off by libfaketime.
+"""A clock that is wrong, or that jumps: libfaketime changes the time of day of some programs.
 
-The monotonic and the boot clock stay as they are, as they do where a machine's time is set.
+The monotonic and the boot clock stay as they are, as they do when a machine's time is set.
 """
 
 import os
@@ -16,7 +16,7 @@ FILE = "FAKETIME_TIMESTAMP_FILE"
 
 
 class Skew:
-    """Put the clock of whatever runs in its environment off by some seconds; raises ToolMissing."""
+    """Set the clock of every program in its environment off by some seconds; raises ToolMissing."""
 
     def __init__(self, folder: Path) -> None:
         self._library = _library()
@@ -26,7 +26,7 @@ class Skew:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a program needs in its environment to have this clock.
+        """The environment variables that give a program this clock.
 
         Source: libfaketime's README: a file that is read at each call lets the offset change in mid-run.
         """
@@ -38,7 +38,7 @@ class Skew:
         }
 
     def set(self, seconds: float) -> None:
-        """Put the clock off by so many seconds from now on."""
+        """Set the clock off by this many seconds from now on."""
         fresh = self._file.with_suffix(".fresh")
         fresh.write_text(f"{seconds:+g}", encoding="ascii")
         fresh.rename(self._file)
@@ -46,7 +46,7 @@ class Skew:
 
 
 def bear_it() -> None:
-    """Keep a skewed program able to sleep: libfaketime 0.9.10 breaks the call by which Python does."""
+    """Keep a skewed program able to sleep: libfaketime 0.9.10 breaks the call that Python uses."""
     if FILE in os.environ:
         time.sleep = _sleep
 

@@ -1,4 +1,4 @@
-"""The stores that the rows run on, and how the harness looks into one: through the Store's own verbs."""
+"""The stores that the rows run on, and how the harness reads one: through the methods of Store."""
 
 import asyncio
 import sqlite3
@@ -22,7 +22,7 @@ LEASE = 3.0
 
 
 class SqliteStores:
-    """Make stores that are files."""
+    """Create stores that are files."""
 
     name = "sqlite"
     quick_lease: tuple[str, ...] = ()
@@ -36,12 +36,12 @@ class SqliteStores:
         return f"SQLite {sqlite3.sqlite_version}"
 
     def new(self, folder: Path) -> str:
-        """Return the URL of the store in a folder, which is new where the folder is empty."""
+        """Return the URL of the store in a folder; it is new if the folder is empty."""
         return f"sqlite:///{folder / STORE_FILE}"
 
 
 class PostgresStores:
-    """Make stores that are databases of one server, which a row may do to as it likes."""
+    """Create stores that are databases of one server, which a row may disturb as it likes."""
 
     name = "postgresql"
     quick_lease: tuple[str, ...] = ("--lease-ttl", f"{LEASE:g}")
@@ -65,7 +65,7 @@ KINDS = (SqliteStores.name, PostgresStores.name)
 
 @contextmanager
 def stores_of(kind: str) -> Iterator[Stores]:
-    """Make stores of a kind for as long as a `with` block; PostgreSQL has a server of its own for it."""
+    """Create stores of a kind for a `with` block; PostgreSQL gets its own server."""
     if kind == PostgresStores.name:
         with Server() as server:
             yield PostgresStores(server)
@@ -74,7 +74,7 @@ def stores_of(kind: str) -> Iterator[Stores]:
 
 
 class View:
-    """Look into a store that others write to."""
+    """Read a store that others write to."""
 
     def __init__(self, store: Store, changed: asyncio.Event) -> None:
         self._store = store
@@ -85,7 +85,7 @@ class View:
         return list(reversed(await self._store.find(Query())))
 
     async def of(self, ids: Iterable[str]) -> list[Record]:
-        """Read the webhooks of some ids, in parts, where there are too many others to read them all."""
+        """Read the webhooks with some ids, in parts; useful if there are too many others to read them all."""
         found: list[Record] = []
         remaining = iter(ids)
         while part := tuple(islice(remaining, PART)):
@@ -119,7 +119,7 @@ async def decided(url: str, within: float = DECIDED_WITHIN) -> list[Record]:
 
 @asynccontextmanager
 async def viewing(url: str) -> AsyncIterator[View]:
-    """Open a store for as long as an `async with` block."""
+    """Open a store for an `async with` block."""
     store, changed = store_for(url), asyncio.Event()
     await store.open(changed.set)
     try:

@@ -25,7 +25,7 @@ DESCRIPTOR = re.compile(r"\d+<((?:\\x[0-9a-f]{2})+)>")
 
 
 class StraceMissing(ToolMissing):
-    """The machine has no strace."""
+    """strace is not installed."""
 
 
 class Call(Struct, frozen=True):
@@ -47,7 +47,7 @@ class Call(Struct, frozen=True):
 
 
 def tracer(trace: Path) -> tuple[str, ...]:
-    """Return what to put before a program to have its calls recorded; raises StraceMissing."""
+    """Return the command prefix that records a program's calls; raises StraceMissing."""
     strace = shutil.which("strace")
     if strace is None:
         raise StraceMissing("strace is not installed: this row reads the order of system calls from its trace")
@@ -59,7 +59,7 @@ def read_trace(lines: Iterable[str]) -> Iterator[Call]:
     """Read a trace's successful calls, in the order in which they ended.
 
     strace sees a call begin before the kernel acts on it, and end before the thread goes on: so what one thread does
-    because of another's finished call stands after that call's end in the trace.
+    because of another's finished call comes after that call's end in the trace.
     """
     begun: dict[str, tuple[int, str]] = {}
     for place, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Clients that prove nothing and take what they can get, many at once, in a process of their own.
+"""Many clients without a signature that use as much as they can, in one separate process.
 
 Run as `python -m reliability.strangers PORT MANNER SOCKETS`, until killed. A connection that the server closes is
 opened again. Each line that it prints says how many it has opened.
@@ -34,7 +34,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Manner(Struct, frozen=True):
-    """Say what a stranger sends, whether over and over, and whether it reads what comes back."""
+    """Hold what a stranger sends, whether repeatedly, and whether it reads the answers."""
 
     sends: bytes
     again: bool = False
@@ -84,7 +84,7 @@ class Stranger(asyncio.Protocol):
 
 
 class Strangers:
-    """Keep so many connections of one manner open."""
+    """Keep `sockets` connections of one manner open."""
 
     def __init__(self, port: int, manner: Manner, sockets: int) -> None:
         self.loop = asyncio.get_running_loop()
@@ -115,7 +115,7 @@ class Strangers:
         async with self._opening:
             client = socket.socket()
             client.setblocking(False)
-            # What ends by a reset leaves no port taken for a minute.
+            # A connection closed by a reset does not occupy its port for another minute.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             try:
                 await self.loop.sock_connect(client, (HOST, self._port))

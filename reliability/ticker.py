@@ -1,8 +1,8 @@
 """A fake assistant: a process that says in a file, several times a second, that it is in its room.
 
-It imports nothing of ours, so that it starts fast; run by path as `ticker.py TICKS [LEAVING]`. When it gets TERM, it
+It imports nothing of this project, to start fast; run by path as `ticker.py TICKS [LEAVING]`. When it gets TERM, it
 leaves after LEAVING seconds, or less: how many differs from one to the next. With LEAVING it has a helper, which is in
-a session of its own, takes no notice of TERM, and ticks as part of the same assistant.
+its own process session, ignores TERM, and ticks as part of the same assistant.
 """
 
 import os
@@ -27,7 +27,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: leaving.append(now() + lasts))
     if len(sys.argv) > 2 and HELPER not in os.environ:
         subprocess.Popen([sys.executable, "-S", *sys.argv], env=os.environ | {HELPER: pid}, start_new_session=True)
-    # Where what must end it does not, it must not tick for ever.
+    # If nothing ends it as it should, it must still not tick forever.
     last = now() + HELPS_FOR if HELPER in os.environ else None
     while now() < last if last else not leaving or now() < leaving[0]:
         os.write(notebook, f"{now():.4f} {pid} {host} {room}\n".encode())

@@ -1,4 +1,4 @@
-"""What fake assistants wrote: who was in which room when, and whether two were ever in one at once."""
+"""The ticks of fake assistants: who was in which room when, and whether two were ever in one at the same time."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ def ticking(ticks: str) -> list[str]:
 
 
 class Tick(Struct, frozen=True):
-    """Say that an assistant was in a room, by the boot clock, in seconds; `host` is the replica's process."""
+    """Hold that an assistant was in a room, by the boot clock, in seconds; `host` is the replica's process id."""
 
     at: float
     pid: int
@@ -38,7 +38,7 @@ class Ticks:
         self.all: list[Tick] = []
 
     def fresh(self) -> list[Tick]:
-        """Read the ticks that have come since the last look."""
+        """Return the ticks that have come since the last call."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
@@ -50,9 +50,9 @@ class Ticks:
         return ticks
 
     async def until(self, rooms: Iterable[str], ticked: Callable[[Tick], bool], within: float) -> dict[str, float]:
-        """Wait until in each room an assistant has ticked that meets a condition; give when, by the boot clock.
+        """Wait until an assistant in each room has a matching tick; return the times, by the boot clock.
 
-        A room in which none has by then is left out.
+        A room without one by then is left out.
         """
         missing, seen, looked_at = set(rooms), dict[str, float](), 0
 
@@ -71,7 +71,7 @@ class Ticks:
 
 
 def overlaps(ticks: Iterable[Tick]) -> list[Tick]:
-    """List the ticks of an assistant that another had already followed in its room."""
+    """List the ticks of an assistant that another had already replaced in its room."""
     followed: dict[str, set[tuple[int, int]]] = {}
     current: dict[str, tuple[int, int]] = {}
     found = []

@@ -1,4 +1,4 @@
-"""Conditions under which SQLite would not keep what it acknowledged: put around our code, which must refuse them."""
+"""Conditions under which SQLite would not keep what it acknowledged: set around our code, which must refuse them."""
 
 import functools
 import sqlite3
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def without_shared_memory() -> None:
-    """Give SQLite a file system without shared memory, as network file systems are: there is no write-ahead log."""
+    """Simulate a file system without shared memory, such as network file systems: it cannot have a write-ahead log."""
     original = sqlite3.connect
 
     def connect(database: str, **keywords: Any) -> Any:
@@ -17,7 +17,7 @@ def without_shared_memory() -> None:
 
 
 def without_full_sync() -> None:
-    """Give SQLite a build that stays at synchronous=NORMAL, whatever it is asked for."""
+    """Simulate a SQLite build that stays at synchronous=NORMAL, whatever it is asked for."""
 
     class Connection(sqlite3.Connection):
         def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:

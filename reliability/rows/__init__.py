@@ -1,1 +1,1 @@
-"""The rows of the promise: one fault each, with its dose, its figures and what must hold."""
+"""The rows of the promise: one fault each, with its dose, its figures and its condition."""

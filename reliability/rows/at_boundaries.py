@@ -1,4 +1,4 @@
-"""Row 2: the receiver is killed at each boundary of a webhook's way."""
+"""Row 2: the receiver is killed at each boundary that a webhook passes."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ MAX_PASSINGS = 60
 
 
 async def run(folder: Path, stores: Stores, *, deaths: int, boundaries: tuple[str, ...] = BOUNDARIES) -> Result:
-    """Have a receiver die so often at each boundary; each boundary has a store of its own."""
+    """Kill a receiver `deaths` times at each boundary; each boundary has its own store."""
     figures: Counter[str] = Counter()
     problems: list[str] = []
     for number, boundary in enumerate(boundaries):
@@ -29,7 +29,7 @@ async def run(folder: Path, stores: Stores, *, deaths: int, boundaries: tuple[st
 
 
 async def die_often(folder: Path, stores: Stores, boundary: str, deaths: int, seed: int) -> tuple[Sender, Evidence]:
-    """Die at one boundary again and again, each time at another passing of it."""
+    """Die repeatedly at one boundary, each time at another passing of it."""
     leading = LEADING_TO.get(boundary.split()[1], ())
     async with Campaign(folder, stores, seed) as campaign:
         for _ in range(deaths):

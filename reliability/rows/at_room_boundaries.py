@@ -16,9 +16,9 @@ SOON = 2.0
 
 
 async def run(folder: Path, stores: Stores, *, deaths: int) -> Result:
-    """Have a replica die so often at each boundary while another lives; each room must get its one assistant.
+    """Kill a replica `deaths` times at each boundary while another lives; each room must get its one assistant.
 
-    Where the other one is quicker to take the room, the replica does not come to its boundary, and another has to.
+    If the other replica takes the room first, the replica does not reach its boundary, and another one has to.
     """
     problems: list[str] = []
     doubled = served = outrun = 0
@@ -61,7 +61,7 @@ async def run(folder: Path, stores: Stores, *, deaths: int) -> Result:
 
 
 async def _join(fleet: Fleet, room: str, doomed: Receiver, survivor: Receiver) -> str:
-    """Deliver a join to the doomed replica, and again to the other where no answer came; give its id."""
+    """Deliver a join to the doomed replica, and to the other if no answer comes; return its id."""
     sent = webhook("room.client.joined", room=room, room_session_id=room)
     if await fleet.send(sent, doomed) != 200:
         await fleet.send(sent, survivor)

@@ -54,7 +54,7 @@ class Cell:
         self.load.sender.port = await self._receiver.listening()
 
     async def dose(self, fault: str) -> None:
-        """Put the fault on the link, deliver, take it away; wait until a delivery is answered 200, and all decided."""
+        """Put the fault on the link, deliver, and heal it; wait until a delivery is answered 200 and all is decided."""
         item, torn = self.load.next(), self._link.torn
         FAULTS[fault](self._link, item)
         await self.load.deliver(item, retries=0)
@@ -82,9 +82,9 @@ class Cell:
         self.decided[fault].append(boot_time() - healed)
 
     async def reckon(self) -> Evidence:
-        """Stop the receiver and look at everything.
+        """Stop the receiver and collect all evidence.
 
-        What it gave up may be committed after it has looked for the last time; that is the next start's to decide.
+        A statement that it gave up on may commit after its last look at the store; the next start decides that webhook.
         """
         await self._receiver.stop()
         again = await self._receivers.start()
@@ -109,7 +109,7 @@ async def run(
     side_by_side: int,
     faults: tuple[str, ...] = tuple(FAULTS),
 ) -> Result:
-    """Cause each fault so often, in so many receivers side by side, and time the answers."""
+    """Cause each fault `doses` times, in `side_by_side` receivers at the same time, and time the answers."""
     cells = [Cell(folder / str(number), stores, number) for number in range(side_by_side)]
     try:
         await asyncio.gather(*(cell.start() for cell in cells))

@@ -1,4 +1,4 @@
-"""Row 20: bodies at the limit, over it, far over it, and with a length that is not theirs."""
+"""Row 20: bodies at the limit, over it, far over it, and with a wrong length."""
 
 import asyncio
 import contextlib
@@ -35,16 +35,16 @@ MIB = 1024 * 1024
 
 
 class Reply(Struct, frozen=True):
-    """Hold the status, 0 where the server closed without one, and how many bytes it let us send."""
+    """Hold the status, 0 if the server closed without one, and how many bytes it let us send."""
 
     status: int
     sent: int
 
 
 async def send_raw(port: int, pieces: Iterable[bytes], *, half_close: bool = False) -> Reply:
-    """Send pieces one after the other until an answer comes or the connection ends; wait for either.
+    """Send pieces one after the other until an answer comes or the connection ends, then wait for either.
 
-    What the server had answered before it reset the connection is still read, as a patient client would.
+    An answer that came before the server reset the connection is still read, as a patient client would.
     """
     loop, connection = asyncio.get_running_loop(), socket.socket()
     connection.setblocking(False)
@@ -76,14 +76,14 @@ async def _status(connection: socket.socket) -> int:
 
 
 def chunked(pieces: Iterable[bytes]) -> Iterable[bytes]:
-    """Write pieces as the chunks of a body without a length."""
+    """Yield pieces as the chunks of a body without a length."""
     for piece in pieces:
         yield b"%x\r\n%b\r\n" % (len(piece), piece)
     yield b"0\r\n\r\n"
 
 
 class Case(Struct, frozen=True):
-    """Describe one request: its pieces, made from a webhook's id, and the answers of which it must get one."""
+    """Describe one request: its pieces, made from a webhook's id, and its allowed answers."""
 
     pieces: Callable[[str], Pieces]
     answers: tuple[int, ...]
@@ -91,7 +91,7 @@ class Case(Struct, frozen=True):
 
 
 def body_of(id: str, size: int = 0) -> bytes:
-    """Build a webhook whose body has exactly so many bytes, or as many as it needs."""
+    """Return a webhook's body of exactly `size` bytes, or of its minimum size."""
     bare = webhook("room.client.joined", id=id, metadata="").raw
     return bare.replace(b'"metadata":""', b'"metadata":"%b"' % (b"m" * (size - len(bare))))
 
@@ -160,7 +160,7 @@ which is refused: which of the two answers comes first depends on how the bytes 
 
 
 async def run(folder: Path, stores: Stores) -> Result:
-    """Send each request once, and the huge ones several at once, while the receiver's memory is watched."""
+    """Send each request once, and the huge ones several at the same time, while watching the receiver's memory."""
     url = stores.new(folder)
     receivers, problems = Receivers(url, folder / "emissions"), list[str]()
     replies: dict[str, Reply] = {}
@@ -204,7 +204,7 @@ async def _send(port: int, id: str, case: Case) -> Reply:
 
 
 def _wrongly_stored(records: list[Record]) -> list[str]:
-    """Return which webhook is stored though it was refused, or is not though it was taken, or not whole."""
+    """Return which webhooks are stored though refused, missing though accepted, or incomplete."""
     stored = {record.id: record.body for record in records}
     taken = {name for name, case in CASES.items() if case.answers == (TAKEN,)}
     problems = [f"{id}: stored, but it was refused" for id in stored.keys() & CASES.keys() - taken]

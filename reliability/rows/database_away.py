@@ -1,4 +1,4 @@
-"""Row 8: PostgreSQL is away for a while, and assistants are alive; some replicas have a spill, some have none."""
+"""Row 8: PostgreSQL is unavailable for a while, and assistants are live; some replicas have a spill, some have none."""
 
 import asyncio
 import math
@@ -30,14 +30,14 @@ STALLED = 3.0
 
 
 class Outage(Struct, frozen=True):
-    """Hold when the database went and came back, by the boot clock."""
+    """Hold when the database went away and came back, by the boot clock."""
 
     began: float
     ended: float
 
 
 class Cell:
-    """Hold replicas on a database of their own, with assistants in some rooms."""
+    """Hold replicas on their own database, with assistants in some rooms."""
 
     def __init__(self, folder: Path, stores: PostgresStores, *, spills: bool) -> None:
         folder.mkdir()
@@ -65,14 +65,14 @@ class Cell:
         await self.fleet.until_live(self._rooms, SETTLED_WITHIN)
 
     async def deliver_meanwhile(self) -> None:
-        """Deliver while the database is away: taken where there is a spill, refused where there is none."""
+        """Deliver while the database is away: accepted with a spill, refused without one."""
         answer = await self._join(self.fleet.replicas[0])
         if answer != (200 if self._spills else 503):
             kind = "with a spill" if self._spills else "without a spill"
             self.problems.append(f"a delivery meanwhile was answered {answer}, {kind}")
 
     async def untouched(self, outage: Outage, before: set[str]) -> None:
-        """Find out whether every assistant went on through the outage."""
+        """Check that every assistant kept running through the outage."""
         await asyncio.sleep(LEFT_ALONE)
         for room in before:
             times = [tick.at for tick in self._ticks(room) if tick.at > outage.began - 1.0]
@@ -82,7 +82,7 @@ class Cell:
                 self.problems.append(f"the assistant in {room} stopped: {len(owners)} there, {pause:.1f} s of silence")
 
     async def stopped_and_back(self, outage: Outage, before: set[str], within: float) -> None:
-        """Find out whether every assistant left before its lease ran out, and came back after the outage."""
+        """Check that every assistant left before its lease ran out, and came back after the outage."""
         again = await self.fleet.until(before, lambda tick: tick.at > outage.ended, within)
         self.back += [at - outage.ended for at in again.values()]
         self.problems += [f"no assistant came back to {room}" for room in before - again.keys()]
@@ -93,7 +93,7 @@ class Cell:
                 self.problems.append(f"the assistant in {room} was there {left:.1f} s into the outage")
 
     async def reckon(self) -> int:
-        """Look at everything once more; return how many webhooks there are."""
+        """Check everything once more; return how many webhooks were accepted."""
         await self.settle()
         if doubled := overlaps(self.fleet.ticks.all):
             self.problems.append(f"{len(doubled)} overlapping ticks")
@@ -129,9 +129,9 @@ async def run(
     side_by_side: int,
     within: float,
 ) -> Result:
-    """Take the database from cells side by side, so that each outage is met so often; every second one has a spill.
+    """Take the database from cells side by side, so each outage has `doses` doses; every second cell has a spill.
 
-    Nothing may stop in a `short` outage; after a `long` one all assistants must be back `within` so many seconds. The
+    Nothing may stop in a `short` outage; after a `long` one all assistants must be back within `within` seconds. The
     server is killed in one outage and frozen in the next.
     """
     cells = [Cell(folder / str(number), stores, spills=number % 2 == 1) for number in range(side_by_side)]

@@ -1,4 +1,4 @@
-"""Row 32: what others do to a PostgreSQL at work: read-only, a standby in its place, locks, settings, crashes."""
+"""Row 32: what others do to a PostgreSQL in use: read-only, a standby in its place, locks, settings, crashes."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ AS_BEFORE = dict.fromkeys(LAZY, "")
 
 
 class Changes:
-    """Change the database under a receiver and its load, time and again, and measure how soon it is back."""
+    """Change the database under a receiver and its load again and again, and measure how soon it is back."""
 
     def __init__(
         self, server: Server, standby: Server, url: str, link: Link, load: Load, view: View, seed: int
@@ -89,7 +89,7 @@ class Changes:
         self._link.lead_to(self._server.port)
 
     async def _row(self, seconds: float) -> None:
-        """Lock a row, deliver its webhook again, and see that nothing else is held up."""
+        """Lock a row, deliver its webhook again, and check that nothing else is delayed."""
         item = self._load.next()
         await self._load.deliver(item)
         rows = f"SELECT FROM whereby_trigger.webhooks WHERE id = '{item.id}' FOR UPDATE"
@@ -114,7 +114,7 @@ class Changes:
             await asyncio.sleep(seconds)
 
     async def _settings(self, seconds: float) -> None:
-        """Turn off waiting for the disk, and crash the server: every acknowledged webhook must be there."""
+        """Turn off synchronous commits to the disk, and crash the server: every acknowledged webhook must be there."""
         await asyncio.to_thread(self._server.reload, **LAZY)
         await asyncio.sleep(seconds)
         await asyncio.to_thread(self._server.kill)
@@ -137,7 +137,7 @@ class Changes:
 async def run(
     folder: Path, stores: PostgresStores, *, doses: int, longest: float, rate: float, seed: int = 32
 ) -> Result:
-    """Cause each fault so often, for at most `longest` seconds each, while deliveries go on."""
+    """Cause each fault `doses` times, for at most `longest` seconds each, while deliveries continue."""
     server, url = stores.server, stores.new(folder)
     load = Load(folder, seed)
     async with viewing(url), Link(server.port) as link:

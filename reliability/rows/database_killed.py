@@ -20,7 +20,7 @@ SHORT = 10.0
 async def run(
     folder: Path, stores: PostgresStores, *, restarts: int, rate: float, down_for: float, seed: int = 7
 ) -> Result:
-    """Kill the server so often, and start it again after at most `down_for` seconds, while deliveries go on."""
+    """Kill the server `restarts` times, and restart it after at most `down_for` seconds, while deliveries continue."""
     chance, server = random.Random(seed), stores.server
     load, away = Load(folder, seed), list[float]()
     async with trial(folder, stores.new(folder), load) as under_load:

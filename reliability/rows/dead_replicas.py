@@ -16,7 +16,7 @@ WITHIN = 15.0
 async def run(
     folder: Path, stores: Stores, *, kills: int, assistants: int, bound: float, lease: float = 30.0
 ) -> Result:
-    """Kill so many replicas, each with so many assistants; each must tick elsewhere within `bound` seconds."""
+    """Kill `kills` replicas, each with `assistants` assistants; each must tick elsewhere within `bound` seconds."""
     async with Fleet(folder, stores, "--lease-ttl", f"{lease:g}") as fleet:
         for _ in range(3):
             await fleet.start()
@@ -42,7 +42,7 @@ async def run(
 
 
 async def _loaded(fleet: Fleet, rooms: set[str], assistants: int) -> Receiver:
-    """Return the replica that runs the most assistants, after more rooms have asked if it has too few."""
+    """Return the replica that runs the most assistants, after requesting more rooms if it has too few."""
     while True:
         victim = max(fleet.replicas, key=lambda replica: len(fleet.rooms_of(replica)))
         if len(fleet.rooms_of(victim)) >= assistants:

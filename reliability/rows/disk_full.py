@@ -1,8 +1,8 @@
 """Row 18: the disk is full, and then it is not; nothing restarts the receiver.
 
-A limit on the size of its files makes every write of the receiver fail, in a moment and without any rights; to SQLite
-that is SQLITE_IOERR. Where this user may mount a small disk in a namespace of its own, the same is done with a disk
-that is full indeed, SQLITE_FULL; there a write may still fit into space that the file has already.
+A limit on the size of its files makes every write of the receiver fail, immediately and without any rights; to SQLite
+that is SQLITE_IOERR. If this user may mount a small disk in a new namespace, the same is done with a disk that is
+really full, SQLITE_FULL; there a write may still fit into space that the file has already.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class FullDisk(Protocol):
     """How many bytes a webhook is padded to, so that the disk is felt soon."""
 
     def mount(self, pid: int) -> None:
-        """Get hold of the disk of a running receiver."""
+        """Open the disk of a running receiver."""
         ...
 
     def fill(self, pid: int) -> None: ...
@@ -54,12 +54,12 @@ class FullDisk(Protocol):
     def free(self, pid: int) -> None: ...
 
     def keep(self, into: Path) -> None:
-        """Put the store's files where the harness can open them, once the receiver has ended."""
+        """Copy the store's files to where the harness can open them, after the receiver has ended."""
         ...
 
 
 class SizeLimit:
-    """Let no file of the receiver take a byte: a write fails at once, as an input/output error. Needs no rights."""
+    """Limit the receiver's files to 0 bytes: a write fails immediately, as an input/output error. Needs no rights."""
 
     prefix: tuple[str, ...] = ()
     body = 0
@@ -80,7 +80,7 @@ class SizeLimit:
 
 
 class SmallDisk:
-    """Give the receiver a small disk in a namespace of its own, and fill the rest of it with one file."""
+    """Mount a small disk for the receiver in a new namespace, and fill the rest of it with one file."""
 
     body = 100_000
     SIZE = "256m"
@@ -93,7 +93,7 @@ class SmallDisk:
 
     @staticmethod
     def available(folder: Path) -> bool:
-        """Return whether this user may have such a disk here."""
+        """Return True if this user may mount such a disk here."""
         if shutil.which("unshare") is None:
             return False
         trial = subprocess.run([*SmallDisk(folder).prefix, "true"], capture_output=True, check=False)
@@ -124,7 +124,7 @@ class SmallDisk:
 
 
 async def run(folder: Path, stores: SqliteStores, *, doses: int, on_a_small_disk: int = 0) -> Result:
-    """Fill and free the disk of a receiver so often, by a limit and, where that can be had, on a small disk."""
+    """Fill and free a receiver's disk `doses` times, by a limit and, if it can be mounted, on a small disk."""
     limited = await _run(_new(folder / "limit"), stores, SizeLimit(), doses)
     figures: Figures = {"doses": doses, **limited.figures}
     problems = [f"with a size limit: {problem}" for problem in limited.problems]
@@ -181,7 +181,7 @@ class _Trial:
         self._heard.take()
 
     async def _meet_full_disk(self, before: Item) -> list[Item]:
-        """Send until the disk is felt; return what was refused."""
+        """Send until the full disk shows; return what was refused."""
         if self._full_disk.body:
             for _ in range(UNTIL_FELT):
                 item = self._load.next()

@@ -1,4 +1,4 @@
-"""Row 11: each event reaches every replica at once."""
+"""Row 11: each event reaches every replica at the same time."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ AT_ONCE = 20
 
 
 async def run(folder: Path, stores: Stores, *, events: int, rooms: int) -> Result:
-    """Deliver so many joins in so many rooms, each to three replicas at the same moment."""
+    """Deliver one join in each of `events` rooms, each to three replicas at the same moment."""
     async with Fleet(folder, stores, "--assistant", "coroutine") as fleet:
         replicas = [await fleet.start() for _ in range(REPLICAS)]
         names = [fleet.room() for _ in range(rooms)]

@@ -35,7 +35,7 @@ OFFSET = timedelta(hours=1)
 
 
 class Series(Struct):
-    """Hold what is delivered of the meetings in one room, in order; `ends` are those of the newest one."""
+    """Hold the deliveries for the meetings in one room, in order; `ends` are those of the newest one."""
 
     room: str
     deliveries: list[Webhook]
@@ -44,7 +44,7 @@ class Series(Struct):
 
 
 def series(room: str, random: random.Random) -> Series:
-    """Make up a series: the ends of older meetings may be lost, and all that is delivered may be late and doubled."""
+    """Generate a series: ends of older meetings may be lost, and all deliveries may be late and doubled."""
     begin = datetime.now(UTC) - OFFSET
     meetings = random.randint(2, 4)
     sent: list[tuple[float, int, Webhook]] = []
@@ -58,7 +58,7 @@ def series(room: str, random: random.Random) -> Series:
             session = f"session {number} of {room}" if named else None
             return webhook(type, room=room, created_at=created_at, room_session_id=session)
 
-        # Who joins without a name after a session has started may be of that session or of the next one.
+        # A join without a name after a session has started may belong to that session or to the next one.
         joins = [built("room.client.joined", at, named=named or at > 1) for at in range(random.randint(1, 3))]
         started, ended = built("room.session.started", 1.5), built("room.session.ended", 90)
         last = number == meetings - 1
@@ -73,7 +73,7 @@ def series(room: str, random: random.Random) -> Series:
 
 
 class Watch:
-    """Look at the open rooms of a store, again and again."""
+    """Read the open rooms of a store again and again."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -90,11 +90,11 @@ class Watch:
         return self.open.get(room.removeprefix("/"))
 
     async def serves(self, one: Series, within: float) -> float | None:
-        """Wait until the newest meeting is served; return after how many seconds, or None if it is not by then."""
+        """Wait until the newest meeting is served; return the seconds, or None if it is not within `within`."""
         return await self._until(lambda: _is_served(self.of(one.room), one.newest), within)
 
     async def frees(self, one: Series, within: float) -> float | None:
-        """Wait until nobody is in the room; return after how many seconds, or None if somebody still is then."""
+        """Wait until nobody is in the room; return the seconds, or None if somebody still is after `within`."""
         return await self._until(lambda: self.of(one.room) is None, within)
 
     async def _until(self, holds: Callable[[], bool], within: float) -> float | None:
@@ -169,18 +169,18 @@ async def run(
 
 
 async def _deliver(fleet: Fleet, sent: Webhook, dice: random.Random) -> None:
-    """Deliver to some replica; again to another if it dies over it, as Whereby does."""
+    """Deliver to some replica, and to another if it dies meanwhile, as Whereby does."""
     while await fleet.send(sent, dice.choice(fleet.replicas)) != 200:
         await asyncio.sleep(LOOK)
 
 
 async def _kill(fleet: Fleet, every: float, dice: random.Random) -> int:
-    """Kill a replica and start another, every so many seconds until cancelled; return how often."""
+    """Kill a replica and start another every `every` seconds until cancelled; return how often."""
     kills = 0
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             await asyncio.sleep(every)
-            # Before: a delivery must not find no replica, and each must be in place when the fleet is closed.
+            # Start first: a delivery must always find a replica, and the fleet must know each one when it closes.
             await fleet.start()
             await fleet.kill(dice.choice(fleet.replicas[:-1]))
             kills += 1

@@ -15,7 +15,7 @@ WITHIN = TTL + 40.0
 
 
 async def run(folder: Path, stores: Stores, *, freezes: int, rooms: int = 3) -> Result:
-    """Freeze so many supervisors alone, and so many with all their children, each with so many assistants."""
+    """Freeze `freezes` supervisors alone, and as many with all their children, each with `assistants` assistants."""
     alone = folder / "alone"
     family_too = folder / "family"
     alone.mkdir()
@@ -54,7 +54,7 @@ async def _freeze(
             for room in asked:
                 await fleet.join(room, frozen)
             await fleet.until(asked, lambda tick: True, WITHIN)
-            # One that is frozen in the middle of a commit holds the file, and with it everybody.
+            # A replica that is frozen in the middle of a commit holds the file, and so blocks everybody.
             await fleet.until_live(asked, WITHIN)
             left = fleet.rooms_of(frozen)
             processes = family(frozen.pid) if children else [frozen.pid]

@@ -1,4 +1,4 @@
-"""Row 34: assistants and predicates hold every thread of the event loop's default executor as a replica drains."""
+"""Row 34: assistants and predicates hold every thread of the event loop's default executor while a replica drains."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ WITHIN = 30.0
 async def run(
     folder: Path, stores: Stores, *, drains: int, side_by_side: int = 1, margin: float = DRAIN_MARGIN
 ) -> Result:
-    """Drain so many replicas, some at a time, whose user code holds every thread; `margin` is in seconds."""
+    """Drain `drains` replicas, some at a time, whose user code holds every thread; `margin` is in seconds."""
     gate = asyncio.Semaphore(side_by_side)
 
     async def drain(number: int) -> tuple[float, int]:

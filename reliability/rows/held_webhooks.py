@@ -37,10 +37,10 @@ SHOWN = 3
 async def run(
     folder: Path, stores: Stores, *, webhooks: int, deaths: int, hold: float, bound: float, lease: float, seed: int = 1
 ) -> Result:
-    """Have so many webhooks held by three replicas, of which one after the other is killed, or drained.
+    """Let three replicas hold webhooks while one after the other is killed or drained.
 
-    Each must fire once, `bound` seconds after it was due, or after the last death before that, at the latest; a hold
-    that its first replica fired, LIVING seconds.
+    Each must fire once, at most `bound` seconds after it was due or after the last death before that; a hold that its
+    first replica fires, within LIVING seconds.
     """
     chance = random.Random(seed)
     options = ("--hold", f"{hold:g}", "--lease-ttl", f"{lease:g}")
@@ -63,7 +63,7 @@ async def run(
 
 
 class Holders:
-    """Start, load and lose replicas, and remember in which life each webhook was received."""
+    """Start, load and lose replicas, and record which life received each webhook."""
 
     def __init__(self, receivers: Receivers, chance: random.Random) -> None:
         self.receivers = receivers
@@ -79,7 +79,7 @@ class Holders:
         self._alive[life] = receiver
 
     async def deliver(self, count: int) -> None:
-        """Have so many more webhooks held, each in a room of its own."""
+        """Deliver `count` more webhooks that are held, each in its own room."""
         numbers = range(self._numbers, self._numbers + count)
         self._numbers += count
         waiting = iter(numbers)
@@ -91,7 +91,7 @@ class Holders:
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
     async def lose(self, *, drained: bool) -> float:
-        """Kill a replica, or drain it, and start another; return when it was gone."""
+        """Kill or drain a replica, and start another; return when it was gone."""
         life = self._chance.choice(sorted(self._alive))
         receiver = self._alive.pop(life)
         if not drained:
@@ -110,7 +110,7 @@ class Holders:
             await self._send(left.raw)
 
     async def _send(self, body: bytes) -> int:
-        """Deliver to one replica or another until one has answered 200; return in which life."""
+        """Deliver to random replicas until one answers 200; return its life."""
         while True:
             life = self._chance.choice(sorted(self._alive))
             if await send(await self._alive[life].listening(), body) == 200:

@@ -1,4 +1,4 @@
-"""Row 31: what lies beside the store's file is removed, replaced or shared while the receiver is under load.
+"""Row 31: files beside the store's file are removed, replaced or shared while the receiver is under load.
 
 After each fault the receiver acknowledges some more, or is mended first, and is killed with -9.
 """
@@ -37,7 +37,7 @@ REFUSAL: Final = "has a second name, a hard link"
 
 
 async def run(folder: Path, stores: SqliteStores, *, doses: int, a_life: int = 1, seed: int = 1) -> Result:
-    """Do each fault so often, `a_life` of them to a receiver before it is killed, and check all of it at the end."""
+    """Cause each fault `doses` times, `a_life` of them to a receiver before it is killed, and check all in the end."""
     path = folder / STORE_FILE
     async with Campaign(folder, stores, seed) as campaign:
         trial = _Trial(campaign, path)
@@ -46,7 +46,7 @@ async def run(folder: Path, stores: SqliteStores, *, doses: int, a_life: int = 1
             await trial.live(faults[start : start + a_life])
         problems = trial.problems + await trial.refused_at_the_start()
         evidence = await campaign.reckon()
-    # A commit that is refused because of a second name is in the file all the same.
+    # A commit that is refused because of a second name is in the file anyway.
     reckoning = reckoned(campaign.sender, structs.replace(evidence, refused=campaign.sender.refused))
     with closing(sqlite3.connect(path)) as connection:
         (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
@@ -54,7 +54,7 @@ async def run(folder: Path, stores: SqliteStores, *, doses: int, a_life: int = 1
         problems.append(f"integrity_check: {integrity}")
     figures: Figures = {"faults": len(faults), **reckoning.figures}
     figures["503s"] = campaign.sender.answers[503]
-    # A replica whose lock file is gone is taken over once its lease has run out: what came since is decided first.
+    # A replica without its lock file is taken over once its lease has run out: newer webhooks are decided first.
     problems += [problem for problem in reckoning.problems if Rule.OVERTAKEN not in problem]
     return Result(figures, problems)
 
@@ -75,7 +75,7 @@ class _Trial:
         )
 
     async def live(self, faults: Sequence[Fault]) -> None:
-        """Start a receiver, do it some faults, and kill it once it has acknowledged more after the last."""
+        """Start a receiver, cause some faults, and kill it once it has acknowledged more after the last."""
         sender = self._campaign.sender
         receiver = await self._campaign.start("--copies", str(self._copied))
         for fault in faults:

@@ -46,7 +46,7 @@ LONG_AGO = 1_000_000_000.0
 
 
 async def run(folder: Path, stores: Stores, *, kills: int, calls: tuple[str, ...] = tuple(CALLS)) -> Result:
-    """Kill each command at so many steps, evenly among all that it takes, and call it once more each time."""
+    """Kill each command at some steps, evenly spread over all its steps, and call it once more each time."""
     return await asyncio.to_thread(_run, folder, stores, kills, calls)
 
 
@@ -56,7 +56,7 @@ def _run(folder: Path, stores: Stores, kills: int, calls: tuple[str, ...]) -> Re
     for name in calls:
         place = folder / name.replace(" ", "-")
         place.mkdir()
-        # A person who is in the spill is left there: that exits with 1, as it should.
+        # A person in the spill stays there: the command exits with 1, as it should.
         filled = Filled(stores, place, spilled=name == "forget --room")
         with Caller(place, filled.env) as caller:
             filled.make()
@@ -82,7 +82,7 @@ def _called(name: str, filled: "Filled", caller: Caller, step: int = 0) -> Kille
 
 
 def _wrong(name: str, filled: "Filled", again: Killed) -> Iterator[str]:
-    """Yield what is wrong once a command was called again."""
+    """Yield what is wrong after a command was called again."""
     if again.code != 0:
         yield f"the next call exits with {again.code}: {again.output}"
     records = filled.records()
@@ -104,7 +104,7 @@ def _wrong(name: str, filled: "Filled", again: Killed) -> Iterator[str]:
 
 
 class Filled:
-    """Make stores with the same content, one after the other; the files of the last are in the folder `here`."""
+    """Create stores with the same content, one after the other; the last one's files are in the folder `here`."""
 
     def __init__(self, stores: Stores, folder: Path, *, spilled: bool) -> None:
         self.here, self._first = folder / "here", folder / "first"
@@ -120,7 +120,7 @@ class Filled:
             self.env = {"WHEREBY_TRIGGER_SPILL": f"sqlite:///{self.here}/spill.db"}
 
     def make(self) -> None:
-        """Make the next store."""
+        """Create the next store."""
         shutil.rmtree(self.here, ignore_errors=True)
         shutil.copytree(self._first, self.here)
         if self._server is None:
@@ -129,7 +129,7 @@ class Filled:
             self.url = self._server.create_database(template=database_of(self._template))
 
     def wait_for_the_server(self) -> None:
-        """Wait until a server has noticed the death: until then, the next call names the dead one, and exits with 1."""
+        """Wait until a server has noticed the death: until then, the next call names the dead one and exits with 1."""
         if self._server is not None:
             server, database = self._server, database_of(self.url)
             until(lambda: server.run(AT_WORK, database) == "0")
@@ -152,7 +152,7 @@ class Filled:
         return asyncio.run(read())
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the names and bytes of all files in which something may be stored."""
+        """Yield the names and bytes of all files that may hold stored data."""
         files = list(self.here.iterdir())
         if self._server is not None:
             database = database_of(self.url)

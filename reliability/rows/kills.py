@@ -20,9 +20,9 @@ TWICE = (Rule.DOUBLED, Rule.EMITTED_TWICE, Rule.DECIDED_TWICE, Rule.UNCOUNTED)
 async def run(
     folder: Path, stores: Stores, *, kills: int, acknowledged_per_life: int, at_least: int, seed: int = 1
 ) -> Result:
-    """Kill a receiver so often, after as many acknowledged deliveries on average, and check all of it at the end.
+    """Kill a receiver `kills` times, after a random number of acknowledged deliveries, and check everything at the end.
 
-    With less than `at_least` acknowledged deliveries in all the row says nothing, and does not pass.
+    With less than `at_least` acknowledged deliveries in all the row proves nothing, and does not pass.
     """
     async with Campaign(folder, stores, seed) as campaign:
         for _ in range(kills):
@@ -40,14 +40,14 @@ async def run(
 
 
 class Reckoning(Struct, frozen=True):
-    """Hold what a campaign comes to, in numbers and in problems."""
+    """Hold the result of a campaign, as figures and problems."""
 
     figures: dict[str, int]
     problems: list[str]
 
 
 def reckoned(sender: Sender, evidence: Evidence) -> Reckoning:
-    """Put a campaign's evidence into figures and problems; no answer of it may be a refusal or a 500."""
+    """Turn a campaign's evidence into figures and problems; no answer may be a refusal or a 500."""
     broken = check(evidence)
     problems = in_words(broken)
     problems += [f"{sender.answers[status]} answers were {status}" for status in sender.answers if 400 <= status <= 500]
@@ -65,7 +65,7 @@ def reckoned(sender: Sender, evidence: Evidence) -> Reckoning:
 
 
 async def undisturbed(folder: Path, stores: Stores, *, acknowledged: int) -> Result:
-    """Send until so many deliveries are acknowledged, disturb nobody, and check all of it: what every row rests on.
+    """Send until `acknowledged` deliveries are acknowledged, without faults, and check all: the base of every row.
 
     The lease lasts as long as a user's: a busy machine may keep a process from renewing a quick one.
     """

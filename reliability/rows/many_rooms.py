@@ -1,4 +1,4 @@
-"""Row 26, of our own: a thousand rooms started and ended in one process, and what is left of them."""
+"""Row 26, of our own: a thousand rooms started and ended in one process, and what remains of them."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ BEHIND = 150
 
 
 class Rooms:
-    """Note when each room's delivery was answered and when its assistant's first line ran."""
+    """Record when each room's delivery was answered and when its assistant's first line ran."""
 
     def __init__(self) -> None:
         self.answered: dict[str, float] = {}
@@ -46,7 +46,7 @@ class Rooms:
 
 
 async def run(folder: Path, stores: Stores, *, rooms: int, max_rooms: int = 200) -> Result:
-    """Let so many rooms begin and end, some at a time; nothing of them may stay in this process."""
+    """Begin and end `rooms` rooms, some at a time; nothing of them may remain in this process."""
     trigger = Trigger(
         port=0,
         host="127.0.0.1",
@@ -107,7 +107,7 @@ async def _begin_and_end(trigger: Trigger, noted: Rooms, names: list[str]) -> No
 
 
 async def _end(sender: Sender, noted: Rooms, name: str) -> None:
-    """End a session once its assistant is there: one that still waits would end unstarted."""
+    """End a session once its assistant is there: one that still waits would end before it starts."""
     await until(lambda: name in noted.began, WITHIN)
     await _send(sender, "room.session.ended", name)
 
@@ -118,7 +118,7 @@ async def _send(sender: Sender, type: str, room: str) -> None:
 
 
 async def _footprint() -> tuple[int, int, int]:
-    """Count the tasks and descriptors that stay, and the memory: what comes and goes is not there at each look."""
+    """Return the lasting tasks and descriptors, and the memory: what comes and goes is missing from some look."""
     gc.collect()
     tasks, descriptors = [], []
     for _ in range(LOOKS):

@@ -1,4 +1,4 @@
-"""Row 25: mutations of our own code, each of which a test of this suite must notice."""
+"""Row 25: mutations of our own code, each of which a test of this suite must catch."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ async def run(folder: Path, stores: Stores, *, mutants: Mapping[str, Mutant] = M
 
 
 async def why_not_caught(name: str, mutant: Mutant) -> list[str]:
-    """Run a mutant's test with the mutation in; say what is wrong if it does not fail as it must.
+    """Run a mutant's test with the mutation; return what is wrong if it does not fail as it must.
 
     Raises ToolMissing if the test needs a program that is not installed.
     """
@@ -44,11 +44,11 @@ async def why_not_caught(name: str, mutant: Mutant) -> list[str]:
 
 
 async def _test(tests: Iterable[str], mutant: str) -> tuple[int, str]:
-    # The other plugins that are installed take as long to import as most of these tests take to run.
+    # The other installed plugins take as long to import as most of these tests take to run.
     env = {VARIABLE: mutant, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     async with asyncio.timeout(TEST_WITHIN):
         code, said = await run_tests("-p", "anyio", "-p", "reliability.mutants", "-rs", *sorted(tests), env=env)
-    # A test that was skipped has caught nothing, and has not failed to.
+    # A skipped test has neither caught the mutant nor missed it.
     if skipped := SKIPPED.search(said):
         raise ToolMissing(skipped[1])
     return code, said

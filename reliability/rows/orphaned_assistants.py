@@ -23,7 +23,7 @@ WITHIN = 20.0
 
 
 async def run(folder: Path, stores: Stores, *, doses: int) -> Result:
-    """Kill so many supervisors and freeze as many, in each form of child that this machine has."""
+    """Kill `doses` supervisors and freeze as many, with each form of child that this machine has."""
     forms = ["process", "sh", *(["npm"] if shutil.which("npm") else [])]
     figures: dict[str, int | float | str] = {"doses": doses, "forms": ", ".join(forms)}
     problems = [] if "npm" in forms else ["npm is missing: not shown behind npm start"]
@@ -45,7 +45,7 @@ async def run(folder: Path, stores: Stores, *, doses: int) -> Result:
 
 
 async def _orphan(folder: Path, stores: Stores, form: str, *, frozen: bool) -> float:
-    """Take a supervisor from its assistant; give how many seconds later nothing of the group is left."""
+    """Kill or freeze an assistant's supervisor; return after how many seconds the whole group is gone."""
     async with Fleet(folder, stores, "--assistant", form, "--lease-ttl", str(TTL)) as fleet:
         if form == "npm":
             script = shlex.join(ticking(str(fleet.ticks.path)))

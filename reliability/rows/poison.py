@@ -1,4 +1,4 @@
-"""Row 17: assistants that raise, refuse, exit and hang, among good ones; and the same of predicates."""
+"""Row 17: assistants that raise, refuse, exit and hang, among good ones; and predicates that do the same."""
 
 import asyncio
 from collections import Counter
@@ -36,7 +36,7 @@ UNAFFECTED = 2.0
 
 
 async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float, ...] = BACKOFF) -> Result:
-    """Let so many rooms poison a replica; each must be parked or stay its own, and the good rooms must go on."""
+    """Poison a replica in `doses` rooms; each must be parked or affect only itself, and the good rooms must go on."""
     options = ("--assistant", "poison", "--max-rooms", "5000", "--backoff", *map(str, backoff))
     async with Fleet(folder, stores, *options) as fleet:
         replica = await fleet.start()
@@ -106,7 +106,7 @@ async def poisoned(webhook: RoomClientJoined) -> bool | None:
 
 
 async def _run_predicates(folder: Path, stores: Stores, doses: int) -> Result:
-    """Deliver so many poisoned webhooks, each in a room of its own; each must be parked, and the good ones fire."""
+    """Deliver poisoned webhooks, each in its own room; each must be parked, and the good ones must fire."""
     url = stores.new(folder)
     trigger = Trigger(
         port=0,

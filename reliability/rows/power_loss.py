@@ -1,9 +1,9 @@
 """Row 3: power loss. kill -9 cannot show it, since the page cache survives; the trace of the system calls can.
 
 The receiver runs under strace, which records every write and every sync of the store's files, and every request and
-answer. From that follows, for each 200, whether its webhook was written and synced before the answer began; and for
-any moment, what a disk that lost its power then would be sure to hold. That is written into a new folder (without the
-shared-memory file, which is no file to keep), the store is opened there as after any crash, and must pass its integrity
+answer. This shows, for each 200, whether its webhook was written and synced before the answer began; and for any
+moment, what a disk that lost its power then would be sure to hold. That is written to a new folder (without the
+shared-memory file, which is no file to keep), the store is opened there as after any crash and must pass its integrity
 check and hold every webhook acknowledged up to that moment: once with nothing of what was not synced, and once with a
 random half of its sectors, since a disk may write those too.
 """
@@ -34,7 +34,7 @@ WRITES = ("write", "writev", "sendto", "sendmsg")
 
 
 class Answer(Struct, frozen=True):
-    """Hold one 200: for which webhook, where in the trace it began, and whether the webhook was synced before."""
+    """Hold one 200: its webhook, the place in the trace where it began, and whether the webhook was synced before."""
 
     id: str
     began: int
@@ -42,7 +42,7 @@ class Answer(Struct, frozen=True):
 
 
 async def run(folder: Path, stores: SqliteStores, *, acknowledged: int, cuts: int, seed: int = 1) -> Result:
-    """Trace two lives of a receiver, the first killed, and cut the power at so many of its 200s."""
+    """Trace two lives of a receiver, the first of which is killed, and cut the power at some of its 200s."""
     trace = folder / "trace"
     problems = await _record(folder, stores, trace, acknowledged, seed)
     with trace.open(encoding="ascii") as lines:

@@ -26,7 +26,7 @@ BLOCKED_EXIT = 70
 
 
 async def run(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: int) -> Result:
-    """Replace a replica so often; then drain so many whose assistants block the event loop."""
+    """Replace a replica `deploys` times; then drain `blocking_deploys` replicas whose assistants block the loop."""
     result = await _deploy(folder, stores, deploys)
     exits = [await _drain_blocked(folder / f"blocked-{number}", stores) for number in range(blocking_deploys)]
     problems = list(result.problems)
@@ -84,7 +84,7 @@ async def _deploy(folder: Path, stores: Stores, deploys: int) -> Result:
 
 
 def _joins(rooms: Sequence[str]) -> Iterator[Item]:
-    """Make up joins without end, of one room after the other."""
+    """Yield joins without end, room after room."""
     for room in cycle(rooms):
         joined = webhook("room.client.joined", room=room)
         yield Item(joined.id, joined.type, room, joined.raw, State.FIRED)

@@ -39,7 +39,7 @@ DISCONNECT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHER
 
 
 class Cell:
-    """Hold a replica that runs out of one thing, and a connection that was there before."""
+    """Hold a replica that runs out of one resource, and a connection opened before."""
 
     def __init__(self, fleet: Fleet, replica: Receiver, stores: Stores, moment: str) -> None:
         self._fleet, self._replica, self._stores, self._moment = fleet, replica, stores, moment
@@ -51,7 +51,7 @@ class Cell:
         """Open every connection to the store, and start every thread that would otherwise start on demand."""
         self._sender.address = Address.local(await self._replica.listening())
         for _ in range(WARM):
-            # Over the connections for whichever room, and nobody's assistant starts for it.
+            # Any room's webhook opens the connections, and no assistant starts for this one.
             await self._post(webhook("room.client.knocked", room=self._fleet.room()))
         room = self._fleet.room()
         await self._join(room)
@@ -60,7 +60,7 @@ class Cell:
             raise ReceiverFailed(f"the replica is not ready:\n{self._replica.last_words}")
 
     async def dose(self, seconds: float) -> None:
-        """Be short for so many seconds, and see that all is well again."""
+        """Cause a shortage for `seconds` seconds, and check that all is well again."""
         os.kill(self._replica.pid, signal.SIGUSR1)
         await asyncio.sleep(LOOK)
         room = f"{self._fleet.room()}-{self._moment}"
@@ -104,7 +104,7 @@ class Cell:
 async def run(
     folder: Path, stores: Stores, *, doses: int, shortest: float, longest: float, side_by_side: int = 1
 ) -> Result:
-    """Cause each shortage so often at each moment, on some replicas at a time."""
+    """Cause each shortage `doses` times at each moment, on some replicas at a time."""
     moments = [each for each in MOMENTS if isinstance(stores, PostgresStores) or each[1] != "reconnecting"]
     gate = asyncio.Semaphore(side_by_side)
 

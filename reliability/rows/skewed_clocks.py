@@ -1,4 +1,4 @@
-"""Row 15: clocks that are wrong by minutes and by a day, from the start or all of a sudden."""
+"""Row 15: clocks that are wrong by minutes and by a day, from the start or suddenly."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ LIVE_WITHIN = 30.0
 
 
 class Dose(Struct, frozen=True):
-    """Say by how many seconds a clock is off, and whether it jumps there in mid-run."""
+    """Hold by how many seconds a clock is off, and whether it jumps there in mid-run."""
 
     seconds: float
     jumps: bool
@@ -38,7 +38,7 @@ class Dose(Struct, frozen=True):
 async def run(
     folder: Path, stores: Stores, *, offsets: Sequence[float], jumps: Sequence[bool] = (False, True)
 ) -> Result:
-    """Put clocks off by each offset, from the start and by a jump; what replicas own must not depend on it.
+    """Set clocks off by each offset, from the start and by a jump; what replicas own must not depend on it.
 
     On PostgreSQL one of two replicas has a wrong clock; on SQLite both have, since they run on one machine.
     """
@@ -104,14 +104,14 @@ class _Trial:
         self.rooms.add(room)
 
     async def _refuse_stale(self, skewed: Receiver) -> None:
-        """Deliver something signed by the right clock, which to a clock that is so far off is stale, or too young."""
+        """Deliver a webhook signed by the right clock, whose timestamp is stale or too new for the wrong clock."""
         if await self.fleet.join(self.fleet.room(), skewed) == 401:
             self.stale += 1
         else:
             self._problems.append("a signature that is stale to this clock was taken")
 
     async def _watch(self, since: float) -> None:
-        """Find out whether every assistant goes on."""
+        """Check that every assistant keeps running."""
         late = boot_time() + WATCHED
         going = await self.fleet.until(self.rooms, lambda tick: tick.at > late, WATCHED + LIVE_WITHIN)
         for room in self.rooms:

@@ -18,9 +18,9 @@ AFTER_THE_LAST = 2.0
 
 
 async def run(folder: Path, stores: Stores, *, kills: int, assistants: int, lease: float = 30.0) -> Result:
-    """Kill so many replicas, each with so many assistants, and start one again at once; one other goes on meanwhile.
+    """Kill `kills` replicas, each with `assistants` assistants, each time starting a new one; one other keeps running.
 
-    Only a lease that is shorter than the default is waited for.
+    The lease counts only if it is shorter than the wait for a new tick.
     """
     options = ("--assistant", "slow", "--lease-ttl", f"{lease:g}")
     problems: list[str] = []
@@ -37,7 +37,7 @@ async def run(folder: Path, stores: Stores, *, kills: int, assistants: int, leas
             await fleet.start()
             again = await fleet.until(left, lambda tick: tick.at > killed_at and tick.host != victim.pid, WITHIN)  # noqa: B023
             problems += [f"no assistant came back to {room}" for room in left - again.keys()]
-            # Nobody can tell for one room: the replica counts as dead when all that it ran has left.
+            # This cannot be told for a single room: the replica counts as dead when all its assistants have left.
             last = max(tick.at for tick in fleet.ticks.all if tick.host == victim.pid)
             lasted.append(last - killed_at)
             delays += [at - last for at in again.values()]
@@ -60,7 +60,7 @@ async def run(folder: Path, stores: Stores, *, kills: int, assistants: int, leas
 
 
 async def _loaded(fleet: Fleet, assistants: int) -> Receiver:
-    """Return the replica that runs the most assistants, after more rooms have asked if it has too few."""
+    """Return the replica that runs the most assistants, after requesting more rooms if it has too few."""
     while True:
         victim = max(fleet.replicas, key=lambda replica: len(fleet.rooms_of(replica)))
         if len(fleet.rooms_of(victim)) >= assistants:
@@ -72,7 +72,7 @@ async def _loaded(fleet: Fleet, assistants: int) -> Receiver:
 
 async def _kill(fleet: Fleet, victim: Receiver, *, with_guards: bool) -> None:
     if with_guards:
-        # Stopped first, it cannot see its guards die.
+        # Stop it first, so it cannot see its guards die.
         os.kill(victim.pid, signal.SIGSTOP)
         for guard in family(victim.pid, generations=1)[1:]:
             os.kill(guard, signal.SIGKILL)

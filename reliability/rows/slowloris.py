@@ -25,7 +25,7 @@ GIVE_UP_AFTER = 15.0
 
 
 class Manner(Struct, frozen=True):
-    """Say what a slow socket sends at once, and the byte that it sends each second, if any."""
+    """Hold what a slow socket sends first, and the byte that it sends each second, if any."""
 
     first: bytes
     then: bytes
@@ -39,7 +39,7 @@ MANNERS: Mapping[str, Manner] = {
 
 
 class SlowSocket(asyncio.Protocol):
-    """Hold one slow connection; `lasted` is how many seconds it took until the server closed it."""
+    """Hold one slow connection; `lasted` is how many seconds passed until the server closed it."""
 
     def __init__(self, manner: Manner) -> None:
         self._manner = manner
@@ -58,7 +58,7 @@ class SlowSocket(asyncio.Protocol):
             self.lasted.set_result(self._loop.time() - self._opened)
 
     def close(self) -> None:
-        """Give up; the server has not closed it."""
+        """Abort the connection; the server has not closed it."""
         self._transport.abort()
 
     def _send(self) -> None:
@@ -68,7 +68,7 @@ class SlowSocket(asyncio.Protocol):
 
 
 async def open_slow_sockets(port: int, number: int) -> list[SlowSocket]:
-    """Open so many slow sockets, of each manner as many."""
+    """Open `number` slow sockets, equally many of each manner."""
     loop, manners = asyncio.get_running_loop(), list(MANNERS.values())
 
     async def open_one(manner: Manner) -> SlowSocket:
@@ -79,7 +79,7 @@ async def open_slow_sockets(port: int, number: int) -> list[SlowSocket]:
 
 
 async def run(folder: Path, stores: Stores, *, sockets: int) -> Result:
-    """Open so many slow sockets, and send good deliveries until the server has closed them all."""
+    """Open `sockets` slow sockets, and send good deliveries until the server has closed them all."""
     load = Load(folder, 1, source=items(1), reuse=False)
     async with trial(folder, stores.new(folder), load) as under_load:
         slow = await open_slow_sockets(load.sender.port, sockets)

@@ -1,4 +1,4 @@
-"""Row 6: half an hour and more on a store that is full already: does it slow down, does it grow?"""
+"""Row 6: half an hour and more on a store that is already full: does it slow down, does it grow?"""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ SEED, SEED_OF_INBOX = 6, 60
 
 
 async def run(folder: Path, stores: Stores, *, inbox: int, rate: float, seconds: float) -> Result:
-    """Deliver at a rate for so many seconds to a store that holds so many webhooks already."""
+    """Deliver at a rate for a time to a store that already holds `inbox` webhooks."""
     url = stores.new(folder)
     await _fill(url, inbox)
     load = Load(folder, SEED)
@@ -73,7 +73,7 @@ async def run(folder: Path, stores: Stores, *, inbox: int, rate: float, seconds:
 
 
 async def _fill(url: str, webhooks: int) -> None:
-    """Put webhooks into a new store, decided already."""
+    """Add webhooks to a new store, already decided."""
     store, source = store_for(url), items(SEED_OF_INBOX)
     await store.open(lambda: None)
     try:
@@ -87,7 +87,7 @@ async def _fill(url: str, webhooks: int) -> None:
 
 
 def _p99s(answers: Sequence[Answer], began: float, ended: float) -> Iterator[float]:
-    """Provide each window's p99, in order."""
+    """Yield each window's p99, in order."""
     length = (ended - began) / WINDOWS
     for number in range(WINDOWS):
         since = began + number * length

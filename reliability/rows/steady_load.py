@@ -18,7 +18,7 @@ PAUSE = 1.0
 
 
 async def run(folder: Path, stores: Stores, *, rate: float, seconds: float, burst: int) -> Result:
-    """Deliver at a rate for so many seconds, a tenth of it duplicates, and then a burst within one second."""
+    """Deliver at a rate for a time, a tenth of it duplicates, and then send a burst within one second."""
     load = Load(folder, seed=5)
     async with trial(folder, stores.new(folder), load) as under_load:
         async with load.going(rate):

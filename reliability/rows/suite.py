@@ -1,4 +1,4 @@
-"""Rows whose full dose is in the ordinary test run already: the tests are run, and what they say is kept."""
+"""Rows whose full dose is part of the ordinary test run: the tests are run, and their output is kept."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ STORE_TESTS = ("tests/store", "--ignore=tests/store/sqlite", "--ignore=tests/sto
 async def run(
     folder: Path, stores: Stores, *, tests: tuple[str, ...], dose: Figures, env: Mapping[str, str] | None = None
 ) -> Result:
-    """Run tests of the suite, all of which must pass, none skipped; `env` is how a test is told of a larger dose."""
+    """Run tests of the suite, all of which must pass, none skipped; `env` sets a larger dose for a test."""
     code, said = await run_tests(*WITHOUT_LIMIT, *tests, env=env)
     passed, skipped = PASSED.search(said), SKIPPED.search(said)
     problems = [] if code == 0 and skipped is None else [said]
@@ -31,7 +31,7 @@ async def run(
 
 
 async def run_tests(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run pytest, and return its exit code and what it said; `env` comes on top of an environment without settings."""
+    """Run pytest, and return its exit code and output; `env` is added to an environment without settings."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *arguments),
         cwd=ROOT,
@@ -50,6 +50,6 @@ async def run_tests(*arguments: str, env: Mapping[str, str] | None = None) -> tu
 
 
 async def pooled(folder: Path, stores: Stores) -> Result:
-    """Run row 10, the conformance suite of stores through a PgBouncer; raises ToolMissing where there is none."""
+    """Run row 10, the conformance suite of stores through a PgBouncer; raises ToolMissing if there is none."""
     program()
     return await run(folder, stores, tests=STORE_TESTS, dose={}, env={"STORE_KINDS": "pgbouncer"})

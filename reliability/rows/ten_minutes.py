@@ -1,4 +1,4 @@
-"""Row 28, of our own: everything at once. Three replicas under load; replicas are killed, the database is restarted."""
+"""Row 28, of our own: all faults together. Three replicas under load; replicas are killed, the database restarted."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ START_WITHIN = 30.0
 
 
 class Cluster:
-    """Hold the replicas behind a load balancer that knows at once which of them are there."""
+    """Hold the replicas behind a load balancer that always knows which of them are up."""
 
     def __init__(self, receivers: Receivers, load: Load) -> None:
         self._receivers = receivers
@@ -30,7 +30,7 @@ class Cluster:
         self._ports: dict[Receiver, int] = {}
 
     async def start_one(self) -> None:
-        """Start a replica, again where the database is away just then, as whatever runs services does."""
+        """Start a replica, and again if the database is away just then, as a service manager does."""
         began = boot_time()
         while True:
             receiver = await self._receivers.start()
@@ -51,7 +51,7 @@ class Cluster:
         await self.start_one()
 
     async def stop(self) -> list[int]:
-        """Have all replicas drain; return their exit codes."""
+        """Drain all replicas; return their exit codes."""
         return [await receiver.stop() for receiver in self._ports]
 
     def _balance(self) -> None:
@@ -69,7 +69,7 @@ async def run(
     lease: float,
     seed: int = 28,
 ) -> Result:
-    """Deliver at a rate for so many seconds, while a random replica dies and the database restarts every so often."""
+    """Deliver at a rate for `seconds` seconds, while replicas die at random and the database is restarted."""
     chance, url, emissions, ticks = (
         random.Random(seed),
         stores.new(folder),

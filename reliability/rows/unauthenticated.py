@@ -1,4 +1,4 @@
-"""Row 35: crowds of clients that prove nothing, one manner after the other, and signed traffic beside them."""
+"""Row 35: crowds of clients without a signature, one manner after the other, and signed traffic beside them."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ async def run(
     p99_within: float = P99_WITHIN,
     warm_up: int = WARM_UP,
 ) -> Result:
-    """Open so many connections of each kind of stranger for so long, and watch memory and signed traffic."""
+    """Open `sockets` connections of each kind of stranger for a time, and watch memory and signed traffic."""
     load = Load(folder, 1, source=items(1), reuse=False)
     figures: Figures = {"sockets at a time": sockets, "seconds each": seconds}
     problems = list[str]()
@@ -68,7 +68,7 @@ async def run(
 
 @asynccontextmanager
 async def _strangers(port: int, manner: str, sockets: int) -> AsyncIterator[list[int]]:
-    """Let them come for as long as the block; yield a list whose last item is how many connections they have opened."""
+    """Run strangers for the block; yield a list whose last item is how many connections they have opened."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "reliability.strangers", str(port), manner, str(sockets)),
         cwd=ROOT,

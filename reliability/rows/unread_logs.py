@@ -1,4 +1,4 @@
-"""Row 29: nobody reads the log, or hardly anybody, while deliveries come and assistants are in their rooms."""
+"""Row 29: nobody, or almost nobody, reads the log while deliveries come and assistants are in their rooms."""
 
 import asyncio
 import re
@@ -52,17 +52,17 @@ DROPPED = re.compile(r"([0-9]+) log lines? (?:was|were) dropped")
 async def run(
     folder: Path, stores: Stores, *, doses: int, rate: float, seconds: float, faults: Collection[str] = tuple(FAULTS)
 ) -> Result:
-    """Cause each fault so often, each in one life of the receiver, ended by SIGTERM or the watchdog.
+    """Cause each fault `doses` times, each in one life of the receiver, ended by SIGTERM or the watchdog.
 
-    The load lasts until each room has its assistant, and then for so many `seconds`.
+    The load lasts until each room has its assistant, and then for `seconds` seconds.
     """
     unread = _UnreadLogs(folder, stores, rate, seconds)
     try:
-        # The first life has no assistants to take over, and starts none at once.
+        # The first life has no assistants to take over, so it does not start any immediately.
         await unread.life(READ, blocked=False)
         with_reader = _Answers()
         for number in range(doses):
-            # In between, so that both see the machine and the store as they are by then.
+            # Run these in between, so both see the same state of the machine and the store.
             if number % READ_EVERY == 0:
                 with_reader.add(await unread.life(READ, blocked=False))
             for fault in faults:
@@ -157,9 +157,9 @@ class _UnreadLogs:
             self._problems.append(f"{name}: it ended with {process.popen.returncode} after {took:.1f} s")
 
     async def _end_read(self, process: Unread, answers: int, sent: Set[str]) -> None:
-        """End it while its log is read again, which must hold every line or its count.
+        """End it while its log is read again, which must contain every line or its count.
 
-        A delivery's line is written with its decision: none is due for what was pending at the end.
+        A delivery's line is written with its decision, so what was pending at the end has none.
         """
         reading = asyncio.create_task(asyncio.to_thread(process.read_on))
         await self._end(process, blocked=False)
@@ -173,7 +173,7 @@ class _UnreadLogs:
             self._problems.append(f"{answers} answers, but {found}")
 
     async def result(self, with_reader: _Answers) -> Result:
-        """Judge the answers, and what a last receiver finds in the store."""
+        """Check the answers, and what a last receiver finds in the store."""
         receiver = await self._receivers.start()
         await receiver.listening()
         async with viewing(self._url) as view:

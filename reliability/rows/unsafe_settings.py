@@ -17,7 +17,7 @@ SYNCED = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 
 class Case(Struct, frozen=True):
-    """Describe one unsafe configuration: the end of the store's URL, a condition, and what the refusal must say."""
+    """Describe one unsafe configuration: the end of the store's URL, a condition, and the required refusal."""
 
     url: str
     refusal: str
@@ -47,7 +47,7 @@ async def run(folder: Path, stores: Stores) -> Result:
 
 
 async def why_not_refused(folder: Path, case: Case) -> list[str]:
-    """Start a receiver with an unsafe configuration; say what is wrong if it does not refuse it."""
+    """Start a receiver with an unsafe configuration; return what is wrong if it does not refuse it."""
     receivers = Receivers("sqlite:///" + case.url.format(file=folder / STORE_FILE), folder / "emissions")
     try:
         return await receivers.why_not_refused(case.refusal, *(("--unsafe", case.condition) if case.condition else ()))
@@ -56,7 +56,7 @@ async def why_not_refused(folder: Path, case: Case) -> list[str]:
 
 
 async def why_not_repaired(folder: Path) -> list[str]:
-    """Start a receiver on a store whose write-ahead log another program has switched off; it must be on again."""
+    """Start a receiver on a store whose write-ahead log another program has turned off; it must be on again."""
     file = folder / "switched-off.db"
     await asyncio.to_thread(_journal_mode, file, "DELETE")
     receivers = Receivers(f"sqlite:///{file}", folder / "emissions")
@@ -76,7 +76,7 @@ def _journal_mode(file: Path, mode: str = "") -> str:
 
 
 class DatabaseCase(Struct, frozen=True):
-    """Describe one unsafe configuration: the server's settings, what is said to it, the end of the URL, the refusal."""
+    """Describe one unsafe configuration: the server's settings, SQL to run on it, the end of the URL, the refusal."""
 
     refusal: str
     settings: Mapping[str, str] = {}
@@ -110,7 +110,7 @@ async def _run_on_postgresql(folder: Path, stores: PostgresStores) -> Result:
 
 
 async def why_database_not_refused(folder: Path, stores: PostgresStores, case: DatabaseCase) -> list[str]:
-    """Start a receiver with an unsafe configuration; say what is wrong if it does not refuse it."""
+    """Start a receiver with an unsafe configuration; return what is wrong if it does not refuse it."""
     url, server = stores.new(folder), stores.server
     receivers = Receivers(url + case.url, folder / "emissions")
     try:
