@@ -38,7 +38,7 @@ def _around(statement: str, before: Act, after: Act) -> None:
 
 
 def _around_insert_in_flight(before: Act, after: Act) -> None:
-    """Most inserts are transactions of their own: what comes before their commit comes while they are on their way."""
+    """Call `before` while an insert is in flight: most inserts are transactions of their own, without a COMMIT."""
     original = asyncpg.Connection.fetch
 
     async def fetch(connection: Any, query: str, *arguments: Any, **keywords: Any) -> Any:

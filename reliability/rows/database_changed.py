@@ -54,7 +54,7 @@ class Changes:
         }
 
     async def suffer(self, name: str, longest: float) -> None:
-        """Keep one fault up for at least a second and at most so long; then check that everything works soon."""
+        """Keep one fault up for at least a second and at most `longest` seconds; then check that all works again."""
         await self.faults[name](min(longest, self._chance.lognormvariate(0.0, 1.5) + 1.0))
         began = time.monotonic()
         await until(self._works, WATCHED, LOOK)

@@ -113,7 +113,7 @@ def _is_served(room: Room | None, newest: frozenset[str]) -> bool:
 async def run(
     folder: Path, stores: Stores, *, series_of_meetings: int, at_a_time: int, kill_every: float, lease: float = 30.0
 ) -> Result:
-    """Deliver so many series, some at a time, to three replicas of which one is killed every so often."""
+    """Deliver all series, `at_a_time` at a time, to three replicas, killing one every `kill_every` seconds."""
     within = lease + 30.0
     dice = random.Random(series_of_meetings)
     served: list[float] = []

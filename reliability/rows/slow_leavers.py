@@ -20,7 +20,7 @@ AFTER_THE_LAST = 2.0
 async def run(folder: Path, stores: Stores, *, kills: int, assistants: int, lease: float = 30.0) -> Result:
     """Kill `kills` replicas, each with `assistants` assistants, each time starting a new one; one other keeps running.
 
-    The lease counts only if it is shorter than the wait for a new tick.
+    A new tick may come after the lease's end only if the lease is shorter than WITHIN.
     """
     options = ("--assistant", "slow", "--lease-ttl", f"{lease:g}")
     problems: list[str] = []

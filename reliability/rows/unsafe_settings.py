@@ -36,7 +36,7 @@ CASES: Mapping[str, Case] = {
 
 
 async def run(folder: Path, stores: Stores) -> Result:
-    """Start a receiver with each unsafe configuration, which must end and say why; and repair one that can be."""
+    """Start a receiver with each unsafe configuration, which must end and say why; and repair one that is fixable."""
     if isinstance(stores, PostgresStores):
         return await _run_on_postgresql(folder, stores)
     problems = []
