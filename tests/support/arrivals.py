@@ -1,4 +1,4 @@
-"""What stores are filled with in tests: arrivals and decisions with the values a test does not care about."""
+"""Test data for stores: arrivals and decisions with defaults for the values a test does not care about."""
 
 from whereby_trigger.store import Arrival, Decision, Holding, Query, Record, State, Store
 

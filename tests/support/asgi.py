@@ -10,7 +10,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 class Upload:
-    """Hand a body over in chunks; after the last the request is complete, or hangs until it is let go."""
+    """Send a body in chunks; after the last the request is complete, or hangs until `hang_up` is set."""
 
     def __init__(self, *chunks: bytes, complete: bool = True) -> None:
         self._chunks = list(chunks) or [b""]
@@ -28,7 +28,7 @@ class Upload:
 async def call(
     app: Any, upload: Upload, headers: RawHeaders = (), *, method: str = "POST", path: str = "/"
 ) -> Answer | None:
-    """Make one request; None where the app did not answer."""
+    """Make one request; return None if the app did not answer."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:

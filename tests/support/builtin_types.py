@@ -21,7 +21,7 @@ NOTHING_SENT = SimpleNamespace(name="none")
 
 @cache
 def ask_once() -> None:
-    """Have all connections of this process share what was answered about built-in types."""
+    """Make all connections of this process share the answers about built-in types."""
     answered: dict[tuple[int, frozenset[int]], Sequence[Any]] = {}
     kind: Any = asyncpg.Connection
     original = kind._introspect_types

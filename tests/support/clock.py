@@ -1,4 +1,4 @@
-"""The clock of a store in tests: it tells the time of leases and of rooms alike, and a test may put it forward."""
+"""The clock of a store in tests: it shows the time of leases and of rooms alike, and a test may move it forward."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from whereby_trigger.clock import Clock, boot_clock
 
 
 class JumpingClock(Clock):
-    """Go with this machine's clocks, plus what it was put forward by; `standing`, at whole seconds, by that alone.
+    """Follow this machine's clocks, plus the jumps; a `standing` one shows whole seconds and moves only by jumps.
 
     Called, it is a clock of leases; `now` is the time that rows are stamped with, in seconds since the epoch.
     """
@@ -25,20 +25,20 @@ class JumpingClock(Clock):
         return (f"{boot}+{self._boots}" if self._boots else boot), since_boot + self._ahead
 
     def now(self) -> float:
-        """Read the time of day."""
+        """Return the time of day."""
         return (time.time() if self._stands_at is None else self._stands_at[1]) + self._ahead
 
     def jump(self, seconds: float) -> None:
-        """Put it forward."""
+        """Move it forward."""
         self._ahead += seconds
 
     def catch_up(self) -> None:
-        """Have one that stands go on to the machine's time, by which other processes live."""
+        """Move a standing clock to the machine's time, which other processes use."""
         if self._stands_at is not None:
             self._stands_at = _whole_seconds(math.ceil)
 
     def reboot(self) -> None:
-        """Have it be another start of the machine from now on, with less time since."""
+        """Simulate a restart of the machine, with less time since."""
         self._boots += 1
         self._ahead -= boot_clock()[1] / 2
 

@@ -1,4 +1,4 @@
-"""A connection of a test's own to a PostgreSQL."""
+"""A test's own connection to PostgreSQL."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ import asyncpg
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Any]:
-    """Connect for as long as an `async with` block, past every store."""
+    """Connect for an `async with` block, without a store."""
     connection = await asyncpg.connect(url)
     try:
         yield connection

@@ -15,12 +15,12 @@ HUMANS_STORED_AT = "SELECT humans_stored_at FROM {}presence WHERE key = '{}'"
 
 
 def at(seconds: float) -> datetime:
-    """Return the time so many seconds after NOW."""
+    """Return the time `seconds` seconds after NOW."""
     return datetime.fromtimestamp(NOW + seconds, UTC)
 
 
 def count(seconds: float, humans: int, bots: int = 0, *, room: str = ROOM, session_id: str | None = None) -> Count:
-    """Return a count that was taken so many seconds after NOW."""
+    """Return a count that was taken `seconds` seconds after NOW."""
     return Count(room, humans, bots, NOW + seconds, session_id)
 
 
@@ -49,7 +49,7 @@ TOO_MANY = 100
 
 
 async def refuse_too_many(place: Place) -> None:
-    """Have the database refuse to write that TOO_MANY humans or more are in a room."""
+    """Make the database refuse to write TOO_MANY humans or more."""
     if place.url.startswith("sqlite:///"):
         with sqlite3.connect(place.url.removeprefix("sqlite:///")) as file:
             file.execute(
@@ -66,7 +66,7 @@ async def refuse_too_many(place: Place) -> None:
 
 
 async def humans_stored_at(place: Place, room: str = ROOM) -> float:
-    """Read when the number of humans in a room took its value, by the store's clock."""
+    """Return when the number of humans in a room took its value, by the store's clock."""
     if place.url.startswith("sqlite:///"):
         with sqlite3.connect(place.url.removeprefix("sqlite:///")) as file:
             (stored_at,) = file.execute(HUMANS_STORED_AT.format("", room)).fetchone()

@@ -1,8 +1,8 @@
-"""A trigger some of whose webhooks end its process: `python -m tests.support.doomed URL FILE`.
+"""A trigger whose process some webhooks end: `python -m tests.support.doomed URL FILE`.
 
-By the display name that it carries, a webhook ends the process in its predicate (`poison`), ends it in its listener
-before its third attempt (`sly`), or is never answered (`slow`), of which a line `asked id` tells. Predicates for joins
-are async, for leaves sync. Every success goes as a line `id attempt` into FILE before anything ends.
+A webhook's display name decides: it ends the process in its predicate (`poison`) or in its listener before its third
+attempt (`sly`), or is never answered (`slow`), which prints a line `asked id`. Predicates for joins are async, for
+leaves sync. Every success is written to FILE as a line `id attempt` before anything ends.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Doomed(Process):
 
 
 def successes(folder: Path) -> list[tuple[str, int]]:
-    """Read for which ids listeners were called, at which attempts, in order."""
+    """Return the ids that listeners were called for, with the attempts, in order."""
     told = folder / "successes"
     lines = told.read_text().splitlines() if told.exists() else []
     return [(id, int(attempt)) for id, attempt in (line.split() for line in lines)]

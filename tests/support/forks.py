@@ -1,12 +1,12 @@
-"""Programs that are forked off a process which has imported their modules already.
+"""Programs forked from a process that has already imported their modules.
 
 The import of the package and of its server takes most of the time of a short program, and the tests start hundreds.
-What is forked is a real process: with arguments, environment, folder, streams and session of its own, and an exit code.
-It is a child of the server of forks, which ends with this process, and ends all that it forked: a worker of pytest that
-is killed leaves nothing behind.
+What is forked is a real process: with its own arguments, environment, folder, streams and session, and an exit code. It
+is a child of the server of forks, which ends with this process and ends everything that it forked: a worker of pytest
+that is killed leaves nothing behind.
 
-What is read before the program runs, such as PYTHONUNBUFFERED, cannot be changed in a fork: such a program gets a start
-of its own, and so does every program where there is no pidfd.
+What is read before the program runs, such as PYTHONUNBUFFERED, cannot be changed in a fork: such a program is started
+normally, and so is every program on a system without pidfd.
 """
 
 import atexit
@@ -59,7 +59,7 @@ SHORTEST = 100_000
 
 
 class Request(NamedTuple):
-    """Say what to run: a script's path, or a module's name behind -m, with its arguments."""
+    """Hold what to run: a script's path, or a module's name behind -m, with its arguments."""
 
     program: list[str]
     env: dict[str, str]
@@ -68,7 +68,7 @@ class Request(NamedTuple):
 
 
 class Forked:
-    """Hold a program that was forked, with those parts of `subprocess.Popen` that tests use."""
+    """Hold a forked program, with those parts of `subprocess.Popen` that tests use."""
 
     def __init__(self, request: Request, server: socket.socket, streams: Sequence[int]) -> None:
         self.args = request.program
@@ -102,7 +102,7 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """Read all that it prints, and wait for its end."""
+        """Read everything that it prints, and wait for its end."""
         deadline, read = time.monotonic() + timeout, ["", ""]
 
         def keep(number: int, stream: IO[str]) -> None:
@@ -165,7 +165,7 @@ def start(
 def forked(
     program: list[str], *, cwd: Path, env: Mapping[str, str], session: bool, streams: Sequence[int]
 ) -> Forked | None:
-    """Fork a program with three descriptors as its streams; return None if it must have a start of its own."""
+    """Fork a program with three descriptors as its streams; return None if it needs a normal start."""
     plain = _plain(program)
     if plain is None or not can_fork() or not _starts_alike(env):
         return None
@@ -198,11 +198,11 @@ def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
 
 @cache
 def _server() -> socket.socket:
-    """Start the server of forks, and return what it reads from; it ends when this process does."""
+    """Start the server of forks, and return the socket that it reads from; it ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.support.forks"]
     with theirs:
-        # In a session of its own, where no Ctrl-C reaches it.
+        # In a new session, so no Ctrl-C reaches it.
         server = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -221,7 +221,7 @@ def _server() -> socket.socket:
 
 
 def _serve() -> Request:
-    """Fork a process for each request and tell of its end; return in each fork, which is to run the request."""
+    """Fork a process for each request and report its end; return the request in each fork, which must run it."""
     control = socket.socket(fileno=os.dup(0))
     for name in IMPORTED:
         importlib.import_module(name)
@@ -237,7 +237,7 @@ def _serve() -> Request:
                 waiting.unregister(ready)
                 os.close(ready)
                 with told, contextlib.suppress(OSError):
-                    # Whoever asked may have gone.
+                    # The process that asked may be gone.
                     told.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
                 continue
             message, descriptors, _, _ = socket.recv_fds(control, SHORTEST, 4)
@@ -263,7 +263,7 @@ def _serve() -> Request:
 
 
 def _end_all(forks: Iterable[int]) -> None:
-    """Kill all that was forked and runs, and what it started: everything in the sessions of these, and in our own."""
+    """Kill every running fork and everything it started: all processes in their sessions, and in our own."""
     sessions = {os.getsid(0), *forks}
     for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
         with contextlib.suppress(ProcessLookupError):
@@ -272,13 +272,13 @@ def _end_all(forks: Iterable[int]) -> None:
 
 
 def _become(request: Request, streams: list[int]) -> None:
-    """Make this fork what a start of its own would have made it."""
+    """Give this fork the state of a normally started process."""
     if request.session:
         os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    # The streams that there are know what they were opened on.
+    # The existing streams know what they were opened on.
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _stream(number, getattr(sys, name)))
         setattr(sys, f"__{name}__", getattr(sys, name))
@@ -286,14 +286,14 @@ def _become(request: Request, streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request.env)
     time.tzset()
-    # What the user's project calls tests is something else.
+    # In the user's project, `tests` is something else.
     for name in ("tests.support", "tests"):
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
 
 
 def _stream(number: int, before: TextIO) -> TextIO:
-    """Open a descriptor as the interpreter does at its start."""
+    """Open a descriptor as the interpreter does when it starts."""
     opened: Any = os.fdopen(number, "rb" if number == 0 else "wb", closefd=False)
     opened.raw.name = before.name
     by_line = number == 2 or os.isatty(number)

@@ -1,4 +1,4 @@
-"""A replica in a process of its own that runs a command in each waiting room, and has a guard for each."""
+"""A replica in a separate process that runs a command in each waiting room, with a guard for each."""
 
 import asyncio
 import sys

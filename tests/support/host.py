@@ -1,4 +1,4 @@
-"""A host app in its own server: uvicorn, in a thread, on a port of its own."""
+"""A host app in its own server: uvicorn, in a thread, on a free port."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ from tests.support.until import until
 
 
 class Hosted:
-    """Serve an ASGI app, with its lifespan, for as long as a `with` block."""
+    """Serve an ASGI app, with its lifespan, for a `with` block."""
 
     def __init__(self, app: Any, **settings: Any) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""HTTP in bytes: requests written out by hand, over connections that are kept, cut and stalled at will."""
+"""HTTP in bytes: hand-written requests, over connections that tests keep, cut and stall at will."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ Headers = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold what a request was answered; the names of headers are lower-cased."""
+    """Hold the answer to a request; the names of headers are lower-cased."""
 
     status: int
     headers: dict[str, str]
@@ -24,7 +24,7 @@ class Answer:
 
 
 class Connection:
-    """Speak to a server over one connection."""
+    """Send and receive over one connection to a server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -43,7 +43,7 @@ class Connection:
             return
 
     async def answer(self) -> Answer | None:
-        """Read one answer; None where the server hung up without one."""
+        """Read one answer; return None if the server closed the connection without one."""
         async with asyncio.timeout(WITHIN):
             try:
                 head = await self._reader.readuntil(b"\r\n\r\n")
@@ -59,7 +59,7 @@ class Connection:
         return await self.answer()
 
     async def closed(self) -> float:
-        """Wait until the server hangs up, and tell how many seconds that took."""
+        """Wait until the server closes the connection, and return the seconds until then."""
         started = time.monotonic()
         async with asyncio.timeout(WITHIN):
             with contextlib.suppress(ConnectionError):
@@ -84,7 +84,7 @@ async def connected(port: int, host: str = "127.0.0.1") -> AsyncIterator[Connect
 
 
 async def ask(port: int, request: bytes, host: str = "127.0.0.1") -> Answer | None:
-    """Make one request on a connection of its own."""
+    """Make one request on a new connection."""
     async with connected(port, host) as connection:
         return await connection.ask(request)
 
@@ -92,7 +92,7 @@ async def ask(port: int, request: bytes, host: str = "127.0.0.1") -> Answer | No
 def request(
     method: str = "GET", path: str = "/", headers: Headers = (), body: bytes = b"", host: str = "localhost"
 ) -> bytes:
-    """Write out a request; where there is a body its length is among the headers."""
+    """Return a request; a body's length is added to the headers."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers)]
     if body:
         lines.append(f"Content-Length: {len(body)}")
@@ -104,5 +104,5 @@ def signature(body: bytes, *, secret: str = SECRET, age: float = 0) -> tuple[str
 
 
 def delivery(body: bytes, *, path: str = "/", secret: str = SECRET, age: float = 0, headers: Headers = ()) -> bytes:
-    """Write out a delivery, signed `age` seconds ago."""
+    """Return a delivery, signed `age` seconds ago."""
     return request("POST", path, [signature(body, secret=secret, age=age), *headers], body)

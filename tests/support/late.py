@@ -1,4 +1,4 @@
-"""A store's answer that comes late: after what the test lets happen meanwhile."""
+"""A store's answer that comes late: after what the test does meanwhile."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class LateAnswer:
-    """Keep back the first answer of a store's method that is not empty, from `answered` until `go` is set."""
+    """Hold back the first non-empty answer of a store's method, from `answered` until `go` is set."""
 
     def __init__(self, method: Callable[..., Awaitable[Any]]) -> None:
         self._method = method

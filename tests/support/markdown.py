@@ -1,4 +1,4 @@
-"""What tests read in the docs: blocks of code, rows of tables, links."""
+"""The parts of the docs that tests read: blocks of code, rows of tables, links."""
 
 import re
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class Page:
         return LINK.findall(FENCE.sub("", self.text))
 
     def anchors(self) -> set[str]:
-        """Return what a link to a heading may name, as GitHub makes it from the heading."""
+        """Return the anchors of the headings, as GitHub makes them."""
         headings = HEADING.findall(FENCE.sub("", self.text))
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
     def table(self, first_header: str) -> list[list[str]]:
-        """Read the rows of the table whose first column is headed so, cell by cell."""
+        """Read the rows of the table whose first column has this header, cell by cell."""
         lines = self.text.splitlines()
         start = next(number for number, line in enumerate(lines) if cells(line)[:1] == [first_header])
         rows: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""Files in this machine's memory, where what is synchronised waits for no disk."""
+"""Files in this machine's memory, so a sync does not wait for a disk."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ ROOM = 4 * 2**30
 
 
 def is_roomy() -> bool:
-    """Return True if files may lie there, there is room for them, and programs among them can be run."""
+    """Return True if files may be stored there, there is room for them, and programs among them can be run."""
     if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
         return False
     return shutil.disk_usage(MEMORY).free >= ROOM and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC

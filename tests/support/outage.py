@@ -1,4 +1,4 @@
-"""A store on SQLite that can be away, as a database is: down, so that it refuses, or silent, so that nobody knows."""
+"""A store on SQLite that can be away, as a database can: down, so it refuses, or silent, so it never answers."""
 
 import asyncio
 import sqlite3
@@ -22,9 +22,9 @@ class Reach(Enum):
 
 
 class AwayStore(SqliteStore):
-    """Be there, or away as the test says; `asked` is what it was asked to add, in order.
+    """Be available or away as the test sets it; `asked` lists what it was asked to add, in order.
 
-    What it is asked in silence is done when it is back, unless it was cancelled; what may wait, waits.
+    Requests during silence are done when it is back, unless they were cancelled; those that may wait, wait.
     """
 
     def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
@@ -35,7 +35,7 @@ class AwayStore(SqliteStore):
         self._waiting: list[tuple[Work, bool, Answer]] = []
 
     def go_down(self) -> None:
-        """Refuse what may not wait, and what was asked in silence."""
+        """Become unavailable: refuse requests that may not wait, including those made during silence."""
         self._turn(Reach.DOWN)
         for _, kept, answer in self._waiting:
             if not kept and not answer.done():
@@ -46,7 +46,7 @@ class AwayStore(SqliteStore):
         self._turn(Reach.SILENT)
 
     def come_back(self) -> None:
-        """Do everything again, in the order in which it was asked."""
+        """Become available again, and do all waiting requests in order."""
         self._turn(Reach.HERE)
         waiting, self._waiting = self._waiting, []
         for work, kept, answer in waiting:

@@ -1,4 +1,4 @@
-"""A real PgBouncer before a server of the tests: it lends connections for a transaction only."""
+"""A real PgBouncer in front of a server of the tests: it lends connections for a transaction only."""
 
 import atexit
 import shutil
@@ -42,7 +42,7 @@ server_login_retry = 1
 
 
 def program() -> str:
-    """Find PgBouncer; raises ToolMissing."""
+    """Return the path of PgBouncer; raises ToolMissing."""
     found = shutil.which("pgbouncer", path=PATHS)
     if found is None:
         raise ToolMissing("PgBouncer is not installed: this needs Debian's package pgbouncer")
@@ -50,7 +50,7 @@ def program() -> str:
 
 
 class PgBouncer:
-    """Run a PgBouncer in transaction mode before a server; a context. Raises ToolMissing where there is none."""
+    """Run a PgBouncer in transaction mode before a server; a context. Raises ToolMissing if it is not installed."""
 
     def __init__(self, server: Server) -> None:
         found = program()
@@ -79,7 +79,7 @@ class PgBouncer:
         return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{self.port}").geturl()
 
     def start(self) -> None:
-        """Wait until it takes connections."""
+        """Start it and wait until it accepts connections."""
         deadline = time.monotonic() + WITHIN
         while self._process.poll() is None and time.monotonic() < deadline:
             with socket.socket() as attempt, suppress(OSError):
@@ -91,7 +91,7 @@ class PgBouncer:
         raise AssertionError(f"PgBouncer does not start; it says:\n{said}")
 
     def close(self) -> None:
-        """Kill it and remove all that it wrote."""
+        """Kill it and remove everything it wrote."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(WITHIN)
         self._watch.end()
@@ -108,7 +108,7 @@ class PgBouncer:
 
 
 def pgbouncer_place(folder: Path) -> AbstractContextManager[Place]:
-    """Make a database for one test, which replicas reach through the PgBouncer of this process."""
+    """Create a database for one test, which replicas reach through the PgBouncer of this process."""
     return postgres_place(folder, _shared_bouncer().through)
 
 

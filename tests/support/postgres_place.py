@@ -1,4 +1,4 @@
-"""A PostgreSQL database as the place of a store; what its clock shows lies in a file, for tests to write."""
+"""A PostgreSQL database as the place of a store; its clock's time is in a file, for tests to write."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ class PostgresPlace(Place):
 
 @contextmanager
 def postgres_place(_: Path, through: Callable[[str], str] = str) -> Iterator[Place]:
-    """Make a database for one test; `through` gives the URL by which its replicas reach it."""
+    """Create a database for one test; `through` returns the URL by which its replicas reach it."""
     server = shared_server()
     server.revive()
     url = server.create_database(template=_template(server))
@@ -85,7 +85,7 @@ def postgres_place(_: Path, through: Callable[[str], str] = str) -> Iterator[Pla
 
 @cache
 def _template(server: Server) -> str:
-    """Make a database with the schema whose clock is a file with the database's name."""
+    """Create a template database with the schema, whose clock reads a file with the database's name."""
     name = "place"
     server.run(f"CREATE DATABASE {name} TEMPLATE template0")
     asyncio.run(PostgresStore(server.url(name)).migrate())

@@ -1,4 +1,4 @@
-"""Roles of a PostgreSQL server that may less than its superuser."""
+"""Roles of a PostgreSQL server with fewer privileges than its superuser."""
 
 import itertools
 from urllib.parse import quote
@@ -10,7 +10,7 @@ PASSWORD = "100% of it: @/?#[]&=+ ünd"
 
 
 class Role:
-    """Name a role that may log in, and grant it what a test wants it to have."""
+    """Name a role that may log in, and grant it what a test wants."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.name = name
@@ -28,7 +28,7 @@ class Role:
 
 
 class Roles:
-    """Make roles on a server, and drop them together with all databases that tests made there."""
+    """Create roles on a server, and drop them together with all databases that tests made there."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -36,7 +36,7 @@ class Roles:
         self._names: list[str] = []
 
     def new(self, attributes: str = "") -> Role:
-        """Make a role with attributes such as `CONNECTION LIMIT 0`."""
+        """Create a role with attributes such as `CONNECTION LIMIT 0`."""
         name = f"role_{next(self._numbers)}"
         self._server.run(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' {attributes}")
         self._names.append(name)

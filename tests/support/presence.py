@@ -1,4 +1,4 @@
-"""Who is there, seen through a FIFO that each of them holds open: its end comes when the last of them is gone."""
+"""Who is there, seen through a FIFO that each program holds open: it ends when the last of them is gone."""
 
 import os
 import select
@@ -10,7 +10,7 @@ WITHIN = 20.0
 
 
 class Presence:
-    """Read what programs write into the FIFO at `path`, and wait until no process holds it any more."""
+    """Read what programs write to the FIFO at `path`, and wait until no process holds it any more."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -20,7 +20,7 @@ class Presence:
         self._lines: list[str] = []
 
     def line(self, text: str, within: float = WITHIN) -> str:
-        """Wait for the next line that holds a text, and give it."""
+        """Wait for the next line that contains a text, and return it."""
         deadline = time.monotonic() + within
         while True:
             while self._lines:
@@ -30,7 +30,7 @@ class Presence:
             assert self._read(deadline), f"all are gone, and none said {text!r}"
 
     def everybody_gone(self, within: float = WITHIN) -> list[str]:
-        """Wait until the last of those who came is gone, and give the lines that were not read before."""
+        """Wait until all who came are gone, and return the lines that were not read before."""
         deadline = time.monotonic() + within
         while self._read(deadline):
             continue

@@ -1,4 +1,4 @@
-"""Programs run as a user runs them: real processes whose output is waited for, line by line."""
+"""Programs run as a user runs them: real processes whose output is awaited line by line."""
 
 import os
 import re
@@ -23,16 +23,16 @@ ADDRESS = re.compile(r"http://[^/ ]+:([0-9]+)/")
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without any setting of ours or of PostgreSQL's, and `extra` on top.
+    """Return this process's environment without any setting of ours or of PostgreSQL's, plus `extra`.
 
-    Without PYTHONUNBUFFERED as well: `print` would write a line in parts, and a line of the log come between them.
+    PYTHONUNBUFFERED is left out too: `print` would write a line in parts, with a log line in between.
     """
     ours = ("WHEREBY", "PG", "PORT", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | dict(extra or {})
 
 
 def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end and give its exit code and output."""
+    """Run the command line to its end and return its exit code and output."""
     program = [COMMAND, *arguments]
     popen = forks.start(program, cwd=cwd, env=clean_environment(env), apart=True, session=False)
     try:
@@ -70,7 +70,7 @@ def _parent(pid: int) -> int | None:
 
 
 def descendants(pid: int) -> list[int]:
-    """List a process and all that descends from it, elders first; nothing if it has ended."""
+    """List a process and all its descendants, elders first; empty if it has ended."""
     parent_of = parents()
     family = [pid] if pid in parent_of else []
     for elder in family:
@@ -86,10 +86,10 @@ def arguments(pid: int) -> str:
 
 
 class Process:
-    """Run a program in the background for as long as a `with` block; at its end the program is gone.
+    """Run a program in the background for a `with` block; at its end the program is gone.
 
     `program` is an argument list; the command line's is `whereby_trigger("start", "app.py", "--port", "0")`.
-    With `apart` neither stream can tear a line of the other, and their lines come in no order between them.
+    With `apart` neither stream can split a line of the other, and their relative order is lost.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Process:
             return not self._open
 
     def line(self, text: str, within: float = WITHIN) -> str:
-        """Wait for the next line that holds a text, after the last one waited for, and give it."""
+        """Wait for the next line that contains a text, after the last one waited for, and return it."""
         deadline = time.monotonic() + within
         with self._news:
             while True:
@@ -131,7 +131,7 @@ class Process:
                     raise AssertionError(f"no line with {text!r} in:\n{''.join(self._lines)}")
 
     def port(self) -> int:
-        """Wait for the next start line and give the port it names."""
+        """Wait for the next start line and return the port it names."""
         found = ADDRESS.search(self.line("predicates for"))
         assert found is not None
         return int(found[1])
@@ -142,12 +142,12 @@ class Process:
         self.popen.wait(WITHIN)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, within: float = WITHIN) -> int:
-        """Send it a signal, wait for its end, and give its exit code."""
+        """Send it a signal, wait for its end, and return its exit code."""
         self.popen.send_signal(number)
         return self.wait(within)
 
     def wait(self, within: float = WITHIN) -> int:
-        """Wait for its end, and for the end of its output, and give its exit code."""
+        """Wait for its end, and for the end of its output, and return its exit code."""
         code = self.popen.wait(within)
         self._read_out(within)
         return code
@@ -161,19 +161,19 @@ class Process:
         self._end_session()
         self.popen.wait(WITHIN)
         self._read_out(WITHIN)
-        # To close what a thread still reads would wait for that thread, and so for ever.
+        # Closing what a thread still reads would wait for that thread, and so forever.
         assert self.closed, f"a process that it started is left, and holds its output:\n{self.output}"
         for stream in self._streams:
             stream.close()
 
     def _end_session(self) -> None:
-        """Kill it and all that it started, what has a process group of its own included."""
+        """Kill it and everything it started, including process groups of their own."""
         if os.name == "nt":
             self.popen.kill()
             return
         pids = all_pids()
         if self.popen.returncode is not None and self.popen.pid in pids:
-            # Nothing is left of its session: while there is, nobody else gets its number.
+            # Nothing is left of its session: while something is, nobody else gets its number.
             return
         for pid in pids:
             try:

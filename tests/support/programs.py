@@ -1,4 +1,4 @@
-"""A user's programs, written to a folder of their own."""
+"""A user's programs, written to a folder."""
 
 import socket
 from pathlib import Path
@@ -21,7 +21,7 @@ async def announce(success):
 
 
 def write(folder: Path, source: str, name: str = "app.py") -> Path:
-    """Write a program, and give its path."""
+    """Write a program, and return its path."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source.lstrip(), encoding="utf-8")
@@ -29,6 +29,6 @@ def write(folder: Path, source: str, name: str = "app.py") -> Path:
 
 
 def free_port() -> int:
-    """Find a port that nothing listens on now."""
+    """Return a port that nothing listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

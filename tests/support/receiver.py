@@ -1,4 +1,4 @@
-"""The stages of a trigger behind a port, put together so that a test can take the place of one of them."""
+"""The stages of a trigger behind a port, built so that a test can replace one of them."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ from whereby_trigger.store.sqlite import SqliteStore
 
 
 class HeldStore(SqliteStore):
-    """Store what it is given only when it is let go, as a store that is slow."""
+    """A slow store: it stores what it gets only when `go` is set."""
 
     def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
         super().__init__(url, lease_ttl)
@@ -35,7 +35,7 @@ class HeldStore(SqliteStore):
 
 
 class Receiver:
-    """Serve a trigger on a store of a test's choice for as long as an `async with` block; settings are keywords."""
+    """Serve a trigger on a store of a test's choice for an `async with` block; settings are keywords."""
 
     def __init__(
         self,
@@ -70,5 +70,5 @@ class Receiver:
         await self.running.close(1)
 
     async def records(self) -> list[Record]:
-        """Read what is stored, oldest first."""
+        """Read the stored webhooks, oldest first."""
         return (await self.store.find(Query()))[::-1]

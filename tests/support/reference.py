@@ -27,7 +27,7 @@ def settings() -> list[Row]:
 
 
 def fields() -> list[Row]:
-    """Return the rows of the fields of all webhooks' data, in the order in which they are declared."""
+    """Return the rows of the fields of all webhooks' data, in the order of their declaration."""
     types: dict[tuple[str, str, str], list[WebhookType]] = {}
     for type in WEBHOOK_TYPES:
         for field in msgspec.structs.fields(data_class(type)):

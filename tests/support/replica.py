@@ -1,6 +1,6 @@
-"""A replica in a process of its own, to be killed: `python -m tests.support.replica URL ID...` stores and waits.
+"""A replica in a separate process, to be killed: `python -m tests.support.replica URL ID...` stores and waits.
 
-Without an id it takes the rooms that wait.
+Without an id it takes the waiting rooms.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def replica_that_stores(url: str, *ids: str) -> Process:
-    """Start a replica that stores these ids, prints `stored` and its own id, and then lives on."""
+    """Start a replica that stores these ids, prints `stored` and its own id, and keeps running."""
     return Process([sys.executable, "-m", "tests.support.replica", url, *ids], cwd=ROOT)
 
 
 def replica_that_takes(url: str) -> Process:
-    """Start a replica that takes every waiting room, prints `took` and its own id, and then lives on."""
+    """Start a replica that takes every waiting room, prints `took` and its own id, and keeps running."""
     return Process([sys.executable, "-m", "tests.support.replica", url], cwd=ROOT)
 
 

@@ -1,4 +1,4 @@
-"""Rooms in tests: requests with the values a test does not care about, and rooms brought into any state."""
+"""Rooms in tests: requests with defaults for the values a test does not care about, and rooms in any state."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def request(
 
 
 async def ask(store: Store, key: str = ROOM, **values: Any) -> RoomClaim:
-    """Ask for an assistant in a room, now."""
+    """Request an assistant in a room, now."""
     return await store.request(request(key, **values))
 
 
@@ -47,7 +47,7 @@ async def take_one(store: Store) -> Room:
 
 
 async def bring_to(store: Store, state: RoomState, **values: Any) -> Room:
-    """Ask for an assistant in a room, and have it get into a state by the usual way."""
+    """Request an assistant in a room, and move the room to a state by the usual way."""
     await ask(store, **values)
     if state is not RoomState.WAITING:
         taken = await take_one(store)
@@ -61,7 +61,7 @@ async def move(store: Store, room: Room, state: RoomState, reason: str = "as the
 
 
 async def newest(store: Store) -> Room:
-    """Read the room that was asked for last."""
+    """Read the room that was requested last."""
     return (await store.rooms())[0]
 
 
@@ -71,12 +71,12 @@ async def owned(store: Store) -> list[Room]:
 
 
 async def states(store: Store) -> list[RoomState]:
-    """Read the states of all rooms, in the order in which they were asked for."""
+    """Read the states of all rooms, in the order of their requests."""
     return [room.state for room in reversed(await store.rooms())]
 
 
 async def session(store: Store, id: str, **values: Any) -> Added:
-    """Store a webhook that says that a session of a room has begun, or else ended."""
+    """Store a webhook that says that a session of a room has begun, or ended."""
     return await store.add(session_arrival(id, **values))
 
 

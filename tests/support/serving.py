@@ -1,4 +1,4 @@
-"""A server of a few lines that a test writes for itself, and that ends with its block whatever its clients do."""
+"""A small server that a test writes for itself, and that ends with its block whatever its clients do."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +14,7 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve each connection by a function; yield the port. A connection that is still open at the end is cut.
 
-    `Server.wait_closed()` waits for open connections from Python 3.12.1 on, and so for ever if the client's end is
+    `Server.wait_closed()` waits for open connections from Python 3.12.1 on, and so forever if the client's end is
     closed only after this block.
     """
     calls: set[asyncio.Task[None]] = set()

@@ -12,7 +12,7 @@ from whereby_trigger.store.sqlite import SqliteStore
 
 
 async def crash(store: SqliteStore) -> None:
-    """Have a replica of this process leave what a kill would: nothing finished, nothing given back."""
+    """Leave a replica of this process as a kill would: nothing finished, nothing released."""
     writing, store._writing = store._writing, None
     assert writing is not None
     writing.life.die()

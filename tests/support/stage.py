@@ -1,4 +1,4 @@
-"""The receiving, storing and deciding stages of a trigger on a real store, without a port: deliver, and see."""
+"""The receiving, storing and deciding stages of a trigger on a real store, without a port."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from whereby_trigger.testing.clock import MovableClock
 
 
 class Stage:
-    """Run a trigger's stages on `stage.db` in a folder for as long as an `async with` block; settings are keywords."""
+    """Run a trigger's stages on `stage.db` in a folder for an `async with` block; settings are keywords."""
 
     def __init__(self, trigger: Trigger, folder: Path, **settings: Any) -> None:
         self.trigger = trigger
@@ -55,7 +55,7 @@ class Stage:
         return added
 
     async def store_only(self, webhook: Webhook, received_at: float | None = None) -> Added:
-        """Store a webhook without handing it on, as where the commit's answer was lost."""
+        """Store a webhook without handing it on, as if the commit's answer was lost."""
         return await self.store.add(self._verdict(webhook, received_at).arrival)
 
     def hand_on(self, webhook: Webhook, added: Added, received_at: float | None = None) -> None:
@@ -67,11 +67,11 @@ class Stage:
         return await self._future(webhook.id)
 
     def forget(self, webhook: Webhook) -> None:
-        """Wait for the next decision on a webhook, not for the last."""
+        """Make `decision` wait for the next decision on a webhook, not for the last."""
         self._decisions.pop(webhook.id, None)
 
     def jump(self, seconds: float) -> None:
-        """Put the clock by which holds are due forward; the store's goes on as it does."""
+        """Move forward the clock that decides when holds are due; the store's clock does not change."""
         self.clock.move_to(self.clock.boot() + seconds)
 
     async def records(self) -> list[Record]:

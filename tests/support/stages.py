@@ -1,4 +1,4 @@
-"""The stages from the decider to the backlog, put together by a test without the trigger around them."""
+"""The stages from the decider to the backlog, built by a test without the trigger around them."""
 
 from whereby_trigger.assist import NoClaims, Supervisor, launch_nothing
 from whereby_trigger.clock import MACHINE, Clock

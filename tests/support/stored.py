@@ -1,4 +1,4 @@
-"""What a store holds, read beside the program that writes it."""
+"""A store's contents, read beside the program that writes it."""
 
 import asyncio
 

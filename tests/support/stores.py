@@ -1,4 +1,4 @@
-"""The kinds of store there are, each with a place of its own that a test may enter, outside every event loop."""
+"""The kinds of store, each with a place that a test may enter, outside every event loop."""
 
 import os
 from collections.abc import Callable, Mapping

@@ -18,7 +18,7 @@ Function = Callable[[Session], Awaitable[None]]
 
 
 class Supervised:
-    """Supervise a store's rooms for as long as an `async with` block; `launch` takes the place of `function`."""
+    """Supervise a store's rooms for an `async with` block; `launch` takes the place of `function`."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Supervised:
         await self.store.close()
 
     async def ask(self, name: str = "visit-1", **values: object) -> None:
-        """Ask for an assistant in a room, now."""
+        """Request an assistant in a room, now."""
         values = {"asked_at": time.time()} | values
         await self.store.request(request(f"acme.whereby.com/{name}", **values))  # type: ignore[arg-type]
         self.supervisor.wake()
@@ -76,7 +76,7 @@ class Supervised:
 
 
 class Assistants:
-    """Be the assistants of a test: note who is in which room, and stay there until let go."""
+    """The assistants of a test: they record who is in which room, and stay there until released."""
 
     def __init__(self) -> None:
         self.started: list[tuple[str, int]] = []
@@ -86,7 +86,7 @@ class Assistants:
         self._free: set[str] = set()
 
     async def stay(self, session: Session) -> None:
-        """Stay until the session has ended, or the test lets the room go."""
+        """Stay until the session has ended, or the test releases the room."""
         name = session.room_name[1:]
         self.sessions[name] = session
         self.started.append((name, session.attempt))
@@ -102,5 +102,5 @@ class Assistants:
             self.there.remove(name)
 
     def let_go(self, name: str) -> None:
-        """Have the assistant of a room leave it by itself."""
+        """Make the assistant of a room leave it on its own."""
         self._free.add(name)

@@ -14,14 +14,14 @@ from tests.support.process import COMMAND, WITHIN, clean_environment
 
 
 def run_on_terminal(*arguments: str, cwd: Path, columns: int = 200, env: Mapping[str, str] | None = None) -> str:
-    """Run the command line to its end on a terminal, and give what it showed there."""
+    """Run the command line to its end on a terminal, and return what it showed there."""
     size = {"COLUMNS": str(columns), "TERM": "xterm", **(env or {})}
     shown = shown_by([COMMAND, *arguments], cwd=cwd, env=clean_environment(size))
     return shown.decode().replace("\r\n", "\n")
 
 
 def shown_by(program: list[str], *, cwd: Path, env: Mapping[str, str]) -> bytes:
-    """Run a program to its end on a terminal, and give the bytes that came there."""
+    """Run a program to its end on a terminal, and return the bytes that it showed."""
     mine, its = pty.openpty()
     fork = forks.forked(program, cwd=cwd, env=env, session=False, streams=(its, its, its))
     popen = fork or subprocess.Popen(program, cwd=cwd, env=env, stdin=its, stdout=its, stderr=its)
@@ -42,12 +42,12 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """Run a program on a terminal for as long as a `with` block, and read what it shows there."""
+    """Run a program on a terminal for a `with` block, and read what it shows there."""
 
     def __init__(self, program: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self._mine, its = pty.openpty()
         size = {"COLUMNS": "200", "TERM": "xterm", **(env or {})}
-        # Its own terminal, as a shell's: then Ctrl-C is a signal.
+        # It has its own terminal, as from a shell: then Ctrl-C is a signal.
         program = [sys.executable, "-c", OWN_TERMINAL, *program]
         self._popen = subprocess.Popen(
             program, cwd=cwd, env=clean_environment(size), stdin=its, stdout=its, stderr=its, start_new_session=True
@@ -78,7 +78,7 @@ class Terminal:
         return self._text()
 
     def stop(self) -> str:
-        """Have it end by SIGTERM, and return all that was shown."""
+        """End it with SIGTERM, and return everything it showed."""
         self._popen.terminate()
         self._shown += b"".join(iter(lambda: _read(self._mine), b""))
         assert self._popen.wait(WITHIN) == 0
@@ -99,7 +99,7 @@ class Terminal:
 
 
 def _read(descriptor: int) -> bytes:
-    """Read what there is; a terminal whose other end is closed is an error on Linux, and the end elsewhere."""
+    """Read what is available; a terminal whose other end is closed is an error on Linux, and the end elsewhere."""
     try:
         return os.read(descriptor, 4096)
     except OSError:

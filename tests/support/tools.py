@@ -6,7 +6,7 @@ from bench.tools import ToolMissing, find
 
 
 def skip_without(*names: str) -> None:
-    """Skip a test where a program is missing, by its name and with how it can be had."""
+    """Skip a test if a program is missing, naming it and how to install it."""
     for name in names:
         try:
             find(name)

@@ -1,4 +1,4 @@
-"""Open stores, and claim what is in them, as a user whom file modes bind: in root's place nobody (65534) tries."""
+"""Open stores, and claim what is in them, as a user bound by file modes: if root runs this, as nobody (65534)."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ CANNOT = "no other user can be had here"
 
 
 def outcomes(*urls: str) -> list[str] | None:
-    """Return for each store that it was opened, or the error's words; None where root can become nobody else."""
+    """Return `opened` or the error's text for each store; None if root cannot become nobody."""
     with Process([sys.executable, "-m", "tests.support.unprivileged", *urls], cwd=ROOT) as process:
         code = process.wait()
         if CANNOT in process.output:
@@ -28,7 +28,7 @@ def outcomes(*urls: str) -> list[str] | None:
 
 
 def become_nobody() -> bool:
-    """Return up root's rights, if we have them; tell whether we are without them."""
+    """Drop root's rights, if we have them; return True if we are without them."""
     try:
         if os.geteuid() == 0:
             os.setgroups([])
@@ -52,7 +52,7 @@ async def attempt(url: str) -> str:
 
 def main(*urls: str) -> None:
     with TemporaryDirectory() as folder:
-        # Whatever Python imports late, it imports now: the interpreter may lie where only root can read.
+        # Import now what Python imports late: the interpreter may be where only root can read.
         asyncio.run(attempt(f"sqlite:///{folder}/warm.db"))
         asyncio.run(attempt(f"sqlite:///{folder}/missing/warm.db"))
     if not become_nobody():

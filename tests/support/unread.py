@@ -1,4 +1,4 @@
-"""Standard errors that nobody reads, or hardly anybody, and a program that writes to one."""
+"""Standard errors that nobody, or almost nobody, reads, and a program that writes to one."""
 
 import contextlib
 import fcntl
@@ -25,7 +25,7 @@ LOOK = 0.1
 
 
 class Unread:
-    """Run a program for as long as a `with` block; after the line that names its address nobody reads its log.
+    """Run a program for a `with` block; after the line that names its address nobody reads its log.
 
     `kind` is what its standard error is: a "pipe" of 4 KiB that is not read on, a "terminal" after Ctrl-S, or a pipe
     whose reader is "gone", "slow" (a line a second) or "there". Its standard output goes to the file `output`.
@@ -66,7 +66,7 @@ class Unread:
         self._stop_reading()
 
     def fill(self) -> None:
-        """Fill it up, so that the next to write to it waits."""
+        """Fill it up, so the next writer blocks."""
         os.set_blocking(self._its, False)
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             while True:

@@ -1,4 +1,4 @@
-"""Wait for something to come true, by looking again and again, with a deadline."""
+"""Wait for something to come true, by checking it repeatedly, with a deadline."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def until(look: Callable[[], T], within: float = WITHIN) -> T:
 
 
 async def eventually(look: Callable[[], Any], within: float = WITHIN) -> Any:
-    """Do the same beside a running event loop; what is looked at may be awaited."""
+    """Do the same beside a running event loop; the function may return an awaitable."""
     seen = await program.until(look, within)
     assert seen, f"not true within {within:g} s"
     return seen

@@ -1,4 +1,4 @@
-"""A shell that sees a server out when whoever started it ends without a word."""
+"""A shell that cleans up after a server if its starter ends without doing so."""
 
 import subprocess
 from pathlib import Path
@@ -26,6 +26,6 @@ class Watch:
         )
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._shell.kill()
         self._shell.communicate(timeout=WITHIN)

@@ -14,7 +14,7 @@ WITHIN = 10.0
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold what a delivery was answered; the names of headers are lower-cased."""
+    """Hold the answer to a delivery; the names of headers are lower-cased."""
 
     status: int
     headers: dict[str, str]
@@ -22,7 +22,7 @@ class Answer:
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> Answer:
-    """Make one request as it is told to, following no redirect."""
+    """Make one POST request, following no redirect."""
     return request("POST", url, body, headers)
 
 
@@ -40,7 +40,7 @@ def request(method: str, url: str, body: bytes | None = None, headers: dict[str,
 
 
 def deliver(url: str, webhook: WebhookBase | bytes, secret: str | None = SECRET, age: float = 0) -> Answer:
-    """Deliver a webhook, signed `age` seconds ago, or unsigned where `secret` is None."""
+    """Deliver a webhook, signed `age` seconds ago, or unsigned if `secret` is None."""
     body = webhook if isinstance(webhook, bytes) else webhook.raw
     headers = {"content-type": "application/json"}
     if secret is not None:
