@@ -1,4 +1,4 @@
-"""A spill before a store that can be away, without a trigger around it."""
+"""A spill in front of a store that can be away, without a trigger around it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -28,9 +28,9 @@ class Counted(Unread):
 
 
 class Spilling:
-    """Spill what is added while the store is away, for as long as an `async with` block.
+    """Spill what is added while the store is away, for an `async with` block.
 
-    `unread` counts how often deliveries came out of the spool.
+    `unread` counts how often deliveries left the spool.
     """
 
     def __init__(self, folder: Path, unread: Counted | None = None) -> None:
@@ -51,7 +51,7 @@ class Spilling:
         await self.spill.close()
 
     async def records(self) -> list[Record]:
-        """Read what the store holds, in order of arrival there, whether the replica reaches it or not."""
+        """Read what the store holds, in its order of arrival, whether the replica reaches it or not."""
         return await records_in(self.url)
 
     async def ids(self) -> list[str]:
@@ -73,7 +73,7 @@ Open = Callable[..., Awaitable[Spilling]]
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no busy machine pass for a database that is away, and one that is away be tried again soon."""
+    """Set timeouts so that a busy machine never counts as an outage, and retries come soon."""
     monkeypatch.setattr("whereby_trigger.store.spill.SPILL_AFTER", LONG)
     monkeypatch.setattr("whereby_trigger.store.spill.JOIN_WITHIN", LONG)
     monkeypatch.setattr("whereby_trigger.store.spill.SHORTEST_PAUSE", 0.05)
@@ -82,14 +82,14 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def impatience(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait not long for a database that is silent."""
+    """Give up early on a silent database."""
     monkeypatch.setattr("whereby_trigger.store.spill.SPILL_AFTER", 0.2)
     monkeypatch.setattr("whereby_trigger.store.spill.JOIN_WITHIN", 0.2)
 
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Open]:
-    """Open one more spill on the same files with every call, once `before` has seen it; each is closed at the end."""
+    """Return a function that opens one more spill on the same files, after `before`; each is closed at the end."""
     async with AsyncExitStack() as stack:
 
         async def open_one(before: Callable[[Spilling], None] = lambda one: None) -> Spilling:

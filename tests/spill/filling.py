@@ -1,4 +1,4 @@
-"""A spool on a disk that fills up and is cleared again; a limit on the size of files stands in for the disk."""
+"""A spool on a disk that fills up and is freed again; a limit on the size of files stands in for the disk."""
 
 import asyncio
 import os

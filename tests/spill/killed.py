@@ -1,4 +1,4 @@
-"""A process that is killed when what it spilled is in the database, and has not left the spool yet."""
+"""A process that is killed when its spilled deliveries are in the database, and have not left the spool yet."""
 
 import asyncio
 import os

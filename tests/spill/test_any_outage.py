@@ -1,4 +1,4 @@
-"""Outages that begin and end at any point of a load: all that was answered is in the database, in order, once."""
+"""Outages that begin and end at any point of a load: everything answered is in the database, in order, once."""
 
 import asyncio
 import tempfile
@@ -30,7 +30,7 @@ async def live_through(folder: Path, steps: list[str]) -> None:
             one = Spilling(folder)
             await one.spill.open(lambda: None)
         else:
-            # A database does not refuse and come back before its refusal is heard.
+            # A database does not refuse and come back before its refusal is noticed.
             await asyncio.sleep(0)
             getattr(one.store, step)()
     assert not any(added.duplicate for added in await asyncio.gather(*delivered))

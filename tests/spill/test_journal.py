@@ -32,7 +32,7 @@ def remove_both(path: Path) -> None:
 
 
 def count(path: Path) -> int:
-    """Count, as after a kill, what is in the files at their paths."""
+    """Count, as after a kill, the deliveries in the files at their paths."""
     copy = path.parent / "as after a kill"
     copy.mkdir()
     for found in path.parent.glob("spill.db*"):

@@ -1,4 +1,4 @@
-"""A kill at the worst moments: what was answered is in the database in the end, once."""
+"""A kill at the worst moments: everything answered is in the database in the end, once."""
 
 import signal
 import sys

@@ -29,7 +29,7 @@ NO_LONGER = 30.0
 
 
 class Program:
-    """Start a program with a spill as often as a test likes, with what is delivered to it."""
+    """Start a program with a spill as often as a test wants, and deliver to it."""
 
     def __init__(self, folder: Path, store: str) -> None:
         write(folder, HUMANS_JOIN)
@@ -58,7 +58,7 @@ class Program:
         return length
 
     def stored(self) -> list[tuple[str, State, int]]:
-        """Return what is in the store, in order of arrival there: id, state, deliveries."""
+        """Return what the store holds, in its order of arrival: id, state, deliveries."""
         return [(record.id, record.state, record.deliveries) for record in stored(self.store)]
 
     def decided(self, *ids: str) -> None:
@@ -80,7 +80,7 @@ def program(tmp_path: Path, postgres: Server) -> Iterator[Program]:
 
 @pytest.fixture
 def unreachable(tmp_path: Path) -> Iterator[Program]:
-    """A program whose database is nowhere."""
+    """Yield a program whose database does not exist."""
     program = Program(tmp_path, f"postgresql://nobody:secret@127.0.0.1:{free_port()}/nothing")
     yield program
     program.close()
@@ -164,7 +164,7 @@ def test_no_200_leaves_before_what_was_spilled_is_on_disk(unreachable: Program, 
     process = unreachable.start(*prefix)
     ids = [f"{n:064x}" for n in range(40)]
     unreachable.deliver(*ids)
-    # The tracer writes a call down after it was made: what the last one's line says may be lost in the kill.
+    # The tracer writes a call after it was made: the last one's line may be lost in the kill.
     unreachable.deliver(f"{len(ids):064x}")
     for traced in descendants(process.popen.pid)[1:]:
         os.kill(traced, signal.SIGKILL)

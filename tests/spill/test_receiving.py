@@ -1,4 +1,4 @@
-"""A trigger whose database goes away: deliveries are answered 200 all the same, and decided when it is back."""
+"""A trigger whose database goes away: deliveries are still answered 200, and decided when it is back."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Outage:
-    """Serve a trigger with a spill before a store that can be away, for as long as an `async with` block."""
+    """Serve a trigger with a spill in front of a store that can be away, for an `async with` block."""
 
     def __init__(self, folder: Path, asked: list[str], *, down: bool = False, **settings: float) -> None:
         async def note(webhook: object) -> bool:
@@ -51,7 +51,7 @@ class Outage:
         return await records_in(self.receiver.settings.store)
 
     async def decided(self, *ids: str) -> dict[str, Record]:
-        """Wait until these are decided, and give what is stored of them."""
+        """Wait until these are decided, and return their records."""
 
         async def look() -> dict[str, Record]:
             records = {record.id: record for record in await self.records() if record.id in ids}
@@ -71,7 +71,7 @@ class Outage:
 
 @pytest.fixture
 def asked() -> list[str]:
-    """The ids that the predicate was asked about, in order."""
+    """Return the list of ids that the predicate was asked about, in order."""
     return []
 
 

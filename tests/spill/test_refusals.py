@@ -1,4 +1,4 @@
-"""What the database will not have for its values was answered 200 already: it holds up nothing, and is not lost."""
+"""What the database refuses for its values was already answered 200: it blocks nothing, and is not lost."""
 
 import logging
 import sqlite3

@@ -1,4 +1,4 @@
-"""A spill before a PostgreSQL in which one row is locked: the database takes all others, and so nothing is spilled."""
+"""A spill in front of a PostgreSQL with one locked row: the database accepts all others, so nothing is spilled."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The setting `spill`: off by default, a file's URL, and only before a database that may be away."""
+"""The setting `spill`: off by default, a file's URL, and only in front of a database that may be away."""
 
 from pathlib import Path
 

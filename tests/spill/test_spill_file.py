@@ -1,4 +1,4 @@
-"""The spool's file: in order, synced, for one process at a time, and refused in words where it cannot be used."""
+"""The spool's file: in order, synced, for one process at a time, and refused with a reason if it is unusable."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What the database does not take waits on a disk, in order, and is in the database once it is back."""
+"""What the database does not accept waits on a disk, in order, and is in the database once it is back."""
 
 import asyncio
 import logging

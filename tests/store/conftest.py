@@ -1,4 +1,4 @@
-"""A store of every kind, opened by as many replicas as a test asks for."""
+"""A store of every kind, opened by as many replicas as a test wants."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -21,7 +21,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture
 async def replicas(place: Place) -> AsyncIterator[Replicas]:
-    """Open one more replica of the same store with every call; each is closed after the test."""
+    """Return a function that opens one more replica of the same store; each is closed after the test."""
     async with AsyncExitStack() as opened:
 
         async def open_one(changed: Callable[[], None] = lambda: None) -> Store:

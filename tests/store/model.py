@@ -1,7 +1,7 @@
-"""A store in a page of plain Python, without disk, threads or other processes: what every store must amount to.
+"""A store in a page of plain Python, without disk, threads or other processes: every store must behave like it.
 
-What requests and session changes do to a room is asked of the table of rules, which tests/store/test_meetings.py
-holds against what must come of it.
+It asks the table of rules what requests and session changes do to a room; tests/store/test_meetings.py checks the
+table's results.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass
 class Model:
-    """Do what a store does, by its clock; where it `sees_death`, a replica that lost its lease lives until it dies."""
+    """Do what a store does, by its clock; if it `sees_death`, a replica that lost its lease lives until it dies."""
 
     ttl: float
     clock: Callable[[], float]
@@ -147,7 +147,7 @@ class Model:
             room.stop = room.stop or reason
 
     def gone(self) -> set[str]:
-        """Name the replicas that are dead or whose lease has run out, and who own something without one."""
+        """Return the replicas and owners that are dead or hold no lease, unless they live on without one."""
         owners = {webhook.owner for webhook in self.webhooks.values() if webhook.pending}
         owners |= {room.owner for room in self.rooms}
         known = {replica for replica in (*self.leases, *owners) if replica is not None}

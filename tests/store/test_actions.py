@@ -1,4 +1,4 @@
-"""What people did by hand, on every store."""
+"""Manual actions, on every store."""
 
 import asyncio
 

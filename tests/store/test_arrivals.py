@@ -1,4 +1,4 @@
-"""A property: whatever arrives, in whatever batches and over however many openings, is held once and counted."""
+"""A property: whatever arrives, in any batches and over any number of openings, is held once and counted."""
 
 import asyncio
 from pathlib import Path

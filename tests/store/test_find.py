@@ -1,4 +1,4 @@
-"""Reading what is stored, by what a person asks for."""
+"""Reading stored webhooks by the filters of a person's query."""
 
 import pytest
 
@@ -80,7 +80,7 @@ TIMES = [
 
 
 async def test_what_was_received_in_a_time_is_found_the_latest_first(store: Store) -> None:
-    # In this order, as a spill may hand them over.
+    # In this order, as a spill may pass them on.
     await store.add(arrival("c pending", received_at=NOW + 4))
     await decided(store, "first", received_at=NOW)
     await decided(store, "b", received_at=NOW + 3, room=LOBBY)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""All that is stored is read in order of arrival, a page at a time, with what bears on each decision."""
+"""Everything stored is read in order of arrival, a page at a time, with what affects each decision."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Holding webhooks: until when, and what becomes of them when they are asked again or lose their replica."""
+"""Holding webhooks: until when, and what happens if they are asked again or lose their replica."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A replica's life: opened, told of what others write, closed with nothing lost."""
+"""A replica's life: opened, notified of what others write, closed with nothing lost."""
 
 import asyncio
 import errno
@@ -134,7 +134,7 @@ async def test_a_store_is_migrated_on_its_own_once(place: Place) -> None:
 async def test_a_process_that_can_no_longer_read_the_packages_files_makes_a_store(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that root started, in a folder that only root can enter, and that gave up root's rights."""
+    """Root started the process, in a folder that only root can enter, and it has dropped root's rights."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

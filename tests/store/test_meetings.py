@@ -1,6 +1,6 @@
 """Meetings that follow each other in a room: whatever is lost, late, doubled or killed, the newest one is served.
 
-MEETING_EXAMPLES makes the dose larger than a test run's.
+MEETING_EXAMPLES makes the dose larger than in a test run.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ JOINED, LEFT, STARTED, ENDED = "JLSE"
 
 
 class Sent(NamedTuple):
-    """Hold a webhook: what it says, when, of which meeting of which room, and whether it names the session."""
+    """Hold a webhook: its kind, time, meeting and room, and whether it names the session."""
 
     kind: str
     at: float
@@ -61,7 +61,7 @@ class Step(NamedTuple):
 
 
 class Known:
-    """Say what the webhooks of a room tell, in whatever order they came: meetings are named in alphabetical order."""
+    """Derive what the webhooks of a room show, in any order; meetings are named in alphabetical order."""
 
     def __init__(self, received: Iterable[Sent]) -> None:
         self.received = set(received)
@@ -84,7 +84,7 @@ class Known:
         return not ((self.all_named and (self.has(JOINED) or self.has(STARTED))) or self.is_followed(webhook))
 
     def is_followed(self, webhook: Sent) -> bool:
-        """Return True if two sessions are known to have started after a webhook, so that the first of them is over."""
+        """Return True if two sessions are known to have started after a webhook, so the first of them is over."""
         starts = {one.meeting for one in self.received if one.kind == STARTED and one.named and one.at > webhook.at}
         return len(starts) > 1
 
@@ -93,7 +93,7 @@ class Known:
 
 
 class Stage:
-    """Play steps on replicas of one store, each with a supervisor that does at once what it finds."""
+    """Play steps on replicas of one store, each with a supervisor that acts immediately."""
 
     def __init__(self, place: Any) -> None:
         self.place = place
@@ -124,7 +124,7 @@ class Stage:
         self.stores.append(store)
 
     async def kill(self, store: Any) -> None:
-        """Have a replica die with its assistants; another one begins, so that there is always one."""
+        """Kill a replica with its assistants, and start another one, so there is always one."""
         self.stores.remove(store)
         self.left.append(store)
         await self.place.crash(store)
@@ -162,7 +162,7 @@ class Stage:
         return bool(stopping or taken)
 
     async def leave(self, store: Any) -> None:
-        """Have an assistant leave its room."""
+        """Make an assistant leave its room."""
         rooms = await store.rooms()
         for room in rooms:
             if room.state is RoomState.LIVE and room.owner == store.replica:
@@ -186,7 +186,7 @@ class Stage:
                 assert serving, "the newest meeting is not served"
             for room in serving:
                 webhook = self.received[room.webhook]
-                # Once an assistant has left, only starts and ends tell that its meeting has been.
+                # Once an assistant has left, only starts and ends show that its meeting took place.
                 assert known.may_serve(webhook) or max(returned, default="") > webhook.meeting, f"{webhook} is over"
 
     async def close(self) -> None:
@@ -214,7 +214,7 @@ def serve(kind: str, steps: Iterable[Step]) -> list[str]:
 
 @st.composite
 def series(draw: st.DrawFn) -> list[Step]:
-    """Draw series of meetings in some rooms, and what becomes of their webhooks."""
+    """Draw series of meetings in some rooms, and the fate of their webhooks."""
     deliveries: list[tuple[float, Sent]] = []
     for room in "ab"[: draw(st.integers(1, 2))]:
         start = 0.0
@@ -241,7 +241,7 @@ def series(draw: st.DrawFn) -> list[Step]:
 
 
 def parse(deliveries: str, room: str = "a") -> list[Step]:
-    """Read a series as the table below has it; a session in brackets is not named by the webhook."""
+    """Parse a series as the table below writes it; a webhook does not name a session in brackets."""
     steps = []
     for each in deliveries.split(", "):
         what, meeting = each.split(" ")

@@ -1,6 +1,6 @@
-"""Whatever happens to it, and in whatever order, a store amounts to its model: nothing lost, nothing twice.
+"""Whatever happens to it, in any order, a store behaves like its model: nothing lost, nothing twice.
 
-MODEL_EXAMPLES and MODEL_STEPS make the dose larger than a test run's.
+MODEL_EXAMPLES and MODEL_STEPS make the dose larger than in a test run.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ PRESENT = precondition(lambda self: self.stores)
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Do to a store what replicas, senders and accidents do, and the same to the model."""
+    """Do to a store what replicas, senders and accidents do, and do the same to the model."""
 
     kind: str
 
@@ -130,7 +130,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(entry.state in OWNED for entry in self.model.rooms))
     @rule(n=st.integers(0, 9), pick=st.integers(0, 9))
     def go_on(self, n: int, pick: int) -> None:
-        """Have an owner that is still there do what it may with a room."""
+        """Let an owner that is still there make an allowed move of a room."""
         owned = [entry for entry in self.model.rooms if entry.state in OWNED]
         entry = owned[n % len(owned)]
         following = sorted(ROOM_TRANSITIONS[entry.state])
@@ -210,7 +210,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.one(which).prune(self.clock.now() - age))
         self.model.prune(self.clock.now() - age)
 
-    # What befalls them
+    # What happens to them
 
     @rule(seconds=st.sampled_from([TTL / 3, TTL / 2, TTL + 1]))
     def freeze(self, seconds: float) -> None:
@@ -279,7 +279,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.entered.close()
 
     def _all_is_there_for_an_heir(self) -> None:
-        # No lease outlives this; those who thaw start anew, and what they leave is seen to as well.
+        # No lease survives this; replicas that thaw start again, and what they leave is taken over as well.
         self.clock.jump(TTL + 1)
         for store in self.stores:
             self.run(store.rejoin(TTL))
@@ -295,7 +295,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert owners <= {heir.replica}
 
     async def later(self, verb: Any) -> Any:
-        """Call a verb inside the loop, where its future belongs."""
+        """Call a method inside the loop, where its future belongs."""
         return await verb()
 
 

@@ -1,4 +1,4 @@
-"""Out of threads, memory or files is an outage: what was asked is kept, or may be tried again; no value is blamed."""
+"""Out of threads, memory or files is an outage: the work is kept or can be tried again; no value is blamed."""
 
 import asyncio
 import errno
@@ -27,7 +27,7 @@ DISCONNECT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE
 
 
 class Lack:
-    """Start no thread, and let SQLite decide and find nothing, while `now`; `met` counts the tries."""
+    """Start no thread, and let SQLite decide and find nothing, while `now`; `met` counts the attempts."""
 
     def __init__(self, error: Exception) -> None:
         self.error, self.now, self.met = error, False, 0
@@ -53,7 +53,7 @@ def lack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def disconnect(place: Place, store: Store) -> None:
-    """Have the next use of a database connect again."""
+    """Make the next use of a database connect again."""
     if isinstance(store, PostgresStore):
         shared_server().run(DISCONNECT.format(database_of(place.url)))
 

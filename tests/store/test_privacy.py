@@ -75,14 +75,14 @@ async def everything_about(store: Store, subject: Subject) -> list[Record]:
 
 
 def files_of(place: Place) -> Iterator[bytes]:
-    """Return the content of every file in which a store keeps its rows."""
+    """Yield the content of every file in which a store keeps its rows."""
     if place.url.startswith("sqlite"):
         path = Path(place.url.removeprefix("sqlite:///"))
         files = [file for file in path.parent.iterdir() if file.name.startswith(path.name)]
         assert len(files) >= 2
     else:
         database = database_of(place.url)
-        # What was changed is in the server's memory until then.
+        # Until this checkpoint, changes are in the server's memory.
         shared_server().run("CHECKPOINT", database)
         found = shared_server().run("SELECT oid FROM pg_database WHERE datname = current_database()", database)
         files = list((shared_server().data / "base" / str(found).strip()).iterdir())
@@ -100,7 +100,7 @@ async def assert_wiped(store: Store, place: Place, *marks: str) -> None:
 
 
 def sample(place: Place) -> None:
-    """Have the planner keep samples of the columns, as autovacuum does now and then."""
+    """Make the planner keep samples of the columns, as autovacuum does now and then."""
     if not place.url.startswith("sqlite"):
         shared_server().run("ANALYZE", database_of(place.url))
 
@@ -233,7 +233,7 @@ async def test_what_is_replayed_while_it_is_forgotten_keeps_what_leads_to_it(
 
 
 def before_the_links(store: Store, monkeypatch: pytest.MonkeyPatch, come: Callable[[], Awaitable[object]]) -> None:
-    """Have something come between the two searches of a forgetting: for a participant's webhooks, and for the links."""
+    """Call `come` between the two searches of `forget`: for a participant's webhooks, and for the links."""
     records_after, searches = store.records_after, 0
 
     async def read(after: int, limit: int) -> list[Record]:
@@ -414,7 +414,7 @@ async def test_who_still_reads_the_old_rows_is_named_and_nothing_is_promised(
         if "behind a pooler" in (left := await store.wipe(rewrite=None)):
             return
         assert "reads the file and does not finish" in left or "may still read the old rows" in left
-        # Deliveries go on meanwhile.
+        # Deliveries continue meanwhile.
         assert not (await serving.add(arrival("meanwhile"))).duplicate
     await assert_wiped(store, place, "mark-metadata")
 
@@ -437,7 +437,7 @@ async def test_a_transaction_left_open_is_named_and_no_delivery_waits_for_it(
     assert (await forget(store, Subject(PARTICIPANT))).webhooks == 1
     connection = await asyncpg.connect(shared_server().url(database_of(place.url)))
     try:
-        # As psql asks: nothing is left open but the transaction, which then reads as of no time.
+        # As psql does: nothing is left open but the transaction, which then reads as of no time.
         await connection.execute(f"BEGIN; {lock}")
         wiping = asyncio.ensure_future(store.wipe(rewrite=None))
         if lock.startswith("SELECT"):

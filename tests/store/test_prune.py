@@ -1,4 +1,4 @@
-"""Forgetting what is old, and never what is undecided."""
+"""Pruning old webhooks, and never undecided ones."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Deciding anew what was decided."""
+"""Replaying decided webhooks."""
 
 import pytest
 

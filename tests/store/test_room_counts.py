@@ -1,4 +1,4 @@
-"""What the counts of a room say together, in whatever order they come and however they are grouped."""
+"""What the counts of a room mean together, in any order and any grouping."""
 
 from datetime import UTC, datetime
 
@@ -39,7 +39,7 @@ def newest(counts: list[Count]) -> Count:
 
 
 def really_since(counts: list[Count]) -> float:
-    """Return the time of the first of the newest counts that all say the same number of humans."""
+    """Return the time of the first of the newest counts that all have the same number of humans."""
     since = newest(counts)
     for one in sorted(counts, key=lambda one: one.at, reverse=True):
         if one.humans != since.humans:

@@ -1,4 +1,4 @@
-"""Which rooms a name may mean, and where somebody is now."""
+"""The rooms that a name may mean, and where somebody is now."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the table of a room's rules says is what both stores do, event by event, in every situation of an entry."""
+"""Both stores do what the table of a room's rules says, event by event, in every situation of an entry."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -38,7 +38,7 @@ SOON = NOW + 5
 
 
 class Situation(NamedTuple):
-    """Say in which situation a room's entry is: its state, whether its end was asked for, and its successor's time."""
+    """Hold the situation of a room's entry: its state, whether its end was requested, and its successor's time."""
 
     state: RoomState
     stop: str | None = None
@@ -89,7 +89,7 @@ SITUATIONS = [
 
 
 class Stage(NamedTuple):
-    """Hold who does what: the replica that owns the rooms, and another one."""
+    """Hold the replica that owns the rooms, and another one."""
 
     place: Place
     owner: Store
@@ -188,7 +188,7 @@ async def test_each_event_does_to_a_stored_room_what_the_table_says(
     place: Place, replicas: Replicas, event: RoomEvent
 ) -> None:
     stage = Stage(place, await replicas(), await replicas())
-    # What waits when a replica died long ago has itself waited for too long.
+    # If a replica died long ago, a waiting room has itself waited for too long.
     situations = [one for one in SITUATIONS if (one.state, event) != (WAITING, RoomEvent.OWNER_LONG_GONE)]
     before = {situation.key: await situation.come_about(stage.owner) for situation in situations}
     assert set(stage.to_each()) | set(stage.to_all()) == set(RoomEvent)
@@ -221,7 +221,7 @@ async def hold_against(changes: dict[str, Change], before: dict[str, OpenRoom], 
 
 
 async def runs_agree(stage: Stage) -> None:
-    """Hold the runs of every entry against it: one for each attempt, the last one open while a replica has the room."""
+    """Check the runs of every entry: one for each attempt, the last one open while a replica has the room."""
     for room in await stage.other.rooms():
         runs = await stage.other.find_runs(RunQuery(entry=room.id))
         assert [run.attempt for run in runs] == list(range(room.attempt, 0, -1))
@@ -233,9 +233,9 @@ async def runs_agree(stage: Stage) -> None:
 
 
 async def successors_are(changes: dict[str, Change], stage: Stage) -> None:
-    """Have every open entry end, and see which successors wait then."""
+    """End every open entry, and check which successors wait then."""
     ids = {said.entry.id for said in changes.values()}
-    # Successors that wait already are of entries that are over.
+    # Successors that already wait belong to entries that are over.
     while taken := [room for room in await stage.owner.take(100) if room.id in ids]:
         assert taken
     for said in changes.values():

@@ -294,7 +294,7 @@ async def test_every_room_is_read_a_page_at_a_time_and_none_twice(
 
     async def rooms(**given: int) -> list[Room]:
         pages.append(await read(**given))
-        # What others do between two pages puts nothing in a wrong place.
+        # Changes by others between two pages put nothing in a wrong place.
         await ask(store, f"acme.whereby.com/later {len(pages)}")
         return pages[-1]
 

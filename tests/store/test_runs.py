@@ -210,7 +210,7 @@ async def test_a_room_that_is_ended_before_it_was_taken_has_no_run(store: Store)
 
 
 async def fill(place: Place, store: Store, *names: str) -> None:
-    """Have each room run for 10 s, one after the other, and the last one go on."""
+    """Run each room's assistant for 10 s, one after the other; the last one keeps running."""
     for name in names:
         room = await bring_to(store, LIVE, key=f"acme.whereby.com/{name}")
         await place.pass_time(10, store)
@@ -279,7 +279,7 @@ async def test_entries_are_found_by_id_webhook_and_state_and_at_most_the_limit(s
     for n, state in enumerate(RoomState):
         await bring_to(store, state, key=f"acme.whereby.com/{n}", webhook=f"w{n}")
         if state is WAITING:
-            # Or the next one would take it too.
+            # Otherwise the next one would take it too.
             await take_one(store)
     for room in await store.rooms():
         assert await store.find_rooms(RoomQuery(id=room.id)) == [room]

@@ -1,4 +1,4 @@
-"""Sessions: their ends and starts, as webhooks tell of them, end the assistants they concern and no others."""
+"""Sessions: the webhooks of their ends and starts end the assistants that they concern and no others."""
 
 import json
 from datetime import UTC, datetime
@@ -255,7 +255,7 @@ def test_a_successor_that_an_earlier_version_stored_is_read() -> None:
     assert unpack(pack(asked, 7.0)) == Successor(asked, 7.0)
 
 
-# Told
+# Reported
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The states: one table, which every store keeps to."""
+"""The states: one table, which every store follows."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def bring_to(store: Store, state: State, id: str) -> int:
-    """Store a webhook and have it get into a state by the shortest way."""
+    """Store a webhook and move it to a state by the shortest way."""
     if state in FIRST_STATES:
         return (await store.add(arrival(id, state=state, reason="" if state is State.PENDING else "odd"))).seq
     seq = (await store.add(arrival(id))).seq

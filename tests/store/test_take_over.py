@@ -1,4 +1,4 @@
-"""Taking over what nobody decides: of replicas that died, and what a replay has left to anybody."""
+"""Taking over what nobody decides: of replicas that died, and what a replay has left to any replica."""
 
 import asyncio
 

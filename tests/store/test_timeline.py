@@ -32,7 +32,7 @@ TRUE = "predicate people returned True; an assistant starts"
 
 
 class Night:
-    """Have webhooks come to a store, and be decided at once, at the time of its clock."""
+    """Store webhooks and decide them immediately, at the time of the store's clock."""
 
     def __init__(self, place: Place, store: Store) -> None:
         self.place, self.store = place, store

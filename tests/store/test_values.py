@@ -1,4 +1,4 @@
-"""Values that break careless stores, and what becomes of the one among many that no store can take."""
+"""Values that break careless stores, and what happens to one among many that no store can accept."""
 
 import asyncio
 

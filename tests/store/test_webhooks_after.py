@@ -1,4 +1,4 @@
-"""What is heard of a room: its webhooks from a number on, in order, whichever replica received them."""
+"""A room's webhooks after a number, in order, whichever replica received them."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A database of its own for each test, and stores on it."""
+"""A new database for each test, and stores on it."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -19,7 +19,7 @@ def url(postgres: Server) -> str:
 
 @pytest.fixture
 async def opened() -> AsyncIterator[Replicas]:
-    """Open a replica of the store at a URL with every call; each is closed after the test."""
+    """Return a function that opens a replica of the store at a URL; each is closed after the test."""
     async with AsyncExitStack() as stack:
 
         async def open_one(url: str) -> Store:
@@ -33,7 +33,7 @@ async def opened() -> AsyncIterator[Replicas]:
 
 @pytest.fixture
 def roles(postgres: Server) -> Iterator[Roles]:
-    """Make roles that may little; they go after the test."""
+    """Create roles with few privileges; they are dropped after the test."""
     roles = Roles(postgres)
     yield roles
     roles.drop()

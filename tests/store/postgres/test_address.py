@@ -1,4 +1,4 @@
-"""The URL of a database: what the driver is given, what a person is shown, and what is refused unread."""
+"""The URL of a database: what the driver gets, what a person sees, and what is refused unread."""
 
 from pathlib import Path
 

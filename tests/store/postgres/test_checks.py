@@ -1,4 +1,4 @@
-"""What a database is looked at for: each finding is a sentence, and what cannot be trusted is refused."""
+"""The checks of a database: each finding is a sentence, and what cannot be trusted is refused."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +33,7 @@ FACTS = {
 
 
 def judged(lacking: tuple[str, ...] = (), **facts: Any) -> dict[str, Remark]:
-    """Judge facts that are in order but for these, asked for within a fifth of a second; give remarks by subject."""
+    """Judge facts that are in order except for these, read within a fifth of a second; return remarks by subject."""
     remarks = judge(FACTS | facts, lacking, SENT - 0.1, SENT + 0.1, "postgresql://app@db.example/webhooks")
     return {remark.about: remark for remark in remarks}
 
@@ -110,7 +110,7 @@ SAFE = {"fsync": "on", "full_page_writes": "on"}
 
 @pytest.fixture(scope="module")
 def odd() -> Iterator[Server]:
-    """Provide a server of this module's own, down, to be started as no server should be."""
+    """Yield a server for this module only, stopped, to be started with settings that no server should have."""
     server = Server(quick=True)
     try:
         yield server

@@ -1,4 +1,4 @@
-"""An end while the database is away: in time, and nobody's code is blamed for it."""
+"""An end while the database is away: in time, and without blaming user code."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Numbers are given out before they are committed, and what comes late is heard all the same."""
+"""Numbers are assigned before they are committed, and late ones are still noticed."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -40,7 +40,7 @@ async def store(place: Place) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def storing_late(place: Place) -> AsyncIterator[tuple[Any, int]]:
-    """Have a replica that has got a number, and whose commit is on its way."""
+    """Yield a connection that has got a number and has not committed yet, with the number."""
     connection = await asyncpg.connect(place.url)
     try:
         await connection.execute("BEGIN")

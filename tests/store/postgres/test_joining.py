@@ -1,4 +1,4 @@
-"""A replica that opens the store again, since the answer to the first time was lost, has its lease from then on."""
+"""A replica that opens the store again, because the first answer was lost, has its lease from then on."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Work for the database is done in order, and what nobody waits for any more is left out."""
+"""Work for the database is done in order, and work that nobody waits for any more is skipped."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A connection: how it is opened to one of several hosts, and let go of in the middle of its work."""
+"""A connection: how it is opened to one of several hosts, and dropped in the middle of its work."""
 
 import asyncio
 import contextlib

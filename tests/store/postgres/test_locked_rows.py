@@ -1,4 +1,4 @@
-"""One row that somebody else has locked holds up what concerns it, and nothing else."""
+"""One row that somebody else has locked blocks work on that row, and nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ OTHER = "acme.whereby.com/other"
 
 @asynccontextmanager
 async def locked(url: str, rows: str) -> AsyncIterator[Any]:
-    """Lock some rows, as somebody at a prompt does, until `COMMIT` or the end of the block."""
+    """Lock some rows, as from a psql prompt, until `COMMIT` or the end of the block."""
     async with connected(url) as holding:
         await holding.execute(f"BEGIN; SELECT FROM whereby_trigger.{rows} FOR UPDATE")
         yield holding
@@ -42,7 +42,7 @@ async def locked(url: str, rows: str) -> AsyncIterator[Any]:
 
 
 async def add_all(store: Store, *ids: str, room: str = ROOM) -> list[bool]:
-    """Store webhooks, all at once; return of each whether it is new."""
+    """Store webhooks concurrently; return for each whether it is new."""
     added = await asyncio.gather(*(store.add(arrival(id, room=room)) for id in ids))
     return [not one.duplicate for one in added]
 

@@ -1,4 +1,4 @@
-"""Locks are taken in one order, and held by nobody for longer than others have patience."""
+"""Locks are taken in one order, and never held for longer than others wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,7 +26,7 @@ IS_FREE = "SELECT count(*) FROM (SELECT FROM whereby_trigger.webhooks WHERE id =
 
 @asynccontextmanager
 async def frozen_after(url: str, work: Callable[[Connection], Awaitable[Any]]) -> AsyncIterator[None]:
-    """Have a replica do some work in a transaction, and then nothing more."""
+    """Let a replica do some work in a transaction, and then freeze."""
     held, thaw = asyncio.Event(), asyncio.Event()
 
     async def freeze(connection: Connection) -> None:

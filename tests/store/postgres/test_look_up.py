@@ -1,4 +1,4 @@
-"""A resolver that does not answer holds nobody up, and nobody hears of it later."""
+"""A resolver that does not answer blocks nobody, and its late answer reaches nobody."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""A look at a database from all sides: what it says, and that it leaves nothing there."""
+"""A complete look at a database: what it reports, and that it leaves nothing there."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A commit whose answer is lost is found again, and is neither done twice nor taken for somebody else's."""
+"""A commit whose answer is lost is found again, and is neither done twice nor mistaken for somebody else's."""
 
 import asyncio
 from typing import Any
@@ -60,7 +60,7 @@ async def test_deliveries_are_stored_with_up_to_two_counts_of_each_room_by_one_s
     url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, str]
 ) -> None:
     store = await opened(url)
-    # Not by looking for a COMMIT on the wire: the lease is renewed over the same link.
+    # Do not look for a COMMIT on the wire: the lease is renewed over the same link.
     begun: list[Any] = []
     monkeypatch.setattr(webhooks, "transaction", begun.append)
     await asyncio.gather(*(say(store, f"{n}", 9, n, room=room) for n, room in enumerate(rooms)))
@@ -162,7 +162,7 @@ async def test_a_room_that_was_taken_is_given_again_and_to_nobody_else(
 
 
 class DrainedByLoss:
-    """Be the store, and have the supervisor drain as soon as the answer to a take is lost."""
+    """A store that makes the supervisor drain as soon as the answer to a take is lost."""
 
     def __init__(self, store: Store, supervisor: Supervisor) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""A migration beside replicas at work: it waits for a table only as long as they have patience."""
+"""A migration beside running replicas: it waits for a table only as long as they would wait."""
 
 import asyncio
 from unittest.mock import AsyncMock
@@ -22,7 +22,7 @@ INDEX = "CREATE INDEX IF NOT EXISTS webhooks_type ON whereby_trigger.webhooks (t
 
 @pytest.fixture
 def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this program be the next one, which has a migration more."""
+    """Turn this program into the next version, which has one more migration."""
     known = opening.scripts()
     monkeypatch.setattr(opening, "SCHEMA", NEXT)
     monkeypatch.setattr(opening, "scripts", lambda: known | {NEXT: EXPAND + INDEX})
@@ -126,7 +126,7 @@ async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_tab
         assert await connection.fetch(SAMPLED, list(WITHOUT_SAMPLES))
         files, types = await connection.fetch(FILES), await connection.fetch(TYPES)
         with monkeypatch.context() as patched:
-            # Later migrations may make tables.
+            # Later migrations may create tables.
             patched.setattr(opening, "scripts", lambda: up_to_this)
             patched.setattr(opening, "SCHEMA", max(up_to_this))
             assert await PostgresStore(url).migrate() == [9]
@@ -135,5 +135,5 @@ async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_tab
         assert await connection.fetch(SAMPLED, list(WITHOUT_SAMPLES)) == []
     finally:
         await connection.close()
-    # The replica of the version before goes on.
+    # The replica of the version before continues.
     assert not (await store.add(arrival("after"))).duplicate

@@ -1,4 +1,4 @@
-"""Replicas of the version before run on while a newer one migrates: what a migration may therefore not say."""
+"""Replicas of the version before keep running while a newer one migrates: what a migration therefore must not do."""
 
 import pytest
 

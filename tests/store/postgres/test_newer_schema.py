@@ -1,4 +1,4 @@
-"""A database that a newer program has migrated: this one goes on where it is admitted, and is refused where not."""
+"""A database that a newer program has migrated: this one continues if it is admitted, and is refused if not."""
 
 import pytest
 
@@ -22,7 +22,7 @@ CREATE INDEX webhooks_later ON whereby_trigger.webhooks (later);
 
 
 def migrated_by_newer(postgres: Server, url: str, *, admits: int) -> None:
-    """Do as the next program's migration would, which adds and takes nothing away."""
+    """Apply a migration as the next program would, which adds something and removes nothing."""
     version = f"UPDATE whereby_trigger.version SET schema = {SCHEMA + 1}, admits = {admits};"
     postgres.run(f"BEGIN; {EXPAND} {version} COMMIT", database_of(url))
 

@@ -1,4 +1,4 @@
-"""The ways to a database: the ones that lead there, and what is said where one does not."""
+"""The ways to reach a database: those that work, and the error for one that does not."""
 
 import socket
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ async def test_a_service_describes_what_the_url_leaves_out(
 
 @pytest.fixture(scope="module")
 def with_socket() -> Iterator[Server]:
-    """Provide a server that also listens on a socket in its folder."""
+    """Yield a server that also listens on a socket in its folder."""
     server = Server(quick=True)
     try:
         server.start(unix_socket_directories=str(server.folder))
@@ -79,14 +79,14 @@ async def test_a_socket_in_a_folder_is_a_host(with_socket: Server, opened: Repli
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """Provide a port at which connections are taken, and nothing is answered."""
+    """Yield a port that accepts connections and never answers."""
     with socket.create_server((HOST, 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.fixture
 def deaf() -> Iterator[int]:
-    """Provide a port at which nothing listens, and nothing will."""
+    """Yield a port on which nothing listens, now or later."""
     with socket.socket() as bound:
         bound.bind((HOST, 0))
         yield bound.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What is asked all the time goes by an index, however the server plans it, and reads no more than it needs."""
+"""Frequent queries use an index, however the server plans them, and read no more than they need."""
 
 import asyncio
 import re
@@ -53,7 +53,7 @@ N = len(SEQS)
 
 
 def chosen(select: Any, query: Query | RunQuery | RoomQuery, reading: str = "") -> tuple[str, tuple[Any, ...]]:
-    """Return the statement by which rows are chosen for a person, and its values."""
+    """Return the statement that selects rows for a person, and its values."""
     statement, values = select(query)
     return f"{reading}{statement}", tuple(values)
 
@@ -181,7 +181,7 @@ NAMES = {statement: name for name, (statement, *_) in ASKED.items()}
 
 @pytest.fixture(scope="module")
 def filled() -> Iterator[str]:
-    """Provide the URL of a database with much in it."""
+    """Yield the URL of a database with many rows."""
     server = shared_server()
     server.revive()
     url = server.create_database()
@@ -192,13 +192,13 @@ def filled() -> Iterator[str]:
 
 
 def indexes(plan: str) -> set[str]:
-    """Name the indexes that a plan uses; fails where it reads a whole table that grows."""
+    """Return the indexes that a plan uses; fails if it reads a whole table that grows."""
     assert not re.search(r"Seq Scan on (webhooks|rooms|presence|runs|refusals)", plan), plan
     return set(re.findall(r"(?:using|Bitmap Index Scan on) (\w+)", plan)) - {"replicas_pkey"}
 
 
 async def pages_read(connection: Any, statement: str, *values: Any) -> int:
-    """Run a statement and count the pages that it looks at."""
+    """Run a statement and count the pages that it reads."""
     plan = [row[0] for row in await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", *values)]
     found = next(line for line in plan if "Buffers:" in line)
     return sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", found))
@@ -224,7 +224,7 @@ def test_a_plan_made_for_any_values_goes_by_an_index(filled: str, statement: str
 async def test_the_look_for_the_dead_does_not_walk_through_what_the_living_have_decided(
     postgres: Server, url: str
 ) -> None:
-    """A transaction that is open for long, such as a backup's, keeps all of that in the index of what is pending."""
+    """A long transaction, such as a backup's, keeps all of that in the index of what is pending."""
     await PostgresStore(url).migrate()
     postgres.run(FILL, database_of(url))
     async with connected(url) as backup, connected(url) as connection:

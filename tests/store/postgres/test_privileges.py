@@ -1,4 +1,4 @@
-"""What a role must be granted to be a replica's, and what it is told that lacks some of it."""
+"""The privileges that a replica's role needs, and the error for a role that lacks some."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A database that takes no writes for a while: it is left, asked again, and used as soon as it takes them."""
+"""A database that refuses writes for a while: it is left, asked again, and used as soon as it accepts them."""
 
 import pytest
 
@@ -23,7 +23,7 @@ each_way = pytest.mark.parametrize("options", ["", "?pooler=yes"])
 
 
 async def works(store: Store) -> bool:
-    """Return whether every connection of a replica writes and reads."""
+    """Return True if every connection of a replica writes and reads."""
     try:
         await store.take_over()
         return await store.renew(30.0) and bool(await store.find(Query(limit=1)))
@@ -72,7 +72,7 @@ async def test_an_address_that_leads_to_a_standby_for_a_while_costs_nothing_but_
 
 
 async def refuses_to_read(store: Store) -> bool:
-    """Return whether a replica reads nothing, rather than what a standby still shows."""
+    """Return True if a replica reads nothing, rather than what a standby still shows."""
     try:
         await store.find(Query())
     except StoreUnavailable as error:

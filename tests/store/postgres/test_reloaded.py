@@ -1,4 +1,4 @@
-"""Settings of the server that are changed while replicas are at work: what is acknowledged survives all the same."""
+"""Server settings that change while replicas are running: what is acknowledged still survives."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flus
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
-    """Provide a server that no other test has started with settings that a reload would not change."""
+    """Yield a server that no other test has started with settings that a reload would not change."""
     with Server(quick=True) as server:
         yield server
 
 
 @pytest.fixture
 def reloaded(own_server: Server) -> Iterator[Server]:
-    """Provide a server whose settings are as they were again after the test."""
+    """Yield a server, and reset its settings after the test."""
     yield own_server
     own_server.revive()
     own_server.run("ALTER SYSTEM RESET ALL")
@@ -74,7 +74,7 @@ async def test_a_server_that_is_no_longer_durable_is_told_in_the_log_and_by_the_
 
 
 async def is_off(server: Server) -> bool:
-    """Return whether a session that is new does not wait for the disk."""
+    """Return True if a new session does not wait for the disk."""
     return await asyncio.to_thread(server.run, "SHOW synchronous_commit") == "off"
 
 
@@ -86,7 +86,7 @@ async def reads(store: Store) -> bool:
 
 
 async def refuses(store: Store, why: str) -> bool:
-    """Renew the lease, and tell whether the store says then that it is not to be trusted."""
+    """Renew the lease; return True if the store then says for this reason that it cannot be trusted."""
     await store.renew(30.0)
     try:
         await store.ping(0.0)

@@ -1,4 +1,4 @@
-"""Rooms in the database itself: what its own checks hold, past every verb, is what the table of states says."""
+"""Rooms in the database itself: its own checks, without the store's methods, agree with the table of states."""
 
 import asyncio
 import re
@@ -52,7 +52,7 @@ def test_the_check_on_a_webhooks_state_names_every_state(postgres: Server, datab
 
 
 def insert(postgres: Server, database: str, state: str, *, owned: bool | None = None, key: str = ROOM) -> None:
-    """Write a room as it is, owned by somebody if its state says so, unless told otherwise."""
+    """Insert a room directly; by default it has an owner if its state requires one."""
     owner = "'somebody'" if (state in OWNED if owned is None else owned) else "NULL"
     columns = "(key, url, state, owner, asked_at)"
     postgres.run(

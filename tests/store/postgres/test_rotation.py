@@ -25,14 +25,14 @@ NEW = "n3w & better"
 
 @pytest.fixture
 def role(roles: Roles, url: str, postgres: Server) -> Role:
-    """Make a role to which the database belongs."""
+    """Create a role that owns the database."""
     role = roles.new()
     postgres.run(f"ALTER DATABASE {database_of(url)} OWNER TO {role.name}", database_of(url))
     return role
 
 
 def write(file: Path, url: str) -> None:
-    """Replace a file as Kubernetes and editors do: by another one."""
+    """Replace a file by another one, as Kubernetes and editors do."""
     new = file.with_suffix(".new")
     new.write_text(f"{url}\n", encoding="utf-8")
     os.replace(new, file)
@@ -40,7 +40,7 @@ def write(file: Path, url: str) -> None:
 
 @asynccontextmanager
 async def opened(file: Path) -> AsyncIterator[Store]:
-    """Open the store that a file names, with the settings of a program that has nothing else."""
+    """Open the store that a file names, with the settings of a program without any others."""
     settings = resolve({}, {}, {"WHEREBY_TRIGGER_STORE_FILE": str(file)}).settings
     store = store_for(settings.store, settings.lease_ttl, settings.store_file)
     await store.open(lambda: None)

@@ -1,4 +1,4 @@
-"""Runs on PostgreSQL: replicas of the version before have none, and their rooms go on beside ours."""
+"""Runs on PostgreSQL: replicas of the version before have none, and their rooms continue beside ours."""
 
 import pytest
 

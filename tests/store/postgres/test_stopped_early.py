@@ -1,4 +1,4 @@
-"""A signal that comes while a start waits for its database ends the start, and not only once that has answered."""
+"""A signal that comes while a start waits for its database ends the start immediately, not after the answer."""
 
 import signal
 import socket

@@ -1,4 +1,4 @@
-"""Taking over very much: a part at a time, the rooms first, with no more locks than a server has."""
+"""Taking over very much: in parts, the rooms first, with no more locks than a server has."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A server's share of a file: twenty deliveries at a time, each decided, until SIGTERM; then a tally."""
+"""A server's load on a file: twenty concurrent deliveries, each decided, until SIGTERM; then a tally."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ AT_A_TIME = 20
 
 
 class Tally:
-    """Count what was stored and how long the slowest had to wait, in seconds."""
+    """Count what was stored and the longest wait, in seconds."""
 
     stored = 0
     slowest = 0.0

@@ -1,4 +1,4 @@
-"""A SQLite file of its own for each test."""
+"""A new SQLite file for each test."""
 
 from pathlib import Path
 
@@ -25,6 +25,6 @@ def unopened(url: str) -> Store:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Have every store that is opened from now on wait a fifth of a second for a lock."""
+    """Make every store opened from now on wait a fifth of a second for a lock; return the seconds."""
     monkeypatch.setattr("whereby_trigger.store.sqlite.connection.BUSY_TIMEOUT", 0.2)
     return 0.2

@@ -1,4 +1,4 @@
-"""A replica on a disk that fills up and is cleared again; a limit on the size of files stands in for the disk."""
+"""A replica on a disk that fills up and is freed again; a limit on the size of files stands in for the disk."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Bounds on SQLite: max_duration goes by the boot clock, which nobody sets, for as long as the machine is up."""
+"""Bounds on SQLite: max_duration uses the boot clock, which nobody sets, while the machine is up."""
 
 import sqlite3
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A disk that is full: refused, never acknowledged, and well again once there is room."""
+"""A full disk: deliveries are refused, never acknowledged, and accepted again once there is room."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""A replica whose program has forked, as multiprocessing does: what lives on in the child is not the replica."""
+"""A replica whose program has forked, as multiprocessing does: the child is not the replica."""
 
 import asyncio
 import os

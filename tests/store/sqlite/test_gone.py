@@ -1,4 +1,4 @@
-"""A file that is deleted, moved or replaced while it is in use: nothing more is acknowledged that would be lost."""
+"""A file that is deleted, moved or replaced while in use: nothing more is acknowledged that would be lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

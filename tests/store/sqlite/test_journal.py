@@ -1,4 +1,4 @@
-"""The journal beside a file that is in use: removed, replaced, shared. What is acknowledged is in the file."""
+"""The journal beside a file in use is removed, replaced or shared: what is acknowledged is in the file."""
 
 import asyncio
 import logging
@@ -71,7 +71,7 @@ def empty_log(path: Path) -> None:
 
 
 def older_log(path: Path) -> None:
-    """Put a copy of the log in its place: a valid one, which lacks what comes after it."""
+    """Replace the log by a copy of it: a valid one, which lacks everything added later."""
     copy = path.with_name("copy")
     copy.write_bytes(log_of(path).read_bytes())
     copy.rename(log_of(path))
@@ -149,7 +149,7 @@ def beside(*command: str | Path) -> "subprocess.Popen[str]":
 
 
 async def taken(store: Store, *ids: str) -> set[str]:
-    """Add webhooks at once; return those that were acknowledged."""
+    """Add webhooks concurrently; return those that were acknowledged."""
     outcomes = await asyncio.gather(*(store.add(arrival(id)) for id in ids), return_exceptions=True)
     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes if isinstance(outcome, Exception))
     return {id for id, outcome in zip(ids, outcomes, strict=True) if not isinstance(outcome, BaseException)}
@@ -184,7 +184,7 @@ async def test_a_read_in_between_keeps_nobody_at_an_index_that_was_removed(
 
     def save_beside_a_read(self: journal.Database, connection: sqlite3.Connection) -> str:
         reading = asyncio.run_coroutine_threadsafe(_ids(running), loop)
-        # It is answered only after the mending, unless it gets in between.
+        # It is answered only after the mending, unless it comes in between.
         with suppress(TimeoutError):
             reading.result(0.2)
         return save(self, connection)
@@ -222,7 +222,7 @@ async def test_replicas_that_share_a_file_lose_nothing_when_its_journal_is_remov
 
 
 async def _all_take(stores: list[SqliteStore], n: int, acknowledged: set[str]) -> bool:
-    """Return whether each store takes one more; add to those that were acknowledged."""
+    """Return True if each store accepts one more; add their ids to those acknowledged."""
     ids = [f"{n} of {store.replica}" for store in stores]
     took = [await taken(store, id) for store, id in zip(stores, ids, strict=True)]
     acknowledged.update(*took)
@@ -396,7 +396,7 @@ async def test_a_file_that_is_given_a_second_name_takes_nothing_until_that_is_go
 
 @pytest.mark.parametrize("name", ["webhooks.db", "web hooks.db"])
 async def test_a_file_that_is_mounted_alone_is_refused(tmp_path: Path, name: str) -> None:
-    """In a mount namespace of its own, as a container has."""
+    """The mount is in a new mount namespace, as a container has."""
     (tmp_path / "real.db").touch()
     (tmp_path / name).touch()
     start = (

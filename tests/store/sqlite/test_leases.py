@@ -1,4 +1,4 @@
-"""Leases over another start of the machine, on platforms that tell less, and beside programs that knew none."""
+"""Leases across a restart of the machine, on platforms with less information, and beside programs without leases."""
 
 import os
 import sqlite3
@@ -52,7 +52,7 @@ async def test_a_lease_is_renewed_while_nothing_can_be_opened(
 ) -> None:
     store = SqliteStore(url, TTL)
     await store.open(lambda: None)
-    # As with no file descriptor to spare: which start of the machine this is cannot be read again.
+    # As with no file descriptor left: which start of the machine this is cannot be read again.
     monkeypatch.setattr("whereby_trigger.clock.BOOT_ID", tmp_path / "none")
     assert await store.renew(TTL)
     await store.close()

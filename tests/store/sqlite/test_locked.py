@@ -1,4 +1,4 @@
-"""A file that another program holds locked: told in words at the start, waited out while running."""
+"""A file that another program holds locked: reported at the start, waited for while running."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""Files that are no store, or cannot be one: each refused with the reason and what to do, and left as it was."""
+"""Files that are not, or cannot be, a store: each refused with the reason and what to do, and left unchanged."""
 
 import os
 import sqlite3
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def why_not(store: Store) -> str:
-    """Fail to open a store and give the reason."""
+    """Fail to open a store and return the reason."""
     with pytest.raises(StoreError) as caught:
         await store.open(lambda: None)
     return str(caught.value)
@@ -71,7 +71,7 @@ async def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [230, 300])
 async def test_a_name_too_long_for_the_file_system_is_an_error_in_words(tmp_path: Path, length: int) -> None:
-    """At 230 characters the file itself can be made, but not what lies beside it."""
+    """At 230 characters the file itself can be created, but not the files beside it."""
     reason = await why_not(SqliteStore(f"sqlite:///{tmp_path}/{'x' * length}"))
     assert "too long" in reason
 
@@ -159,14 +159,14 @@ async def test_an_empty_file_becomes_a_store(path: Path, url: str) -> None:
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    """Make a folder that every user of this machine can reach, other than those that pytest makes."""
+    """Create a folder that every user of this machine can reach, unlike those that pytest makes."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 async def shared_stores(folder: Path, *names: str) -> dict[str, Path]:
-    """Make stores that every user of this machine can write, each in a folder of its own."""
+    """Create stores that every user of this machine can write, each in its own folder."""
     stores = {}
     for name in names:
         stores[name] = folder / name / "webhooks.db"

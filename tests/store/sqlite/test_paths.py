@@ -1,4 +1,4 @@
-"""Which file a URL means."""
+"""The file that a URL means."""
 
 from pathlib import Path
 

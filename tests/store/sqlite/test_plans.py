@@ -1,4 +1,4 @@
-"""What a scrape and the list of refusals ask goes by an index."""
+"""The queries of a scrape and of the list of refusals use an index."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Who is in a room is written to the file at most once a room and transaction."""
+"""Presence is written to the file at most once a room and transaction."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Rooms in the SQLite file itself: what its own checks hold, past every verb."""
+"""Rooms in the SQLite file itself: its own checks, without the store's methods."""
 
 import asyncio
 import sqlite3
@@ -100,7 +100,7 @@ def test_what_ended_a_rooms_sessions_is_found_without_reading_its_other_webhooks
 
 
 def insert(connection: sqlite3.Connection, state: str | None, *, owned: bool | None = None, key: str = ROOM) -> None:
-    """Write a room as it is, owned by somebody unless told otherwise where its state says so."""
+    """Insert a room directly; by default it has an owner if its state requires one."""
     owner = "somebody" if (state in OWNED if owned is None else owned) else None
     connection.execute(
         "INSERT INTO rooms (key, url, state, owner, asked_at, queued_at, since) VALUES (?, ?, ?, ?, 0, 0, 0)",

@@ -24,7 +24,7 @@ LOOKS = 12
 
 
 async def look(url: str) -> int:
-    """Do what `events list` does."""
+    """Read what `events list` reads."""
     store = SqliteStore(url)
     await store.open_readonly()
     found = await store.find(Query(limit=20))
@@ -33,7 +33,7 @@ async def look(url: str) -> int:
 
 
 async def replay(url: str) -> int:
-    """Do what `events replay` does."""
+    """Replay as `events replay` does."""
     store = SqliteStore(url)
     await store.open(lambda: None)
     replayed = await store.replay(Query(state=State.FIRED, limit=3), time.time())
@@ -113,7 +113,7 @@ async def test_a_replica_is_told_of_what_others_write_and_not_of_its_own_writes(
 
 
 async def test_a_store_that_a_process_opens_twice_is_not_taken_for_closed_by_another(url: str, path: Path) -> None:
-    """Whoever takes itself for the last to close a database removes its journal."""
+    """A process that believes it is the last to close a database removes its journal."""
     first, second = SqliteStore(url), SqliteStore(url)
     await first.open(lambda: None)
     await first.add(arrival("a"))

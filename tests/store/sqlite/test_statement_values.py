@@ -1,4 +1,4 @@
-"""SQL for SQLite names its values or marks them by order alone."""
+"""SQL for SQLite names its values or marks them by order only."""
 
 import re
 from pathlib import Path

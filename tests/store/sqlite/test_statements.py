@@ -1,4 +1,4 @@
-"""What SQLite makes of the statements that every webhook takes."""
+"""How SQLite compiles the statements that every webhook needs."""
 
 import sqlite3
 from contextlib import closing

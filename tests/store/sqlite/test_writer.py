@@ -1,4 +1,4 @@
-"""The writer thread, where the lock that it takes its turn with fails."""
+"""The writer thread, if the lock for its turns fails."""
 
 import asyncio
 import errno
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class FailingLock(FileLock):
-    """Fail as a file system without locks left does, until told not to."""
+    """Fail as on a file system without locks left, while `failing`."""
 
     failing = True
     failed = 0
