@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Shared by every test."""
 
 import gc
 import os
@@ -11,18 +11,18 @@ from hypothesis import settings
 from tests.support.memory import MEMORY, is_roomy
 from tests.support.postgres import Server, shared_server
 
-# A busy machine is no bug: a property is judged by what it finds, not by how long an example took.
+# A busy machine is no bug: a property counts by what it finds, not by how long an example took.
 settings.register_profile("whereby-trigger", deadline=None, print_blob=True)
 settings.load_profile("whereby-trigger")
 
-# A SQLite store waits for the disk dozens of times until it is open, and thousands of tests open one. What the tests of
-# power cuts look at are the calls, which are the same in memory.
+# A SQLite store waits for the disk dozens of times until it is open, and thousands of tests open one. The tests of
+# power cuts look at the calls, which are the same in memory.
 if is_roomy():
     tempfile.tempdir = str(MEMORY)
 
 
 def pytest_collection_finish() -> None:
-    """Leave out of each later collection of garbage what stays for the whole run: thousands of tests, and modules."""
+    """Exclude from later garbage collections what stays for the whole run: thousands of tests, and modules."""
     gc.freeze()
 
 
@@ -33,7 +33,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no test depend on what whoever runs it has set for a trigger of theirs."""
+    """Keep tests independent of the settings that the user of this machine has for a trigger."""
     for name in list(os.environ):
         if name.startswith(("WHEREBY", "PG")) or name == "PORT":
             monkeypatch.delenv(name)
@@ -41,7 +41,7 @@ def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def postgres() -> Iterator[Server]:
-    """Provide the server, running, whatever the test before did to it; the databases of this test go after it."""
+    """Yield the running server, whatever the test before did to it; drop this test's databases after it."""
     server = shared_server()
     server.revive()
     yield server

@@ -1,4 +1,4 @@
-"""What the docs show can be done: their programs run, their commands exist, their links lead somewhere."""
+"""What the docs show works: their programs run, their commands exist, their links lead somewhere."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 FOLDERS = (ROOT, ROOT / "deploy", ROOT / "docs", EXAMPLES)
 PAGES = [Page(path) for folder in FOLDERS for path in sorted(folder.glob("*.md"))]
-# An assistant may stay for as long as a drain lasts.
+# An assistant may stay during a whole drain.
 ENVIRONMENT = {"WHEREBY_TRIGGER_DRAIN_TIMEOUT": "0"}
 WITHIN = 60.0
 
@@ -31,7 +31,7 @@ def name(page: Page) -> str:
 
 
 def file_of(code: str, number: int) -> str:
-    """Return the name that a program says it has in its first line, or one that it does not mind."""
+    """Return the file name in a program's first line, or a generic one if there is none."""
     first = code.partition("\n")[0]
     return first.removeprefix("# ") if first.startswith("# ") and first.endswith(".py") else f"program_{number}.py"
 
@@ -41,12 +41,12 @@ WITH_PROGRAMS = [page for page in PAGES if page.blocks("python")]
 
 @pytest.mark.parametrize("page", WITH_PROGRAMS, ids=name)
 def test_every_program_of_a_page_runs(page: Page, tmp_path: Path) -> None:
-    """In their order, in one folder that has nothing else: who pastes one has no file of ours beside it.
+    """Run them in order, in one otherwise empty folder: a user who pastes one has no file of ours beside it.
 
-    One that serves takes a delivery, a test passes, another runs to its end. The tests run in one pytest, once the
+    One that serves gets a delivery, a test passes, another runs to its end. The tests run in one pytest, once the
     files that they import are there.
     """
-    # The page on the store takes for granted that there is one.
+    # The page on the store assumes that there is one.
     sqlite3.connect(tmp_path / "whereby-trigger.db").close()
     tests: list[str] = []
     for number, block in enumerate(page.blocks("python")):
@@ -111,7 +111,7 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Page, link: str
 
 
 def test_the_pages_show_the_examples_as_they_are() -> None:
-    """What a page shows under a file's name is that file, but for the docstring above it."""
+    """What a page shows under a file's name is that file, without the docstring above it."""
     for page in PAGES:
         for block in page.blocks("python"):
             shown = EXAMPLES / file_of(block.code, 0)

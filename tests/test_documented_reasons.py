@@ -74,7 +74,7 @@ DELIVERED = (
 
 
 async def late_decisions(folder: Path) -> list[Decision]:
-    """Decide what a test cannot bring about in a second: a webhook of yesterday, and one that ended three processes."""
+    """Decide what a test cannot cause in a second: a webhook of yesterday, and one that ended three processes."""
     store = store_for(f"sqlite:///{folder}/never-opened.db")
     store.lease.begin(boot_time())
     decider = decider_for(store, trigger.predicates, trigger.emitter, UserCode(1), MAX_AGE)
@@ -89,7 +89,7 @@ async def late_decisions(folder: Path) -> list[Decision]:
 
 
 def as_documented(reason: str) -> str:
-    """Put what differs from one decision to another as the page does."""
+    """Replace what differs from one decision to another, as the page does."""
     named = re.sub(r"predicate (by_room|blocks|stays)", "predicate NAME", reason)
     named = re.sub(r"(held|True) for [0-9.]+ s", r"\1 for 30 s", named)
     named = re.sub(r"after [0-9.]+ s", "after 12 s", named)

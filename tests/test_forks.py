@@ -1,4 +1,4 @@
-"""A program that is forked off the server of forks finds itself as one with a start of its own does."""
+"""A forked program finds itself in the same state as a normally started one."""
 
 import json
 import os
@@ -92,7 +92,7 @@ threading.Event().wait()
 
 
 def runs(pid: int) -> bool:
-    """Return True for a process that is there, and not a zombie that nobody has waited for."""
+    """Return True for a process that exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -131,7 +131,7 @@ def test_a_fork_finds_what_a_start_of_its_own_would(
 
 def test_on_a_terminal_too(tmp_path: Path) -> None:
     program, env = [sys.executable, str(write(tmp_path, TELLING))], clean_environment({"COLUMNS": "9999"})
-    # An option that changes nothing here has a start of its own.
+    # A command with an option that changes nothing here is started normally.
     calls = program, [sys.executable, "-X", "utf8=0", *program[1:]]
     fork, real = (json.loads(shown_by(call, cwd=tmp_path, env=env).partition(b"\r\n")[0]) for call in calls)
     assert fork == real

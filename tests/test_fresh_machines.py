@@ -1,4 +1,4 @@
-"""`scripts/fresh_machines.sh` keeps what each case came to, and goes on where an interrupted run stopped."""
+"""`scripts/fresh_machines.sh` keeps the result of each case, and continues where an interrupted run stopped."""
 
 import subprocess
 from pathlib import Path

@@ -22,7 +22,7 @@ OURS = logging.getLogger(logs.ROOT)
 
 @pytest.fixture(autouse=True)
 def configured_as_before() -> Iterator[None]:
-    """Leave logging as it was."""
+    """Restore the logging configuration after the test."""
     loggers = [logging.getLogger(name) for name in ("", logs.ROOT, logs.SERVER)]
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
@@ -32,7 +32,7 @@ def configured_as_before() -> Iterator[None]:
 
 
 def ours() -> logs.QueueingHandler:
-    """Return the one handler of ours: pytest has its own there."""
+    """Return our only handler: pytest has its own there."""
     (handler,) = (one for one in OURS.handlers if isinstance(one, logs.QueueingHandler))
     return handler
 
@@ -217,7 +217,7 @@ def _trace(record: logging.LogRecord, *args: Any) -> None:
 
 
 class Seeing(logging.Filter):
-    """Let all records pass, and keep them."""
+    """Pass all records on, and keep them."""
 
     def __init__(self, seen: list[logging.LogRecord]) -> None:
         super().__init__()

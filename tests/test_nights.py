@@ -1,4 +1,4 @@
-"""The nights that docs/operating.md walks through, each with the real program: what it shows is what the page shows."""
+"""The nights that docs/operating.md walks through, each with the real program: its output is what the page shows."""
 
 import re
 from collections.abc import Callable
@@ -79,7 +79,7 @@ class Night:
         return Process(whereby_trigger("start", "app.py", "--port", "0", *options), cwd=self.folder, env=ENV)
 
     def shows(self, night: str, ready: Callable[[list[str]], bool] = lambda lines: True) -> None:
-        """Wait until what happened is there, and compare it with the page."""
+        """Wait until the expected lines are there, and compare them with the page."""
         until(lambda: ready(shown(self.folder)))
         assert shown(self.folder) == documented(night)
 

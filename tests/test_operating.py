@@ -1,4 +1,4 @@
-"""What docs/operating.md says of the store's files, by doing it."""
+"""What docs/operating.md says about the store's files, by doing it."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What is installed, what is shipped, and what it costs to import."""
+"""What is installed, what is shipped, and what the import costs."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def applies(requirement: Requirement) -> bool:
 
 
 def base_install(package: str = "whereby-trigger") -> set[str]:
-    """Name all that comes with a package, itself included, where this test runs."""
+    """Return all packages installed with a package, including itself, on this platform."""
     found: set[str] = set()
     waiting = [package]
     while waiting:
@@ -39,7 +39,7 @@ def base_install(package: str = "whereby-trigger") -> set[str]:
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Read the versions that a pin file gives to the platform this test runs on."""
+    """Read the versions that a pin file sets for the platform of this test run."""
     lines = path.read_text(encoding="utf-8").splitlines()
     found = [Requirement(line.removesuffix(" \\")) for line in lines if PIN.fullmatch(line)]
     return {pin.name: str(pin.specifier).removeprefix("==") for pin in found if applies(pin)}
@@ -88,7 +88,7 @@ def test_the_wheel_carries_every_file_of_the_package(tmp_path: Path) -> None:
 
 
 def test_the_sdist_carries_every_file_of_the_repository(tmp_path: Path) -> None:
-    """From it, tests run as they do from a clone."""
+    """Tests run from it as they do from a clone."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no clone: the files of the repository are not known")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -101,9 +101,9 @@ def test_the_sdist_carries_every_file_of_the_repository(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_takes_under_150_ms(tmp_path: Path) -> None:
-    """Of CPU time, and with the compiled files that an installed package has.
+    """In CPU time, and with the compiled files that an installed package has.
 
-    What runs beside it takes caches and cycles from it, and from the import of asyncio too, which is 40 ms of it.
+    Other processes take caches and cycles from it, and from the import of asyncio too, which is 40 ms of it.
     """
     code = "import time; t = time.process_time(); import {}; print(time.process_time() - t)"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -1,4 +1,4 @@
-"""A trigger as a program of its own: what it changes in the process, and leaves as it was."""
+"""A standalone trigger: what it changes in the process, and what it leaves unchanged."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The public names are those that docs/reference.md lists, and each says what it does."""
+"""The public names are those that docs/reference.md lists, and each has a docstring."""
 
 import inspect
 import re
@@ -37,7 +37,7 @@ def test_a_star_import_gives_exactly_the_documented_names(module: Any) -> None:
 
 
 def public(module: Any) -> Iterator[tuple[str, Any]]:
-    """Provide every public class and function, and what is public in a class of ours."""
+    """Yield every public class and function, and the public members of our classes."""
     for name in module.__all__:
         value = getattr(module, name)
         if name in NO_DOCSTRINGS:
@@ -53,7 +53,7 @@ REGISTERING = {f"Trigger.{name}": getattr(whereby_trigger.Trigger(), name) for n
 
 
 def is_called(value: Any) -> bool:
-    """Return a function, or a class that does something, from a webhook or an error, which says what has happened."""
+    """Return True for what acts; the docstring of a webhook or an error says what has happened."""
     is_webhook = value in (*WEBHOOK_CLASSES.values(), whereby_trigger.UnknownWebhook)
     return not is_webhook and not (inspect.isclass(value) and issubclass(value, TriggerError))
 

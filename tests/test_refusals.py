@@ -29,7 +29,7 @@ async def store(tmp_path: Path) -> AsyncIterator[AwayStore]:
 
 
 class Clock:
-    """Be the wall clock of refusals, and go on as told."""
+    """The wall clock of refusals, set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_800_000_000.0

@@ -156,7 +156,7 @@ def test_the_workflow_of_a_release_is_valid_and_runs_by_hand_alone() -> None:
 
 
 def test_some_of_the_sdists_own_tests_pass_from_its_unpacked_folder(tmp_path: Path) -> None:
-    """`make dist SDIST_TESTS="-q"` runs all of them, with an environment of their own."""
+    """`make dist SDIST_TESTS="-q"` runs all of them, in their own environment."""
     with tarfile.open(build("sdist", tmp_path / "built")) as archive:
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / f"whereby_trigger-{VERSION}"

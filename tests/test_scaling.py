@@ -1,4 +1,4 @@
-"""docs/scaling.md and what docs/operating.md says of PostgreSQL: the numbers are the code's, and the steps work."""
+"""docs/scaling.md and what docs/operating.md says about PostgreSQL: the numbers are the code's, and the steps work."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ LONG = 180.0
 
 
 def bears(ttl: float) -> float:
-    """Calculate the seconds of an outage that stops no assistant."""
+    """Calculate the longest outage, in seconds, that stops no assistant."""
     every, told, _ = paper.self_stop(ttl)
     return told - every
 
@@ -237,7 +237,7 @@ async def _run(command: str, server: Server, url: str, folder: Path) -> None:
 
 @pytest.fixture
 def roles_of_the_page(postgres: Server) -> Iterator[Server]:
-    """Have the database of the page, and drop it and the roles that the test has made in it."""
+    """Create the database of the page, and drop it and the roles that the test has made in it."""
     postgres.run("CREATE DATABASE trigger TEMPLATE template0")
     yield postgres
     postgres.run("DROP DATABASE trigger WITH (FORCE)")

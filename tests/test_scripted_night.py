@@ -1,7 +1,7 @@
 """A night of forty meetings on three replicas, with every cause of a missing assistant once, and how each is shown.
 
-What `rooms show` prints of the rooms without an assistant is in scripted_night.txt, with times and ids replaced.
-`python -m tests.test_scripted_night` prints it anew.
+What `rooms show` prints about the rooms without an assistant is in scripted_night.txt, with times and ids replaced.
+`python -m tests.test_scripted_night` prints it again.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ def name_of(webhook: Any) -> str:
 
 
 def program(url: str) -> Trigger:
-    """Make a program whose predicates, listeners and assistants do what a room's name says."""
+    """Build a program whose predicates, listeners and assistants do what a room's name says."""
     trigger = Trigger(store=url, port=0, secret=SECRET, max_rooms=SLOTS, drain_timeout=1, stop_grace=1)
 
     @trigger.when("room.client.joined")
@@ -168,7 +168,7 @@ class Night:
 
 
 async def play(night: Night) -> None:
-    """Let the night happen, but for its last two rooms."""
+    """Play the night, except for its last two rooms."""
     await night.joins("predicate-says-no", "predicate-raises", "predicate-returns-none")
     await night.comes(of_room("room.client.knocked", "no-predicate"))
     await night.comes(of_room("room.client.joined", "a-bot", role_name="assistant"))
@@ -211,14 +211,14 @@ async def play(night: Night) -> None:
 
 
 def take_and_die(url: str) -> None:
-    """Have another replica take the room that waits, and kill it."""
+    """Let another replica take the waiting room, and kill it."""
     with replica_that_takes(url) as other:
         other.line("took")
         other.kill()
 
 
 async def leave_old(night: Night, room: str = "too-old", age: float = 10_000.0) -> None:
-    """Leave a webhook to whoever runs, as a replica does that stops before it decides."""
+    """Leave a webhook for the running replicas to decide, as a replica does that stops before it decides."""
     joined = of_room("room.client.joined", room)
     store = store_for(night.url)
     await store.open(lambda: None)
@@ -229,7 +229,7 @@ async def leave_old(night: Night, room: str = "too-old", age: float = 10_000.0) 
 
 
 async def whole_night(folder: Path) -> str:
-    """Play the night, and return what is shown of each room without an assistant."""
+    """Play the night, and return what is shown for each room without an assistant."""
     url = f"sqlite:///{folder}/night.db"
     shown: dict[str, str] = {}
     async with AsyncExitStack() as running:
@@ -241,7 +241,7 @@ async def whole_night(folder: Path) -> str:
         await play(night)
         for room in (*LACKING[:-2], *ORDINARY):
             shown[room] = await night.shown(room)
-    # What follows is of no known room, or of nobody: it is shown once nothing else can be.
+    # The rest is of no known room, or of nobody: it is shown once nothing else can be.
     await leave_old(night, "not-decided", age=0.0)
     looking = store_for(url)
     await looking.open_readonly()

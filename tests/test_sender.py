@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def answering(*answers: bytes, heard: list[bytes] | None = None) -> AsyncIterator[int]:
-    """Answer the requests that come, one after the other, whoever sends them; yield the port."""
+    """Answer the incoming requests one after the other, from any client; yield the port."""
     left = iter(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What is written to standard error: whole lines, in order, by a thread; and what becomes of those that do not fit."""
+"""What is written to standard error: whole lines, in order, by a thread; and what happens to those that do not fit."""
 
 import contextlib
 import copy
@@ -108,7 +108,7 @@ def test_a_full_pipe_holds_up_neither_a_line_nor_a_flush_for_longer_than_it_may(
     assert not writer.flush(within=0.1)
     assert time.monotonic() - began < AT_ONCE
     pipe.empty(filled)
-    # Before the note has come there may be no place for one more line.
+    # Before the note has come there may be no room for one more line.
     shown = pipe.until("gone\n")
     put(writer, "end")
     ended = pipe.until("end\n")
@@ -129,7 +129,7 @@ def test_the_note_comes_though_nothing_more_is_logged(pipe: Pipe, monkeypatch: p
         taken.set()
         return "a\n"
 
-    # The thread has taken it, and waits for the reader from then on: else it could take others between the drops.
+    # The thread has taken it and waits for the reader from then on: otherwise it could take others between the drops.
     writer.put(first, 2)
     assert taken.wait(WITHIN)
     put(writer, *"bcdef")
@@ -157,7 +157,7 @@ def test_a_pipe_without_a_reader_takes_nothing_and_raises_nothing(pipe: Pipe) ->
     put(writer, "c")
     assert writer.flush()
     assert writer.dropped == 3
-    # Reports of what was dropped are lost too, and count for nothing.
+    # Reports of what was dropped are lost too, and do not count.
     put(writer, *"defg")
     assert writer.flush()
     assert writer.dropped_in_all == 7

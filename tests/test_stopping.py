@@ -1,4 +1,4 @@
-"""A stop ends the process of a program which serves, whatever still runs in it, and nobody else's."""
+"""A stop ends the process of a program that serves, whatever still runs in it, and nobody else's."""
 
 import signal
 import sys

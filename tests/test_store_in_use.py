@@ -1,4 +1,4 @@
-"""The store that calls by hand act on: the one that the trigger has in use, whichever loop or thread they come from."""
+"""The store that manual calls use: the one that the trigger has in use, from any loop or thread."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests themselves rest on: none of them hangs the run, and they need no more than what is set up for them."""
+"""The base of the tests themselves: none of them hangs the run, and they need no more than their setup."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What `trigger.testing()` does with assistants: none starts unless asked for, and nobody is waited for at the end."""
+"""What `trigger.testing()` does with assistants: none starts unless requested, and the end waits for nobody."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ def firing(**settings: float) -> Trigger:
 
 
 class Staying:
-    """Be an assistant that heeds nothing but its cancellation."""
+    """An assistant that ends only when it is cancelled."""
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []
@@ -49,7 +49,7 @@ async def test_no_assistant_starts_and_each_room_that_would_have_got_one_is_list
             ("https://acme.whereby.com/visit-1", first),
             ("https://acme.whereby.com/visit-2", second),
         ]
-        # The store is looked at at each wake-up: two would have started it by now.
+        # The store is checked at each wake-up: two would have started it by now.
         await trigger.start_assistant("https://acme.whereby.com/visit-3")
         assert {room.state for room in await trigger.list_assistants()} == {RoomState.WAITING}
     assert staying.sessions == []

@@ -40,7 +40,7 @@ def of_two(**settings: float) -> Trigger:
 
 
 class Attending:
-    """Be an assistant that leaves when it is told to, and note why."""
+    """An assistant that leaves when it should, and records why."""
 
     def __init__(self) -> None:
         self.left: list[str] = []
@@ -83,12 +83,12 @@ async def test_a_hold_that_is_no_longer_true_is_over_at_once_and_says_after_how_
         await t.settle()
         held = next(record for record in await t.stored() if "after" in record.reason)
         assert held.state == "skipped"
-        # The clock of the machine goes on meanwhile.
+        # The clock of the machine continues meanwhile.
         assert re.fullmatch(r"predicate two_people returned False, no longer true after 1[2-9] s", held.reason)
 
 
 async def test_what_comes_due_on_the_way_is_done_at_its_time() -> None:
-    """A jump of two hours at once would find the hold due longer than max_age ago."""
+    """A single jump of two hours would find the hold due longer than max_age ago."""
     trigger = of_two(max_age=60, drain_timeout=10)
     async with trigger.testing() as t:
         meeting = t.meeting()
@@ -133,7 +133,7 @@ async def test_a_predicate_that_is_asked_again_after_an_advance_finds_who_is_in_
         return False
 
     async with trigger.testing() as t:
-        # What comes as the trigger starts may be read back with the backlog.
+        # A webhook that comes as the trigger starts may be read back with the backlog.
         await t.deliver(webhook("room.session.started", room="/elsewhere"))
         await t.settle()
         meeting = t.meeting()

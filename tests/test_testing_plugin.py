@@ -1,4 +1,4 @@
-"""The pytest plugin: it costs nothing where it is not used, and works with each way to run async tests."""
+"""The pytest plugin: it costs nothing unless it is used, and works with each way to run async tests."""
 
 import importlib.util
 import os
@@ -59,7 +59,7 @@ def test_a_visit(number, trigger_testing, whereby):
 
 
 def project(folder: Path, test: str, tests: int) -> None:
-    """Write what a user has: a program, and its tests."""
+    """Write a user's files: a program, and its tests."""
     (folder / "program.py").write_text(PROGRAM)
     numbered = f'@pytest.mark.parametrize("number", range({tests}))'
     head = "import asyncio\n\nimport pytest\nfrom program import trigger\n"
@@ -70,7 +70,7 @@ QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q")
 
 
 def run_pytest(folder: Path, *options: str) -> str:
-    """Run a project's tests in a process of their own; return what pytest printed."""
+    """Run a project's tests in a separate process; return what pytest printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [sys.executable, "-W", "error", "-m", "pytest", *QUIET, *options]
     done = subprocess.run(
@@ -97,7 +97,7 @@ def test_a_project_may_run_its_tests_in_several_processes(tmp_path: Path) -> Non
 
 
 def test_a_hundred_tests_take_under_3_s(tmp_path: Path) -> None:
-    """Of CPU time, from the start of pytest to its end. What runs beside it takes caches and cycles from it."""
+    """In CPU time, from the start of pytest to its end. Other processes take caches and cycles from it."""
     project(tmp_path, RUNNERS["anyio"], 100)
 
     def take(command: list[str]) -> float:
@@ -116,7 +116,7 @@ def test_a_hundred_tests_take_under_3_s(tmp_path: Path) -> None:
 
 
 def _is_quick(suite: float, asyncio: float) -> bool:
-    # The start of an interpreter with asyncio takes 0.06 s on a machine that does nothing else.
+    # The start of an interpreter with asyncio takes 0.06 s on an idle machine.
     return suite < max(3.0, 50 * asyncio)
 
 

@@ -58,7 +58,7 @@ def trigger() -> Trigger:
 
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
-    """The statements that the next block runs."""
+    """Yield the statements that the block runs."""
     said: list[str] = []
     with store_file() as file:
         connection = file.database.connection
@@ -92,7 +92,7 @@ def test_a_test_costs_one_thread_few_transactions_and_few_turns_of_its_loop(
 
 
 def dump(file: StoreFile) -> list[str]:
-    # A table that has had no row may have a number, 0, or none.
+    # A table that has never had a row may have a number, 0, or none.
     return [line for line in file.database.connection.iterdump() if not SEQUENCE.fullmatch(line)]
 
 

@@ -16,7 +16,7 @@ CALLS, MODULES = 70, 16
 async def test_a_delivery_enters_no_stage_again_and_takes_few_calls_to_its_predicate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The script, a program of its own, stops the backlog's looks: the tests after this one need them.
+    # The script, a separate program, stops the backlog's looks: the tests after this one need them.
     for pause in ("TAKEOVER", "REREAD"):
         monkeypatch.setattr(dispatcher, pause, getattr(dispatcher, pause))
     trace = await traced(tmp_path)

@@ -1,4 +1,4 @@
-"""What the tests of assistants share: where they are seen, and what they run."""
+"""Shared fixtures of the tests of assistants: where they are seen, and what they run."""
 
 import sys
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def presence(tmp_path: Path) -> Iterator[Presence]:
 
 @pytest.fixture
 def guard_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test with the guard as it is where no orphans come to it."""
+    """Run a test with the guard of platforms on which no orphans come to it."""
     path = tmp_path / "guard_by_group.py"
     path.write_text(BY_GROUP.format(path=str(GUARD)))
     monkeypatch.setattr("whereby_trigger.assist.process.GUARD", path)
@@ -35,7 +35,7 @@ def guard_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["adopting", "by group"])
 def either_guard(request: pytest.FixtureRequest) -> None:
-    """Run a test with the guard as it is on Linux, and as it is elsewhere."""
+    """Run a test with the guard of Linux, and with that of other platforms."""
     if request.param == "by group":
         request.getfixturevalue("guard_by_group")
     elif sys.platform != "linux":

@@ -1,4 +1,4 @@
-"""A process behind its guard for the length of a `with` block: whatever the test finds, nothing of it is left."""
+"""Run a process behind its guard for a `with` block: nothing of it is left, however the test ends."""
 
 import contextlib
 import os

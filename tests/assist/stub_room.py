@@ -1,4 +1,4 @@
-"""The room at the other end of the stub of Whereby's SDK: the test hears there what an assistant does, and answers."""
+"""The room at the other end of the stub of Whereby's SDK: the test reads what an assistant does there, and answers."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ WITHIN = 20.0
 
 
 def install_stub(folder: Path) -> None:
-    """Make the module that the Node.js programs in a folder import."""
+    """Write the module that the Node.js programs in a folder import."""
     module = folder / "node_modules" / MODULE
     module.mkdir(parents=True)
     shutil.copy(STUB, module / "index.mjs")
@@ -23,7 +23,7 @@ def install_stub(folder: Path) -> None:
 
 
 class Visitor:
-    """Hold the line to one assistant."""
+    """Hold the connection to one assistant."""
 
     def __init__(self, line: socket.socket) -> None:
         line.settimeout(WITHIN)
@@ -31,7 +31,7 @@ class Visitor:
         self._told = line.makefile("r", encoding="utf-8")
 
     def does(self) -> dict[str, Any]:
-        """Wait for what it does next."""
+        """Wait for its next action, and return it."""
         told = self._told.readline()
         assert told, "the assistant is gone"
         did: dict[str, Any] = json.loads(told)
@@ -41,7 +41,7 @@ class Visitor:
         self._line.sendall(json.dumps(what).encode() + b"\n")
 
     def gone(self) -> None:
-        """Wait until its process has let go of the line."""
+        """Wait until its process has closed the connection."""
         assert self._told.readline() == ""
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class Visitor:
 
 
 class StubRoom:
-    """Take the assistants that find their way here by `environment`, for as long as a `with` block."""
+    """Accept the assistants that connect by `environment`, for a `with` block."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Listeners hear what became of a replica's assistants, after the store has it, and hold up nobody."""
+"""Listeners hear how a replica's assistants end, after the store has it, and delay nobody."""
 
 import asyncio
 import logging
@@ -54,7 +54,7 @@ def event(state: RoomState, reason: str = "", attempt: int = 1, webhook_id: str 
     return AssistantEvent(URL, state, reason, attempt, webhook_id)
 
 
-# What is told
+# What is reported
 
 
 async def test_one_that_leaves_is_told_as_started_and_as_ended(
@@ -158,7 +158,7 @@ async def test_one_that_is_handed_over_is_told_as_started_by_the_replica_that_ha
         assert old == [event(LIVE)]
 
 
-# Who is told
+# Who is called
 
 
 def serving(tmp_path: Path, assistants: Assistants, **settings: Any) -> Trigger:
@@ -272,7 +272,7 @@ async def test_a_drain_waits_until_listeners_have_heard_of_the_last_assistant(
     async with trigger:
         await trigger.start_assistant(URL)
         await eventually(lambda: assistants.there)
-        # It leaves once the drain waits for it.
+        # The assistant leaves once the drain waits for it.
         draining = asyncio.create_task(_when(lambda: trigger._lifecycle.phase == "draining", assistants))
     await draining
     assert heard_in_time == [event(ENDED, "it left the room")]

@@ -28,7 +28,7 @@ def assistants() -> Assistants:
 
 
 def trigger_with(assistants: Assistants, *types: str, bots: bool = False, **settings: Any) -> Trigger:
-    """Make a trigger that fires for every webhook of these types."""
+    """Build a trigger that fires for every webhook of these types."""
     trigger = Trigger(stop_grace=0.1, **settings)
     trigger.when(*(types or (JOINED,)))(lambda: True)  # type: ignore[call-overload]
     trigger.assistant(bots=bots)(assistants.stay)
@@ -36,7 +36,7 @@ def trigger_with(assistants: Assistants, *types: str, bots: bool = False, **sett
 
 
 class Delivering:
-    """Deliver to a trigger and look at its rooms."""
+    """Deliver to a trigger and read its rooms."""
 
     def __init__(self, trigger: Trigger) -> None:
         self._testing = trigger.testing(assistants="run")
@@ -205,7 +205,7 @@ async def test_an_assistant_follows_the_room_by_its_webhooks(assistants: Assista
         await t.deliver(webhook(JOINED, num_clients=1, num_clients_by_role_name={"visitor": 1}))
         await t.reaches(LIVE)
         await t.deliver(webhook(JOINED, num_clients=2, num_clients_by_role_name={"visitor": 2}))
-        # Else both may be heard at once, and the newer count is what it sees.
+        # Otherwise both may be read together, and the assistant sees the newer count.
         await eventually(lambda: seen)
         await t.deliver(webhook("room.client.left", num_clients=0, num_clients_by_role_name={}))
         assert (await t.reaches(ENDED)).reason == "it left the room"

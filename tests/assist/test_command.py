@@ -1,4 +1,4 @@
-"""A command in its room, from the supervisor's side: what it is given, and that its run is over when the process is."""
+"""A command in its room, from the supervisor's side: what it gets, and that its run ends with the process."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ async def test_webhooks_that_a_command_has_no_way_to_read_are_not_kept_for_it(
                 joined = webhook("room.client.joined", id=f"{name} {n}")
                 await one.store.add(arrival(joined.id, body=joined.raw, room=f"acme.whereby.com/{name}"))
             one.supervisor.wake()
-            # Once the second is heard, the look that found the first is over, for every room.
+            # Once the second is reported, the look that found the first is over, for every room.
             assert (await anext(heard)).id == f"coroutine {n}"
         assert list(runs["/command"].session._unread) == []
         await one.stop("command")
@@ -79,7 +79,7 @@ async def test_webhooks_that_a_command_has_no_way_to_read_are_not_kept_for_it(
 
 
 async def told(raw: bytes, folder: Path) -> bytes:
-    """Have a command started because of a webhook, and give what came in on its stdin."""
+    """Start a command because of a webhook, and return what it got on its stdin."""
     keeps = launch(["sh", "-c", f"cat > {folder}/told"])
     id = decode(raw).id
     async with Supervised(SqliteStore(f"sqlite:///{folder}/rooms.db"), launch=keeps) as one:
@@ -90,7 +90,7 @@ async def told(raw: bytes, folder: Path) -> bytes:
 
 
 def read_strictly(line: bytes) -> Any:
-    """Read JSON as the strictest of parsers does: no constants of JavaScript's, and no number without a double."""
+    """Parse JSON as the strictest parsers do: no JavaScript constants, and no number that is not a double."""
 
     def refuse(text: str) -> NoReturn:
         raise AssertionError(f"{text[:20]} is not JSON")
@@ -99,7 +99,7 @@ def read_strictly(line: bytes) -> Any:
         return refuse(text) if float(text) in (float("inf"), float("-inf")) else float(text)
 
     read = json.loads(line, parse_constant=refuse, parse_int=number, parse_float=number)
-    # Half a surrogate pair cannot be printed, nor read by the strictest.
+    # Half a surrogate pair cannot be printed, nor read by the strictest parser.
     json.dumps(read, ensure_ascii=False).encode()
     return read
 

@@ -1,4 +1,4 @@
-"""A process assistant's deadline, which moves with the lease: also while the process starts, and what comes of it."""
+"""A process assistant's deadline, which moves with the lease: also while the process starts, and when it passes."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What docs/reference.md lists as a success's claim on its room is what claims say, or the decider where they fail."""
+"""The claims on a room that docs/reference.md lists are those that claims return, or the decider's if they fail."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""A process assistant inherits what it needs, and nothing that opens our doors."""
+"""A process assistant inherits what it needs, and no credentials of ours."""
 
 import pytest
 from hypothesis import given

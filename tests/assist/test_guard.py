@@ -1,4 +1,4 @@
-"""Whatever becomes of the supervisor, the assistant ends, with all that it started."""
+"""However the supervisor ends, the assistant ends, with everything it started."""
 
 import asyncio
 import errno
@@ -29,7 +29,7 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux give
 
 
 def is_here(presence: Presence, name: str) -> tuple[int, int]:
-    """Wait until a program is there, and give its process id and its parent's."""
+    """Wait until a program is there, and return its process id and its parent's."""
     pid, parent = presence.line(f"{name} here").split()[2:4]
     return int(pid), int(parent)
 

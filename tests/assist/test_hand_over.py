@@ -1,4 +1,4 @@
-"""Rooms given away: by a drain, by a hand-over that may be called off, and by whom they were taken from."""
+"""Rooms that are given up: by a drain, by a hand-over that may be cancelled, and by losing them to another replica."""
 
 import asyncio
 from collections.abc import Callable
@@ -174,7 +174,7 @@ async def test_a_supervisor_that_is_woken_as_it_is_cancelled_ends_all_the_same(s
 
 
 class Taking:
-    """Be the store, but hold back what was taken until told to go on."""
+    """A store that holds back taken rooms until `go_on` is set."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

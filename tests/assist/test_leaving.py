@@ -39,7 +39,7 @@ def assistants() -> Assistants:
 
 
 class Meeting:
-    """Deliver what Whereby sends of some rooms to a trigger that serves, and look at its rooms."""
+    """Deliver what Whereby sends about some rooms to a running trigger, and read its rooms."""
 
     def __init__(self, trigger: Trigger) -> None:
         self._trigger = trigger
@@ -66,7 +66,7 @@ class Meeting:
 
 @asynccontextmanager
 async def serving(folder: Path, register: Callable[[Trigger], None], **settings: Any) -> AsyncIterator[Meeting]:
-    """Serve with one more process' worth of a program that starts an assistant when somebody joins."""
+    """Start one more process of a program that runs an assistant when somebody joins."""
     trigger = Trigger(
         webhook_triggers={"room.client.joined": lambda: True},
         secret=SECRET,
@@ -113,7 +113,7 @@ async def test_after_a_restart_no_empty_room_gets_its_assistant_until_somebody_c
             await meeting.leaves(name)
     assistants.started.clear()
     async with serving(tmp_path, register, max_rooms=4, stop_grace=0.1) as meeting:
-        # Rooms are taken in the order in which they were asked for, and there is a slot for each.
+        # Rooms are taken in the order of their requests, and there is a slot for each.
         await meeting.joins("fourth")
         await meeting.reaches(LIVE, "fourth")
         await meeting.joins("b")

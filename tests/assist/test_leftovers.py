@@ -50,12 +50,12 @@ async def store(place: Place) -> AsyncIterator[Store]:
 
 
 def swept(*whose: str) -> list[str]:
-    """Sweep, and return what was found of this test run: other programs of this machine may have left something too."""
+    """Sweep, and return what was found of this test run: other programs on this machine may have left something too."""
     return [run for run in sweep(whose) if run.startswith(RUN)]
 
 
 def runs(pid: int) -> bool:
-    """Return False if a process is gone, or dead and not waited for yet."""
+    """Return False if a process is gone, or is a zombie."""
     return os.path.lexists(f"/proc/{pid}/exe") and bool(Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
@@ -70,13 +70,13 @@ def namespace() -> str:
 def has_mark(pid: int, mark: str) -> bool:
     with suppress(ProcessLookupError):
         return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
-    # Another trigger of this machine was there first.
+    # Another trigger on this machine was there first.
     return True
 
 
 @contextmanager
 def marked(mark: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process with a mark, and kill it in the end."""
+    """Run a process with a mark, and kill it at the end."""
     with subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: mark}) as process:
         try:
             until(lambda: process.poll() is not None or has_mark(process.pid, mark))
@@ -87,7 +87,7 @@ def marked(mark: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def gone() -> int:
-    """Return the number of a process that has ended."""
+    """Return the process id of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
@@ -179,7 +179,7 @@ async def test_a_search_that_fails_for_want_of_files_finds_nobody_gone(monkeypat
 
 @pytest.fixture
 def unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run a process that holds up whoever looks at its environment, as the kernel may: there is a FIFO in its place."""
+    """Run a process whose environment blocks its readers, as the kernel may: a FIFO takes its place."""
     fifo = tmp_path / "environ"
     os.mkfifo(fifo)
     in_place = True
@@ -190,7 +190,7 @@ def unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             return REAL_OPEN(fifo if is_it else path, *arguments, **options)
 
         def nobody_waits() -> bool:
-            # Opened to write as well, it lets those that wait for it go on.
+            # Opening it for writing as well releases those that wait for it.
             os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
             return process.pid not in leftovers._being_looked_at
 
@@ -208,7 +208,7 @@ async def test_a_process_that_holds_up_whoever_looks_at_it_holds_up_no_event_loo
 ) -> None:
     with marked(f"{RUN}-1-1:{gone}:{namespace()}") as left:
         async with asyncio.timeout(10):
-            # What cannot be looked at may be what is looked for.
+            # A process that cannot be read may be the one that is searched for.
             for _ in range(2):
                 assert not await leftovers.end([RUN])
         assert left.wait(5) == -signal.SIGKILL
@@ -219,7 +219,7 @@ async def test_a_process_that_holds_up_whoever_looks_at_it_holds_up_no_event_loo
 @pytest.mark.usefixtures("unseen")
 async def test_the_search_of_every_few_seconds_holds_up_no_event_loop_either() -> None:
     searching = asyncio.create_task(leftovers.keep_clean())
-    # A turn of the loop after the one in which it begins.
+    # One turn of the loop after the one in which it begins.
     for _ in range(2):
         await asyncio.sleep(0)
     assert not searching.done()
@@ -271,5 +271,5 @@ trigger.assistant_command(["sleep", "60"])
 def test_a_trigger_that_starts_ends_what_a_killed_one_and_its_guards_left(tmp_path: Path, gone: int) -> None:
     (tmp_path / "app.py").write_text(APP)
     with marked(f"{RUN}:{gone}:{namespace()}") as left, Process(whereby_trigger("start", "app.py"), cwd=tmp_path):
-        # It may have been another trigger of this machine that ended it: not every test knows of the others.
+        # Another trigger on this machine may have ended it: not every test knows of the others.
         assert left.wait(20) == -signal.SIGKILL

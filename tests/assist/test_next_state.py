@@ -1,4 +1,4 @@
-"""What follows a run, as one table: how it was over, what was asked meanwhile, and how often it was restarted."""
+"""What follows a run, as one table: how it ended, what was asked meanwhile, and how often it was restarted."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""examples/assistant.mjs, run by Node.js: against a stub of Whereby's SDK, which cannot be had without an account."""
+"""examples/assistant.mjs, run by Node.js: against a stub of Whereby's SDK, which needs an account."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def room() -> Iterator[StubRoom]:
 
 @contextmanager
 def node(folder: Path, room: StubRoom, stdin: str = json.dumps({"roomUrl": URL}), **env: str) -> Iterator[Any]:
-    """Run the example on its own, with what whereby-trigger would give it."""
+    """Run the example alone, with the input that whereby-trigger would give it."""
     with subprocess.Popen(
         [str(NODE), "assistant.mjs"],
         cwd=folder,
@@ -85,7 +85,7 @@ def node(folder: Path, room: StubRoom, stdin: str = json.dumps({"roomUrl": URL})
 
 
 def joined(room: StubRoom) -> Visitor:
-    """Let the next assistant in."""
+    """Let the next assistant join."""
     visitor = room.next()
     assert visitor.does()["join"] == URL
     visitor.answer(joined=True)
@@ -116,7 +116,7 @@ def test_from_the_webhook_that_fires_to_the_end_of_the_session(folder: Path, roo
         assert visitor.does() == GREETING
         live = until(lambda: [fields for fields in assistants(folder) if fields["state"] == "live"])[0]
         os.kill(live["pid"], 0)
-        # Its own join is no reason for another.
+        # Its own join is no reason to greet again.
         bot = webhook("room.client.joined", room="/visit-1", role_name="assistant", room_session_id="s1")
         assert deliver(url, bot).status == 200
         assert deliver(url, webhook("room.session.ended", room="/visit-1", room_session_id="s1")).status == 200

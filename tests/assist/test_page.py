@@ -1,4 +1,4 @@
-"""docs/assistants.md says what the code does, where it follows from a table or a constant."""
+"""docs/assistants.md matches the code, in what follows from a table or a constant."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an assistant prints without end holds up nobody: its lines are handed on a few at a time, all and in order."""
+"""Endless output of an assistant blocks nobody: its lines are passed on a few at a time, all and in order."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ MANY = [b"%04d" % number for number in range(10_000)]
 
 
 class Turns:
-    """Look in each turn of the loop at how many lines came since the turn before."""
+    """Count in each turn of the loop how many lines came since the turn before."""
 
     def __init__(self, lines: list[bytes], each_turn: Callable[[], None] = lambda: None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -48,7 +48,7 @@ class Turns:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Provide a pipe whose reading end is the reader's to close, and whose writing end never waits."""
+    """Yield a pipe whose reading end the reader closes, and whose writing end never blocks."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     yield reading, writing
@@ -125,7 +125,7 @@ async def test_the_last_lines_of_stderr_are_kept_even_where_many_are_still_to_be
 def test_the_end_is_seen_though_the_other_end_was_closed_with_unread_lines(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    # As when a guard ends in the moment in which it is told a new deadline.
+    # As when a guard ends at the moment in which it gets a new deadline.
     ours, theirs = socket.socketpair()
     ours.sendall(b"deadline 1.0\n")
     theirs.sendall(b"exited 0\n")

@@ -1,4 +1,4 @@
-"""A guarded process: what it is given, what it tells, how it ends, and what it leaves behind, which is nothing."""
+"""A guarded process: what it gets, what it reports, how it ends, and that it leaves nothing behind."""
 
 import asyncio
 import json
@@ -133,7 +133,7 @@ async def test_it_starts_with_no_signal_blocked_or_ignored_and_nothing_open_but_
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-    # Python itself ignores SIGPIPE and, where there is one, SIGXFSZ.
+    # Python itself ignores SIGPIPE and, on systems that have it, SIGXFSZ.
     assert (blocked, descriptors) == ("", "")
     assert set(ignored.split()) <= {str(int(signal.SIGPIPE)), str(int(signal.SIGXFSZ))}
 
@@ -193,7 +193,7 @@ async def test_a_flood_of_output_is_taken_without_stalling_the_loop_or_filling_m
     async def beat() -> None:
         nonlocal longest
         while not done.is_set():
-            # What the loop itself takes: on a busy machine, a turn may last long though there is little to do in it.
+            # The loop's own share: on a busy machine, a turn may last long though there is little to do in it.
             before = time.thread_time()
             await asyncio.sleep(0)
             longest = max(longest, time.thread_time() - before)
@@ -358,7 +358,7 @@ def descriptors() -> set[str]:
 
 
 def children() -> set[int]:
-    """Return the process ids of this process's children, including dead ones that nobody waited for."""
+    """Return the process ids of this process's children, including zombies."""
     return {pid for pid, parent in parents().items() if parent == os.getpid()}
 
 

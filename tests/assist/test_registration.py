@@ -1,4 +1,4 @@
-"""Registering an assistant: what is wrong is told at once, with the right form."""
+"""Registering an assistant: a mistake raises immediately, and the error shows the right form."""
 
 from collections.abc import Callable
 from datetime import timedelta

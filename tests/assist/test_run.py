@@ -1,4 +1,4 @@
-"""One run of a coroutine assistant: however it ends, it ends in words, and takes nobody with it."""
+"""One run of a coroutine assistant: however it ends, it ends with a reason in words, and affects nothing else."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The lease kept on a real store, with a short time: renewed, endangered, lost, and had again under a new id."""
+"""The lease on a real store, with a short time: renewed, endangered, lost, and regained under a new id."""
 
 import asyncio
 import gc
@@ -42,7 +42,7 @@ def assistants() -> Assistants:
 
 @contextmanager
 def away(path: Path) -> Iterator[None]:
-    """Keep the store away from every replica: hold the lock in whose turn they write."""
+    """Keep the store from every replica: hold the lock that its writers take."""
     lock = FileLock(path.with_name(path.name + "-lock"))
     lock.acquire(5)
     try:
@@ -52,7 +52,7 @@ def away(path: Path) -> Iterator[None]:
 
 
 class Noted(Watchdog):
-    """Note the deadlines, and how far they were off, instead of ending the tests."""
+    """Record the deadlines, and how far ahead they were, instead of ending the tests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Noted(Watchdog):
 
 
 class Queue(Dispatcher):
-    """Count how often what is queued was dropped."""
+    """Count how often the queue was dropped."""
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -73,7 +73,7 @@ class Queue(Dispatcher):
 
 
 class LookedAt(Unread):
-    """Note whether the lease was held each time that the store was to be read."""
+    """Record whether the lease was held at each look at the store."""
 
     def __init__(self, store: Store) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class LookedAt(Unread):
 
 
 class Replica:
-    """Keep a lease and serve rooms for as long as an `async with` block."""
+    """Keep a lease and serve rooms for an `async with` block."""
 
     def __init__(self, path: Path, function: Function | None, clock: JumpingClock | None = None) -> None:
         self.store = SqliteStore(f"sqlite:///{path}", TTL, clock or JumpingClock())
@@ -113,7 +113,7 @@ class Replica:
         await self.store.close()
 
     async def serve(self) -> None:
-        """Have the one room get its assistant."""
+        """Request an assistant for the room and wait until it is live."""
         await ask(self.store)
         self.supervisor.wake()
         await eventually(self.is_live)
@@ -135,7 +135,7 @@ async def test_a_lease_is_renewed_for_as_long_as_the_store_is_there(path: Path, 
 
 
 class Unanswered(SqliteStore):
-    """Keep whoever renews a lease waiting."""
+    """A store that keeps renewals of a lease waiting."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, 0.3)

@@ -23,7 +23,7 @@ def session_of(fired: Webhook | None, attempt: int = 1) -> Session:
 
 
 def count(visitors: int, *, at: float, bots: int = 0, type: str = "room.client.joined") -> Webhook:
-    """Build the count of a room at so many seconds after its start."""
+    """Return a count of a room, `at` seconds after its start."""
     roles = {"visitor": visitors, "assistant": bots}
     return webhook(
         type, created_at=START + timedelta(seconds=at), num_clients=visitors + bots, num_clients_by_role_name=roles
@@ -252,6 +252,6 @@ async def test_the_first_reason_for_an_end_stands() -> None:
 
 
 async def turn() -> None:
-    """Let every task that can go on do so."""
+    """Let every task that can run do so."""
     for _ in range(5):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What a run passes on to its session: every webhook after its beginning once, in whatever order they are committed."""
+"""What a run passes on to its session: every later webhook once, in whatever order they are committed."""
 
 from whereby_trigger.assist.runners import Run
 from whereby_trigger.store import Room, RoomState
@@ -28,7 +28,7 @@ def run() -> Run:
 
 
 def heard_of(run: Run, *seqs: int) -> list[str]:
-    """Pass on webhooks whose ids are their numbers; give the ids that the session then holds."""
+    """Deliver webhooks whose ids are their numbers; return the ids that the session then holds."""
     for seq in seqs:
         run.deliver(seq, webhook("room.client.joined", id=str(seq)).raw)
     return [held.id for held in run.session._unread]

@@ -1,4 +1,4 @@
-"""A command with `stdin="stream"` reads what happens in its room, and whether it does or not holds up nobody."""
+"""A command with `stdin="stream"` can read what happens in its room, and blocks nobody if it does not."""
 
 import asyncio
 import json
@@ -51,14 +51,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def between(presence: Seen) -> Iterator[None]:
-    """Have the FIFO not end between one command and the next."""
+    """Keep the FIFO from ending between one command and the next."""
     descriptor = os.open(presence.path, os.O_WRONLY)
     yield
     os.close(descriptor)
 
 
 class Launched:
-    """Launch a command in each room, and hold the runs by the room's name."""
+    """Launch a command in each room, and hold the runs by room name."""
 
     def __init__(self, commands: dict[str, list[str]]) -> None:
         self.runs: dict[str, Run] = {}
@@ -85,7 +85,7 @@ async def add(one: Supervised, *webhooks: Webhook, name: str = "visit-1") -> Non
 
 
 async def said(presence: Seen, *lines: str) -> None:
-    """Wait until a command says these lines, with none in between but that TERM came, whenever that was."""
+    """Wait until a command writes these lines, with none in between except that TERM came, at any time."""
     for line in lines:
         while (said := await asyncio.to_thread(presence.line, "")) != line:
             assert said.endswith("was told to leave"), (said, line)
@@ -163,7 +163,7 @@ async def test_a_command_that_never_reads_holds_up_neither_the_other_rooms_nor_a
         await eventually(lambda: len(launch.runs["deaf"].session._unread) > 20)
         await add(one, *knocks(range(200, 210)), name="hears")
         await said(presence, "hears first 1", *(f"hears webhook {n}" for n in range(200, 210)))
-        # The one that does not read has a minute to leave: it needs none of it.
+        # The one that does not read has a minute to leave, and needs none of it.
         await asyncio.wait_for(one.supervisor.hand_over("the replica is draining"), LONG / 4)
         told = await asyncio.to_thread(presence.everybody_gone)
         assert "deaf was told to leave" in told
@@ -185,7 +185,7 @@ async def test_a_command_that_reads_late_is_told_how_many_were_dropped_and_where
             assert pid is not None
             await said(presence, f"A here {pid}")
             session = launch.runs["visit-1"].session
-            # As many as the session holds, and more than the pipe does.
+            # As many as the session holds, and more than fits into the pipe.
             await add(one, *knocks(range(30), BIG))
             await eventually(lambda: 0 < len(session._unread) < 30)
             await add(one, *knocks(range(30, 100), BIG))
@@ -259,7 +259,7 @@ def serve(folder: Path, place: Place, argv: list[str]) -> Process:
 
 
 def begin(process: Process, presence: Seen) -> str:
-    """Have an assistant start in a room, in the session s1; return where to deliver."""
+    """Start an assistant in a room, in the session s1; return where to deliver."""
     url = f"http://127.0.0.1:{process.port()}/"
     roles = {"visitor": 1}
     person = webhook("room.client.joined", id="j1", room_session_id="s1", num_clients_by_role_name=roles)

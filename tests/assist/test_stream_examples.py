@@ -1,4 +1,4 @@
-"""The examples of an assistant that hears its room: the one in Python as it is, the one on Node.js against a stub."""
+"""The examples of an assistant that follows its room: the one in Python as it is, the one on Node.js against a stub."""
 
 import os
 import shutil
@@ -84,7 +84,7 @@ def joined(room: StubRoom) -> Visitor:
 
 @contextmanager
 def node_in_room(place: Path, room: StubRoom) -> Iterator[tuple[Process, str, Visitor]]:
-    """Have the example on Node.js join a room in which one person is."""
+    """Let the example on Node.js join a room with one person."""
     with serving(place, ASSISTANT="node stream_assistant.mjs", **room.environment) as (process, url):
         send(url, people(1))
         yield process, url, joined(room)
@@ -133,7 +133,7 @@ def test_the_one_on_node_asks_for_another_try_when_its_connection_is_lost(place:
         visitor.gone()
         process.line("exited with 75: worth another try: restart 1 of 3")
         again = joined(room)
-        # It hears again what has happened since the webhook that fired.
+        # It gets again what has happened since the webhook that fired.
         assert again.does() == {"says": "Somebody is at the door."}
         again.answer(left=True)
         again.gone()

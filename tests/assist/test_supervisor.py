@@ -40,7 +40,7 @@ def assistants() -> Assistants:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no pause before a restart."""
+    """Remove the pause before a restart."""
     monkeypatch.setattr("whereby_trigger.assist.runners.BACKOFF", (0.0, 0.0, 0.0))
 
 
@@ -293,7 +293,7 @@ async def test_one_that_is_asked_to_stop_while_it_starts_may_leave_by_itself(sto
         await one.reaches(ENDING)
         start.set()
         await there.wait()
-        # What it has the store do is done before this is, since the store keeps the order.
+        # The store works in order, so its earlier work is done before this is.
         await one.store.ping(0.0)
         await asyncio.sleep(0)
         leave.set()

@@ -1,4 +1,4 @@
-"""The end of a run that cannot be stored as it came: no room is left with an assistant that is not there."""
+"""The end of a run that cannot be stored as it came: no room keeps an assistant that has gone."""
 
 import asyncio
 import logging
@@ -87,7 +87,7 @@ async def test_an_error_of_the_launch_itself_is_stored_whatever_is_in_its_text(
 
 
 class Refusing:
-    """Be the store, but refuse what is asked of it with errors, or refuse it however it is asked."""
+    """A store that refuses moves with errors in them, or all moves."""
 
     def __init__(self, store: Store, *, always: bool) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""The watchdog: it ends the process whose loop is held up past a deadline, and no other."""
+"""The watchdog ends the process whose loop is blocked past a deadline, and no other."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ print("went on")
 
 
 def run(setting: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run a program that sets deadlines and is then held up for so many seconds."""
+    """Run a program that sets deadlines and then blocks for some seconds."""
     program = PROGRAM.format(setting=setting, seconds=seconds)
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
 
@@ -56,6 +56,6 @@ def test_a_deadline_of_another_name_still_holds() -> None:
     ],
 )
 def test_code_that_blocks_while_it_holds_a_lock_does_not_hold_up_the_end(lock: str) -> None:
-    # As a signal handler or a finalizer does that interrupts a line being logged, or a thread being started.
+    # As when a signal handler or a finalizer interrupts the logging of a line, or the start of a thread.
     setting = f'import sys, whereby_trigger.stderr; watchdog.set("a", boot_time() + 0.1); {lock}.acquire()'
     assert run(setting, 20).returncode == 70

@@ -1,4 +1,4 @@
-"""What the benchmark is tried out with: its own load generator in Python, this machine's cores, and tiny doses."""
+"""The benchmark's test setup: its own load generator in Python, this machine's cores, and tiny doses."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.support.postgres import shared_server
 
 @pytest.fixture(autouse=True)
 def a_busy_machine_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let as much work be left at the end of a load as a machine leaves that many tests share."""
+    """Allow a longer backlog at the end of a load: many tests share this machine."""
     monkeypatch.setattr(rounds, "BACKLOG_WITHIN", 60.0)
 
 

@@ -1,4 +1,4 @@
-"""The measurement of a store's history asks every question of a store that has what it asks for."""
+"""The history benchmark asks every question of a store that has the rows for it."""
 
 from pathlib import Path
 

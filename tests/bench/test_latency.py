@@ -1,4 +1,4 @@
-"""Tables 2 and 3 in tiny doses, and what they do when a delivery is not answered or not heard of."""
+"""Tables 2 and 3 in tiny doses, and their behaviour if a delivery is not answered or not emitted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ async def test_a_load_and_bursts_are_answered_decided_and_counted(setting: Setti
 
 @asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[int]:
-    """Serve on a port: answer one request on each connection, and hang up."""
+    """Serve on a port: answer one request on each connection, then close it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

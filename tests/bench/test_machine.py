@@ -1,4 +1,4 @@
-"""What the page says of the machine: what matters for the figures, and not whose it is."""
+"""What the page says about the machine: what matters for the figures, and not whose it is."""
 
 import platform
 import socket

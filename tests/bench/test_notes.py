@@ -1,4 +1,4 @@
-"""What a listener notes is what is read of it."""
+"""What a listener records is what is read back."""
 
 import time
 from pathlib import Path

@@ -24,7 +24,7 @@ def test_a_command_runs_on_the_core_that_it_is_given() -> None:
 
 
 def test_a_command_ends_with_the_process_that_asked_for_it() -> None:
-    """Both hold an end of a pipe, which is closed when the last of them has ended; the command says that it runs."""
+    """Both hold an end of a pipe, which closes when the last of them has ended; the command says that it runs."""
     core = str(min(os.sched_getaffinity(0)))
     ended, held = os.pipe()
     waiting, told = os.pipe()

@@ -1,4 +1,4 @@
-"""The page is written from what was measured, and from nothing else."""
+"""The page is generated from what was measured, and from nothing else."""
 
 from pathlib import Path
 

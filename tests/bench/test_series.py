@@ -1,4 +1,4 @@
-"""Rounds of a kind: what stands for all of them, and what is said where they cannot be trusted."""
+"""Rounds of a kind: the figures that represent them, and the warnings if they cannot be trusted."""
 
 import msgspec
 

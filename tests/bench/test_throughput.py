@@ -79,7 +79,7 @@ async def test_a_side_that_cannot_be_had_is_named_and_the_others_are_measured(
 
 @dataclass
 class Careless:
-    """A generator that says of some requests that they were answered although it never sent them."""
+    """A generator that reports some requests as answered although it never sent them."""
 
     kept_back: int
 
@@ -91,7 +91,7 @@ class Careless:
 
 
 def repeated() -> Iterator[Body]:
-    """Provide each webhook twice."""
+    """Yield each webhook twice."""
     for body in bodies():
         yield from (body, body)
 

@@ -1,4 +1,4 @@
-"""The command line called in this process: for calls that end before they serve, of which there are many."""
+"""The command line called in this process: for the many calls that end before they serve."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ from whereby_trigger.cli import main
 
 @dataclass(frozen=True)
 class Ended:
-    """Hold what a call came to."""
+    """Hold the result of a call."""
 
     returncode: int
     stdout: str
@@ -29,7 +29,7 @@ Call = Callable[..., Ended]
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """Call the command line in `tmp_path`, and leave no trace of the program that it imports."""
+    """Call the command line in `tmp_path`, and remove all traces of the program that it imports."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)

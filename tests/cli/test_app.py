@@ -1,4 +1,4 @@
-"""APP: how a program is named, found and imported, and what is said where that fails."""
+"""APP: how a program is named, found and imported, and the errors if that fails."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ ONE = "from whereby_trigger import Trigger\ntrigger = Trigger(subdomain='one')\n
 
 
 def subdomain(call: Call, *arguments: str) -> str:
-    """Return the setting that shows which program was taken."""
+    """Return the setting that shows which program was found."""
     ended = call("config", "--json", *arguments)
     assert ended.returncode == 0, ended.stderr
     settings = {fields["name"]: fields["value"] for fields in map(json.loads, ended.stdout.splitlines())}

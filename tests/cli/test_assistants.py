@@ -1,4 +1,4 @@
-"""`assistants`: which rooms have one is listed, and one is started and stopped, from beside the server that runs it."""
+"""`assistants`: list which rooms have one, start one and stop it, beside the server that runs it."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def listed(call: Call, *options: str) -> list[dict[str, Any]]:
 
 
 def in_state(call: Call, state: str, room: str = ROOM) -> dict[str, Any]:
-    """Wait for a room's last entry to be in a state, and give it as the list shows it."""
+    """Wait until a room's last entry is in a state, and return it as the list shows it."""
 
     def look() -> dict[str, Any] | None:
         found = [fields for fields in listed(call) if fields["room"] == room]

@@ -1,4 +1,4 @@
-"""`backtest`: a program's predicates are asked about what is stored, and what they would decide otherwise is shown."""
+"""`backtest`: a program's predicates are asked about what is stored, and different decisions are shown."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ NO_PREDICATE = "from whereby_trigger import Trigger\n\ntrigger = Trigger()\n"
 
 
 async def fill(store: Store, now: float) -> None:
-    """Store webhooks as a program that lets people in has decided them: of an hour ago, but for the first."""
+    """Store webhooks decided by a program that lets visitors in, all but the first in the last hour."""
     await store.open(lambda: None)
     for number, (ago, role, state, type) in enumerate(
         [
@@ -93,7 +93,7 @@ async def fill(store: Store, now: float) -> None:
 
 @pytest.fixture(params=list(KINDS))
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Return the URL of a store of every kind that was filled."""
+    """Return the URL of a filled store of every kind."""
     folder = tmp_path / "store"
     folder.mkdir()
     with KINDS[request.param](folder) as place:

@@ -1,4 +1,4 @@
-"""Actions on many webhooks: they say what they would do, ask first, show how far they are, and can be stopped."""
+"""Actions on many webhooks: they say what they would do, ask first, show their progress, and can be stopped."""
 
 import asyncio
 import re
@@ -95,7 +95,7 @@ def test_what_is_interrupted_keeps_what_is_done_and_says_how_much_that_is(
         return await replay(self, query, now)
 
     monkeypatch.setattr(SqliteStore, "replay", interrupted)
-    # In the package, the group of commands has the name of its module.
+    # In the package, the name of the command group is also that of its module.
     monkeypatch.setattr(import_module("whereby_trigger.cli.events"), "AT_ONCE", 2)
     ended = call(*REPLAY, "--yes")
     assert ended.returncode == 130

@@ -1,4 +1,4 @@
-"""`check`: whether a program could be started, said line by line before it is."""
+"""`check`: whether a program could be started, reported line by line before it is."""
 
 import json
 import socket

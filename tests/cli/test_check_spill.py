@@ -1,4 +1,4 @@
-"""`check` on the spill: whether it can be used, and what waits in it."""
+"""`check` on the spill: whether it is usable, and what waits in it."""
 
 import asyncio
 import sqlite3
@@ -22,7 +22,7 @@ def program(tmp_path: Path) -> None:
 
 
 def spill_of(call: Call, spill: str, **env: str) -> tuple[bool, str]:
-    """Return what `check` finds about a spill whose database cannot be reached."""
+    """Return what `check` finds about a spill whose database is unreachable."""
     database = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
     found: tuple[bool, str] = findings(call, "--port", "0", "--store", database, "--spill", spill)[1]["spill"]
     return found

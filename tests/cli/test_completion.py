@@ -12,7 +12,7 @@ from whereby_trigger.webhook import WEBHOOK_TYPES
 
 
 def completed(folder: Path, *words: str) -> list[str]:
-    """Return what bash is offered for the last word of a command line."""
+    """Return what bash offers for the last word of a command line."""
     env = {
         "_WHEREBY_TRIGGER_COMPLETE": "bash_complete",
         "COMP_WORDS": " ".join(["whereby-trigger", *words]),
@@ -25,7 +25,7 @@ def completed(folder: Path, *words: str) -> list[str]:
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    """Make a folder with a store of two webhooks, and a program that must not be imported."""
+    """Create a folder with a store of two webhooks, and a program that must not be imported."""
     write(tmp_path, "raise SystemExit('imported')")
     store = SqliteStore(f"sqlite:///{tmp_path}/whereby-trigger.db")
     await store.open(lambda: None)

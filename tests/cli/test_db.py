@@ -1,4 +1,4 @@
-"""`db`: the store is brought to the schema, and what is old is forgotten, by hand."""
+"""`db`: migrating the store and pruning it by hand."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ def url(tmp_path: Path) -> str:
 
 
 def fill(url: str) -> None:
-    """Store a decided webhook of ten days, one of two days, and a pending one of ten."""
+    """Store a decided webhook of ten days ago, one of two days ago, and a pending one of ten days ago."""
 
     async def fill() -> None:
         store = store_for(url)

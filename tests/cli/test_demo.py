@@ -1,4 +1,4 @@
-"""The demo: that it passes, and that each of its checks fails when what it checks is not so."""
+"""The demo passes, and each of its checks fails if its condition does not hold."""
 
 import asyncio
 import copy
@@ -18,7 +18,7 @@ from whereby_trigger.store import State
 
 @dataclass
 class DemoRun:
-    """Hold one run of the first scenario, made once for all tests here."""
+    """Hold one run of the first scenario, shared by all tests here."""
 
     scenario: CrashScenario
     told: str

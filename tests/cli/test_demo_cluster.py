@@ -1,4 +1,4 @@
-"""The demo on a PostgreSQL that is killed in mid-meeting: that it passes, and that what it adds can fail."""
+"""The demo on a PostgreSQL that is killed in mid-meeting passes, and its additional checks can fail."""
 
 import asyncio
 import copy
@@ -20,7 +20,7 @@ from whereby_trigger.cli.demo.replicas import ReplicaScenario
 
 @dataclass
 class DemoRun:
-    """Hold both scenarios on one database, made once for all tests here."""
+    """Hold both scenarios on one database, shared by all tests here."""
 
     server: Server
     url: str

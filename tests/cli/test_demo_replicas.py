@@ -1,4 +1,4 @@
-"""The demo's replica scenario: that it passes, and that each of its checks fails when what it checks is not so."""
+"""The demo's replica scenario passes, and each of its checks fails if its condition does not hold."""
 
 import asyncio
 import copy
@@ -18,7 +18,7 @@ from whereby_trigger.cli.demo.replicas import NEW_OWNER, ReplicaScenario
 
 @dataclass
 class DemoRun:
-    """Hold one run of the second scenario, made once for all tests here."""
+    """Hold one run of the second scenario, shared by all tests here."""
 
     scenario: ReplicaScenario
     told: str

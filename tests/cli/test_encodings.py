@@ -1,4 +1,4 @@
-"""Every command prints what it has to say where the terminal, or the file, has no character for some of it."""
+"""Every command prints its output even if the terminal, or the file, has no character for some of it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`forget` and `events export`: what is stored about one is written out, and removed."""
+"""`forget` and `events export`: what is stored about a person or a room is exported, and removed."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Whatever a payload holds, no command lets it steer a terminal, forge a line or turn its text around."""
+"""No payload can steer a terminal, forge a line or turn a text around in any command's output."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ def test_every_command_is_tried() -> None:
 
 
 async def fill(url: str) -> None:
-    """Store webhooks whose every text is hostile, and rooms whose assistants said such things."""
+    """Store webhooks whose every text is hostile, and rooms whose assistants printed such texts."""
     store = SqliteStore(url)
     await store.open(lambda: None)
     for name, nasty in TEXTS.items():
@@ -137,7 +137,7 @@ def hostile_server() -> Iterator[str]:
 
 
 def steers(shown: str) -> list[str]:
-    """List what of a command's output is not its own."""
+    """List the parts of a command's output that are not its own."""
     plain = STYLES.sub("", shown)
     return [*STEERS.findall(plain), *FORGED.findall(plain)]
 

@@ -1,4 +1,4 @@
-"""The log as it reads on a terminal, and the hints in it."""
+"""The log on a terminal, and its hints."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 
 def shown(terminal: Terminal) -> str:
-    """Return what has been logged so far: a thread writes it."""
+    """Return what has been logged so far; a thread writes it."""
     for handler in logging.getLogger(logs.ROOT).handlers:
         handler.flush()
     return terminal.getvalue()
@@ -152,7 +152,7 @@ def test_many_paths_that_are_not_served_have_a_bounded_number_of_lines_and_hints
 
 
 def squeezed(terminal: Terminal) -> list[str]:
-    """Return the lines with their columns two blanks apart."""
+    """Return the lines with their columns two spaces apart."""
     return [re.sub(" {2,}", "  ", line) for line in lines(terminal)]
 
 

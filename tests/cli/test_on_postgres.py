@@ -1,4 +1,4 @@
-"""The command line on a PostgreSQL store: replicas that share it, and what is seen and done from beside them."""
+"""The command line on a PostgreSQL store: replicas that share it, and commands run beside them."""
 
 import json
 import time
@@ -36,7 +36,7 @@ def url(postgres: Server) -> str:
 
 @pytest.fixture
 def replicas(tmp_path: Path, url: str) -> Iterator[list[Process]]:
-    """Start replicas at once on a database that is empty; at the end no password is in what they said."""
+    """Start replicas together on an empty database; at the end, check that none has printed the password."""
     write(tmp_path, ASSISTS)
     program = whereby_trigger("start", "--port", "0", "--secret", "s", "--store", url, "--drain-timeout", "0")
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def shown(url: str) -> str:
 
 
 def listed(*command: str, folder: Path) -> list[dict[str, Any]]:
-    """Call the command line from beside the replicas, with --json, and read its lines."""
+    """Call the command line beside the replicas, with --json, and parse its lines."""
     ended = run(*command, "--json", cwd=folder)
     assert ended.returncode == 0, ended.stderr
     return [json.loads(line) for line in ended.stdout.splitlines()]
@@ -94,9 +94,9 @@ def test_an_assistant_is_stopped_and_another_started_from_beside_whichever_repli
     replicas: list[Process], url: str, tmp_path: Path
 ) -> None:
     join(replicas[0], "one")
-    # Another replica may look at the store first, and take the room.
+    # Another replica may look at the store first and take the room.
     (has_it,) = until(lambda: [one for one in replicas if "scribe in /visit-1" in one.output])
-    # It runs before the store knows that it does: until then the room is starting.
+    # It runs before the store knows: until then the room is starting.
     until(lambda: listed("assistants", "list", "--store", url, folder=tmp_path)[0]["state"] == "live")
     stopped = run("assistants", "stop", f"https://{ROOM}", "--store", url, cwd=tmp_path)
     assert stopped.stdout == f"{ROOM} was live: its assistant has been asked to leave within stop_grace\n"

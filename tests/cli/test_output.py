@@ -1,4 +1,4 @@
-"""Output that cannot be written: told once, with exit code 1, by every command; a reader that leaves is no error."""
+"""Output that cannot be written is reported once, with exit code 1, by each command; a reader that leaves is fine."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ COMMANDS = [
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    """Make a folder with a program, and with a store that has a webhook."""
+    """Create a folder with a program and a store with one webhook."""
     write(tmp_path, HUMANS_JOIN)
     store = SqliteStore(f"sqlite:///{tmp_path}/whereby-trigger.db")
     await store.open(lambda: None)
@@ -45,7 +45,7 @@ async def folder(tmp_path: Path) -> Path:
 def ended(
     folder: Path, command: str, stdout: int = subprocess.DEVNULL, *, how: str = 'exec "$@"', unbuffered: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, its output buffered as it is unless somebody asks for something else."""
+    """Run a command to its end, its output buffered as usual unless a test sets something else."""
     return subprocess.run(
         ["sh", "-c", how, "sh", COMMAND, *command.split()],
         cwd=folder,

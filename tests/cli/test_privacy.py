@@ -1,4 +1,4 @@
-"""No body, name, metadata or secret is printed by anything but `events show`, whatever goes wrong.
+"""No body, name, metadata or secret is printed by anything except `events show`, whatever fails.
 
 With `redact`, they are in no file of the store either.
 """
@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def log(folder: Path) -> Iterator[str]:
-    """Return all that a server printed while everything went wrong with webhooks that name a person."""
+    """Return everything that a server printed while all went wrong with webhooks that name a person."""
     secrets = {"WHEREBY_WEBHOOK_SECRET": f"{SECRET},{OTHER_SECRET}"}
     with Process(whereby_trigger("start", "--port", "0", "--host", "127.0.0.1"), cwd=folder, env=secrets) as process:
         url = f"http://127.0.0.1:{process.port()}/"
@@ -152,9 +152,9 @@ trigger.assistant_command([sys.executable, "-c", {REPEATS_IT!r}])
 
 
 def say_it_everywhere(folder: Path, *options: str) -> tuple[str, list[str]]:
-    """Send marked webhooks to a program that repeats them wherever it can; return its output, and all it answered.
+    """Send marked webhooks to a program that repeats them everywhere; return its output, and all its answers.
 
-    That is to deliveries, at its metrics, and on each page of its inspector.
+    The answers are those to deliveries, at its metrics, and on each page of its inspector.
     """
     write(folder, SAYS_IT_EVERYWHERE)
     answers = []
@@ -185,7 +185,7 @@ METRICS = re.compile(r"metrics at (http://[\w.:]+/metrics)")
 
 
 def pages(url: str, records: list[Record]) -> list[str]:
-    """Read every address of the inspector there about some webhooks, what is live included.
+    """Read every address of the inspector about some webhooks, including the live part.
 
     Each webhook's predicate is also asked again from its page.
     """
@@ -204,7 +204,7 @@ def pages(url: str, records: list[Record]) -> list[str]:
         said = [answer.text for answer in answers]
         assert any("Asked without effect" in text or "cannot be asked" in text for text in said)
         with client.stream("GET", "live") as live:
-            # What is stored already comes first.
+            # What is already stored comes first.
             said.append(next(line for line in live.iter_lines() if line.startswith("data: ")))
         assert all(record.id in said[-1] for record in records)
     return said

@@ -1,4 +1,4 @@
-"""`refusals`: what was not let in, for people and for programs, from every kind of store."""
+"""`refusals`: the deliveries that were refused, for people and for programs, from every kind of store."""
 
 import asyncio
 import json

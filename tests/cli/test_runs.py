@@ -1,4 +1,4 @@
-"""What became of an assistant, run by run: in `assistants show` and `list`, and from the webhook that asked for it."""
+"""The runs of an assistant: in `assistants show` and `list`, and from the webhook that requested it."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ AGAIN = "exited with 75: worth another try"
 
 
 class Wall:
-    """Show the time that a test sets."""
+    """A clock that shows the time that a test sets."""
 
     def __init__(self) -> None:
         self.now = START
@@ -35,7 +35,7 @@ class Wall:
 
 
 async def fill(url: str) -> None:
-    """Have one assistant fail four times, one leave, one be handed over, one wait, and one never start."""
+    """Store assistants: one failed four times, one left, one was handed over, one waits, and one never started."""
     wall = Wall()
     store = SqliteStore(url, wall=wall)
     await store.open(lambda: None)
@@ -204,7 +204,7 @@ def test_a_success_that_found_an_assistant_in_its_room_leads_to_that_one(filled:
 
 
 async def fire_again(url: str) -> None:
-    """Have a webhook of the room fire while its assistant was there, and one long before."""
+    """Store a webhook that fired while its room had an assistant, and one that fired long before."""
     store = SqliteStore(url)
     await store.open(lambda: None)
     for id, decided_at in (("w2", START + 3), ("w3", START - 3)):

@@ -1,4 +1,4 @@
-"""`send`: a realistic webhook of each type, signed and posted as Whereby does it, and the answer shown."""
+"""`send`: a realistic webhook of each type, signed and posted as Whereby does it, and its answer."""
 
 import json
 import socket
@@ -74,7 +74,7 @@ def test_half_an_emoji_is_sent_as_javascript_writes_it(call: Call, server: Serve
 
 
 def sessions(server: Server, room: str) -> list[str | None]:
-    """Return the sessions of a room's webhooks, in the order of their arrival."""
+    """Return the sessions of a room's webhooks, in order of arrival."""
     records = [record for record in stored(server.store) if record.room == f"acme.whereby.com{room}"]
     return [json.loads(record.body)["data"].get("roomSessionId") for record in records]
 

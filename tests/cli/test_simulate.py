@@ -1,4 +1,4 @@
-"""`simulate`: meetings sent to any receiver as Whereby sends them, and a report that is true."""
+"""`simulate`: meetings sent to any receiver as Whereby sends them, and a correct report."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ QUICK = ("--meetings-per-minute", "1200", "--minutes", "0.02", "--rooms", "3", "
 
 
 class Endpoint:
-    """Response each request by a function of its own number and body; any receiver but ours."""
+    """Answer each request by a function of its number and body: a receiver that is not ours."""
 
     def __init__(self, status: Callable[[int, bytes], int]) -> None:
         self.bodies: list[bytes] = []

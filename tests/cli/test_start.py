@@ -160,6 +160,6 @@ def test_a_start_without_files_to_be_had_is_one_that_may_be_tried_again(tmp_path
                 ["sh", "-c", begin], cwd=tmp_path, env=environment, capture_output=True, timeout=20, check=False
             )
         )
-    # Exit code 2 is for what no other try mends: the systemd unit starts nothing again after it.
+    # Exit code 2 means that a retry does not help: the systemd unit does not restart after it.
     assert [end.returncode for end in ends if end.returncode in (0, 2)] == []
     assert any(b"out of files (see RLIMIT_NOFILE)" in end.stderr for end in ends)

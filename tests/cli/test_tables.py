@@ -25,7 +25,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    """Make a folder with a program, and a store with a webhook and a room."""
+    """Create a folder with a program, and a store with a webhook and a room."""
     write(tmp_path, "from whereby_trigger import Trigger\ntrigger = Trigger()\n")
     store = SqliteStore(f"sqlite:///{tmp_path}/whereby-trigger.db")
     await store.open(lambda: None)

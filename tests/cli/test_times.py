@@ -17,7 +17,7 @@ ZONE = "Europe/Oslo"
 
 @pytest.fixture(autouse=True, scope="module")
 def zone() -> Iterator[None]:
-    """Be in a zone with daylight saving time."""
+    """Set a time zone with daylight saving time."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = ZONE
     time.tzset()

@@ -1,4 +1,4 @@
-"""Wrong calls: each ends with exit code 2 and says on standard error what, why and what to do."""
+"""Wrong calls: each exits with code 2 and prints on standard error what is wrong, why and what to do."""
 
 import socket
 from collections.abc import Callable

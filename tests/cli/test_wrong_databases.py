@@ -1,4 +1,4 @@
-"""A database that cannot be the store: each command says in a line what, why and what to do, and shows no password."""
+"""A database that cannot be the store: each command prints in a line what, why and what to do, and no password."""
 
 import socket
 import subprocess

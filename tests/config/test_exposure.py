@@ -1,4 +1,4 @@
-"""Who may be served without a secret: nobody beyond this machine, unless that is asked for."""
+"""Who may be served without a secret: nobody beyond this machine, unless a setting asks for it."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""A call or a setting that is nearly right gets a sentence that says what to write."""
+"""A call or a setting that is almost right gets an error that says what to write."""
 
 import gc
 import socket

@@ -1,4 +1,4 @@
-"""Where a setting comes from: command line before keyword before environment before default."""
+"""The source of a setting: command line before keyword before environment before default."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from whereby_trigger import ConfigError, Trigger
 from whereby_trigger.config import NAMES, OPTIONS, Settings, platform_expects_traffic, resolve
 
-# Three values of each setting that differ from each other and from the default.
+# Three values of each setting, all different and none the default.
 VALUES: dict[str, tuple[Any, Any, str]] = {
     "port": (1, 2, "3"),
     "host": ("::1", "127.0.0.1", "localhost"),

@@ -56,7 +56,7 @@ def test_what_is_no_secret_is_an_error(value: Any) -> None:
 
 
 def test_a_secret_that_nothing_could_be_signed_with_is_an_error() -> None:
-    """The environment hands bytes that are not UTF-8 over as lone surrogates."""
+    """The environment passes bytes that are not UTF-8 as lone surrogates."""
     with pytest.raises(ConfigError, match=f"^{VARIABLE} holds a secret that is not UTF-8"):
         from_environment("a\udcff")
 

@@ -1,4 +1,4 @@
-"""Which values a setting takes; what it does not take is an error that names where it stands."""
+"""The values that a setting accepts; any other is an error that names its source."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""A predicate with a second argument is asked with who is in the room at that moment, as the store knows it."""
+"""A predicate with a second argument gets who is in the room at that moment, as the store knows it."""
 
 import asyncio
 import time
@@ -85,7 +85,7 @@ async def test_a_program_with_an_assistant_writes_who_is_in_a_room() -> None:
 
 
 class Counted(SqliteStore):
-    """Count the reads of who is in which rooms; while it is away, they fail."""
+    """Count the reads of presences; while the store is away, they fail."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -117,12 +117,12 @@ async def test_what_is_asked_in_one_turn_of_the_loop_is_one_read(tmp_path: Path)
 async def test_a_webhook_with_a_count_is_decided_without_another_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However slow the machine is: only a webhook that waited for its turn is older.
+    # However slow the machine is, only a webhook that waited for its turn is older.
     monkeypatch.setattr(decider, "AS_STORED", 60.0)
     stage = Stage(Trigger(webhook_triggers={"room.client.joined": two_people}), tmp_path)
     stage.store = store = Counted(stage.settings.store)
     async with stage:
-        # What comes as the replica starts may be read back with the backlog.
+        # A webhook that comes as the replica starts may be read back with the backlog.
         await stage.deliver(alone := joined(1))
         assert (await stage.decision(alone)).state is State.SKIPPED
         store.reads.clear()

@@ -1,4 +1,4 @@
-"""What has no room in memory waits in the store, in its room's order, and what was missed is found again."""
+"""Webhooks that do not fit in memory wait in the store, in their room's order, and missed ones are found again."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ def joined(number: int) -> Webhook:
 
 
 class Asked:
-    """Note which webhooks a predicate was asked about, in order."""
+    """Record which webhooks a predicate was asked about, in order."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -46,7 +46,7 @@ class Asked:
         return self.note(webhook)
 
     def in_order_of_arrival(self, total: int) -> bool:
-        """Return whether each was asked about once, and each room's in order of arrival."""
+        """Return True if each was asked about once, and each room's in order of arrival."""
         rooms = [[id for id in self.ids if int(id) % ROOMS == room] for room in range(ROOMS)]
         return sorted(self.ids) == [f"{n:04}" for n in range(total)] and all(room == sorted(room) for room in rooms)
 

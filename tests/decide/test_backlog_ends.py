@@ -1,4 +1,4 @@
-"""The end of the backlog's loop: it heeds its cancellation whatever else happens to it."""
+"""The backlog's loop ends when it is cancelled, whatever else happens to it."""
 
 import asyncio
 from pathlib import Path

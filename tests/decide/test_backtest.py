@@ -1,4 +1,4 @@
-"""A backtest asks with what was known at that time, leaves out what cannot be asked, and does nothing else."""
+"""A backtest asks with what was known at that time, leaves out what it cannot ask, and has no other effect."""
 
 import asyncio
 import threading
@@ -63,7 +63,7 @@ async def past(
     reason: str = "predicate f returned True",
     replayed_at: float | None = None,
 ) -> None:
-    """Store a webhook that was received, and decided, at some time; its counts are of the time of its reception."""
+    """Store a webhook that was received and decided at some time; its counts are from its reception."""
     verdict = intake((), sent.raw, at, Rules(allow_unsigned=True))
     assert isinstance(verdict, Accepted)
     added = await store.add(verdict.arrival)
@@ -78,7 +78,7 @@ async def past(
 
 
 class Asked:
-    """Ask the predicates of a trigger about a store, and keep what would be otherwise."""
+    """Ask the predicates of a trigger about a store, and keep the decisions that differ."""
 
     def __init__(self, store: Store, user_code: UserCode, **settings: Any) -> None:
         self.store, self.user_code, self.settings = store, user_code, {"max_age": 7200.0, "now": NOW + 1e6} | settings
@@ -268,7 +268,7 @@ async def test_nothing_is_written_no_listener_called_and_no_assistant_asked_for(
 
 
 def calling(call: Callable[[Trigger], Awaitable[Any]]) -> Trigger:
-    """Make a trigger whose predicate does something, and swallows what comes of that."""
+    """Build a trigger whose predicate calls something, and swallows its exceptions."""
     trigger = Trigger()
 
     @trigger.when("room.client.joined")

@@ -63,7 +63,7 @@ PREDICATES = (odd, odd_later, two_people, two_people_later, just_changed, fails_
 
 @dataclass(frozen=True)
 class Step:
-    """Wait, and have a webhook come of a room, created a little earlier; replay one that came before, or none."""
+    """Wait, then deliver a room's webhook created a little earlier; replay an earlier one, or none."""
 
     wait: int
     type: str = TYPES[0]
@@ -94,7 +94,7 @@ EXAMPLES = int(os.environ.get("BACKTEST_EXAMPLES", "8"))
 
 
 class StoppedClock(Clock):
-    """Show the time of a place, whose clock stands still until it is put forward."""
+    """Show a place's time, whose clock stands still until it is moved forward."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -107,7 +107,7 @@ class StoppedClock(Clock):
 
 
 class Live:
-    """Be a trigger whose stages go on only when told, on a store whose time stands still."""
+    """A trigger whose stages run only when told to, on a store whose time stands still."""
 
     def __init__(self, place: Place, folder: Path, registered: Registered) -> None:
         self.place, self.clock = place, place.clock
@@ -140,8 +140,8 @@ class Live:
         await self.store.close()
 
     async def settle(self) -> None:
-        """Let everything be decided that can be now."""
-        # The first look may put webhooks on hold again that the second one must look at.
+        """Decide everything that can be decided now."""
+        # The first look may put webhooks on hold again, which the second one must look at.
         for _ in range(2):
             await self.watch.look()
             assert await self.dispatcher.drain(5)
@@ -195,7 +195,7 @@ async def asked_back(
     name: str,
     changed: Predicates | None = None,
 ) -> tuple[dict[str, State], list[tuple[str, Judgement]]]:
-    """Let a trigger decide; return the states of what it asked about, and what a backtest finds otherwise.
+    """Let a trigger decide; return the states of what it was asked about, and the decisions that differ in a backtest.
 
     The backtest asks the same predicates, or those that are `changed`.
     """

@@ -1,4 +1,4 @@
-"""The room of a success is claimed once the store takes it, and nobody hears of the success again meanwhile."""
+"""The room of a success is claimed once the store accepts the claim, and nobody hears of it again meanwhile."""
 
 import time
 
@@ -22,7 +22,7 @@ RECEIVED = 1_800_000_000.0
 
 
 class Clerk(Claims):
-    """Take a claim after it was refused for some reasons, one after the other."""
+    """Accept a claim after refusing it for some reasons, one after the other."""
 
     def __init__(self, *refusals: StoreError) -> None:
         self.refusals = list(refusals)
@@ -39,7 +39,7 @@ class Clerk(Claims):
         return "an assistant starts"
 
     async def decision(self) -> Decision | None:
-        """Have a webhook decided whose predicate says True."""
+        """Decide a webhook whose predicate returns True."""
         trigger = Trigger(webhook_triggers={"room.client.joined": lambda: True})
         trigger.on("trigger_event_success", lambda success: self.heard.append(success.attempt))
         user_code = UserCode(10)

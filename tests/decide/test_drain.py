@@ -1,4 +1,4 @@
-"""A drain decides what is queued and gives listeners its time, and nothing that user code does makes it longer."""
+"""A drain decides what is queued and gives listeners its time, and no user code can make it longer."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def firing() -> Trigger:
 
 
 async def drain(stage: Stage, timeout: float) -> float:
-    """Drain and give how many seconds it took."""
+    """Drain, and return how many seconds it took."""
     begin = time.monotonic()
     await stage.running.drain(timeout, asyncio.Event())
     return time.monotonic() - begin
@@ -45,7 +45,7 @@ async def test_what_is_queued_is_decided(tmp_path: Path) -> None:
 
 
 class SlowReading:
-    """Hold the pending webhooks that a stage reads from its store until it is let go."""
+    """Block a stage's read of pending webhooks from its store until `go` is set."""
 
     def __init__(self, stage: Stage) -> None:
         self.begun, self.go = asyncio.Event(), asyncio.Event()
@@ -198,7 +198,7 @@ async def test_what_arrives_during_the_drain_is_decided_and_its_listeners_get_th
 
 
 class Holding:
-    """Predicates that hold what asks them until they are let go, whatever is done to stop them."""
+    """Predicates that keep their caller waiting until released, even if they are cancelled."""
 
     def __init__(self) -> None:
         self._let_go = threading.Event()

@@ -1,4 +1,4 @@
-"""Holds: a predicate must say True for some time, is asked again when its room changes, and fires once when due."""
+"""Holds: a predicate must return True for some time, is asked again when its room changes, and fires once when due."""
 
 import asyncio
 import math
@@ -32,7 +32,7 @@ SOON = 0.05
 
 
 def people(type: str, id: str, humans: int, room: str = "/visit-1") -> Webhook:
-    """Return a webhook after which so many people are in a room."""
+    """Return a webhook with a count of `humans` people in a room."""
     by_role = {"visitor": humans} if humans else {}
     return webhook(type, id=id, room=room, num_clients=humans, num_clients_by_role_name=by_role)
 
@@ -46,7 +46,7 @@ def left(id: str, humans: int, room: str = "/visit-1") -> Webhook:
 
 
 class Program:
-    """Be a program that fires when two people have stayed for some time, and note what it is asked and told."""
+    """A program that fires when two people have stayed for some time, and records predicate and listener calls."""
 
     def __init__(self, hold: float = HOLD) -> None:
         self.asked: list[str] = []
@@ -78,7 +78,7 @@ async def state_of(store: Store, id: str) -> State:
 
 
 async def held_on(stage: Stage, sent: Webhook) -> None:
-    """Deliver a webhook and wait until it is held, and nothing about its room is still to be looked at."""
+    """Deliver a webhook and wait until it is held and nothing about its room is still to be checked."""
     await stage.deliver(sent)
     assert (await outcome(stage, sent)).state is State.HELD
     await eventually(lambda: len(stage.running.holds) >= 1)
@@ -164,7 +164,7 @@ async def test_a_held_webhook_blocks_nothing_behind_it_in_its_room(tmp_path: Pat
 async def test_a_change_while_the_hold_is_being_stored_is_not_missed(tmp_path: Path) -> None:
     program, join = Program(), joined("a", 2)
     async with Stage(program.trigger, tmp_path) as stage:
-        # Both are stored before the first is asked about, which sees the count of the second only later, if at all.
+        # Both are stored before the first is asked about, so it sees the count of the second only later, if at all.
         await asyncio.gather(stage.deliver(join), stage.deliver(left("b", 1)))
         await eventually(lambda: program.asked)
         last = await outcome(stage, join)
@@ -271,13 +271,13 @@ async def test_while_nobody_writes_a_poll_reads_no_presence(tmp_path: Path, monk
 
 
 class _Counting:
-    """Stand before a store and count the reads of presences."""
+    """Wrap a store and count the reads of presences."""
 
     def __init__(self, store: Store, presences: object) -> None:
         self.newest, self.ask_again, self.presences = store.newest, store.ask_again, presences
 
 
-# What a hold outlives
+# What a hold survives
 
 
 async def test_after_a_restart_it_fires_when_it_is_due(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ async def test_after_a_restart_it_fires_when_it_is_due(tmp_path: Path) -> None:
 
 
 async def hold_in_the_past(folder: Path, sent: Webhook, ago: float, hold: float) -> None:
-    """Store a webhook whose hold began so many seconds ago, as a replica that is gone."""
+    """Store a webhook whose hold began `ago` seconds ago, on a replica that is gone."""
     settings = settings_for(folder)
     store = SqliteStore(settings.store, wall=lambda: time.time() - ago)
     await store.open(lambda: None)
@@ -424,7 +424,7 @@ async def test_a_duplicate_of_a_held_one_changes_nothing(tmp_path: Path) -> None
     assert program.told == ["joined a", "success a"]
 
 
-# In a test of a user's
+# In a user's test
 
 
 async def test_two_that_hold_at_once_in_a_room_give_one_assistant() -> None:

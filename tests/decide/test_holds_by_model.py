@@ -27,7 +27,7 @@ HOLD = 30
 
 @dataclass(frozen=True)
 class Step:
-    """Wait, restart the replica meanwhile or not, and have so many people in the room after somebody came or went."""
+    """Wait, perhaps restart the replica meanwhile, then have `humans` people in the room after a join or a leave."""
 
     wait: int
     humans: int
@@ -45,7 +45,7 @@ STEPS = st.lists(
 
 
 def model(steps: list[Step]) -> dict[str, State]:
-    """Return what becomes of each join that the replica receives."""
+    """Return the expected state of each join that the replica receives."""
     now, due, became = 0, dict[str, int](), dict[str, State]()
 
     def end(ids: list[str], state: State) -> None:
@@ -64,7 +64,7 @@ def model(steps: list[Step]) -> dict[str, State]:
 
 
 class OneReplica:
-    """Be a replica whose stages go on only when told, and another one that only receives."""
+    """A replica whose stages run only when told to, and another one that only receives."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = JumpingClock(standing=True)
@@ -99,8 +99,8 @@ class OneReplica:
         await self.store.close()
 
     async def settle(self) -> None:
-        """Let everything be decided that can be now."""
-        # The first look may put webhooks on hold again that the second one must look at.
+        """Decide everything that can be decided now."""
+        # The first look may put webhooks on hold again, which the second one must look at.
         for _ in range(2):
             await self.watch.look()
             assert await self.dispatcher.drain(20)
@@ -137,7 +137,7 @@ def _two_people(webhook: RoomClientJoined, presence: Presence) -> bool:
 
 
 async def became(steps: list[Step], folder: Path) -> dict[str, State]:
-    """Do the steps to a replica; return what became of the joins that it received."""
+    """Play the steps on a replica; return the states of the joins that it received."""
     replica = OneReplica(folder)
     await replica.other.open(lambda: None)
     await replica.open()

@@ -1,4 +1,4 @@
-"""Listeners of the success, of a webhook type and of one's own events are called in order, each whatever others do."""
+"""Listeners of the success, of a webhook type and of custom events are called in order, each whatever others do."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""A replica that lost its lease has another id: what was stored or read under the old one is not its to decide."""
+"""A replica that lost its lease has another id: what it stored or read under the old one is not its to decide."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def renewed_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Heard:
-    """Be a trigger that fires for every join, at once or when its hold is due, and note each success and attempt."""
+    """A trigger that fires for every join, immediately or after its hold, and records each attempt."""
 
     def __init__(self, hold: float | None = None) -> None:
         self.attempts: list[int] = []
@@ -41,7 +41,7 @@ class Heard:
 
     @property
     def counted(self) -> bool:
-        """Whether each success said that it was not the first: no listener had been called before the loss."""
+        """Whether each success was marked as not the first: no listener had been called before the loss."""
         return bool(self.attempts) and self.attempts == sorted(set(self.attempts)) and self.attempts[0] > 1
 
 
@@ -50,7 +50,7 @@ def joined(id: str = "a") -> Webhook:
 
 
 async def lose_the_lease(stage: Stage) -> None:
-    """Have the lease run out, as of a process that was frozen, and wait until the replica has another."""
+    """Let the lease run out, as of a frozen process, and wait until the replica has another."""
     before, renew = stage.store.replica, stage.store.renew
 
     async def run_out(ttl: float) -> bool:

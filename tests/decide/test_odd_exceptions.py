@@ -1,4 +1,4 @@
-"""Whatever user code raises is a failure that is recorded in words, and ends neither the process nor its room."""
+"""Any exception of user code is a recorded failure, and ends neither the process nor its room."""
 
 import asyncio
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def decisions_with(trigger: Trigger) -> tuple[Decision, Decision, tuple[str, ...]]:
-    """Decide two webhooks of one room; the decisions, and what the store keeps of the first one's errors."""
+    """Decide two webhooks of one room; return the decisions, and the first one's errors in the store."""
     async with trigger.testing() as t:
         first = await t.deliver(webhook("room.client.joined"))
         second = await t.deliver(webhook("room.client.left"))

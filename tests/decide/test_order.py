@@ -20,7 +20,7 @@ WITHIN = 30.0
 
 
 class Gates:
-    """Hold every predicate call until it is let go, and know which are held."""
+    """Block every call of the predicate until it is released, and know which are blocked."""
 
     def __init__(self) -> None:
         self.held: dict[str, asyncio.Event] = {}

@@ -1,4 +1,4 @@
-"""What was pending at two deaths is let into user code one at a time, and each death is blamed on that one alone."""
+"""A webhook still pending after two crashes enters user code alone, and each later crash is blamed on that one only."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A predicate may be written in any form that can be called, and is asked the same way."""
+"""A predicate may be any callable, and is asked in the same way."""
 
 import asyncio
 import functools
@@ -42,7 +42,7 @@ def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Later:
-    """Await to a value without being a coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __init__(self, value: bool) -> None:
         self.value = value

@@ -39,7 +39,7 @@ def is_decided(folder: Path) -> bool:
 
 
 def run_until_all_is_decided(folder: Path) -> int:
-    """Start the program again and again; return how often a webhook ended it."""
+    """Start the program repeatedly; return how often a webhook ended it."""
     ends = 0
     while True:
         with Doomed(folder) as program:

@@ -1,4 +1,4 @@
-"""With `redact`, user code sees whole webhooks until their decision; what is stored, assistants and replays do not."""
+"""With `redact`, user code sees whole webhooks until their decision; the store, assistants and replays do not."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Predicates are registered by dict or by decorator, and what cannot work is refused where it is written."""
+"""Predicates are registered by dict or by decorator, and what cannot work is refused at its registration."""
 
 import functools
 from collections.abc import Callable

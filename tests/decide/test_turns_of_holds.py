@@ -1,4 +1,4 @@
-"""Held webhooks that are asked again: their turns among the others of their room, and the time that they have left."""
+"""Held webhooks that are asked again: their turns among the others of their room, and their remaining time."""
 
 import asyncio
 from pathlib import Path

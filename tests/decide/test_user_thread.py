@@ -1,4 +1,4 @@
-"""Sync user code runs in one thread, in order; a call that hangs is left behind and nothing else with it."""
+"""Sync user code runs in one thread, in order; a call that hangs is abandoned, and nothing else with it."""
 
 import asyncio
 import threading

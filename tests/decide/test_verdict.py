@@ -1,4 +1,4 @@
-"""A predicate is taken at its word only if that is a bool, and asked three times if it raises or is too slow."""
+"""A predicate's result counts only if it is a bool; it is asked three times if it raises or is too slow."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ async def not_read() -> Presence:
 
 
 class Pauses(list[float]):
-    """Take no time to pause, and note for how long it was."""
+    """Skip pauses, and record how long they would have been."""
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)

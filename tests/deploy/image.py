@@ -1,6 +1,6 @@
-"""An image without a container: a Dockerfile's steps, carried out below a folder that stands for the root of its files.
+"""An image without a container: a Dockerfile's steps, run below a folder that stands for the root of its files.
 
-One kind of step is left out: the RUN that installs Debian's packages and makes the user, which needs root and would
+One kind of step is left out: the RUN that installs Debian's packages and creates the user, which needs root and would
 change this machine.
 """
 
@@ -47,7 +47,7 @@ class Image:
         return PLACES.sub(f"{self._root}/", text)
 
     def _make_base(self) -> None:
-        """Make what `python` is in the image: an interpreter with pip and nothing else."""
+        """Create what `python` is in the image: an interpreter with pip and nothing else."""
         base = self._root / "base"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", base], check=True)
         pip = [sys.executable, "-m", "pip", "--python", str(base / "bin/python"), "install", "--quiet", "--no-compile"]
@@ -87,7 +87,7 @@ class Image:
     def _copy(self, words: list[str]) -> None:
         *sources, target = words
         if sources[0].startswith("--from="):
-            # All stages share our root, and an environment can only be where it was made.
+            # All stages share our root, and an environment works only in the place where it was created.
             assert sources[1:] == [target]
             assert Path(target).is_dir()
             return
@@ -100,6 +100,6 @@ class Image:
                 shutil.copy(source, into)
 
     def _ours(self, path: Path) -> Path:
-        """Return the path itself, which must be below our root: any other would be this machine's."""
+        """Return the path itself, which must be below our root: any other would belong to this machine."""
         assert path.is_relative_to(self._root), f"{path}: PLACES does not know it"
         return path

@@ -1,4 +1,4 @@
-"""What lies in deploy/, read: its files, the replicas they describe, and how each is stopped."""
+"""The files in deploy/, parsed: the replicas they describe, and how each is stopped."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class Replica:
-    """Describe one replica as a file has it: its settings, and what stops it, in seconds."""
+    """Describe one replica as a file has it: its settings, and the seconds until it is killed."""
 
     place: str
     environment: Mapping[str, str]
@@ -72,7 +72,7 @@ def unit() -> dict[str, list[str]]:
 
 
 def replicas() -> Iterator[Replica]:
-    """Return every replica that a file describes."""
+    """Yield every replica that a file describes."""
     for name, service in services().items():
         if service["image"] == IMAGE:
             yield Replica(name, service["environment"], seconds(service["stop_grace_period"]))

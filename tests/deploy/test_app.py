@@ -1,4 +1,4 @@
-"""The program that the files of deploy/ run: its credentials are files, or variables where there are none."""
+"""The program that the files of deploy/ run: its credentials are files, or variables if there are no files."""
 
 import json
 import shutil

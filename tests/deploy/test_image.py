@@ -1,4 +1,4 @@
-"""The image: what its steps install runs as it is told to."""
+"""The image: what its steps install runs as configured."""
 
 import signal
 import subprocess

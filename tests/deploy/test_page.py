@@ -1,4 +1,4 @@
-"""deploy/README.md: it tells of every file, and its steps make what the files take."""
+"""deploy/README.md: it describes every file, and its steps create what the files need."""
 
 import subprocess
 from pathlib import Path

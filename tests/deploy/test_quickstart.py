@@ -76,7 +76,7 @@ def test_podman_runs_the_commands_and_a_rolling_deploy_loses_nothing() -> None:
     for tool in NEEDED:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is missing: apt-get install podman runc netavark aardvark-dns debootstrap")
-    # It takes longer than a test may that hangs; each step of it has a timeout of its own.
+    # It takes longer than the limit for a hanging test; each step of it has a timeout of its own.
     faulthandler.cancel_dump_traceback_later()
     done = subprocess.run(
         [ROOT / "scripts/containers.sh"], env=clean_environment(), capture_output=True, text=True, check=False

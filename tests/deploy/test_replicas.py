@@ -1,4 +1,4 @@
-"""What the files say of their replicas: how long they have to end, what they are told, and what opens doors."""
+"""What the files say about their replicas: how long they have to end, their settings, and their privileges."""
 
 import re
 from ipaddress import ip_address, ip_network
@@ -23,7 +23,7 @@ from tests.deploy.manifests import (
 from whereby_trigger.config import OPTIONS, resolve
 
 REPLICAS = list(replicas())
-# docs/operating.md: whatever stops the process has to give it drain_timeout, stop_grace and 10 s more.
+# docs/operating.md: whatever stops the process must give it drain_timeout, stop_grace and 10 s more.
 MARGIN = 10
 CREDENTIALS = re.compile(r'credential\("([^"]+)"\)')
 
@@ -84,7 +84,7 @@ def test_the_two_kinds_of_pods_differ_by_the_spill_alone() -> None:
     own["volumeMounts"].remove(mount)
     own["env"].remove(spill)
     for constraint in pods[0]["spec"]["topologySpreadConstraints"]:
-        # A StatefulSet's pods have no such label; it replaces one at a time, so that old and new need no telling apart.
+        # A StatefulSet's pods have no such label; it replaces one at a time, so old and new need no distinction.
         assert constraint.pop("matchLabelKeys") == ["pod-template-hash"]
     assert pods[0] == pods[1]
 
@@ -165,7 +165,7 @@ def test_the_prometheus_operator_is_told_to_scrape_the_service_of_the_metrics_an
 
 
 def test_in_kubernetes_no_service_turns_into_a_setting_of_the_replicas() -> None:
-    """Kubernetes sets NAME_PORT to a URL for each Service of a namespace, unless it is told not to."""
+    """Kubernetes sets NAME_PORT to a URL for each Service of a namespace, unless it is switched off."""
     ports = {service["metadata"]["name"].upper().replace("-", "_") + "_PORT" for service in manifests("Service")}
     ours = {variable for option in OPTIONS for variable in option.environment}
     if ports & ours:

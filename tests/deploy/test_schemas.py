@@ -1,4 +1,4 @@
-"""The Compose file and the manifests, held to the schemas of those who read them."""
+"""The Compose file and the manifests, checked against the schemas of the programs that read them."""
 
 import subprocess
 import sys

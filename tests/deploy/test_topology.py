@@ -27,7 +27,7 @@ OLDEST_CADDY = (2, 8)
 
 
 class Topology:
-    """Run the replicas as the Compose file has them, below a folder that holds their credentials and spills."""
+    """Run the replicas as the Compose file defines them, in a folder that holds their credentials and spills."""
 
     def __init__(self, folder: Path, store: str) -> None:
         self.store = store
@@ -51,7 +51,7 @@ class Topology:
         return self._stack.enter_context(Process(command, cwd=own, env=settings))
 
     def balancer(self, caddy: str) -> str:
-        """Start Caddy with the Caddyfile before the replicas, and give its URL once it takes both for ready."""
+        """Start Caddy with the Caddyfile before the replicas, and return its URL once it considers both ready."""
         url = f"http://127.0.0.1:{free_port()}"
         environment = {
             "SITE_ADDRESS": url,
@@ -108,7 +108,7 @@ def test_two_replicas_attend_each_room_once_and_one_goes_on_with_all_when_the_ot
 
 
 def caddy() -> str:
-    """Find a Caddy that knows what the Caddyfile asks for; skips where there is none."""
+    """Return a Caddy that supports what the Caddyfile uses; skips if there is none."""
     program = shutil.which("caddy")
     if program is None:
         pytest.skip("Caddy is missing: install version 2.8 or later, and name it caddy on the PATH")
@@ -126,7 +126,7 @@ def decided(topology: Topology) -> set[str]:
 def test_behind_the_balancer_no_delivery_is_refused_while_a_replica_stops(topology: Topology) -> None:
     url = topology.balancer(caddy())
     stopped = topology.replicas[NAMES[0]]
-    # None starts an assistant: without one there is nothing to drain, and the port is closed at once.
+    # None starts an assistant: without one there is nothing to drain, and the port closes immediately.
     sent = [webhook("room.client.left") for _ in range(60)]
     for number, one in enumerate(sent):
         if number == 20:

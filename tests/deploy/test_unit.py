@@ -1,4 +1,4 @@
-"""The systemd unit, held to what systemd says of it."""
+"""The systemd unit, checked by systemd."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ with_systemd = pytest.mark.skipif(SYSTEMD is None, reason="systemd-analyze is mi
 
 
 def complaints(unit: Path) -> list[str]:
-    """List what systemd finds wrong with this unit, whatever it thinks of others on this machine."""
+    """List what systemd finds wrong with this unit, without what it finds about others on this machine."""
     done = analyze("verify", unit)
     return [line for line in (done.stdout + done.stderr).splitlines() if unit.name in line]
 
@@ -30,7 +30,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @with_systemd
 def test_systemd_reads_the_unit_without_a_complaint(tmp_path: Path) -> None:
-    """With the command line of this environment, since systemd looks for what it would start."""
+    """Use the command line of this environment, since systemd looks for what it would start."""
     installed = tmp_path / UNIT.name
     installed.write_text(UNIT.read_text().replace(unit()["ExecStart"][0].split()[0], COMMAND))
     assert complaints(installed) == []

@@ -1,4 +1,4 @@
-"""The alerts and the dashboard: they name metrics that there are, fire when they should, and lead to the manual."""
+"""The alerts and the dashboard name metrics that exist, fire when they should, and link to the manual."""
 
 import json
 import re

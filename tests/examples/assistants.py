@@ -14,7 +14,7 @@ WITHIN = 20.0
 
 @dataclass(frozen=True)
 class Visit:
-    """Describe one assistant that is in a room, or was."""
+    """Describe one assistant that is, or was, in a room."""
 
     room_url: str
     key: str | None
@@ -32,7 +32,7 @@ class Visit:
 
 
 class Assistants:
-    """Hear from every stand-in that is started with `command`, for as long as a `with` block."""
+    """Read the reports of every stand-in that is started with `command`, for a `with` block."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -41,7 +41,7 @@ class Assistants:
 
     @property
     def command(self) -> str:
-        """The command line of one."""
+        """The command line of a stand-in."""
         return shlex.join([sys.executable, "-S", str(STAND_IN), str(self._server.getsockname()[1])])
 
     def next(self) -> Visit:

@@ -48,7 +48,7 @@ def run(tmp_path: Path, store: str, assistants: Assistants) -> Iterator[Run]:
 
 @pytest.fixture
 def start(run: Run) -> Start:
-    """Start an example from the command line, on a port of its own; give its process and its URL."""
+    """Start an example from the command line, on a free port; return its process and its URL."""
 
     def start(name: str) -> tuple[Process, str]:
         process = run(*whereby_trigger("start", str(EXAMPLES / name), "--port", "0"))

@@ -1,4 +1,4 @@
-"""An assistant as the examples start one: it reports to the test, stays in the room until told to leave, and ends.
+"""An assistant as the examples start one: it reports to the test, stays in the room until asked to leave, and ends.
 
 Run as `python stand_in.py PORT`; the test's side of it is `Assistants`.
 """

@@ -48,7 +48,7 @@ def serve(run: Run, command: Sequence[str]) -> tuple[Process, str]:
         r"http://[0-9.]+:[0-9]+", server.line("running on" if command[0] == "uvicorn" else "Listening at")
     )
     assert found is not None
-    # A parent says where its workers will listen.
+    # The parent process logs where its workers will listen.
     if "asgi" in command:
         server.line("ASGI server listening", STARTED)
     elif command[0] == "uvicorn" and "--workers" in command:

@@ -1,4 +1,4 @@
-"""examples/notify.py: a service, here a local HTTP server, is told of an assistant that failed for good."""
+"""examples/notify.py: a service, here a local HTTP server, is notified of an assistant that failed for good."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ WITHIN = 20.0
 
 
 class Service:
-    """Take notifications over HTTP, and answer each with a status."""
+    """Accept notifications over HTTP, and answer each with a status."""
 
     def __init__(self, status: int) -> None:
         self.told: Queue[dict[str, Any]] = Queue()

@@ -1,4 +1,4 @@
-"""Each example of the reference has its twin, which does what the original means to do, and gets its mistakes right."""
+"""Each example of the reference has a twin, which does what the original intends, without its mistakes."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def joined(room: str = "/one", role: str = "visitor") -> RoomClientJoined:
 
 
 def states(store: str) -> list[str]:
-    """Wait until everything stored is decided, and give the states, oldest first."""
+    """Wait until everything stored is decided, and return the states, oldest first."""
     until(lambda: "pending" not in [record.state for record in stored(store)])
     return [str(record.state) for record in stored(store)]
 

@@ -1,4 +1,4 @@
-"""The test that users start from: it passes in a folder of its own, and fails when the predicate is wrong."""
+"""The test that users start from: it passes in an empty folder, and fails if the predicate is wrong."""
 
 import shutil
 import sys

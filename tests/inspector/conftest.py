@@ -1,4 +1,4 @@
-"""An inspector over a store of every kind that holds what a hostile sender could put there."""
+"""An inspector over a store of every kind that holds what a hostile sender could store there."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -60,7 +60,7 @@ async def deliver(
     humans: int = 1,
     content: bytes | None = None,
 ) -> None:
-    """Store a webhook, and decide it unless it is to stay pending."""
+    """Store a webhook, and decide it unless its state is pending."""
     count = None if room is None else Count(room, humans, 0, at, None)
     stored = body(id, type, humans) if content is None else content
     added = await store.add(Arrival(id, type, room, stored, at, count=count))
@@ -97,7 +97,7 @@ async def store(place: Place) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    """Make clients of inspectors; each inspector is closed after the test."""
+    """Create clients of inspectors; each inspector is closed after the test."""
     async with AsyncExitStack() as made:
 
         def make(
@@ -128,5 +128,5 @@ async def served(trigger: Trigger) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def form_token(page: str) -> str:
-    """Return the token against forgery that a page's forms carry."""
+    """Return the anti-forgery token in a page's forms."""
     return page.partition('name="form_token" value="')[2].partition('"')[0]

@@ -1,4 +1,4 @@
-"""What the inspector does for who asks: replay, ask again, start and stop, each confirmed, logged and switched off."""
+"""The inspector's actions: replay, ask again, start and stop, each confirmed, logged and possible to switch off."""
 
 import time
 

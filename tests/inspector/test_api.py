@@ -1,4 +1,4 @@
-"""The JSON API: what openapi.json says of it is what the running app does, and it says nothing of a person."""
+"""The JSON API: openapi.json describes what the running app does, and nothing in it names a person."""
 
 import asyncio
 import json
@@ -115,7 +115,7 @@ class Loop:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, httpx.AsyncClient]]:
-    """An inspector of a file with some webhooks, that every example asks."""
+    """Yield an inspector of a file with some webhooks, shared by every example."""
     from whereby_trigger.store.sqlite import SqliteStore
 
     folder: Path = tmp_path_factory.mktemp("api")

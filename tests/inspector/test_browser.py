@@ -68,7 +68,7 @@ def browser(playwright: Playwright) -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Page]:
-    """A page whose console must stay silent."""
+    """Yield a page whose console must stay silent."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     said: list[str] = []
@@ -121,7 +121,7 @@ def test_axe_finds_no_violation_on_any_page(served: Served, page: Page, scheme: 
     page.goto(served.url)
     found += violations(page, "the empty page")
     served.send("one", **counts(1))
-    # The page loads itself again now, which would end what it is told to load meanwhile.
+    # The page is reloading now, which would cancel another navigation.
     expect(page.locator('tr[data-id="one"]')).to_be_visible()
     served.send("two", **counts(2))
     refused = httpx.post(served.webhooks, content=b"{}")
@@ -176,7 +176,7 @@ def test_the_first_delivery_of_all_calls_nobody_back_who_is_on_the_way_to_anothe
 ) -> None:
     page.goto(served.url)
     expect(page.locator("#live-state")).to_have_text("Live")
-    # Tells when the page has heard of the delivery: nothing can be evaluated in a page that is being left.
+    # Show when the page has received the delivery: nothing can be evaluated in a page that is being left.
     page.evaluate(
         """() => {
             const source = new EventSource(document.querySelector("[data-follow]").dataset.follow);
@@ -194,7 +194,7 @@ def test_the_first_delivery_of_all_calls_nobody_back_who_is_on_the_way_to_anothe
 
 
 def press_on(page: Page, there: Locator, key: str = "Enter") -> None:
-    """Press a key on something, reached by Tab alone as by somebody who has no mouse."""
+    """Press a key on an element, reached by Tab alone, as without a mouse."""
     expect(there).to_be_visible()
     for _ in range(60):
         if there.evaluate("(element) => element === document.activeElement"):

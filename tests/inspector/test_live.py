@@ -1,4 +1,4 @@
-"""The live part: what other processes write is told to open pages, folded when much comes, and read once for all."""
+"""The live part: open pages get what other processes write, folded if much comes, and read once for all."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ async def test_a_webhook_written_by_another_process_is_told_at_once(store: Store
         told = events(answer)
         first = await anext(told)
         assert (first["first"], first["rows"][0]["ids"]) == (True, ["before"])
-        # The feed has looked once when it tells of the second; only from then on is the time measured.
+        # The feed has looked once when it reports the second; the time is measured only from then on.
         await deliver(store, "second", at=time.time())
         await anext(told)
         began = time.monotonic()
@@ -141,7 +141,7 @@ async def test_a_page_reads_what_there_is_only_after_the_first_look_so_that_noth
 
     async def late(self: Looking, find: Callable[[Query], Awaitable[list[Record]]]) -> list[Record]:
         if not order:
-            # The page would read meanwhile, if it did not wait.
+            # The page would read meanwhile if it did not wait.
             with suppress(TimeoutError):
                 await asyncio.wait_for(page_read.wait(), 0.1)
         found = await new(self, find)
@@ -203,7 +203,7 @@ async def test_fifty_pages_cost_no_more_looks_into_the_store_than_one(
 
     async def counted(self: Looking, find: Callable[[Query], Awaitable[list[Record]]]) -> list[Record]:
         found = await new(self, find)
-        # Only now: what is stored before the first look has read is not new to it.
+        # Only now: what is stored before the first look is not new to it.
         looks.append("look")
         return found
 

@@ -1,4 +1,4 @@
-"""Every page, over both stores: what it shows, and that nothing stored can harm who looks."""
+"""Every page, over both stores: what it shows, and that nothing stored can harm its reader."""
 
 import html
 import time
@@ -21,7 +21,7 @@ VOID = {"meta", "link", "input", "br", "use", "path", "rect", "line", "circle"}
 
 
 class Checked(HTMLParser):
-    """Note what would be wrong with a page: tags out of order, code in it, what comes from elsewhere."""
+    """Record what is wrong with a page: tags out of order, code in it, content from elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Checked(HTMLParser):
 
 
 def assert_sound(answer: httpx.Response) -> None:
-    """The page is complete, has no code in it, loads nothing from elsewhere, and shows nothing private."""
+    """Check that the page is complete, has no code in it, loads nothing from elsewhere, and shows nothing private."""
     assert answer.status_code == 200, answer.text
     page = Checked()
     page.feed(answer.text)

@@ -1,4 +1,4 @@
-"""The picture of a room's time: what each thing that happened looks like, with words, and a line that it leads to."""
+"""The picture of a room's timeline: the shape of each event, its words, and the line that it links to."""
 
 import itertools
 

@@ -148,7 +148,7 @@ def test_the_limit_remembers_few_addresses_and_counts_the_tries_of_all() -> None
     assert tried == WRONG_LOGINS_IN_ALL
     assert limit.wait("192.0.2.1", 10.0) > 0
     assert limit.wait("192.0.2.1", 100.0) == 0
-    # As many addresses as years of tries come to.
+    # As many addresses as years of attempts would use.
     for n in range(3 * ADDRESSES):
         limit.wrong(f"2001:db8::{n:x}", 200.0)
     assert (len(limit._wrong), len(limit._all)) == (ADDRESSES, WRONG_LOGINS_IN_ALL)
@@ -211,7 +211,7 @@ async def test_of_many_login_tries_over_http_few_are_compared_and_nothing_is_rea
         (record,) = await store.find(Query())
         assert record.state is State.SKIPPED
         assert await store.find_actions(ActionQuery()) == []
-        # Who is logged in notices nothing; who is not waits for a minute, then the token is good again.
+        # A logged-in user notices nothing; anyone else waits for a minute, then the token works again.
         assert (await client.get("/webhook?id=one")).status_code == 200
         waits = await client.post("/login", data={"token": TOKEN})
         assert (waits.status_code, waits.headers["retry-after"]) == (429, "61")

@@ -1,4 +1,4 @@
-"""A trigger that can be mounted, and what its listeners hear."""
+"""A trigger that can be mounted, and calls of its listeners."""
 
 from pathlib import Path
 from queue import Queue

@@ -1,4 +1,4 @@
-"""The ways in which a trigger is mounted in a host app, each with the path that then takes deliveries."""
+"""The ways to mount a trigger in a host app, each with the path that then accepts deliveries."""
 
 from collections.abc import Callable
 

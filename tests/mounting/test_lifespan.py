@@ -1,4 +1,4 @@
-"""The trigger runs for as long as the host app's lifespan, and keeps its hands off the rest of the process."""
+"""The trigger runs during the host app's lifespan, and does not touch the rest of the process."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ def test_inside_a_lifespan_of_the_hosts_own_listeners_end_before_what_they_use(h
         order.append("the host opens its pool")
         async with trigger.lifespan(app):
             yield
-            # After this, so that the listener still runs when the trigger's lifespan begins to end.
+            # After this, so the listener still runs when the trigger's lifespan begins to end.
             asyncio.get_running_loop().call_later(0.1, stopping.set)
         order.append("the host closes its pool")
 

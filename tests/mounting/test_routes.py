@@ -1,4 +1,4 @@
-"""Mounted under a path of a host app, in every usual way, the trigger answers and decides as on a port of its own."""
+"""Mounted under a path of a host app, in every usual way, the trigger answers and decides as on its own port."""
 
 from collections.abc import Iterator
 from queue import Queue
@@ -18,7 +18,7 @@ WITHIN = 10.0
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
 def endpoint(request: pytest.FixtureRequest, trigger: Trigger) -> Iterator[str]:
-    """Serve a host app, and give the URL that takes deliveries there."""
+    """Serve a host app, and return the URL that accepts deliveries there."""
     app, path = request.param(trigger)
     with Hosted(app) as host:
         yield host.url + path

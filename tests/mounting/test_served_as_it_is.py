@@ -1,4 +1,4 @@
-"""`uvicorn app:trigger.asgi`: the trigger is an ASGI app by itself, with a lifespan of its own."""
+"""`uvicorn app:trigger.asgi`: the trigger alone is an ASGI app, with its own lifespan."""
 
 import re
 import sys

@@ -35,7 +35,7 @@ def served(trigger: Trigger) -> Iterator[Trigger]:
 
 
 def ask(trigger: Trigger, method: str = "POST", body: bytes = b"", **environ: Any) -> tuple[int, dict[str, str], bytes]:
-    """Make one request of the app, which is held to PEP 3333."""
+    """Make one request of the app, checked against PEP 3333."""
     given: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": "/", "SCRIPT_NAME": "", "QUERY_STRING": ""}
     given |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body)), "SERVER_PROTOCOL": "HTTP/1.1"} | environ
     setup_testing_defaults(given)

@@ -1,4 +1,4 @@
-"""What is promised is promised on every store."""
+"""The promises hold on every store."""
 
 import itertools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ NewStore = Callable[[], str]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> NewStore:
-    """Return the URL of another new store of one kind with every call."""
+    """Return a function that returns the URL of another new store of one kind."""
     if request.param == "sqlite":
         numbers = itertools.count(1)
         return lambda: f"sqlite:///{tmp_path}/{next(numbers)}.db"

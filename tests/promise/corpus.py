@@ -22,7 +22,7 @@ Payload = dict[str, Any]
 
 
 def corpus() -> list[bytes]:
-    """Make the bodies of more than 200 deliveries, no two of which have one id."""
+    """Return the bodies of more than 200 deliveries, all with different ids."""
     return [*_complete(), *_sparse(), *_odd(), *_undecodable()]
 
 
@@ -51,7 +51,7 @@ def _complete() -> Iterator[bytes]:
 
 
 def _sparse() -> Iterator[bytes]:
-    """Leave out fields, as real payloads do."""
+    """Yield payloads with missing fields, as real ones have."""
     chance = random.Random(2022)
     for number in range(1000, 1060):
         payload = _build(WEBHOOK_TYPES[number % len(WEBHOOK_TYPES)], number, "/visit-1", "acme")

@@ -1,4 +1,4 @@
-"""A user's program in a process of its own, and Whereby's side of it: deliveries over many connections."""
+"""A user's program in a separate process, and Whereby's side of it: deliveries over many connections."""
 
 import asyncio
 import sys
@@ -19,14 +19,14 @@ WITHIN = 60.0
 
 @dataclass(frozen=True)
 class Sent:
-    """Say what a delivery was answered, and after how many seconds."""
+    """Hold a delivery's answer, and the seconds until it came."""
 
     status: int
     seconds: float
 
 
 class Served(Process):
-    """Run a program of this folder on a store, for as long as a `with` block."""
+    """Run a program of this folder on a store, for a `with` block."""
 
     def __init__(self, program: str, store: str, arguments: Sequence[str] = (), **settings: str) -> None:
         self.store = store
@@ -44,15 +44,15 @@ class Served(Process):
         return self
 
     def send(self, bodies: Iterable[bytes], connections: int = 1, secret: str = SECRET) -> list[Sent]:
-        """Deliver each body; over one connection in order, over several as it comes."""
+        """Deliver each body: over one connection in order, over several in any order."""
         return asyncio.run(_send(self.answers_on, list(bodies), connections, secret))
 
     def records(self) -> list[Record]:
-        """Read what is stored, oldest first."""
+        """Read the stored webhooks, oldest first."""
         return stored(self.store)
 
     def decided(self, total: int) -> list[Record]:
-        """Wait until so many webhooks are stored and none of them is pending, and give them, oldest first."""
+        """Wait until `total` webhooks are stored and none of them is pending, and return them, oldest first."""
 
         def look() -> list[Record]:
             records = self.records()

@@ -1,6 +1,6 @@
 """A user's program that runs out of threads, files or memory at SIGUSR1, and has them back at SIGUSR2.
 
-`python -m tests.promise.short_of WHAT ASSISTANT`, the assistant a command or a coroutine.
+`python -m tests.promise.short_of WHAT ASSISTANT`; the assistant is a command or a coroutine.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""Deliveries may come twice and out of order, and the decisions are those on the same deliveries once, in order."""
+"""Deliveries may come twice and out of order; the decisions equal those on the same deliveries once and in order."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Ctrl-C says what it waits for and for how long, counts down, keeps to it, and a second one ends it now."""
+"""Ctrl-C prints what it waits for and for how long, counts down, keeps to it, and a second one ends it immediately."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def url_of(terminal: Terminal) -> str:
 
 
 def screen(shown: str) -> list[str]:
-    """Return the lines as a terminal shows them in the end: what is cleared is gone."""
+    """Return the lines that a terminal shows in the end: without what was cleared."""
     lines = [line.split("\x1b[K")[-1].rstrip("\r") for line in shown.split("\n")]
     return [re.sub(r"\x1b\[[0-9]*m", "", line) for line in lines]
 

@@ -1,4 +1,4 @@
-"""Deliveries as they come: late, forged, for several rooms, and many at once."""
+"""Deliveries in practice: late, forged, for several rooms, and many at the same time."""
 
 import secrets
 from datetime import UTC, datetime, timedelta

@@ -14,7 +14,7 @@ WEBHOOKS = 60
 
 
 def decisions(*programs: Served) -> Counter[str]:
-    """Count by webhook id how many of all log lines tell of a decision."""
+    """Count by webhook id how many log lines report a decision."""
     lines = [json.loads(line) for program in programs for line in program.output.splitlines()]
     return Counter(line["webhook_id"] for line in lines if line.get("decision"))
 

@@ -1,4 +1,4 @@
-"""A process that is out of threads, files or memory for a while keeps what came, says so, and goes on afterwards."""
+"""A process that is out of threads, files or memory for a while keeps what came, says so, and continues afterwards."""
 
 import asyncio
 import signal
@@ -32,7 +32,7 @@ async def running(
     with Served("short_of", store, arguments=(what, assistant), WHEREBY_TRIGGER_PREDICATE_TIMEOUT=timeout) as program:
         async with connected(program.answers_on) as connection:
             assert await is_ready(connection)
-            # A store may connect for a room only when it is needed.
+            # A store may connect for a room only when it needs to.
             for number in range(1, 4):
                 knocked = webhook("room.client.knocked", id=f"knocked-{number}", room=f"/visit-{number}")
                 await send(connection, knocked.raw)
@@ -77,7 +77,7 @@ async def test_an_assistant_that_finds_none_left_fails_for_nothing_and_starts_wh
     async with running(new_store(), what, assistant) as (program, connection):
         tell(program, signal.SIGUSR1, "short")
         await send(connection, REQUESTED)
-        # More often than for a fault of its own.
+        # More often than the limit for faults of its own.
         for _ in range(5):
             program.line("out of")
         assert not await is_ready(connection)
@@ -101,7 +101,7 @@ async def test_a_predicate_that_finds_none_left_is_asked_again_until_there_is_so
         await asyncio.to_thread(program.decided, 4)
         tell(program, signal.SIGUSR1, "short")
         await send(connection, JOINED)
-        # More often than for a fault of its own.
+        # More often than the limit for faults of its own.
         for _ in range(4):
             program.line("out of")
         assert not await is_ready(connection)

@@ -1,4 +1,4 @@
-"""A stop waits for user code as long as it was told to, and no longer."""
+"""A stop waits for user code for its configured time, and no longer."""
 
 import signal
 

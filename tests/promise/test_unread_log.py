@@ -1,4 +1,4 @@
-"""A log that nobody reads holds up nothing: no delivery, no assistant, no end."""
+"""A log that nobody reads blocks nothing: no delivery, no assistant, no end."""
 
 import json
 import re
@@ -132,7 +132,7 @@ def test_the_lines_that_were_dropped_are_counted_where_they_are_missing(tmp_path
     dropped = [int(number) for number in re.findall(r"([0-9]+) log lines? w[a-z]+ dropped: the reader of", log)]
     others = log.count('"logger": "whereby_trigger"') - len(dropped)
     assert 0 < decided < 60
-    # Beside the deliveries: a start, of which the line was read before, SIGTERM, and "stopped".
+    # Besides the deliveries: a start, whose line was read before, SIGTERM, and "stopped".
     assert decided + sum(dropped) + others == 60 + 2
 
 

@@ -1,4 +1,4 @@
-"""A trigger behind a port, on a store of its own."""
+"""A trigger behind a port, with its own store."""
 
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +12,7 @@ from whereby_trigger import Trigger, logs
 
 @pytest.fixture
 def trigger() -> Trigger:
-    """Make a trigger that fires at everybody who joins."""
+    """Build a trigger that fires for everybody who joins."""
     return Trigger(webhook_triggers={"room.client.joined": lambda: True})
 
 
@@ -23,13 +23,13 @@ async def receiver(tmp_path: Path, trigger: Trigger) -> AsyncIterator[Receiver]:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """Return the fields that a record has beside those of logging."""
+    """Return the fields that a record has in addition to those of logging."""
     return {name: record.__dict__[name] for name in logs.FIELDS if name in record.__dict__}
 
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """Return all that we, the server and asyncio logged, as it would be printed, with tracebacks."""
+    """Return everything logged by us, the server and asyncio, as it would be printed, with tracebacks."""
     caplog.set_level(logging.INFO)
 
     def text() -> str:

@@ -1,4 +1,4 @@
-"""What each delivery and each other request is answered, over a real connection."""
+"""The answer to each delivery and each other request, over a real connection."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ MAX_BODY = 256 * 1024
 
 
 def padded(size: int) -> bytes:
-    """Write a webhook that is exactly so many bytes long."""
+    """Return a webhook that is exactly `size` bytes long."""
     body = json.loads(JOINED) | {"pad": ""}
     return json.dumps(body | {"pad": "x" * (size - len(json.dumps(body)))}).encode()
 
@@ -87,7 +87,7 @@ async def test_another_path_is_answered_404(receiver: Receiver) -> None:
 
 
 def ours(log: Callable[[], str]) -> str:
-    """Return what we logged: pytest switches uvicorn's log of requests on."""
+    """Return what we logged: pytest turns on uvicorn's log of requests."""
     return "\n".join(line for line in log().splitlines() if "whereby_trigger" in line)
 
 

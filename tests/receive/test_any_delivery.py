@@ -1,4 +1,4 @@
-"""The property: whatever comes in, the answer is of the table, and says truly whether it is stored."""
+"""The property: for any request, the answer is one of the table, and is true to whether it is stored."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ numbers = itertools.count()
 
 
 class Running(logging.Handler):
-    """Keep a receiver and its event loop for all the examples of a test, and what was logged as an error meanwhile."""
+    """Run a receiver and its event loop for all the examples of a test, and collect logged errors."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         super().__init__(logging.ERROR)
@@ -67,14 +67,14 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Whatever an edit changes in a signed body, it cannot become another body that is let in."""
+    """Yield a receiver: no edit of a signed body can turn it into another body that is accepted."""
     one = Running(tmp_path_factory.mktemp("wire"), MODES["signed"])
     yield one
     one.end()
 
 
 def dumps(value: object, *, ensure_ascii: bool = True) -> bytes:
-    """Write JSON as careless programs do, lone surrogates included."""
+    """Encode JSON as careless programs do, including lone surrogates."""
     return json.dumps(value, ensure_ascii=ensure_ascii).encode(errors="surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""Connections of those who prove nothing: what they may hold, for how long, and who has to give way."""
+"""Connections without a signed request: what they may use, for how long, and which are closed first."""
 
 import asyncio
 import socket
@@ -29,14 +29,14 @@ def protocols(receiver: Receiver) -> list[Protocol]:
 
 @asynccontextmanager
 async def silent(port: int, count: int) -> AsyncIterator[list[Connection]]:
-    """Open connections that say nothing."""
+    """Open connections that send nothing."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(connected(port)) for _ in range(count)]
 
 
 @asynccontextmanager
 async def pouring(port: int, requests: int) -> AsyncIterator[socket.socket]:
-    """Send so many requests on one connection without reading an answer."""
+    """Send `requests` requests on one connection without reading an answer."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)

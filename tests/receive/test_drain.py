@@ -1,4 +1,4 @@
-"""A drain that begins before the trigger has had its first look at what is pending."""
+"""A drain that begins before the trigger's first look at what is pending."""
 
 import asyncio
 import math
@@ -20,7 +20,7 @@ JOINED = webhook("room.client.joined", id="a1").raw
 
 
 class BusyStore(SqliteStore):
-    """Take its time over a claim, as a store that others are writing to."""
+    """A store that is slow to answer a claim, as if others were writing to it."""
 
     def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
         super().__init__(url, lease_ttl)

@@ -1,4 +1,4 @@
-"""What processes that a trigger's program starts inherit of its server: nothing that outlives it."""
+"""What processes that a trigger's program starts inherit from its server: nothing that outlives it."""
 
 import os
 import resource

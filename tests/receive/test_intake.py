@@ -1,4 +1,4 @@
-"""The verdict on a delivery, from its headers and its body alone."""
+"""The verdict on a delivery, from its headers and its body only."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Odd JSON, correctly signed: never a 500, kept for good, and decided where it can be."""
+"""Odd JSON, correctly signed: never a 500, always kept, and decided if possible."""
 
 import pytest
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def deliver(receiver: Receiver, bodies: list[bytes]) -> list[int]:
-    """Deliver bodies one after the other on one connection, and give the answers."""
+    """Deliver bodies one after the other on one connection, and return the answers."""
     statuses = []
     async with connected(receiver.port) as connection:
         for body in bodies:

@@ -1,4 +1,4 @@
-"""A trigger's life in a program: started, stopped and drained, from wherever it is done."""
+"""A trigger's life in a program: started, stopped and drained, from anywhere."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def make(url: str) -> Make:
-    """Make a trigger that fires at everybody who joins, on a free port of this machine."""
+    """Build a trigger that fires for everybody who joins, on a free port of this machine."""
 
     def make_one(**settings: Any) -> Trigger:
         defaults = {"store": url, "secret": SECRET, "host": "127.0.0.1", "port": 0}
@@ -61,7 +61,7 @@ async def is_deaf(port: int) -> bool:
 
 
 class Meeting:
-    """A listener that stays until it is told to go, and notes that it was called and how it ended."""
+    """A listener that stays until `over` is set, and records that it was called and how it ended."""
 
     def __init__(self, trigger: Trigger) -> None:
         self.joined, self.over = asyncio.Event(), asyncio.Event()
@@ -336,7 +336,7 @@ async def test_a_trigger_leaves_no_task_thread_or_open_file_behind(trigger: Trig
         await run_once(str(n))
 
     def nothing_more() -> bool:
-        # Not equal: what an earlier test of this process left may go meanwhile.
+        # Not equal: something left by an earlier test of this process may end meanwhile.
         tasks, threads, files = left()
         return tasks <= before[0] and threads <= before[1] and files <= before[2]
 

@@ -1,4 +1,4 @@
-"""A store that is slow or away: deliveries wait for it, within bounds, and hear 503 beyond."""
+"""A slow or unavailable store: deliveries wait for it, within bounds, and get 503 beyond."""
 
 import asyncio
 import sqlite3
@@ -114,7 +114,7 @@ async def test_2000_deliveries_may_wait_and_one_more_hears_503_at_once(held: tup
 async def test_who_was_answered_503_goes_on_counting_for_as_long_as_the_store_holds_it(
     held: tuple[Receiver, HeldStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise what waits inside a store that hangs would grow without end."""
+    """Otherwise the queue inside a hanging store would grow without end."""
     receiver, store = held
     monkeypatch.setattr("whereby_trigger.receive.receiver.ANSWER_WITHIN", 0.1)
     for lap in range(3):
@@ -141,7 +141,7 @@ async def test_64_mib_may_wait_and_beyond_it_503_is_heard_at_once(held: tuple[Re
 
 
 async def test_bodies_that_are_still_being_sent_are_bounded_and_the_first_of_them_gives_way(receiver: Receiver) -> None:
-    """Nobody can tell yet whether they are signed, so none of them may keep a delivery out."""
+    """Nobody knows yet whether they are signed, so none of them may keep a delivery out."""
     body = b"x" * (MIB // 4)
     uploads = [Upload(body, complete=False) for _ in range(100)]
     sending = [asyncio.create_task(call(receiver.edge, upload)) for upload in uploads]

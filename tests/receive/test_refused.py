@@ -1,4 +1,4 @@
-"""Every way to refuse a delivery is counted once, by a reason from a fixed list, and nothing of it is kept."""
+"""Every refusal of a delivery is counted once, by a reason from a fixed list, and nothing of it is kept."""
 
 import asyncio
 import time

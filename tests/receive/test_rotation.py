@@ -20,7 +20,7 @@ OLD, NEW = "the old secret", "the new secret"
 
 
 def replace(file: Path, text: str) -> None:
-    """Replace a file as Kubernetes and editors do: by another one."""
+    """Replace a file by another one, as Kubernetes and editors do."""
     other = file.with_suffix(".new")
     other.write_text(text)
     os.replace(other, file)
@@ -55,7 +55,7 @@ async def test_a_rotation_of_the_secrets_file_takes_effect_without_a_restart(tmp
 
 
 class Trusting:
-    """Hold what a receiver trusts."""
+    """Hold the secrets that a receiver trusts."""
 
     def __init__(self, *secrets: str) -> None:
         self.trusted = secrets

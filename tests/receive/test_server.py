@@ -1,4 +1,4 @@
-"""The server: addresses it cannot have, HTTP of every sort, and an end that cuts nobody off."""
+"""The server: addresses it cannot use, HTTP of every kind, and an end that cuts off nobody."""
 
 import asyncio
 import gc

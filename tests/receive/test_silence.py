@@ -21,14 +21,14 @@ CANARY = "Robin Canary"
 
 
 def telling(id: str, type: str = "room.client.joined") -> bytes:
-    """Write a webhook that holds a person's name wherever Whereby may put one."""
+    """Return a webhook that holds a person's name in every place where Whereby may put one."""
     return webhook(
         type, id=id, room="/visit-1", displayName=CANARY, metadata=f"of {CANARY}", externalId=CANARY, data={"x": CANARY}
     ).raw
 
 
 class Careless(Trigger):
-    """A trigger whose every function raises what it was told in confidence."""
+    """A trigger whose every function raises with the confidential values that it got."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The stores that the harness knows: every one, or files where what is shown is the same on each."""
+"""The stores that the harness knows: every one, or only files if the behaviour is the same on each."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Row 2: the receiver is killed at each boundary of a webhook's way."""
+"""Row 2: the receiver is killed at each boundary that a webhook passes."""
 
 from pathlib import Path
 

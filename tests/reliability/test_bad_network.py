@@ -1,4 +1,4 @@
-"""What row 9 makes of a webhook that is committed when nobody looks any more."""
+"""How row 9 treats a webhook that is committed when nobody looks any more."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def commit(cell: Cell, late: Item) -> None:
-    """Store a webhook that was sent, and answered nothing, for a replica that is gone."""
+    """Store a webhook that was sent but not answered, for a replica that is gone."""
     cell.load.items[late.id] = late
     cell.load.sender.sends[late.id] += 1
     room, store = room_of(decode(late.body)), store_for(cell.url)

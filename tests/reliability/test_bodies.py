@@ -1,4 +1,4 @@
-"""Row 20: bodies at the limit, over it, far over it, and with a length that is not theirs."""
+"""Row 20: bodies at the limit, over it, far over it, and with a wrong length."""
 
 from pathlib import Path
 

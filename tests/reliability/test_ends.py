@@ -1,4 +1,4 @@
-"""What the harness and the tests end is their own: the number of a process that has ended may be another's."""
+"""The harness and the tests end only their own processes: the number of an ended process may be another's."""
 
 import signal
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Row 31: what lies beside the store's file is removed, replaced or shared."""
+"""Row 31: files beside the store's file are removed, replaced or shared."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The link that rows 8 and 9 rest on: it does to a connection what a network does, and nothing else."""
+"""The link that rows 8 and 9 use: it does to a connection what a network does, and nothing else."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 @asynccontextmanager
 async def echo() -> AsyncIterator[int]:
-    """Serve what sends every line back; yield the port."""
+    """Serve an echo of every line; yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_load_and_a_burst_are_answered_with_200_and_decided(tmp_path: Path, stores: Stores) -> None:
     result = await steady_load.run(tmp_path, stores, rate=50, seconds=2, burst=100)
-    # How fast that is depends on the machine, and on what else it does.
+    # The speed depends on the machine, and on its other work.
     assert [problem for problem in result.problems if "p99" not in problem and "took" not in problem] == []
 
 

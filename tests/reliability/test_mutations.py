@@ -1,4 +1,4 @@
-"""Row 25: mutations of our own code, each of which a test of this suite notices.
+"""Row 25: mutations of our own code, each of which a test of this suite catches.
 
 Those of the PostgreSQL store start a server each, for which `make reliability ROWS=25` has the time.
 """

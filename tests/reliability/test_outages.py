@@ -1,4 +1,4 @@
-"""Rows 7, 9, 28 and 32, in small doses: a database that is killed or changed, a network that fails, all at once."""
+"""Rows 7, 9, 28 and 32, in small doses: a database that is killed or changed, a network that fails, all together."""
 
 from pathlib import Path
 

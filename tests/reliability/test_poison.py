@@ -1,4 +1,4 @@
-"""A webhook that ends the process each time its predicate is asked takes nobody along."""
+"""A webhook that ends the process each time its predicate is asked affects no other."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Row 10: a PgBouncer in transaction mode stands before the database."""
+"""Row 10: a PgBouncer in transaction mode is in front of the database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 class PooledStores(PostgresStores):
-    """Make databases that are reached through a PgBouncer."""
+    """Create databases that are reached through a PgBouncer."""
 
     def __init__(self, server: Server, bouncer: PgBouncer) -> None:
         super().__init__(server)

@@ -1,4 +1,4 @@
-"""The server that the PostgreSQL tests run on: what was committed survives whatever is done to it."""
+"""The server that the PostgreSQL tests run on: committed data survives whatever is done to it."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""A test run in which PostgreSQL was left out does not pass."""
+"""A test run that left out PostgreSQL does not pass."""
 
 from scripts.postgres_tests import complaints
 

@@ -1,4 +1,4 @@
-"""Row 3: power loss, told from the trace of the system calls; and the model of the disk that the row rests on."""
+"""Row 3: power loss, derived from the trace of the system calls; and the model of the disk behind the row."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +26,7 @@ async def test_no_200_leaves_before_its_webhook_is_on_disk(tmp_path: Path, files
 
 
 def calls(*steps: tuple[str, str, bytes | int]) -> list[Call]:
-    """Make calls that do not overlap, in the order of the trace: name, path, and data or place."""
+    """Build calls that do not overlap, in the order of the trace: name, path, and data or place."""
     return [
         Call(
             name,

@@ -1,4 +1,4 @@
-"""The report is written from what was measured, and from nothing else."""
+"""The report is generated from what was measured, and from nothing else."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The sender does what Whereby does, so that what it finds is what Whereby would find."""
+"""The sender does what Whereby does, so it finds what Whereby would find."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ HANG_UP = 0
 
 @asynccontextmanager
 async def answering(*statuses: int) -> AsyncIterator[int]:
-    """Serve the given answers one after the other, hanging up for a status of 0; yield the port."""
+    """Serve the given answers one after the other, closing the connection for a status of 0; yield the port."""
     left = iter(statuses)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,7 +38,7 @@ async def answering(*statuses: int) -> AsyncIterator[int]:
 
 
 async def answers_to(tmp_path: Path, *statuses: int, proxied: bool = False) -> tuple[list[int], Counter[str]]:
-    """Deliver one webhook to a server that answers so; return the answers seen and the ledger."""
+    """Deliver one webhook to a server that gives these answers; return the answers seen and the ledger."""
     ledger = Ledger(tmp_path / "ledger")
     sender = Sender(ledger, proxied=proxied)
     try:

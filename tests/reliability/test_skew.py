@@ -1,4 +1,4 @@
-"""The clock that row 15 puts off: the time of day is wrong, and jumps; what leases go by is not."""
+"""The clock that row 15 sets off: the time of day is wrong, and jumps; the clock of the leases is not."""
 
 import json
 import subprocess

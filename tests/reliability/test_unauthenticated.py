@@ -1,4 +1,4 @@
-"""Row 35: crowds of clients that prove nothing, and signed traffic beside them."""
+"""Row 35: crowds of clients without a signature, and signed traffic beside them."""
 
 from pathlib import Path
 

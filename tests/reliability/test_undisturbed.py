@@ -1,4 +1,4 @@
-"""What all rows rest on: without a fault, everything is stored, decided and heard of once."""
+"""The base of all rows: without a fault, everything is stored, decided and emitted once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a user's program may get wrong, and the words by which a strict type checker must tell."""
+"""Mistakes that a user's program may contain, and the words by which a strict type checker must report them."""
 
 from dataclasses import dataclass
 

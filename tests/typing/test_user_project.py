@@ -1,4 +1,4 @@
-"""A strict type checker lets a sensible program of a user's pass, and tells its author of each mistake."""
+"""A strict type checker accepts a sensible user program, and reports each mistake to its author."""
 
 import os
 import re
@@ -18,7 +18,7 @@ Errors = dict[str, list[tuple[int, str]]]
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory: pytest.TempPathFactory) -> Errors:
-    """Check a folder that knows nothing of this one, against the package as it is installed."""
+    """Check a folder that knows nothing of this one, against the installed package."""
     folder = tmp_path_factory.mktemp("a-user's-project")
     shutil.copy(user_project.__file__, folder / "user_project.py")
     for mistake in MISTAKES:

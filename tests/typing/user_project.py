@@ -1,4 +1,4 @@
-"""A user's program in all the shapes that the public API takes: checked as it stands, and run."""
+"""A user's program in all the shapes that the public API accepts: checked as it is, and run."""
 
 import functools
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ def told(prefix: str, webhook: RoomClientLeft) -> None:
 
 
 class Visits:
-    """Predicates with state, as methods and as an object that can be called."""
+    """Predicates with state, as methods and as a callable object."""
 
     def __init__(self) -> None:
         self.open = {"/visit-1"}
@@ -216,7 +216,7 @@ by_decorator.on("an event of my own", lambda payload: said.append(str(payload)))
 
 
 class Scribe:
-    """Be an assistant as an object."""
+    """An assistant as an object."""
 
     async def __call__(self, session: Session) -> int:
         return session.attempt

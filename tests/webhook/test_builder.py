@@ -1,4 +1,4 @@
-"""The webhooks that tests and `send` are given are what Whereby would send."""
+"""The webhooks that tests and `send` use are what Whereby would send."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""What becomes of Whereby's fields: the reference's, those of real payloads, and those that do not fit."""
+"""How Whereby's fields are decoded: the reference's, those of real payloads, and those that do not fit."""
 
 import json
 from datetime import UTC, datetime

@@ -16,7 +16,7 @@ NAME = "Robin Canary"
 
 
 def body(**changes: str) -> bytes:
-    """Write a webhook whose parts are JSON texts."""
+    """Return a webhook built from JSON texts."""
     parts = {
         "id": '"a1"',
         "type": '"room.client.joined"',
@@ -200,7 +200,7 @@ def well_formed(value: Any) -> Any:
 
 
 def upper_case_escapes(json: bytes) -> bytes:
-    """Write the digits of \\u escapes in upper case, where that changes no backslash that is one itself."""
+    """Write the digits of \\u escapes in upper case, except after an escaped backslash."""
     return re.sub(rb"(\\\\)|\\u(....)", lambda match: match[1] or b"\\u" + match[2].upper(), json)
 
 
@@ -329,7 +329,7 @@ def test_any_damage_to_a_real_body_is_a_webhook_or_refused(position: int, old: i
 
 @given(fields=FIELDS)
 def test_no_value_of_a_field_of_data_rejects_a_webhook_by_its_type(fields: dict[str, Any]) -> None:
-    """Only what a room's name and subdomain may not hold does, and what is not JSON."""
+    """The only reasons are what a room's name and subdomain may not hold, and what is not JSON."""
     reason = verdict(json.dumps({"id": "a1", "type": "room.client.joined", "data": fields}).encode())
     allowed = ("NUL character", "longer than 256", "not valid JSON")
     assert not reason or any(words in reason for words in allowed)

@@ -1,4 +1,4 @@
-"""Fields are removed from a body, wherever they are in it, and all else stays."""
+"""Fields are removed from a body, wherever they are in it, and everything else stays."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which room a webhook names, and that no payload names anything but a room of Whereby's."""
+"""The room that a webhook names, and that no payload names anything but a room of Whereby's."""
 
 from urllib.parse import unquote, urlsplit
 

@@ -155,7 +155,7 @@ def mutated_body(chance: random.Random) -> Delivery:
 
 
 def mutated_header(chance: random.Random) -> Delivery:
-    """Anything but what the grammar lets mean the same: the case of hex digits, spaces around the comma."""
+    """Change anything but what the grammar treats as equal: the case of hex digits, spaces around the comma."""
     meaning = VALID.lower()
     return mutate(
         VALID, chance, lambda changed: changed.lower().replace(b" ,", b",").replace(b", ", b",") != meaning

@@ -1,4 +1,4 @@
-"""What a webhook is to the code that is handed one."""
+"""What a webhook looks like to the code that gets one."""
 
 from collections.abc import Callable, Mapping
 from io import StringIO

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def child(presence: Presence, name: str, *options: str) -> list[str]:
-    """Return the command of a Python assistant, which is in `presence` by that name for as long as it runs."""
+    """Return the command of a Python assistant, which holds `presence` by that name while it runs."""
     return [sys.executable, "-I", "-S", str(HERE / "child.py"), str(presence.path), name, *options]
 
 
@@ -24,5 +24,5 @@ def supervisor(lease: float, grace: float, *options: str, program: list[str]) ->
 
 
 def reader(presence: Presence, name: str, *options: str) -> list[str]:
-    """Return the command of an assistant that says in `presence` what it reads of its room."""
+    """Return the command of an assistant that writes to `presence` what it reads about its room."""
     return [sys.executable, "-I", "-S", str(HERE / "reader.py"), str(presence.path), name, *options]

@@ -1,6 +1,6 @@
-"""An assistant for tests: it holds a FIFO open for as long as it runs, and says there what it does.
+"""An assistant for tests: it holds a FIFO open while it runs, and writes there what it does.
 
-It says `NAME here PID PARENT`, then `NAME ticks BOOT_TIME` until it ends.
+It writes `NAME here PID PARENT`, then `NAME ticks BOOT_TIME` until it ends.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Child:
             script = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
             command = [sys.executable, "-I", "-S", "-c", script, *command]
         ready, arrived = os.pipe()
-        # The pipe's end goes to the new one as its stdin: it closes that when it is there.
+        # The pipe's end goes to the new process as its stdin, which it closes once it is there.
         popen = subprocess.Popen(command, stdin=arrived)
         os.close(arrived)
         os.read(ready, 1)

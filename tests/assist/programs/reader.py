@@ -1,7 +1,7 @@
-"""An assistant for tests that reads the events of its room, and says in a FIFO what it reads, until the end of file.
+"""An assistant for tests that reads the events of its room and writes them to a FIFO, until the end of file.
 
-It says `NAME here PID`, and then a line for each that it reads: `first ATTEMPT`, `webhook ID`, `presence HUMANS BOTS`,
-`dropped COUNT`, `leave REASON`, and `end of file`. TERM makes it say `was told to leave`.
+It writes `NAME here PID`, and then a line for each event: `first ATTEMPT`, `webhook ID`, `presence HUMANS BOTS`,
+`dropped COUNT`, `leave REASON`, and `end of file`. TERM makes it write `was told to leave`.
 """
 
 import argparse

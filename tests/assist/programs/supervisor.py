@@ -1,8 +1,8 @@
-"""A supervisor for tests: a real process that runs a command behind a guard, and says on stdout what it sees.
+"""A supervisor for tests: a real process that runs a command behind a guard, and prints what it sees.
 
 `supervisor.py [OPTION ...] LEASE GRACE PROGRAM [ARGUMENT ...]`: the deadline is LEASE seconds ahead, and with --keep
-moved there again and again. With --thread the thread that starts it ends at once; with --fork a fork of this process,
-which holds whatever it holds, lives on. SIGUSR1 stops the command, with 10 seconds to leave; with --abandon it ends
+renewed again and again. With --thread the thread that starts it ends immediately; with --fork a fork of this process,
+which inherits whatever it holds, lives on. SIGUSR1 stops the command, with 10 seconds to leave; with --abandon it ends
 the event loop.
 """
 

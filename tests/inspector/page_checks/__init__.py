@@ -1,4 +1,4 @@
-"""The npm packages that check pages: axe-core for who cannot see or use a mouse, html-validate for the HTML."""
+"""The npm packages that check pages: axe-core for accessibility, html-validate for the HTML."""
 
 import shutil
 from pathlib import Path
