@@ -20,7 +20,7 @@ from bench.stores import stores
 from bench.tools import ToolMissing, find
 
 DISK = "/var/tmp"  # noqa: S108 - where /tmp is in memory, a sync would cost nothing
-"""Where files are put, unless TMPDIR says otherwise."""
+"""The folder for files, unless TMPDIR names another."""
 
 
 async def measure(numbers: list[int], given: dict[str, str], *, keep: bool) -> bool:

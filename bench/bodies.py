@@ -12,7 +12,7 @@ from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 
 SIZE = 550
-"""Bytes of a body: what a `room.client.joined` comes to, with a little metadata."""
+"""Bytes of a body: the size of a `room.client.joined` with a little metadata."""
 
 ROOMS = 1000
 ID_BYTES = 32

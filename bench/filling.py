@@ -17,7 +17,7 @@ from whereby_trigger.store.sqlite.connection import path_of
 
 CHUNK = 100_000
 BYTES_EACH = 1600
-"""What one webhook takes on disk, with its index entries and a journal beside it, generously."""
+"""Bytes of one webhook on disk, with its index entries and the journal; a generous estimate."""
 
 SPREAD = 6 * 86400.0
 """Seconds over which the webhooks were received: within the retention, or they would be pruned at the start."""

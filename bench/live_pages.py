@@ -34,13 +34,13 @@ from whereby_trigger.testing.program import Program, until
 PER_SECOND = 200.0
 PAGES = (1, 50)
 SETTLED = 2.0
-"""Seconds after pages were opened or closed until what that takes is over, and they only follow."""
+"""Seconds after pages were opened or closed until that work is over and they only follow."""
 
 CONNECTIONS = 16
-"""Over so many come the deliveries by which the three triggers are compared."""
+"""Connections for the deliveries that compare the three triggers."""
 
 STARTS = 3
-"""Each of the three is started so often: no two processes lie in memory alike, and that is a percent or two."""
+"""Starts of each of the three: the memory layout of a process changes its speed by a percent or two."""
 
 DECIDED = 0.3
 """Seconds after the last answer until its webhook is decided."""

@@ -53,7 +53,7 @@ def together(loads: Sequence[Load]) -> Load:
 
 
 Generator = Callable[[int, Requests, int, int], Awaitable[Load]]
-"""Send a file's requests to a port over so many connections, from a core; raises LoadFailed."""
+"""Sends a file's requests to a port over a number of connections, from a core; raises LoadFailed."""
 
 
 async def closed_loop(port: int, requests: Requests, connections: int, core: int) -> Load:

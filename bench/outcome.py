@@ -12,7 +12,7 @@ from tests.support.postgres import ServerFailed
 from whereby_trigger.testing.program import ProgramFailed
 
 Cell = str | int | float | None
-"""A figure or a word; None where there is nothing to say."""
+"""A figure or a word; None if there is nothing to report."""
 
 FAILURES = (ToolMissing, PeerFailed, ServerFailed, ProgramFailed, LoadFailed, TimeoutError)
 

@@ -9,7 +9,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
-"""From then on, also as another program, a process is sent a signal when its parent ends. Source: prctl(2)."""
+"""The process gets a signal when its parent ends, even after an exec. Source: prctl(2)."""
 
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

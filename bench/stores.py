@@ -10,7 +10,7 @@ from tests.support.postgres import Server, database_of
 
 SQLITE, POSTGRES = "sqlite", "postgresql"
 BUFFERS = "256MB"
-"""PostgreSQL's shared_buffers; all its other settings are its defaults, or make no difference here."""
+"""PostgreSQL's shared_buffers; all other settings have their defaults, or make no difference here."""
 
 PREFIX = "whereby-trigger-bench-"
 

@@ -14,7 +14,7 @@ from bench.tools import find
 SCRIPT = Path(__file__).with_name("load.lua")
 WITHIN = 600
 AGAIN = 0.05
-"""Seconds after which wrk is told again to end: it takes no notice until it has set up all its threads."""
+"""Seconds after which wrk gets another signal to end: it ignores them until all its threads are set up."""
 
 ANSWERED = re.compile(r"^answered ([0-9.]+) ([0-9.]+)$", re.MULTILINE)
 SUMMARY = re.compile(r"^summary ([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+) ([0-9.]+)$", re.MULTILINE)

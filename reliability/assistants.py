@@ -14,7 +14,7 @@ from whereby_trigger import AssistantRefused, Session, Trigger
 EVERY = 0.05
 HANG = 3600.0
 RUNS = itertools.count(1)
-"""Numbers that tell one run of a coroutine from the next, as process ids do for processes."""
+"""Numbers that distinguish runs of a coroutine, as process ids distinguish processes."""
 
 
 def as_process(trigger: Trigger, ticks: str) -> None:

@@ -13,19 +13,19 @@ from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS, Emitter
 from whereby_trigger.receive.connections import FastDelivery
 
 Act = Callable[[], None]
-"""What is to happen, such as the end of this process."""
+"""An action at a boundary, such as ending this process."""
 
 STEPS = ("insert", "commit", "answer", "emit", "decide", "claim", "blame")
 BOUNDARIES = tuple(f"{side} {step}" for step in STEPS for side in ("before", "after"))
 BEFORE_AGAIN = "before emit again"
-"""Before the success of a webhook is emitted that a dead replica left behind."""
+"""The boundary before the success of a dead replica's webhook is emitted."""
 
 LEADING_TO = {"claim": ("before emit",), "blame": ("before emit", BEFORE_AGAIN)}
 """Steps that a replica takes only for what was pending at a death, or at two, and the deaths that come first."""
 
 ROOM_STEPS = ("request", "take", "spawn", "move")
 ROOM_BOUNDARIES = tuple(f"{side} {step}" for step in ROOM_STEPS for side in ("before", "after"))
-"""Those of a room's way: it is claimed, taken, its process is started, and its state recorded."""
+"""The boundaries of a room: it is claimed, taken, its process is started, and its state recorded."""
 
 
 def wrap(

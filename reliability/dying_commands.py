@@ -28,10 +28,10 @@ from whereby_trigger.cli import COMMANDS, main
 from whereby_trigger.store import privacy
 
 INSTRUCTIONS = 500
-"""Of SQLite's virtual machine, after which a statement has come a step further."""
+"""Instructions of SQLite's virtual machine that count as one step of a statement."""
 
 PAGE = 4
-"""Webhooks that are read and changed at once: a few dozen are then several pages."""
+"""Webhooks that are read and changed together: a few dozen are then several pages."""
 
 
 class Steps:

@@ -18,16 +18,16 @@ class Fault(Enum):
 
     NONE = auto()
     CUT = auto()
-    """Every connection is reset, and each new one at once."""
+    """Every connection is reset, and each new one immediately."""
     SILENT = auto()
-    """Everything is swallowed; what was connected meanwhile stays silent for good, as a half-open connection does.
+    """All bytes are dropped; connections open meanwhile stay silent forever, as a half-open connection does.
 
-    The server learns that a client has left when the link is healed: TCP tells it again and again until it arrives.
+    The server learns that a client has left when the link is healed: TCP retransmits until the bytes arrive.
     """
     SLOW = auto()
     """Every answer comes late."""
     TORN = auto()
-    """A connection is reset in the middle of the answer to what holds the marker."""
+    """A connection is reset in the middle of the answer to a message with the marker."""
 
 
 class Link:

@@ -44,7 +44,7 @@ def _field(pid: int, name: str) -> int:
 
 TICKS = os.sysconf("SC_CLK_TCK")
 USER, NICE, SYSTEM, STOLEN = 0, 1, 2, 7
-"""Where a core's line has what was run on it. Interrupts are left out: they are in the time of what they interrupt."""
+"""Columns of a core's line. Interrupts are left out: they are in the time of what they interrupt."""
 
 
 class Usage(Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 VARIABLE = "RELIABILITY_MUTANT"
-"""The variable that names the mutation which a process is to have."""
+"""The environment variable that names a process's mutation."""
 
 
 class Mutant(Struct, frozen=True):
@@ -15,7 +15,7 @@ class Mutant(Struct, frozen=True):
     put_in: Callable[[], None]
     caught_by: str
     complaint: str = "assert "
-    """What the failing test must say, so that it fails for the right reason."""
+    """A text that the failing test must print: proof that it fails for the right reason."""
 
 
 def replace(owner: Any, name: str, value: Any) -> None:

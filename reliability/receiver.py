@@ -32,7 +32,7 @@ POISON = "poison"
 """A `room.client.joined` with this external id ends the process that asks the predicate about it."""
 
 BLOCK = signal.SIGUSR1
-"""The signal that blocks the event loop for good."""
+"""The signal that blocks the event loop forever."""
 
 
 def build(options: argparse.Namespace) -> Trigger:

@@ -8,7 +8,7 @@ from msgspec import Struct
 from reliability.stores import KINDS, PostgresStores, SqliteStores
 
 Figures = dict[str, int | float | str]
-"""What was counted or measured, and the number."""
+"""Names of what was counted or measured, with the numbers."""
 
 
 class Result(Struct, frozen=True):
@@ -19,7 +19,7 @@ class Result(Struct, frozen=True):
 
 
 ANY = "any"
-"""What stands in a store's place where a row comes before every store, or has each of them in itself."""
+"""Replaces the store's name if a row runs without a store, or covers every store itself."""
 
 Doses = Mapping[str, Mapping[str, Any]]
 

@@ -17,7 +17,7 @@ from whereby_trigger.testing.sender import RETRIES, Address, Response
 
 Answer = Response
 NOT_ANSWERED_WITHIN = 60.0
-"""Seconds that a delivery of `send` waits: a replica may be frozen, and what comes of it is not in the answer."""
+"""Seconds that a delivery of `send` waits: a replica may be frozen, and the answer does not show the outcome."""
 
 DUPLICATES = 0.1
 REORDER_WITHIN = 8

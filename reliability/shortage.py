@@ -10,10 +10,10 @@ from typing import Any
 
 KINDS = ("files", "threads", "memory")
 NEEDED = 64 * 1024 * 1024
-"""Bytes that there are not while the process is out of memory."""
+"""Bytes that cannot be allocated while the process is out of memory."""
 
 LEFT = 4 * 1024 * 1024
-"""Bytes that are left then: they suffice for the interpreter's own small objects, and for no thread's stack."""
+"""Bytes left then: enough for the interpreter's own small objects, too few for a thread's stack."""
 
 
 def bear_it(what: str) -> None:

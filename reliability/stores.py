@@ -18,7 +18,7 @@ PART = 500
 
 STORE_FILE = "store.db"
 LEASE = 3.0
-"""Seconds for which a quick lease lasts on PostgreSQL, where nothing but its end tells that a replica is dead."""
+"""Seconds for which a quick lease lasts on PostgreSQL, where only its end shows that a replica is dead."""
 
 
 class SqliteStores:
@@ -26,10 +26,10 @@ class SqliteStores:
 
     name = "sqlite"
     quick_lease: tuple[str, ...] = ()
-    """What a replica is told so that its death is known soon."""
+    """Options of a replica whose death must be noticed soon."""
 
     late_takeovers = False
-    """Whether what a dead replica left comes after newer webhooks of its room."""
+    """True if a dead replica's webhooks may be decided after newer ones of their room."""
 
     @property
     def version(self) -> str:

@@ -14,7 +14,7 @@ TRACED = (
     *("read", "recvfrom", "recvmsg", "write", "writev", "sendto", "sendmsg"),
 )
 LONGEST = 8192
-"""The most bytes of one call that are recorded: more than a page of the store, and than a request of the harness."""
+"""The most bytes recorded of one call: more than a page of the store or a request of the harness."""
 
 LINE = re.compile(r"(?P<thread>\d+) +(?P<rest>.*)")
 WHOLE = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)")

@@ -23,7 +23,7 @@ AT_ONCE = 200
 """Connections that are being opened at a time."""
 
 RESERVE = 100
-"""Files that are left for what is not a connection."""
+"""File descriptors reserved for what is not a connection."""
 
 SAY_EVERY = 0.2
 

@@ -24,7 +24,7 @@ from whereby_trigger.webhook import ROOM_TYPES
 
 DAYS: Final = 7
 A_MEETING: Final = 8.0
-"""Webhooks of a simulated meeting, about: it is cut off at the number that is asked for."""
+"""Webhooks of a simulated meeting, on average: the result is cut off at the requested number."""
 
 AT_ONCE: Final = 1000
 RULES: Final = Rules(allow_unsigned=True)

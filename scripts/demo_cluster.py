@@ -20,7 +20,7 @@ DEAD_FOR = 0.3
 """Seconds that the database stays dead, and nothing can be answered."""
 
 SYNC = "syncfs" if sys.platform == "linux" else "fsync"
-"""Killed, a server syncs all its files before it recovers: one by one that takes seconds on a busy disk."""
+"""A killed server syncs all its files before it recovers: one by one takes seconds on a busy disk."""
 
 ROWS = """
 SELECT type, state, count(*), sum(deliveries) FROM whereby_trigger.webhooks GROUP BY type, state ORDER BY type, state

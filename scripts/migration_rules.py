@@ -10,7 +10,7 @@ LANGUAGE = {
     r"\bADD\s+(CONSTRAINT\s+\w+\s+)?(CHECK|UNIQUE|FOREIGN|EXCLUDE|PRIMARY)\b": "forbids what was allowed",
     r"\bADD\s+(COLUMN\s+)?(?!CONSTRAINT\b)\w+\s(?![^,;]*\bDEFAULT\b)[^,;]*\bNOT\s+NULL\b": "has no DEFAULT",
 }
-"""What breaks a replica that does not know of it."""
+"""Statements that break a replica that does not expect them."""
 
 CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
 ADMITS = re.compile(r"\bUPDATE\s+whereby_trigger\.version\s+SET\s+admits\s*=\s*(\d+)", re.IGNORECASE)
@@ -20,12 +20,12 @@ COMMENT = re.compile(r"--[^\n]*")
 WIDER = re.compile(
     r"\bDROP\s+CONSTRAINT\s+(\w+),\s+ADD\s+CONSTRAINT\s+\1\s+CHECK\s*\([^;]*?\)\s*NOT\s+VALID\b", re.IGNORECASE
 )
-"""A check in the place of another of its name. That it allows more, and not less, is for the tests of its table."""
+"""A check that replaces another of its name. The tests of its table show that it allows more, not less."""
 
 SAME_TYPE = re.compile(
     r"\bALTER\s+COLUMN\s+(\w+)\s+TYPE\s+[\w\[\]]+,\s+ALTER\s+COLUMN\s+\1\s+SET\s+STATISTICS\s+0\b", re.IGNORECASE
 )
-"""The type that a column has, which drops what the planner knows of it. That it is the same is for a test."""
+"""The type that a column has, which drops the planner's statistics of it. A test shows that it is the same type."""
 
 
 def complaints(number: int, script: str) -> list[str]:

@@ -20,7 +20,7 @@ FOLDERS = ("docs", "examples", "deploy")
 
 MODULES = ("whereby_trigger", "whereby_trigger.testing")
 ONLY_DATA = ("*.json",)
-"""What generates pages, and is none."""
+"""Files that generate pages, and are none."""
 
 
 def api_page() -> str:

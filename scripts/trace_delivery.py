@@ -36,11 +36,11 @@ STAGES = {
     "decide/pending": "",
     "replica": "replica",
 }
-"""Which stage a module belongs to; what is in none serves the stage that calls it, or is what they hand over."""
+"""The stage of each module; one without a stage serves its caller, or is data that stages hand over."""
 
 WRITER = "whereby-trigger-store"
 BACKGROUND = {"_look_for_changes", "_give_up_on_late", "on_tick"}
-"""What goes on whether a delivery comes or not."""
+"""Functions that run whether a delivery comes or not."""
 
 
 class Call(Struct, frozen=True):

@@ -35,7 +35,7 @@ from whereby_trigger.assist import runners
 runners.BACKOFF = (0.0, 0.0, 0.0)
 trigger.assistant_command(["sh", "-c", "exit 75"])
 """
-"""Without the pauses before its restarts, of 21 s in all."""
+"""Removes the pauses before its restarts, of 21 s in all."""
 
 REPLACED = {
     r"\d{4}-\d\d-\d\d ": "",

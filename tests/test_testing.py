@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 JOINED = "room.client.joined"
 AT_ONCE = 4.0
-"""Seconds within which a block is left where nothing is waited for, on a machine that is busy."""
+"""Seconds within which a block that waits for nothing ends, on a busy machine."""
 
 
 def firing(**settings: float) -> Trigger:

@@ -16,7 +16,7 @@ from whereby_trigger.errors import StoreError
 from whereby_trigger.testing.store import StoreFile, store_file
 
 THREADS = 1
-"""That of sync predicates and listeners. Everything else of a test happens on its event loop."""
+"""The thread of sync predicates and listeners. Everything else in a test happens on its event loop."""
 
 TRANSACTIONS = 10
 """To empty and join, to look after what is old, for two deliveries and decisions and a claim, one advance, to leave."""

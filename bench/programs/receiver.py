@@ -14,7 +14,7 @@ from bench.secret import SECRET
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, Presence, RoomClientJoined, Trigger, TriggerSuccess, is_human, logs
 
 TOLERANCE = 3600.0
-"""Seconds: requests are signed before a round, which may outlast the usual five minutes where a machine is slow."""
+"""Seconds: requests are signed before a round, which may outlast the usual five minutes on a slow machine."""
 
 DELIVERIES = logging.getLogger("whereby_trigger.deliveries")
 

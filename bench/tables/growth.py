@@ -20,10 +20,10 @@ from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side
 from reliability.measures import forget_peak, peak, resident
 
 FIRST = 100
-"""Deliveries before a receiver counts as idle: what is imported and allocated once is there by then."""
+"""Deliveries before a receiver counts as idle: by then all one-time imports and allocations are done."""
 
 SETTLED = 5.0
-"""Seconds after which memory that is to be given back has been."""
+"""Seconds after which free memory has been given back."""
 
 GROWN, STARTED, PENDING = 5_000_000, 1_000_000, 10_000
 GROWTH_TARGET = "5 million webhooks in a SQLite store cost at most 10 % of the throughput"

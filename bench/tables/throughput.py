@@ -32,13 +32,13 @@ without its log.
 
 DEFAULT, SYNC, PRESENCE, QUIET = FORMS = get_args(Form)
 OPTIONS = {DEFAULT: (), SYNC: ("--form", "sync"), PRESENCE: ("--form", "presence"), QUIET: ("--quiet",)}
-"""The options of `programs.receiver` that make it so."""
+"""The options of `programs.receiver` for each form."""
 
 CAREFUL_SHARE = 5
-"""The careful peer gets one webhook for this many of the others: it syncs each one, which takes its time."""
+"""The careful peer gets one webhook for this many of the others: it syncs each one, which is slow."""
 
 ABOVE = 1.5
-"""How many times the fastest side the ceiling must be, so that the server is not all that is measured."""
+"""The least ratio of the ceiling to the fastest side: below it, mostly the server is measured."""
 
 
 class Dose(Struct, frozen=True):

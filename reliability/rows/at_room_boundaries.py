@@ -12,7 +12,7 @@ from whereby_trigger.testing import webhook
 
 WITHIN = 20.0
 SOON = 2.0
-"""Seconds after which a replica whose room is served by another will not come to its boundary any more."""
+"""Seconds after which a replica whose room is served by another no longer reaches its boundary."""
 
 
 async def run(folder: Path, stores: Stores, *, deaths: int) -> Result:

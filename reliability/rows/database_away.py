@@ -20,13 +20,13 @@ LEASE = 30.0
 REPLICAS, ROOMS = 2, 4
 SETTLED_WITHIN = 60.0
 DELIVERED_AFTER = 1.0
-"""Seconds into an outage at which something is delivered."""
+"""Seconds into an outage at which a webhook is delivered."""
 
 LEFT_ALONE = 2.0
-"""Seconds after the outage for which an assistant that it should not have touched is watched."""
+"""Seconds after an outage during which unaffected assistants are still watched."""
 
 STALLED = 3.0
-"""A longer pause between two ticks of an assistant counts as a stop: the machine is a busy one."""
+"""A longer pause between two ticks of an assistant counts as a stop: the machine is busy."""
 
 
 class Outage(Struct, frozen=True):

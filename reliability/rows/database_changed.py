@@ -27,7 +27,7 @@ HELD_UP = 2.0
 WATCHED = 30.0
 LOOK = 0.05
 FORBIDDEN = (Rule.LOST, Rule.INVENTED, Rule.DOUBLED, Rule.UNDECIDED, Rule.MISJUDGED, Rule.UNHEARD, Rule.HEARD_WRONGLY)
-"""A lease may run out meanwhile; what was not decided by then is decided, and heard of, again."""
+"""A lease may run out meanwhile; webhooks not decided by then are decided and emitted again."""
 
 DISCONNECT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{0}'"
 LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}

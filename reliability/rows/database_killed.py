@@ -14,7 +14,7 @@ from reliability.rows.kills import TWICE
 from reliability.stores import PostgresStores
 
 SHORT = 10.0
-"""Seconds for which a database may be down without anything lost that was sent: Whereby's retries reach further."""
+"""Seconds for which a database may be down without losing anything sent: Whereby retries for longer."""
 
 
 async def run(

@@ -31,7 +31,7 @@ REFUSED_WITHIN = 4.8
 RECOVERS_WITHIN = 5.0
 AT_ONCE = 3
 UNTIL_FELT = 300
-"""The most webhooks that are sent until a disk that is full indeed is felt."""
+"""The most webhooks that are sent until a really full disk shows."""
 
 NONE, OK, AWAY = 0, 200, 503
 
@@ -43,7 +43,7 @@ class FullDisk(Protocol):
     """The command to run the receiver under."""
 
     body: int
-    """How many bytes a webhook is padded to, so that the disk is felt soon."""
+    """Bytes to which a webhook is padded, so the full disk shows soon."""
 
     def mount(self, pid: int) -> None:
         """Open the disk of a running receiver."""

@@ -27,7 +27,7 @@ EARLY = 0.05
 
 AT_ONCE = 20
 CHANGED = 4
-"""In each so many-th room somebody leaves while its webhook is held, and it is asked about again."""
+"""In every n-th room somebody leaves while its webhook is held, and its predicate is asked again."""
 
 OVER_WITHIN = 30.0
 LOOK = 0.2

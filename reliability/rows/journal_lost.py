@@ -25,7 +25,7 @@ from reliability.stores import STORE_FILE, SqliteStores
 from whereby_trigger.testing.program import until
 
 AFTER: Final = 40
-"""Acknowledged after each fault: more than can be on their way when it comes."""
+"""Deliveries acknowledged after each fault: more than can be in flight when it comes."""
 
 NOTICED_WITHIN: Final = 10.0
 LOOK: Final = (

@@ -21,14 +21,14 @@ WARM_UP = 200
 LOOK = 0.01
 LOOKS = 50
 LEASE = 12.0
-"""Seconds, so few that the lease is renewed while the rest warms up: that may open a connection of its own."""
+"""Seconds; short, so the lease is renewed during the warm-up: a renewal may open another connection."""
 
 OWN_DESCRIPTORS = 3
-"""More than these are no connection that the store opened meanwhile, of which it has a handful, but what rooms left."""
+"""The store may open a few connections meanwhile; more descriptors than these were left by rooms."""
 
 MEMORY_BOUND = 16 * 1024 * 1024
 BEHIND = 150
-"""How many rooms are entered before the first of them ends: the replica is near its limit all the time."""
+"""Rooms that start before the first of them ends: the replica is always near its limit."""
 
 
 class Rooms:

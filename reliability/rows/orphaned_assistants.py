@@ -17,7 +17,7 @@ from whereby_trigger.testing.program import until
 
 TTL = 3.0
 DEATH_GRACE = 3.0
-"""Seconds after its supervisor's death by which a group must be gone: TERM at once, KILL at most 2 s later."""
+"""Seconds after its supervisor's death by which a group must be gone: TERM immediately, KILL at most 2 s later."""
 
 WITHIN = 20.0
 

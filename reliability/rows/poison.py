@@ -29,10 +29,10 @@ ASKED = {"raise": 3, "hang": 3, "exit": 3, "forget": 1}
 
 PREDICATE_TIMEOUT = 0.5
 GOOD_AMONG = 10
-"""After so many poisoned webhooks comes a good one."""
+"""The number of poisoned webhooks before each good one."""
 
 UNAFFECTED = 2.0
-"""Seconds within which a good one is decided, at most, while the poisoned ones hang and are waited for."""
+"""Seconds within which a good webhook must be decided while poisoned ones hang."""
 
 
 async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float, ...] = BACKOFF) -> Result:

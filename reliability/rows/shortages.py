@@ -28,7 +28,7 @@ MOMENTS = (
     ("files", "reconnecting"),
     ("threads", "reconnecting"),
 )
-"""What is lacking and when. A process that is started has a limit of memory of its own, as large as ours."""
+"""What is lacking and when. A started process has its own memory limit, as large as ours."""
 
 BACK_WITHIN = 5.0
 WITHIN = 30.0

@@ -18,7 +18,7 @@ from whereby_trigger.clock import boot_time
 LEASE = 6.0
 ROOMS = 3
 WATCHED = 2 * LEASE
-"""Seconds for which nothing may stop because of a clock: a lease that went by it would have run out."""
+"""Seconds in which nothing may stop because of a clock: a lease that used it would have run out."""
 
 STALLED = 3.0
 TAKEN_OVER_WITHIN = LEASE + 2.0

@@ -20,7 +20,7 @@ from whereby_trigger.store.factory import store_for
 DRIFT_UNDER = 0.20
 GROWTH_UNDER = 0.10
 WINDOWS = 24
-"""Into how many windows the time is divided; each has a p99 of its own."""
+"""Windows into which the time is divided; each has its own p99."""
 
 WARM_UP = 0.1
 """The share of the time that is not measured: caches and pools fill."""

@@ -32,16 +32,16 @@ READ = "there"
 FAULTS = {"stalls": "pipe", "closes": "gone", "takes a line a second": "slow", "closed from the start": None}
 TTL = 3.0
 P99_MORE = 0.1
-"""Seconds by which the p99 may be above that of a log that is read: one machine has other things to do as well."""
+"""Seconds by which the p99 may exceed that of a log that is read: the machine also does other work."""
 
 UNDER_WAY = 1.0
-"""Seconds after the start of the assistants, all at once on the same cores, in which what that held up is answered.
+"""Seconds after the start of all assistants, together on the same cores, until delayed deliveries are answered.
 
-The p99 begins then: else these programs decide it, whoever reads the log.
+The p99 begins then: otherwise these programs decide it, whether the log is read or not.
 """
 
 READ_EVERY = 5
-"""In how many lives with each fault there is one whose log is read, to compare with."""
+"""After this many lives with each fault comes one whose log is read, for comparison."""
 
 END_WITHIN = 5.0
 SERVED_WITHIN = 60.0

@@ -12,7 +12,7 @@ SESSIONS_PER_HOUR = 2
 """Sessions follow each other in a live room, half an hour each."""
 
 PEAK = 3
-"""At the full hour many begin at once: so many times the average."""
+"""At the full hour many begin together: the factor above the average."""
 
 ROOMS_EACH = 200
 """Rooms of a replica (`max_rooms`): coroutines that wait for the network most of the time."""

@@ -22,7 +22,7 @@ from whereby_trigger.store.postgres.cursor import SettledCursor
 
 BATCH = 50
 DEAD = 0.2
-"""The share of dead rows at which PostgreSQL vacuums a table by itself; here it is told to, since all goes faster."""
+"""The share of dead rows at which PostgreSQL vacuums a table on its own; here it runs VACUUM, since all is faster."""
 
 SIZES = """
 SELECT pg_table_size('whereby_trigger.webhooks') AS own, pg_indexes_size('whereby_trigger.webhooks') AS indexes,

@@ -21,7 +21,7 @@ CONNECTIONS = len(WRITERS) + 1
 
 RANDOM_INDEXES = 2
 PAGE_BYTES = 8192
-"""An index whose entries come in no order has a whole page logged where it is touched first after a checkpoint."""
+"""An index with unordered entries logs a whole page at the first change of it after a checkpoint."""
 
 DAY = 86_400
 UNITS = ("bytes", "kB", "MB", "GB", "TB")

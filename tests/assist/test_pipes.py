@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 FEW = 100
 MANY = [b"%04d" % number for number in range(10_000)]
-"""Lines that fit into a pipe at once."""
+"""Lines that fit into a pipe together."""
 
 
 class Turns:

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 MEGABYTE = 1 << 20
 FLOOD = 20 * MEGABYTE
-"""More than two thousand times what may be held of a line, on each stream."""
+"""More than two thousand times the longest line kept, on each stream."""
 
 
 class Output:

@@ -39,7 +39,7 @@ STYLES = re.compile(r"\x1b\[[0-9;]*m")
 FORGED = re.compile(r"^ *2026-01-01 forged", re.MULTILINE)
 
 SAID = "\n".join(nasty for nasty in NASTY if not FORGED.search(nasty))
-"""What an assistant raised or printed has lines of its own."""
+"""An assistant's error or output has its own lines."""
 
 PREFIX = "same"
 ROOM_URL = "https://acme.whereby.com/visit-1"
@@ -71,7 +71,7 @@ CALLS = {
 }
 SERVING = ("dev", "start")
 REDRAWS = ("backtest",)
-"""Commands that show their progress on a terminal, in a line that they draw again."""
+"""Commands that show their progress on a terminal, in a line that they redraw."""
 
 OF_ITS_OWN = {
     "demo": "it plays with payloads of its own, on a store that must be empty",

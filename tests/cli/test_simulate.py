@@ -26,7 +26,7 @@ from whereby_trigger.webhook import verify
 BEGIN = datetime(2026, 11, 28, 22, 14, tzinfo=UTC)
 EVERYTHING = ("--duplicates", "0.3", "--reorder", "0.3", "--late-ends", "0.3", "--lost-ends", "0.3")
 QUICK = ("--meetings-per-minute", "1200", "--minutes", "0.02", "--rooms", "3", "--seed", "7")
-"""Meetings that last a fraction of a second, since their rooms are needed again at once."""
+"""Meetings that last a fraction of a second, since their rooms are needed again immediately."""
 
 
 class Endpoint:

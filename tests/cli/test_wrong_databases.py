@@ -17,7 +17,7 @@ from tests.support.programs import HUMANS_JOIN, write
 ROOM = "https://acme.whereby.com/visit-1"
 PASSWORD = "hush-9f3c"
 QUICKLY = 15.0
-"""Seconds; a host that does not answer is given up after 4, and this machine may be busy."""
+"""Seconds; connecting to a host that does not answer ends after 4, and this machine may be busy."""
 
 WRONG, FAILED = 2, 1
 

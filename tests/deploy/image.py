@@ -19,7 +19,7 @@ VARIABLE = re.compile(r"\$(\w+)")
 CHANGES_THE_MACHINE = "apt-get "
 BUILD_WITHIN = 300.0
 AS_IT_IS = {"PIP_COMPILE": "0"}
-"""To compile the hundreds of modules that are installed takes longer than to install them; few of them are imported."""
+"""Compiling the hundreds of installed modules takes longer than installing them; few of them are imported."""
 
 
 class Image:

@@ -12,7 +12,7 @@ from whereby_trigger.cli.output import WRONG_CALL
 
 SYSTEMD = shutil.which("systemd-analyze")
 MOST_EXPOSED = 20
-"""A tenth of what `systemd-analyze security` calls OK; what serves without any hardening has 96."""
+"""A tenth of what `systemd-analyze security` calls OK; a server without any hardening has 96."""
 
 with_systemd = pytest.mark.skipif(SYSTEMD is None, reason="systemd-analyze is missing: apt-get install systemd")
 

@@ -132,7 +132,7 @@ HEALTHY = {
     f"{PREFIX}spilled{{{ONE}}}": "0x80",
     f"{PREFIX}log_lines_dropped_total{{{ONE}}}": "4x80",
 }
-"""Series of a replica at work, with a sample every 15 s."""
+"""Series of a running replica, with a sample every 15 s."""
 
 BROKEN: dict[str, tuple[dict[str, str], str]] = {
     "WherebyTriggerNoLease": ({"lease_seconds": "25 0x80"}, "instance"),
@@ -148,7 +148,7 @@ BROKEN: dict[str, tuple[dict[str, str], str]] = {
     "WherebyTriggerSpillNotEmpty": ({"spilled": "0+1x80"}, "instance"),
     "WherebyTriggerLogLinesDropped": ({"log_lines_dropped_total": "0x30 9x50"}, "instance"),
 }
-"""What makes each alert fire: series that differ, and the label that tells where, within ten minutes."""
+"""Causes of each alert, within ten minutes: series that differ, and the label of where."""
 
 
 def series_with(changes: dict[str, str]) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from tests.support.whereby import deliver, request
 from whereby_trigger.testing import webhook
 
 STARTED = 60.0
-"""Seconds that several workers may take to import their app, where other tests keep the machine busy."""
+"""Seconds that several workers may take to import their app, while other tests keep the machine busy."""
 
 VISIT = "https://acme.whereby.com/one"
 GUNICORN = ("gunicorn", "--chdir", str(EXAMPLES), "--bind", "127.0.0.1:0")

@@ -11,7 +11,7 @@ AT_ONCE = 1.5
 """Seconds within which a delivery is answered: a quarter of what the slow code takes, on a machine that is busy."""
 
 TYPES = ("room.client.joined", "room.client.left", "room.client.knocked")
-"""What the program answers after 6 s, after 6 s in its thread, and at once with two listeners that raise."""
+"""Types that the program handles in 6 s, in 6 s in its thread, and immediately with two listeners that raise."""
 
 
 def test_each_webhook_is_answered_at_once_and_decided_once_and_the_process_lives(new_store: NewStore) -> None:

@@ -10,7 +10,7 @@ from reliability.stores import LEASE, PostgresStores, Stores
 pytestmark = pytest.mark.anyio
 
 SLACK = 3.0
-"""Seconds on top of what holds on a machine that does nothing else."""
+"""Seconds added to the bound for an idle machine."""
 
 
 async def test_held_webhooks_fire_once_through_a_kill_and_a_drain(

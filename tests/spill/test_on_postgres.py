@@ -25,7 +25,7 @@ ANSWER_WITHIN = 4.8
 """Seconds after which Whereby would hardly get its answer. Source: Whereby docs, Failed delivery."""
 
 NO_LONGER = 30.0
-"""Seconds in which a database that is back has all of it: a busy machine takes its time."""
+"""Seconds until a database that is back has everything, on a busy machine."""
 
 
 class Program:

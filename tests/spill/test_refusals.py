@@ -18,7 +18,7 @@ REFUSED = arrival("b", state=State.FIRED, body=b"refused")
 """No webhook can be stored as decided."""
 
 UNSTORABLE = Arrival("b", "t", None, b"unstorable", float("nan"))
-"""SQLite takes this time for none, and a webhook has to have one, in quarantine too."""
+"""SQLite stores this time as NULL, and a webhook must have one, even in quarantine."""
 
 
 async def spill(one: Spilling, *arrivals: Arrival) -> None:

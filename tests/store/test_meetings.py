@@ -23,7 +23,7 @@ from whereby_trigger.store.states import OVER
 
 PLACES: dict[str, Any] = {"rules": rules_place, **KINDS}
 EXAMPLES = {"rules": 60, "sqlite": 8, "postgresql": 3, "pgbouncer": 3}
-"""How many series a test run has: a store of files or of a server takes milliseconds for each step."""
+"""Series in a test run: a store on files or a server needs milliseconds for each step."""
 
 JOINED, LEFT, STARTED, ENDED = "JLSE"
 
@@ -276,7 +276,7 @@ SERIES = {
     "J0 (A), S101 B, J102 B, S1 A": "B",
     "J0 (A), J5 A, S1 A, J100 (B), S101 B": "B",
 }
-"""By deliveries, the meeting that is served in the end."""
+"""The meeting that is served in the end, by deliveries."""
 
 
 @pytest.mark.parametrize("kind", PLACES)

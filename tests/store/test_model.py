@@ -36,7 +36,7 @@ from whereby_trigger.store.states import OVER, OWNED
 T = TypeVar("T")
 
 EXAMPLES, EXAMPLES_ON_A_SERVER = 30, 8
-"""How many runs a test run has: on a server each step costs several trips to it."""
+"""Runs of the machine in a test run: on a server each step costs several round trips."""
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 REPLICAS = 3
 

@@ -238,7 +238,7 @@ async def _stored_in_batches(two: tuple[Store, Store], room: str, batches: list[
 TWO_AT_ONCE = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(UNCOUNTED, 2)), min_size=2, max_size=2
 )
-"""Two webhooks of a room that arrive together: which one it is, of those that may come again, its time and humans."""
+"""Two webhooks of a room that arrive together: each one's number, which may repeat, its time and humans."""
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -46,7 +46,7 @@ async def test_an_id_dedupes_for_as_long_as_it_is_remembered(store: Store) -> No
 
 
 LATER, SOONER = 1e12, 1.0
-"""Times to be kept until that are far ahead, and long over."""
+"""Retention limits far in the future, and long past."""
 
 
 async def test_what_a_copy_could_make_fire_again_is_kept_until_its_signature_is_stale(store: Store) -> None:

@@ -85,7 +85,7 @@ SITUATIONS = [
     Situation(WAITING),
     Situation(WAITING, None, SOON),
 ]
-"""Every situation that an open entry can be in. Those that wait come last, or they would be taken for others."""
+"""Every situation that an open entry can be in. Waiting ones come last, or `take` would take them for others."""
 
 
 class Stage(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 FIRST_OWN = 10_000
-"""Numbers from here on are given when a database is made, to types that may differ (FirstGenbkiObjectId)."""
+"""Numbers from here on are assigned when a database is created, to types that may differ (FirstGenbkiObjectId)."""
 
 NOTHING_SENT = SimpleNamespace(name="none")
 """Stands for the statement that was executed: a named one leaves the caller's own as it was."""

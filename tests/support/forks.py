@@ -43,19 +43,19 @@ IMPORTED = (
     "whereby_trigger.cli.refusals",
     "whereby_trigger.testing.sender",
 )
-"""What most of the programs that tests start import."""
+"""Modules that most of the programs started by tests import."""
 
 READ_AT_START = ("PYTHON", "_PYTHON", "HOME", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
 """The beginnings of the names of variables that are read by the interpreter, its libraries, or one of these imports."""
 
 LIMITED = ("tests.promise.short_of", "tests.store.sqlite.filling", "tests.spill.filling")
-"""Modules that lower their own limits until they run out: what a fork has of its server would count."""
+"""Modules that lower their own limits until they run out: what a fork inherits from its server would count."""
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 """The environment of the server of forks, before any test has changed it; no test's program is unbuffered."""
 
 SHORTEST = 100_000
-"""Bytes of a message that a socket takes in any case."""
+"""Bytes of a message that any socket accepts."""
 
 
 class Request(NamedTuple):

@@ -38,7 +38,7 @@ default_pool_size = 4
 max_client_conn = 500
 server_login_retry = 1
 """
-"""Few server connections, so that those who share them are seldom given the one that they had before."""
+"""Few server connections, so clients that share them seldom get the same one again."""
 
 
 def program() -> str:

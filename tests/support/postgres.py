@@ -34,7 +34,7 @@ LATEST = 18
 WITHIN = 30.0
 LOOK = 0.005
 PORTS = range(20_000, 32_000)
-"""Below what the kernel gives to clients: while the server is down, no connection of ours may take its port."""
+"""Below the kernel's range for clients: while the server is down, no connection of ours may take its port."""
 
 SETTINGS = {
     # What is set here no reload changes: not what makes a commit durable, which a test may want changed.
@@ -47,7 +47,7 @@ SETTINGS = {
 }
 PREFIX = "whereby-trigger-postgres-"
 FOLDERS = {18: "pginstall18", 16: "pginstall"}
-"""Where the wheel has which version."""
+"""The wheel's folder of each version."""
 
 LEFT_BEHIND = "pre-existing shared memory block"
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from tests.support.postgres import HOST, Server, database_of
 
 PASSWORD = "100% of it: @/?#[]&=+ ünd"
-"""What a password may hold; most of it has a meaning in a URL."""
+"""Characters that a password may contain; most of them have a meaning in a URL."""
 
 
 class Role:

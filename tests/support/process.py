@@ -17,7 +17,7 @@ from tests.support import forks
 COMMAND = str(Path(sys.executable).with_name("whereby-trigger"))
 WITHIN = 20.0
 PROC = Path("/proc/self")
-"""Where there is none, ps tells of processes; a minimal Linux has no ps."""
+"""Without it, ps lists processes; a minimal Linux has no ps."""
 
 ADDRESS = re.compile(r"http://[^/ ]+:([0-9]+)/")
 

@@ -26,7 +26,7 @@ WAYS: dict[RoomState, Sequence[RoomState]] = {
     RoomState.ENDED: (RoomState.LIVE, RoomState.ENDED),
     RoomState.FAILED: (RoomState.LIVE, RoomState.FAILED),
 }
-"""From `starting`, the moves by which a room comes into a state."""
+"""The moves from `starting` that bring a room into a state."""
 
 
 def request(

@@ -16,4 +16,4 @@ ALL: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "pgbouncer": pgbouncer_place,
 }
 KINDS = {kind: ALL[kind] for kind in os.environ.get("STORE_KINDS", "sqlite,postgresql").split(",")}
-"""Those that tests run on: through PgBouncer, which not everybody has, only where that is asked for."""
+"""The kinds that tests run on; PgBouncer, which not everybody has, only if STORE_KINDS names it."""

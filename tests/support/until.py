@@ -9,7 +9,7 @@ from whereby_trigger.testing import program
 
 WITHIN = 20.0
 AT_ONCE = 3.0
-"""Seconds that what comes at once may take where other tests keep the machine busy."""
+"""Seconds that something immediate may take while other tests keep the machine busy."""
 
 BETWEEN_LOOKS = 0.01
 

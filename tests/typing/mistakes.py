@@ -25,7 +25,7 @@ class Mistake:
 
 
 UNSEEN = 'Trigger(webhook_triggers={"room.client.joined": lambda webhook: webhook.data.typo == 1})'
-"""A mistake that mypy does not see, as docs/reference.md says: a lambda's argument in that dict has no type to it."""
+"""A mistake that mypy does not see, as docs/reference.md says: a lambda's argument in that dict has no type."""
 
 MISTAKES = (
     Mistake(

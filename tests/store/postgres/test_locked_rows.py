@@ -22,7 +22,7 @@ from whereby_trigger.store.postgres import store as postgres_store
 pytestmark = pytest.mark.anyio
 
 SOON = 2.0
-"""Seconds in which what is not held up is done on a busy machine; a lock is waited for longer, or was before."""
+"""Seconds in which unblocked work is done on a busy machine; waiting for a lock takes longer, or did before."""
 
 BACK_WITHIN = 5.0
 MANY = 40

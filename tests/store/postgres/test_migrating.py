@@ -53,7 +53,7 @@ async def test_it_gives_up_a_table_that_is_locked_for_long_before_a_delivery_wou
 
 
 OLD = {number: script for number, script in opening.scripts().items() if number < 4}
-"""The migrations of the programs that did not know held webhooks."""
+"""The migrations of the versions without held webhooks."""
 
 
 async def test_the_checks_are_widened_beside_a_replica_that_does_not_know_held_webhooks(
@@ -93,7 +93,7 @@ async def test_an_index_that_was_made_ahead_without_a_lock_is_found(
 
 
 WITHOUT_SAMPLES = ("body", "errors", "reason", "output")
-"""The columns that may say something of a person; the reason of a webhook does not."""
+"""The columns that may hold personal data; the reason of a webhook does not."""
 
 FILES = """
 SELECT relname, pg_relation_filenode(oid) FROM pg_class

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 FEW = 40
 LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
-"""Without a sync for each commit, none comes for so long that a crash loses what was committed meanwhile."""
+"""Without a sync per commit, syncs are so rare that a crash loses what was committed meanwhile."""
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ trigger.start()
 print("returned", flush=True)
 """
 AT_ONCE = 15.0
-"""Seconds in which a start that was given up has ended on a busy machine: a lock is waited for much longer."""
+"""Seconds in which an aborted start has ended on a busy machine: waiting for a lock takes much longer."""
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 

@@ -34,7 +34,7 @@ def test_migrations_are_numbered_from_one_without_a_gap() -> None:
 
 
 OLD = {number: REAL[number] for number in REAL if number < 5}
-"""The migrations of the programs that did not know held webhooks."""
+"""The migrations of the versions without held webhooks."""
 
 
 async def test_the_checks_are_widened_in_a_file_that_is_in_use_and_it_stays_intact(
