@@ -1,4 +1,4 @@
-"""Tell people when an assistant fails for good, by Slack, PagerDuty, e-mail or any other service that Apprise knows.
+"""Notify people if an assistant finally fails, by Slack, PagerDuty, e-mail or any other service that Apprise knows.
 
     pip install apprise
     export NOTIFY='slack://…' ASSISTANT_KEY=…

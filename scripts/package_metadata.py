@@ -1,4 +1,4 @@
-"""Fill in what a build says about the package: a README that is read outside the repository, and the project's URLs.
+"""Fill in the package's metadata at a build: a README that is read outside the repository, and the project's URLs.
 
 PROJECT_REPOSITORY holds the repository's address; the release workflow sets it. Without it, a build names no URL, and a
 link of the README becomes the name of its file in the source distribution.

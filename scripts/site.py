@@ -50,7 +50,7 @@ def copy_pages(root: Path, pages: Path) -> None:
 def main() -> int:
     """Make the site; return the exit code of mkdocs."""
     copy_pages(ROOT, ROOT / "build" / "pages")
-    # Its theme tells of its successor at every build.
+    # The theme prints an advertisement for its successor at every build.
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # noqa: TID251
     return subprocess.run([sys.executable, "-m", "mkdocs", "build", "--quiet"], cwd=ROOT, env=quiet).returncode
 

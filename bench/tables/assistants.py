@@ -165,7 +165,7 @@ async def _kept(setting: Setting, side: Side, dose: Dose, rooms: int, form: str,
 
 
 def _bare(setting: Setting, dose: Dose) -> list[float]:
-    """Start the assistant's program without a trigger, as many times; return the milliseconds to its first line."""
+    """Start the assistant's program alone, `commands` times; return the milliseconds to its first line."""
     took: list[float] = []
     with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
         running = Path(folder) / RUNNING

@@ -24,7 +24,7 @@ CHANGES_PER_ASSISTANT = 5
 
 
 def per_second(live: int) -> float:
-    """Calculate the webhooks per second of so many live rooms, on average."""
+    """Calculate the webhooks per second of `live` live rooms, on average."""
     return live * PER_SESSION * SESSIONS_PER_HOUR / 3600
 
 
@@ -34,5 +34,5 @@ def assistants_per_second(live: int) -> float:
 
 
 def replicas(live: int) -> int:
-    """Calculate how many replicas so many live rooms take."""
+    """Calculate how many replicas `live` live rooms need."""
     return max(FEWEST_REPLICAS, -(-live // ROOMS_EACH))

@@ -145,8 +145,7 @@ async def _look(url: str, live: int, times: int) -> Look:
     async with connected(url) as connection:
         await connection.execute(REPLICAS, live // each)
         await connection.execute(LIVE, live, live // each)
-        # Insert as many as were stored in the last ten seconds, and as many older ones, so that a query for new ones
-        # ends.
+        # Insert as many as were stored in the last ten seconds, and as many older ones: a query for new ones must end.
         await connection.execute(RECENT, live, rate, 2 * max(1, round(10 * rate)))
         await connection.execute("ANALYZE")
         replica = await connection.fetchval("SELECT owner FROM whereby_trigger.rooms LIMIT 1")

@@ -1,4 +1,4 @@
-"""The calculation itself: what so many live rooms ask of the replicas and of the database, as tables for the page."""
+"""The calculation itself: the load of live rooms on the replicas and on the database, as tables for the page."""
 
 import math
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def tables(figures: Figures) -> dict[str, str]:
 
 
 def write(figures: Figures, page: Path = PAGE) -> None:
-    """Put the generated parts into the page, each between its marks."""
+    """Write the generated parts into the page, each between its marks."""
     text = page.read_text(encoding="utf-8")
     for name, table in tables(figures).items():
         before, mark, rest = text.partition(MARK.format(name=name))
