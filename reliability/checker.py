@@ -36,7 +36,7 @@ class Evidence(Struct, frozen=True):
 
     @property
     def parked(self) -> list[str]:
-        """List the webhooks that were in user code at so many deaths that they were not tried again."""
+        """List the webhooks that were in user code at too many deaths to be tried again."""
         return [record.id for record in self.records if record.state is State.FAILED and _is_parked(record)]
 
 

@@ -14,7 +14,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Fault(Enum):
-    """Say what the link does to the bytes that pass it."""
+    """Name what the link does to the bytes that pass it."""
 
     NONE = auto()
     CUT = auto()

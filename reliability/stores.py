@@ -18,7 +18,7 @@ PART = 500
 
 STORE_FILE = "store.db"
 LEASE = 3.0
-"""Seconds for which a quick lease lasts on PostgreSQL, where only its end shows that a replica is dead."""
+"""Seconds for which a quick lease lasts on PostgreSQL: only its end shows that a replica is dead."""
 
 
 class SqliteStores:

@@ -54,7 +54,7 @@ class Cell:
         self.load.sender.port = await self._receiver.listening()
 
     async def dose(self, fault: str) -> None:
-        """Put the fault on the link, deliver, and heal it; wait until a delivery is answered 200 and all is decided."""
+        """Apply the fault to the link, deliver, and heal it; wait until a delivery gets a 200 and all is decided."""
         item, torn = self.load.next(), self._link.torn
         FAULTS[fault](self._link, item)
         await self.load.deliver(item, retries=0)
@@ -109,7 +109,7 @@ async def run(
     side_by_side: int,
     faults: tuple[str, ...] = tuple(FAULTS),
 ) -> Result:
-    """Cause each fault `doses` times, in `side_by_side` receivers at the same time, and time the answers."""
+    """Inject each fault `doses` times, in `side_by_side` receivers at the same time, and time the answers."""
     cells = [Cell(folder / str(number), stores, number) for number in range(side_by_side)]
     try:
         await asyncio.gather(*(cell.start() for cell in cells))

@@ -129,7 +129,7 @@ async def run(
     side_by_side: int,
     within: float,
 ) -> Result:
-    """Take the database from cells side by side, so each outage has `doses` doses; every second cell has a spill.
+    """Stop the database of cells side by side, so each outage has `doses` doses; every second cell has a spill.
 
     Nothing may stop in a `short` outage; after a `long` one all assistants must be back within `within` seconds. The
     server is killed in one outage and frozen in the next.

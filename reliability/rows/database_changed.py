@@ -22,7 +22,7 @@ from whereby_trigger.testing.program import until
 
 BACK_WITHIN = 5.0
 HELD_UP = 2.0
-"""Seconds after which a delivery counts as held up by a row that is not its own."""
+"""Seconds after which a delivery counts as blocked by a row that is not its own."""
 
 WATCHED = 30.0
 LOOK = 0.05
@@ -137,7 +137,7 @@ class Changes:
 async def run(
     folder: Path, stores: PostgresStores, *, doses: int, longest: float, rate: float, seed: int = 32
 ) -> Result:
-    """Cause each fault `doses` times, for at most `longest` seconds each, while deliveries continue."""
+    """Inject each fault `doses` times, for at most `longest` seconds each, while deliveries continue."""
     server, url = stores.server, stores.new(folder)
     load = Load(folder, seed)
     async with viewing(url), Link(server.port) as link:

@@ -37,7 +37,7 @@ SHOWN = 3
 async def run(
     folder: Path, stores: Stores, *, webhooks: int, deaths: int, hold: float, bound: float, lease: float, seed: int = 1
 ) -> Result:
-    """Let three replicas hold webhooks while one after the other is killed or drained.
+    """Deliver webhooks that three replicas hold, while killing or draining one replica after the other.
 
     Each must fire once, at most `bound` seconds after it was due or after the last death before that; a hold that its
     first replica fires, within LIVING seconds.

@@ -37,7 +37,7 @@ REFUSAL: Final = "has a second name, a hard link"
 
 
 async def run(folder: Path, stores: SqliteStores, *, doses: int, a_life: int = 1, seed: int = 1) -> Result:
-    """Cause each fault `doses` times, `a_life` of them to a receiver before it is killed, and check all in the end."""
+    """Inject each fault `doses` times, `a_life` of them per receiver before it is killed, and check all in the end."""
     path = folder / STORE_FILE
     async with Campaign(folder, stores, seed) as campaign:
         trial = _Trial(campaign, path)
@@ -75,7 +75,7 @@ class _Trial:
         )
 
     async def live(self, faults: Sequence[Fault]) -> None:
-        """Start a receiver, cause some faults, and kill it once it has acknowledged more after the last."""
+        """Start a receiver, inject some faults, and kill it once it has acknowledged more after the last."""
         sender = self._campaign.sender
         receiver = await self._campaign.start("--copies", str(self._copied))
         for fault in faults:

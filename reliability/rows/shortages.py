@@ -60,7 +60,7 @@ class Cell:
             raise ReceiverFailed(f"the replica is not ready:\n{self._replica.last_words}")
 
     async def dose(self, seconds: float) -> None:
-        """Cause a shortage for `seconds` seconds, and check that all is well again."""
+        """Create a shortage for `seconds` seconds, and check that all is well again."""
         os.kill(self._replica.pid, signal.SIGUSR1)
         await asyncio.sleep(LOOK)
         room = f"{self._fleet.room()}-{self._moment}"
@@ -104,7 +104,7 @@ class Cell:
 async def run(
     folder: Path, stores: Stores, *, doses: int, shortest: float, longest: float, side_by_side: int = 1
 ) -> Result:
-    """Cause each shortage `doses` times at each moment, on some replicas at a time."""
+    """Create each shortage `doses` times at each moment, on some replicas at a time."""
     moments = [each for each in MOMENTS if isinstance(stores, PostgresStores) or each[1] != "reconnecting"]
     gate = asyncio.Semaphore(side_by_side)
 

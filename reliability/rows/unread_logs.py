@@ -41,7 +41,7 @@ The p99 begins then: otherwise these programs decide it, whether the log is read
 """
 
 READ_EVERY = 5
-"""After this many lives with each fault comes one whose log is read, for comparison."""
+"""For this many lives with each fault there is one whose log is read, for comparison."""
 
 END_WITHIN = 5.0
 SERVED_WITHIN = 60.0
@@ -52,7 +52,7 @@ DROPPED = re.compile(r"([0-9]+) log lines? (?:was|were) dropped")
 async def run(
     folder: Path, stores: Stores, *, doses: int, rate: float, seconds: float, faults: Collection[str] = tuple(FAULTS)
 ) -> Result:
-    """Cause each fault `doses` times, each in one life of the receiver, ended by SIGTERM or the watchdog.
+    """Inject each fault `doses` times, each in one life of the receiver, ended by SIGTERM or the watchdog.
 
     The load lasts until each room has its assistant, and then for `seconds` seconds.
     """
