@@ -211,7 +211,7 @@ async def play(night: Night) -> None:
 
 
 def take_and_die(url: str) -> None:
-    """Let another replica take the waiting room, and kill it."""
+    """Start another replica that takes the waiting room, and kill it."""
     with replica_that_takes(url) as other:
         other.line("took")
         other.kill()

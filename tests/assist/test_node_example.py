@@ -85,7 +85,7 @@ def node(folder: Path, room: StubRoom, stdin: str = json.dumps({"roomUrl": URL})
 
 
 def joined(room: StubRoom) -> Visitor:
-    """Let the next assistant join."""
+    """Admit the next assistant, and return its visitor."""
     visitor = room.next()
     assert visitor.does()["join"] == URL
     visitor.answer(joined=True)

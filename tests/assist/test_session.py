@@ -252,6 +252,6 @@ async def test_the_first_reason_for_an_end_stands() -> None:
 
 
 async def turn() -> None:
-    """Let every task that can run do so."""
+    """Run every task that can run."""
     for _ in range(5):
         await asyncio.sleep(0)

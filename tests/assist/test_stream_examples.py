@@ -84,7 +84,7 @@ def joined(room: StubRoom) -> Visitor:
 
 @contextmanager
 def node_in_room(place: Path, room: StubRoom) -> Iterator[tuple[Process, str, Visitor]]:
-    """Let the example on Node.js join a room with one person."""
+    """Start the example on Node.js in a room with one person."""
     with serving(place, ASSISTANT="node stream_assistant.mjs", **room.environment) as (process, url):
         send(url, people(1))
         yield process, url, joined(room)

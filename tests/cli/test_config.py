@@ -1,4 +1,4 @@
-"""`config`: each setting with its value and where it comes from, and no secret."""
+"""`config`: each setting with its value and its source, and no secret."""
 
 import json
 from pathlib import Path

@@ -107,7 +107,7 @@ class StoppedClock(Clock):
 
 
 class Live:
-    """A trigger whose stages run only when told to, on a store whose time stands still."""
+    """A trigger whose stages run only when told to, on a store whose clock stands still."""
 
     def __init__(self, place: Place, folder: Path, registered: Registered) -> None:
         self.place, self.clock = place, place.clock
@@ -195,7 +195,7 @@ async def asked_back(
     name: str,
     changed: Predicates | None = None,
 ) -> tuple[dict[str, State], list[tuple[str, Judgement]]]:
-    """Let a trigger decide; return the states of what it was asked about, and the decisions that differ in a backtest.
+    """Run a trigger on the steps; return the states of what it decided, and the decisions that differ in a backtest.
 
     The backtest asks the same predicates, or those that are `changed`.
     """

@@ -1,4 +1,4 @@
-"""The room of a success is claimed once the store accepts the claim, and nobody hears of it again meanwhile."""
+"""The room of a success is claimed once the store accepts the claim, and it is not emitted again meanwhile."""
 
 import time
 

@@ -50,7 +50,7 @@ def joined(id: str = "a") -> Webhook:
 
 
 async def lose_the_lease(stage: Stage) -> None:
-    """Let the lease run out, as of a frozen process, and wait until the replica has another."""
+    """Fail renewals until the replica has lost its lease, as if frozen, and wait until it has another."""
     before, renew = stage.store.replica, stage.store.renew
 
     async def run_out(ttl: float) -> bool:

@@ -1,4 +1,4 @@
-"""examples/notify.py: a service, here a local HTTP server, is notified of an assistant that failed for good."""
+"""examples/notify.py: a service, here a local HTTP server, is notified of an assistant that finally failed."""
 
 import json
 from collections.abc import Iterator

@@ -130,7 +130,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(entry.state in OWNED for entry in self.model.rooms))
     @rule(n=st.integers(0, 9), pick=st.integers(0, 9))
     def go_on(self, n: int, pick: int) -> None:
-        """Let an owner that is still there make an allowed move of a room."""
+        """Make an allowed move of a room for an owner that is still there."""
         owned = [entry for entry in self.model.rooms if entry.state in OWNED]
         entry = owned[n % len(owned)]
         following = sorted(ROOM_TRANSITIONS[entry.state])

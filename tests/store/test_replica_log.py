@@ -1,4 +1,4 @@
-"""The log of replicas: when each started, and how it ended, kept for as long as what it did."""
+"""The log of replicas: when each started, and how it ended, kept as long as what it did."""
 
 import pytest
 

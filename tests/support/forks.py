@@ -272,7 +272,7 @@ def _end_all(forks: Iterable[int]) -> None:
 
 
 def _become(request: Request, streams: list[int]) -> None:
-    """Give this fork the state of a normally started process."""
+    """Set this fork's state to that of a normally started process."""
     if request.session:
         os.setsid()
     for number, stream in enumerate(streams):

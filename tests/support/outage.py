@@ -22,7 +22,7 @@ class Reach(Enum):
 
 
 class AwayStore(SqliteStore):
-    """Be available or away as the test sets it; `asked` lists what it was asked to add, in order.
+    """A store that is available or away as the test sets it; `asked` lists what it was asked to add, in order.
 
     Requests during silence are done when it is back, unless they were cancelled; those that may wait, wait.
     """

@@ -41,7 +41,7 @@ class Place(ABC):
         """Execute SQL as another program would; {rooms} and {runs} stand for the tables."""
 
     async def pass_time(self, seconds: float, *alive: Store) -> None:
-        """Let time pass in which only these replicas renew their leases."""
+        """Advance the clock while only these replicas renew their leases."""
         while seconds > 0:
             step = min(seconds, TTL - 1)
             self.clock.jump(step)
@@ -49,13 +49,13 @@ class Place(ABC):
             seconds -= step
 
     async def outlast_leases(self, *alive: Store) -> None:
-        """Let enough time pass that every lease runs out, except those of these replicas."""
+        """Advance the clock until every lease has run out, except those of these replicas."""
         self.clock.catch_up()
         await _renew(alive)
         await self.pass_time(TTL + 1, *alive)
 
     async def outlast_the_dead(self, *alive: Store) -> None:
-        """Let enough time pass that what a dead replica owns can be claimed; these replicas live on."""
+        """Advance the clock until what a dead replica owns can be claimed; these replicas live on."""
         if self.takeover_within:
             await self.outlast_leases(*alive)
 

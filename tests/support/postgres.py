@@ -137,7 +137,7 @@ class Server:
         self._databases.clear()
 
     def drop_databases(self) -> None:
-        """Drop all databases that were made here, whoever is connected."""
+        """Drop all databases that were made here, even if clients are connected."""
         self.be_done_with_databases()
         self._drop(self._done_with)
 
@@ -200,7 +200,7 @@ class Server:
         self.start(**settings)
 
     def revive(self) -> None:
-        """Get it running, whether it was stopped, killed, frozen or none of these."""
+        """Ensure that it runs, whether it was stopped, killed, frozen or none of these."""
         if self._postmaster is None:
             self.start()
         self.resume()

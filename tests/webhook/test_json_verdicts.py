@@ -188,7 +188,7 @@ def test_a_body_is_taken_as_it_came(raw: bytes) -> None:
 
 
 def well_formed(value: Any) -> Any:
-    """Put U+FFFD in place of each lone surrogate in a JSON value, as JavaScript's toWellFormed() does."""
+    """Replace each lone surrogate in a JSON value by U+FFFD, as JavaScript's toWellFormed() does."""
     if isinstance(value, str):
         paired = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
         return re.sub("[\ud800-\udfff]", "\ufffd", paired)

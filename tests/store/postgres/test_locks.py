@@ -26,7 +26,7 @@ IS_FREE = "SELECT count(*) FROM (SELECT FROM whereby_trigger.webhooks WHERE id =
 
 @asynccontextmanager
 async def frozen_after(url: str, work: Callable[[Connection], Awaitable[Any]]) -> AsyncIterator[None]:
-    """Let a replica do some work in a transaction, and then freeze."""
+    """Run some work of a replica in a transaction, and then freeze it."""
     held, thaw = asyncio.Event(), asyncio.Event()
 
     async def freeze(connection: Connection) -> None:
