@@ -15,7 +15,6 @@ from typing import Any, Final
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError
-from whereby_trigger.logs import handler_of_deliveries
 from whereby_trigger.metrics import Counts, Outcome
 from whereby_trigger.store import CLOSED, MINUTE, Decision, RefusalCount, RefusalReason, State, Store
 from whereby_trigger.store.protocol import ignore_result
@@ -280,7 +279,7 @@ class DeliveryLog:
         self._counts.decided(decision.state, None if queued_at is None else time.time() - queued_at)
         if logger.isEnabledFor(logging.INFO) or decision.state is State.FAILED:
             key = None if room is None else room.key
-            delivery = Delivery(200, decision.reason, webhook.type, key, decision.id, decision=str(decision.state))
+            delivery = Delivery(200, decision.reason, webhook.type, key, decision.id, decision=decision.state)
             delivery.session_id, delivery.seconds = session_id(webhook), monotonic() - started
             self._write(delivery)
         if decision.state is State.UNHANDLED:
@@ -314,9 +313,6 @@ class DeliveryLog:
             fields["unsigned"] = True
         if delivery.skew is not None:
             fields["skew_s"] = round(delivery.skew, 1)
-        if in_order and (ours := handler_of_deliveries(logger)) is not None:
-            ours.put_delivery(fields)
-            return
         # Not by `logger.log`, which would look for its caller.
         logger.handle(self._records.make(level, DeliveryLine(fields, _with_skew(delivery)), fields))
 

@@ -7,11 +7,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
@@ -111,32 +111,18 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        second, milliseconds = divmod(round(record.created * 1e6) // 1000, 1000)
+        fields: dict[str, Any] = {
+            "time": f"{_in_utc(second)}.{milliseconds:03d}+00:00",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        if not _is_delivery(record):
+            fields["message"] = record.getMessage()
         attributes = record.__dict__
-        fields: dict[str, Any] = {} if _is_delivery(record) else {"message": record.getMessage()}
         fields |= {name: attributes[name] for name in FIELDS if name in attributes}
-        head = {"time": _time_of(record.created), "level": record.levelname.lower(), "logger": record.name}
-        return _encode(head | fields | _traced(self, record))
-
-
-def _time_of(created: float) -> str:
-    second, milliseconds = divmod(round(created * 1e6) // 1000, 1000)
-    return f"{_in_utc(second)}.{milliseconds:03d}+00:00"
-
-
-_quote: Final[Callable[[str], str]] = json.encoder.encode_basestring_ascii
-
-
-def _json_of_delivery(created: float, fields: dict[str, Any]) -> str:
-    """Return the line that `JsonFormatter` makes of a delivery's record, without the record and in half the time."""
-    room, session, unsigned = fields["room"], fields["session_id"], ', "unsigned": true' if "unsigned" in fields else ""
-    return (
-        f'{{"time": "{_time_of(created)}", "level": {_quote(logging.getLevelName(logging.INFO).lower())}, '
-        f'"logger": "{DELIVERIES}", "type": {_quote(fields["type"])}, '
-        f'"room": {"null" if room is None else _quote(room)}, "webhook_id": {_quote(fields["webhook_id"])}, '
-        f'"session_id": {"null" if session is None else _quote(session)}, "replica": {_quote(fields["replica"])}, '
-        f'"answer": {fields["answer"]}, "decision": {_quote(fields["decision"])}, '
-        f'"reason": {_quote(fields["reason"])}, "ms": {fields["ms"]}{unsigned}}}\n'
-    )
+        fields |= _traced(self, record)
+        return _encode(fields)
 
 
 OURS: Final = (JsonFormatter, PlainFormatter)
@@ -176,10 +162,6 @@ class QueueingHandler(logging.Handler):
             raise
         except Exception:
             self.handleError(record)
-
-    def put_delivery(self, fields: dict[str, Any]) -> None:
-        """Log a delivery in JSON, at the level INFO, without making a record: its line has the fields and no more."""
-        self.writer.put(partial(_json_of_delivery, time.time(), fields), DELIVERY_SIZE)
 
     def flush(self) -> None:
         """Wait until what was logged is written, at most a second."""
@@ -222,30 +204,6 @@ class QueueingHandler(logging.Handler):
         record = _record(ROOT, text, logging.ERROR)
         record.raised = raised.rstrip()
         return self._line(record)
-
-
-def handler_of_deliveries(logger: logging.Logger) -> QueueingHandler | None:
-    """Return our handler if whatever a logger logs goes there alone, and becomes JSON there, else None.
-
-    Then nobody sees whether there was a record.
-    """
-    each, handlers = logger, logger.handlers
-    while each.propagate and each.parent is not None:
-        each = each.parent
-        handlers = handlers + each.handlers
-    ours = handlers[0] if len(handlers) == 1 else None
-    if type(ours) is not QueueingHandler or type(ours.formatter) is not JsonFormatter:
-        return None
-    kind, factory = type(logger), logging.getLogRecordFactory()
-    is_plain = _is_pythons_own(factory, kind.makeRecord, kind.handle, kind.callHandlers)
-    return ours if is_plain and not (logger.filters or ours.filters) and ours.level <= logging.INFO else None
-
-
-@lru_cache(maxsize=1)
-def _is_pythons_own(factory: object, *methods: Callable[..., Any]) -> bool:
-    """Return False if somebody has put a class or a function of theirs into the way of records, as Sentry does."""
-    files = {method.__code__.co_filename if type(method) is FunctionType else "" for method in methods}
-    return factory is logging.LogRecord and files == {logging.getLogger.__code__.co_filename}
 
 
 class _Burst:

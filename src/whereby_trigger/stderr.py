@@ -14,9 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import Any, Final, TextIO
-
-from msgspec import Struct
+from typing import Any, Final, NamedTuple, TextIO
 
 MOST_LINES: Final = 4096
 MOST_CHARACTERS: Final = 2 * 1024 * 1024
@@ -40,7 +38,7 @@ Line = str | Callable[[], str]
 """Text that ends in a newline, or a function that returns it, called by the writing thread."""
 
 
-class _Waiting(Struct, frozen=True, eq=False):
+class _Waiting(NamedTuple):
     """Hold a line that waits, its characters, and the lines that count as dropped if it is; `written` is set after."""
 
     line: Line
@@ -92,12 +90,10 @@ class LineWriter:
             if self._queue and (len(self._queue) >= MOST_LINES or self._size + size > MOST_CHARACTERS):
                 self._dropped += 1
                 return
-            if self._dropped:
-                self._report_dropped()
+            self._report_dropped()
             self._queue.append(_Waiting(line, size, 1))
             self._size += size
-            if not self._awake:
-                self._wake()
+            self._wake()
 
     def put_later(self, line: Line, seconds: float) -> bool:
         """Queue a line in `seconds`, or at a flush before that; return False if there is no thread to do so."""
@@ -182,9 +178,8 @@ class LineWriter:
                 self._wakes.get(timeout=self._until_due())
             with self._lock:
                 self._queue_due(time.monotonic())
-            whole = self._whole
-            while batch := self._take(whole):
-                self._write_batch(batch, whole)
+            while batch := self._take():
+                self._write_batch(batch)
 
     def _until_due(self) -> float | None:
         with self._lock:
@@ -198,10 +193,10 @@ class LineWriter:
             self._size += len(due_now)
             self._later = [(due, line) for due, line in self._later if due > now]
 
-    def _take(self, whole: int) -> list[_Waiting]:
+    def _take(self) -> list[_Waiting]:
         """Return the next lines, as many as fit in one piece; the thread goes to sleep if there are none."""
         batch: list[_Waiting] = []
-        size = 0
+        size, whole = 0, self._whole
         with self._lock:
             while self._queue and (not batch or size + self._queue[0].size <= whole):
                 waiting = self._queue.popleft()
@@ -220,10 +215,10 @@ class LineWriter:
                 return WHOLE_IN_FILE
         return WHOLE
 
-    def _write_batch(self, batch: list[_Waiting], whole: int) -> None:
+    def _write_batch(self, batch: list[_Waiting]) -> None:
         lost: list[_Waiting] = []
         written = False
-        pieces = self._pieces(batch, whole)
+        pieces = self._pieces(batch)
         if self._shown_status:
             pieces.insert(0, (CLEAR, []))
         self._shown_status = self._status
@@ -251,10 +246,10 @@ class LineWriter:
         # A report that is lost itself has told nobody.
         self._told -= sum(waiting.stands_for for waiting in lost if waiting.reports)
 
-    def _pieces(self, batch: list[_Waiting], whole: int) -> list[tuple[bytes, list[_Waiting]]]:
+    def _pieces(self, batch: list[_Waiting]) -> list[tuple[bytes, list[_Waiting]]]:
         """Return the lines as bytes, joined as far as they fit in one piece, each piece with its lines."""
         pieces: list[tuple[list[bytes], list[_Waiting]]] = []
-        space = 0
+        space, whole = 0, self._whole
         for waiting in batch:
             try:
                 data = self._encoded(waiting.line)
