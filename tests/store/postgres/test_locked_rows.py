@@ -16,8 +16,8 @@ from tests.support.rooms import ask, bring_to, move, session_arrival, take_one
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Bounds, Query, RoomState, State, Store
-from whereby_trigger.store.postgres import rooms, writer
 from whereby_trigger.store.postgres import store as postgres_store
+from whereby_trigger.store.postgres import writer
 
 pytestmark = pytest.mark.anyio
 
@@ -129,11 +129,10 @@ async def test_a_locked_room_holds_up_no_other_room_and_no_other_delivery(url: s
             assert not (await over).duplicate
 
 
-async def test_a_request_that_changes_nothing_waits_for_no_lock_on_its_room(url: str, opened: Replicas) -> None:
+async def test_a_request_that_changes_nothing_waits_for_no_lock_on_its_rooms_row(url: str, opened: Replicas) -> None:
     store = await opened(url)
     await bring_to(store, RoomState.LIVE)
-    async with locked(url, f"rooms WHERE key = '{ROOM}'") as holding, asyncio.timeout(SOON):
-        await holding.execute(rooms.LOCK, [ROOM])
+    async with locked(url, f"rooms WHERE key = '{ROOM}'"), asyncio.timeout(SOON):
         claims = await asyncio.gather(*(ask(store) for _ in range(MANY)))
     assert {(claim.new, claim.state, claim.owner) for claim in claims} == {(False, RoomState.LIVE, store.replica)}
 

@@ -143,6 +143,8 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "add again": (webhooks.STORED_SO, (IDS, [1.0] * N, [ME] * N), {"webhooks_id_key"}),
     "blame": (webhooks.BEGIN_ATTEMPT, (WEBHOOKS, ME), {"webhooks_pkey", "webhooks_pending"}),
     "note": (webhooks.APPEND_ERROR, (IDS[0], "error"), {"webhooks_id_key"}),
+    "request: some rooms": (rooms.LOOK_AT_OPEN, (FEW,), {"rooms_open"}),
+    "request: many rooms": (rooms.LOOK_AT_OPEN, (MANY,), {"rooms_open"}),
     "request: the room": (rooms.FIND_OPEN, (FEW[0],), {"rooms_open"}),
     "request: its sessions": (rooms.SESSION_CHANGES, (FEW[0],), {"webhooks_sessions"}),
     "prune": (webhooks.PRUNE, (0.0, 1e12, 500), {"webhooks_decided", "webhooks_pkey"}),

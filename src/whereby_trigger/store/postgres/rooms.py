@@ -36,6 +36,10 @@ FIND_OPEN = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
 WHERE key = $1 AND state NOT IN ('ended', 'failed') FOR UPDATE
 """
+NOT_LOCKED = """
+SELECT key FROM unnest($1::text[]) AS given (key)
+WHERE pg_try_advisory_xact_lock_shared(hashtextextended('whereby_trigger ' || key, 0))
+"""
 LOOK_AT_OPEN = """
 SELECT key, id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
 WHERE key = ANY ($1::text[]) AND state NOT IN ('ended', 'failed')
@@ -230,9 +234,12 @@ async def request_unchanged(
 ) -> list[RoomClaim | None]:
     """Answer requests that change nothing, such as those of a room with an assistant; None for the others.
 
-    One statement reads the rooms of all, and waits for no lock: a change that is under way comes after the request.
+    Two statements read the rooms of all, and wait for no lock.
     """
-    found = await connection.fetch(LOOK_AT_OPEN, list({piece.key for piece in pieces}))
+    # Whoever has a room's lock may be ending an assistant since nobody was there before the webhook that asks. Such a
+    # request waits for the lock, as None. Looked at before the read: what gets the lock later knows of the webhook.
+    free = [row["key"] for row in await connection.fetch(NOT_LOCKED, list({piece.key for piece in pieces}))]
+    found = await connection.fetch(LOOK_AT_OPEN, free)
     entries = {key: _open(entry) for key, entry in ((row.pop("key"), row) for row in map(dict, found))}
     return [_unchanged(entries.get(piece.key), piece) for piece in pieces]
 
