@@ -471,6 +471,8 @@ class Fence:
         self._suspended = False
         if self._ending is not None:
             self._ending.cancel()
+        # Under another id, what this replica had is not its own again yet, even if it was read meanwhile.
+        self._unread.fall_behind()
         self._unread.look()
         self._supervisor.resume()
 

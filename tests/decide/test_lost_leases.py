@@ -1,5 +1,6 @@
 """A replica that lost its lease has another id: what it stored or read under the old one is not its to decide."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.support.stage import Stage
 from tests.support.stores import KINDS
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, TriggerSuccess, Webhook
-from whereby_trigger.store import State
+from whereby_trigger.store import Added, Arrival, State
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +48,16 @@ class Heard:
 
 def joined(id: str = "a") -> Webhook:
     return webhook("room.client.joined", id=id, room="/visit-1")
+
+
+def asking(asked: list[str]) -> Trigger:
+    """Return a trigger that lists the webhooks that its predicate is asked about."""
+
+    def note(webhook: RoomClientJoined) -> bool:
+        asked.append(webhook.id)
+        return False
+
+    return Trigger(webhook_triggers={"room.client.joined": note})
 
 
 async def lose_the_lease(stage: Stage) -> None:
@@ -114,19 +125,98 @@ async def test_what_was_stored_under_a_lost_lease_comes_before_what_arrives_sinc
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-
-    def note(webhook: RoomClientJoined) -> bool:
-        asked.append(webhook.id)
-        return False
-
-    trigger = Trigger(webhook_triggers={"room.client.joined": note})
     before, since = joined("before"), joined("since")
-    async with Stage(trigger, tmp_path, store=url) as stage:
+    async with Stage(asking(asked), tmp_path, store=url) as stage:
         await eventually(lambda: not stage.running.dispatcher.behind)
         monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 3600.0)
         monkeypatch.setattr("whereby_trigger.decide.dispatcher.Backlog.take_over", lambda backlog: None)
         await stage.store_only(before)
         await lose_the_lease(stage)
         await stage.deliver(since)
+        await stage.decision(since)
+    assert asked == ["before", "since"]
+
+
+async def test_what_is_committed_late_under_a_lost_lease_comes_before_what_arrives_since(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    before, since = joined("before"), joined("since")
+    async with Stage(asking(asked), tmp_path, store=url) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 3600.0)
+        monkeypatch.setattr("whereby_trigger.decide.dispatcher.Backlog.take_over", lambda backlog: None)
+        old, add = stage.store.replica, stage.store.add
+        await lose_the_lease(stage)
+        await eventually(lambda: not stage.running.dispatcher.behind)
+
+        def add_as_before(arrival: Arrival) -> "asyncio.Future[Added]":
+            now, stage.store.replica = stage.store.replica, old
+            try:
+                return add(arrival)
+            finally:
+                stage.store.replica = now
+
+        with monkeypatch.context() as late:
+            late.setattr(stage.store, "add", add_as_before)
+            await stage.deliver(before)
+        await stage.deliver(since)
+        await stage.decision(since)
+    assert asked == ["before", "since"]
+
+
+async def test_a_read_between_two_leases_lets_nothing_overtake_what_is_left_of_the_first(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    before, since = joined("before"), joined("since")
+    async with Stage(asking(asked), tmp_path, store=url) as stage:
+        dispatcher, rejoin = stage.running.dispatcher, stage.store.rejoin
+
+        async def rejoin_after_a_read(ttl: float) -> None:
+            dispatcher.find(0)
+            await eventually(lambda: not dispatcher.behind)
+            await rejoin(ttl)
+
+        await eventually(lambda: not dispatcher.behind)
+        await stage.store_only(before)
+        stage.store.rejoin = rejoin_after_a_read  # type: ignore[method-assign]
+        taking_over = stage.store.take_over = LateAnswer(stage.store.take_over)  # type: ignore[method-assign, assignment]
+        await lose_the_lease(stage)
+        await taking_over.answered.wait()
+        await stage.deliver(since)
+        await stage.user_code.ask(lambda: None, (), False)
+        taking_over.go.set()
+        await stage.decision(since)
+    assert asked == ["before", "since"]
+
+
+async def test_a_look_that_began_before_the_loss_lets_nothing_overtake_what_is_left_of_the_lost_lease(
+    url: str, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    before, since = joined("before"), joined("since")
+    async with Stage(asking(asked), tmp_path, store=url) as stage:
+        old, take_over = stage.store.replica, stage.store.take_over
+        looked, go_on, dispatcher = asyncio.Event(), asyncio.Event(), stage.running.dispatcher
+
+        async def take_over_late(max_age: float) -> int:
+            taken = await take_over(max_age)
+            if not go_on.is_set():
+                looked.set()
+                await go_on.wait()
+            return taken
+
+        await eventually(lambda: not dispatcher.behind)
+        await stage.store_only(before)
+        taking_over = stage.store.take_over = LateAnswer(take_over_late)  # type: ignore[method-assign, assignment]
+        await looked.wait()
+        assert stage.store.replica == old
+        await lose_the_lease(stage)
+        go_on.set()
+        await taking_over.answered.wait()
+        await stage.deliver(since)
+        await stage.user_code.ask(lambda: None, (), False)
+        taking_over.go.set()
         await stage.decision(since)
     assert asked == ["before", "since"]

@@ -143,7 +143,11 @@ class Dispatcher:
         """
         if queued.seq in self._known or queued.seq in self._read_back:
             return
-        if self._unread.behind:
+        if queued.owner != self._store.replica:
+            # Stored under a lease that is lost. It is taken over before what arrives since is decided.
+            self.fall_behind()
+            self._unread.look()
+        elif self._unread.behind:
             self.fall_behind()
         elif not self._queue(queued):
             self.fall_behind()
@@ -369,12 +373,17 @@ class Backlog:
 
     async def _look(self) -> None:
         now = self._clock.boot()
-        # A new id means that the lease was lost. What the old id had is older than what arrives now, so it goes first.
-        if now >= self._claim_at or self._claimed_as != self._store.replica:
+        # A new id means that the lease was lost. What the old id had is older than what arrives now, and may be stored
+        # late, so it goes first.
+        to_be_read = self._unread.behind and self._dispatcher.has_room
+        if to_be_read or now >= self._claim_at or self._claimed_as != self._store.replica:
             self._claim_at, self._claimed_as = now + TAKEOVER, self._store.replica
             if await self._store.take_over(self._max_age):
                 self._dispatcher.fall_behind()
                 self._supervisor.wake()
+        if self._claimed_as != self._store.replica:
+            # The lease was lost meanwhile: nothing was taken over.
+            return
         if self._unread.behind or self._unread.due or now >= self._read_at:
             self._unread.due, self._read_at = False, now + REREAD
             await self._read()
