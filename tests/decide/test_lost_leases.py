@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.support.stage import Stage
 from tests.support.stores import KINDS
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, TriggerSuccess, Webhook
+from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Added, Arrival, State
 from whereby_trigger.testing import webhook
 
@@ -220,3 +222,36 @@ async def test_a_look_that_began_before_the_loss_lets_nothing_overtake_what_is_l
         taking_over.go.set()
         await stage.decision(since)
     assert asked == ["before", "since"]
+
+
+async def test_a_success_is_told_once_if_its_lease_is_renewed_late_while_it_claims_its_room(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.decider.CLAIM_AGAIN", 0)
+    heard = Heard()
+    async with Stage(heard.trigger, tmp_path, store=url) as stage:
+        replica, renew, claim = stage.store.replica, stage.store.renew, stage.running.claims.claim
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        async def renew_late(ttl: float) -> bool:
+            asked.set()
+            await go.wait()
+            return await renew(ttl)
+
+        async def claim_as_the_lease_lapses(*arguments: Any) -> str:
+            if not go.is_set():
+                await asked.wait()
+                stage.store.lease.lose()
+                asyncio.get_running_loop().call_soon(go.set)
+                raise StoreUnavailable("away")
+            return await claim(*arguments)
+
+        stage.store.renew = renew_late  # type: ignore[method-assign]
+        stage.running.claims.claim = claim_as_the_lease_lapses  # type: ignore[method-assign, assignment]
+        added = await stage.deliver(joined())
+        await go.wait()
+        await eventually(lambda: stage.store.lease.held)
+        stage.running.dispatcher.find(added.seq)
+        assert (await stage.decision(joined())).state is State.FIRED
+        assert stage.store.replica == replica
+    assert heard.attempts == [1]

@@ -256,14 +256,15 @@ class Decider:
     async def _claim(self, room: RoomIdentity, queued: PendingWebhook, errors: "_Errors") -> str:
         """Claim the room of a success, and return in words what came of it.
 
-        If the store is unavailable, wait for it while the lease is held: the listeners have already heard of this
-        success, and would hear of it again if its webhook were decided again.
+        If the store is unavailable, wait for it: the listeners have already heard of this success, and would hear of it
+        again if its webhook were decided again. Also while the lease has lapsed: it may be renewed late, under the same
+        id, and then no attempt is counted.
         """
         while True:
             try:
                 return await self._claims.claim(room, queued.webhook, queued.received_at)
             except StoreUnavailable as error:
-                if not self._store.lease.held:
+                if queued.owner != self._store.replica:
                     raise
                 fields = self._fields(queued)
                 logger.warning("webhook %s waits to ask for its assistant: %s", queued.webhook.id, error, extra=fields)
