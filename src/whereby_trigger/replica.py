@@ -464,6 +464,9 @@ class Fence:
         return {"replica": self._store.replica}
 
     def _begin_at(self, sent: float) -> None:
+        if not self._store.lease.held:
+            # What was to be decided meanwhile was left in the store, where it may have been read in vain.
+            self._unread.fall_behind()
         self._store.lease.begin(sent)
         self.begin()
 
@@ -471,8 +474,6 @@ class Fence:
         self._suspended = False
         if self._ending is not None:
             self._ending.cancel()
-        # Under another id, what this replica had is not its own again yet, even if it was read meanwhile.
-        self._unread.fall_behind()
         self._unread.look()
         self._supervisor.resume()
 

@@ -255,3 +255,31 @@ async def test_a_success_is_told_once_if_its_lease_is_renewed_late_while_it_clai
         assert (await stage.decision(joined())).state is State.FIRED
         assert stage.store.replica == replica
     assert heard.attempts == [1]
+
+
+async def test_what_came_while_the_lease_had_lapsed_is_not_overtaken_if_it_is_renewed_late(
+    url: str, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    before, since = joined("before"), joined("since")
+    async with Stage(asking(asked), tmp_path, store=url) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        replica, renew = stage.store.replica, stage.store.renew
+        renewing, go = asyncio.Event(), asyncio.Event()
+
+        async def renew_late(ttl: float) -> bool:
+            renewing.set()
+            await go.wait()
+            return await renew(ttl)
+
+        stage.store.renew = renew_late  # type: ignore[method-assign]
+        await renewing.wait()
+        stage.store.lease.lose()
+        added = await stage.deliver(before)
+        await eventually(lambda: not stage.running.dispatcher.knows(added.seq))
+        go.set()
+        await eventually(lambda: stage.store.lease.held)
+        await stage.deliver(since)
+        await stage.decision(since)
+        assert stage.store.replica == replica
+    assert asked == ["before", "since"]
