@@ -283,3 +283,29 @@ async def test_what_came_while_the_lease_had_lapsed_is_not_overtaken_if_it_is_re
         await stage.decision(since)
         assert stage.store.replica == replica
     assert asked == ["before", "since"]
+
+
+async def test_a_webhook_in_user_code_at_each_loss_of_the_lease_is_decided_alone_and_fails_in_the_end(
+    url: str, tmp_path: Path
+) -> None:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    blamed: list[int] = []
+    trigger = Trigger()
+
+    @trigger.when("room.client.joined")
+    async def block(webhook: RoomClientJoined) -> bool:
+        asked.put_nowait(webhook.id)
+        await asyncio.Event().wait()
+        return True
+
+    async with Stage(trigger, tmp_path, store=url) as stage:
+        await stage.deliver(joined())
+        for _ in range(5):
+            assert await asyncio.wait_for(asked.get(), 10) == "a"
+            (row,) = await stage.store.pending(0, 10)
+            blamed.append(row.attempts)
+            await lose_the_lease(stage)
+        decision = await asyncio.wait_for(stage.decision(joined()), 10)
+    assert blamed == [0, 0, 1, 2, 3]
+    assert decision.state is State.FAILED
+    assert asked.empty()

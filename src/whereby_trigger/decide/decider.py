@@ -78,7 +78,10 @@ def _answer(asked: Asked, reading: "asyncio.Future[dict[str, Presence]]") -> Non
 logger = logging.getLogger("whereby_trigger.decide")
 
 SUSPECT: Final = 2
-"""Crashes after which a webhook that was pending at each of them is a suspect."""
+"""Crashes after which a webhook that was pending at each of them is a suspect.
+
+So is one that was being decided at this many losses of the lease: it may be what blocks the process.
+"""
 
 CLAIM_AGAIN = 0.5
 """Seconds until the room of a success is claimed again after the store was unavailable."""
@@ -133,6 +136,7 @@ class Decider:
         self._subdomain = subdomain
         self._claims = claims
         self._suspects = PoisonIsolation()
+        self._interrupted: dict[int, int] = {}
         self._short, self._short_until = "", 0.0
 
     @property
@@ -154,12 +158,16 @@ class Decider:
             if queued.attempts >= MAX_CRASHES:
                 reason = f"{DIED}, {queued.attempts} times"
                 return self._decision(queued, Judgement(State.FAILED, reason), [])
-            if queued.crashes < SUSPECT:
+            if queued.crashes + self._interrupted.get(queued.seq, 0) < SUSPECT:
                 return await self._run(queued, self._user_code)
             async with self._suspects.alone(queued):
                 if not await self._store.begin_attempt(queued.seq):
                     return None
                 return await self._run(queued, self._user_code.ahead())
+        except asyncio.CancelledError:
+            # If the lease is lost, this may be why: user code that blocks the event loop.
+            self._interrupted[queued.seq] = self._interrupted.get(queued.seq, 0) + 1
+            raise
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -194,6 +202,7 @@ class Decider:
         if outcome.state is State.HELD:
             reason = storable_error(outcome.reason)
             holding = Holding(queued.seq, queued.webhook.id, reason, outcome.hold, tuple(errors.close()))
+            self._interrupted.pop(queued.seq, None)
             return OnHold(holding, outcome.seen)
         if outcome.state is State.UNHANDLED and listened:
             outcome = without_predicate(queued.webhook.type, listened=True)
@@ -279,6 +288,7 @@ class Decider:
         return event not in OWN_EVENTS and await self._emitter.emit(event, webhook, user_code, errors.add)
 
     def _decision(self, queued: PendingWebhook, outcome: Judgement, errors: list[str]) -> Decision:
+        self._interrupted.pop(queued.seq, None)
         return Decision(
             seq=queued.seq,
             id=queued.webhook.id,
