@@ -1,15 +1,19 @@
 """Any exception of user code is a recorded failure, and ends neither the process nor its room."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.until import eventually
 from whereby_trigger import Trigger
+from whereby_trigger.decide import Decider
 from whereby_trigger.decide.predicates import MAX_LENGTH, brief_error, full_error, storable_error
 from whereby_trigger.store import Decision, State
-from whereby_trigger.testing import webhook
+from whereby_trigger.testing import sign, webhook
+from whereby_trigger.testing.in_process import SECRET
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +177,25 @@ async def test_an_error_of_the_trigger_itself_fails_that_webhook_and_its_room_go
     assert (failed.state, failed.reason) == (State.FAILED, "an error of the trigger itself, RuntimeError")
     assert "a class without a name" in errors[0]
     assert after.state is State.FIRED
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+async def test_an_error_that_ends_the_task_of_a_room_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context.get("exception")))
+    monkeypatch.setattr(Decider, "decide", fails)
+    async with Trigger(webhook_triggers={"room.client.joined": lambda: True}).testing() as t:
+        body = webhook("room.client.joined").raw
+        assert await t.post(body, sign(SECRET, body, int(t.now()))) == 200
+        await eventually(lambda: bool(told))
+    assert [type(error) for error in told] == [ZeroDivisionError]

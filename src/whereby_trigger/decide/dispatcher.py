@@ -247,6 +247,8 @@ class Dispatcher:
                 await self._decide(queue.pop())
         finally:
             del self._rooms[room]
+            # So no error holds its task in a cycle: asyncio says at once, not at some collection, that none saw it.
+            queue.task = None
             while queue:
                 self._forget(queue.pop().seq)
 
