@@ -1,6 +1,7 @@
 """Webhooks that do not fit in memory wait in the store, in their room's order, and missed ones are found again."""
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,10 +13,11 @@ from tests.support.stage import Stage, leave_pending, settings_for
 from tests.support.stages import backlog_for, decider_for, dispatcher_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
-from whereby_trigger.decide import PendingWebhook
+from whereby_trigger.decide import Decider, PendingWebhook
 from whereby_trigger.store import Query, State, Unread
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import room_of
 
 pytestmark = pytest.mark.anyio
 
@@ -176,6 +178,48 @@ async def test_what_arrives_while_the_backlog_is_read_makes_it_be_read_again(tmp
         assert not dispatcher.knows(1)
         dispatcher.begin_reading()
         assert dispatcher.end_reading(complete=True)
+
+
+class SlowToCancel(Decider):
+    """Take a while to be cancelled, as user code may."""
+
+    def __init__(self, cancelled: asyncio.Event, go: asyncio.Event) -> None:
+        self.cancelled, self.go = cancelled, go
+
+    async def decide(self, queued: PendingWebhook) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+            await self.go.wait()
+
+
+async def test_what_is_read_back_while_all_is_cancelled_is_no_error(tmp_path: Path) -> None:
+    trigger, cancelled, go, failed = Trigger(), asyncio.Event(), asyncio.Event(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    async with Stage(trigger, tmp_path) as stage:
+        dispatcher = dispatcher_for(stage.store, SlowToCancel(cancelled, go), Unread())
+        dispatcher.begin_reading()
+        dispatcher.end_reading(complete=True)
+        queued = [
+            PendingWebhook(number, stage.store.replica, joined(number), room_of(joined(number), None), 0, 0, 0)
+            for number in (1, 2)
+        ]
+        dispatcher.submit(queued[0])
+        dispatcher.begin_reading()
+        await asyncio.sleep(0)
+        cancelling = asyncio.create_task(dispatcher.cancel())
+        await cancelled.wait()
+        assert dispatcher.resubmit(queued[1])
+        late = next(task for task in asyncio.all_tasks() if "_decide_in_order" in repr(task) and not task.cancelling())
+        go.set()
+        await cancelling
+        late.cancel()
+        await asyncio.wait({late})
+        assert not dispatcher.knows(1)
+        del late
+        gc.collect()
+    assert failed == []
 
 
 async def test_whoever_cancels_the_task_of_a_room_loses_none_of_its_webhooks(

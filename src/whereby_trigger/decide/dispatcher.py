@@ -246,7 +246,9 @@ class Dispatcher:
                 await asyncio.sleep(0)
                 await self._decide(queue.pop())
         finally:
-            del self._rooms[room]
+            # Not if it was cancelled, and another is there.
+            if self._rooms.get(room) is queue:
+                del self._rooms[room]
             # So no error holds its task in a cycle: asyncio says at once, not at some collection, that none saw it.
             queue.task = None
             while queue:
