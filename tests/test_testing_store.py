@@ -3,17 +3,23 @@
 import asyncio
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
+from tests.support.until import eventually
 from whereby_trigger import Session, Trigger, is_human
+from whereby_trigger.clock import boot_clock
 from whereby_trigger.errors import StoreError
-from whereby_trigger.testing.store import StoreFile, store_file
+from whereby_trigger.testing import TestingTrigger
+from whereby_trigger.testing.store import StoreFile, TestStore, store_file
 
 THREADS = 1
 """The thread of sync predicates and listeners. Everything else in a test happens on its event loop."""
@@ -117,6 +123,50 @@ def test_two_blocks_at_once_have_a_store_each(trigger: Trigger) -> None:
             assert [len(await each.stored()) for each in (t, other)] == [1, 1]
 
     asyncio.run(two())
+
+
+async def cancelled_while_it_leaves(trigger: Trigger) -> TestingTrigger:
+    """Leave a block as anyio's cancel scopes do, which cancel each wait of the way out."""
+    with anyio.CancelScope() as scope:
+        async with trigger.testing() as t:
+            await t.meeting().join("host")
+            scope.cancel()
+            await anyio.sleep_forever()
+    return t
+
+
+def test_a_block_that_was_cancelled_while_it_was_left_has_no_part_in_the_next(trigger: Trigger) -> None:
+    async def two() -> None:
+        before = asyncio.all_tasks()
+        left = await cancelled_while_it_leaves(trigger)
+        async with Trigger().testing() as t:
+            await t.meeting().join("host")
+            with pytest.raises(StoreError, match="not open"):
+                await left.stored()
+        await eventually(lambda: asyncio.all_tasks() == before)
+
+    asyncio.run(two())
+
+
+def test_what_a_locked_file_kept_from_being_written_is_not_written_in_the_next_block() -> None:
+    async def write() -> None:
+        with store_file() as file:
+            store = TestStore(file, 30.0, boot_clock, time.time)
+            await store.open()
+            file.database.connection.execute("PRAGMA busy_timeout = 0")
+            other = sqlite3.connect(file.path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            writing = store.rejoin(30.0)
+            task = asyncio.ensure_future(writing)
+            await asyncio.sleep(0)
+            store.let_go()
+            other.close()
+            with pytest.raises(StoreError):
+                await task
+            assert file.database.connection.execute("SELECT count(*) FROM replicas").fetchone() == (1,)
+            file.database.connection.execute("PRAGMA busy_timeout = 5000")
+
+    asyncio.run(write())
 
 
 def test_a_file_that_was_removed_between_two_blocks_is_replaced(trigger: Trigger) -> None:

@@ -220,6 +220,11 @@ class Replica:
         await self._taking.close()
         self._watchdog.close()
 
+    def let_go(self) -> None:
+        """Cancel the loops and wait for nothing, even if whoever closes the replica was cancelled."""
+        for task in self._loops:
+            task.cancel()
+
     @property
     def readings(self) -> Readings:
         """What metrics show of this replica now."""

@@ -111,6 +111,7 @@ class TestingTrigger:
         async with AsyncExitStack() as undo:
             file = undo.enter_context(store_file())
             self._store = store = TestStore(file, LEASE, clock.lease, clock.wall)
+            undo.callback(store.let_go)
             overrides = {
                 "store": f"sqlite:///{file.path}",
                 "spill": "off",
@@ -120,6 +121,7 @@ class TestingTrigger:
             }
             self._running, self._endpoint, _ = self._wire(overrides, store, clock)
             undo.callback(self._release, store)
+            undo.callback(self._running.let_go)
             self._running.dispatcher.observe(self._note)
             self._running.claims.observe(self._note_claim)
             self._began = clock.wall()

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from whereby_trigger.clock import BootClock, boot_time
+from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.process import check_effect
-from whereby_trigger.store.protocol import refused, unheard
+from whereby_trigger.store.protocol import unheard
 from whereby_trigger.store.sqlite.lock import LifeLock
 from whereby_trigger.store.sqlite.opening import explained, open_alone
 from whereby_trigger.store.sqlite.store import OpenSqlite, SqliteStore
@@ -139,14 +140,18 @@ class TestStore(SqliteStore):
         self._writing = OpenSqlite(writer, life)
         self.lease.begin(sent)
 
-    def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        if self._writing is None:
-            return refused("the store is not open: start the trigger first")
-        return self._read_soon(work)
+    def let_go(self) -> None:
+        """Use the file no longer, even if whoever closes the store was cancelled: the next block has it alone."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.writer.end()
+            writing.life.close()
 
-    async def _read_soon(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         # As with a thread, others go on meanwhile.
         await asyncio.sleep(0)
+        if self._writing is None:
+            raise StoreUnavailable("the store is not open: start the trigger first")
         with reads_explained(self.errors):
             return work(self._file.database.connection)
 
@@ -159,10 +164,15 @@ class _WriterOnLoop(Writer):
         self._timer = self._loop.call_later(POLL, self._look)
 
     async def close(self, timeout: float) -> None:
+        self.end()
+
+    def end(self) -> None:
+        # What is kept would be tried again in the file of the next block.
         self._closed = True
         self._timer.cancel()
         self._hand_over()
-        self._give_up(self._kept)
+        kept, self._kept = self._kept, []
+        self._give_up(kept)
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []

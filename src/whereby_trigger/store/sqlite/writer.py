@@ -131,11 +131,15 @@ class Writer:
             self._unsettled += 1
         return future
 
-    async def close(self, timeout: float) -> None:
-        """Commit what was handed over, and end the thread; at most `timeout` seconds are waited."""
+    def end(self) -> None:
+        """Take nothing more, commit what was handed over, and end the thread after that."""
         self._closed = True
         self._hand_over()
         self._jobs.put(None)
+
+    async def close(self, timeout: float) -> None:
+        """Do the same, and wait for it at most `timeout` seconds."""
+        self.end()
         await asyncio.wait({self._ended}, timeout=timeout)
 
     def _hand_over(self) -> None:
