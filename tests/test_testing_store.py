@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -219,11 +220,33 @@ assert os.wait()[1] == 0
 asyncio.run(visit())
 """
 
+PROCESSES = """
+import multiprocessing
 
-@pytest.mark.parametrize("program", ["asyncio.run(visit())", FORKS], ids=["one process", "a process and its child"])
+def child():
+    asyncio.run(visit())
+
+if __name__ == "__main__":
+    for method in multiprocessing.get_all_start_methods():
+        process = multiprocessing.get_context(method).Process(target=child)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["asyncio.run(visit())", FORKS, PROCESSES],
+    ids=["one process", "a process and its child", "multiprocessing"],
+)
 def test_nothing_is_left_when_the_process_has_ended(program: str, tmp_path: Path) -> None:
-    environment = dict(os.environ) | {"TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", USES + program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / "program.py"
+    file.write_text(USES + program)
+    command = [sys.executable, "-W", "error::ResourceWarning", str(file)]
+    # The path of a socket in it must not be long.
+    with tempfile.TemporaryDirectory() as folder:
+        environment = dict(os.environ) | {"TMPDIR": folder}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert os.listdir(folder) == []

@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,12 +73,17 @@ _inherited: list[StoreFile] = []
 """Files of the process that this one was forked off: never closed here, which could remove the journal there."""
 
 
+_forked = False
+
+
 def _close_idle() -> None:
     while _idle:
         _idle.pop().close()
 
 
 def _leave_to_parent() -> None:
+    global _forked
+    _forked = True
     _inherited.extend(_idle)
     _idle.clear()
 
@@ -97,10 +103,15 @@ def store_file() -> Iterator[StoreFile]:
     finally:
         if os.getpid() != process:
             _inherited.append(file)
-        elif len(_idle) < KEPT and file.usable:
+        elif len(_idle) < KEPT and not _may_end_at_once() and file.usable:
             _idle.append(file)
         else:
             file.close()
+
+
+def _may_end_at_once() -> bool:
+    """Return True for a child by fork or by multiprocessing, which mostly ends without calling `_close_idle`."""
+    return _forked or parent_process() is not None
 
 
 def _take() -> StoreFile:
