@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -170,14 +170,33 @@ def test_what_a_locked_file_kept_from_being_written_is_not_written_in_the_next_b
     asyncio.run(write())
 
 
-def test_a_file_that_was_removed_between_two_blocks_is_replaced(trigger: Trigger) -> None:
-    with store_file() as file:
-        removed = file.path
-    for beside in removed.parent.iterdir():
+def remove(file: Path) -> None:
+    for beside in file.parent.iterdir():
         beside.unlink()
+
+
+@pytest.mark.parametrize(
+    "harm", [remove, Path.unlink, lambda file: os.truncate(file, 100)], ids=["all removed", "removed", "cut short"]
+)
+def test_a_file_that_was_removed_or_cut_short_between_two_blocks_is_replaced(
+    trigger: Trigger, harm: Callable[[Path], None]
+) -> None:
+    with store_file() as file:
+        harmed = file.path
+    harm(harmed)
     asyncio.run(visit(trigger))
     with store_file() as file:
-        assert file.path != removed
+        assert file.path != harmed
+
+
+def test_the_folder_for_temporary_files_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", ".")
+    file = StoreFile()
+    monkeypatch.chdir("/")
+    assert file.usable
+    file.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_which_a_transaction_was_left_open_is_not_used_again() -> None:

@@ -20,6 +20,7 @@ from whereby_trigger.clock import BootClock, boot_time
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.protocol import unheard
+from whereby_trigger.store.sqlite.connection import Identity
 from whereby_trigger.store.sqlite.lock import LifeLock
 from whereby_trigger.store.sqlite.opening import explained, open_alone
 from whereby_trigger.store.sqlite.store import OpenSqlite, SqliteStore
@@ -36,12 +37,13 @@ class StoreFile:
 
     def __init__(self) -> None:
         # No TemporaryDirectory: it is removed at the end of a process that was forked off this one, too.
-        self.path = Path(tempfile.mkdtemp(prefix="whereby-trigger-")) / "test.db"
+        self.path = Path(tempfile.mkdtemp(prefix="whereby-trigger-")).resolve() / "test.db"
         try:
             self.database, self.turn = open_alone(self.path)
         except BaseException:
             self._remove()
             raise
+        self._identity = Identity(self.path)
         self._tables = [name for (name,) in self.database.connection.execute(TABLES)]
 
     def empty(self, join: Callable[[sqlite3.Connection], None]) -> None:
@@ -57,7 +59,11 @@ class StoreFile:
     @property
     def usable(self) -> bool:
         """True if the next test can have it: the file is whole, in its place, and between two transactions."""
-        return self.database.is_intact() and not self.database.connection.in_transaction
+        database = self.database
+        try:
+            return database.is_intact() and self._identity.holds() and not database.prepare().in_transaction
+        except OSError:
+            return False
 
     def close(self) -> None:
         self.database.close()
