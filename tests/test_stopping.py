@@ -218,6 +218,33 @@ def test_under_the_command_line_a_thread_that_outlasts_even_the_loop_ends_with_t
         assert '"message": "ended while this still ran: long_job at app.py:12"' in process.output
 
 
+NO_LOG_OF_OURS = (
+    NO_NEW_THREAD
+    + """
+import logging
+import sys
+import threading
+
+start = threading.Thread.start
+
+def start_others(thread):
+    if thread.name == "whereby-trigger-log":
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+threading.Thread.start = start_others
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+"""
+)
+
+
+def test_the_last_words_are_said_even_if_they_are_the_first_and_no_thread_starts(tmp_path: Path) -> None:
+    with serving(tmp_path, NO_LOG_OF_OURS + ASSISTANT_IN_A_THREAD_OF_ITS_OWN, start=True) as process:
+        begin(process)
+        assert process.stop() == 0
+        assert "whereby-trigger: ended while this still ran: long_job at app.py:12" in process.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_a_program_does_after_it_served_takes_as_long_as_it_takes(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path, LISTENER_THAT_ENDS) as process:

@@ -135,6 +135,12 @@ class LineWriter:
         self._stalled = writes and not done
         return done
 
+    def write_without_thread(self) -> None:
+        """Write what waits here if no thread could be started to do so; blocks for as long as the stream does."""
+        whole = self._whole
+        while self._thread is None and (batch := self._take(whole)):
+            self._write_batch(batch, whole)
+
     def _begin_empty(self) -> None:
         # Reentrant: a signal handler or a finalizer may log while its thread holds the lock.
         self._lock = threading.RLock()
@@ -399,12 +405,16 @@ def lines_dropped() -> int:
 
 
 def say_last(text: str, raised: str = "") -> None:
-    """Write a last text and a traceback after the lines that wait, and wait for it at most FLUSH_WITHIN seconds."""
+    """Write a last text and a traceback after the lines that wait, and wait for it at most FLUSH_WITHIN seconds.
+
+    Blocks for longer if this thread must write it, since no other can be started.
+    """
     writer = writer_of(sys.stderr)
     writer.show_status("")
     last = writer.last(text, raised)
     writer.put(last, len(last))
     writer.flush()
+    writer.write_without_thread()
 
 
 def fill_closed_descriptors() -> None:
