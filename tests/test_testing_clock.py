@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -456,3 +457,20 @@ def test_it_works_in_several_threads_at_once() -> None:
     for thread in threads:
         thread.join(20)
     assert fired == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("wait", [TestingTrigger.settle, lambda t: t.advance(0)], ids=["settle", "advance"])
+async def test_what_a_test_began_itself_gets_its_turn_even_if_nothing_goes_on(
+    wait: Callable[[TestingTrigger], Awaitable[None]],
+) -> None:
+    async def begin() -> None:
+        begun.append(True)
+
+    begun: list[bool] = []
+    async with Trigger().testing() as t:
+        await t.settle()
+        begins = asyncio.create_task(begin())
+        # Else a test that waits in a loop for something of its own would never end.
+        await wait(t)
+        assert begun
+        await begins
