@@ -1,5 +1,6 @@
 """Files that are not, or cannot be, a store: each refused with the reason and what to do, and left unchanged."""
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 from tests.support.arrivals import arrival, decided
 from tests.support.replica import replica_that_stores
 from tests.support.unprivileged import outcomes
+from tests.support.until import eventually
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Query, State, Store
 from whereby_trigger.store.sqlite import SqliteStore, opening
@@ -237,6 +239,20 @@ async def test_a_closed_store_leaves_no_file_open_and_nothing_beside_it_but_the_
     for _ in range(5):
         await make(url)
     assert open_files() == before
+    assert {found.name for found in path.parent.iterdir()} == {"webhooks.db", "webhooks.db-lock"}
+
+
+async def test_a_store_whose_closing_is_cancelled_is_closed_all_the_same(path: Path, url: str) -> None:
+    await make(url)
+    before = open_files()
+    store = SqliteStore(url)
+    await store.open(lambda: None)
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled()
+    await eventually(lambda: open_files() == before)
     assert {found.name for found in path.parent.iterdir()} == {"webhooks.db", "webhooks.db-lock"}
 
 

@@ -162,13 +162,16 @@ class SqliteStore(Unspilled):
         if writing is not None:
             leaving = writing.writer.submit(partial(lease.leave, id=self.replica, now=self._wall()))
             leaving.add_done_callback(ignore_result)
-        if reader is not None:
-            # First: the connection that is closed last saves the journal, and only the writer's may wait for the disk.
-            await reader.close()
-        if writing is not None:
-            await writing.writer.close(CLOSE_TIMEOUT)
-            left = leaving.done() and leaving.exception() is None
-            (writing.life.close if left else writing.life.die)()
+        try:
+            if reader is not None:
+                # First: the last connection to close saves the journal, and only the writer's may wait for the disk.
+                await reader.close()
+        finally:
+            # Even if that wait was cancelled.
+            if writing is not None:
+                await writing.writer.close(CLOSE_TIMEOUT)
+                left = leaving.done() and leaving.exception() is None
+                (writing.life.close if left else writing.life.die)()
 
     def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         # Of every delivery: a lambda takes half of what a partial with names does.
@@ -451,10 +454,13 @@ class _Reader:
             return await self._thread.run(self._read, work)
 
     async def close(self) -> None:
-        # A connection must not be closed during a read; then it ends with the process.
-        if await self._thread.close(READER_WITHIN):
-            with self.out():
-                pass
+        # In its thread, so never during a read, and also if nobody waits for it any more.
+        self._thread.run(self._close).add_done_callback(ignore_result)
+        await self._thread.close(READER_WITHIN)
+
+    def _close(self) -> None:
+        with self.out():
+            pass
 
     @contextmanager
     def out(self) -> Iterator[None]:
