@@ -137,9 +137,8 @@ class LineWriter:
 
     def write_without_thread(self) -> None:
         """Write what waits here if no thread could be started to do so; blocks for as long as the stream does."""
-        whole = self._whole
-        while self._thread is None and (batch := self._take(whole)):
-            self._write_batch(batch, whole)
+        while self._thread is None and (batch := self._take()):
+            self._write_batch(batch)
 
     def _begin_empty(self) -> None:
         # Reentrant: a signal handler or a finalizer may log while its thread holds the lock.
