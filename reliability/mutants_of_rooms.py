@@ -9,7 +9,7 @@ from reliability.mutant import Mutant, edited, replace
 from whereby_trigger import leftovers
 from whereby_trigger.assist import process
 from whereby_trigger.assist.runners import Run
-from whereby_trigger.replica import Fence
+from whereby_trigger.fence import Fence
 from whereby_trigger.store import RoomState, SessionChange, room_rules
 from whereby_trigger.store.records import RoomRequest
 from whereby_trigger.store.room_rules import RULES, Change, OpenRoom, RoomEvent

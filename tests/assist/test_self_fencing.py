@@ -18,8 +18,8 @@ from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, laun
 from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.fence import Fence
 from whereby_trigger.process import Watchdog
-from whereby_trigger.replica import Fence
 from whereby_trigger.store import RoomState, Store, Unread
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.store.sqlite.lock import FileLock

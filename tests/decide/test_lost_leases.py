@@ -27,7 +27,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def renewed_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whereby_trigger.replica.RENEWALS", 600)
+    monkeypatch.setattr("whereby_trigger.fence.RENEWALS", 600)
 
 
 class Heard:
