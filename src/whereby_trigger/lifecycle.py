@@ -415,7 +415,7 @@ class Lifecycle:
 
     def _drain_after(self, number: signal.Signals) -> None:
         if self._opening is not None and not self._opening.done():
-            logger.info("%s: the start is given up", number.name)
+            logger.info("%s: the start is cancelled", number.name)
             self._opening.cancel()
         else:
             logger.info("%s: %s", number.name, self._draining_in_words())

@@ -200,10 +200,10 @@ async def test_what_is_left_at_the_close_is_handed_over_after_the_next_start(
     await one.spill.close()
     assert f"deliveries that stay in the spill {one.path} until the next start: 2" in caplog.text
     other = await opened()
-    assert f"deliveries from before that wait in the spill {one.path}: 2" in caplog.text
+    assert f"deliveries of an earlier run that wait in the spill {one.path}: 2" in caplog.text
     await other.drained()
     assert await other.ids() == ["a", "b"]
-    await eventually(lambda: "the database takes deliveries again, and has those from the spill: 2" in caplog.text)
+    await eventually(lambda: "the database is available again, and has stored the spilled deliveries: 2" in caplog.text)
 
 
 async def test_after_a_restart_nothing_overtakes_what_was_left(opened: Open) -> None:
@@ -257,7 +257,7 @@ async def test_an_outage_is_said_once_with_its_reason_and_its_end_once(
     await eventually(lambda: len(caplog.messages) == 2)
     assert caplog.messages == [
         f"deliveries go into the spill {one.path}: the database is unavailable: it is down",
-        "the database takes deliveries again, and has those from the spill: 3",
+        "the database is available again, and has stored the spilled deliveries: 3",
     ]
 
 

@@ -170,7 +170,7 @@ class Supervisor:
                 await self._announce_unstarted()
             except StoreError as error:
                 fields = {"replica": self._store.replica}
-                logger.warning("rooms cannot be looked after now: %s", error, extra=fields)
+                logger.warning("cannot read rooms from the store; will retry: %s", error, extra=fields)
             self._looked = True
             await self._clock.poll(self._woken, LOOK)
 
@@ -316,10 +316,8 @@ class Supervisor:
     def _moved(self, run: Run, ours: bool) -> None:
         if not ours and run.launched is not None and not run.launched.done():
             fields = run.log_fields
-            logger.warning(
-                "room %s belongs to another replica by now: ending our assistant", run.room.key, extra=fields
-            )
-            run.cut_off("the room belongs to another replica by now")
+            logger.warning("room %s belongs to another replica now: ending our assistant", run.room.key, extra=fields)
+            run.cut_off("the room belongs to another replica now")
 
     def _went_live(self, run: Run, ours: bool) -> None:
         if ours:

@@ -299,7 +299,9 @@ class SpillStore:
         """
         await self._spill_file.open()
         if self.length:
-            logger.info("deliveries from before that wait in the spill %s: %d", self._spill_file.path, self.length)
+            logger.info(
+                "deliveries of an earlier run that wait in the spill %s: %d", self._spill_file.path, self.length
+            )
         joining = asyncio.ensure_future(self._store.open(changed))
         try:
             await asyncio.wait({joining}, timeout=JOIN_WITHIN)
@@ -402,7 +404,7 @@ class SpillStore:
         if moved:
             with contextlib.suppress(StoreError):
                 await self._spill_file.wipe()
-            logger.info("the database takes deliveries again, and has those from the spill: %d", moved)
+            logger.info("the database is available again, and has stored the spilled deliveries: %d", moved)
 
     async def _move(self) -> int:
         if not self._store.lease.held:
