@@ -34,6 +34,21 @@ def queued(seq: int, attempts: int = 0) -> PendingWebhook:
     return PendingWebhook(seq, "replica", joined(seq), None, 0.0, 0.0, 0.0, attempts=attempts, takeovers=2, crashes=2)
 
 
+class Together:
+    """A predicate that returns True once it has been asked `total` times, all of them at once."""
+
+    def __init__(self, total: int) -> None:
+        self.all = asyncio.Event()
+        self._left = total
+
+    async def __call__(self) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            self.all.set()
+        await self.all.wait()
+        return True
+
+
 @pytest.mark.parametrize("make", [joined, left], ids=["async", "sync"])
 def test_deaths_that_come_from_outside_are_blamed_on_one_webhook_each_and_on_a_different_one_each_time(
     make: Callable[[int, str], Webhook], tmp_path: Path
@@ -50,20 +65,11 @@ def test_deaths_that_come_from_outside_are_blamed_on_one_webhook_each_and_on_a_d
 
 
 async def test_what_was_pending_at_one_death_is_decided_together(tmp_path: Path) -> None:
-    total, asked, together = 20, 0, asyncio.Event()
-
-    async def predicate() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == total:
-            together.set()
-        await together.wait()
-        return True
-
+    total, together = 20, Together(20)
     await leave_pending(tmp_path, *(joined(number) for number in range(total)))
-    async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
+    async with Stage(Trigger(webhook_triggers={"room.client.joined": together}), tmp_path) as stage:
         async with asyncio.timeout(WITHIN):
-            await together.wait()
+            await together.all.wait()
             await asyncio.gather(*(stage.decision(joined(number)) for number in range(total)))
         assert {record.state for record in await stage.records()} == {State.FIRED}
 
@@ -91,25 +97,16 @@ async def test_what_was_pending_at_two_deaths_is_asked_about_one_at_a_time_with_
 
 
 async def test_what_was_pending_at_any_number_of_stops_is_decided_together(tmp_path: Path) -> None:
-    total, asked, together = 20, 0, asyncio.Event()
-
-    async def predicate() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == total:
-            together.set()
-        await together.wait()
-        return True
-
+    total, together = 20, Together(20)
     await leave_pending(tmp_path, *(joined(number) for number in range(total)))
     for _ in range(3):
         stopping = SqliteStore(f"sqlite:///{tmp_path}/stage.db")
         await stopping.open(lambda: None)
         assert await stopping.take_over() == total
         await stopping.close()
-    async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
+    async with Stage(Trigger(webhook_triggers={"room.client.joined": together}), tmp_path) as stage:
         async with asyncio.timeout(WITHIN):
-            await together.wait()
+            await together.all.wait()
             await asyncio.gather(*(stage.decision(joined(number)) for number in range(total)))
         assert {record.attempts for record in await stage.records()} == {5}
 

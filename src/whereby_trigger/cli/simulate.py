@@ -146,6 +146,7 @@ def _interruptible(stop: asyncio.Event) -> Iterator[None]:
         stop.set()
         loop.remove_signal_handler(signal.SIGINT)
 
+    # Windows' event loop has no signal handlers: there the first Ctrl-C ends the program.
     with contextlib.suppress(NotImplementedError):
         loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
