@@ -95,6 +95,10 @@ def margins(ttl: float) -> tuple[float, float]:
     return min(1.0, ttl / 30), min(5.0, ttl / RENEWALS)
 
 
+GUARD_NOTICE = 2.2
+"""Maximum seconds before the end of a lease at which a guard, if nobody extends its deadline, ends its assistant."""
+
+
 class Lease:
     """Count down a lease of `ttl` seconds, on the boot clock.
 
@@ -104,6 +108,8 @@ class Lease:
     def __init__(self, ttl: float) -> None:
         self.ttl = ttl
         self.margin, self.notice = margins(ttl)
+        # Shorter than `notice`: a guard acts only where this process, which knows of each renewal, has not.
+        self.guard_notice = min(GUARD_NOTICE, ttl / 10)
         self.deadline = 0.0
         self.begun = asyncio.Event()
         self._renewed = asyncio.Event()

@@ -362,6 +362,7 @@ def _assisting(
         assistant,
         grace=settings.stop_grace,
         deadline=lambda: store.lease.deadline,
+        notice=store.lease.guard_notice,
         life=lambda: store.life,
         hidden=(*settings.secret, settings.store),
         clock=clock,

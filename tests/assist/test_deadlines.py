@@ -5,14 +5,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.support.asgi import post
+from tests.support.http import SECRET
 from tests.support.supervised import Supervised
 from tests.support.until import eventually
+from whereby_trigger import Trigger
 from whereby_trigger.assist import command_assistant, launcher
 from whereby_trigger.assist.runners import Launch
-from whereby_trigger.clock import boot_time
+from whereby_trigger.clock import Lease, boot_time
 from whereby_trigger.store import RoomState
 from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +53,31 @@ async def test_a_process_that_left_because_its_deadline_was_near_is_started_agai
         again = await supervised.reaches(RoomState.LIVE, attempt=2)
     assert again.id == room.id
     assert again.restarts == 0
+
+
+@given(st.floats(1, 3600))
+def test_an_outage_that_stops_no_coroutine_stops_no_process_either(ttl: float) -> None:
+    lease = Lease(ttl)
+    assert lease.guard_notice < lease.notice
+
+
+async def test_a_process_is_not_ended_while_a_short_lease_is_renewed(tmp_path: Path) -> None:
+    trigger = Trigger(
+        webhook_triggers={"room.client.joined": lambda: True},
+        secret=SECRET,
+        store=f"sqlite:///{tmp_path}/rooms.db",
+        drain_timeout=0,
+        lease_ttl=2,
+    )
+    trigger.assistant_command([sys.executable, "-I", "-S", "-c", POLITE])
+
+    async def is_live() -> bool:
+        return [room.state for room in await trigger.list_assistants()] == [RoomState.LIVE]
+
+    async with trigger.lifespan():
+        assert (await post(trigger.asgi, webhook("room.client.joined").raw)).status == 200
+        await eventually(is_live)
+        served_at = boot_time()
+        await eventually(lambda: boot_time() > served_at + 2)
+        (room,) = await trigger.list_assistants()
+        assert (room.state, room.attempt) == (RoomState.LIVE, 1)

@@ -312,7 +312,7 @@ def test_a_guard_whose_supervisor_is_gone_already_starts_nothing(presence: Prese
 def told_by_a_guard(program: list[str], deadline: float, supervisor: int) -> str:
     here, there = socket.socketpair()
     with here, there:
-        told = (there.fileno(), supervisor, deadline, 1, -1, "run")
+        told = (there.fileno(), supervisor, deadline, 1, 1, -1, "run")
         command = [sys.executable, "-I", "-S", str(GUARD), *map(str, told), *program]
         subprocess.run(command, pass_fds=(there.fileno(),), stdin=subprocess.DEVNULL, timeout=20, check=True)
         there.close()

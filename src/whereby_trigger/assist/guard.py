@@ -2,11 +2,12 @@
 
 It is run by its path and uses the standard library alone: it starts fast, and works even if the package is broken.
 
-    python -I -S guard.py CONTROL SUPERVISOR DEADLINE GRACE LIFE RUN PROGRAM [ARGUMENT ...]
+    python -I -S guard.py CONTROL SUPERVISOR DEADLINE NOTICE GRACE LIFE RUN PROGRAM [ARGUMENT ...]
 
 Its environment, stdin, stdout and stderr are the assistant's. CONTROL is the descriptor of a stream socket whose other
-end only the supervisor holds; SUPERVISOR is the supervisor's process id. DEADLINE is in seconds of the boot clock,
-GRACE in seconds. The guard reads `deadline SECONDS` and `stop GRACE`, one a line. It writes `started PID` or `failed
+end only the supervisor holds; SUPERVISOR is the supervisor's process id. DEADLINE is in seconds of the boot clock;
+NOTICE is how many seconds before it the assistant gets TERM, and GRACE how many after the supervisor's end it has to
+leave. The guard reads `deadline SECONDS` and `stop GRACE`, one a line. It writes `started PID` or `failed
 ERRNO`; then `late` if it ends the assistant because the deadline is near; and `exited CODE` (minus the signal, if one
 ended it). When it closes the socket, nothing of the assistant runs any more.
 
@@ -164,10 +165,11 @@ class Family:
 class Guard:
     """Watch over the assistant, the supervisor and the deadline."""
 
-    def __init__(self, control: int, supervisor: int, deadline: float, grace: float) -> None:
+    def __init__(self, control: int, supervisor: int, deadline: float, notice: float, grace: float) -> None:
         self._control = control
         self._supervisor = supervisor
         self._deadline = deadline - KILL_EARLIER
+        self._notice = max(0.0, min(grace, notice - KILL_EARLIER))
         self._grace = min(grace, SHORT_GRACE)
         self._kill_at: float | None = None
         self._unparsed = b""
@@ -208,7 +210,7 @@ class Guard:
         # Processes behind `sh` or `npm` that received a stop's TERM keep their grace after those have exited.
         if family.code is not None and self._kill_at is None:
             self._end_by(now + self._grace)
-        if now >= self._deadline - self._grace:
+        if now >= self._deadline - self._notice:
             self._tell_late()
             self._end_by(self._deadline)
         if self._kill_at is None:
@@ -225,7 +227,7 @@ class Guard:
     def _pause(self) -> float:
         if self._kill_at is not None:
             return LOOK_EVERY_WHEN_ENDING
-        return max(0.0, min(LOOK_EVERY, self._deadline - self._grace - clock()))
+        return max(0.0, min(LOOK_EVERY, self._deadline - self._notice - clock()))
 
     def _end_by(self, moment: float) -> None:
         self._kill_at = moment if self._kill_at is None else min(self._kill_at, moment)
@@ -263,8 +265,8 @@ def wakes_when_a_child_ends() -> int:
 
 def main(arguments: list[str]) -> None:
     lower_limits(os.environ.pop(FILES, ""))  # noqa: TID251 - meant for the guard alone
-    control, supervisor, deadline, grace, life, run = arguments[:6]
-    guard = Guard(int(control), int(supervisor), float(deadline), float(grace))
+    control, supervisor, deadline, notice, grace, life, run = arguments[:7]
+    guard = Guard(int(control), int(supervisor), float(deadline), float(notice), float(grace))
     for descriptor in (int(control), int(life)):
         if descriptor >= 0:
             os.set_inheritable(descriptor, False)
@@ -277,7 +279,7 @@ def main(arguments: list[str]) -> None:
         guard.tell(f"failed {errno.ETIMEDOUT}")
         return
     try:
-        leader = launch(run, arguments[6:])
+        leader = launch(run, arguments[7:])
     except OSError as error:
         guard.tell(f"failed {error.errno}")
         return

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from whereby_trigger import leftovers
 from whereby_trigger.assist.pipes import Feed, LineReader, readable
+from whereby_trigger.clock import GUARD_NOTICE
 from whereby_trigger.config import OPTIONS, PREFIX
 from whereby_trigger.errors import AssistantError, SystemExhausted
 from whereby_trigger.process import default_files
@@ -99,6 +100,7 @@ def spawn(
     argv: Sequence[str],
     env: Mapping[str, str],
     deadline: float,
+    notice: float,
     grace: float,
     *,
     life: int | None,
@@ -119,7 +121,15 @@ def spawn(
         their_stdin, stdin = _pipe(theirs, ours)
         stderr, their_stderr = _pipe(ours, theirs)
         kept, their_stdout = _pipe(ours, theirs) if stdout else (None, subprocess.DEVNULL)
-        told = (their_control, os.getpid(), float(deadline), float(grace), -1 if life is None else life, run)
+        told = (
+            their_control,
+            os.getpid(),
+            float(deadline),
+            float(notice),
+            float(grace),
+            -1 if life is None else life,
+            run,
+        )
         files = default_files()
         popen = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD), *map(str, told), *argv],
@@ -183,6 +193,7 @@ class GuardedProcess:
         input: bytes,
         deadline: float,
         grace: float,
+        notice: float = GUARD_NOTICE,
         line: TakeLine | None = None,
         life: int | None = None,
         run: str | None = None,
@@ -191,11 +202,11 @@ class GuardedProcess:
         """Start a program, found on the PATH of `env`, and return once it runs.
 
         `input` is written to its stdin, which is then closed, or with `keeps_stdin` stays open for `write` until
-        `end_input`. Everything it started is killed by `deadline`, in
-        seconds of the boot clock, unless `extend` moves it. `grace` is the number of seconds between TERM and KILL,
-        at most 2, if the deadline is near or this process is gone. `line` is called with "stdout" or "stderr" and each
-        line; without it stdout is dropped. `life` is the descriptor of the lock that shows this replica alive, if it
-        has one: the guard holds it until nothing of the process is left. `run` is a unique name for this run.
+        `end_input`. Everything it started is killed by `deadline`, in seconds of the boot clock, unless `extend` moves
+        it; the guard sends it TERM at most `notice` seconds before that. `grace` is the number of seconds between TERM
+        and KILL, at most 2, if the deadline is near or this process is gone. `line` is called with "stdout" or "stderr"
+        and each line; without it stdout is dropped. `life` is the descriptor of the lock that shows this replica alive,
+        if it has one: the guard holds it until nothing of the process is left. `run` is a unique name for this run.
 
         Raises AssistantError if the program cannot be started, and SystemExhausted if the system has no resources
         left for it. A cancelled start leaves nothing behind.
@@ -206,7 +217,7 @@ class GuardedProcess:
             )
         run = run or uuid4().hex
         try:
-            spawned = spawn(argv, env, deadline, grace, life=life, run=run, stdout=line is not None)
+            spawned = spawn(argv, env, deadline, notice, grace, life=life, run=run, stdout=line is not None)
         except (OSError, ValueError, MemoryError) as error:
             raise _not_started(argv[0], shortage_of(error), str(error)) from error
         process = cls(argv[0], run, spawned, input, line)

@@ -18,7 +18,7 @@ from whereby_trigger.assist.session import (
     readable_by_all,
     room_events,
 )
-from whereby_trigger.clock import MACHINE, Clock
+from whereby_trigger.clock import GUARD_NOTICE, MACHINE, Clock
 from whereby_trigger.config import inherited
 from whereby_trigger.errors import AssistantError, AssistantRefused, DecodeError, SystemExhausted
 from whereby_trigger.leftovers import name_of_run
@@ -269,12 +269,14 @@ async def run_command(
     *,
     grace: float,
     deadline: Callable[[], float],
+    notice: float,
     life: int | None,
     hidden: Collection[str],
 ) -> RunResult:
     """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit.
 
-    `deadline` returns when it must be gone, in seconds of the boot clock. `life` is the descriptor of the lock that
+    `deadline` returns when it must be gone, in seconds of the boot clock; `notice` seconds before that its guard ends
+    it, if nothing else has. `life` is the descriptor of the lock that
     shows this replica alive, if it has one; `hidden` are the values that its environment must not hold.
     """
     room, session = run.room, run.session
@@ -286,6 +288,7 @@ async def run_command(
             env=child_environment(inherited(), _room_variables(session), assistant.env, hidden=hidden),
             input=_input(session),
             deadline=deadline(),
+            notice=notice,
             grace=grace,
             line=_logged(session) if assistant.log_output else None,
             life=life,
@@ -387,15 +390,17 @@ def launcher(
     *,
     grace: float,
     deadline: Callable[[], float],
+    notice: float = GUARD_NOTICE,
     life: Callable[[], int | None] = lambda: None,
     hidden: Collection[str] = (),
     clock: Clock = MACHINE,
 ) -> Launch:
     """Return the function that runs an assistant in a room to its end.
 
-    `grace` is stop_grace in seconds. `deadline` returns when a process must be gone, in seconds of the boot clock.
-    `life` returns the descriptor of the lock that shows this replica alive, if it has one. `hidden` are the values
-    that no process may see. A coroutine's grace is by `clock`; a process lives by the machine's.
+    `grace` is stop_grace in seconds. `deadline` returns when a process must be gone, in seconds of the boot clock,
+    and `notice` is how many seconds before that its guard ends it. `life` returns the descriptor of the lock that shows
+    this replica alive, if it has one. `hidden` are the values that no process may see. A coroutine's grace is by
+    `clock`; a process lives by the machine's.
     """
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
@@ -403,7 +408,7 @@ def launcher(
             # Webhooks would pile up in a session that nobody reads.
             run.has_reader = assistant.stdin == "stream"
             return await run_command(
-                assistant, run, launched, grace=grace, deadline=deadline, life=life(), hidden=hidden
+                assistant, run, launched, grace=grace, deadline=deadline, notice=notice, life=life(), hidden=hidden
             )
         launched(None)
         return await run_coroutine(assistant, run.session, grace, clock)
