@@ -93,7 +93,7 @@ def _without_the_guards_deadline() -> None:
     """Stop the guard from ending an assistant whose supervisor has been silent until the deadline."""
     kept = Path(tempfile.mkdtemp(prefix="whereby-trigger-mutant-")) / "guard.py"
     source = process.GUARD.read_text(encoding="utf-8")
-    kept.write_text(edited(source, "if now >= self._deadline - self._grace:", "if False:"), encoding="utf-8")
+    kept.write_text(edited(source, "if now >= self._deadline - self._notice:", "if False:"), encoding="utf-8")
     process.GUARD = kept
 
 

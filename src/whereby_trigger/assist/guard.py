@@ -168,8 +168,9 @@ class Guard:
     def __init__(self, control: int, supervisor: int, deadline: float, notice: float, grace: float) -> None:
         self._control = control
         self._supervisor = supervisor
-        self._deadline = deadline - KILL_EARLIER
-        self._notice = max(0.0, min(grace, notice - KILL_EARLIER))
+        self._earlier = min(KILL_EARLIER, notice / 2)
+        self._deadline = deadline - self._earlier
+        self._notice = min(grace, notice - self._earlier)
         self._grace = min(grace, SHORT_GRACE)
         self._kill_at: float | None = None
         self._unparsed = b""
@@ -242,7 +243,7 @@ class Guard:
         for line in lines:
             word, _, seconds = line.partition(b" ")
             if word == b"deadline":
-                self._deadline = float(seconds) - KILL_EARLIER
+                self._deadline = float(seconds) - self._earlier
             elif word == b"stop":
                 self._end_by(clock() + float(seconds))
 
