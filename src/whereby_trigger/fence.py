@@ -100,7 +100,7 @@ class Fence:
 
     def _begin_at(self, sent: float) -> None:
         if not self._store.lease.held:
-            # What was to be decided meanwhile was left in the store, where it may have been read in vain.
+            # Webhooks that were due meanwhile were left in the store; the backlog may have read and dropped them.
             self._unread.fall_behind()
         self._store.lease.begin(sent)
         self.begin()

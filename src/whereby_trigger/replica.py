@@ -213,7 +213,7 @@ class Replica:
         self._watchdog.close()
 
     def let_go(self) -> None:
-        """Cancel the loops and wait for nothing, even if whoever closes the replica was cancelled."""
+        """Cancel the loops without waiting for them, also if closing the replica was cancelled."""
         for task in self._loops:
             task.cancel()
 
@@ -316,7 +316,7 @@ class Replica:
                 return
 
     def _look(self) -> None:
-        """Have every stage look at the store now: another process has written to it."""
+        """Make every stage look at the store now: another process has written to it."""
         self._backlog.take_over()
         self.holds.other_replicas_wrote()
         self._supervisor.wake()

@@ -218,7 +218,7 @@ class Supervisor:
         replica = self._store.replica
         taken = await self._store.take(slots, self._max_age, self._bounds)
         self._unanswered = False
-        # Those that were taken under a lease that is lost are for whoever takes over.
+        # Rooms taken under a lease that is now lost belong to the replica that takes over.
         held = self._store.lease.held and self._store.replica == replica
         for room in taken:
             if held and self.free > 0:

@@ -121,7 +121,7 @@ class Dispatcher:
         self._observers.append(observer)
 
     def find(self, seq: int) -> None:
-        """Have the backlog read now if a webhook that is pending in the store is not known here."""
+        """Read the backlog now if a webhook that is pending in the store is not queued here."""
         if seq not in self._known:
             self._unread.look()
 

@@ -224,7 +224,7 @@ class LiveFeed:
             await asyncio.sleep(1.0)
 
     def _begin(self, error: StoreError | None = None) -> None:
-        """Tell the pages that the first look is done, or failed; those that come after a failure wait for the next."""
+        """Wake the pages that wait for the first look; if it failed, pages opened from now on wait for the next."""
         if self._begun is None or self._begun.done():
             return
         if error is None:

@@ -236,8 +236,9 @@ async def request_unchanged(
 
     Two statements read the rooms of all, and wait for no lock.
     """
-    # Whoever has a room's lock may be ending an assistant since nobody was there before the webhook that asks. Such a
-    # request waits for the lock, as None. Looked at before the read: what gets the lock later knows of the webhook.
+    # A transaction that has a room's lock may be ending an assistant in a room that was empty until the webhook that
+    # asks. Such a request is answered None, and waits for the lock. The locks come before the read: a transaction that
+    # gets a lock later already sees that webhook.
     free = [row["key"] for row in await connection.fetch(NOT_LOCKED, list({piece.key for piece in pieces}))]
     found = await connection.fetch(LOOK_AT_OPEN, free)
     entries = {key: _open(entry) for key, entry in ((row.pop("key"), row) for row in map(dict, found))}
