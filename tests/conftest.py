@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.support import forks
 from tests.support.memory import MEMORY, is_roomy
 from tests.support.postgres import Server, shared_server
+from whereby_trigger.testing import program
 
 # A busy machine is no bug: a property counts by what it finds, not by how long an example took.
 settings.register_profile("whereby-trigger", deadline=None, print_blob=True)
@@ -29,6 +31,14 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_of_the_harness_are_forked() -> Iterator[None]:
+    """Fork what the harness starts, such as the receivers of the rows of faults, from a process with its imports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "spawn", forks.spawn)
+        yield
 
 
 @pytest.fixture(autouse=True)

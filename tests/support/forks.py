@@ -9,6 +9,7 @@ What is read before the program runs, such as PYTHONUNBUFFERED, cannot be change
 normally, and so is every program on a system without pidfd.
 """
 
+import asyncio
 import atexit
 import contextlib
 import gc
@@ -23,12 +24,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, NamedTuple, TextIO
+
+from whereby_trigger.testing.program import spawn as spawn_normally
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,8 +51,8 @@ IMPORTED = (
 READ_AT_START = ("PYTHON", "_PYTHON", "HOME", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
 """The beginnings of the names of variables that are read by the interpreter, its libraries, or one of these imports."""
 
-LIMITED = ("tests.promise.short_of", "tests.store.sqlite.filling", "tests.spill.filling")
-"""Modules that lower their own limits until they run out: what a fork inherits from its server would count."""
+LIMITED = {"tests.promise.short_of", "tests.store.sqlite.filling", "tests.spill.filling", "--short-of"}
+"""Programs, by a module or an option, that lower their own limits: what a fork inherits from its server would count."""
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 """The environment of the server of forks, before any test has changed it; no test's program is unbuffered."""
@@ -118,6 +121,16 @@ class Forked:
         self.wait(max(0.0, deadline - time.monotonic()))
         return read[0], read[1]
 
+    def when_it_ends(self, call: Callable[[], None]) -> None:
+        """Call a function of the running event loop once it has ended."""
+        loop, told = asyncio.get_running_loop(), self._told.fileno()
+
+        def end() -> None:
+            loop.remove_reader(told)
+            call()
+
+        loop.add_reader(told, end)
+
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         with self._turn, contextlib.suppress(ProcessLookupError):
@@ -131,6 +144,50 @@ class Forked:
     def terminate(self) -> None:
         """Send it SIGTERM."""
         self.send_signal(signal.SIGTERM)
+
+
+class AsyncForked:
+    """Hold a forked program, with those parts of `asyncio.subprocess.Process` that `testing.program` uses."""
+
+    def __init__(self, fork: Forked, stderr: asyncio.StreamReader) -> None:
+        self._fork = fork
+        self.pid = fork.pid
+        self.stderr = stderr
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        fork.when_it_ends(self._end)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._fork.returncode
+
+    async def wait(self) -> int:
+        """Wait for its end and return its exit code."""
+        return await asyncio.shield(self._ended)
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(self._fork.wait())
+
+
+async def spawn(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Any:
+    """Start a program as `testing.program.spawn` does, as a fork if that makes no difference to it."""
+    reading, writing = os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    # Nobody reads its output while it runs.
+    env = {name: value for name, value in env.items() if name != "PYTHONUNBUFFERED"}
+    try:
+        fork = forked(list(command), cwd=cwd, env=env, session=True, streams=[nothing, 1, writing])
+    finally:
+        os.close(nothing)
+        os.close(writing)
+    pipe = os.fdopen(reading, "rb", 0)
+    if fork is None:
+        pipe.close()
+        return await spawn_normally(command, cwd=cwd, env=env)
+    stderr = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stderr), pipe)
+    return AsyncForked(fork, stderr)
 
 
 def start(
@@ -178,7 +235,7 @@ def _plain(program: list[str]) -> list[str] | None:
     if first == str(Path(sys.executable).with_name("whereby-trigger")):
         return program
     if first == sys.executable and rest and (rest[0] == "-m" or not rest[0].startswith("-")):
-        return None if set(rest[:2]) & set(LIMITED) else rest
+        return None if LIMITED.intersection(rest) else rest
     return None
 
 

@@ -33,6 +33,18 @@ class ProgramFailed(LifecycleError):
     """A program did not start, go on or end as it had to; the message holds the last lines of its log."""
 
 
+async def spawn(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start a command in a group of its own, with no input and with its log in a pipe."""
+    return await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=sys.platform != "win32",
+    )
+
+
 class Program:
     """Hold a process that leads a group of its own, and read its log; made by `start`.
 
@@ -56,15 +68,7 @@ class Program:
         heard: Callable[[bytes], None] = lambda _: None,
     ) -> Self:
         """Start a command, with `env` on top of an environment without our settings; it may not listen yet."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=cwd,
-            env=foreign_environment() | dict(env or {}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=sys.platform != "win32",
-        )
-        return cls(process, heard)
+        return cls(await spawn(command, cwd=cwd, env=foreign_environment() | dict(env or {})), heard)
 
     @property
     def pid(self) -> int:
