@@ -7,14 +7,16 @@ Source: the code of each mutant is what a careless edit would leave behind.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reliability.mutant import VARIABLE, Mutant, edited, replace
 from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.mutants_of_rooms import OF_ROOMS
-from whereby_trigger.decide import Emitter
+from whereby_trigger.decide import Dispatcher, Emitter
 from whereby_trigger.store import Added, Arrival, State
 from whereby_trigger.store.sqlite import SqliteStore, connection, opening, store, webhooks
 from whereby_trigger.store.sqlite.lock import Life
@@ -88,15 +90,24 @@ def _without_counting_takeovers() -> None:
 
 
 def _listeners_after_the_decision() -> None:
-    original = Emitter.emit
+    emit_at_once, committed = Emitter.emit, Dispatcher._committed
+    waiting: deque[Callable[[], Awaitable[bool]]] = deque()
 
-    async def emit(self: Emitter, *arguments: Any) -> bool:
-        later = asyncio.get_running_loop().call_later
-        later(0.02, lambda: asyncio.ensure_future(original(self, *arguments)))
-        return bool(self.listeners(arguments[0]))
+    async def emit(self: Emitter, event: str, *arguments: Any) -> bool:
+        waiting.append(partial(emit_at_once, self, event, *arguments))
+        return bool(self.listeners(event))
+
+    def emit_later(self: Dispatcher, *arguments: Any) -> None:
+        committed(self, *arguments)
+        # Later by a number of commits: how long one takes depends on the machine.
+        if len(waiting) > COMMITS_LATER:
+            asyncio.ensure_future(waiting.popleft()())
 
     replace(Emitter, "emit", emit)
+    replace(Dispatcher, "_committed", emit_later)
 
+
+COMMITS_LATER = 20
 
 POWER_LOSS = "tests/reliability/test_power_loss.py::test_no_200_leaves_before_its_webhook_is_on_disk"
 BOUNDARY = "tests/reliability/test_at_boundaries.py::test_all_holds[sqlite-{}]"

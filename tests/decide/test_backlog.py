@@ -14,7 +14,7 @@ from tests.support.stages import backlog_for, decider_for, dispatcher_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
 from whereby_trigger.decide import Decider, PendingWebhook
-from whereby_trigger.store import Query, State, Unread
+from whereby_trigger.store import Decision, Query, State, Unread
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import room_of
@@ -125,6 +125,25 @@ async def test_a_webhook_whose_commit_answer_was_lost_is_found_by_the_reread(
         await stage.store_only(joined(0))
         assert (await stage.decision(joined(0))).state is State.FIRED
     assert asked.ids == ["0000"]
+
+
+async def test_a_webhook_whose_decision_finds_no_memory_to_be_committed_is_decided_by_the_reread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 0.01)
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        decide = stage.store.decide
+
+        def find_no_memory(decision: Decision) -> "asyncio.Future[bool]":
+            stage.store.decide = decide  # type: ignore[method-assign]
+            raise MemoryError
+
+        stage.store.decide = find_no_memory  # type: ignore[method-assign]
+        await stage.deliver(joined(0))
+        assert (await stage.decision(joined(0))).state is State.FIRED
 
 
 async def test_a_duplicate_of_a_pending_webhook_that_nobody_queued_queues_it(

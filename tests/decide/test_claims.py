@@ -1,6 +1,8 @@
 """The room of a success is claimed once the store accepts the claim, and it is not emitted again meanwhile."""
 
+import errno
 import time
+from typing import Any
 
 import pytest
 
@@ -24,9 +26,11 @@ RECEIVED = 1_800_000_000.0
 class Clerk(Claims):
     """Accept a claim after refusing it for some reasons, one after the other."""
 
-    def __init__(self, *refusals: StoreError) -> None:
+    def __init__(self, *refusals: Exception) -> None:
         self.refusals = list(refusals)
         self.heard: list[int] = []
+        self.seconded: list[object] = []
+        self.joined: list[object] = []
         self.received_at = 0.0
         self.store = store_for("sqlite:///never-opened.db")
         self.store.lease.begin(boot_time())
@@ -38,11 +42,13 @@ class Clerk(Claims):
             raise self.refusals.pop(0)
         return "an assistant starts"
 
-    async def decision(self) -> Decision | None:
+    async def decision(self, user_code_of: type[UserCode] = UserCode) -> Decision | None:
         """Decide a webhook whose predicate returns True."""
         trigger = Trigger(webhook_triggers={"room.client.joined": lambda: True})
         trigger.on("trigger_event_success", lambda success: self.heard.append(success.attempt))
-        user_code = UserCode(10)
+        trigger.on("trigger_event_success", self.seconded.append)
+        trigger.on("room.client.joined", self.joined.append)
+        user_code = user_code_of(10)
         try:
             decider = Decider(
                 self.store,
@@ -64,6 +70,7 @@ class Clerk(Claims):
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whereby_trigger.decide.decider.CLAIM_AGAIN", 0)
+    monkeypatch.setattr("whereby_trigger.decide.decider.ASK_AGAIN", 0)
 
 
 async def test_a_store_that_is_away_when_a_success_claims_its_room_is_asked_again_and_the_listeners_are_not() -> None:
@@ -73,6 +80,34 @@ async def test_a_store_that_is_away_when_a_success_claims_its_room_is_asked_agai
     assert (decision.state, decision.errors) == (State.FIRED, ())
     assert decision.reason.endswith("; an assistant starts")
     assert clerk.heard == [1]
+
+
+SHORTAGES = (MemoryError(), RuntimeError("can't start new thread"), OSError(errno.EMFILE, "Too many open files"))
+
+
+async def test_a_process_that_is_out_of_something_when_a_success_claims_its_room_asks_again_and_tells_it_once() -> None:
+    clerk = Clerk(*SHORTAGES)
+    decision = await clerk.decision()
+    assert decision is not None
+    assert (decision.state, decision.errors) == (State.FIRED, ())
+    assert decision.reason.endswith("; an assistant starts")
+    assert clerk.heard == [1]
+
+
+class ShortAfterEachCall(UserCode):
+    """Call a listener, and then find no memory for what it returned."""
+
+    async def tell(self, *arguments: Any) -> None:
+        await super().tell(*arguments)
+        raise MemoryError
+
+
+async def test_a_process_that_runs_out_of_memory_between_two_listeners_calls_each_once() -> None:
+    clerk = Clerk()
+    decision = await clerk.decision(ShortAfterEachCall)
+    assert decision is not None
+    assert decision.state is State.FIRED
+    assert (clerk.heard, len(clerk.seconded), len(clerk.joined)) == ([1], 1, 1)
 
 
 async def test_a_success_claims_its_room_for_the_time_of_its_arrival_however_late_it_is_decided() -> None:

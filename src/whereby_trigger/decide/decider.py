@@ -8,9 +8,9 @@ for three fails, and its predicate is not asked again.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from msgspec import Struct
 
@@ -35,7 +35,7 @@ from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
 from whereby_trigger.store.presence import presence_of
 from whereby_trigger.threads import shortage_of
-from whereby_trigger.webhook import RoomIdentity, RoomWebhook, Webhook, redacted
+from whereby_trigger.webhook import RoomIdentity, RoomWebhook, redacted
 
 Asked = dict[str, list["asyncio.Future[Presence]"]]
 """The futures that wait for the presence of a room, by the room's key."""
@@ -77,6 +77,8 @@ def _answer(asked: Asked, reading: "asyncio.Future[dict[str, Presence]]") -> Non
 
 logger = logging.getLogger("whereby_trigger.decide")
 
+T = TypeVar("T")
+
 SUSPECT: Final = 2
 """Crashes after which a webhook that was pending at each of them is a suspect.
 
@@ -97,7 +99,7 @@ READ_AGAIN = 0.5
 """Seconds until the presence in a room is read again after the store was unavailable."""
 
 ASK_AGAIN = 1.0
-"""Seconds until a predicate is asked again that failed because the process had run out of something, such as memory."""
+"""Seconds until what failed because the process had run out of something, such as memory, is done again."""
 
 MAX_CRASHES: Final = 3
 """Stored attempts, each ended by a crash, after which a suspect fails without another."""
@@ -141,7 +143,7 @@ class Decider:
 
     @property
     def short(self) -> str:
-        """What the process had run out of when a predicate was last asked, if that was a moment ago; else ""."""
+        """What the process had run out of when it last decided something, if that was a moment ago; else ""."""
         return self._short if self._clock.boot() < self._short_until else ""
 
     async def decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
@@ -149,7 +151,7 @@ class Decider:
 
         Raises StoreUnavailable, and nothing else: the webhooks behind it in its room must get their turn, and it must
         not be asked forever. It does so if a suspect's attempt cannot be stored, if the lease is lost while the store
-        cannot be reached, or if the process has run out of something outside the predicate.
+        cannot be reached, or if the process has run out of something before any listener was called.
         """
         if not self._store.lease.held or queued.owner != self._store.replica:
             # It was stored or read under a lease that is lost. The replica that takes it over decides it.
@@ -187,18 +189,51 @@ class Decider:
             outcome = await self._ask(queued, user_code)
             if outcome.short is None:
                 break
-            await self._sit_out(queued, outcome.short)
+            await self._sit_out(queued, "its predicate", outcome.short)
         # With `redact`, only the reason tells of the error, by its type.
         if outcome.error is not None and not self._redact:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
             # The cast holds: predicates are registered only for webhook types that name a room.
             success = TriggerSuccess(queued.room.url, cast(RoomWebhook, queued.webhook), queued.attempt)
-            await self._emitter.emit(TRIGGER_EVENT_SUCCESS, success, user_code, errors.add)
-            if claimed := await self._claim(queued.room, queued, errors):
+            await self._emit(queued, TRIGGER_EVENT_SUCCESS, success, user_code, errors)
+            claim = partial(self._claim, queued.room, queued, errors)
+            if claimed := await self._despite_shortages(queued, "asking for its assistant", claim):
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
-        # Listeners for the type heard a held webhook when its hold began, and do not hear it again.
-        listened = queued.due is None and await self._emit_type(queued.webhook, user_code, errors)
+        # Listeners for the type heard a held webhook when its hold began, and do not hear it again. A webhook of an
+        # unknown type may have the name of one of our own events, and must not cause that event.
+        listened, event = False, str(queued.webhook.type)
+        if queued.due is None and event not in OWN_EVENTS:
+            listened = await self._emit(queued, event, queued.webhook, user_code, errors)
+        return await self._despite_shortages(
+            queued, "its decision", partial(self._conclude, queued, outcome, errors, listened=listened)
+        )
+
+    async def _emit(
+        self, queued: PendingWebhook, event: str, payload: object, user_code: UserCode, errors: "_Errors"
+    ) -> bool:
+        left = self._emitter.listeners_left(event)
+        emit = partial(self._emitter.emit, event, payload, user_code, errors.add, left)
+        return await self._despite_shortages(queued, "a listener", emit)
+
+    async def _despite_shortages(self, queued: PendingWebhook, what: str, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step of a decision, again after each shortage.
+
+        If the decision began again instead, listeners would hear of the same success again, as the same attempt.
+        """
+        while True:
+            try:
+                return await step()
+            except StoreError:
+                raise
+            except Exception as error:
+                if (short := shortage_of(error)) is None:
+                    raise
+            await self._sit_out(queued, what, short)
+
+    async def _conclude(
+        self, queued: PendingWebhook, outcome: Judgement, errors: "_Errors", *, listened: bool
+    ) -> Decision | OnHold:
         if outcome.state is State.HELD:
             reason = storable_error(outcome.reason)
             holding = Holding(queued.seq, queued.webhook.id, reason, outcome.hold, tuple(errors.close()))
@@ -246,16 +281,16 @@ class Decider:
                 )
                 await self._clock.sleep(READ_AGAIN)
 
-    async def _sit_out(self, queued: PendingWebhook, short: str) -> None:
-        """Wait before a predicate is asked again that failed because the process was `short` of something.
+    async def _sit_out(self, queued: PendingWebhook, what: str, short: str) -> None:
+        """Wait before a step is done again that failed because the process was `short` of something.
 
         The webhook keeps its turn meanwhile: later webhooks of its room must not overtake it.
         """
         fields = self._fields(queued)
         logger.warning(
-            "webhook %s waits: its predicate failed, the process is out of %s", queued.webhook.id, short, extra=fields
+            "webhook %s waits: %s failed, the process is out of %s", queued.webhook.id, what, short, extra=fields
         )
-        # Twice as long as the wait: the shortage counts as over only when the predicate was asked again.
+        # Twice as long as the wait: the shortage counts as over only when the step was done again.
         self._short, self._short_until = f"out of {short}", self._clock.boot() + 2 * ASK_AGAIN
         await self._clock.sleep(ASK_AGAIN)
 
@@ -281,11 +316,6 @@ class Decider:
             except StoreError as error:
                 errors.keep(f"asking for an assistant: {self._error_text(error)}")
                 return "no assistant: the store refused the request"
-
-    async def _emit_type(self, webhook: Webhook, user_code: UserCode, errors: "_Errors") -> bool:
-        # A webhook of an unknown type may have the name of one of our own events, and must not cause that event.
-        event: str = webhook.type
-        return event not in OWN_EVENTS and await self._emitter.emit(event, webhook, user_code, errors.add)
 
     def _decision(self, queued: PendingWebhook, outcome: Judgement, errors: list[str]) -> Decision:
         self._interrupted.pop(queued.seq, None)

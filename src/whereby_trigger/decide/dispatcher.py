@@ -256,15 +256,14 @@ class Dispatcher:
 
     async def _decide(self, queued: PendingWebhook) -> None:
         try:
-            outcome = await self._decider.decide(queued)
-        except StoreError as error:
-            logger.warning("webhook %s stays pending: %s", queued.webhook.id, error, extra=self._fields(queued))
+            self._commit(queued, await self._decider.decide(queued))
+        except (StoreError, MemoryError) as error:
+            why = str(error) or "out of memory"
+            logger.warning("webhook %s stays pending: %s", queued.webhook.id, why, extra=self._fields(queued))
             self._forget(queued.seq)
         except BaseException:
             self._forget(queued.seq)
             raise
-        else:
-            self._commit(queued, outcome)
 
     def _commit(self, queued: PendingWebhook, outcome: Decision | OnHold | None) -> None:
         if outcome is None:

@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar, overload
@@ -79,6 +80,13 @@ class Listener(Struct, frozen=True, eq=False):
     once: bool
 
 
+class ListenersLeft(Struct, eq=False):
+    """Hold which listeners of an event are still to be called, and whether any was."""
+
+    listeners: deque[Listener]
+    called: bool = False
+
+
 class Emitter:
     """Keep listeners by event and call them; an exception of one hinders no other.
 
@@ -113,20 +121,31 @@ class Emitter:
         return [event for event, listeners in self._by_event.items() if listeners]
 
     async def emit(
-        self, event: str, payload: Any, user_code: UserCode, failed: Callable[[str, BaseException], None]
+        self,
+        event: str,
+        payload: Any,
+        user_code: UserCode,
+        failed: Callable[[str, BaseException], None],
+        left: ListenersLeft | None = None,
     ) -> bool:
         """Call an event's listeners and tell whether there was one.
 
-        `failed` is told the name of each listener that raises and what: of async ones later, when they do.
+        `failed` is told the name of each listener that raises and what: of async ones later, when they do. If an error
+        interrupts this, another call with the same `left` calls those that were not called yet.
         """
-        listened = False
-        for listener in self._by_event.get(event, ()):
+        left = self.listeners_left(event) if left is None else left
+        while left.listeners:
+            listener = left.listeners.popleft()
             if listener.once and not self._take(event, listener):
                 continue
+            left.called = True
             arguments = (payload,) if listener.takes_payload else ()
             await user_code.tell(listener.function, arguments, listener.is_async, partial(failed, listener.name))
-            listened = True
-        return listened
+        return left.called
+
+    def listeners_left(self, event: str) -> "ListenersLeft":
+        """Return the listeners of an event, all of them still to be called."""
+        return ListenersLeft(deque(self._by_event.get(event, ())))
 
     def _take(self, event: str, listener: Listener) -> bool:
         with self._changing:
