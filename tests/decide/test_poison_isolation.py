@@ -1,6 +1,7 @@
 """A webhook still pending after two crashes enters user code alone, and each later crash is blamed on that one only."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 from tests.support.doomed import Doomed
 from tests.support.sqlite_place import crash
 from tests.support.stage import Stage, leave_pending
+from tests.support.stages import decider_for
 from tests.support.stored import stored
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
+from whereby_trigger.clock import boot_time
+from whereby_trigger.decide import UserCode
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
 from whereby_trigger.store import State
 from whereby_trigger.store.sqlite import SqliteStore
@@ -32,6 +36,15 @@ def left(number: int, display_name: str = "Robin") -> Webhook:
 
 def queued(seq: int, attempts: int = 0) -> PendingWebhook:
     return PendingWebhook(seq, "replica", joined(seq), None, 0.0, 0.0, 0.0, attempts=attempts, takeovers=2, crashes=2)
+
+
+async def die_again(folder: Path, pending: int) -> None:
+    """Take over what is pending, and die."""
+    again = SqliteStore(f"sqlite:///{folder}/stage.db")
+    await again.open(lambda: None)
+    assert await again.take_over() == pending
+    await crash(again)
+    await again.close()
 
 
 class Together:
@@ -86,14 +99,41 @@ async def test_what_was_pending_at_two_deaths_is_asked_about_one_at_a_time_with_
 
     sent = [joined(number) for number in range(3)]
     await leave_pending(tmp_path, *sent)
-    again = SqliteStore(f"sqlite:///{tmp_path}/stage.db")
-    await again.open(lambda: None)
-    assert await again.take_over() == 3
-    await crash(again)
-    await again.close()
+    await die_again(tmp_path, 3)
     async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
         await asyncio.gather(*map(stage.decision, sent))
     assert [sum(attempts) for attempts in blamed] == [1, 1, 1]
+
+
+async def test_a_loss_of_the_lease_says_nothing_of_a_webhook_that_another_replica_has_decided_since() -> None:
+    asked = asyncio.Queue[None]()
+
+    async def never() -> bool:
+        asked.put_nowait(None)
+        await asyncio.Event().wait()
+        return True
+
+    store = SqliteStore("sqlite:///never-opened.db")
+    store.lease.begin(boot_time())
+    trigger, user_code = Trigger(webhook_triggers={"room.client.joined": never}), UserCode(60)
+    decider = decider_for(store, trigger.predicates, trigger.emitter, user_code, 60.0)
+
+    async def decide_until_the_loss() -> None:
+        one = PendingWebhook(1, store.replica, joined(1), None, 0.0, time.time(), 0.0)
+        deciding = asyncio.ensure_future(decider.decide(one))
+        await asyncio.wait({deciding, asking := asyncio.ensure_future(asked.get())}, return_when="FIRST_COMPLETED")
+        # An attempt of a suspect cannot be stored here.
+        assert asking.done()
+        decider.forget_blame({1})
+        deciding.cancel()
+        await asyncio.wait({deciding})
+        store.replica += " and on"
+
+    for _ in range(3):
+        await decide_until_the_loss()
+        # At this loss, it is not here.
+        decider.forget_blame(())
+    user_code.close()
 
 
 async def test_what_was_pending_at_any_number_of_stops_is_decided_together(tmp_path: Path) -> None:

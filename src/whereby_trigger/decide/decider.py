@@ -8,7 +8,7 @@ for three fails, and its predicate is not asked again.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import Final, TypeVar, cast
 
@@ -105,6 +105,13 @@ MAX_CRASHES: Final = 3
 """Stored attempts, each ended by a crash, after which a suspect fails without another."""
 
 
+class _Blamed(Struct, frozen=True):
+    """Count the losses of the lease at which a webhook was being decided, the last of them as this `replica`."""
+
+    losses: int
+    replica: str
+
+
 class Decider:
     """Decide webhooks one by one, or put them on hold.
 
@@ -138,7 +145,7 @@ class Decider:
         self._subdomain = subdomain
         self._claims = claims
         self._suspects = PoisonIsolation()
-        self._interrupted: dict[int, int] = {}
+        self._blamed: dict[int, _Blamed] = {}
         self._short, self._short_until = "", 0.0
 
     @property
@@ -160,15 +167,14 @@ class Decider:
             if queued.attempts >= MAX_CRASHES:
                 reason = f"{DIED}, {queued.attempts} times"
                 return self._decision(queued, Judgement(State.FAILED, reason), [])
-            if queued.crashes + self._interrupted.get(queued.seq, 0) < SUSPECT:
+            if not self._is_suspect(queued):
                 return await self._run(queued, self._user_code)
             async with self._suspects.alone(queued):
                 if not await self._store.begin_attempt(queued.seq):
                     return None
                 return await self._run(queued, self._user_code.ahead())
         except asyncio.CancelledError:
-            # If the lease is lost, this may be why: user code that blocks the event loop.
-            self._interrupted[queued.seq] = self._interrupted.get(queued.seq, 0) + 1
+            self._blame(queued)
             raise
         except StoreUnavailable:
             raise
@@ -178,6 +184,23 @@ class Decider:
             reason = f"an error of the trigger itself, {type(error).__name__}"
             logger.error("webhook %s failed: %s", queued.webhook.id, reason, extra=self._fields(queued))
             return self._decision(queued, Judgement(State.FAILED, reason), [self._error_text(error)])
+
+    def forget_blame(self, pending: Container[int]) -> None:
+        """At a loss of the lease, forget what earlier losses say of webhooks that are not `pending` here any more.
+
+        Another replica may have decided them, and then nothing here would.
+        """
+        here = self._store.replica
+        self._blamed = {seq: one for seq, one in self._blamed.items() if seq in pending or one.replica == here}
+
+    def _is_suspect(self, queued: PendingWebhook) -> bool:
+        blamed = self._blamed.get(queued.seq)
+        return queued.crashes + (0 if blamed is None else blamed.losses) >= SUSPECT
+
+    def _blame(self, queued: PendingWebhook) -> None:
+        """Note that a webhook was being decided when the lease was lost: it may be why, if it blocks the event loop."""
+        blamed = self._blamed.get(queued.seq)
+        self._blamed[queued.seq] = _Blamed(1 if blamed is None else blamed.losses + 1, self._store.replica)
 
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
         errors = _Errors(self._store, queued, self._error_text)
@@ -237,7 +260,7 @@ class Decider:
         if outcome.state is State.HELD:
             reason = storable_error(outcome.reason)
             holding = Holding(queued.seq, queued.webhook.id, reason, outcome.hold, tuple(errors.close()))
-            self._interrupted.pop(queued.seq, None)
+            self._blamed.pop(queued.seq, None)
             return OnHold(holding, outcome.seen)
         if outcome.state is State.UNHANDLED and listened:
             outcome = without_predicate(queued.webhook.type, listened=True)
@@ -318,7 +341,7 @@ class Decider:
                 return "no assistant: the store refused the request"
 
     def _decision(self, queued: PendingWebhook, outcome: Judgement, errors: list[str]) -> Decision:
-        self._interrupted.pop(queued.seq, None)
+        self._blamed.pop(queued.seq, None)
         return Decision(
             seq=queued.seq,
             id=queued.webhook.id,
