@@ -11,7 +11,7 @@ from tests.support.late import LateAnswer
 from tests.support.stage import Stage
 from tests.support.stores import KINDS
 from tests.support.until import eventually
-from whereby_trigger import RoomClientJoined, Trigger, TriggerSuccess, Webhook
+from whereby_trigger import Presence, RoomClientJoined, Trigger, TriggerSuccess, Webhook
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Added, Arrival, State
 from whereby_trigger.testing import webhook
@@ -255,6 +255,27 @@ async def test_a_success_is_told_once_if_its_lease_is_renewed_late_while_it_clai
         assert (await stage.decision(joined())).state is State.FIRED
         assert stage.store.replica == replica
     assert heard.attempts == [1]
+
+
+async def test_a_verdict_that_comes_after_the_lease_has_lapsed_is_told_to_nobody(url: str, tmp_path: Path) -> None:
+    asked: list[str] = []
+    attempts: list[int] = []
+    trigger = Trigger()
+
+    @trigger.when("room.client.joined")
+    async def freeze(webhook: RoomClientJoined, presence: Presence) -> bool:
+        asked.append(webhook.id)
+        if len(asked) == 1:
+            # As after SIGSTOP and SIGCONT: no renewal was sent meanwhile.
+            stage.store.lease.lose()
+        return True
+
+    trigger.on("trigger_event_success", lambda success: attempts.append(success.attempt))
+    async with Stage(trigger, tmp_path, store=url) as stage:
+        await stage.deliver(joined())
+        assert (await asyncio.wait_for(stage.decision(joined()), 20)).state is State.FIRED
+    assert asked == ["a", "a"]
+    assert attempts == [2]
 
 
 async def test_what_came_while_the_lease_had_lapsed_is_not_overtaken_if_it_is_renewed_late(

@@ -202,7 +202,7 @@ class Decider:
         blamed = self._blamed.get(queued.seq)
         self._blamed[queued.seq] = _Blamed(1 if blamed is None else blamed.losses + 1, self._store.replica)
 
-    async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold:
+    async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold | None:
         errors = _Errors(self._store, queued, self._error_text)
         while True:
             age = self._clock.wall() - queued.queued_at if queued.due is None else self._clock.boot() - queued.due
@@ -213,6 +213,10 @@ class Decider:
             if outcome.short is None:
                 break
             await self._sit_out(queued, "its predicate", outcome.short)
+        if not self._store.lease.held:
+            # The process may have been frozen, and another replica may decide this by a newer presence.
+            self._blame(queued)
+            return None
         # With `redact`, only the reason tells of the error, by its type.
         if outcome.error is not None and not self._redact:
             errors.keep(outcome.error)
