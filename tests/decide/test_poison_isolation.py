@@ -105,6 +105,30 @@ async def test_what_was_pending_at_two_deaths_is_asked_about_one_at_a_time_with_
     assert [sum(attempts) for attempts in blamed] == [1, 1, 1]
 
 
+async def test_a_suspect_that_no_user_code_is_called_for_waits_for_none_that_it_is_called_for(tmp_path: Path) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def predicate() -> bool:
+        asked.set()
+        await answer.wait()
+        return True
+
+    old = webhook("room.client.joined", id="old")
+    others = [webhook("room.client.knocked", id=f"knocked {number}") for number in range(3)]
+    await leave_pending(tmp_path, joined(0), *others)
+    await die_again(tmp_path, 4)
+    await leave_pending(tmp_path, old, received_at=1_000_000_000.0)
+    await die_again(tmp_path, 5)
+    async with Stage(Trigger(webhook_triggers={"room.client.joined": predicate}), tmp_path) as stage:
+        async with asyncio.timeout(WITHIN):
+            await asked.wait()
+            decisions = await asyncio.gather(*map(stage.decision, [old, *others]))
+            answer.set()
+            fired = await stage.decision(joined(0))
+    assert [decision.state for decision in decisions] == [State.SKIPPED] + [State.UNHANDLED] * 3
+    assert (fired.state, fired.attempts) == (State.FIRED, 4)
+
+
 async def test_a_loss_of_the_lease_says_nothing_of_a_webhook_that_another_replica_has_decided_since() -> None:
     asked = asyncio.Queue[None]()
 

@@ -167,7 +167,7 @@ class Decider:
             if queued.attempts >= MAX_CRASHES:
                 reason = f"{DIED}, {queued.attempts} times"
                 return self._decision(queued, Judgement(State.FAILED, reason), [])
-            if not self._is_suspect(queued):
+            if not self._is_suspect(queued) or not self._enters_user_code(queued):
                 return await self._run(queued, self._user_code)
             async with self._suspects.alone(queued):
                 if not await self._store.begin_attempt(queued.seq):
@@ -202,11 +202,19 @@ class Decider:
         blamed = self._blamed.get(queued.seq)
         self._blamed[queued.seq] = _Blamed(1 if blamed is None else blamed.losses + 1, self._store.replica)
 
+    def _enters_user_code(self, queued: PendingWebhook) -> bool:
+        type = queued.webhook.type
+        return self._age(queued) <= self._max_age and (
+            type in self._predicates.by_type or bool(self._emitter.listeners(type))
+        )
+
+    def _age(self, queued: PendingWebhook) -> float:
+        return self._clock.wall() - queued.queued_at if queued.due is None else self._clock.boot() - queued.due
+
     async def _run(self, queued: PendingWebhook, user_code: UserCode) -> Decision | OnHold | None:
         errors = _Errors(self._store, queued, self._error_text)
         while True:
-            age = self._clock.wall() - queued.queued_at if queued.due is None else self._clock.boot() - queued.due
-            if age > self._max_age:
+            if self._age(queued) > self._max_age:
                 judgement = too_old(self._max_age, was_due=queued.due is not None)
                 return self._decision(queued, judgement, errors.close())
             outcome = await self._ask(queued, user_code)
