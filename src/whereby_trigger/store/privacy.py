@@ -120,25 +120,29 @@ class _Forgetting:
     async def run(self) -> Forgotten:
         while True:
             self._waiting, self._left = set(self._waiting_elsewhere), {}
-            newer = await self._forget_others(0)
-            unknown = frozenset[str]() if self._subject.external_id is None else await self._forget_links(newer)
+            settled = await self._last_settled()
+            await self._forget_others(0)
+            unknown = frozenset[str]() if self._subject.external_id is None else await self._forget_links(settled)
             if not unknown:
                 return Forgotten(self._total, tuple(self._left))
             # The person has joined again since the participant ids were read.
             self._subject = structs.replace(self._subject, participants=self._subject.participants | unknown)
 
-    async def _forget_others(self, after: int) -> int:
-        """Forget webhooks with higher numbers that do not hold the external id; return the highest number read."""
+    async def _last_settled(self) -> int:
+        """Return a number that is below those of all webhooks still to come."""
+        return (await self._store.webhooks_after(0, frozenset())).cursor
+
+    async def _forget_others(self, after: int) -> None:
+        """Forget webhooks with higher numbers that do not hold the external id."""
         while page := await self._store.records_after(after, AT_ONCE):
             after = page[-1].seq
             of_person = [record for record in page if self._subject.concerns(record.body, record.room)]
             await self._rewrite([record for record in of_person if not self._subject.names(record.body)])
-        return after
 
-    async def _forget_links(self, newer: int) -> frozenset[str]:
+    async def _forget_links(self, settled: int) -> frozenset[str]:
         """Forget the webhooks that hold the external id, except those with participant ids that were not looked for.
 
-        Return these ids. Others may have come after the number `newer`.
+        Return these ids. Others may have come after the number `settled`.
         """
         after, unknown = 0, frozenset[str]()
         while page := await self._store.records_after(after, AT_ONCE):
@@ -147,16 +151,21 @@ class _Forgetting:
             if not links:
                 continue
             # One that has come and is not decided yet keeps what leads to it.
-            newer = await self._catch_up(newer)
+            settled = await self._catch_up(settled)
             more = {record.id: participants_in(record.body) - self._subject.participants for record in links}
             unknown = unknown.union(*more.values())
             await self._rewrite([record for record in links if not more[record.id]])
-        await self._catch_up(newer)
+        await self._catch_up(settled)
         return unknown
 
-    async def _catch_up(self, newer: int) -> int:
-        """Forget what has come meanwhile; on PostgreSQL a lower number may be committed after a higher one."""
-        return max(newer, await self._forget_others(max(0, newer - AT_ONCE)))
+    async def _catch_up(self, settled: int) -> int:
+        """Forget what has come meanwhile after the number `settled`; return the number to read on from next time.
+
+        On PostgreSQL a lower number may be committed after a higher one, so what is new is read again for seconds.
+        """
+        after, settled = settled, await self._last_settled()
+        await self._forget_others(after)
+        return settled
 
     async def _rewrite(self, records: list[Record]) -> None:
         """Remove what says something of the person from webhooks, and note those that must be left."""
