@@ -35,6 +35,17 @@ class OwnThread:
         self._jobs.put(partial(self._do, future, function, arguments))
         return future
 
+    async def open(self, close: Callable[[T], None], function: Callable[..., T], *arguments: Any) -> T:
+        """Return what a function opens. If the caller is cancelled meanwhile, `close` it, in the thread."""
+        opened: list[T] = []
+        opening = self.run(lambda: opened.append(function(*arguments)))
+        try:
+            await opening
+        except asyncio.CancelledError:
+            self._jobs.put(partial(_close_all, close, opened))
+            raise
+        return opened.pop()
+
     def end(self) -> None:
         """End the thread once it has run everything queued."""
         self._jobs.put(None)
@@ -62,6 +73,25 @@ class OwnThread:
         # The loop may have been closed meanwhile.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_settle, future, outcome, error)
+
+
+def _close_all(close: Callable[[T], None], opened: list[T]) -> None:
+    for each in opened:
+        # Nobody is there to hear of it.
+        with suppress(Exception):
+            close(each)
+
+
+async def open_in_thread(close: Callable[[T], None], function: Callable[..., T], *arguments: Any) -> T:
+    """Return what a function opens in a thread of its own; raises its errors, and RuntimeError without a thread.
+
+    If the caller is cancelled meanwhile, `close` it, in the thread.
+    """
+    thread = OwnThread("call")
+    try:
+        return await thread.open(close, function, *arguments)
+    finally:
+        thread.end()
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:

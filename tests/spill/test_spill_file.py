@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.support.arrivals import arrival
 from tests.support.process import Process
 from tests.support.replica import ROOT
+from tests.support.until import eventually
 from whereby_trigger.errors import ConfigError, SpillInUse, StoreError, StoreUnavailable
 from whereby_trigger.store.spill_file import SpillContent, SpillFile, read_content
 
@@ -54,6 +56,18 @@ async def test_what_is_added_comes_out_in_order_until_it_is_removed(spill_file: 
     await fill(spill_file, "d")
     assert await heads(spill_file) == ["b", "c", "d"]
     assert spill_file.length == 3
+
+
+async def test_a_spill_whose_opening_is_cancelled_is_free_for_the_next_that_opens_it(url: str) -> None:
+    starting = asyncio.create_task(SpillFile(url).open())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert starting.cancelled()
+    await eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "whereby-trigger-call"])
+    again = SpillFile(url)
+    await again.open()
+    await again.close()
 
 
 async def test_reading_gives_what_was_handed_over_before_it(spill_file: SpillFile) -> None:

@@ -29,7 +29,7 @@ from whereby_trigger.store.sqlite.journal import Database
 from whereby_trigger.store.sqlite.lock import FileLock
 from whereby_trigger.store.sqlite.privacy import SMALL, empty_journal, write_again
 from whereby_trigger.store.sqlite.writer import Writer
-from whereby_trigger.threads import in_thread
+from whereby_trigger.threads import in_thread, open_in_thread
 
 CALLED: Final = "spill"
 OURS: Final = 0x77745350
@@ -106,6 +106,14 @@ def open_spill(path: Path) -> tuple[Database, HeldLock, int]:
         undo.callback(database.close)
         undo.pop_all()
         return database, HeldLock(lock), waiting
+
+
+def _close_spill(opened: tuple[Database, HeldLock, int]) -> None:
+    database, lock, _ = opened
+    try:
+        database.close()
+    finally:
+        lock.close()
 
 
 def read_content(path: Path) -> SpillContent:
@@ -212,9 +220,9 @@ class SpillFile:
         Raises StoreError if the file cannot be used, and SpillInUse if another process has it open.
         """
         with contextlib.ExitStack() as undo, shortage_in_words(self.path, CALLED):
-            database, turn, self.length = await in_thread(open_spill, self.path)
-            for each in (database, turn):
-                undo.callback(each.close)
+            opened = await open_in_thread(_close_spill, open_spill, self.path)
+            undo.callback(_close_spill, opened)
+            database, turn, self.length = opened
             self._identity = Identity(self.path)
             self._writer = Writer(database, turn, lambda: None, StoreErrors(), CALLED)
             undo.pop_all()

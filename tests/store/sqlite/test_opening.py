@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -254,6 +255,24 @@ async def test_a_store_whose_closing_is_cancelled_is_closed_all_the_same(path: P
     assert closing.cancelled()
     await eventually(lambda: open_files() == before)
     assert {found.name for found in path.parent.iterdir()} == {"webhooks.db", "webhooks.db-lock"}
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_a_store_whose_opening_is_cancelled_is_closed_as_soon_as_it_is_open(
+    path: Path, url: str, readonly: bool
+) -> None:
+    await make(url)
+    before = open_files()
+    store = SqliteStore(url)
+    starting = asyncio.create_task(store.open_readonly() if readonly else store.open(lambda: None))
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert starting.cancelled()
+    await eventually(lambda: not [thread for thread in threading.enumerate() if "reader" in thread.name])
+    assert open_files() == before
+    assert {found.name for found in path.parent.iterdir()} == {"webhooks.db", "webhooks.db-lock"}
+    await make(url)
 
 
 async def test_looking_creates_no_store(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def open_to_write(path: Path, replica: str, join: Callable[[sqlite3.Connection],
         return database, reading, turn, life
 
 
+def leave_unused(entered: Entered) -> None:
+    """Close what `open_to_write` returned, if nothing was done with it."""
+    with ExitStack() as undo:
+        for each in entered:
+            undo.callback(each.close)
+
+
 def open_alone(path: Path) -> tuple[Database, Turn]:
     """Create and migrate a database, without a replica in it, and without waiting for the disk: for tests."""
     with ExitStack() as undo, explained(path):

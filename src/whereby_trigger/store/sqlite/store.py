@@ -58,7 +58,7 @@ from whereby_trigger.store.records import (
 from whereby_trigger.store.sqlite import history, lease, presence, privacy, rooms, webhooks
 from whereby_trigger.store.sqlite.connection import connect, path_of, shortage_in_words
 from whereby_trigger.store.sqlite.lock import LifeLock, life_of, remove_life_file
-from whereby_trigger.store.sqlite.opening import migrate_file, open_readonly, open_to_write
+from whereby_trigger.store.sqlite.opening import leave_unused, migrate_file, open_readonly, open_to_write
 from whereby_trigger.store.sqlite.writer import Writer, reads_explained
 from whereby_trigger.store.states import RoomState
 from whereby_trigger.store.stay import UNBOUNDED, Bounds
@@ -129,9 +129,9 @@ class SqliteStore(Unspilled):
             reads = OwnThread("reader")
             undo.callback(reads.end)
             join = self._joining(logged=changed is not None)
-            database, reading, turn, life = await reads.run(open_to_write, self.path, self.replica, join, self._synced)
-            for each in (database, reading, turn, life):
-                undo.callback(each.close)
+            entered = await reads.open(leave_unused, open_to_write, self.path, self.replica, join, self._synced)
+            undo.callback(leave_unused, entered)
+            database, reading, turn, life = entered
             reader = _Reader(reading, self.path, self.errors, reads)
             writer = Writer(database, turn, changed or unheard, self.errors, summary=self._counts)
             self._writing = OpenSqlite(writer, life)
@@ -149,7 +149,8 @@ class SqliteStore(Unspilled):
         with ExitStack() as undo, shortage_in_words(self.path):
             reads = OwnThread("reader")
             undo.callback(reads.end)
-            self._reader = _Reader(await reads.run(open_readonly, self.path), self.path, self.errors, reads)
+            connection = await reads.open(sqlite3.Connection.close, open_readonly, self.path)
+            self._reader = _Reader(connection, self.path, self.errors, reads)
             undo.pop_all()
 
     async def migrate(self) -> list[int]:
