@@ -77,12 +77,12 @@ class Campaign:
             await view.until_decided()
             if code := await receiver.stop():
                 raise ReceiverFailed(f"the receiver ended its last life with {code}:\n{receiver.last_words}")
-            records, lease_lost = await view.records(), await view.lease_lost()
+            records, losses = await view.records(), await view.losses()
         return self._load.evidence(
             records,
             read_emissions(self.emissions),
             late_takeovers=self._late_takeovers,
-            lease_lost=lease_lost,
+            losses=losses,
             refused=frozenset(),
         )
 
@@ -115,9 +115,9 @@ class Trial(Struct, frozen=True):
         async with viewing(self.url) as view:
             await view.until_decided()
             await self.receiver.stop()
-            records, lease_lost = await view.records(), await view.lease_lost()
+            records, losses = await view.records(), await view.losses()
             emissions = read_emissions(self.emissions)
-            return self.load.evidence(records, emissions, recounted=recounted, lease_lost=lease_lost)
+            return self.load.evidence(records, emissions, recounted=recounted, losses=losses)
 
 
 @asynccontextmanager

@@ -19,9 +19,9 @@ class Evidence(Struct, frozen=True):
 
     `late_takeovers`: webhooks of a dead replica may be decided after newer ones of their room that others received.
     `refused` are those that were refused once: they may be stored anyway, but the sender sends them again later.
-    `recounted`: a delivery may be counted twice, if the answer that it was counted got lost. `lease_lost`: a process
-    lost its lease, and continued as another replica. What it had emitted and not committed by then is emitted again, as
-    after a death, with a higher attempt, and may come after newer webhooks of its room.
+    `recounted`: a delivery may be counted twice, if the answer that it was counted got lost. `losses` are
+    the times at which a process lost its lease and continued as another replica. What it had emitted and not committed
+    by then is emitted again, as after a death, with a higher attempt, and may come after newer webhooks of its room.
     """
 
     items: Mapping[str, Item]
@@ -32,7 +32,7 @@ class Evidence(Struct, frozen=True):
     late_takeovers: bool = False
     refused: Set[str] = frozenset()
     recounted: bool = False
-    lease_lost: bool = False
+    losses: Sequence[float] = ()
 
     @property
     def parked(self) -> list[str]:
@@ -70,7 +70,7 @@ def check(evidence: Evidence) -> dict[Rule, list[str]]:
         Rule.MISCOUNTED: _miscounted(evidence, by_id),
         Rule.UNHEARD: _unheard(evidence, by_id),
         Rule.HEARD_WRONGLY: _heard_wrongly(evidence),
-        Rule.EMITTED_TWICE: () if evidence.lease_lost else _repeated((one.life, one.id) for one in evidence.emissions),
+        Rule.EMITTED_TWICE: _emitted_twice(evidence),
         Rule.UNCOUNTED: _attempts_not_rising(evidence.emissions),
         Rule.DECIDED_TWICE: _heard_after_decision(evidence, by_id),
         Rule.OVERTAKEN: _overtaken(evidence),
@@ -115,6 +115,18 @@ def _heard_wrongly(evidence: Evidence) -> list[str]:
     return [emission.id for emission in evidence.emissions if emission.id not in fires]
 
 
+def _emitted_twice(evidence: Evidence) -> list[tuple[int, str]]:
+    """Find webhooks that a process emitted twice without losing its lease in between."""
+    times: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for emission in evidence.emissions:
+        times[emission.life, emission.id].append(emission.at)
+    return [
+        key
+        for key, at in times.items()
+        if any(not any(first <= loss <= again for loss in evidence.losses) for first, again in pairwise(at))
+    ]
+
+
 def _attempts_not_rising(emissions: Sequence[Emission]) -> list[str]:
     attempts: dict[str, list[int]] = defaultdict(list)
     for emission in emissions:
@@ -138,7 +150,7 @@ def _overtaken(evidence: Evidence) -> list[str]:
     overtaken = []
     for emission in evidence.emissions:
         item = evidence.items.get(emission.id)
-        taken_over = (evidence.late_takeovers or evidence.lease_lost) and emission.attempt > 1
+        taken_over = (evidence.late_takeovers or evidence.losses) and emission.attempt > 1
         late = taken_over or emission.id in evidence.refused
         if item is None or emission.id not in arrival or late:
             continue

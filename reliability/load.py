@@ -77,7 +77,7 @@ class Load:
         *,
         late_takeovers: bool = False,
         recounted: bool = False,
-        lease_lost: bool = False,
+        losses: Sequence[float] = (),
         refused: Set[str] | None = None,
     ) -> Evidence:
         """Return the evidence; `refused` may come later than sent: by default, what was refused once."""
@@ -90,7 +90,7 @@ class Load:
             late_takeovers=late_takeovers,
             refused=self.sender.refused if refused is None else refused,
             recounted=recounted,
-            lease_lost=lease_lost,
+            losses=losses,
         )
 
     def close(self) -> None:

@@ -92,6 +92,7 @@ def _without_counting_takeovers() -> None:
 def _listeners_after_the_decision() -> None:
     emit_at_once, committed = Emitter.emit, Dispatcher._committed
     waiting: deque[Callable[[], Awaitable[bool]]] = deque()
+    begun: set[asyncio.Future[bool]] = set()
 
     async def emit(self: Emitter, event: str, *arguments: Any) -> bool:
         waiting.append(partial(emit_at_once, self, event, *arguments))
@@ -101,7 +102,7 @@ def _listeners_after_the_decision() -> None:
         committed(self, *arguments)
         # Later by a number of commits: how long one takes depends on the machine.
         if len(waiting) > COMMITS_LATER:
-            asyncio.ensure_future(waiting.popleft()())
+            begun.add(asyncio.ensure_future(waiting.popleft()()))
 
     replace(Emitter, "emit", emit)
     replace(Dispatcher, "_committed", emit_later)

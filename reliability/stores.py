@@ -92,10 +92,11 @@ class View:
             found += await self._store.find(Query(ids=part))
         return found
 
-    async def lease_lost(self) -> bool:
-        """Return True if any replica lost its lease and went on as another."""
+    async def losses(self) -> list[float]:
+        """Return when replicas lost their lease and went on as others."""
         replicas = await self._store.find_replicas(0.0, time.time())
-        return any(replica.ending is ReplicaEnding.LEASE_LOST for replica in replicas)
+        lost = [replica for replica in replicas if replica.ending is ReplicaEnding.LEASE_LOST]
+        return [replica.ended_at for replica in lost if replica.ended_at is not None]
 
     async def until_decided(self, within: float = DECIDED_WITHIN) -> None:
         """Wait until nothing is pending; raises TimeoutError."""

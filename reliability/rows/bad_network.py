@@ -92,9 +92,9 @@ class Cell:
         async with viewing(self.url) as view:
             await view.until_decided()
             await again.stop()
-            records, lease_lost = await view.records(), await view.lease_lost()
+            records, losses = await view.records(), await view.losses()
             emissions = read_emissions(self._emissions)
-            return self.load.evidence(records, emissions, recounted=True, lease_lost=lease_lost)
+            return self.load.evidence(records, emissions, recounted=True, losses=losses)
 
     async def close(self) -> None:
         await self._stack.aclose()

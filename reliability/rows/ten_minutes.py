@@ -111,7 +111,7 @@ async def run(
                 read_emissions(emissions),
                 late_takeovers=True,
                 recounted=True,
-                lease_lost=await view.lease_lost(),
+                losses=await view.losses(),
             )
     finally:
         await receivers.close()

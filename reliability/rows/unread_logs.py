@@ -187,7 +187,7 @@ class _UnreadLogs:
                 await view.records(),
                 read_emissions(self._emissions),
                 late_takeovers=self._late_takeovers,
-                lease_lost=await view.lease_lost(),
+                losses=await view.losses(),
             )
         doubled = overlaps(self._ticks.all)
         self._problems += in_words(check(evidence))

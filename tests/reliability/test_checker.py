@@ -93,10 +93,16 @@ def test_what_was_refused_once_overtakes_nothing() -> None:
 
 def test_what_was_told_and_not_committed_may_be_told_again_after_a_lost_lease_if_it_is_counted() -> None:
     again = msgspec.structs.replace(GOOD, **BROKEN[Rule.EMITTED_TWICE]())
-    assert check(msgspec.structs.replace(again, lease_lost=True)) == {}
+    assert check(msgspec.structs.replace(again, losses=[5.5])) == {}
     uncounted = [*GOOD.emissions, Emission(2, "b", 2, 6.0)]
-    evidence = msgspec.structs.replace(GOOD, emissions=uncounted, lease_lost=True)
+    evidence = msgspec.structs.replace(GOOD, emissions=uncounted, losses=[5.5])
     assert check(evidence).keys() == {Rule.UNCOUNTED}
+
+
+@pytest.mark.parametrize("loss", [4.9, 6.1])
+def test_a_loss_of_the_lease_before_or_after_excuses_no_webhook_that_is_told_again(loss: float) -> None:
+    evidence = msgspec.structs.replace(GOOD, losses=[loss], **BROKEN[Rule.EMITTED_TWICE]())
+    assert check(evidence).keys() == {Rule.EMITTED_TWICE}
 
 
 def test_a_delivery_whose_answer_was_lost_may_be_counted_twice() -> None:
