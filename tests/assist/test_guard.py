@@ -71,7 +71,7 @@ def test_nothing_of_a_frozen_supervisors_assistant_runs_past_the_deadline(
     presence: Presence, options: tuple[str, ...]
 ) -> None:
     program = child(presence, "A", *options, "--child", "B", "--child-ignores-term")
-    with Process(supervisor(1.5, 1, "--keep", program=program), cwd=ROOT) as boss:
+    with Process(supervisor(2, 0.4, "--keep", program=program), cwd=ROOT) as boss:
         is_here(presence, "A")
         is_here(presence, "B")
         presence.line("B ticks")
@@ -79,12 +79,12 @@ def test_nothing_of_a_frozen_supervisors_assistant_runs_past_the_deadline(
         frozen = boot_time()
         last = last_tick(presence.everybody_gone())
         boss.popen.send_signal(signal.SIGCONT)
-        assert last < frozen + 1.5
+        assert last < frozen + 2
         assert "signal=" in boss.line("ended")
 
 
 def test_a_deadline_that_is_moved_in_time_ends_nothing(presence: Presence) -> None:
-    with Process(supervisor(1, 0.2, "--keep", program=child(presence, "A")), cwd=ROOT):
+    with Process(supervisor(1.5, 0.2, "--keep", program=child(presence, "A")), cwd=ROOT):
         is_here(presence, "A")
         begun = boot_time()
         while float(presence.line("A ticks").split()[2]) < begun + 2:

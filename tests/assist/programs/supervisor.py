@@ -1,9 +1,9 @@
 """A supervisor for tests: a real process that runs a command behind a guard, and prints what it sees.
 
-`supervisor.py [OPTION ...] LEASE GRACE PROGRAM [ARGUMENT ...]`: the deadline is LEASE seconds ahead, and with --keep
-renewed again and again. With --thread the thread that starts it ends immediately; with --fork a fork of this process,
-which inherits whatever it holds, lives on. SIGUSR1 stops the command, with 10 seconds to leave; with --abandon it ends
-the event loop.
+`supervisor.py [OPTION ...] LEASE GRACE PROGRAM [ARGUMENT ...]`: the deadline is LEASE seconds ahead. With --keep it is
+renewed again and again, and is a minute ahead before: a start may take long. With --thread the thread that starts it
+ends immediately; with --fork a fork of this process, which inherits whatever it holds, lives on. SIGUSR1 stops the
+command, with 10 seconds to leave; with --abandon it ends the event loop.
 """
 
 import argparse
@@ -28,7 +28,7 @@ async def start(options: argparse.Namespace) -> GuardedProcess:
         options.program,
         env=os.environ,
         input=b"",
-        deadline=boot_time() + options.lease,
+        deadline=boot_time() + (60 if options.keep else options.lease),
         grace=options.grace,
         line=None,
     )
