@@ -97,8 +97,8 @@ async def test_a_process_that_is_out_of_something_when_a_success_claims_its_room
 class ShortAfterEachCall(UserCode):
     """Call a listener, and then find no memory for what it returned."""
 
-    async def tell(self, *arguments: Any) -> None:
-        await super().tell(*arguments)
+    async def tell(self, *arguments: Any, **keywords: Any) -> None:
+        await super().tell(*arguments, **keywords)
         raise MemoryError
 
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,8 +114,8 @@ async def test_a_suspect_that_no_user_code_is_called_for_waits_for_none_that_it_
         await answer.wait()
         return True
 
-    old = webhook("room.client.joined", id="old")
-    others = [webhook("room.client.knocked", id=f"knocked {number}") for number in range(3)]
+    old: Webhook = webhook("room.client.joined", id="old")
+    others: list[Webhook] = [webhook("room.client.knocked", id=f"knocked {number}") for number in range(3)]
     await leave_pending(tmp_path, joined(0), *others)
     await die_again(tmp_path, 4)
     await leave_pending(tmp_path, old, received_at=1_000_000_000.0)
@@ -144,8 +145,9 @@ async def test_a_loss_of_the_lease_says_nothing_of_a_webhook_that_another_replic
 
     async def decide_until_the_loss() -> None:
         one = PendingWebhook(1, store.replica, joined(1), None, 0.0, time.time(), 0.0)
-        deciding = asyncio.ensure_future(decider.decide(one))
-        await asyncio.wait({deciding, asking := asyncio.ensure_future(asked.get())}, return_when="FIRST_COMPLETED")
+        deciding, asking = asyncio.ensure_future(decider.decide(one)), asyncio.ensure_future(asked.get())
+        either: set[asyncio.Future[Any]] = {deciding, asking}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         # An attempt of a suspect cannot be stored here.
         assert asking.done()
         decider.forget_blame({1})

@@ -237,7 +237,8 @@ class Decider:
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
         # Listeners for the type heard a held webhook when its hold began, and do not hear it again. A webhook of an
         # unknown type may have the name of one of our own events, and must not cause that event.
-        listened, event = False, str(queued.webhook.type)
+        event: str = queued.webhook.type
+        listened = False
         if queued.due is None and event not in OWN_EVENTS:
             listened = await self._emit(queued, event, queued.webhook, user_code, errors)
         return await self._despite_shortages(
