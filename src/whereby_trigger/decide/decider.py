@@ -167,7 +167,8 @@ class Decider:
             if queued.attempts >= MAX_CRASHES:
                 reason = f"{DIED}, {queued.attempts} times"
                 return self._decision(queued, Judgement(State.FAILED, reason), [])
-            if not self._is_suspect(queued) or not self._enters_user_code(queued):
+            blamed = queued.crashes or queued.seq in self._blamed
+            if not (blamed and self._is_suspect(queued) and self._enters_user_code(queued)):
                 return await self._run(queued, self._user_code)
             async with self._suspects.alone(queued):
                 if not await self._store.begin_attempt(queued.seq):
@@ -249,6 +250,8 @@ class Decider:
         self, queued: PendingWebhook, event: str, payload: object, user_code: UserCode, errors: "_Errors"
     ) -> bool:
         left = self._emitter.listeners_left(event)
+        if not left.listeners:
+            return False
         emit = partial(self._emitter.emit, event, payload, user_code, errors.add, left)
         return await self._despite_shortages(queued, "a listener", emit)
 
