@@ -112,6 +112,9 @@ class _Blamed(Struct, frozen=True):
     replica: str
 
 
+_NEVER: Final = _Blamed(0, "")
+
+
 class Decider:
     """Decide webhooks one by one, or put them on hold.
 
@@ -167,8 +170,8 @@ class Decider:
             if queued.attempts >= MAX_CRASHES:
                 reason = f"{DIED}, {queued.attempts} times"
                 return self._decision(queued, Judgement(State.FAILED, reason), [])
-            blamed = queued.crashes or queued.seq in self._blamed
-            if not (blamed and self._is_suspect(queued) and self._enters_user_code(queued)):
+            blamed = self._blamed.get(queued.seq, _NEVER)
+            if queued.crashes + blamed.losses < SUSPECT or not self._enters_user_code(queued):
                 return await self._run(queued, self._user_code)
             async with self._suspects.alone(queued):
                 if not await self._store.begin_attempt(queued.seq):
@@ -194,14 +197,10 @@ class Decider:
         here = self._store.replica
         self._blamed = {seq: one for seq, one in self._blamed.items() if seq in pending or one.replica == here}
 
-    def _is_suspect(self, queued: PendingWebhook) -> bool:
-        blamed = self._blamed.get(queued.seq)
-        return queued.crashes + (0 if blamed is None else blamed.losses) >= SUSPECT
-
     def _blame(self, queued: PendingWebhook) -> None:
         """Note that a webhook was being decided when the lease was lost: it may be why, if it blocks the event loop."""
-        blamed = self._blamed.get(queued.seq)
-        self._blamed[queued.seq] = _Blamed(1 if blamed is None else blamed.losses + 1, self._store.replica)
+        losses = self._blamed.get(queued.seq, _NEVER).losses + 1
+        self._blamed[queued.seq] = _Blamed(losses, self._store.replica)
 
     def _enters_user_code(self, queued: PendingWebhook) -> bool:
         type = queued.webhook.type
