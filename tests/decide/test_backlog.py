@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.arrivals import arrival
+from tests.support.late import LateAnswer
 from tests.support.stage import Stage, leave_pending, settings_for
 from tests.support.stages import backlog_for, decider_for, dispatcher_for
 from tests.support.until import eventually
@@ -164,7 +165,7 @@ async def test_a_duplicate_of_a_pending_webhook_that_nobody_queued_queues_it(
     assert asked.ids == ["0000", "0002", "0001"]
 
 
-@pytest.mark.parametrize("when", ["while it is being decided", "after it was decided"])
+@pytest.mark.parametrize("when", ["while it is being decided", "after it was decided", "after another reading"])
 async def test_what_is_read_back_before_its_commit_is_answered_is_decided_once(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,13 +176,66 @@ async def test_what_is_read_back_before_its_commit_is_answered_is_decided_once(
         added = await stage.store_only(joined(0))
         await stage.deliver(joined(0))
         await eventually(lambda: stage.running.dispatcher.knows(added.seq))
-        if when == "after it was decided":
+        if when != "while it is being decided":
             asked.go.set()
             await stage.decision(joined(0))
+        if when == "after another reading":
+            await read_again(stage)
         stage.hand_on(joined(0), added)
         asked.go.set()
         await stage.running.drain(10, asyncio.Event())
     assert asked.ids == ["0000"]
+
+
+async def test_what_is_read_back_and_held_before_its_commit_is_answered_is_heard_of_once(tmp_path: Path) -> None:
+    heard: list[str] = []
+    trigger = Trigger()
+    trigger.when("room.client.joined", hold=60)(lambda: True)
+    trigger.on("room.client.joined", lambda webhook: heard.append(webhook.id))
+    async with Stage(trigger, tmp_path) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        added = await stage.store_only(joined(0))
+        stage.running.dispatcher.find(added.seq)
+        assert (await stage.decision(joined(0))).state is State.HELD
+        stage.hand_on(joined(0), added)
+        stage.forget(joined(0))
+        stage.jump(61)
+        assert (await stage.decision(joined(0))).state is State.FIRED
+    assert heard == ["0000"]
+
+
+async def test_what_is_read_back_before_it_is_known_to_be_asked_again_fires_once(tmp_path: Path) -> None:
+    heard: list[str] = []
+    trigger = Trigger()
+    trigger.when("room.client.joined", hold=0.01)(lambda: True)
+    trigger.on("trigger_event_success", lambda success: heard.append(success.trigger_webhook.id))
+    async with Stage(trigger, tmp_path) as stage:
+        asking = stage.store.ask_again = LateAnswer(stage.store.ask_again)  # type: ignore[method-assign, assignment]
+        added = await stage.deliver(joined(0))
+        assert (await stage.decision(joined(0))).state is State.HELD
+        stage.forget(joined(0))
+        await eventually(asking.answered.is_set)
+        stage.running.dispatcher.find(added.seq)
+        assert (await stage.decision(joined(0))).state is State.FIRED
+        await read_again(stage)
+        asking.go.set()
+        await eventually(lambda: len(stage.running.holds) == 0)
+        await stage.running.drain(10, asyncio.Event())
+    assert heard == ["0000"]
+
+
+async def read_again(stage: Stage) -> None:
+    """Have the backlog read once more, and wait until it was."""
+    dispatcher, again = stage.running.dispatcher, asyncio.Event()
+    end_reading = dispatcher.end_reading
+
+    def ended(*, complete: bool) -> bool:
+        again.set()
+        return end_reading(complete=complete)
+
+    dispatcher.end_reading = ended  # type: ignore[method-assign]
+    dispatcher.find(0)
+    await again.wait()
 
 
 async def test_what_arrives_while_the_backlog_is_read_makes_it_be_read_again(tmp_path: Path) -> None:

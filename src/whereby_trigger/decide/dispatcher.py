@@ -6,6 +6,7 @@ room. The backlog queues what is pending in the store and not queued here.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,12 @@ logger = logging.getLogger("whereby_trigger.decide")
 
 MAX_QUEUED = 10_000
 MAX_BYTES = 64 * 1024 * 1024
+
+ANSWERED_WITHIN = 15.0
+"""Seconds after which the store's answer to a call counts as lost, so nothing is queued because of it.
+
+A webhook is committed before its call is answered, and may be read back, decided and forgotten in between.
+"""
 
 
 class RoomQueue(Struct, eq=False):
@@ -81,8 +88,9 @@ class Dispatcher:
         self._bytes = 0
         # A page of the backlog may show as pending what was decided since; None while nothing is read.
         self._settled_while_reading: set[int] | None = None
-        # What the backlog queued at its last reading: `submit` may come later, with the same webhook.
-        self._read_back: set[int] = set()
+        # When the backlog queued a webhook, by time.monotonic(); the key is its number, and whether its hold had not
+        # begun. `submit` or `requeue` may come later, with the same one.
+        self._read_back: dict[tuple[int, bool], float] = {}
         self._maybe_idle = asyncio.Event()
         self._roomless: set[asyncio.Task[None]] = set()
 
@@ -141,7 +149,7 @@ class Dispatcher:
 
         If it does not fit in memory, it is left in the store, like any other.
         """
-        if queued.seq in self._known or queued.seq in self._read_back:
+        if queued.seq in self._known or (queued.seq, queued.due is None) in self._read_back:
             return
         if queued.owner != self._store.replica:
             # Stored under a lease that is lost. It is taken over before what arrives since is decided.
@@ -160,7 +168,9 @@ class Dispatcher:
     def begin_reading(self) -> None:
         """Note that the backlog is about to be read; from now on, keep track of what is decided meanwhile."""
         self._settled_while_reading = set()
-        self._read_back = set()
+        oldest = time.monotonic() - ANSWERED_WITHIN
+        while self._read_back and self._read_back[first := next(iter(self._read_back))] < oldest:
+            del self._read_back[first]
         self._unread.begin_reading()
 
     def resubmit(self, queued: PendingWebhook) -> bool:
@@ -172,7 +182,7 @@ class Dispatcher:
         if not self._queue(queued):
             self.fall_behind()
             return False
-        self._read_back.add(queued.seq)
+        self._read_back[queued.seq, queued.due is None] = time.monotonic()
         return True
 
     def end_reading(self, *, complete: bool) -> bool:
@@ -290,7 +300,7 @@ class Dispatcher:
             self._tell(queued, outcome)
         else:
             # When it is asked again, `requeue` must not take it for one that the backlog has queued already.
-            self._read_back.discard(queued.seq)
+            self._read_back.pop((queued.seq, False), None)
             self._holds.add(outcome.as_held(queued, self._holds.now()))
             if queued.due is None:
                 self._tell(queued, outcome.as_decision(self._holds.clock.wall()))
