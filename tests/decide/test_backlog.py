@@ -15,6 +15,7 @@ from tests.support.stages import backlog_for, decider_for, dispatcher_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
 from whereby_trigger.decide import Decider, PendingWebhook
+from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Decision, Query, State, Unread
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
@@ -145,6 +146,30 @@ async def test_a_webhook_whose_decision_finds_no_memory_to_be_committed_is_decid
         stage.store.decide = find_no_memory  # type: ignore[method-assign]
         await stage.deliver(joined(0))
         assert (await stage.decision(joined(0))).state is State.FIRED
+
+
+@pytest.mark.parametrize("call", ["take_over", "pending"])
+async def test_what_a_call_that_failed_has_left_to_be_read_is_read_soon(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 3600.0)
+    asked = Asked()
+    asked.go.set()
+    async with Stage(asked.trigger(), tmp_path) as stage:
+        await eventually(lambda: not stage.running.dispatcher.behind)
+        works, failed = getattr(stage.store, call), asyncio.Event()
+
+        async def fail_once(*arguments: object) -> None:
+            setattr(stage.store, call, works)
+            failed.set()
+            raise StoreUnavailable("the answer was lost")
+
+        added = await stage.store_only(joined(0))
+        setattr(stage.store, call, fail_once)
+        if call == "pending":
+            stage.running.dispatcher.find(added.seq)
+        await failed.wait()
+        assert (await asyncio.wait_for(stage.decision(joined(0)), 60)).state is State.FIRED
 
 
 async def test_a_duplicate_of_a_pending_webhook_that_nobody_queued_queues_it(

@@ -380,6 +380,8 @@ class Backlog:
                 fields = {"replica": self._store.replica}
                 logger.warning("cannot read pending webhooks from the store; will retry: %s", error, extra=fields)
                 self._dispatcher.cannot_read()
+                # Something may have been taken over by a call whose answer was lost.
+                self._unread.due = True
                 self._claim_at, pause = 0.0, TAKEOVER
             else:
                 pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
