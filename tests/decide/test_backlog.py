@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 from collections import Counter
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,9 @@ class SlowToCancel(Decider):
         finally:
             self.cancelled.set()
             await self.go.wait()
+
+    def forget_losses(self, pending: Container[int]) -> None:
+        pass
 
 
 async def test_what_is_read_back_while_all_is_cancelled_is_no_error(tmp_path: Path) -> None:

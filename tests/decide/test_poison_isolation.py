@@ -17,7 +17,9 @@ from tests.support.stored import stored
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
 from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import UserCode
+from whereby_trigger.decide.decider import MAX_CRASHES
 from whereby_trigger.decide.pending import PendingWebhook, PoisonIsolation
+from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import State
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
@@ -150,7 +152,7 @@ async def test_a_loss_of_the_lease_says_nothing_of_a_webhook_that_another_replic
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         # An attempt of a suspect cannot be stored here.
         assert asking.done()
-        decider.forget_blame({1})
+        decider.forget_losses({1})
         deciding.cancel()
         await asyncio.wait({deciding})
         store.replica += " and on"
@@ -158,8 +160,34 @@ async def test_a_loss_of_the_lease_says_nothing_of_a_webhook_that_another_replic
     for _ in range(3):
         await decide_until_the_loss()
         # At this loss, it is not here.
-        decider.forget_blame(())
+        decider.forget_losses(())
     user_code.close()
+
+
+async def test_an_attempt_that_the_process_outlives_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.REREAD", 0.0)
+    monkeypatch.setattr("whereby_trigger.decide.dispatcher.TAKEOVER", 0.01)
+    await leave_pending(tmp_path, joined(0))
+    again = SqliteStore(f"sqlite:///{tmp_path}/stage.db")
+    await again.open(lambda: None)
+    assert await again.take_over() == 1
+    await crash(again)
+    await again.close()
+    stage = Stage(Trigger(webhook_triggers={"room.client.joined": lambda: True}), tmp_path)
+    begin_attempt, blamed = stage.store.begin_attempt, list[int]()
+
+    async def lose_answers(seq: int) -> int:
+        blamed.append(await begin_attempt(seq))
+        if len(blamed) <= 2 * MAX_CRASHES:
+            raise StoreUnavailable("the answer was lost")
+        return blamed[-1]
+
+    stage.store.begin_attempt = lose_answers  # type: ignore[method-assign]
+    async with stage:
+        assert (await stage.decision(joined(0))).state is State.FIRED
+    assert blamed == [1, 2, 3, 4, 5, 6, 7]
 
 
 async def test_what_was_pending_at_any_number_of_stops_is_decided_together(tmp_path: Path) -> None:

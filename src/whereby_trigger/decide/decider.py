@@ -105,14 +105,17 @@ MAX_CRASHES: Final = 3
 """Stored attempts, each ended by a crash, after which a suspect fails without another."""
 
 
-class _Blamed(Struct, frozen=True):
-    """Count the losses of the lease at which a webhook was being decided, the last of them as this `replica`."""
+class _Noted(Struct, frozen=True):
+    """Count what the store does not know of a webhook: losses of the lease while it was being decided here, and stored
+    attempts that this process has outlived. It was last noted as this `replica`.
+    """
 
-    losses: int
-    replica: str
+    losses: int = 0
+    outlived: int = 0
+    replica: str = ""
 
 
-_NEVER: Final = _Blamed(0, "")
+_NOTHING: Final = _Noted()
 
 
 class Decider:
@@ -148,7 +151,7 @@ class Decider:
         self._subdomain = subdomain
         self._claims = claims
         self._suspects = PoisonIsolation()
-        self._blamed: dict[int, _Blamed] = {}
+        self._noted: dict[int, _Noted] = {}
         self._short, self._short_until = "", 0.0
 
     @property
@@ -167,18 +170,18 @@ class Decider:
             # It was stored or read under a lease that is lost. The replica that takes it over decides it.
             return None
         try:
-            if queued.attempts >= MAX_CRASHES:
-                reason = f"{DIED}, {queued.attempts} times"
+            noted = self._noted.get(queued.seq, _NOTHING)
+            attempts = queued.attempts - noted.outlived
+            if attempts >= MAX_CRASHES:
+                reason = f"{DIED}, {attempts} times"
                 return self._decision(queued, Judgement(State.FAILED, reason), [])
-            blamed = self._blamed.get(queued.seq, _NEVER)
-            if queued.crashes + blamed.losses < SUSPECT or not self._enters_user_code(queued):
+            if queued.crashes + noted.losses < SUSPECT or not self._enters_user_code(queued):
                 return await self._run(queued, self._user_code)
             async with self._suspects.alone(queued):
-                if not await self._store.begin_attempt(queued.seq):
-                    return None
-                return await self._run(queued, self._user_code.ahead())
+                return await self._run_blamed(queued)
         except asyncio.CancelledError:
-            self._blame(queued)
+            # If the lease is lost, this may be why: user code that blocks the event loop.
+            self._note(queued, losses=1)
             raise
         except StoreUnavailable:
             raise
@@ -189,18 +192,28 @@ class Decider:
             logger.error("webhook %s failed: %s", queued.webhook.id, reason, extra=self._fields(queued))
             return self._decision(queued, Judgement(State.FAILED, reason), [self._error_text(error)])
 
-    def forget_blame(self, pending: Container[int]) -> None:
-        """At a loss of the lease, forget what earlier losses say of webhooks that are not `pending` here any more.
+    async def _run_blamed(self, queued: PendingWebhook) -> Decision | OnHold | None:
+        """Decide a suspect, with its attempt stored before; an attempt that ends in an error was no crash."""
+        try:
+            if not await self._store.begin_attempt(queued.seq):
+                return None
+            return await self._run(queued, self._user_code.ahead())
+        except Exception:
+            # Even if the attempt was stored and only its answer was lost.
+            self._note(queued, outlived=1)
+            raise
+
+    def forget_losses(self, pending: Container[int]) -> None:
+        """At a loss of the lease, forget what was noted before of webhooks that are not `pending` here any more.
 
         Another replica may have decided them, and then nothing here would.
         """
         here = self._store.replica
-        self._blamed = {seq: one for seq, one in self._blamed.items() if seq in pending or one.replica == here}
+        self._noted = {seq: one for seq, one in self._noted.items() if seq in pending or one.replica == here}
 
-    def _blame(self, queued: PendingWebhook) -> None:
-        """Note that a webhook was being decided when the lease was lost: it may be why, if it blocks the event loop."""
-        losses = self._blamed.get(queued.seq, _NEVER).losses + 1
-        self._blamed[queued.seq] = _Blamed(losses, self._store.replica)
+    def _note(self, queued: PendingWebhook, *, losses: int = 0, outlived: int = 0) -> None:
+        known = self._noted.get(queued.seq, _NOTHING)
+        self._noted[queued.seq] = _Noted(known.losses + losses, known.outlived + outlived, self._store.replica)
 
     def _enters_user_code(self, queued: PendingWebhook) -> bool:
         type = queued.webhook.type
@@ -223,7 +236,7 @@ class Decider:
             await self._sit_out(queued, "its predicate", outcome.short)
         if not self._store.lease.held:
             # The process may have been frozen, and another replica may decide this by a newer presence.
-            self._blame(queued)
+            self._note(queued, losses=1)
             return None
         # With `redact`, only the reason tells of the error, by its type.
         if outcome.error is not None and not self._redact:
@@ -275,7 +288,7 @@ class Decider:
         if outcome.state is State.HELD:
             reason = storable_error(outcome.reason)
             holding = Holding(queued.seq, queued.webhook.id, reason, outcome.hold, tuple(errors.close()))
-            self._blamed.pop(queued.seq, None)
+            self._settle(queued)
             return OnHold(holding, outcome.seen)
         if outcome.state is State.UNHANDLED and listened:
             outcome = without_predicate(queued.webhook.type, listened=True)
@@ -356,7 +369,7 @@ class Decider:
                 return "no assistant: the store refused the request"
 
     def _decision(self, queued: PendingWebhook, outcome: Judgement, errors: list[str]) -> Decision:
-        self._blamed.pop(queued.seq, None)
+        self._settle(queued)
         return Decision(
             seq=queued.seq,
             id=queued.webhook.id,
@@ -367,6 +380,9 @@ class Decider:
             errors=tuple(errors),
             body=redacted(queued.webhook.raw, self._redact) if self._redact else None,
         )
+
+    def _settle(self, queued: PendingWebhook) -> None:
+        self._noted.pop(queued.seq, None)
 
     def _error_text(self, error: BaseException) -> str:
         return storable_error(brief_error(error) if self._redact else full_error(error))

@@ -215,7 +215,7 @@ class Dispatcher:
         """Stop deciding: what is queued, and what is stored from now on, is pending until the backlog is read again."""
         self.fall_behind()
         self._holds.clear()
-        self._decider.forget_blame(self._known)
+        self._decider.forget_losses(self._known)
         tasks = self._tasks
         for task in tasks:
             task.cancel()
