@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,12 @@ from tests.support.outage import AwayStore
 from tests.support.receiver import Receiver
 from tests.support.stored import records_in
 from tests.support.until import eventually
-from whereby_trigger import Trigger
-from whereby_trigger.store import Record, State
+from whereby_trigger import RoomClientJoined, Trigger
+from whereby_trigger.clock import boot_time
+from whereby_trigger.store import Presence, Record, State
 from whereby_trigger.store.spill_file import SpillFile
 from whereby_trigger.testing import webhook
+from whereby_trigger.testing.clock import MovableClock
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.anyio
 class Outage:
     """Serve a trigger with a spill in front of a store that can be away, for an `async with` block."""
 
-    def __init__(self, folder: Path, asked: list[str], *, down: bool = False, **settings: float) -> None:
+    def __init__(self, folder: Path, asked: list[str], *, down: bool = False, **settings: Any) -> None:
         async def note(webhook: object) -> bool:
             asked.append(getattr(webhook, "id", ""))
             return True
@@ -100,6 +103,58 @@ async def test_what_was_delivered_while_it_was_away_is_decided_in_order_at_once_
     assert asked == ["before", *ids, "after"]
     assert {record.state for record in records.values()} == {State.FIRED}
     assert {record.attempts for record in records.values()} == {1}
+
+
+class Waits(MovableClock):
+    """Note that somebody waits for `AGAIN` seconds."""
+
+    AGAIN = 0.01
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = False
+
+    async def sleep(self, seconds: float) -> None:
+        self.waited = self.waited or seconds == self.AGAIN
+        await super().sleep(seconds)
+
+
+async def test_a_hold_that_came_due_in_an_outage_is_asked_again_with_what_the_spill_says_of_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The spill is read again once the lease is renewed: the hold is asked again before that.
+    monkeypatch.setattr("whereby_trigger.store.spill.SHORTEST_PAUSE", LONG)
+    monkeypatch.setattr("whereby_trigger.store.spill.LONGEST_PAUSE", LONG)
+    monkeypatch.setattr("whereby_trigger.decide.decider.READ_AGAIN", Waits.AGAIN)
+    trigger, clock, spill_file = Trigger(), Waits(), SpillFile(f"sqlite:///{tmp_path}/spill.db")
+    present: list[int | None] = []
+
+    @trigger.when("room.client.joined", hold=60)
+    def somebody(webhook: RoomClientJoined, presence: Presence) -> bool:
+        present.append(presence.humans)
+        return presence.humans == 1
+
+    async with Receiver(tmp_path, trigger, AwayStore, spill_file, clock) as receiver:
+
+        async def is_in(states: Collection[State]) -> bool:
+            return any(one.id == "joined" and one.state in states for one in await receiver.records())
+
+        store = receiver.store
+        assert isinstance(store, AwayStore)
+        joined = webhook("room.client.joined", id="joined", room="/visit-1", num_clients=1)
+        assert (await post(receiver.edge, joined.raw)).status == 200
+        await eventually(lambda: is_in({State.HELD}))
+        store.go_down()
+        left = webhook("room.client.left", id="left", room="/visit-1", num_clients=0)
+        assert (await post(receiver.edge, left.raw)).status == 200
+        await eventually(lambda: store.asked == ["joined", "left", "left"])
+        clock.move_to(clock.boot() + 61)
+        store.come_back()
+        await eventually(lambda: clock.waited or len(present) == 2)
+        store.lease.begin(boot_time())
+        await eventually(lambda: is_in({State.FIRED, State.SKIPPED}))
+        assert await is_in({State.SKIPPED})
+    assert present == [1, 0]
 
 
 async def test_a_spilled_delivery_has_a_line_that_says_so_and_one_when_it_is_decided(

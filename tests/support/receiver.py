@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.support.http import SECRET
 from whereby_trigger import Trigger
+from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.config import resolve
 from whereby_trigger.decide import UserCode
 from whereby_trigger.receive import bind
@@ -43,18 +44,20 @@ class Receiver:
         trigger: Trigger | None = None,
         store: type[SqliteStore] = SqliteStore,
         spill_file: SpillFile | None = None,
+        clock: Clock = MACHINE,
         **settings: Any,
     ) -> None:
         defaults = {"store": f"sqlite:///{folder}/webhooks.db", "secret": SECRET}
         self.settings = resolve({**defaults, **settings}, {}, {}).settings
         self.store = store(self.settings.store, self.settings.lease_ttl)
         self._spill_file = spill_file
+        self._clock = clock
         self._trigger = trigger or Trigger()
 
     async def __aenter__(self) -> "Receiver":
         user_code = UserCode(self.settings.predicate_timeout)
-        predicates, emitter, assistant = self._trigger.predicates, self._trigger.emitter, None
-        self.running = Replica(self.settings, self.store, predicates, emitter, user_code, assistant, self._spill_file)
+        stages = self._trigger.predicates, self._trigger.emitter, user_code
+        self.running = Replica(self.settings, self.store, *stages, spill_file=self._spill_file, clock=self._clock)
         self.edge = self.running.endpoint
         await self.running.open()
         self.server = Server(self.edge, bind("127.0.0.1", 0))

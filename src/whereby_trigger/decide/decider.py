@@ -96,7 +96,7 @@ would cost a read.
 """
 
 READ_AGAIN = 0.5
-"""Seconds until the presence in a room is read again after the store was unavailable."""
+"""Seconds until the presence in a room is read again after the store was unavailable, or behind the spill."""
 
 ASK_AGAIN = 1.0
 """Seconds until what failed because the process had run out of something, such as memory, is done again."""
@@ -230,6 +230,8 @@ class Decider:
             if self._age(queued) > self._max_age:
                 judgement = too_old(self._max_age, was_due=queued.due is not None)
                 return self._decision(queued, judgement, errors.close())
+            if queued.due is not None:
+                await self._until_unspilled()
             outcome = await self._ask(queued, user_code)
             if outcome.short is None:
                 break
@@ -331,6 +333,16 @@ class Decider:
                     "webhook %s waits to learn who is in its room: %s", queued.webhook.id, error, extra=fields
                 )
                 await self._clock.sleep(READ_AGAIN)
+
+    async def _until_unspilled(self) -> None:
+        """Wait until the store has every delivery that waits in the spill: one may say that a hold is no longer true.
+
+        Raises StoreUnavailable if the lease is lost meanwhile.
+        """
+        while self._store.spilled:
+            if not self._store.lease.held:
+                raise StoreUnavailable("deliveries wait in the spill, and the lease has run out")
+            await self._clock.sleep(READ_AGAIN)
 
     async def _sit_out(self, queued: PendingWebhook, what: str, short: str) -> None:
         """Wait before a step is done again that failed because the process was `short` of something.
