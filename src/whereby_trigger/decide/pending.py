@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from whereby_trigger.clock import LONGEST_WAIT, MACHINE, Clock
 from whereby_trigger.deliveries import session_id
-from whereby_trigger.errors import StoreError
+from whereby_trigger.errors import StoreBusy, StoreError
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Pending, Presence, State, Store, Unread
 from whereby_trigger.store.presence import RoomCounts
 from whereby_trigger.webhook import RoomIdentity, Webhook, decode, room_of
@@ -291,16 +291,22 @@ class HoldWatch:
         await self._holds.clock.until(self._holds.woken, at)
 
     async def look(self) -> None:
-        """Ask again what is due now, and what is held in rooms whose presence has changed."""
+        """Ask again what is due now, and what is held in rooms whose presence has changed.
+
+        Raises StoreBusy, once all others are asked, if somebody has locked some of it: that stays held until then.
+        """
         held = await self._in_changed_rooms()
         due = self._holds.due()
         again = list({one.seq: one for one in (*due, *held)}.values())
+        locked: list[HeldWebhook] = []
         try:
             while again:
-                await self._ask_again(again[:PAGE])
+                locked += await self._ask_again(again[:PAGE])
                 del again[:PAGE]
         finally:
-            self._holds.put_back(again)
+            self._holds.put_back([*again, *locked])
+        if locked:
+            raise StoreBusy(f"held webhooks that another transaction has locked: {len(locked)}")
 
     async def _in_changed_rooms(self) -> list[HeldWebhook]:
         rooms = self._holds.changed(all_rooms=await self._others_changed_something())
@@ -329,18 +335,26 @@ class HoldWatch:
             self._newest, self._settled_at = newest, now + LATE_COMMITS
         return now < self._settled_at
 
-    async def _ask_again(self, held: list[HeldWebhook]) -> None:
-        rows = await self._store.ask_again([one.seq for one in held])
-        asked = {one.seq: one for one in held}
-        for one in held:
+    async def _ask_again(self, held: list[HeldWebhook]) -> list[HeldWebhook]:
+        """Ask again some held webhooks; return those that may still be held, since a row is locked."""
+        left = {one.seq: one for one in held}
+        try:
+            while left and (rows := await self._store.ask_again(list(left))):
+                for row in rows:
+                    one = left.pop(row.seq)
+                    self._holds.remove(one)
+                    # By this process's own clock, as long as it lives: the store's may be set back.
+                    asked = from_store(row, self._subdomain, one.due)
+                    self._requeue(structs.replace(asked, held_since=one.since, due=one.due))
+        except StoreBusy:
+            self._unread.look()
+            return list(left.values())
+        for one in left.values():
             self._holds.remove(one)
-        for row in rows:
-            one = asked[row.seq]
-            # By this process's own clock, as long as it lives: the store's may be set back.
-            self._requeue(structs.replace(from_store(row, self._subdomain, one.due), held_since=one.since, due=one.due))
-        if len(rows) < len(held):
+        if left:
             # Replayed, or made pending by a call whose answer was lost.
             self._unread.look()
+        return []
 
 
 def seen(presence: Presence) -> Seen:

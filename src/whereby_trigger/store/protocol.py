@@ -266,7 +266,9 @@ class Store(RoomStore, Protocol):
     def ask_again(self, seqs: Sequence[int]) -> Awaitable[list[Pending]]:
         """Make webhooks that this replica holds pending again; return these, in order of arrival.
 
-        One that is missing was replayed, or an earlier call whose answer was lost has made it pending.
+        If some are missing, ask for these again: if the answer is empty then, they were replayed, or an earlier call
+        whose answer was lost has made them pending. Raises StoreBusy if somebody has locked some of them, and there are
+        no others.
         """
         ...
 

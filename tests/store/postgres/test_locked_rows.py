@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from tests.support.arrivals import ROOM, arrival, decision, record
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of
 from tests.support.rooms import ask, bring_to, move, session_arrival, take_one
+from tests.support.stage import Stage
 from tests.support.until import eventually
+from whereby_trigger import Trigger
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Bounds, Query, RoomState, State, Store
 from whereby_trigger.store.postgres import store as postgres_store
 from whereby_trigger.store.postgres import writer
+from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +107,27 @@ async def test_a_locked_webhook_holds_up_no_other_decision_and_keeps_its_own_unt
 
 async def has_error(store: Store, id: str) -> bool:
     return len((await record(store, id)).errors) == 1
+
+
+async def test_a_locked_hold_holds_up_no_other_and_fires_once_when_it_is_free(url: str, tmp_path: Path) -> None:
+    heard: list[str] = []
+    trigger = Trigger()
+    trigger.when("room.client.joined", hold=30.0)(lambda: True)
+    trigger.on("trigger_event_success", lambda success: heard.append(success.trigger_webhook.id))
+    one, other = (webhook("room.client.joined", id=id, room=f"/{id}") for id in ("locked", "other"))
+    async with Stage(trigger, tmp_path, store=url) as stage:
+        for each in (one, other):
+            await stage.deliver(each)
+            assert (await stage.decision(each)).state is State.HELD
+            stage.forget(each)
+        async with locked(url, "webhooks WHERE id = 'locked'") as holding:
+            stage.jump(30.0)
+            async with asyncio.timeout(BACK_WITHIN):
+                assert (await stage.decision(other)).state is State.FIRED
+            await holding.execute("COMMIT")
+        async with asyncio.timeout(BACK_WITHIN):
+            assert (await stage.decision(one)).state is State.FIRED
+    assert heard == ["other", "locked"]
 
 
 async def test_a_locked_room_holds_up_no_other_room_and_no_other_delivery(url: str, opened: Replicas) -> None:

@@ -103,6 +103,7 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     ),
     "hold again": (webhooks.HELD_SO, (SEQS, [ME] * N), {"webhooks_held", "webhooks_pkey"}),
     "ask again": (webhooks.ASK_AGAIN, (SEQS, ME), {"webhooks_held", "webhooks_pkey"}),
+    "ask again: what is locked": (webhooks.STILL_HELD, (SEQS, ME), {"webhooks_held", "webhooks_pkey"}),
     "leave": (lease.DISOWN, (None, DEAD, 5000), {"webhooks_pending", "webhooks_pkey"}),
     "take": (
         rooms.TAKE,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from whereby_trigger.clock import Lease, boot_time
-from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.postgres import history, lease, opening, presence, privacy, rooms, webhooks
 from whereby_trigger.store.postgres.address import NO_SERVICES, DatabaseAddress, FollowedAddress, Services, address_of
@@ -189,8 +189,12 @@ class PostgresStore(Unspilled):
     def hold(self, holding: Holding) -> "asyncio.Future[bool]":
         return self._write("decisions", HOLD, Owned(holding, self.replica))
 
-    def ask_again(self, seqs: Sequence[int]) -> Awaitable[list[Pending]]:
-        return self._call("decisions", partial(webhooks.ask_again, seqs=seqs, owner=self.replica))
+    async def ask_again(self, seqs: Sequence[int]) -> list[Pending]:
+        ask_again = partial(webhooks.ask_again, seqs=seqs, owner=self.replica)
+        asked: list[Pending] | None = await self._call("decisions", ask_again)
+        if asked is None:
+            raise StoreBusy("another transaction has locked it, see pg_stat_activity")
+        return asked
 
     def begin_attempt(self, seq: int) -> Awaitable[int]:
         return self._write("decisions", BEGIN_ATTEMPT, Owned(seq, self.replica))

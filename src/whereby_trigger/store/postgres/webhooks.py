@@ -139,11 +139,14 @@ JOIN unnest($1::bigint[], $2::text[]) AS held (seq, owner) USING (seq, owner) WH
 ASK_AGAIN = """
 UPDATE whereby_trigger.webhooks SET state = 'pending', reason = '' WHERE seq = ANY (ARRAY(
     SELECT seq FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[]) AND state = 'held' AND owner = $2
-    ORDER BY id FOR UPDATE
+    FOR UPDATE SKIP LOCKED
 ))
 RETURNING seq, owner, id, type, body, received_at, queued_at, attempts, takeovers,
     whereby_trigger.clock() - held_since AS held_for, due_at - whereby_trigger.clock() AS due_in, reason AS effect,
     crashes
+"""
+STILL_HELD = """
+SELECT true FROM whereby_trigger.webhooks WHERE seq = ANY ($1::bigint[]) AND state = 'held' AND owner = $2 LIMIT 1
 """
 BEGIN_ATTEMPT = """
 UPDATE whereby_trigger.webhooks SET attempts = attempts + 1
@@ -347,8 +350,11 @@ def _held(holding: Holding, owner: str) -> tuple[Any, ...]:
     return holding.seq, holding.id, holding.reason, holding.seconds, errors, owner
 
 
-async def ask_again(connection: Connection, seqs: Sequence[int], owner: str) -> list[Pending]:
+async def ask_again(connection: Connection, seqs: Sequence[int], owner: str) -> list[Pending] | None:
+    """Make held webhooks pending, but those that are locked; return None if there are no others."""
     rows = await connection.fetch(ASK_AGAIN, list(seqs), owner)
+    if not rows and await connection.fetchval(STILL_HELD, list(seqs), owner):
+        return None
     return sorted((Pending(*row) for row in rows), key=lambda row: row.seq)
 
 
