@@ -10,9 +10,10 @@ import pytest
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, arrival, decision, record
 from tests.support.connecting import connected
-from tests.support.rooms import ask, session
+from tests.support.rooms import ask, session, take_one
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import RoomState
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.address import address_of
 from whereby_trigger.store.postgres.connection import Connection, ManagedConnection, transaction
@@ -65,6 +66,17 @@ async def test_a_replica_that_freezes_with_a_row_of_its_own_costs_the_others_no_
     await store.add(arrival("same"))
     async with frozen_after(url, lambda connection: connection.execute(LOCKED, "same")):
         assert (await store.add(arrival("same"))).duplicate
+
+
+async def test_a_replica_that_freezes_in_a_transaction_keeps_no_other_from_giving_back_its_room(
+    url: str, opened: Replicas
+) -> None:
+    leaving, other = await opened(url), await opened(url)
+    await ask(leaving)
+    await take_one(leaving)
+    async with frozen_after(url, lambda connection: rooms.lock(connection, [ROOM])):
+        await leaving.close()
+    assert [room.state for room in await other.rooms()] == [RoomState.WAITING]
 
 
 async def test_what_a_replica_waits_for_no_longer_the_server_gives_up_too(url: str, opened: Replicas) -> None:

@@ -31,11 +31,15 @@ WHERE id IN (SELECT id FROM whereby_trigger.replicas WHERE id = $1 FOR UPDATE SK
 """
 """Skips a locked row: that replica stays but owns nothing, and must not keep others from taking over."""
 
+WAIT_TO_LEAVE = "SET LOCAL lock_timeout = '2500ms'"
+"""Nothing waits behind this, and it is not tried again: if it fails, others wait for the end of the lease."""
+
 SEEN = "UPDATE whereby_trigger.replicas SET seen_at = whereby_trigger.clock() WHERE id = $1"
 HOLDS = "SELECT true FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock()"
 UNOWNED = "SELECT seq FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner IS NULL"
 EXPIRED = """
-SELECT id, CASE WHEN whereby_trigger.clock() - seen_at > $2::float8 THEN whereby_trigger.clock() - $2 END AS too_old
+SELECT id, CASE WHEN whereby_trigger.clock() - seen_at > $2::float8 THEN whereby_trigger.clock() - $2 END AS too_old,
+    expires <= (SELECT started_at FROM whereby_trigger.replica_log WHERE id = $1) AS before_us
 FROM whereby_trigger.replicas WHERE id <> $1 AND expires <= whereby_trigger.clock()
 """
 _ORPHANS = """
@@ -156,6 +160,7 @@ async def leave(connection: Connection, id: str) -> None:
     Rows that are too many for one transaction become orphans, which other replicas find.
     """
     async with transaction(connection):
+        await connection.execute(WAIT_TO_LEAVE)
         await connection.execute(LEAVE, id)
         await end_replica(connection, id, ReplicaEnding.STOPPED)
         reason = "given back by a replica that stopped"
