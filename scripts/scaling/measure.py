@@ -155,7 +155,7 @@ async def _look(url: str, live: int, times: int) -> Look:
         after = (await hearing.webhooks_after(connection, 0, frozenset())).cursor
         bounds = Bounds(60.0, 12 * 3600.0)
         asked: list[Callable[[], Awaitable[Any]]] = [
-            lambda: lease.take_over(connection, replica, 7200.0, searched=set(), look_in=lambda seconds: None),
+            lambda: lease.take_over(connection, replica, 7200.0, lambda seconds: None, set(), rejoined=False),
             lambda: rooms.take(connection, replica, 1, ("none",), 7200.0, bounds),
             lambda: rooms.stopping(connection, replica, bounds),
             lambda: hearing.webhooks_after(connection, after, heard),

@@ -72,6 +72,21 @@ async def test_only_deaths_are_counted_as_crashes_and_not_stops_or_lost_leases(
     assert [(row.takeovers, row.crashes) for row in await owner.pending(0, 10)] == [(3, 1)]
 
 
+async def test_a_lease_that_ended_while_nobody_could_renew_is_no_crash_and_a_death_after_that_is(
+    place: Place, replicas: Replicas
+) -> None:
+    first, other, later = await replicas(), await replicas(), await replicas()
+    await other.add(arrival("of one that lives"))
+    await place.outlast_leases(later)
+    await first.rejoin(TTL)
+    assert await first.take_over() == 1
+    await later.add(arrival("of one that dies"))
+    await place.bury(later, first)
+    assert await first.take_over() == 1
+    found = {row.id: (row.takeovers, row.crashes) for row in await first.pending(0, 10)}
+    assert found == {"of one that lives": (1, 0), "of one that dies": (1, 1)}
+
+
 async def test_a_webhook_that_is_held_or_replayed_after_a_crash_counts_its_crashes_from_0(
     place: Place, replicas: Replicas
 ) -> None:

@@ -67,7 +67,7 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claim: what nobody owns": (lease.TAKE_UNOWNED, (ME, 5000), {"webhooks_pending", "webhooks_pkey"}),
     "claim: what the dead own": (
         lease.TAKE_ORPHANED,
-        (ME, DEAD, 5000),
+        (ME, DEAD, 5000, True),
         {"webhooks_pending", "webhooks_pkey", "replica_log_pkey"},
     ),
     "claim: rooms": (rooms.OWNED_BY, (DEAD, 500), {"rooms_owner"}),

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable
 
+import asyncpg
+
 from whereby_trigger import leftovers
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.connection import Connection, affected, one_row, transaction
@@ -109,7 +111,7 @@ ORDER BY owner, seq LIMIT $3 FOR UPDATE SKIP LOCKED
 
 TAKE_ORPHANED = f"""
 UPDATE whereby_trigger.webhooks SET owner = $1, takeovers = takeovers + 1,
-    crashes = crashes + (NOT EXISTS (
+    crashes = crashes + ($4 AND NOT EXISTS (
         SELECT FROM whereby_trigger.replica_log WHERE id = $2 AND ending {sql_in(OUTLIVED)}
     ))::integer
 WHERE seq = ANY (ARRAY({PENDING_OF}))
@@ -170,13 +172,21 @@ async def leave(connection: Connection, id: str) -> None:
 
 
 async def take_over(
-    connection: Connection, replica: str, max_age: float, look_in: Callable[[float], None], searched: set[str]
+    connection: Connection,
+    replica: str,
+    max_age: float,
+    look_in: Callable[[float], None],
+    searched: set[str],
+    *,
+    rejoined: bool,
 ) -> int | None:
     """Take over some of what dead replicas own, and end some of the rooms that have waited for `max_age` seconds.
 
     Returns how many webhooks and rooms were taken over, or None if there was nothing to do. `look_in` is called with
     the seconds until the next lease of another replica ends. Remaining processes of a dead replica's assistants on
     this machine are ended first, once for each replica: `searched` remembers those.
+    With `rejoined`, this replica had lost a lease itself. One that ended before it had another does not count as a
+    crash: the database may have been away for both.
     """
     # Usually there is nothing to do, and this runs all the time: nothing is locked before that is known.
     left = await one_row(connection, ANYTHING_LEFT, replica, max_age)
@@ -194,11 +204,11 @@ async def take_over(
             return None
         expired = await connection.fetchrow(EXPIRED_OF, replica, max_age, list(dead))
         if expired is not None:
-            return await _take_over_from(connection, replica, expired["id"], too_old=expired["too_old"])
+            return await _take_over_from_expired(connection, replica, expired, rejoined=rejoined)
         taken = 0
         expired = await connection.fetchrow(EXPIRED_AND_LOCKED, replica, max_age, list(dead)) if dead else None
         if expired is not None:
-            taken += await _take_over_from(connection, replica, expired["id"], too_old=expired["too_old"])
+            taken += await _take_over_from_expired(connection, replica, expired, rejoined=rejoined)
         orphan = await connection.fetchval(f"{FREE_ORPHANS} LIMIT 1")
         if orphan is not None:
             taken += await _take_over_from(connection, replica, orphan)
@@ -207,10 +217,19 @@ async def take_over(
         return taken if taken or ended else None
 
 
-async def _take_over_from(connection: Connection, new_owner: str, dead: str, *, too_old: float | None = None) -> int:
+async def _take_over_from_expired(
+    connection: Connection, new_owner: str, expired: asyncpg.Record, *, rejoined: bool
+) -> int:
+    crashed = not (rejoined and expired["before_us"])
+    return await _take_over_from(connection, new_owner, expired["id"], too_old=expired["too_old"], crashed=crashed)
+
+
+async def _take_over_from(
+    connection: Connection, new_owner: str, dead: str, *, too_old: float | None = None, crashed: bool = True
+) -> int:
     reason = f"its replica {dead} died" + ("" if too_old is None else " longer than max_age ago")
     released = await rooms.release(connection, dead, reason, RunOutcome.REPLICA_DIED, limit=ROOMS, too_old=too_old)
-    orphaned = affected(await connection.execute(TAKE_ORPHANED, new_owner, dead, WEBHOOKS))
+    orphaned = affected(await connection.execute(TAKE_ORPHANED, new_owner, dead, WEBHOOKS, crashed))
     held = affected(await connection.execute(TAKE_HELD, new_owner, dead, WEBHOOKS))
     if released < ROOMS and orphaned < WEBHOOKS and held < WEBHOOKS:
         await connection.execute(LEAVE, dead)

@@ -129,6 +129,7 @@ class PostgresStore(Unspilled):
         self._writing: _OpenPostgres | None = None
         self._reading: PostgresWriter | None = None
         self._unanswered: tuple[str, ...] = ()
+        self._rejoined = False
         self._cursor = SettledCursor()
         self._keys: dict[int, str] = {}
         self._unsafe = ""
@@ -207,7 +208,12 @@ class PostgresStore(Unspilled):
         searched: set[str] = set()
         while total < TAKEN_AT_ONCE:
             take_over = partial(
-                lease.take_over, replica=self.replica, max_age=max_age, look_in=self._look_in, searched=searched
+                lease.take_over,
+                replica=self.replica,
+                max_age=max_age,
+                look_in=self._look_in,
+                searched=searched,
+                rejoined=self._rejoined,
             )
             taken = await self._call("upkeep", take_over)
             if taken is None:
@@ -313,7 +319,7 @@ class PostgresStore(Unspilled):
     async def rejoin(self, ttl: float) -> None:
         new = uuid4().hex
         await self._call("lease", partial(lease.rejoin, old=self.replica, new=new, ttl=ttl))
-        self.replica = new
+        self.replica, self._rejoined = new, True
 
     async def request(self, request: RoomRequest) -> RoomClaim:
         # Most requests are of rooms that have an assistant. Each that changes something takes a transaction.

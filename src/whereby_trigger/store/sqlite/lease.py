@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Set
+from math import inf
 from typing import NamedTuple
 
 from whereby_trigger.clock import BootClock
@@ -81,23 +82,32 @@ def others(connection: sqlite3.Connection, id: str, now: float) -> list[Other]:
 
 
 class Dead(NamedTuple):
-    """Hold replicas by what ended: their lease for good, all of their processes, or their own process only."""
+    """Hold replicas by what ended: their lease for good, all of their processes, or their own process only.
+
+    The lease of those `before_us` ended before ours began.
+    """
 
     over: set[str]
     dead: set[str]
     guarded: set[str]
+    before_us: set[str]
 
 
-def find_the_dead(others: Iterable[Other], clock: BootClock, life_of: Callable[[str], Life]) -> Dead:
+def find_the_dead(
+    others: Iterable[Other], clock: BootClock, life_of: Callable[[str], Life], rejoined_at: float = -inf
+) -> Dead:
     """Return the replicas whose lease has run out for good, and those that died before that.
 
     If a replica's file is missing, its lease decides; a replica of an older program has no lease and counts as dead.
+    `rejoined_at` is when this replica got a lease after it had lost one, by the boot clock.
     """
-    found = Dead(set(), set(), set())
+    found = Dead(set(), set(), set(), set())
     this_boot, at = clock()
     for other, _, boot, expires in others:
         if expires and (boot != this_boot or expires <= at):
             found.over.add(other)
+            if boot == this_boot and expires <= rejoined_at:
+                found.before_us.add(other)
         elif (life := life_of(other)) is Life.DEAD or (life is Life.UNKNOWN and not expires):
             found.dead.add(other)
         elif life is Life.GUARDED:
@@ -112,12 +122,14 @@ def take_over_dead(
     max_age: float,
     dead: Set[str],
     guarded: Set[str],
+    before_us: Set[str],
 ) -> int:
     """Take over the webhooks of dead replicas, and make their rooms wait; return how many were taken over.
 
     The rooms of a `guarded` replica are left to it, since an assistant may still be in one, but its webhooks are not:
     others of the same rooms must not overtake them. Those that another replica has taken over meanwhile are skipped.
-    Rooms that waited for `max_age` seconds end.
+    Rooms that waited for `max_age` seconds end. A lease that ended `before_us` does not count as a crash: the file may
+    have been out of reach for both.
     """
     taken = 0
     for other, seen_at, _, _ in others(connection, id, now) if dead or guarded else ():
@@ -126,7 +138,7 @@ def take_over_dead(
         if other in dead:
             too_old = now - max_age if now - seen_at > max_age else None
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
-            taken += _take_webhooks(connection, id, other)
+            taken += _take_webhooks(connection, id, other, crashed=other not in before_us)
             taken += rooms.release(connection, other, now, reason, RunOutcome.REPLICA_DIED, too_old=too_old)
             connection.execute(LEAVE, (other,))
             end_replica(connection, other, ReplicaEnding.DIED, now)
@@ -134,8 +146,9 @@ def take_over_dead(
     return taken
 
 
-def _take_webhooks(connection: sqlite3.Connection, id: str, other: str) -> int:
-    orphaned = connection.execute(webhooks.TAKE_ORPHANED, {"new": id, "owner": other}).rowcount
+def _take_webhooks(connection: sqlite3.Connection, id: str, other: str, *, crashed: bool = True) -> int:
+    values = {"new": id, "owner": other, "crashed": crashed}
+    orphaned = connection.execute(webhooks.TAKE_ORPHANED, values).rowcount
     return orphaned + connection.execute(webhooks.TAKE_HELD, (id, other)).rowcount
 
 

@@ -106,6 +106,7 @@ class SqliteStore(Unspilled):
         self._clock = clock
         self._wall = wall
         self._counts = presence.GatheredCounts()
+        self._rejoined_at = -math.inf
         self._writing: OpenSqlite | None = None
         self._reader: _Reader | None = None
 
@@ -200,13 +201,13 @@ class SqliteStore(Unspilled):
         return self._take_over(max_age)
 
     async def _take_over(self, max_age: float) -> int:
-        replica, clock = self.replica, self._clock
+        replica, clock, before_us = self.replica, self._clock, set[str]()
 
         def take(connection: sqlite3.Connection, now: float, dead: set[str], guarded: set[str]) -> int | None:
             if not lease.holds(connection, replica, clock):
                 return None
             unowned = webhooks.take_unowned(connection, replica)
-            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, guarded)
+            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, guarded, before_us)
 
         def look(connection: sqlite3.Connection, now: float) -> tuple[list[lease.Other], int | None]:
             # A replica that is alone needs one transaction for both.
@@ -219,7 +220,7 @@ class SqliteStore(Unspilled):
         dead: set[str] = set()
         if others:
             # Not in the writer's thread: deliveries must not wait while we look at the files of other replicas.
-            over, dead, guarded = await self._read(lambda _: self._find_the_dead(others))
+            over, dead, guarded, before_us = await self._read(lambda _: self._find_the_dead(others))
             # Assistants that lost their guards are ended first. If some do not end, only a lease that has run out
             # counts.
             if (over or dead) and not await leftovers.end(over | dead):
@@ -235,7 +236,7 @@ class SqliteStore(Unspilled):
         return taken
 
     def _find_the_dead(self, others: list[lease.Other]) -> lease.Dead:
-        return lease.find_the_dead(others, self._clock, partial(life_of, self.path))
+        return lease.find_the_dead(others, self._clock, partial(life_of, self.path), self._rejoined_at)
 
     def pending(self, after: int, limit: int) -> Awaitable[list[Pending]]:
         return self._read(partial(webhooks.pending, owner=self.replica, after=after, limit=limit, now=self._wall()))
@@ -362,6 +363,7 @@ class SqliteStore(Unspilled):
             raise StoreUnavailable(f"the store takes no new replica now: {error.strerror}") from error
         self._writing.life.close()
         old, self.replica, self._writing.life = self.replica, replica, life
+        self._rejoined_at = self._clock()[1]
         joining = partial(lease.join, id=replica, pid=os.getpid(), now=self._wall(), ttl=ttl, clock=self._clock)
         await self._write(partial(lease.rejoin, old=old, now=self._wall(), join=joining), kept=True)
 

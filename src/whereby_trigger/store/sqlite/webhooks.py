@@ -62,7 +62,9 @@ UPDATE webhooks SET owner = NULL, takeovers = takeovers + 1, attempts = 0 WHERE 
 """
 TAKE_ORPHANED = f"""
 UPDATE webhooks SET owner = :new, takeovers = takeovers + 1,
-    crashes = crashes + NOT EXISTS (SELECT 1 FROM replica_log WHERE id = :owner AND ending {sql_in(OUTLIVED)})
+    crashes = crashes + (
+        :crashed AND NOT EXISTS (SELECT 1 FROM replica_log WHERE id = :owner AND ending {sql_in(OUTLIVED)})
+    )
 WHERE state = 'pending' AND owner = :owner
 """  # noqa: S608
 TAKE_HELD = "UPDATE webhooks SET state = 'pending', owner = ?, reason = '' WHERE state = 'held' AND owner = ?"
