@@ -134,6 +134,29 @@ async def test_a_room_that_has_waited_for_longer_than_max_age_is_not_taken(place
     assert await states(store) == [WAITING, STARTING]
 
 
+async def test_a_pause_before_a_restart_does_not_count_as_waiting_for_an_assistant(place: Place, store: Store) -> None:
+    await ask(store)
+    failed = await take_one(store)
+    assert await store.move(RoomMove(failed.id, WAITING, "restart", delay=15, restarts=3))
+    await place.pass_time(14, store)
+    await store.take_over(max_age=10)
+    assert await states(store) == [WAITING]
+    await place.pass_time(10, store)
+    await store.take_over(max_age=10)
+    (again,) = await store.take(10, max_age=10)
+    assert (again.attempt, again.restarts) == (2, 3)
+
+
+async def test_after_the_pause_before_a_restart_a_room_waits_for_max_age(place: Place, store: Store) -> None:
+    await ask(store)
+    failed = await take_one(store)
+    assert await store.move(RoomMove(failed.id, WAITING, "restart", delay=15, restarts=3))
+    await place.pass_time(26, store)
+    assert await store.take(10, max_age=10) == []
+    await store.take_over(max_age=10)
+    assert await states(store) == [ENDED]
+
+
 async def test_a_room_that_has_waited_for_just_max_age_is_taken(place: Place, store: Store) -> None:
     await ask(store)
     await place.pass_time(100, store)

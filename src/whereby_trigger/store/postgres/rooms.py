@@ -74,6 +74,7 @@ What an earlier session left behind says nothing of who has come to this one.
 
 LASTED = "whereby_trigger.clock() - rooms.began_at"
 # A program that knows no bounds takes a room without noting when; it had it since it was asked for, at the longest.
+# A room's age counts from when it may be taken: a pause before a restart may be longer than max_age.
 TAKE = f"""
 WITH taken AS (UPDATE whereby_trigger.rooms SET
     state = 'starting', owner = $1, attempt = attempt + 1, since = whereby_trigger.clock(), ticket = $3,
@@ -81,7 +82,7 @@ WITH taken AS (UPDATE whereby_trigger.rooms SET
 WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting'
     AND NOT (since <= whereby_trigger.clock() AND whereby_trigger.clock() < not_before)
-    AND since >= whereby_trigger.clock() - $4::float8
+    AND greatest(since, not_before) >= whereby_trigger.clock() - $4::float8
     AND ({EMPTY} >= $5::float8 OR {LASTED} >= $6::float8) IS NOT TRUE
     AND NOT (rooms.attempt > 0 AND $5 IS NOT NULL AND {EMPTY} IS NOT NULL)
     AND EXISTS (SELECT FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock())
@@ -144,18 +145,18 @@ UPDATE whereby_trigger.rooms
 SET state = 'ended', reason = $3, since = whereby_trigger.clock()
 WHERE id = ANY (ARRAY(
     SELECT id FROM whereby_trigger.rooms WHERE state = 'waiting' AND since < whereby_trigger.clock() - $1::float8
-    AND successor IS NULL ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
+    AND not_before < whereby_trigger.clock() - $1 AND successor IS NULL ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
 """
 OLD_WITH_SUCCESSOR = """
 SELECT id, key FROM whereby_trigger.rooms WHERE state = 'waiting' AND since < whereby_trigger.clock() - $1::float8
-AND successor IS NOT NULL ORDER BY since LIMIT $2
+AND not_before < whereby_trigger.clock() - $1 AND successor IS NOT NULL ORDER BY since LIMIT $2
 """
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('whereby_trigger ' || $1, 0))"
 FIND_OLD = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM whereby_trigger.rooms
 WHERE id = $1 AND state = 'waiting' AND since < whereby_trigger.clock() - $2::float8
-AND successor IS NOT NULL FOR UPDATE SKIP LOCKED
+AND not_before < whereby_trigger.clock() - $2 AND successor IS NOT NULL FOR UPDATE SKIP LOCKED
 """
 NOW = "SELECT whereby_trigger.clock()"
 STOPPING = f"""

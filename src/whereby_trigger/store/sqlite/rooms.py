@@ -65,9 +65,10 @@ REACHED = f"({EMPTY} >= :leave_when_empty OR ({LASTED}) >= :max_duration)"
 KEPT_WAITING = f"(rooms.attempt > 0 AND :leave_when_empty IS NOT NULL AND {EMPTY} IS NOT NULL)"
 
 # If the time is before `since`, the clock was set back, nobody knows by how much: the room waits no longer.
+# Its age counts from when it may be taken: a pause before a restart may be longer than max_age.
 NEXT = f"""
 SELECT id FROM rooms
-WHERE state = 'waiting' AND NOT (since <= :now AND :now < not_before) AND since >= :oldest
+WHERE state = 'waiting' AND NOT (since <= :now AND :now < not_before) AND MAX(since, not_before) >= :oldest
 AND {REACHED} IS NOT TRUE AND NOT {KEPT_WAITING}
 ORDER BY id LIMIT :slots
 """  # noqa: S608
@@ -103,11 +104,12 @@ UPDATE rooms SET
 WHERE id = :id
 """
 END_OLD = """
-UPDATE rooms SET state = 'ended', reason = ?, since = ? WHERE state = 'waiting' AND since < ? AND successor IS NULL
+UPDATE rooms SET state = 'ended', reason = :reason, since = :now
+WHERE state = 'waiting' AND since < :oldest AND not_before < :oldest AND successor IS NULL
 """
 OLD_WITH_SUCCESSOR = """
 SELECT id, state, owner, stop, session_id, asked_at, successor FROM rooms
-WHERE state = 'waiting' AND since < ? AND successor IS NOT NULL
+WHERE state = 'waiting' AND since < :oldest AND not_before < :oldest AND successor IS NOT NULL
 """
 STOPPING = f"""
 SELECT {COLUMNS} FROM rooms
@@ -277,9 +279,10 @@ def release(
 
 def end_old(connection: sqlite3.Connection, now: float, max_age: float) -> None:
     """End rooms that have waited for longer than `max_age` seconds, without starting them."""
-    for row in connection.execute(OLD_WITH_SUCCESSOR, (now - max_age,)).fetchall():
-        _write(connection, room_rules.change(_open(row), RoomEvent.TOO_OLD, TOO_OLD, oldest=now - max_age), now)
-    connection.execute(END_OLD, (TOO_OLD, now, now - max_age))
+    oldest = now - max_age
+    for row in connection.execute(OLD_WITH_SUCCESSOR, {"oldest": oldest}).fetchall():
+        _write(connection, room_rules.change(_open(row), RoomEvent.TOO_OLD, TOO_OLD, oldest=oldest), now)
+    connection.execute(END_OLD, {"reason": TOO_OLD, "now": now, "oldest": oldest})
 
 
 def stopping(connection: sqlite3.Connection, owner: str, moment: Moment, bounds: Bounds) -> list[Room]:
