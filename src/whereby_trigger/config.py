@@ -152,7 +152,7 @@ def read_duration(low: float) -> Callable[[str, Any], float]:
     def read(name: str, value: Any) -> float:
         try:
             seconds = _seconds(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = float("nan")
         if isinstance(value, bool) or not low <= seconds < float("inf"):
             raise ConfigError(
@@ -359,10 +359,14 @@ def resolve(
     for name, file in (("secret", SECRET_FILE), ("store", STORE_FILE)):
         values[f"{name}_file"] = environ[file] if sources[name] == file else None
     settings = Settings(**values)
-    if settings.max_age <= settings.drain_timeout:
-        age, drain = (_placed(name, values[name], sources[name]) for name in ("max_age", "drain_timeout"))
-        raise ConfigError(f"{age} must exceed {drain}: otherwise webhooks left by a drain would be skipped as too old")
-    return Resolved(settings, sources, tuple(_warnings(settings, sources, environ)))
+    left_by = {"drain_timeout": "a drain"}
+    if not settings.store.startswith("sqlite:"):  # There, a lock shows a death at once.
+        left_by["lease_ttl"] = "a dead replica"
+    for name, who in left_by.items():
+        if settings.max_age <= values[name]:
+            age, low = (_placed(each, values[each], sources[each]) for each in ("max_age", name))
+            raise ConfigError(f"{age} must exceed {low}: otherwise webhooks left by {who} would be skipped as too old")
+    return Resolved(settings, sources, (*_misspelt(environ), *_other_port(settings, sources, environ)))
 
 
 def inherited() -> dict[str, str]:
@@ -443,10 +447,6 @@ def _called(name: str, source: str) -> str:
 
 def _placed(name: str, seconds: float, source: str) -> str:
     return f"{_called(name, source)} ({seconds:g} s{', the default' if source == 'default' else ''})"
-
-
-def _warnings(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
-    return [*_misspelt(environ), *_other_port(settings, sources, environ)]
 
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:

@@ -25,7 +25,7 @@ WRONG: dict[str, list[Any]] = {
     "retention": ["", "59", 59, timedelta(seconds=59)],
     "body_retention": ["", "59", 59, True],
     "redact": ["name", "display_name", ["displayName", 1], 1, "displayName;metadata"],
-    "max_age": ["", "0", 0, timedelta(days=-1)],
+    "max_age": ["", "0", 0, timedelta(days=-1), 10**400],
     "predicate_timeout": ["", "0", 0, "forever"],
     "drain_timeout": ["", "-1", -1, timedelta(seconds=-1)],
     "inspector": ["", "8080", ":8080", "127.0.0.1", "127.0.0.1:65536", "::1:8080", "http://127.0.0.1:80", "a@b:1", 1],
@@ -99,6 +99,14 @@ def test_a_path_may_hold_an_unguessable_segment() -> None:
 def test_a_drain_that_could_outlast_what_it_hands_over_is_an_error(max_age: Any, drain_timeout: Any) -> None:
     with pytest.raises(ConfigError, match=r"max_age \(\S+ s\) must exceed drain_timeout \(\S+ s\)"):
         read(max_age=max_age, drain_timeout=drain_timeout)
+
+
+def test_a_lease_that_could_outlast_what_a_dead_replica_leaves_is_an_error_on_postgresql() -> None:
+    settings = {"max_age": 30, "drain_timeout": 5}
+    with pytest.raises(ConfigError, match=r"max_age \(30 s\) must exceed lease_ttl \(30 s, the default\)"):
+        read(store="postgresql://db/trigger", **settings)
+    assert read(store="postgresql://db/trigger", lease_ttl=29, **settings).max_age == 30
+    assert read(**settings).max_age == 30
 
 
 def test_settings_that_contradict_each_other_are_named_with_their_places() -> None:

@@ -122,7 +122,7 @@ async def test_the_rooms_of_a_replica_dead_for_longer_than_max_age_end_unstarted
     dead, other = await replicas(), await replicas()
     await bring_to(dead, LIVE)
     await place.bury(dead, other)
-    await place.pass_time(100, other)
+    await place.pass_time(TTL + 100, other)
     await other.take_over(max_age=99)
     room = await newest(other)
     assert (room.state, room.attempt) == (ENDED, 1)
@@ -136,7 +136,7 @@ async def test_what_was_to_start_after_the_room_of_a_replica_dead_for_longer_tha
     await bring_to(dead, ENDING)
     await ask(other, asked_at=place.clock.now())
     await place.bury(dead, other)
-    await place.pass_time(100, other)
+    await place.pass_time(TTL + 100, other)
     await other.take_over(max_age=99)
     assert await states(other) == [ENDED]
 
@@ -147,7 +147,7 @@ async def test_however_long_its_replica_is_dead_a_room_is_followed_by_who_asked_
     dead, other = await replicas(), await replicas()
     await bring_to(dead, ENDING, asked_at=place.clock.now())
     await place.bury(dead, other)
-    await place.pass_time(100, other)
+    await place.pass_time(TTL + 100, other)
     await ask(other, webhook="next", asked_at=place.clock.now())
     await other.take_over(max_age=99)
     assert await states(other) == [ENDED, WAITING]
@@ -160,6 +160,19 @@ async def test_however_old_a_room_is_it_waits_when_its_replica_died_just_now(pla
     await place.pass_time(1100, dead, other)
     await place.bury(dead, other)
     await other.take_over(max_age=1000)
+    assert await states(other) == [WAITING]
+
+
+async def test_the_rooms_of_a_dead_replica_wait_however_much_shorter_than_its_lease_max_age_is(
+    place: Place, replicas: Replicas
+) -> None:
+    dead, other = await replicas(), await replicas()
+    await bring_to(dead, LIVE)
+    await place.pass_time(TTL / 2, other)
+    await place.crash(dead)
+    if place.takeover_within:
+        await place.pass_time(TTL / 2 + 1, other)
+    await other.take_over(max_age=TTL / 3)
     assert await states(other) == [WAITING]
 
 

@@ -291,10 +291,10 @@ class Store(RoomStore, Protocol):
 
         One call takes over some thousands at most: the first are decided while the others wait for the next call.
 
-        The rooms of a dead replica wait for another, unless it has been dead for longer than `max_age` seconds. Rooms
-        that have waited longer than that end. A replica whose own lease is gone takes over nothing. A webhook from a
-        dead replica has its crashes counted, since it may have been in user code when the replica died: not one from a
-        replica that stopped, or that lost its lease and went on under another id.
+        The rooms of a dead replica wait for another, unless its lease ran out more than `max_age` seconds ago. Rooms
+        that have waited longer than that end, pauses before restarts not counted. A replica whose own lease is gone
+        takes over nothing. A webhook from a dead replica has its crashes counted, since it may have been in user code
+        when the replica died: not one from a replica that stopped, or that lost its lease and went on under another id.
         """
         ...
 

@@ -40,10 +40,13 @@ SEEN = "UPDATE whereby_trigger.replicas SET seen_at = whereby_trigger.clock() WH
 HOLDS = "SELECT true FROM whereby_trigger.replicas WHERE id = $1 AND expires > whereby_trigger.clock()"
 UNOWNED = "SELECT seq FROM whereby_trigger.webhooks WHERE state = 'pending' AND owner IS NULL"
 EXPIRED = """
-SELECT id, CASE WHEN whereby_trigger.clock() - seen_at > $2::float8 THEN whereby_trigger.clock() - $2 END AS too_old,
+SELECT id, CASE WHEN whereby_trigger.clock() - greatest(seen_at, expires) > $2::float8
+    THEN whereby_trigger.clock() - $2 END AS too_old,
     expires <= (SELECT started_at FROM whereby_trigger.replica_log WHERE id = $1) AS before_us
 FROM whereby_trigger.replicas WHERE id <> $1 AND expires <= whereby_trigger.clock()
 """
+"""From the end of the lease on: before it nobody can take over, whatever max_age is."""
+
 _ORPHANS = """
 WITH gaps AS (
     SELECT id AS low, lead(id, 1, '~') OVER (ORDER BY id) AS high FROM whereby_trigger.replicas

@@ -123,6 +123,7 @@ def take_over_dead(
     dead: Set[str],
     guarded: Set[str],
     before_us: Set[str],
+    clock: BootClock,
 ) -> int:
     """Take over the webhooks of dead replicas, and make their rooms wait; return how many were taken over.
 
@@ -132,11 +133,11 @@ def take_over_dead(
     have been out of reach for both.
     """
     taken = 0
-    for other, seen_at, _, _ in others(connection, id, now) if dead or guarded else ():
+    for other, seen_at, boot, expires in others(connection, id, now) if dead or guarded else ():
         if other in guarded:
             taken += _take_webhooks(connection, id, other)
         if other in dead:
-            too_old = now - max_age if now - seen_at > max_age else None
+            too_old = now - max_age if now - _alive_until(seen_at, boot, expires, now, clock) > max_age else None
             reason = f"its replica {other} died" + ("" if too_old is None else " longer than max_age ago")
             taken += _take_webhooks(connection, id, other, crashed=other not in before_us)
             taken += rooms.release(connection, other, now, reason, RunOutcome.REPLICA_DIED, too_old=too_old)
@@ -144,6 +145,12 @@ def take_over_dead(
             end_replica(connection, other, ReplicaEnding.DIED, now)
     rooms.end_old(connection, now, max_age)
     return taken
+
+
+def _alive_until(seen_at: float, boot: str, expires: float, now: float, clock: BootClock) -> float:
+    """Return until when a replica counted as alive: its lease's end, or when it was last seen if that is not known."""
+    this_boot, at = clock()
+    return max(seen_at, now + expires - at) if expires and boot == this_boot else seen_at
 
 
 def _take_webhooks(connection: sqlite3.Connection, id: str, other: str, *, crashed: bool = True) -> int:

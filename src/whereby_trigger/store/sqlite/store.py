@@ -207,7 +207,7 @@ class SqliteStore(Unspilled):
             if not lease.holds(connection, replica, clock):
                 return None
             unowned = webhooks.take_unowned(connection, replica)
-            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, guarded, before_us)
+            return unowned + lease.take_over_dead(connection, replica, now, max_age, dead, guarded, before_us, clock)
 
         def look(connection: sqlite3.Connection, now: float) -> tuple[list[lease.Other], int | None]:
             # A replica that is alone needs one transaction for both.
