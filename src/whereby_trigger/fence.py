@@ -41,7 +41,8 @@ class Fence:
         if not lease.held:
             return
         if self._supervisor.slots:
-            self._watchdog.set("the lease", lease.deadline, lambda: self._supervisor.running)
+            # Within the margin: from the end of the lease on, others may start assistants in these rooms.
+            self._watchdog.set("the lease", lease.deadline, lambda: self._supervisor.running, lease.margin)
         self._supervisor.extended(lease.deadline)
         if self._suspended:
             self._resume()

@@ -145,18 +145,30 @@ LATE = 2.2
 LOOKS = 5
 """How many looks in a row must find a deadline passed: after a machine slept, its loop gets a chance first."""
 
+USUALLY_WITHIN = 2 * LOOKS * LOOK
+"""Seconds after its deadline in which a process is ended, unless they are fewer; half of them are for the looks."""
+
 
 class Watchdog:
     """Keep deadlines by name, in seconds of the boot clock. The process ends at once when one passes."""
 
     def __init__(self) -> None:
-        self._deadlines: dict[str, tuple[float, Callable[[], bool]]] = {}
+        self._deadlines: dict[str, tuple[float, Callable[[], bool], float]] = {}
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
-    def set(self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True) -> None:
-        """End the process at `deadline` if it `applies` then, unless it is moved or cleared before."""
-        self._deadlines[name] = deadline, applies
+    def set(
+        self,
+        name: str,
+        deadline: float,
+        applies: Callable[[], bool] = lambda: True,
+        within: float = USUALLY_WITHIN,
+    ) -> None:
+        """End the process at `deadline` if it `applies` then, unless it is moved or cleared before.
+
+        It ends at most `within` seconds later, its last words not counted.
+        """
+        self._deadlines[name] = deadline, applies, min(LOOK, within / (2 * LOOKS))
         self.start()
 
     def start(self) -> None:
@@ -177,12 +189,17 @@ class Watchdog:
 
     def _run(self) -> None:
         passed: dict[str, int] = {}
-        while not self._closed.wait(LOOK):
-            now = boot_time()
-            for name, (deadline, applies) in list(self._deadlines.items()):
+        pause = LOOK
+        while not self._closed.wait(pause):
+            now, pause = boot_time(), LOOK
+            for name, (deadline, applies, look) in list(self._deadlines.items()):
                 passed[name] = passed.get(name, 0) + 1 if now > deadline and applies() else 0
                 if passed[name] >= LOOKS:
                     _end_at_once(name)
+                if now <= deadline:
+                    pause = min(pause, max(look, deadline - now))
+                elif passed[name]:
+                    pause = min(pause, look)
 
 
 class NoWatchdog(Watchdog):

@@ -19,7 +19,7 @@ from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.fence import Fence
-from whereby_trigger.process import Watchdog
+from whereby_trigger.process import USUALLY_WITHIN, Watchdog
 from whereby_trigger.store import RoomState, Store, Unread
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.store.sqlite.lock import FileLock
@@ -58,9 +58,13 @@ class Noted(Watchdog):
         super().__init__()
         self.ahead: list[float] = []
 
-    def set(self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True) -> None:
+        self.within: list[float] = []
+    def set(
+        self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True, within: float = USUALLY_WITHIN
+    ) -> None:
         self.ahead.append(deadline - boot_time())
 
+        self.within.append(within)
 
 class Queue(Dispatcher):
     """Count how often the queue was dropped."""
@@ -256,6 +260,7 @@ async def test_a_new_id_whose_lease_has_run_out_meanwhile_is_not_used(path: Path
 
 
 async def test_a_replica_whose_lease_another_took_for_dead_starts_anew(path: Path, assistants: Assistants) -> None:
+        assert max(replica.watchdog.within) <= replica.store.lease.margin
     ahead = JumpingClock()
     async with Replica(path, assistants.stay) as replica:
         await replica.serve()

@@ -4,6 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whereby_trigger import process
+from whereby_trigger.clock import Lease
+from whereby_trigger.process import NoWatchdog
 
 PROGRAM = """
 import threading
@@ -42,6 +48,42 @@ def test_a_deadline_that_passes_ends_the_process_and_says_whose_it_was() -> None
 def test_a_deadline_that_does_not_pass_ends_nothing(setting: str) -> None:
     went_on = run(setting, 1)
     assert (went_on.returncode, went_on.stdout, went_on.stderr) == (0, "went on\n", "")
+
+
+class Ended(Exception):
+    """Stand in for the end of the process."""
+
+
+class Ticking:
+    """A clock that runs on by what the watchdog waits."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def wait(self, seconds: float) -> bool:
+        assert seconds > 0
+        self.now += seconds
+        return False
+
+
+def end(name: str) -> None:
+    raise Ended
+
+
+@given(st.floats(1, 3600), st.floats(0.2, 1))
+def test_a_process_that_blocks_is_ended_before_its_lease_is_over(ttl: float, before: float) -> None:
+    lease, watchdog = Lease(ttl), NoWatchdog()
+    deadline = ttl - lease.margin
+    clock = Ticking(deadline - before)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(process, "boot_time", lambda: clock.now)
+        patched.setattr(process, "_end_at_once", end)
+        patched.setattr(watchdog, "_closed", clock)
+        watchdog.set("the lease", deadline, within=lease.margin)
+        watchdog.set("another", deadline + 60)
+        with pytest.raises(Ended):
+            watchdog._run()
+    assert deadline < clock.now < ttl
 
 
 def test_a_deadline_of_another_name_still_holds() -> None:
