@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from whereby_trigger.assist import Supervisor
-from whereby_trigger.clock import RENEWALS, boot_time
+from whereby_trigger.clock import MACHINE, RENEWALS, boot_time
 from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreError
 from whereby_trigger.process import Watchdog
@@ -52,7 +52,8 @@ class Fence:
         lease = self._store.lease
         renewed: bool | None = True
         while True:
-            await asyncio.sleep(lease.ttl / RENEWALS if renewed else lease.margin)
+            # Not `sleep`: a sixth of a long lease is long, and a timer stands still while the machine sleeps.
+            await MACHINE.until(asyncio.Event(), boot_time() + (lease.ttl / RENEWALS if renewed else lease.margin))
             renewed = await self._renew() if lease.held else False
             if renewed is False or not lease.held:
                 await self._rejoin()

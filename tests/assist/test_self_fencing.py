@@ -14,6 +14,7 @@ from tests.support.late import LateAnswer
 from tests.support.rooms import ask, newest
 from tests.support.supervised import Assistants, Function
 from tests.support.until import eventually
+from whereby_trigger import clock, fence
 from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, launch_nothing, launcher
 from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import Dispatcher
@@ -57,14 +58,14 @@ class Noted(Watchdog):
     def __init__(self) -> None:
         super().__init__()
         self.ahead: list[float] = []
-
         self.within: list[float] = []
+
     def set(
         self, name: str, deadline: float, applies: Callable[[], bool] = lambda: True, within: float = USUALLY_WITHIN
     ) -> None:
         self.ahead.append(deadline - boot_time())
-
         self.within.append(within)
+
 
 class Queue(Dispatcher):
     """Count how often the queue was dropped."""
@@ -91,8 +92,10 @@ class LookedAt(Unread):
 class Replica:
     """Keep a lease and serve rooms for an `async with` block."""
 
-    def __init__(self, path: Path, function: Function | None, clock: JumpingClock | None = None) -> None:
-        self.store = SqliteStore(f"sqlite:///{path}", TTL, clock or JumpingClock())
+    def __init__(
+        self, path: Path, function: Function | None, clock: JumpingClock | None = None, ttl: float = TTL
+    ) -> None:
+        self.store = SqliteStore(f"sqlite:///{path}", ttl, clock or JumpingClock())
         self.watchdog = Noted()
         assistant = CoroutineAssistant(function)  # type: ignore[arg-type]
         launch = launcher(assistant, grace=60, deadline=lambda: self.store.lease.deadline)
@@ -257,10 +260,10 @@ async def test_a_new_id_whose_lease_has_run_out_meanwhile_is_not_used(path: Path
         await eventually(lambda: lease.held)
         assert replica.unread.held == [True]
         assert min(replica.watchdog.ahead) > 0
+        assert max(replica.watchdog.within) <= replica.store.lease.margin
 
 
 async def test_a_replica_whose_lease_another_took_for_dead_starts_anew(path: Path, assistants: Assistants) -> None:
-        assert max(replica.watchdog.within) <= replica.store.lease.margin
     ahead = JumpingClock()
     async with Replica(path, assistants.stay) as replica:
         await replica.serve()
@@ -275,6 +278,22 @@ async def test_a_replica_whose_lease_another_took_for_dead_starts_anew(path: Pat
         assert (await newest(other)).owner == taken.owner == other.replica
         assert replica.queue.dropped == 1
         await other.close()
+
+
+async def test_a_replica_with_a_long_lease_has_a_new_one_soon_after_its_machine_slept_for_longer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = 0.0
+    monkeypatch.setattr(clock, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(clock.MACHINE, "boot", lambda: boot_time() + slept)
+    for module in (clock, fence):
+        monkeypatch.setattr(module, "boot_time", lambda: boot_time() + slept)
+    async with Replica(path, None, ttl=3600) as replica:
+        old = replica.store.replica
+        await asyncio.sleep(0)  # it waits for its next renewal now
+        slept = 4000.0
+        await eventually(lambda: replica.store.replica != old)
+        await eventually(lambda: replica.store.lease.held)
 
 
 async def test_a_replica_that_cannot_rejoin_tries_again(tmp_path: Path) -> None:
