@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -309,9 +310,15 @@ def test_a_guard_whose_supervisor_is_gone_already_starts_nothing(presence: Prese
     assert told_by_a_guard(child(presence, "A"), boot_time() + 60, gone.pid) == f"failed {errno.ETIMEDOUT}\n"
 
 
-def told_by_a_guard(program: list[str], deadline: float, supervisor: int) -> str:
+def test_a_guard_that_starts_slowly_hears_that_its_deadline_was_moved(presence: Presence) -> None:
+    told = told_by_a_guard(["true"], boot_time() - 1, os.getpid(), f"deadline {boot_time() + 60}\n")
+    assert re.fullmatch(r"started [0-9]+\nexited 0\n", told)
+
+
+def told_by_a_guard(program: list[str], deadline: float, supervisor: int, heard: str = "") -> str:
     here, there = socket.socketpair()
     with here, there:
+        here.send(heard.encode())
         told = (there.fileno(), supervisor, deadline, 1, 1, -1, "run")
         command = [sys.executable, "-I", "-S", str(GUARD), *map(str, told), *program]
         subprocess.run(command, pass_fds=(there.fileno(),), stdin=subprocess.DEVNULL, timeout=20, check=True)

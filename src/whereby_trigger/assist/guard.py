@@ -187,6 +187,11 @@ class Guard:
         except OSError:
             self._connected = False
 
+    def hear(self) -> None:
+        """Hear what the supervisor has said so far: while this process started, it may have moved the deadline."""
+        while self._connected and self._control in select.select([self._control], [], [], 0)[0]:
+            self._listen()
+
     def watch(self, family: Family, wake: int) -> None:
         """Return when nothing of the assistant is left."""
         told = False
@@ -276,6 +281,7 @@ def main(arguments: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     wake = wakes_when_a_child_ends()
     adopts = prctl(PR_SET_CHILD_SUBREAPER, 1) and os.path.exists(CHILDREN)
+    guard.hear()
     if guard.late:
         guard.tell(f"failed {errno.ETIMEDOUT}")
         return

@@ -178,6 +178,10 @@ class Exit(Struct, frozen=True):
     late: bool = False
 
 
+class StartedTooLate(AssistantError):
+    """Report that the deadline of a process passed before it ran, because the machine was busy or the lease lost."""
+
+
 class GuardedProcess:
     """Run a process behind a guard, which ends it and everything it started, even if this process dies.
 
@@ -198,6 +202,7 @@ class GuardedProcess:
         life: int | None = None,
         run: str | None = None,
         keeps_stdin: bool = False,
+        spawned: Callable[["GuardedProcess"], object] = lambda process: None,
     ) -> "GuardedProcess":
         """Start a program, found on the PATH of `env`, and return once it runs.
 
@@ -207,9 +212,10 @@ class GuardedProcess:
         and KILL, at most 2, if the deadline is near or this process is gone. `line` is called with "stdout" or "stderr"
         and each line; without it stdout is dropped. `life` is the descriptor of the lock that shows this replica alive,
         if it has one: the guard holds it until nothing of the process is left. `run` is a unique name for this run.
+        `spawned` is called with the process before it runs, so that `extend` can move its deadline meanwhile.
 
-        Raises AssistantError if the program cannot be started, and SystemExhausted if the system has no resources
-        left for it. A cancelled start leaves nothing behind.
+        Raises AssistantError if the program cannot be started, SystemExhausted if the system has no resources left for
+        it, and StartedTooLate if the deadline passed before it ran. A cancelled start leaves nothing behind.
         """
         if sys.platform == "win32":
             raise AssistantError(
@@ -217,10 +223,11 @@ class GuardedProcess:
             )
         run = run or uuid4().hex
         try:
-            spawned = spawn(argv, env, deadline, notice, grace, life=life, run=run, stdout=line is not None)
+            guard = spawn(argv, env, deadline, notice, grace, life=life, run=run, stdout=line is not None)
         except (OSError, ValueError, MemoryError) as error:
             raise _not_started(argv[0], shortage_of(error), str(error)) from error
-        process = cls(argv[0], run, spawned, input, line)
+        process = cls(argv[0], run, guard, input, line)
+        spawned(process)
         if not keeps_stdin:
             process.end_input()
         try:
@@ -295,8 +302,7 @@ class GuardedProcess:
             self.pid = int(number)
             self._started.set_result(None)
         elif word == b"failed":
-            short = ERRORS.get(int(number))
-            self._started.set_exception(_not_started(self._name, short, _why_not_started(int(number))))
+            self._started.set_exception(_failed_to_start(self._name, int(number)))
         elif word == b"late":
             self._late = True
         elif word == b"exited":
@@ -354,6 +360,12 @@ class GuardedProcess:
                 os.killpg(self.pid, signal.SIGKILL)
 
 
+def _failed_to_start(name: str, number: int) -> AssistantError:
+    if number == errno.ETIMEDOUT:
+        return StartedTooLate(f"the assistant {name} was not started: its deadline had passed before it ran")
+    return _not_started(name, ERRORS.get(number), _why_not_started(number))
+
+
 def _not_started(name: str, short: str | None, why: str) -> AssistantError:
     if short is None:
         return AssistantError(f"the assistant {name} cannot be started: {why}")
@@ -367,6 +379,4 @@ def _why_not_started(number: int) -> str:
         return "it is not an executable file; make it executable, or put its interpreter before it"
     if number == errno.ENOEXEC:
         return "it is not a program; add a first line that names its interpreter, or put the interpreter before it"
-    if number == errno.ETIMEDOUT:
-        return "its deadline had passed before it ran"
     return os.strerror(number)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.assist.process import Exit, GuardedProcess, child_environment
+from whereby_trigger.assist.process import Exit, GuardedProcess, StartedTooLate, child_environment
 from whereby_trigger.assist.session import (
     Assistant,
     CommandAssistant,
@@ -282,6 +282,11 @@ async def run_command(
     room, session = run.room, run.session
     # While the process starts, webhooks come that change it.
     presence = session.presence
+
+    def spawned(process: GuardedProcess) -> None:
+        # A renewal of a short lease must reach a guard that takes long to start.
+        run.extend = process.extend
+
     try:
         process = await GuardedProcess.start(
             assistant.argv,
@@ -294,14 +299,18 @@ async def run_command(
             life=life,
             run=name_of_run(room.owner, room.id, room.attempt),
             keeps_stdin=run.has_reader,
+            spawned=spawned,
         )
     except SystemExhausted as error:
         return RunResult(RunEnd.EXHAUSTED, str(error))
+    except StartedTooLate as error:
+        # No fault of the assistant's, and no restart of it.
+        run.handed_over = True
+        return RunResult(RunEnd.RAISED, str(error))
     except AssistantError as error:
         return RunResult(RunEnd.RAISED, str(error))
     # While it started, a renewal may have moved the deadline.
     process.extend(deadline())
-    run.extend = process.extend
     launched(process.pid)
     ended = asyncio.create_task(session.ended.wait())
     exited = asyncio.create_task(process.wait())
