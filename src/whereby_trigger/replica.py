@@ -94,7 +94,7 @@ class Replica:
         self._grace = 0.0 if assistant is None else settings.stop_grace
         counts = counts or Counts()
         self.bounds = UNBOUNDED if assistant is None else assistant.bounds
-        self._announcer = Announcer(emitter, user_code)
+        self._announcer = Announcer(emitter, user_code, settings.max_rooms)
         self._supervisor, self.claims = _assisting(settings, self._taking, assistant, self._announcer, counts, clock)
         self.holds = Holds(clock)
         self._decider = Decider(

@@ -289,7 +289,7 @@ async def test_events_that_wait_for_listeners_are_bounded_and_the_log_says_what_
     emitter, heard = Emitter(), list[AssistantEvent]()
     emitter.on(ASSISTANT_EVENT_STARTED, heard.append)
     user_code = UserCode(60)
-    announcer = Announcer(emitter, user_code)
+    announcer = Announcer(emitter, user_code, 50)
     try:
         with caplog.at_level(logging.WARNING):
             for n in range(MOST_WAITING + 2):
@@ -299,6 +299,26 @@ async def test_events_that_wait_for_listeners_are_bounded_and_the_log_says_what_
         telling = asyncio.create_task(announcer.run())
         await announcer.drain(60)
         assert [each.attempt for each in heard] == list(range(MOST_WAITING))
+        telling.cancel()
+        await asyncio.wait({telling})
+    finally:
+        user_code.close()
+
+
+async def test_all_rooms_may_get_another_assistant_at_once_without_an_event_being_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    emitter, heard = Emitter(), list[AssistantEvent]()
+    emitter.on(ASSISTANT_EVENT_STARTED, heard.append)
+    user_code, rooms = UserCode(60), MOST_WAITING
+    announcer = Announcer(emitter, user_code, rooms)
+    try:
+        for n in range(2 * rooms):
+            announcer.announce(event(LIVE, attempt=n))
+        telling = asyncio.create_task(announcer.run())
+        await announcer.drain(60)
+        assert len(heard) == 2 * rooms
+        assert caplog.messages == []
         telling.cancel()
         await asyncio.wait({telling})
     finally:

@@ -2,19 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.arrivals import arrival
 from tests.support.clock import JumpingClock
+from tests.support.rooms import request
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.assist import Session
 from whereby_trigger.assist.runners import Run, RunEnd, RunResult
+from whereby_trigger.assist.supervisor import STARTED_AT_ONCE
 from whereby_trigger.errors import AssistantRefused
-from whereby_trigger.store import RoomState, RunOutcome, RunQuery
+from whereby_trigger.store import UNBOUNDED, Bounds, Room, RoomState, RunOutcome, RunQuery
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -118,6 +121,28 @@ async def test_a_replica_without_slots_takes_nothing(store: Stores, assistants: 
         await none.ask("a")
         async with Supervised(store(), assistants.stay) as other:
             assert (await none.reaches(LIVE, "a")).owner == other.store.replica
+
+
+class Counted(SqliteStore):
+    """Record how many rooms each take asked for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.slots: list[int] = []
+
+    def take(self, slots: int, max_age: float = math.inf, bounds: Bounds = UNBOUNDED) -> Awaitable[list[Room]]:
+        self.slots.append(slots)
+        return super().take(slots, max_age, bounds)
+
+
+async def test_very_many_rooms_get_their_assistants_a_few_at_a_time(tmp_path: Path, assistants: Assistants) -> None:
+    store = Counted(f"sqlite:///{tmp_path / 'rooms.db'}")
+    async with Supervised(store, assistants.stay, max_rooms=100_000) as supervised:
+        for n in range(2 * STARTED_AT_ONCE + 1):
+            await store.request(request(f"acme.whereby.com/{n}"))
+        supervised.supervisor.wake()
+        await eventually(lambda: len(assistants.there) == 2 * STARTED_AT_ONCE + 1)
+        assert max(store.slots) == STARTED_AT_ONCE
 
 
 async def test_a_room_that_has_waited_for_longer_than_max_age_gets_no_assistant(

@@ -52,6 +52,9 @@ logger = logging.getLogger("whereby_trigger.assist")
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
 
+STARTED_AT_ONCE: Final = 50
+"""Assistants that are started at once: of very many, deliveries and renewals of the lease get their turn in between."""
+
 END_WAITING_EVERY: Final = 5.0
 """Seconds between looks for waiting rooms at a bound: they hold no slot, and there may be very many."""
 
@@ -211,7 +214,7 @@ class Supervisor:
     async def _launch_waiting(self) -> None:
         # A take whose answer was lost may have made rooms ours. The next one names them: a drain must not keep them.
         # In a hand-over the store is away or about to be closed, and either gives them to others.
-        slots = self._shortage.slots(max(0, self.free))
+        slots = min(self._shortage.slots(max(0, self.free)), STARTED_AT_ONCE)
         if slots <= 0 and (self._handing_over or not self._unanswered):
             return
         self._unanswered = True
@@ -226,6 +229,8 @@ class Supervisor:
                 self._begin(Run(structs.replace(room, body=body)))
             else:
                 self._record(RoomMove(room.id, RoomState.WAITING, HANDED_OVER), lambda ours: self.wake())
+        if len(taken) == STARTED_AT_ONCE:
+            self.wake()
 
     def _begin(self, run: Run) -> None:
         key = run.room.key

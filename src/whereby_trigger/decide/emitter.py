@@ -173,7 +173,7 @@ def _misspells(event: str, name: str) -> bool:
 logger = logging.getLogger("whereby_trigger.decide")
 
 MOST_WAITING: Final = 1000
-"""Maximum events that wait for listeners; more are dropped, and the log says so."""
+"""Events that may wait for listeners, or two for each of `max_rooms` if that is more; the log says what is dropped."""
 
 NAMES: Final = {
     RoomState.LIVE: ASSISTANT_EVENT_STARTED,
@@ -183,12 +183,13 @@ NAMES: Final = {
 
 
 class Announcer:
-    """Tell listeners what became of this replica's assistants, in the order in which it was committed."""
+    """Tell listeners what became of this replica's assistants, in `max_rooms` rooms, in the order of the commits."""
 
-    def __init__(self, emitter: Emitter, user_code: UserCode) -> None:
+    def __init__(self, emitter: Emitter, user_code: UserCode, max_rooms: int) -> None:
         self._emitter = emitter
         self._user_code = user_code
-        self._waiting: asyncio.Queue[AssistantEvent] = asyncio.Queue(MOST_WAITING)
+        # All of its rooms may end together and begin again.
+        self._waiting: asyncio.Queue[AssistantEvent] = asyncio.Queue(max(MOST_WAITING, 2 * max_rooms))
         self.told = 0
         """How many events listeners were called for so far."""
 
@@ -207,7 +208,7 @@ class Announcer:
                 "nobody is told that the assistant in %s is %s: the listeners of %d earlier events have not returned",
                 event.room_url,
                 event.state,
-                MOST_WAITING,
+                self._waiting.maxsize,
                 extra=_fields(event),
             )
 
