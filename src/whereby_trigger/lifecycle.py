@@ -223,6 +223,12 @@ class Lifecycle:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._wake)
 
+    def end_within(self, seconds: float) -> None:
+        """Have the drain that a host is about to begin, and all after it, take at most some seconds."""
+        if self._replica is not None:
+            most = self._resolve().settings.drain_timeout
+            self._bounds = DrainBounds(*(min(most, bound) for bound in self._replica.drain_within(seconds)))
+
     def _begin(self, cause: Cause | None = None, *, owns_process: bool = False) -> None:
         # Both events only wake what waits in the loop for their phase.
         self._draining, self._ending = asyncio.Event(), asyncio.Event()
@@ -342,7 +348,7 @@ class Lifecycle:
             timeout, rooms = self._bounds or DrainBounds(self._resolve().settings.drain_timeout)
             # No signal has told of this drain, and none shortens it. A warning, since a host may show nothing less.
             if timeout and not self._owns_process and (awaited := self._replica.awaited):
-                logger.warning("draining for at most %g s: %s", self._replica.drain_takes(timeout), awaited)
+                logger.warning("draining for at most %g s: %s", self._replica.drain_takes(timeout, rooms), awaited)
             await self._replica.drain(timeout, self._ending, rooms=rooms)
 
     async def _close_port(self, server: "Server") -> None:

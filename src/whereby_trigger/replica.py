@@ -279,6 +279,14 @@ class Replica:
         self._watchdog.set(DRAIN, deadline)
         return deadline
 
+    def drain_within(self, seconds: float) -> tuple[float, float]:
+        """Return the `timeout` and the `rooms` of a drain that takes at most some seconds, as far as its grace allows.
+
+        These are bounds: the setting may be less.
+        """
+        timeout = max(0.0, seconds - DRAIN_MARGIN - CLOSE_MARGIN)
+        return timeout, max(0.0, timeout - self._grace)
+
     def _until_returned(self, timeout: float, rooms: float | None) -> float:
         return max(timeout, (timeout if rooms is None else rooms) + self._grace) + DRAIN_MARGIN
 

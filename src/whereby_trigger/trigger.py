@@ -122,7 +122,9 @@ class Trigger:
         )
         # Starlette's add_route takes any ASGI app, but its annotation names functions of a request only.
         self.asgi: Callable[..., Any] = MountedApp(self.lifespan, lambda: self._lifecycle.endpoint, self._counts)
-        self.wsgi = WsgiApp(self._lifecycle.mounted, lambda: self._lifecycle.endpoint, self._counts)
+        self.wsgi = WsgiApp(
+            self._lifecycle.mounted, self._lifecycle.end_within, lambda: self._lifecycle.endpoint, self._counts
+        )
 
     @cached_property
     def inspector(self) -> "Inspector":

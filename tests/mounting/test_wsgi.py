@@ -18,7 +18,7 @@ import pytest
 from tests.support.scraping import scrape
 from tests.support.stored import stored
 from tests.support.whereby import SECRET
-from whereby_trigger import StoreError, Trigger, TriggerSuccess
+from whereby_trigger import RoomState, Session, StoreError, Trigger, TriggerSuccess
 from whereby_trigger.receive import wsgi
 from whereby_trigger.store import Arrival
 from whereby_trigger.store.sqlite import SqliteStore
@@ -137,6 +137,25 @@ def test_a_store_that_cannot_be_opened_is_told_and_tried_again(
     assert ask(trigger, "GET")[0] == 200
     trigger.wsgi.stop()
     trigger.wsgi.stop()
+
+
+def test_an_assistant_is_told_to_leave_before_its_worker_is_gone_however_long_a_drain_may_take(
+    trigger: Trigger, url: str
+) -> None:
+    rooms, reasons = Queue[str](), Queue[str]()
+
+    @trigger.assistant
+    async def assistant(session: Session) -> None:
+        rooms.put(session.room_name)
+        reasons.put(await session.ended)
+
+    trigger.wsgi.start()
+    asyncio.run(trigger.start_assistant("https://acme.whereby.com/visit-1"))
+    assert rooms.get(timeout=10) == "/visit-1"
+    trigger.wsgi.stop(within=12.0)
+    assert reasons.get(timeout=0) == "the replica is draining"
+    (room,) = asyncio.run(trigger.list_assistants())
+    assert room.state is RoomState.WAITING
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -44,17 +44,19 @@ Environ = Mapping[str, Any]
 class WsgiApp:
     """Answer WSGI requests with the trigger; it starts with the first request, or when `start()` is called.
 
-    `lifespan` runs the trigger for as long as its block, `endpoint` returns what takes deliveries meanwhile. `counts`
-    counts the deliveries that find no trigger running.
+    `lifespan` runs the trigger for as long as its block, and `end_within` bounds the end of that, in seconds.
+    `endpoint` returns what takes deliveries meanwhile. `counts` counts the deliveries that find no trigger running.
     """
 
     def __init__(
         self,
         lifespan: Callable[[], AbstractAsyncContextManager[None]],
+        end_within: Callable[[float], None],
         endpoint: Callable[[], Endpoint | None],
         counts: Counts,
     ) -> None:
         self._lifespan = lifespan
+        self._end_within = end_within
         self._endpoint = endpoint
         self._counts = counts
         self._lock = threading.Lock()
@@ -74,7 +76,8 @@ class WsgiApp:
     def stop(self, within: float = EXIT_WITHIN) -> None:
         """Drain and stop the trigger in this process, and wait for that at most `within` seconds.
 
-        It also happens when the process exits.
+        Whatever `drain_timeout` is, assistants are told to leave early enough for their `stop_grace`. It also happens
+        when the process exits.
         """
         with self._lock:
             running, self._running = self._running, None
@@ -119,7 +122,7 @@ class WsgiApp:
             os.register_at_fork(after_in_child=self._renew_lock)
             atexit.register(self.stop)
         self._started_in = os.getpid()
-        self._running = _Running(self._lifespan, self._endpoint)
+        self._running = _Running(self._lifespan, self._end_within, self._endpoint)
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
@@ -133,9 +136,13 @@ class _Running:
     """Run the trigger in a thread until told to stop."""
 
     def __init__(
-        self, lifespan: Callable[[], AbstractAsyncContextManager[None]], endpoint: Callable[[], Endpoint | None]
+        self,
+        lifespan: Callable[[], AbstractAsyncContextManager[None]],
+        end_within: Callable[[float], None],
+        endpoint: Callable[[], Endpoint | None],
     ) -> None:
         self._lifespan = lifespan
+        self._end_within = end_within
         self._endpoint = endpoint
         self._opened: Future[asyncio.AbstractEventLoop] = Future()
         self._closed = threading.Event()
@@ -163,8 +170,12 @@ class _Running:
         if self._opened.done() and self._opened.exception() is None and self._stopping is not None:
             loop = self._opened.result()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._stopping.set)
+                loop.call_soon_threadsafe(self._begin_to_stop, self._stopping, within)
                 self._closed.wait(within)
+
+    def _begin_to_stop(self, stopping: asyncio.Event, within: float) -> None:
+        self._end_within(within)
+        stopping.set()
 
     def ask(self, environ: Environ) -> Response:
         """Answer a request. Raises _NoAnswer if the event loop does not in time; it takes the request even then."""
