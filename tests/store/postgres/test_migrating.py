@@ -9,9 +9,11 @@ import pytest
 from tests.store.conftest import Replicas
 from tests.support.arrivals import arrival, decision, held
 from tests.support.postgres import Server, database_of
+from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import UNDECIDED, State
 from whereby_trigger.store.postgres import PostgresStore, lease, opening
+from whereby_trigger.store.postgres.connection import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -137,3 +139,21 @@ async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_tab
         await connection.close()
     # The replica of the version before continues.
     assert not (await store.add(arrival("after"))).duplicate
+
+
+async def test_a_lease_counts_from_after_the_migration_however_long_that_takes(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, migrate = 0.0, opening.migrate
+
+    async def slowly(connection: Connection, location: str) -> list[int]:
+        nonlocal waited
+        waited = 60.0
+        return await migrate(connection, location)
+
+    monkeypatch.setattr(opening, "migrate", slowly)
+    monkeypatch.setattr("whereby_trigger.store.postgres.store.boot_time", lambda: boot_time() + waited)
+    store = PostgresStore(url, 30.0)
+    await store.open(lambda: None)
+    assert store.lease.deadline > boot_time() + waited
+    await store.close()

@@ -4,6 +4,7 @@ import asyncio
 import re
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.support.arrivals import arrival, decided, decision, held, record
 from tests.support.process import Process
 from tests.support.replica import ROOT
+from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import State
 from whereby_trigger.store.sqlite import SqliteStore, lease, opening
@@ -189,3 +191,21 @@ async def test_processes_that_open_a_new_file_at_once_all_get_it(tmp_path: Path)
         connection = sqlite3.connect(tmp_path / f"{n}.db")
         assert connection.execute("SELECT count(*), sum(deliveries) FROM webhooks").fetchone() == (3, 3)
         connection.close()
+
+
+async def test_a_lease_counts_from_after_the_migration_however_long_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = 0.0
+
+    def slowly(path: Path, replica: str, join: Callable[[sqlite3.Connection], None], synced: bool) -> opening.Entered:
+        nonlocal waited
+        waited = 60.0
+        return opening.open_to_write(path, replica, join, synced)
+
+    monkeypatch.setattr("whereby_trigger.store.sqlite.store.open_to_write", slowly)
+    monkeypatch.setattr("whereby_trigger.store.sqlite.store.boot_time", lambda: boot_time() + waited)
+    store = SqliteStore(f"sqlite:///{tmp_path}/webhooks.db", 30.0)
+    await store.open(lambda: None)
+    assert store.lease.deadline > boot_time() + waited
+    await store.close()

@@ -130,6 +130,7 @@ class PostgresStore(Unspilled):
         self._reading: PostgresWriter | None = None
         self._unanswered: tuple[str, ...] = ()
         self._rejoined = False
+        self._joined_at = 0.0
         self._cursor = SettledCursor()
         self._keys: dict[int, str] = {}
         self._unsafe = ""
@@ -144,12 +145,11 @@ class PostgresStore(Unspilled):
 
     async def open(self, changed: Callable[[], None] | None = None) -> None:
         check_effect("opening a store to write")
-        sent = boot_time()
         for warning in await self._once(partial(self._enter, logged=changed is not None), LONG_WORK_WITHIN):
             logger.warning("%s", warning)
         self._reading = PostgresWriter(ManagedConnection(self._address, READ_WITHIN, serving=True), self.errors)
         self._writing = _OpenPostgres(self._address, changed or unheard, self.errors)
-        self.lease.begin(sent)
+        self.lease.begin(self._joined_at)
 
     async def open_readonly(self) -> None:
         schema = await self._once(partial(opening.check_admitted, location=self.location), LOOK_WITHIN)
@@ -406,6 +406,8 @@ class PostgresStore(Unspilled):
         warnings = await opening.check(connection, self.location)
         if await opening.migrate(connection, self.location):
             await opening.check(connection, self.location)
+        # Only now: a migration may take longer than a lease.
+        self._joined_at = boot_time()
         await lease.join(connection, self.replica, self.lease.ttl, logged=logged)
         return warnings
 

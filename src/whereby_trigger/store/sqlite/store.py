@@ -105,6 +105,7 @@ class SqliteStore(Unspilled):
         self.errors = StoreErrors()
         self._clock = clock
         self._wall = wall
+        self._joined_at = 0.0
         self._counts = presence.GatheredCounts()
         self._rejoined_at = -math.inf
         self._writing: OpenSqlite | None = None
@@ -124,7 +125,6 @@ class SqliteStore(Unspilled):
 
     async def open(self, changed: Callable[[], None] | None = None) -> None:
         check_effect("opening a store to write")
-        sent = boot_time()
         with ExitStack() as undo, shortage_in_words(self.path):
             # What reads from then on opens the file, too: no thread is started for that alone.
             reads = OwnThread("reader")
@@ -139,12 +139,16 @@ class SqliteStore(Unspilled):
             self._reader = reader
             database.readers_out = reader.out
             undo.pop_all()
-        self.lease.begin(sent)
+        self.lease.begin(self._joined_at)
 
     def _joining(self, *, logged: bool) -> Callable[[sqlite3.Connection], None]:
-        """Return what registers this replica in the file now."""
-        ttl, clock, now = self.lease.ttl, self._clock, self._wall()
-        return partial(lease.join, id=self.replica, pid=os.getpid(), now=now, ttl=ttl, clock=clock, logged=logged)
+        """Return what registers this replica in the file, once that is migrated, which may take longer than a lease."""
+
+        def join(connection: sqlite3.Connection) -> None:
+            self._joined_at, now = boot_time(), self._wall()
+            lease.join(connection, self.replica, os.getpid(), now, self.lease.ttl, self._clock, logged=logged)
+
+        return join
 
     async def open_readonly(self) -> None:
         with ExitStack() as undo, shortage_in_words(self.path):
