@@ -22,6 +22,7 @@ from whereby_trigger.decide import (
     HoldWatch,
     Predicates,
     UserCode,
+    page_for,
 )
 from whereby_trigger.deliveries import DeliveryLog, Refusals
 from whereby_trigger.errors import StoreError
@@ -112,8 +113,9 @@ class Replica:
         replica = partial(attrgetter("replica"), store)
         log = DeliveryLog(signed=settings.signed, counts=counts, refusals=self.refusals, replica=replica)
         self.dispatcher = Dispatcher(self._taking, self._supervisor, self._decider, log, unread, self.holds)
+        page = page_for(settings.max_body)
         self.hold_watch = HoldWatch(
-            self._taking, self.holds, self.dispatcher.requeue, unread, subdomain=settings.subdomain
+            self._taking, self.holds, self.dispatcher.requeue, unread, subdomain=settings.subdomain, page=page
         )
         self._backlog = Backlog(
             self._taking,
@@ -124,6 +126,7 @@ class Replica:
             subdomain=settings.subdomain,
             clock=clock,
             redact=settings.redact,
+            page=page,
         )
         self._fence = Fence(self._taking, self._supervisor, self.dispatcher, unread, self._watchdog)
         self.readiness = Readiness(self._taking, user_code, self._decider, self._supervisor)

@@ -16,6 +16,7 @@ from tests.support.stages import backlog_for, decider_for, dispatcher_for
 from tests.support.until import eventually
 from whereby_trigger import RoomClientJoined, Trigger, Webhook
 from whereby_trigger.decide import Decider, PendingWebhook
+from whereby_trigger.decide.dispatcher import PAGE, PAGE_BYTES, page_for
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Decision, Query, State, Unread
 from whereby_trigger.store.sqlite import SqliteStore
@@ -64,6 +65,20 @@ def small_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAX_BYTES", 10 * len(joined(0).raw) - 1)
     monkeypatch.setattr("whereby_trigger.decide.dispatcher.PAGE", 7)
     monkeypatch.setattr("whereby_trigger.decide.dispatcher.MAKE_ROOM", 0.001)
+
+
+def test_a_page_of_the_largest_bodies_fits_in_memory() -> None:
+    assert page_for(256 * 1024) == PAGE
+    assert page_for(64 * 1024 * 1024) * 64 * 1024 * 1024 <= PAGE_BYTES
+
+
+async def test_webhooks_that_were_left_are_read_a_few_at_a_time_if_bodies_may_be_large(tmp_path: Path) -> None:
+    asked = Asked()
+    asked.go.set()
+    await leave_pending(tmp_path, *(joined(number) for number in range(5)))
+    async with Stage(asked.trigger(), tmp_path, max_body=64 * 1024 * 1024) as stage:
+        await eventually(lambda: all_decided(stage))
+    assert asked.in_order_of_arrival(5)
 
 
 async def all_decided(stage: Stage) -> bool:

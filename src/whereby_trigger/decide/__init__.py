@@ -1,7 +1,7 @@
 """The stage that decides: asks the predicate, calls the listeners, commits the decision."""
 
 from whereby_trigger.decide.decider import Decider
-from whereby_trigger.decide.dispatcher import Backlog, Dispatcher
+from whereby_trigger.decide.dispatcher import Backlog, Dispatcher, page_for
 from whereby_trigger.decide.emitter import TRIGGER_EVENT_SUCCESS, Announcer, Emitter, On, TriggerSuccess
 from whereby_trigger.decide.pending import Holds, HoldWatch, PendingWebhook
 from whereby_trigger.decide.predicates import Hold, Predicates, WebhookTriggers, When, did_you_mean
@@ -25,4 +25,5 @@ __all__ = [
     "WebhookTriggers",
     "When",
     "did_you_mean",
+    "page_for",
 ]

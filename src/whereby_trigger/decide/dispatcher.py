@@ -336,9 +336,20 @@ MAKE_ROOM = 0.05
 
 PAGE = 500
 
+PAGE_BYTES = 128 * 1024 * 1024
+"""Bytes that the bodies of one page may have: what is read at once must fit in memory, and arrive in time."""
+
+
+def page_for(max_body: int) -> int:
+    """Return how many webhooks may be read at once, if each body may have `max_body` bytes."""
+    return max(1, min(PAGE, PAGE_BYTES // max_body))
+
 
 class Backlog:
-    """Take over webhooks that have no live replica, and queue what is pending for this replica and not queued."""
+    """Take over webhooks that have no live replica, and queue what is pending for this replica and not queued.
+
+    It is read from the store a `page` of webhooks at a time.
+    """
 
     def __init__(
         self,
@@ -351,8 +362,10 @@ class Backlog:
         subdomain: str | None = None,
         clock: Clock = MACHINE,
         redact: tuple[str, ...] = (),
+        page: int = PAGE,
     ) -> None:
         self._redact = redact
+        self._page = page
         self._clock = clock
         self._store = store
         self._supervisor = supervisor
@@ -411,10 +424,10 @@ class Backlog:
         complete, after = False, 0
         try:
             while True:
-                rows = await self._store.pending(after, PAGE)
+                rows = await self._store.pending(after, self._page)
                 if not await self._queue_each(rows):
                     break
-                if len(rows) < PAGE:
+                if len(rows) < self._page:
                     complete = True
                     break
                 after = rows[-1].seq

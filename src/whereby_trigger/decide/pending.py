@@ -129,7 +129,7 @@ LATE_COMMITS: Final = 12.0
 """Seconds after a change in which the store may still show webhooks with lower numbers than it has shown."""
 
 PAGE: Final = 500
-"""Webhooks that are asked again at once."""
+"""Maximum webhooks that are asked again at once."""
 
 
 class HeldWebhook(Struct, frozen=True, gc=False):
@@ -251,7 +251,7 @@ class Holds:
 class HoldWatch:
     """Have held webhooks asked again when they are due, and when the presence in their room has changed.
 
-    `requeue` gives a webhook that is pending again a turn in its room.
+    `requeue` gives a webhook that is pending again a turn in its room. At most a `page` of them is read at once.
     """
 
     def __init__(
@@ -262,8 +262,10 @@ class HoldWatch:
         unread: Unread,
         *,
         subdomain: str | None = None,
+        page: int = PAGE,
     ) -> None:
         self._store = store
+        self._page = page
         self._holds = holds
         self._requeue = requeue
         self._unread = unread
@@ -301,8 +303,8 @@ class HoldWatch:
         locked: list[HeldWebhook] = []
         try:
             while again:
-                locked += await self._ask_again(again[:PAGE])
-                del again[:PAGE]
+                locked += await self._ask_again(again[: self._page])
+                del again[: self._page]
         finally:
             self._holds.put_back([*again, *locked])
         if locked:
