@@ -12,11 +12,12 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Final
 
-from whereby_trigger.clock import BootClock, boot_time
+from whereby_trigger.clock import BootClock
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.protocol import unheard
@@ -144,10 +145,9 @@ class TestStore(SqliteStore):
 
     async def open(self, changed: Callable[[], None] | None = None) -> None:
         check_effect("opening a store to write")
-        sent = boot_time()
         life = LifeLock(self.path, self.replica)
         try:
-            self._file.empty(self._joining(logged=changed is not None))
+            self._file.empty(partial(self._join, logged=changed is not None))
             writer = _WriterOnLoop(
                 self._file.database, self._file.turn, changed or unheard, self.errors, summary=self._counts
             )
@@ -155,7 +155,7 @@ class TestStore(SqliteStore):
             life.close()
             raise
         self._writing = OpenSqlite(writer, life)
-        self.lease.begin(sent)
+        self.lease.begin(self._joined_at)
 
     def let_go(self) -> None:
         """Use the file no longer, even if whoever closes the store was cancelled: the next block has it alone."""

@@ -206,16 +206,12 @@ class PostgresStore(Unspilled):
     async def take_over(self, max_age: float = math.inf) -> int:
         total = 0
         searched: set[str] = set()
+
+        def take(connection: Connection) -> Awaitable[int | None]:
+            return lease.take_over(connection, self.replica, max_age, self._look_in, searched, rejoined=self._rejoined)
+
         while total < TAKEN_AT_ONCE:
-            take_over = partial(
-                lease.take_over,
-                replica=self.replica,
-                max_age=max_age,
-                look_in=self._look_in,
-                searched=searched,
-                rejoined=self._rejoined,
-            )
-            taken = await self._call("upkeep", take_over)
+            taken = await self._call("upkeep", take)
             if taken is None:
                 break
             total += taken

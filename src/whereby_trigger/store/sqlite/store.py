@@ -129,7 +129,7 @@ class SqliteStore(Unspilled):
             # What reads from then on opens the file, too: no thread is started for that alone.
             reads = OwnThread("reader")
             undo.callback(reads.end)
-            join = self._joining(logged=changed is not None)
+            join = partial(self._join, logged=changed is not None)
             entered = await reads.open(leave_unused, open_to_write, self.path, self.replica, join, self._synced)
             undo.callback(leave_unused, entered)
             database, reading, turn, life = entered
@@ -141,14 +141,10 @@ class SqliteStore(Unspilled):
             undo.pop_all()
         self.lease.begin(self._joined_at)
 
-    def _joining(self, *, logged: bool) -> Callable[[sqlite3.Connection], None]:
-        """Return what registers this replica in the file, once that is migrated, which may take longer than a lease."""
-
-        def join(connection: sqlite3.Connection) -> None:
-            self._joined_at, now = boot_time(), self._wall()
-            lease.join(connection, self.replica, os.getpid(), now, self.lease.ttl, self._clock, logged=logged)
-
-        return join
+    def _join(self, connection: sqlite3.Connection, *, logged: bool) -> None:
+        """Register this replica in the file. It is migrated then, which may take longer than a lease."""
+        self._joined_at, now = boot_time(), self._wall()
+        lease.join(connection, self.replica, os.getpid(), now, self.lease.ttl, self._clock, logged=logged)
 
     async def open_readonly(self) -> None:
         with ExitStack() as undo, shortage_in_words(self.path):
