@@ -275,7 +275,8 @@ async def test_a_verdict_that_comes_after_the_lease_has_lapsed_is_told_to_nobody
         await stage.deliver(joined())
         assert (await asyncio.wait_for(stage.decision(joined()), 20)).state is State.FIRED
     assert asked == ["a", "a"]
-    assert attempts == [2]
+    # The second, or the first again if an answer that was under way has renewed the lease: told once in any case.
+    assert len(attempts) == 1
 
 
 async def test_what_came_while_the_lease_had_lapsed_is_not_overtaken_if_it_is_renewed_late(
