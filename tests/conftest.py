@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -16,6 +17,10 @@ from whereby_trigger.testing import program
 # A busy machine is no bug: a property counts by what it finds, not by how long an example took.
 settings.register_profile("whereby-trigger", deadline=None, print_blob=True)
 settings.load_profile("whereby-trigger")
+
+# A shell starts what runs in its background with SIGINT ignored, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A SQLite store waits for the disk dozens of times until it is open, and thousands of tests open one. The tests of
 # power cuts look at the calls, which are the same in memory.
