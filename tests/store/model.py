@@ -56,6 +56,7 @@ class Model:
     leases: dict[str, float] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     outlived: dict[str, float] = field(default_factory=dict)
+    rejoined: dict[str, float] = field(default_factory=dict)
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     rooms: list[Entry] = field(default_factory=list)
 
@@ -162,7 +163,7 @@ class Model:
 
     def rejoin(self, old: str, new: str) -> None:
         self.dead.add(old)
-        self.outlived[old] = self.clock()
+        self.outlived[old] = self.rejoined[new] = self.clock()
         self.join(new)
 
     def take_over(self, owner: str) -> int:
@@ -186,8 +187,10 @@ class Model:
         for webhook in passed:
             webhook.owner = heir
             webhook.takeovers += owner is not None
-            # A replica that has left or has a new id did not end with them.
-            webhook.crashes += owner is not None and owner not in self.outlived
+            # A replica that has left or has a new id did not end with them; nor one that may be about to have one, as
+            # its heir has, since the store was out of reach for both.
+            away = self.leases.get(owner or "", inf) <= self.rejoined.get(heir or "", -inf)
+            webhook.crashes += owner is not None and owner not in self.outlived and not away
         return len(passed)
 
     def _release(self, owner: str) -> int:
