@@ -224,7 +224,7 @@ class Lifecycle:
             self._loop.call_soon_threadsafe(self._wake)
 
     def end_within(self, seconds: float) -> None:
-        """Have the drain that a host is about to begin, and all after it, take at most some seconds."""
+        """Limit the drain that a host is about to begin, and all that follows it, to some seconds."""
         if self._replica is not None:
             most = self._resolve().settings.drain_timeout
             self._bounds = DrainBounds(*(min(most, bound) for bound in self._replica.drain_within(seconds)))

@@ -266,7 +266,7 @@ async def test_what_is_read_back_before_it_is_known_to_be_asked_again_fires_once
 
 
 async def read_again(stage: Stage) -> None:
-    """Have the backlog read once more, and wait until it was."""
+    """Ask for another read of the backlog, and wait until it is done."""
     dispatcher, again = stage.running.dispatcher, asyncio.Event()
     end_reading = dispatcher.end_reading
 

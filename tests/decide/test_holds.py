@@ -114,7 +114,7 @@ async def test_no_longer_true_while_it_is_held_skips_it(tmp_path: Path) -> None:
         stage.jump(HOLD)
         await stage.running.hold_watch.look()
     assert skipped.state is State.SKIPPED
-    # The clock also goes on by itself.
+    # The clock also runs in real time.
     after = re.fullmatch(r"predicate two_people returned False, no longer true after (\d+) s", skipped.reason)
     assert after is not None
     assert 12 <= int(after[1]) < HOLD
