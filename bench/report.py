@@ -25,7 +25,8 @@ Each figure on this page was measured by `make bench`, which also writes the pag
 tables. A table keeps the figures of its last run, with the date, the commit and the machine. The Node Trigger parses
 and emits; ours verifies, decodes, deduplicates, commits with a sync to disk, decides, records and emits. It is set
 against a peer of our own that does what the Node Trigger does, on the same machine and in the same run: compare ratios,
-since another machine has other figures.
+since another machine has other figures. Another build of the same Python has other ratios, too: one without
+optimization by profile, as pyenv makes it, is far slower than Debian's, so each run says how fast its Python is.
 
 """
 
