@@ -13,7 +13,7 @@ from bench.load import Generator, Load, LoadFailed, closed_loop
 from bench.outcome import Outcome
 from bench.programs.receiver import TOLERANCE
 from bench.rounds import Ring
-from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SQLITE, Setting
+from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SQLITE, Setting, Side
 from bench.tables import throughput
 from bench.tables.throughput import Dose
 from tests.support.tools import skip_without
@@ -40,6 +40,13 @@ async def test_a_store_and_the_ceiling_are_measured_with_nothing_but_python(sett
 async def test_what_the_log_costs_is_measured(setting: Setting) -> None:
     dose = msgspec.structs.replace(TINY, sides=(SQLITE,), forms=("quiet",))
     assert speeds(await throughput.run(setting, dose)).keys() == {f"{NAMES[SQLITE]}, quiet"}
+
+
+@pytest.mark.parametrize("store", [SQLITE, POSTGRES])
+async def test_what_it_costs_to_ask_who_is_there_is_judged_on_each_store(setting: Setting, store: Side) -> None:
+    dose = msgspec.structs.replace(TINY, sides=(store,), forms=("default", "presence"))
+    outcome = await throughput.run(setting, dose)
+    assert throughput.PRESENCE_TARGETS[store] in {verdict.target for verdict in outcome.verdicts}
 
 
 async def test_the_peer_is_measured(setting: Setting) -> None:
