@@ -45,9 +45,10 @@ class Fleet:
         await replica.ended()
 
     async def drain(self, replica: Receiver) -> int:
-        """Drain a replica until it ends; return its exit code."""
+        """Drain a replica until it ends, if it has not ended itself; return its exit code."""
         self.replicas.remove(replica)
-        os.kill(replica.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(replica.pid, signal.SIGTERM)
         return await replica.ended()
 
     async def join(self, room: str, replica: Receiver | None = None, *, ahead: float = 0.0) -> int:
