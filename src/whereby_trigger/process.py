@@ -166,7 +166,7 @@ class Watchdog:
     ) -> None:
         """End the process at `deadline` if it `applies` then, unless it is moved or cleared before.
 
-        It ends at most `within` seconds later, its last words not counted.
+        It ends at most `within` seconds later, its last words not counted, unless it was frozen meanwhile.
         """
         self._deadlines[name] = deadline, applies, min(LOOK, within / (2 * LOOKS))
         self.start()
@@ -193,13 +193,13 @@ class Watchdog:
         while not self._closed.wait(pause):
             now, pause = boot_time(), LOOK
             for name, (deadline, applies, look) in list(self._deadlines.items()):
-                passed[name] = passed.get(name, 0) + 1 if now > deadline and applies() else 0
+                late = now - deadline
+                passed[name] = passed.get(name, 0) + 1 if late > 0 and applies() else 0
                 if passed[name] >= LOOKS:
                     _end_at_once(name)
-                if now <= deadline:
-                    pause = min(pause, max(look, deadline - now))
-                elif passed[name]:
-                    pause = min(pause, look)
+                # Later than it could have been found, it passed while this process was frozen.
+                if late <= 0 or (passed[name] and late <= 2 * LOOKS * look):
+                    pause = min(pause, max(look, -late))
 
 
 class NoWatchdog(Watchdog):

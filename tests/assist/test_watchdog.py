@@ -70,20 +70,33 @@ def end(name: str) -> None:
     raise Ended
 
 
-@given(st.floats(1, 3600), st.floats(0.2, 1))
-def test_a_process_that_blocks_is_ended_before_its_lease_is_over(ttl: float, before: float) -> None:
-    lease, watchdog = Lease(ttl), NoWatchdog()
-    deadline = ttl - lease.margin
-    clock = Ticking(deadline - before)
+def ended_at(now: float, deadline: float, within: float) -> float:
+    """Return when the watchdog ends a process that it watches from `now` on."""
+    clock, watchdog = Ticking(now), NoWatchdog()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(process, "boot_time", lambda: clock.now)
         patched.setattr(process, "_end_at_once", end)
         patched.setattr(watchdog, "_closed", clock)
-        watchdog.set("the lease", deadline, within=lease.margin)
-        watchdog.set("another", deadline + 60)
+        watchdog.set("the lease", deadline, within=within)
+        watchdog.set("another", deadline + 1e6)
         with pytest.raises(Ended):
             watchdog._run()
-    assert deadline < clock.now < ttl
+    return clock.now
+
+
+@given(st.floats(1, 3600), st.floats(0.2, 1))
+def test_a_process_that_blocks_is_ended_before_its_lease_is_over(ttl: float, before: float) -> None:
+    lease = Lease(ttl)
+    deadline = ttl - lease.margin
+    assert deadline < ended_at(deadline - before, deadline, lease.margin) < ttl
+
+
+@given(st.floats(1, 3600), st.floats(1, 86_400))
+def test_a_process_that_was_frozen_past_its_lease_has_half_a_second_to_end_what_runs(ttl: float, slept: float) -> None:
+    lease = Lease(ttl)
+    deadline = ttl - lease.margin
+    goes_on = deadline + slept
+    assert 0.4 < ended_at(goes_on, deadline, lease.margin) - goes_on < 0.6
 
 
 def test_a_deadline_of_another_name_still_holds() -> None:
