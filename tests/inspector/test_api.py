@@ -5,15 +5,14 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import Phase, given, settings
-from schemathesis import checks
 
 from tests.inspector.conftest import LOCAL, PRIVATE, ROOM, TOKEN, Client, deliver, run_in
 from tests.support.place import Place
@@ -23,15 +22,31 @@ from whereby_trigger.store import State, Store
 
 pytestmark = pytest.mark.anyio
 
-API = schemathesis.openapi.from_dict(json.loads(OPENAPI))
-CHECKS = [
-    checks.not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_schema_conformance,
-]
 EXAMPLES = 12
 """Requests for each address: most ways to fill in a parameter are tried by the first few."""
+
+
+@cache
+def api() -> Any:
+    """Return the described API.
+
+    Importing schemathesis takes a second: only a worker that runs these tests does so.
+    """
+    import schemathesis
+
+    return schemathesis.openapi.from_dict(json.loads(OPENAPI))
+
+
+def conformance() -> list[Any]:
+    """Return the checks that each answer must pass."""
+    from schemathesis import checks
+
+    return [
+        checks.not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
 
 
 async def fill(store: Store) -> None:
@@ -63,7 +78,7 @@ async def test_each_answer_is_as_described_whatever_is_asked(store: Store, place
     for path, status in asked:
         answer = await browser.get(path)
         assert answer.status_code == status, path
-        API[path.partition("?")[0]]["GET"].validate_response(answer)
+        api()[path.partition("?")[0]]["GET"].validate_response(answer)
         assert [name for name in PRIVATE if name in answer.text] == []
         assert answer.text.isascii()
 
@@ -140,10 +155,10 @@ def test_no_request_breaks_the_description(path: str, running: tuple[Loop, httpx
     loop, client = running
 
     @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
-    @given(case=API[path]["GET"].as_strategy())
+    @given(case=api()[path]["GET"].as_strategy())
     def holds(case: Any) -> None:
         sent = case.as_transport_kwargs(base_url=LOCAL)
         answer = loop.run(client.request(sent["method"], path, params=sent.get("params")))
-        case.validate_response(answer, checks=CHECKS)
+        case.validate_response(answer, checks=conformance())
 
     holds()
