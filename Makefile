@@ -82,6 +82,8 @@ $(BASE): requirements/build.txt requirements/base.txt pyproject.toml | $(VENV)
 
 $(DEV): requirements/test.txt $(BASE)
 	@$(PIP_INSTALL) --require-hashes -r requirements/test.txt
+	@# Compile the tests once: otherwise each worker of the first run compiles them all, at the same time.
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --collect-only -q >/dev/null 2>&1 || true
 	@touch $@
 
 $(DIST): requirements/dist.txt $(BASE)
