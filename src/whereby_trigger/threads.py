@@ -26,13 +26,20 @@ class OwnThread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._is_closed = False
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=f"whereby-trigger-{name}", daemon=True).start()
 
     def run(self, function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
-        """Call a function after those already queued; the future resolves to what it returns or raises."""
+        """Call a function after those already queued; the future resolves to what it returns or raises.
+
+        After `end` it fails with RuntimeError.
+        """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(partial(self._do, future, function, arguments))
+        if self._is_closed:
+            future.set_exception(RuntimeError("it is closed"))
+        else:
+            self._jobs.put(partial(self._do, future, function, arguments))
         return future
 
     async def open(self, close: Callable[[T], None], function: Callable[..., T], *arguments: Any) -> T:
@@ -48,6 +55,7 @@ class OwnThread:
 
     def end(self) -> None:
         """End the thread once it has run everything queued."""
+        self._is_closed = True
         self._jobs.put(None)
 
     async def close(self, within: float) -> bool:

@@ -66,6 +66,16 @@ async def test_a_closed_store_can_do_nothing_now_and_says_so(place: Place) -> No
             await verb(store)
 
 
+async def test_a_read_that_begins_just_before_the_store_is_closed_ends(place: Place) -> None:
+    store = place.replica()
+    await store.open(lambda: None)
+    reading = asyncio.ensure_future(store.find(Query()))
+    await store.close()
+    with pytest.raises(StoreUnavailable, match=r"closed|not open"):
+        async with asyncio.timeout(5):
+            await reading
+
+
 async def test_a_note_to_a_closed_store_is_lost_quietly(place: Place) -> None:
     store = place.replica()
     await store.open(lambda: None)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tests.store.conftest import Replicas
-from tests.support.arrivals import NOW, ROOM, arrival, decision, record
+from tests.support.arrivals import NOW, ROOM, arrival, decided, decision, record
 from tests.support.connecting import connected
 from tests.support.rooms import ask, session, take_one
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreUnavailable
-from whereby_trigger.store import RoomState
+from whereby_trigger.store import Query, RoomState, State
 from whereby_trigger.store.postgres import rooms
 from whereby_trigger.store.postgres.address import address_of
 from whereby_trigger.store.postgres.connection import Connection, ManagedConnection, transaction
@@ -126,3 +126,34 @@ async def test_a_delivery_that_is_counted_while_its_decision_waits_does_not_lose
         assert await deciding
     found = await record(store, "one")
     assert (found.state, found.deliveries) == ("fired", 2)
+
+
+async def test_a_replay_leaves_a_webhook_alone_that_is_forgotten_while_it_waits_for_its_row(
+    url: str, opened: Replicas
+) -> None:
+    store = await opened(url)
+    seq = await decided(store, "same", State.FIRED)
+    async with connected(url) as forgetting, connected(url) as looking:
+        await forgetting.execute(f"BEGIN; UPDATE whereby_trigger.webhooks SET body_removed_at = 1 WHERE seq = {seq}")
+        replaying = asyncio.ensure_future(store.replay(Query(ids=("same",)), NOW))
+        await eventually(lambda: looking.fetchval(WAITING))
+        await forgetting.execute("COMMIT")
+    assert await replaying == []
+    assert (await record(store, "same")).state is State.FIRED
+
+
+async def test_of_two_replays_at_once_the_later_one_leaves_alone_what_the_first_has_given_to_a_replica(
+    url: str, opened: Replicas
+) -> None:
+    store = await opened(url)
+    seq = await decided(store, "same", State.FIRED)
+    async with connected(url) as first, connected(url) as looking:
+        await first.execute(
+            "BEGIN; UPDATE whereby_trigger.webhooks SET state = 'pending', decided_at = NULL, "
+            f"owner = '{store.replica}' WHERE seq = {seq}"
+        )
+        replaying = asyncio.ensure_future(store.replay(Query(state=State.FIRED), NOW))
+        await eventually(lambda: looking.fetchval(WAITING))
+        await first.execute("COMMIT")
+    assert await replaying == []
+    assert (await record(store, "same")).owner == store.replica

@@ -1,4 +1,4 @@
-"""The writer thread, if the lock for its turns fails."""
+"""The writer thread, if the lock for its turns fails, or the memory for a look at the file."""
 
 import asyncio
 import errno
@@ -50,4 +50,30 @@ async def test_a_turn_that_cannot_be_had_is_an_outage_and_what_must_be_kept_is_t
     assert not kept.done()
     turn.failing = False
     assert await asyncio.wait_for(kept, 5) == "done"
+    await writer.close(5)
+
+
+class ShortOfMemory(Database):
+    """Have no memory for a look at the file while `short`, as SQLite may not."""
+
+    short = True
+    looks = 0
+
+    def warn_if_large(self) -> None:
+        if self.short:
+            self.looks += 1
+            raise MemoryError
+        super().warn_if_large()
+
+
+async def test_the_writer_outlives_a_lack_of_memory_while_it_looks_for_changes(path: Path) -> None:
+    path.touch()
+    connection = connect(path)
+    make_durable(connection, path)
+    database = ShortOfMemory(path, connection)
+    writer = Writer(database, FileLock(path.with_name("lock")), lambda: None, StoreErrors())
+    await eventually(lambda: database.looks > 1)
+    database.short = False
+    async with asyncio.timeout(5):
+        await writer.submit(lambda connection: connection.execute("CREATE TABLE done (x)"))
     await writer.close(5)

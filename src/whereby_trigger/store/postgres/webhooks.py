@@ -393,7 +393,9 @@ async def first_since(connection: Connection, moment: float) -> int | None:
 
 async def replay(connection: Connection, query: Query, now: float) -> list[str]:
     selected, values = select(query, now, also=CAN_REPLAY)
-    statement = f"{REPLAY} WHERE seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) RETURNING id"  # noqa: S608
+    # Asked of each row again: if it was locked, it may have changed since it was selected.
+    chosen = f"seq IN (SELECT seq FROM whereby_trigger.webhooks {selected}) AND {CAN_REPLAY}"  # noqa: S608
+    statement = f"{REPLAY} WHERE {chosen} RETURNING id"
     return [row["id"] for row in await connection.fetch(statement, *values)]
 
 

@@ -246,7 +246,7 @@ class Writer:
                 with self._turn:
                     self._database.prepare()
             version = self._data_version()
-        except (sqlite3.Error, OSError):
+        except (sqlite3.Error, OSError, MemoryError):
             return
         if version != self._seen_version:
             self._seen_version = version
