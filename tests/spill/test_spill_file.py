@@ -254,3 +254,5 @@ async def test_a_file_that_is_deleted_while_in_use_takes_nothing_more_and_still_
     (before,) = await spill_file.head()
     await spill_file.remove([before.seq])
     assert spill_file.length == 0
+    with pytest.raises(StoreError, match="No such file"):
+        await spill_file.wipe()

@@ -309,3 +309,18 @@ async def test_what_the_database_has_is_in_no_file_of_the_spill(one: Spilling) -
     one.store.come_back()
     await one.drained()
     await eventually(lambda: not any(b"mark-name" in file.read_bytes() for file in files))
+
+
+async def test_a_spill_whose_file_was_away_as_it_became_empty_serves_the_next_outage(one: Spilling) -> None:
+    elsewhere = one.path.with_name("elsewhere")
+    one.store.go_down()
+    await add(one, "a")
+    one.path.rename(elsewhere)
+    one.store.come_back()
+    await one.drained()
+    elsewhere.rename(one.path)
+    one.store.go_down()
+    assert [added.spilled for added in await add(one, "b")] == [True]
+    one.store.come_back()
+    await one.drained()
+    assert await one.ids() == ["a", "b"]

@@ -283,9 +283,10 @@ class SpillFile:
     async def wipe(self, *, rewrite: bool = False) -> str:
         """Remove from the file what has left it, and write it again if it is small or `rewrite` is set.
 
-        Returns in words what may be left, or "".
+        Returns in words what may be left, or "". Raises StoreError if the file is not there.
         """
-        size, left = self.path.stat().st_size, ""
+        with _explained(self.path):
+            size, left = self.path.stat().st_size, ""
         if rewrite or size <= SMALL:
             try:
                 await self._opened.submit(partial(write_again, in_memory=size <= SMALL), alone=True)
