@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -324,3 +325,17 @@ async def test_a_spill_whose_file_was_away_as_it_became_empty_serves_the_next_ou
     one.store.come_back()
     await one.drained()
     assert await one.ids() == ["a", "b"]
+
+
+async def test_a_spill_whose_close_is_cancelled_lets_go_of_its_file_and_of_the_store(
+    tmp_path: Path, opened: Open
+) -> None:
+    leaving = Spilling(tmp_path)
+    await leaving.spill.open()
+    closing = asyncio.ensure_future(leaving.spill.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled()
+    assert leaving.store.life is None
+    await opened()

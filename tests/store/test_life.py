@@ -9,7 +9,7 @@ import pytest
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, arrival, decided, decision
 from tests.support.place import TTL, Place
-from tests.support.rooms import request
+from tests.support.rooms import ask, request, take_one
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import UNBOUNDED, Query, RoomMove, RoomState, State, Store
 
@@ -153,3 +153,18 @@ async def test_a_process_that_can_no_longer_read_the_packages_files_makes_a_stor
     monkeypatch.setattr("importlib.resources.files", refuse)
     await store.open(lambda: None)
     await store.close()
+
+
+async def test_a_store_whose_close_is_cancelled_gives_back_its_rooms_all_the_same(
+    place: Place, replicas: Replicas
+) -> None:
+    other, leaving = await replicas(), place.replica()
+    await leaving.open(lambda: None)
+    await ask(leaving)
+    await take_one(leaving)
+    closing = asyncio.ensure_future(leaving.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled()
+    assert [room.state for room in await other.rooms()] == [RoomState.WAITING]

@@ -358,16 +358,21 @@ class SpillStore:
 
     async def close(self) -> None:
         """Stop moving, and let go of the file and of the database; what is in the file stays."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait({self._running})
+        # Both even if a wait is cancelled.
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(self._store.close)
+            closing.push_async_callback(self._close_file)
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.wait({self._running})
+
+    async def _close_file(self) -> None:
         self._router.divert("the trigger stops")
         await self._spill_file.close()
         if self.length:
             logger.warning(
                 "deliveries that stay in the spill %s until the next start: %d", self._spill_file.path, self.length
             )
-        await self._store.close()
 
     async def _run(self, changed: Callable[[], None], joining: "asyncio.Future[None]") -> None:
         await self._joined(changed, joining)

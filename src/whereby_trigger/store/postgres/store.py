@@ -38,6 +38,7 @@ from whereby_trigger.store.postgres.writer import (
     Call,
     PostgresWriter,
     Verb,
+    close_all,
 )
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import (
@@ -173,12 +174,13 @@ class PostgresStore(Unspilled):
         return await self._once(self._look, LOOK_WITHIN)
 
     async def close(self) -> None:
-        writing, self._writing = self._writing, None
-        reading, self._reading = self._reading, None
-        if writing is not None:
-            await writing.close(partial(lease.leave, id=self.replica))
-        if reading is not None:
-            await reading.close(0)
+        writing, reading, self._writing, self._reading = self._writing, self._reading, None, None
+        try:
+            if writing is not None:
+                await writing.close(partial(lease.leave, id=self.replica))
+        finally:
+            if reading is not None:
+                await reading.close(0)
 
     def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
         writer = ARRIVALS[hash(arrival.room or arrival.id) % len(ARRIVALS)]
@@ -474,16 +476,16 @@ class _OpenPostgres:
         self._sooner = asyncio.get_running_loop().call_later(seconds, self._changed) if seconds < POLL else None
 
     async def close(self, leave: Call) -> None:
-        """Finish the writes submitted so far, then do `leave`."""
+        """Finish the writes submitted so far, then do `leave`, also if the wait for those is cancelled."""
         self._polling.cancel()
         if self._sooner is not None:
             self._sooner.cancel()
-        await asyncio.wait({self._polling})
         end = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
-        written = CLOSE_TIMEOUT * 3 / 4
-        await asyncio.gather(*(writer.close(written) for name, writer in self.writers.items() if name != "lease"))
-        self.writers["lease"].submit(CALL, leave).add_done_callback(ignore_result)
-        await self.writers["lease"].close(max(CLOSE_TIMEOUT / 4, end - asyncio.get_running_loop().time()))
+        try:
+            await close_all((writer for name, writer in self.writers.items() if name != "lease"), CLOSE_TIMEOUT * 3 / 4)
+        finally:
+            self.writers["lease"].submit(CALL, leave).add_done_callback(ignore_result)
+            await self.writers["lease"].close(max(CLOSE_TIMEOUT / 4, end - asyncio.get_running_loop().time()))
 
 
 def _connection_for(address: DatabaseAddress | FollowedAddress, writer: str, within: float) -> ManagedConnection:

@@ -143,12 +143,15 @@ class PostgresWriter:
         """Do what was handed over, for at most `timeout` seconds, and let go of the connection."""
         self._closing = True
         self._woken.set()
-        await asyncio.wait({self._runner}, timeout=timeout)
-        self._runner.cancel()
-        await asyncio.wait({self._runner})
-        held_up = itertools.chain.from_iterable((aside.job, *aside.behind) for aside in self._aside.values())
-        _fail([*self._jobs, *held_up], StoreUnavailable("the store was closed"))
-        await self._connection.close()
+        try:
+            await asyncio.wait({self._runner}, timeout=timeout)
+        finally:
+            # Even if that wait was cancelled.
+            self._runner.cancel()
+            await asyncio.wait({self._runner})
+            held_up = itertools.chain.from_iterable((aside.job, *aside.behind) for aside in self._aside.values())
+            _fail([*self._jobs, *held_up], StoreUnavailable("the store was closed"))
+            await self._connection.close()
 
     async def _run(self) -> None:
         while self._jobs or self._aside or not self._closing:
@@ -286,6 +289,15 @@ class PostgresWriter:
                 self._jobs.extendleft(reversed((aside.job, *aside.behind)))
                 return True
         return False
+
+
+async def close_all(writers: Iterable[PostgresWriter], timeout: float) -> None:
+    """Close writers at the same time; if the caller is cancelled, it is so once they are closed."""
+    closing = {asyncio.ensure_future(writer.close(timeout)) for writer in writers}
+    try:
+        await asyncio.wait(closing)
+    finally:
+        await asyncio.wait(closing)
 
 
 def _fail(jobs: Iterable[PostgresJob], error: StoreError) -> None:
