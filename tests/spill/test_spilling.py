@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.spill.conftest import LONG, Open, Spilling
 from tests.support.arrivals import NOW, arrival
 from tests.support.counts import at, count, counted, people, presence
+from tests.support.outage import AwayStore
 from tests.support.rooms import bring_to
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
@@ -339,3 +341,19 @@ async def test_a_spill_whose_close_is_cancelled_lets_go_of_its_file_and_of_the_s
     assert closing.cancelled()
     assert leaving.store.life is None
     await opened()
+
+
+async def test_a_start_that_is_given_up_as_the_database_answers_leaves_no_store_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Spilling(tmp_path)
+
+    async def open_and_give_up(changed: Callable[[], None] | None = None) -> None:
+        await AwayStore.open(one.store, changed)
+        starting.cancel()
+
+    monkeypatch.setattr(one.store, "open", open_and_give_up)
+    starting = asyncio.ensure_future(one.spill.open())
+    await asyncio.wait({starting})
+    assert starting.cancelled()
+    assert one.store.life is None

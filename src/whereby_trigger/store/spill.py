@@ -315,6 +315,8 @@ class SpillStore:
         except BaseException:
             joining.cancel()
             await asyncio.wait({joining})
+            # It may just have opened.
+            await self._store.close()
             await self._spill_file.close()
             raise
         self._running = asyncio.create_task(self._run(changed or unheard, joining), name="whereby-trigger spill")
