@@ -327,7 +327,7 @@ def select(query: RoomQuery) -> tuple[str, list[Any]]:
     if query.room is not None:
         clauses |= history.in_room(query.room)
     if query.webhooks is not None:
-        clauses[f"webhook IN ({', '.join('?' * len(query.webhooks))})"] = query.webhooks
+        clauses["webhook IN (SELECT value FROM json_each(?))"] = (json.dumps(query.webhooks, ensure_ascii=False),)
     if query.open:
         clauses["state NOT IN ('ended', 'failed')"] = ()
     if query.state is not None:

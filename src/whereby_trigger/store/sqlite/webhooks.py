@@ -210,8 +210,9 @@ def _select(query: Query, also: str = "1") -> tuple[str, list[Any]]:
     clauses = [also]
     values: list[Any] = []
     if query.ids is not None:
-        clauses.append(f"id IN ({', '.join('?' * len(query.ids))})")
-        values.extend(query.ids)
+        # In one value: a statement may not have very many. Not escaped, so that what no store can hold is refused.
+        clauses.append("id IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(query.ids, ensure_ascii=False))
     if query.prefix is not None:
         clauses.append("id >= ? AND id < ?")
         values.extend((query.prefix, query.prefix + LAST_CHARACTER))
