@@ -143,6 +143,8 @@ class Lifecycle:
         self._metrics_server: Server | None = None
         self._inspector_server: Server | None = None
         self._opening: asyncio.Task[None] | None = None
+        # As it was at the start: by the end, a file that holds a setting may be gone.
+        self._drain_timeout = 0.0
         self._bounds: DrainBounds | None = None
         self._countdown = process.Countdown(self._say_left, partial(logs.show_status, ""))
         self._signal = signal.SIGTERM
@@ -218,7 +220,7 @@ class Lifecycle:
             return
         before = self._enter(Cause.STOP)
         if before is Phase.SERVING:
-            self._bound_process(DrainBounds(self._resolve().settings.drain_timeout))
+            self._bound_process(DrainBounds(self._drain_timeout))
         # Once the loop is closed, everything that could be stopped has stopped.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._wake)
@@ -226,8 +228,8 @@ class Lifecycle:
     def end_within(self, seconds: float) -> None:
         """Limit the drain that a host is about to begin, and all that follows it, to some seconds."""
         if self._replica is not None:
-            most = self._resolve().settings.drain_timeout
-            self._bounds = DrainBounds(*(min(most, bound) for bound in self._replica.drain_within(seconds)))
+            bounds = self._replica.drain_within(seconds)
+            self._bounds = DrainBounds(*(min(self._drain_timeout, bound) for bound in bounds))
 
     def _begin(self, cause: Cause | None = None, *, owns_process: bool = False) -> None:
         # Both events only wake what waits in the loop for their phase.
@@ -263,6 +265,7 @@ class Lifecycle:
         check_exposure(resolved.settings)
         if (address := resolved.settings.inspector_address) is not None:
             check_inspector(resolved.settings, address[0])
+        self._drain_timeout = resolved.settings.drain_timeout
         return resolved.settings
 
     async def _open_with_port(self, settings: Settings) -> None:
@@ -345,7 +348,7 @@ class Lifecycle:
     async def _drain(self) -> None:
         self._enter(Cause.LEFT)
         if self._replica is not None:
-            timeout, rooms = self._bounds or DrainBounds(self._resolve().settings.drain_timeout)
+            timeout, rooms = self._bounds or DrainBounds(self._drain_timeout)
             # No signal has told of this drain, and none shortens it. A warning, since a host may show nothing less.
             if timeout and not self._owns_process and (awaited := self._replica.awaited):
                 logger.warning("draining for at most %g s: %s", self._replica.drain_takes(timeout, rooms), awaited)
@@ -392,7 +395,7 @@ class Lifecycle:
         return partial(self._hurry_after, number)
 
     def _bounds_after(self, number: signal.Signals) -> DrainBounds:
-        timeout = self._resolve().settings.drain_timeout
+        timeout = self._drain_timeout
         return DrainBounds(min(timeout, INTERRUPT_DRAIN), 0.0) if number == signal.SIGINT else DrainBounds(timeout)
 
     def _bound_process(self, bounds: DrainBounds) -> None:

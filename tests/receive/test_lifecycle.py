@@ -161,6 +161,29 @@ async def test_an_exception_in_the_block_comes_out_of_it_after_the_drain(trigger
     assert await is_deaf(ports[0])
 
 
+async def test_a_drain_needs_no_file_of_a_setting_any_more(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    monkeypatch.setenv("WHEREBY_WEBHOOK_SECRET_FILE", str(file))
+    trigger = make(secret=None)
+    meeting = Meeting(trigger)
+
+    async def run() -> None:
+        async with trigger:
+            assert await status(trigger, delivery(JOINED)) == 200
+            await meeting.joined.wait()
+            file.unlink()
+
+    running = asyncio.create_task(run())
+    await meeting.joined.wait()
+    await eventually(lambda: is_draining(trigger.port))
+    meeting.over.set()
+    await running
+    assert meeting.ended == "over"
+
+
 async def test_a_drain_that_is_cancelled_closes_everything_all_the_same(trigger: Trigger) -> None:
     meeting = Meeting(trigger)
     serving = asyncio.create_task(trigger.serve())

@@ -51,10 +51,10 @@ print("after", flush=True)
 """
 
 
-def running(folder: Path, *arguments: str) -> Process:
+def running(folder: Path, *arguments: str, **secret: str) -> Process:
     program = [sys.executable, str(write(folder, MEETING)), *arguments]
-    store = f"sqlite:///{folder}/webhooks.db"
-    return Process(program, cwd=folder, env={"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_STORE": store})
+    env = {"WHEREBY_TRIGGER_STORE": f"sqlite:///{folder}/webhooks.db"}
+    return Process(program, cwd=folder, env=env | (secret or {"WHEREBY_WEBHOOK_SECRET": SECRET}))
 
 
 def begin_meeting(process: Process, how: str = "start") -> str:
@@ -87,6 +87,20 @@ def test_sigterm_lets_work_finish_and_ends_with_0(tmp_path: Path, how: str) -> N
         "a1": State.FIRED,
         "late": State.FIRED,
     }
+
+
+def test_sigterm_lets_work_finish_even_if_the_file_of_the_secret_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    with running(tmp_path, WHEREBY_WEBHOOK_SECRET_FILE=str(file)) as process:
+        url = begin_meeting(process)
+        file.unlink()
+        process.popen.send_signal(signal.SIGTERM)
+        until(lambda: is_draining(url))
+        (tmp_path / "over").touch()
+        assert process.wait() == 0
+        assert process.output.count("left\n") == 1
+        assert "Traceback" not in process.output
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
