@@ -156,6 +156,18 @@ async def test_mounted_no_signal_is_taken_and_no_logging_configured(trigger: Tri
 
 
 @pytest.mark.anyio
+async def test_a_port_for_metrics_leaves_the_access_log_of_a_host_on_uvicorn_as_it_is(url: str) -> None:
+    access, theirs = logging.getLogger("uvicorn.access"), logging.NullHandler()
+    access.addHandler(theirs)
+    try:
+        async with Trigger(secret=SECRET, store=url, metrics="127.0.0.1:0").lifespan(FastAPI()):
+            assert theirs in access.handlers
+            assert access.propagate
+    finally:
+        access.removeHandler(theirs)
+
+
+@pytest.mark.anyio
 async def test_an_assistant_that_the_drain_waits_for_is_spoken_of(url: str, caplog: pytest.LogCaptureFixture) -> None:
     trigger = Trigger(secret=SECRET, store=url, drain_timeout=0.1)
     there = asyncio.Event()

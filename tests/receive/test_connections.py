@@ -23,6 +23,20 @@ LOOK = b"GET / HTTP/1.1\r\n\r\n"
 KIB = 1024
 
 
+def with_a_length() -> bytes:
+    return delivery(BODY)
+
+
+def in_chunks() -> bytes:
+    head = request("POST", "/", [signature(BODY), ("Transfer-Encoding", "chunked")])
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+
+
+def in_http_1_0() -> bytes:
+    """Return what nginx sends by default."""
+    return delivery(BODY).replace(b"HTTP/1.1", b"HTTP/1.0")
+
+
 def protocols(receiver: Receiver) -> list[Protocol]:
     return [one for one in receiver.server.connections.all if isinstance(one, Protocol)]
 
@@ -160,12 +174,13 @@ async def test_of_bodies_that_do_not_end_the_first_gives_way_and_a_signed_delive
     assert not receiver.edge.arriving.bodies
 
 
+@pytest.mark.parametrize("sent", [with_a_length, in_chunks])
 async def test_of_too_many_connections_the_silent_ones_give_way_and_are_told_of_once(
-    receiver: Receiver, log: Callable[[], str]
+    receiver: Receiver, log: Callable[[], str], sent: Callable[[], bytes]
 ) -> None:
     receiver.server.connections.max_connections = 10
     async with connected(receiver.port) as known:
-        assert await known.ask(delivery(BODY)) is not None
+        assert await known.ask(sent()) is not None
         async with silent(receiver.port, 50) as strangers:
             await eventually(lambda: len(protocols(receiver)) <= 10)
             for stranger in strangers[:41]:
@@ -179,12 +194,15 @@ async def test_of_too_many_connections_the_silent_ones_give_way_and_are_told_of_
     assert log().count("connections that brought nothing") == 1
 
 
-async def test_a_delivery_that_waits_for_the_store_does_not_give_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [with_a_length, in_chunks, in_http_1_0])
+async def test_a_delivery_that_waits_for_the_store_does_not_give_way(
+    tmp_path: Path, sent: Callable[[], bytes]
+) -> None:
     async with Receiver(tmp_path, store=HeldStore) as receiver, connected(receiver.port) as connection:
         assert isinstance(receiver.store, HeldStore)
         store = receiver.store
         receiver.server.connections.max_connections = 2
-        await connection.send(delivery(BODY))
+        await connection.send(sent())
         await eventually(lambda: store.asked == 1)
         async with silent(receiver.port, 10):
             await eventually(lambda: len(protocols(receiver)) <= 2)
@@ -206,3 +224,16 @@ async def test_a_trickle_of_bytes_does_not_make_a_connection_more_useful_than_si
                 assert await connection.closed() < AT_ONCE
             for connection in later:
                 assert await connection.ask(delivery(BODY)) is not None
+
+
+async def test_a_connection_that_was_answered_before_its_body_came_is_closed_when_idle(receiver: Receiver) -> None:
+    async with connected(receiver.port) as connection:
+        answer = await connection.ask(request("POST", "/elsewhere", [("Content-Length", "5")]))
+        assert answer is not None
+        assert answer.status == 404
+        await connection.send(b"hello")
+        (protocol,) = protocols(receiver)
+        await eventually(lambda: protocol.awaited_since is None)
+        assert not protocol.usefulness < (False, protocol.loop.time() - 60)
+        protocol.close_if_stalled(protocol.loop.time() + server.IDLE_WITHIN + 1)
+        assert await connection.closed() < AT_ONCE

@@ -89,6 +89,11 @@ def test_port_0_picks_one() -> None:
         assert 0 < one.getsockname()[1] != two.getsockname()[1] > 0
 
 
+async def test_requests_have_no_line_in_an_access_log(receiver: Receiver, log: Callable[[], str]) -> None:
+    assert await ask(receiver.port, request(path="/livez")) is not None
+    assert "/livez" not in log()
+
+
 async def test_one_connection_serves_many_requests(receiver: Receiver) -> None:
     async with connected(receiver.port) as connection:
         for n in range(5):

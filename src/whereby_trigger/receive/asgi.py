@@ -20,6 +20,7 @@ from whereby_trigger.receive.intake import OWS, Headers, declared_length
 from whereby_trigger.receive.receiver import (
     CROWDED_OUT,
     MAX_ARRIVING,
+    OK,
     RETRY_AFTER,
     Answer,
     Arriving,
@@ -73,6 +74,9 @@ READ_WITHIN = 10.0
 LIVE, READY = PROBES = ("/livez", "/readyz")
 LONGEST_PATH = 200
 """Characters of a path that is not served, up to which it is logged."""
+
+LET_IN = "whereby_trigger.let_in"
+"""Whether a delivery was answered 200, in its scope: our own server keeps the connections that brought one."""
 
 CLOSE = (b"connection", b"close")
 JSON = (b"content-type", b"application/json")
@@ -157,6 +161,7 @@ class Endpoint:
         else:
             self.receiver.take(headers, body, started, answer, scope["path"], scope.get("http_version", "1.1"))
         given = await answered
+        scope[LET_IN] = given is OK
         await _send_answer(send, given.status, *given.headers)
 
     def _refuse_unread(self, headers: Headers) -> None:

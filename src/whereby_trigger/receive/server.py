@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from whereby_trigger.receive.asgi import Endpoint
+from whereby_trigger.receive.asgi import LET_IN, Endpoint
 from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, count_none
 from whereby_trigger.receive.intake import OWS, declared_length
 from whereby_trigger.store import RefusalReason
@@ -93,6 +93,8 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        # uvicorn has a setting for it, which turns off the access log of the whole process.
+        self.access_log = False
         self.awaited_since: float | None = None
         self.idle_since: float | None = None
         self._endpoint = self.app if isinstance(self.app, Endpoint) else None
@@ -300,6 +302,9 @@ class Protocol(HttpToolsProtocol):
             self._fast.complete()
         else:
             super().on_message_complete()
+            if self.cycle.response_complete:
+                # Refused by its head. The answer began an idleness that its body has ended.
+                self.idle_since = self.loop.time()
 
     def _plain_delivery(self, length: int | None) -> FastDelivery | None:
         endpoint, parser = self._endpoint, self.parser
@@ -325,7 +330,7 @@ class Protocol(HttpToolsProtocol):
 
         uvicorn's own pipeline is not used, nor its timer for each connection.
         """
-        self._answered(False)
+        self._answered(self.cycle.scope.get(LET_IN, False) is True)
 
     def _answered(self, let_in: bool) -> None:
         """Continue with the pipelined bytes."""
@@ -362,7 +367,8 @@ class Protocol(HttpToolsProtocol):
     @property
     def is_served(self) -> bool:
         """True while a delivery of this connection waits for the store."""
-        return self._complete and self._fast is not None and not self._fast.response_complete
+        waits = self.cycle is not None and not self.cycle.response_complete
+        return waits and self._complete and self._method == b"POST"
 
     @property
     def usefulness(self) -> tuple[bool, float]:
@@ -388,7 +394,6 @@ class Server(uvicorn.Server):
             ws="none",
             lifespan="off",
             log_config=None,
-            access_log=False,
             server_header=False,
             date_header=False,
             proxy_headers=False,
