@@ -126,6 +126,9 @@ class Refusals:
 
 logger = logging.getLogger("whereby_trigger.deliveries")
 
+UNFILTERED: Final = logging.NullHandler()
+"""Says what the program's own filters and handlers raise, as logging does with what a handler raises."""
+
 REFUSED_IN_A_ROW = 3
 
 DASHBOARD = "the secret that Whereby's dashboard shows for this webhook (Configure, Webhooks)"
@@ -314,7 +317,12 @@ class DeliveryLog:
         if delivery.skew is not None:
             fields["skew_s"] = round(delivery.skew, 1)
         # Not by `logger.log`, which would look for its caller.
-        logger.handle(self._records.make(level, DeliveryLine(fields, _with_skew(delivery)), fields))
+        record = self._records.make(level, DeliveryLine(fields, _with_skew(delivery)), fields)
+        try:
+            logger.handle(record)
+        except Exception:
+            # Of a filter that expects a text, for example: it must not cost a delivery its answer.
+            UNFILTERED.handleError(record)
 
     def _show_handler(self, type: str) -> None:
         if type in WEBHOOK_CLASSES and type not in self._shown:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,30 @@ async def test_a_duplicate_is_answered_200_and_stored_once(receiver: Receiver) -
 async def test_a_delivery_is_stored_before_it_is_answered_and_decided_after(receiver: Receiver) -> None:
     await answered(receiver, delivery(JOINED))
     await eventually(lambda: receiver_has(receiver, State.FIRED))
+
+
+async def test_a_filter_of_the_log_that_raises_costs_no_delivery_its_answer_and_is_told_of(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Redacting(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            record.msg = re.sub("Robin", "***", record.msg)
+            return True
+
+    handler = logging.StreamHandler()
+    handler.addFilter(Redacting())
+    log = logging.getLogger("whereby_trigger.deliveries")
+    caplog.set_level(logging.INFO, log.name)
+    log.addHandler(handler)
+    try:
+        assert await status(receiver, delivery(JOINED)) == 200
+        await eventually(lambda: receiver.running.dispatcher.idle)
+        assert await status(receiver, delivery(JOINED)) == 200
+        assert await status(receiver, request("POST", "/", [], JOINED)) == 401
+        assert await status(receiver, delivery(JOINED, path="/elsewhere")) == 404
+    finally:
+        log.removeHandler(handler)
+    assert capsys.readouterr().err.count("expected string or bytes-like object, got 'DeliveryLine'") == 4
 
 
 async def test_who_only_looks_is_answered_200(receiver: Receiver) -> None:
