@@ -298,7 +298,7 @@ def configure_program(*, pastes: bool = False, whole: bool = False) -> None:
         logging.captureWarnings(True)
         sys.excepthook = _log_uncaught
         sys.unraisablehook = lambda raised: _log_uncaught(raised.exc_type, raised.exc_value, raised.exc_traceback)
-        threading.excepthook = lambda raised: _log_uncaught(raised.exc_type, raised.exc_value, raised.exc_traceback)
+        threading.excepthook = _log_uncaught_in_thread
 
 
 def show_status(text: str) -> bool:
@@ -358,6 +358,12 @@ def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace:
     with suppress(Exception):
         raised = error if error is not None else kind()
         logging.getLogger(PYTHON).error("%s was not caught", kind.__name__, exc_info=(kind, raised, trace))
+
+
+def _log_uncaught_in_thread(raised: threading.ExceptHookArgs) -> None:
+    # `sys.exit()` is a way to end a thread. Source: Python docs, threading.excepthook.
+    if raised.exc_type is not SystemExit:
+        _log_uncaught(raised.exc_type, raised.exc_value, raised.exc_traceback)
 
 
 def _is_delivery(record: logging.LogRecord) -> bool:

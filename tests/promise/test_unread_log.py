@@ -146,6 +146,7 @@ def test_nothing_that_python_writes_to_standard_error_waits_for_its_reader(tmp_p
 
 
 EVERY_WAY = """
+import sys
 import threading
 
 class Unraisable:
@@ -161,9 +162,10 @@ async def loud(webhook):
     logging.getLogger("mine").error("said", exc_info=ValueError("several\\nlines"))
     warnings.warn("several\\nlines")
     Unraisable()
-    thread = threading.Thread(target=fail)
-    thread.start()
-    thread.join()
+    for target in (fail, sys.exit):
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
     asyncio.get_running_loop().call_exception_handler({"message": "m", "exception": ValueError("several\\nlines")})
     return False
 """
@@ -179,6 +181,7 @@ def test_under_start_what_python_itself_writes_is_one_json_object_a_line(tmp_pat
         assert process.popen.wait() == 0
     several = [line["logger"] for line in log if "several" in str(line)]
     assert sorted(several) == ["asyncio", "mine", "mine", "py.warnings", "python", "python"]
+    assert not [line for line in log if "SystemExit" in str(line)]
     (hint,) = (line["message"] for line in log if "nothing handles" in line.get("message", ""))
     add = '@trigger.on("room.client.knocked")'
     assert hint == f"nothing handles room.client.knocked yet; to hear of it, add {add} to a function"
