@@ -44,6 +44,7 @@ class Readiness:
         self._decider = decider
         self._supervisor = supervisor
         self.draining = False
+        self._pinging: asyncio.Task[bool] | None = None
 
     @property
     def spilled(self) -> int | None:
@@ -56,6 +57,13 @@ class Readiness:
         return not self.draining and not short and await self._takes_writes()
 
     async def _takes_writes(self) -> bool:
+        # One write for all who ask meanwhile: anybody may ask, and the renewals of the lease must not wait behind them.
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.create_task(self._ping())
+        await asyncio.wait({self._pinging})
+        return self._pinging.result()
+
+    async def _ping(self) -> bool:
         try:
             async with asyncio.timeout(PING_WITHIN):
                 await self._store.ping(time.time())
