@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -19,6 +20,7 @@ from tests.support.scraping import scrape
 from tests.support.stored import stored
 from tests.support.whereby import SECRET
 from whereby_trigger import RoomState, Session, StoreError, Trigger, TriggerSuccess
+from whereby_trigger.metrics import Counts
 from whereby_trigger.receive import wsgi
 from whereby_trigger.store import Arrival
 from whereby_trigger.store.sqlite import SqliteStore
@@ -137,6 +139,25 @@ def test_a_store_that_cannot_be_opened_is_told_and_tried_again(
     assert ask(trigger, "GET")[0] == 200
     trigger.wsgi.stop()
     trigger.wsgi.stop()
+
+
+def test_a_stop_during_the_start_stops_it_once_it_has_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsgi, "START_WITHIN", 0.0)
+    go, left, bounds = threading.Event(), threading.Event(), Queue[float]()
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        await asyncio.to_thread(go.wait)
+        yield
+        left.set()
+
+    app = wsgi.WsgiApp(lifespan, bounds.put, lambda: None, Counts())
+    with pytest.raises(TimeoutError, match="has not opened its store"):
+        app.start()
+    app.stop(within=3.0)
+    go.set()
+    assert left.wait(10)
+    assert bounds.get(timeout=0) == 3.0
 
 
 def test_an_assistant_is_told_to_leave_before_its_worker_is_gone_however_long_a_drain_may_take(

@@ -69,15 +69,16 @@ class WsgiApp:
         """Start the trigger in this process, if it is not running, and wait until it takes deliveries.
 
         Call it where a worker begins, so that what an earlier process left undecided does not wait for a request.
-        Raises ConfigError, StoreError or LifecycleError if it cannot start.
+        Raises ConfigError, StoreError or LifecycleError if it cannot start, and TimeoutError if that takes longer than
+        START_WITHIN; it goes on to start then.
         """
         self._running_here().wait(START_WITHIN)
 
     def stop(self, within: float = EXIT_WITHIN) -> None:
         """Drain and stop the trigger in this process, and wait for that at most `within` seconds.
 
-        Whatever `drain_timeout` is, assistants are told to leave early enough for their `stop_grace`. It also happens
-        when the process exits.
+        Whatever `drain_timeout` is, assistants are told to leave early enough for their `stop_grace`. If it is still
+        starting, it stops once it has, and is not waited for. It also happens when the process exits.
         """
         with self._lock:
             running, self._running = self._running, None
@@ -147,6 +148,8 @@ class _Running:
         self._opened: Future[asyncio.AbstractEventLoop] = Future()
         self._closed = threading.Event()
         self._stopping: asyncio.Event | None = None
+        # Once it is told to stop, within how many seconds.
+        self._told: float | None = None
         # A daemon: a host that exits must not wait for a meeting of hours.
         threading.Thread(target=self._run, name="whereby-trigger-wsgi", daemon=True).start()
 
@@ -166,7 +169,8 @@ class _Running:
             raise TimeoutError(f"it has not opened its store within {within:g} s") from None
 
     def stop(self, within: float) -> None:
-        """Drain, and wait for the end."""
+        """Drain, and wait for the end; a start that is under way stops once it has opened."""
+        self._told = within
         if self._opened.done() and self._opened.exception() is None and self._stopping is not None:
             loop = self._opened.result()
             if not loop.is_closed():
@@ -205,7 +209,10 @@ class _Running:
         self._stopping = asyncio.Event()
         async with self._lifespan():
             self._opened.set_result(asyncio.get_running_loop())
-            await self._stopping.wait()
+            if self._told is None:
+                await self._stopping.wait()
+            else:
+                self._end_within(self._told)
 
 
 async def _answer(endpoint: Endpoint, scope: MutableMapping[str, Any], body: bytes) -> Response:
