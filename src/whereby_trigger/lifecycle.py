@@ -241,9 +241,13 @@ class Lifecycle:
 
     def _enter(self, cause: Cause) -> Phase:
         """Enter the phase that a cause leads to; return the one before."""
-        before = self.phase
-        self.phase = LIFE[before].get(cause, before)
-        return before
+        while True:
+            before = self.phase
+            after = LIFE[before].get(cause, before)
+            # A signal or another thread may have come since. It cannot from here on, as long as nothing is called.
+            if self.phase is before:
+                self.phase = after
+                return before
 
     def _wake(self) -> None:
         if self.phase not in (Phase.OPENING, Phase.SERVING):

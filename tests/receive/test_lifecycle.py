@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import signal
 import threading
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,15 @@ import pytest
 from tests.support.http import SECRET, ask, connected, delivery, request
 from tests.support.stored import stored
 from tests.support.until import eventually, until
-from whereby_trigger import TRIGGER_EVENT_SUCCESS, AddressError, LifecycleError, StoreError, Trigger, TriggerSuccess
+from whereby_trigger import (
+    TRIGGER_EVENT_SUCCESS,
+    AddressError,
+    LifecycleError,
+    StoreError,
+    Trigger,
+    TriggerSuccess,
+    lifecycle,
+)
 from whereby_trigger.lifecycle import LIFE, Cause, Phase
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
@@ -137,6 +146,31 @@ async def test_a_start_that_fails_leaves_the_port_and_the_trigger_free(make: Mak
         with pytest.raises(AddressError, match="in use"):
             await other.serve()
     assert not (tmp_path / "other.db").exists()
+
+
+def stop_in_a_thread(trigger: Trigger) -> None:
+    thread = threading.Thread(target=trigger.stop)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("end", [stop_in_a_thread, lambda _: signal.raise_signal(signal.SIGTERM)], ids=["stop", "TERM"])
+async def test_an_end_that_comes_in_the_moment_of_the_opening_is_not_lost(
+    trigger: Trigger, monkeypatch: pytest.MonkeyPatch, end: Callable[[Trigger], None]
+) -> None:
+    came: list[Phase] = []
+
+    class Interrupted(dict[Phase, Any]):
+        def __getitem__(self, phase: Phase) -> Any:
+            if phase is Phase.OPENING and not came:
+                came.append(phase)
+                end(trigger)
+            return super().__getitem__(phase)
+
+    monkeypatch.setattr(lifecycle, "LIFE", Interrupted(LIFE))
+    async with asyncio.timeout(15):
+        await trigger.serve()
+    assert came
 
 
 async def test_an_exception_in_the_block_comes_out_of_it_after_the_drain(trigger: Trigger) -> None:
