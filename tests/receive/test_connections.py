@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http import Connection, ask, connected, delivery, request, signature
-from tests.support.receiver import HeldStore, Receiver
+from tests.support.receiver import HeldStore, PingedStore, Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.receive import server
 from whereby_trigger.receive.receiver import Arriving
@@ -153,6 +153,39 @@ async def test_a_body_that_is_announced_and_does_not_come_takes_no_memory_and_no
     assert len(await receiver.records()) == 1
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("PUT", "/"), ("POST", "/elsewhere")])
+async def test_a_body_that_nobody_reads_takes_no_memory(receiver: Receiver, method: str, path: str) -> None:
+    async with connected(receiver.port) as connection:
+        # Together with its head, so that it is there before the answer.
+        data = request(method, path, [("Content-Length", "100000")]) + b"x" * 60_000
+        assert await connection.ask(data) is not None
+        (protocol,) = protocols(receiver)
+        assert not protocol.cycle.body
+
+
+@pytest.mark.parametrize("sent", [with_a_length, in_chunks, lambda: request("POST", "/", [], BODY), lambda: LOOK])
+async def test_a_request_takes_no_memory_after_its_answer(receiver: Receiver, sent: Callable[[], bytes]) -> None:
+    async with connected(receiver.port) as connection:
+        for _ in range(2):
+            assert await connection.ask(sent()) is not None
+            (protocol,) = protocols(receiver)
+            assert protocol.cycle is None
+            assert not protocol.headers
+
+
+async def test_a_body_of_a_request_that_has_none_is_dropped_while_its_answer_waits(tmp_path: Path) -> None:
+    async with Receiver(tmp_path, store=PingedStore) as receiver, connected(receiver.port) as connection:
+        assert isinstance(receiver.store, PingedStore)
+        store = receiver.store
+        await connection.send(request("GET", "/readyz", [("Content-Length", "100000")]) + b"x" * 60_000)
+        await eventually(lambda: store.pings > 0)
+        (protocol,) = protocols(receiver)
+        assert not protocol.cycle.response_complete
+        assert not protocol.cycle.body
+        store.go.set()
+        assert await connection.answer() is not None
+
+
 async def test_of_bodies_that_do_not_end_the_first_gives_way_and_a_signed_delivery_gets_in(receiver: Receiver) -> None:
     receiver.edge.arriving = Arriving(1024 * KIB)
     head = request("POST", "/", [("Content-Length", str(64 * KIB))])
@@ -195,9 +228,7 @@ async def test_of_too_many_connections_the_silent_ones_give_way_and_are_told_of_
 
 
 @pytest.mark.parametrize("sent", [with_a_length, in_chunks, in_http_1_0])
-async def test_a_delivery_that_waits_for_the_store_does_not_give_way(
-    tmp_path: Path, sent: Callable[[], bytes]
-) -> None:
+async def test_a_delivery_that_waits_for_the_store_does_not_give_way(tmp_path: Path, sent: Callable[[], bytes]) -> None:
     async with Receiver(tmp_path, store=HeldStore) as receiver, connected(receiver.port) as connection:
         assert isinstance(receiver.store, HeldStore)
         store = receiver.store

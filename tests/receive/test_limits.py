@@ -10,11 +10,10 @@ import pytest
 
 from tests.support.asgi import Upload, call, post
 from tests.support.http import ask, delivery, request
-from tests.support.receiver import HeldStore, Receiver
+from tests.support.receiver import HeldStore, PingedStore, Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger import Trigger
 from whereby_trigger.store import State
-from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
@@ -95,20 +94,6 @@ async def test_a_store_that_another_program_locks_is_answered_503_and_recovers(
         assert ready is not None
         assert ready.status == 200
         assert len(await receiver.records()) == 1
-
-
-class PingedStore(SqliteStore):
-    """A store that counts its pings, and answers them when `go` is set."""
-
-    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
-        super().__init__(url, lease_ttl)
-        self.go = asyncio.Event()
-        self.pings = 0
-
-    async def ping(self, now: float) -> None:
-        self.pings += 1
-        await self.go.wait()
-        await super().ping(now)
 
 
 async def test_however_many_ask_if_it_is_ready_the_store_takes_one_write_at_a_time(tmp_path: Path) -> None:

@@ -35,6 +35,20 @@ class HeldStore(SqliteStore):
         return asyncio.ensure_future(self._add(arrival))
 
 
+class PingedStore(SqliteStore):
+    """A store that counts its pings, and answers them when `go` is set."""
+
+    def __init__(self, url: str, lease_ttl: float = 30.0) -> None:
+        super().__init__(url, lease_ttl)
+        self.go = asyncio.Event()
+        self.pings = 0
+
+    async def ping(self, now: float) -> None:
+        self.pings += 1
+        await self.go.wait()
+        await super().ping(now)
+
+
 class Receiver:
     """Serve a trigger on a store of a test's choice for an `async with` block; settings are keywords."""
 

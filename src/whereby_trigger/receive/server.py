@@ -289,7 +289,8 @@ class Protocol(HttpToolsProtocol):
         self._body_left = max(0, self._body_left - len(body))
         if self._fast is not None:
             self._fast.gather(body)
-        else:
+        elif self._endpoint is None or self._method == b"POST":
+            # The endpoint reads no other.
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -303,8 +304,8 @@ class Protocol(HttpToolsProtocol):
         else:
             super().on_message_complete()
             if self.cycle.response_complete:
-                # Refused by its head. The answer began an idleness that its body has ended.
-                self.idle_since = self.loop.time()
+                # Refused by its head.
+                self._answered(False)
 
     def _plain_delivery(self, length: int | None) -> FastDelivery | None:
         endpoint, parser = self._endpoint, self.parser
@@ -330,11 +331,16 @@ class Protocol(HttpToolsProtocol):
 
         uvicorn's own pipeline is not used, nor its timer for each connection.
         """
+        self.cycle.body.clear()
         self._answered(self.cycle.scope.get(LET_IN, False) is True)
 
     def _answered(self, let_in: bool) -> None:
         """Continue with the pipelined bytes."""
         self._let_in = self._let_in or let_in
+        if self._complete:
+            # Otherwise its headers and its body stay in memory until the next request, however long that takes.
+            self._fast = self.cycle = self.scope = None  # type: ignore[assignment]
+            self.url, self.headers = b"", []
         if self.transport.is_closing():
             return
         if self.flow.read_paused:
