@@ -59,11 +59,15 @@ async def test_what_would_end_the_program_is_a_failure_like_any_other(session: S
     assert (await run(exits, session)).reason == f"raised {type(error).__name__}"
 
 
-async def test_one_that_cancels_itself_is_cut_off(session: Session) -> None:
-    async def cancels_itself(session: Session) -> None:
-        raise asyncio.CancelledError
+async def test_one_that_awaits_what_was_cancelled_has_raised_and_is_not_called_late(session: Session) -> None:
+    async def awaits_what_was_cancelled(session: Session) -> None:
+        listening = asyncio.create_task(asyncio.Event().wait())
+        listening.cancel()
+        await listening
 
-    assert (await run(cancels_itself, session)).how is RunEnd.CUT_OFF
+    end = await run(awaits_what_was_cancelled, session)
+    assert (end.how, end.reason, end.exception) == (RunEnd.RAISED, "raised CancelledError", "CancelledError")
+    assert "await listening" in end.errors[0]
 
 
 async def test_one_whose_session_ends_may_leave_by_itself(session: Session) -> None:
@@ -88,7 +92,8 @@ async def test_one_that_does_not_leave_in_its_grace_is_cancelled(session: Sessio
             cleaned.append(True)
 
     session.ended.set("over")
-    assert (await run(stays, session, grace=0.01)).how is RunEnd.CUT_OFF
+    end = await run(stays, session, grace=0.01)
+    assert (end.how, end.reason) == (RunEnd.CUT_OFF, "cancelled: it had not returned in time")
     assert cleaned == [True]
 
 

@@ -238,14 +238,20 @@ async def _guarded(assistant: CoroutineAssistant, session: Session) -> RunResult
         await assistant.function(session)
     except AssistantRefused as error:
         return RunResult(RunEnd.REFUSED, f"refused: {error.reason}", retry=error.retry)
-    except asyncio.CancelledError:
-        return RunResult(RunEnd.CUT_OFF, "cancelled: it had not returned in time")
     except BaseException as error:
+        # What it awaited may have been cancelled instead: then it raised this error like any other.
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            return RunResult(RunEnd.CUT_OFF, "cancelled: it had not returned in time")
         if (short := shortage_now(error)) is not None:
             return RunResult(RunEnd.EXHAUSTED, f"out of {short}", errors=(_in_full(error),))
         name = type(error).__name__
         return RunResult(RunEnd.RAISED, f"raised {name}", errors=(_in_full(error),), exception=name)
     return RunResult(RunEnd.RETURNED, "it left the room")
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _in_full(error: BaseException) -> str:
