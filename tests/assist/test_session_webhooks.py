@@ -1,5 +1,7 @@
 """What a run passes on to its session: every later webhook once, in whatever order they are committed."""
 
+import pytest
+
 from whereby_trigger.assist.runners import Run
 from whereby_trigger.store import Room, RoomState
 from whereby_trigger.testing import webhook
@@ -62,6 +64,21 @@ def test_what_can_no_more_be_read_again_is_not_remembered() -> None:
     one.advance(100)
     assert one._seen == set(range(101, 111))
     assert one.cursor == 100
+
+
+def test_a_webhook_for_which_there_was_no_memory_is_heard_when_it_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = run()
+    with monkeypatch.context() as patch:
+        patch.setattr("whereby_trigger.assist.runners.decode", out_of_memory)
+        with pytest.raises(MemoryError):
+            heard_of(one, 11)
+    assert heard_of(one, 11, 11, 12) == ["11", "12"]
+
+
+def out_of_memory(body: bytes) -> None:
+    raise MemoryError
 
 
 def test_a_webhook_that_cannot_be_decoded_is_passed_over() -> None:

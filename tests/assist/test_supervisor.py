@@ -20,6 +20,7 @@ from whereby_trigger.errors import AssistantRefused
 from whereby_trigger.store import UNBOUNDED, Bounds, Room, RoomState, RunOutcome, RunQuery
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
+from whereby_trigger.webhook import Webhook, decode
 
 pytestmark = pytest.mark.anyio
 
@@ -266,6 +267,26 @@ async def test_an_error_of_the_launch_itself_counts_like_the_assistants(store: S
         room = await one.reaches(FAILED)
         assert one.supervisor.free == 10
         assert "OSError" in room.reason
+
+
+async def test_a_room_that_was_taken_when_there_was_no_memory_for_its_webhook_gets_its_assistant_later(
+    store: Stores, assistants: Assistants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined, short = webhook("room.client.joined"), [True]
+
+    def read(body: bytes) -> Webhook:
+        if short and short.pop():
+            raise MemoryError
+        return decode(body)
+
+    monkeypatch.setattr("whereby_trigger.assist.runners.decode", read)
+    async with Supervised(store(), assistants.stay) as one:
+        await one.store.add(arrival(joined.id, body=joined.raw))
+        await one.ask(webhook=joined.id)
+        room = await one.reaches(LIVE, attempt=2)
+        assert assistants.sessions["visit-1"].webhook == joined
+        first = (await one.store.find_runs(RunQuery(entry=room.id)))[1]
+        assert (first.outcome, first.reason) == (RunOutcome.EXHAUSTED, "not launched: out of memory")
 
 
 # Ends

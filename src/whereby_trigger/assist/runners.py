@@ -152,10 +152,11 @@ class Run:
         """Pass a webhook of the room on to the session, unless it came before the session or was passed on already."""
         if seq <= max(self.cursor, self.room.seq) or seq in self._seen:
             return
-        self._seen.add(seq)
         webhook = _decoded(body)
         if webhook is not None:
             self.session.deliver(webhook)
+        # Only now: if there was no memory for it, it comes again.
+        self._seen.add(seq)
 
     def advance(self, cursor: int) -> None:
         """Move the cursor: no webhook with a number up to `cursor` is still to come.

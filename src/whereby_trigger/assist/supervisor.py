@@ -225,17 +225,22 @@ class Supervisor:
         held = self._store.lease.held and self._store.replica == replica
         for room in taken:
             if held and self.free > 0:
-                body = None if room.body is None else redacted(room.body, self._redact)
-                self._begin(Run(structs.replace(room, body=body)))
+                self._begin(room)
             else:
                 self._record(RoomMove(room.id, RoomState.WAITING, HANDED_OVER), lambda ours: self.wake())
         if len(taken) == STARTED_AT_ONCE:
             self.wake()
 
-    def _begin(self, run: Run) -> None:
-        key = run.room.key
+    def _begin(self, room: Room) -> None:
+        key = room.key
+        try:
+            run = Run(structs.replace(room, body=room.body and redacted(room.body, self._redact)))
+            launch = self._launch(run, partial(self._launched, run))
+        except MemoryError as error:
+            # The room is ours, and must be given back: without its webhook, a run takes next to no memory.
+            run, launch = Run(structs.replace(room, body=None)), _not_launched(error)
         self._runs[key] = run
-        run.launched = asyncio.create_task(self._launch(run, partial(self._launched, run)), name=f"assistant in {key}")
+        run.launched = asyncio.create_task(launch, name=f"assistant in {key}")
         run.supervised = asyncio.create_task(self._supervise_run(run, run.launched), name=f"room {key}")
 
     async def _supervise_run(self, run: Run, launched: "asyncio.Task[RunResult]") -> None:
@@ -388,6 +393,10 @@ class _Shortage:
         if self._clock.boot() < self._over_at:
             return 0
         return min(free, 1) if self.words else free
+
+
+async def _not_launched(error: MemoryError) -> RunResult:
+    raise error
 
 
 def _end_of(launched: "asyncio.Task[RunResult]") -> RunResult:
