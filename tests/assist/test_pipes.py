@@ -12,7 +12,7 @@ import uvloop
 from tests.assist.started import started
 from tests.support.until import eventually
 from whereby_trigger.assist import process
-from whereby_trigger.assist.pipes import CHUNK, LineReader
+from whereby_trigger.assist.pipes import CHUNK, LONGEST, LineReader
 from whereby_trigger.assist.process import KEPT
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +106,16 @@ async def test_what_was_printed_by_the_time_of_the_close_is_handed_on_all_the_sa
     assert taken == [*MANY, b"the rest"]
     assert turns.most_in_a_turn <= FEW
     assert reader.left == []
+
+
+async def test_no_more_is_kept_of_a_line_than_can_be_shown(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.write(writing, b"x" * (CHUNK - 1) + b"\n")
+    taken: list[bytes] = []
+    reader = LineReader(reading, taken.append)
+    await eventually(lambda: taken)
+    reader.close()
+    assert list(map(len, taken)) == [LONGEST + 1], "50 of them are kept of each assistant"
 
 
 async def test_the_last_lines_of_stderr_are_kept_even_where_many_are_still_to_be_logged(

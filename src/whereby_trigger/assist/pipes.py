@@ -22,7 +22,7 @@ class Lines:
         """Add the next bytes and return the lines that they complete."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[: LONGEST + 1]
-        return lines
+        return [line[: LONGEST + 1] for line in lines]
 
     def end(self) -> list[bytes]:
         """Return the unfinished last line, if there is one."""
