@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -287,6 +288,21 @@ async def test_a_start_that_is_cancelled_leaves_nothing(presence: Presence) -> N
     await asyncio.wait({start}, timeout=20)
     assert start.cancelled()
     assert (descriptors(), children()) == before
+
+
+async def test_a_start_that_is_cancelled_and_fails_besides_leaves_no_error_that_nobody_retrieves() -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    start = asyncio.create_task(
+        GuardedProcess.start(["/no/such/program"], env={}, input=b"", deadline=boot_time() + 60, grace=1)
+    )
+    await asyncio.sleep(0)
+    start.cancel()
+    await asyncio.wait({start}, timeout=20)
+    assert start.cancelled()
+    del start
+    gc.collect()
+    assert errors == []
 
 
 async def test_waiting_can_be_given_up_and_the_process_stays(presence: Presence) -> None:

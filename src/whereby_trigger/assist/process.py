@@ -23,6 +23,7 @@ from whereby_trigger.clock import GUARD_NOTICE
 from whereby_trigger.config import OPTIONS, PREFIX
 from whereby_trigger.errors import AssistantError, SystemExhausted
 from whereby_trigger.process import default_files
+from whereby_trigger.store.protocol import ignore_result
 from whereby_trigger.threads import ERRORS, named_in, shortage_of
 
 LIBPQ: Final = frozenset({"PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGSERVICEFILE"})
@@ -253,6 +254,8 @@ class GuardedProcess:
         self._stderr: deque[bytes] = deque(maxlen=KEPT)
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
+        # If the start is cancelled, nobody retrieves why it failed.
+        self._started.add_done_callback(ignore_result)
         self._backstop: asyncio.TimerHandle | None = None
         self._status = LineReader(spawned.control, self._told)
         self._feed = Feed(spawned.stdin, input)
