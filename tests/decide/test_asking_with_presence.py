@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.support.arrivals import ROOM
 from tests.support.stage import Stage
 from tests.support.until import eventually
-from whereby_trigger import Presence, Trigger
+from whereby_trigger import Hold, Presence, Trigger
 from whereby_trigger.decide import decider
 from whereby_trigger.decide.decider import Presences
 from whereby_trigger.errors import StoreUnavailable
@@ -168,3 +169,19 @@ async def test_a_webhook_waits_in_its_place_while_who_is_in_its_room_cannot_be_r
         store.away = False
         assert (await stage.decision(second)).state is State.FIRED
     assert asked == ["first", "second"]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+async def test_a_hold_is_put_in_words_in_every_zone_however_early_its_webhook_says_it_was_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    early = joined(2, created_at=datetime.min.replace(tzinfo=UTC))
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        async with Stage(Trigger(webhook_triggers={"room.client.joined": Hold(two_people, 30)}), tmp_path) as stage:
+            await stage.deliver(early)
+            decision = await stage.decision(early)
+    time.tzset()
+    assert decision.state is State.HELD
+    assert decision.reason.startswith("held for 30 s: 2 humans since ")

@@ -368,7 +368,8 @@ def held_in_words(seconds: float, presence: Presence) -> str:
     """Return for how long a webhook is held, and who was in its room when its predicate was asked."""
     if presence.humans is None or presence.humans_since is None:
         return f"held for {seconds:g} s: who is in the room is unknown"
-    since = presence.humans_since.astimezone().strftime("%H:%M:%S")
+    # Not by `astimezone`: in some zones, the calendar's first and last day are out of its range.
+    since = time.strftime("%H:%M:%S", time.localtime(presence.humans_since.timestamp()))
     return f"held for {seconds:g} s: {presence.humans} human{'' if presence.humans == 1 else 's'} since {since}"
 
 
