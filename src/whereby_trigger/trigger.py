@@ -222,8 +222,8 @@ class Trigger:
         never again, anything else: a failure. Its output is logged only with `log_output`, since it may hold names.
         With `stdin="stream"`, a line of JSON for each webhook and each change of presence follows the first one, and
         stdin ends when the assistant should leave; with "line" it ends after the first line. The bounds are those of
-        `assistant`. Raises RegistrationError for a second assistant, another `stdin`, a bound that is no duration above
-        0, and once the trigger runs.
+        `assistant`. Raises RegistrationError for a second assistant, an `env` that no process can have, another
+        `stdin`, a bound that is no duration above 0, and once the trigger runs.
         """
         bounds = bounds_of(leave_when_empty, max_duration)
         command = command_assistant(argv, env, log_output, bots, bounds, stdin)

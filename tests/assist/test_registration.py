@@ -1,5 +1,6 @@
 """Registering an assistant: a mistake raises immediately, and the error shows the right form."""
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -116,6 +117,16 @@ async def test_an_assistant_that_comes_once_the_trigger_runs_is_refused_and_take
             trigger.assistant_command(["node", "assistant.mjs"])
         assert trigger.registered_assistant is None
     assert trigger.assistant(scribe) is scribe
+
+
+@pytest.mark.parametrize(
+    "env", [{"PORT": 8080}, {1: "a"}, {"PORT": None}, {"A": "b\0c"}, {"A=B": "c"}, ["PORT=8080"], "PORT"], ids=repr
+)
+def test_an_environment_that_no_process_can_have_is_refused_with_the_right_form(env: Any) -> None:
+    trigger = Trigger()
+    with pytest.raises(RegistrationError, match=r'write env=\{"PORT": "8080"\}'):
+        trigger.assistant_command(["node", "assistant.mjs"], env=env)
+    trigger.assistant_command(["node", "assistant.mjs"], env={**os.environ, "PORT": "8080"})
 
 
 @pytest.mark.parametrize("argv", ["node assistant.mjs", [], ["node", 1], ["a\0b"], None], ids=repr)

@@ -304,7 +304,16 @@ def command_assistant(
             f'stdin={stdin!r} is not known: write stdin="line" for one line of JSON and the end of file, '
             'or stdin="stream" for a line for each event of the room after it'
         )
+    if not (env is None or _is_environment(env)):
+        raise RegistrationError('an assistant\'s env is a dict of names and strings: write env={"PORT": "8080"}')
     return CommandAssistant(tuple(argv), dict(env or {}), log_output, bots, bounds, stdin)
+
+
+def _is_environment(env: object) -> bool:
+    if not isinstance(env, Mapping):
+        return False
+    texts = [*env, *env.values()]
+    return all(isinstance(text, str) and "\0" not in text for text in texts) and not any("=" in name for name in env)
 
 
 class Registered:
