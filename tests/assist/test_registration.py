@@ -44,6 +44,13 @@ def test_what_is_called_with_a_session_and_awaited_can_be_an_assistant(function:
     Trigger().assistant(function)
 
 
+def test_one_that_is_a_partial_is_named_by_its_function() -> None:
+    trigger = Trigger()
+    trigger.assistant(partial(takes_two, other=1))
+    with pytest.raises(RegistrationError, match="already has takes_two"):
+        trigger.assistant(scribe)
+
+
 def test_a_sync_function_is_refused_with_the_right_form() -> None:
     with pytest.raises(RegistrationError, match=r"async def sync\(session: Session\)"):
         Trigger().assistant(sync)  # type: ignore[type-var]

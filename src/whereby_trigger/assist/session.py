@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 
 from msgspec import Struct
 
-from whereby_trigger.callables import AGAIN, is_again, is_async
+from whereby_trigger.callables import AGAIN, is_again, is_async, name_of
 from whereby_trigger.deliveries import session_id
 from whereby_trigger.errors import RegistrationError
 from whereby_trigger.store import UNKNOWN, Bounds, Presence, RoomState, merge, presence_in
@@ -233,7 +233,7 @@ class CoroutineAssistant(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        return name_of(self.function)
 
 
 class CommandAssistant(Struct, frozen=True):
