@@ -108,7 +108,7 @@ class Trigger:
         self._overrides: dict[str, Any] = {}
         self.predicates = Predicates(dict(webhook_triggers or {}))
         self.emitter = Emitter()
-        self.when = When(self.predicates)
+        self.when = When(self.predicates, self._keeps_presence)
         self.on = On(self.emitter, once=False)
         self.once = On(self.emitter, once=True)
         self._registered = Registered()
@@ -413,6 +413,10 @@ class Trigger:
         in_use = self._in_use[-1] if self._in_use else None
         settings = self.resolve().settings if in_use is None else in_use.settings
         return usable(in_use, settings, reading=reading)
+
+    def _keeps_presence(self) -> bool:
+        # What runs has decided at its start.
+        return not self._in_use or self._registered.assistant is not None or self.predicates.use_presence
 
     def _release(self, store: Store) -> None:
         self._in_use = [one for one in self._in_use if one.store is not store]

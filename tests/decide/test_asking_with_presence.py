@@ -12,7 +12,7 @@ import pytest
 from tests.support.arrivals import ROOM
 from tests.support.stage import Stage
 from tests.support.until import eventually
-from whereby_trigger import Hold, Presence, Trigger
+from whereby_trigger import Hold, Presence, RegistrationError, Session, Trigger
 from whereby_trigger.decide import decider
 from whereby_trigger.decide.decider import Presences
 from whereby_trigger.errors import StoreUnavailable
@@ -185,3 +185,28 @@ async def test_a_hold_is_put_in_words_in_every_zone_however_early_its_webhook_sa
     time.tzset()
     assert decision.state is State.HELD
     assert decision.reason.startswith("held for 30 s: 2 humans since ")
+
+
+@pytest.mark.parametrize("hold", [None, 30])
+async def test_the_first_predicate_that_needs_presence_is_refused_once_the_trigger_runs(hold: float | None) -> None:
+    trigger = Trigger()
+    function = two_people if hold is None else lambda: True
+    async with trigger.testing():
+        trigger.when("room.client.left")(lambda webhook: True)
+        with pytest.raises(RegistrationError, match="register it before the trigger starts"):
+            trigger.when("room.client.joined", hold=hold)(function)
+    trigger.when("room.client.joined", hold=hold)(function)
+    async with trigger.testing() as t:
+        trigger.when("room.client.knocked")(two_people)
+        assert (await t.deliver(joined(2))).state is (State.FIRED if hold is None else State.HELD)
+
+
+async def test_beside_an_assistant_a_predicate_that_needs_presence_may_be_registered_at_any_time() -> None:
+    trigger = Trigger()
+
+    @trigger.assistant
+    async def stays(session: Session) -> None: ...
+
+    async with trigger.testing() as t:
+        trigger.when("room.client.joined")(two_people)
+        assert (await t.deliver(joined(2))).state is State.FIRED

@@ -122,16 +122,23 @@ class Predicates:
             else:
                 self.register(type, function)
 
-    def register(self, type: str, function: UserFunction, hold: float | None = None) -> None:
+    def register(
+        self, type: str, function: UserFunction, hold: float | None = None, *, keeps_presence: bool = True
+    ) -> None:
         """Make a function the predicate for a webhook type; with a hold, it must say True for that many seconds.
 
-        Raises RegistrationError if the type is unknown, names no room, or already has a predicate, and for a hold that
-        is no number of seconds above 0.
+        Raises RegistrationError if the type is unknown, names no room, or already has a predicate, for a hold that is
+        no number of seconds above 0, and if it depends on who is in the room but nobody `keeps_presence`.
         """
         _check_type(type)
         _check_hold(type, hold)
         takes = count_arguments(function, "predicate", type)
         uses_presence = takes > 1 or hold is not None
+        if uses_presence and not keeps_presence:
+            raise RegistrationError(
+                f"the trigger is already running, and keeps nothing of who is in a room, on which the predicate for "
+                f"{type!r} depends: register it before the trigger starts"
+            )
         predicate = Predicate(function, name_of(function), is_async(function), takes, hold, uses_presence)
         other = self.by_type.get(type)
         if other is not None:
@@ -367,11 +374,13 @@ class When:
     The function takes the webhook, the webhook and the room's `Presence`, or nothing, is sync or async, and returns
     True or False. The decorator returns it unchanged. With `hold=30` it fires only if it says True for 30 seconds: it
     is asked again on each change of who is in the room, and when they are over. Raises RegistrationError if a type is
-    unknown, names no room, or already has a predicate, or for a hold that is no number above 0.
+    unknown, names no room, or already has a predicate, for a hold that is no number above 0, and once the trigger runs
+    for the first predicate that depends on who is in the room, unless an assistant is registered.
     """
 
-    def __init__(self, predicates: Predicates) -> None:
+    def __init__(self, predicates: Predicates, keeps_presence: Callable[[], bool]) -> None:
         self._predicates = predicates
+        self._keeps_presence = keeps_presence
 
     @overload
     def __call__(
@@ -411,7 +420,7 @@ class When:
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             for type in types:
-                self._predicates.register(type, function, hold)
+                self._predicates.register(type, function, hold, keeps_presence=self._keeps_presence())
             return function
 
         return register
