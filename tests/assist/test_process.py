@@ -23,7 +23,7 @@ from tests.support.until import eventually
 from whereby_trigger.assist.pipes import LONGEST
 from whereby_trigger.assist.process import KEPT, Exit, GuardedProcess
 from whereby_trigger.clock import boot_time
-from whereby_trigger.errors import AssistantError, UsageError
+from whereby_trigger.errors import AssistantError, SystemExhausted, UsageError
 from whereby_trigger.leftovers import MARK
 from whereby_trigger.process import MOST, many_files
 
@@ -303,6 +303,20 @@ async def test_a_start_that_is_cancelled_and_fails_besides_leaves_no_error_that_
     del start
     gc.collect()
     assert errors == []
+
+
+@pytest.mark.parametrize("missing", ["LineReader", "Feed"])
+async def test_a_guard_for_which_there_is_no_memory_here_is_gone_with_its_pipes_before_it_starts_anything(
+    presence: Presence, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    def out_of_memory(*given: object) -> None:
+        raise MemoryError
+
+    before = descriptors(), children()
+    monkeypatch.setattr(f"whereby_trigger.assist.process.{missing}", out_of_memory)
+    with pytest.raises(SystemExhausted, match="out of memory"):
+        await run(child(presence, "A"))
+    assert (descriptors(), children()) == before
 
 
 async def test_waiting_can_be_given_up_and_the_process_stays(presence: Presence) -> None:

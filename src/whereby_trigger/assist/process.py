@@ -96,6 +96,17 @@ class Spawned(Struct, frozen=True):
     stderr: int
     stdout: int | None
 
+    def discard(self) -> None:
+        """Kill the guard before it has started anything, and close our ends, which the loop may watch already."""
+        self.popen.kill()
+        loop = asyncio.get_running_loop()
+        for descriptor in (self.control, self.stdin, self.stderr, self.stdout):
+            if descriptor is not None:
+                loop.remove_reader(descriptor)
+                loop.remove_writer(descriptor)
+                os.close(descriptor)
+        self.popen.wait()
+
 
 def spawn(
     argv: Sequence[str],
@@ -227,7 +238,12 @@ class GuardedProcess:
             guard = spawn(argv, env, deadline, notice, grace, life=life, run=run, stdout=line is not None)
         except (OSError, ValueError, MemoryError) as error:
             raise _not_started(argv[0], shortage_of(error), str(error)) from error
-        process = cls(argv[0], run, guard, input, line)
+        try:
+            process = cls(argv[0], run, guard, input, line)
+        except Exception as error:
+            # Nobody would stop it before its deadline, and meanwhile its room would get another.
+            guard.discard()
+            raise _not_started(argv[0], shortage_of(error), str(error)) from error
         spawned(process)
         if not keeps_stdin:
             process.end_input()
