@@ -71,3 +71,13 @@ def test_a_run_is_recorded_by_how_it_ended_unless_it_was_handed_over(how: RunEnd
     report = RunReport(outcome, exit_code=3, signal=9, exception="Odd", output="one\ntwo\N{REPLACEMENT CHARACTER}")
     assert report_of(end, handing_over=False) == report
     assert report_of(end, handing_over=True).outcome is RunOutcome.HANDED_OVER
+
+
+def test_a_run_is_reported_without_its_output_if_there_is_no_memory_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(text: str) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr("whereby_trigger.assist.runners.storable_text", out_of_memory)
+    end = RunResult(RunEnd.RAISED, "exited with 3", errors=("one", "two"), exit_code=3)
+    report = report_of(end, handing_over=False)
+    assert (report.outcome, report.exit_code, report.output) == (RunOutcome.FAILED, 3, "")

@@ -74,7 +74,11 @@ LONGEST_OUTPUT: Final = 32 * 1024
 
 def report_of(end: RunResult, *, handing_over: bool) -> RunReport:
     """Return what is recorded of a run, with its text as every store can hold it."""
-    output = storable_text("\n".join(end.errors))
+    try:
+        output = storable_text("\n".join(end.errors))
+    except MemoryError:
+        # The room must be recorded all the same, or it stays ours without an assistant.
+        output = ""
     return RunReport(
         outcome=RunOutcome.HANDED_OVER if handing_over else OUTCOMES[end.how],
         exit_code=end.exit_code,
