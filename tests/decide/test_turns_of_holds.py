@@ -12,7 +12,7 @@ from whereby_trigger import RoomClientJoined, Trigger
 from whereby_trigger.decide import PendingWebhook
 from whereby_trigger.decide.dispatcher import RoomQueue
 from whereby_trigger.decide.pending import from_store
-from whereby_trigger.store import Pending
+from whereby_trigger.store import Pending, State
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +66,20 @@ def test_no_more_than_the_whole_hold_is_left_if_the_stores_clock_was_set_back(
     row = Pending(1, "replica", "a", "room.client.joined", joined("a", 2).raw, 0.0, 0.0, 0, 0, held_for, due_in)
     queued = from_store(row, None, 1000.0)
     assert (queued.held_since, queued.due) == (1000.0 - max(held_for, 0), 1000.0 + time_left)
+
+
+@pytest.mark.parametrize(("hold", "state"), [(1.0, State.HELD), (3600.0, State.HELD), (None, State.FIRED)])
+async def test_a_webhook_that_another_program_held_is_due_when_that_said_unless_this_one_has_no_hold(
+    tmp_path: Path, hold: float | None, state: State
+) -> None:
+    before, after, join = Trigger(), Trigger(), joined("a", 2)
+    before.when("room.client.joined", hold=HOLD)(lambda: True)
+    after.when("room.client.joined", hold=hold)(lambda: True)
+    async with Stage(before, tmp_path) as stage:
+        await held_on(stage, join)
+        (held,) = await stage.records()
+    async with Stage(after, tmp_path) as stage:
+        await eventually(lambda: len(stage.running.holds) == 1 if hold else stage.running.dispatcher.idle)
+        await eventually(lambda: stage.running.dispatcher.idle)
+        (record,) = await stage.records()
+    assert (record.state, record.due_at) == (state, held.due_at)
