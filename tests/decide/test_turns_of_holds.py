@@ -83,3 +83,4 @@ async def test_a_webhook_that_another_program_held_is_due_when_that_said_unless_
         await eventually(lambda: stage.running.dispatcher.idle)
         (record,) = await stage.records()
     assert (record.state, record.due_at) == (state, held.due_at)
+    assert record.reason.startswith("predicate" if hold is None else "held for 30 s: ")

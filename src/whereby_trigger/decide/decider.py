@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import Final, TypeVar, cast
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from whereby_trigger.assist import Claims
 from whereby_trigger.clock import MACHINE, Clock
@@ -300,6 +300,9 @@ class Decider:
         predicate = self._predicates.by_type.get(queued.webhook.type)
         if predicate is None:
             return without_predicate(queued.webhook.type, listened=False)
+        if queued.due is not None and queued.held_since is not None and predicate.hold is not None:
+            # As it was when the hold began: the program may set another one by now.
+            predicate = structs.replace(predicate, hold=round(queued.due - queued.held_since, 3))
         asked_at = self._clock.boot() if predicate.hold is not None else 0.0
         verdict = await ask(predicate, queued.webhook, partial(self._presence, queued), user_code, self._clock.sleep)
         return judge(
