@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Call
-from tests.support.arrivals import arrival, decided, decision
+from tests.support.arrivals import arrival, decided, decision, held, holding
 from tests.support.process import Process, run, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.stored import stored
@@ -321,6 +321,29 @@ async def test_what_is_followed_is_shown_once_when_it_is_decided_however_late(tm
         await store.take_over()
         await store.decide(decision((await store.pending(0, 1))[0].seq, "new"))
         assert await new() == ["new"]
+    finally:
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_what_becomes_of_a_held_webhook_is_followed_too(tmp_path: Path) -> None:
+    store = SqliteStore(f"sqlite:///{tmp_path}/webhooks.db")
+    await store.open(lambda: None)
+    try:
+        everything, fired = Decided(store, Query(limit=9)), Decided(store, Query(state=State.FIRED, limit=9))
+        assert (await everything.new(), await fired.new()) == ([], [])
+        seq = await held(store, "held")
+        assert [record.state for record in await everything.new()] == [State.HELD]
+        assert (await everything.new(), await fired.new()) == ([], [])
+        await store.ask_again([seq])
+        assert (await everything.new(), await fired.new()) == ([], [])
+        assert await store.hold(holding(seq, "held"))
+        assert (await everything.new(), await fired.new()) == ([], [])
+        await store.ask_again([seq])
+        assert await store.decide(decision(seq, "held"))
+        assert [record.state for record in await everything.new()] == [State.FIRED]
+        assert [record.state for record in await fired.new()] == [State.FIRED]
+        assert (await everything.new(), await fired.new()) == ([], [])
     finally:
         await store.close()
 

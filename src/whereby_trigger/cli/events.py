@@ -42,7 +42,7 @@ from whereby_trigger.cli.output import (
 )
 from whereby_trigger.cli.rooms import entry_as_lines, entry_as_object, in_words, run_as_object
 from whereby_trigger.decide.predicates import did_you_mean
-from whereby_trigger.store import Query, Record, Room, RoomQuery, RunQuery, RunRecord, State, Store
+from whereby_trigger.store import UNDECIDED, Query, Record, Room, RoomQuery, RunQuery, RunRecord, State, Store
 from whereby_trigger.text import printable, utc
 from whereby_trigger.webhook import WEBHOOK_TYPES, room_selected
 
@@ -78,7 +78,7 @@ def events() -> None:
 @since_option
 @until_option
 @click.option("--limit", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="How many, newest first.")
-@click.option("--follow", is_flag=True, help="Go on with each webhook as it is decided, oldest first; Ctrl-C ends it.")
+@click.option("--follow", is_flag=True, help="Go on with each webhook as it is held or decided; Ctrl-C ends it.")
 @json_option
 def list_(
     app: str | None,
@@ -370,7 +370,7 @@ MOST_AT_ONCE = 500
 
 
 class Decided:
-    """Read the webhooks that match a query as they are decided, each once, and again after a replay."""
+    """Read the webhooks that match a query as they are decided or held, each once, and again after a replay."""
 
     def __init__(self, store: Store, query: Query) -> None:
         self._store = store
@@ -378,22 +378,27 @@ class Decided:
         # In any state: a webhook that is not decided yet is remembered, and looked up until it is.
         self._newest = structs.replace(query, state=None, limit=max(MOST_AT_ONCE, query.limit or 0))
         self._known: set[str] | None = None
-        self._undecided: tuple[str, ...] = ()
+        self._undecided: dict[str, State] = {}
 
     async def new(self) -> list[Record]:
-        """Return those that were decided since the last call, oldest first; at first, the newest `limit`."""
+        """Return those that were decided or held since the last call, oldest first; at first, the newest `limit`."""
         newest = await self._store.find(self._newest)
-        late = await self._store.find(Query(ids=self._undecided)) if self._undecided else []
-        known = self._known or set()
+        late = await self._store.find(Query(ids=tuple(self._undecided))) if self._undecided else []
+        known, waited = self._known or set(), self._undecided
         looked_at = {record.id: record for record in (*newest, *late)}
-        self._undecided = tuple(id for id, record in looked_at.items() if record.state is State.PENDING)
-        waited = {record.id for record in late}
-        decided = [
+        self._undecided = {
+            # A hold that is asked about is pending for a moment, and then the same hold.
+            id: State.HELD if waited.get(id) is State.HELD else record.state
+            for id, record in looked_at.items()
+            if record.state in UNDECIDED
+        }
+        found = [
             record
-            for record in (*newest, *(record for record in late if record not in newest))
+            for id, record in looked_at.items()
             if record.state is not State.PENDING
-            and (record.id not in known or record.id in waited)
+            and (id not in known or id in waited)
+            and (record.state, waited.get(id)) != (State.HELD, State.HELD)
             and self._query.state in (None, record.state)
         ]
         first, self._known = self._known is None, {record.id for record in newest}
-        return (decided[: self._query.limit] if first else decided)[::-1]
+        return (found[: self._query.limit] if first else found)[::-1]
