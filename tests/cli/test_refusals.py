@@ -54,7 +54,7 @@ def test_the_remedy_for_a_kind_of_refusal_is_said_once(call: Call, url: str) -> 
     assert said.count("wrong path: sent to another path: is the URL right") == 1
 
 
-@pytest.mark.parametrize(("since", "refused"), [("2h", 8), ("4h", 15), ("11d", 16)])
+@pytest.mark.parametrize(("since", "refused"), [("2h", 8), ("4h", 15), ("1w4d", 16)])
 def test_since_says_how_long_ago(call: Call, url: str, since: str, refused: int) -> None:
     ended = call("refusals", "--store", url, "--since", since, "--json")
     assert sum(json.loads(line)["refused"] for line in ended.stdout.splitlines()) == refused
@@ -76,6 +76,15 @@ def test_a_time_may_be_iso_8601_and_one_range_is_listed(call: Call, url: str) ->
     ]
 
 
+def test_a_time_is_written_as_for_other_commands(call: Call, url: str) -> None:
+    clock = time.strftime("%H:%M", time.localtime(NOW))
+    ended = call("refusals", "--store", url, "--since", clock, "--json")
+    assert sum(json.loads(line)["refused"] for line in ended.stdout.splitlines()) == 8
+    nothing = call("refusals", "--store", url, "--since", "1h", "--until", "2h")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "nothing lies between them" in nothing.stderr
+
+
 def test_limit_keeps_the_newest(call: Call, url: str) -> None:
     assert "404" not in call("refusals", "--store", url, "--limit", "1").stdout
 
@@ -91,7 +100,7 @@ def test_what_a_newer_program_counts_and_a_closed_connection_are_shown(call: Cal
 def test_a_time_that_is_none_is_a_wrong_call_that_says_what_to_write(call: Call, url: str, since: str) -> None:
     ended = call("refusals", "--store", url, "--since", since)
     assert ended.returncode == 2
-    assert "e.g. 30m, 2h or 7d" in ended.stderr
+    assert f"--since {since} is no time: write 22:14" in ended.stderr
 
 
 def test_a_time_without_refusals_says_so(call: Call, url: str) -> None:

@@ -1,11 +1,9 @@
 """`whereby-trigger refusals`: which deliveries were not let in, by minute and reason."""
 
 import asyncio
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import click
@@ -17,6 +15,8 @@ from whereby_trigger.cli.arguments import (
     settings_with_store,
     store_option,
     store_to_read,
+    time_range,
+    until_option,
 )
 from whereby_trigger.cli.output import local, note, show_objects, show_table
 from whereby_trigger.deliveries import Delivery, hint_for
@@ -24,38 +24,30 @@ from whereby_trigger.store import CLOSED, RefusalCount
 from whereby_trigger.text import utc
 
 HEADER = ("minute", "answer", "reason", "refused", "replicas")
-SINCE = "24h"
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-AGO = re.compile(r"([0-9]{1,9})([smhd])")
-
-
-def read_moment(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    """Read `2h` (so long ago) or ISO 8601 (local time if it names no zone), as seconds since the epoch."""
-    ago = AGO.fullmatch(value)
-    if ago is not None:
-        return time.time() - int(ago[1]) * UNITS[ago[2]]
-    try:
-        return datetime.fromisoformat(value).timestamp()
-    except (ValueError, OverflowError, OSError):
-        example = f"write how long ago, e.g. 30m, 2h or 7d, or a time, e.g. 2026-11-28T22:14, not {value!r}"
-        raise click.BadParameter(example) from None
 
 
 @click.command(short_help="List which deliveries were refused, by minute and reason.")
 @app_argument
 @store_option
 @click.option(
-    "--since", callback=read_moment, default=SINCE, show_default=True, metavar="TIME", help="From when: 2h, 7d."
+    "--since",
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    help="Only from this time on: 22:14, '2026-11-28 22:14', 2h (ago) or ISO 8601.",
 )
-@click.option("--until", callback=read_moment, default="0s", metavar="TIME", help="Until when. [default: now]")
+@until_option
 @click.option("--limit", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="How many, newest first.")
 @json_option
-def refusals(app: str | None, store: str | None, since: float, until: float, limit: int, as_json: bool) -> None:
+def refusals(app: str | None, store: str | None, since: str, until: str | None, limit: int, as_json: bool) -> None:
     """List which deliveries were refused, by minute and reason, newest first.
 
     A running trigger adds what it refused every 10 s. With --json there is a line for each replica.
     """
-    counts = asyncio.run(_read(settings_with_store(app, store).store, since, until))
+    start, end = time_range(since, until)
+    counts = asyncio.run(
+        _read(settings_with_store(app, store).store, start or 0.0, time.time() if end is None else end)
+    )
     if as_json:
         show_objects(map(_as_object, counts[::-1][:limit]))
     elif counts:
