@@ -1,6 +1,6 @@
 """`whereby-trigger check` and `config`: try a program before it is started, and show the settings it would run with.
 
-`check` tries its import, functions, secret, store and port.
+`check` tries its import, functions, secret, store and ports.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from whereby_trigger.cli.arguments import (
     settings_options,
 )
 from whereby_trigger.cli.output import FAILED, note, show_objects, show_table
-from whereby_trigger.config import NAMES, Resolved, Settings, check_exposure, masked
+from whereby_trigger.config import NAMES, Resolved, Settings, check_exposure, check_inspector, masked
 from whereby_trigger.decide import TRIGGER_EVENT_SUCCESS
 from whereby_trigger.errors import AppError, ConfigError, SpillInUse, UsageError
 from whereby_trigger.receive import bind
@@ -65,7 +65,7 @@ class Finding(Struct, frozen=True):
 @json_option
 @settings_options()
 def check(app: str | None, as_json: bool, settings: Mapping[str, Any]) -> None:
-    """Check that APP can start: functions, secret, store, port.
+    """Check that APP can start: functions, secret, store, ports.
 
     Exits with 1 if there is a problem.
     """
@@ -99,6 +99,8 @@ def _findings(place: AppLocation, given: Mapping[str, Any]) -> Iterator[Finding]
     yield _port("port", settings.listen_host, settings.port)
     if settings.metrics_address is not None:
         yield _port("metrics", *settings.metrics_address)
+    if settings.inspector_address is not None:
+        yield _inspector(settings, *settings.inspector_address)
 
 
 def _functions(trigger: Trigger) -> Iterator[Finding]:
@@ -168,10 +170,18 @@ def _privacy(settings: Settings) -> Iterator[Finding]:
 
 def _port(about: str, host: str, port: int) -> Finding:
     try:
-        bind(host, port).close()
+        bind(host, port, about).close()
     except UsageError as error:
         return Finding(about, False, str(error))
     return Finding(about, True, f"{port} is free on {host}" if port else f"any free port on {host}")
+
+
+def _inspector(settings: Settings, host: str, port: int) -> Finding:
+    try:
+        check_inspector(settings, host)
+    except ConfigError as error:
+        return Finding("inspector", False, str(error))
+    return _port("inspector", host, port)
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
