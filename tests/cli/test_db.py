@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import Call
 from tests.support.arrivals import decision
+from tests.support.programs import write
 from tests.support.stored import stored
 from whereby_trigger.store import Arrival
 from whereby_trigger.store.factory import store_for
@@ -81,6 +82,17 @@ def test_prune_goes_by_the_retention_that_is_set(call: Call, url: str) -> None:
     fill(url)
     ended = call("db", "prune", "--yes", "--store", url, env={"WHEREBY_TRIGGER_RETENTION": str(DAY)})
     assert "deleted 2 webhooks" in ended.stdout
+
+
+def test_prune_goes_by_the_retention_of_the_program_also_if_the_store_is_named(
+    call: Call, url: str, tmp_path: Path
+) -> None:
+    fill(url)
+    write(tmp_path, "from whereby_trigger import Trigger\ntrigger = Trigger(retention='365d')\n")
+    assert "deleted 0 webhooks" in call("db", "prune", "--yes", "--store", url).stdout
+    assert ids(url) == ["old", "pending", "young"]
+    (tmp_path / "app.py").write_text("not Python", encoding="utf-8")
+    assert "deleted 2 webhooks" in call("db", "prune", "--yes", "--store", url, "--older-than", "0").stdout
 
 
 @pytest.mark.parametrize("age", ["1e12", "1e300"])

@@ -20,6 +20,7 @@ from tests.cli.conftest import Call
 from tests.store.test_privacy import body
 from tests.support.arrivals import NOW, ROOM, arrival, decision
 from tests.support.place import Place
+from tests.support.programs import write
 from tests.support.stored import stored
 from tests.support.stores import KINDS
 from whereby_trigger.store import Count, RoomMove, RoomRequest, RoomState, RunReport, Store, remove_bodies
@@ -169,13 +170,15 @@ def test_an_export_has_runs_presence_and_the_spill_too(call: Call, tmp_path: Pat
         spill = f"sqlite:///{tmp_path}/spill.db"
         asyncio.run(fill_all(place.url, spill))
         call_it = ("--store", place.url)
-        env = {"WHEREBY_TRIGGER_SPILL": spill}
-        exported = call("events", "export", "--room", "visit-1", *call_it, env=env)
+        app = write(tmp_path, f"from whereby_trigger import Trigger\ntrigger = Trigger(spill={spill!r})\n")
+        exported = call("events", "export", "--room", "visit-1", *call_it)
         lines = [json.loads(line) for line in exported.stdout.splitlines()]
         assert [line["kind"] for line in lines] == [*["webhook"] * 4, "assistant", "presence", "spilled"]
         assert lines[4]["runs"][0]["output"] == "said by Ada"
         assert (lines[5]["humans"], lines[5]["bots"]) == (2, 1)
         assert json.loads(lines[6]["body"])["data"]["metadata"] == "mark-metadata"
+        app.unlink()
+        env = {"WHEREBY_TRIGGER_SPILL": spill}
         exported = call("events", "export", "--external-id", "mark-external", *call_it, env=env)
         kinds = [json.loads(line)["kind"] for line in exported.stdout.splitlines()]
         assert kinds == [*["webhook"] * 3, "assistant", "spilled"]

@@ -178,9 +178,12 @@ def _is_theirs(place: AppLocation, file: str) -> bool:
     return path.is_relative_to(place.folder) and not path.is_relative_to(OURS) and "site-packages" not in path.parts
 
 
-def settings_with_store(app: str | None, store: str | None) -> Settings:
-    """Resolve the settings of APP, or of the environment, with the store that the command line names."""
-    return resolved(app, {"store": store}, needed=("store",)).settings
+def settings_with_store(app: str | None, store: str | None, *more: str) -> Settings:
+    """Resolve the settings of APP, or of the environment, with the store that the command line names.
+
+    If it names one, the default program is imported only if the command goes by `more` settings.
+    """
+    return resolved(app, {"store": store}, needed=("store", *more)).settings
 
 
 @asynccontextmanager

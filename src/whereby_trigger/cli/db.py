@@ -95,7 +95,7 @@ def prune(
 
     It says how many, and asks. Pending webhooks are kept at any age.
     """
-    settings = settings_with_store(app, store)
+    settings = settings_with_store(app, store, *(("retention", "body_retention") if older_than is None else ()))
     # Nothing was received before 1970, and a very large age lies before the first date that Python can show.
     before = max(0.0, time.time() - (settings.retention if older_than is None else older_than))
     location = store_for(settings.store).location
@@ -169,12 +169,18 @@ def export(
     that waits for the database.
     """
     subject = subject_of(participant, external_id, room)
-    settings = settings_with_store(app, store)
+    settings = _settings_with_spill(app, store)
     if out is None:
         count = asyncio.run(_export(settings, subject, lambda: nullcontext(sys.stdout)))
     else:
         count = asyncio.run(_export(settings, subject, partial(_written, out)))
     note(f"{count} objects written" if count else "Nothing is stored about it.")
+
+
+def _settings_with_spill(app: str | None, store: str | None) -> Settings:
+    # A file has no spill: beside one, that of the default program is another store's.
+    is_file = store is not None and store.startswith("sqlite:")
+    return settings_with_store(app, store, *(() if is_file else ("spill",)))
 
 
 async def spilled(settings: Settings) -> list[Arrival]:
@@ -334,7 +340,7 @@ def forget(
     deleted. It works beside a running trigger. It exits with 1 if something had to be left, and says what.
     """
     subject = subject_of(participant, external_id, room)
-    settings = settings_with_store(app, store)
+    settings = _settings_with_spill(app, store)
     found = asyncio.run(_find(settings, subject))
     for line in _remarks(found):
         note(line)
