@@ -1,5 +1,6 @@
 """Every page, over both stores: what it shows, and that nothing stored can harm its reader."""
 
+import asyncio
 import html
 import time
 from html.parser import HTMLParser
@@ -12,7 +13,7 @@ from tests.inspector.conftest import ANSI, BIDI, NASTY_ROOM, PRIVATE, ROOM, SCRI
 from tests.support.place import Place
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import reads
-from whereby_trigger.store import RefusalCount, State, Store, Subject, forget
+from whereby_trigger.store import Arrival, RefusalCount, State, Store, Subject, forget
 from whereby_trigger.text import utc
 
 pytestmark = pytest.mark.anyio
@@ -111,6 +112,17 @@ async def test_a_page_is_sound_whatever_is_stored(store: Store, place: Place, cl
     assert "\u202e" not in answer.text
     assert "\x1b" not in answer.text
     assert "<script>alert" not in answer.text
+
+
+async def test_a_quiet_room_with_people_in_it_is_among_the_rooms_of_now(
+    store: Store, place: Place, client: Client
+) -> None:
+    now = time.time()
+    await deliver(store, "quiet", at=now - 3600, room="acme.whereby.com/quiet", humans=2)
+    later = (Arrival(f"w{n}", "x", ROOM, b"{}", now, State.QUARANTINED) for n in range(reads.LOOKED_AT))
+    await asyncio.gather(*map(store.add, later))
+    rooms = (await client(Trigger(store=place.url)).get("/api/rooms")).json()["rooms"]
+    assert [(room["room"], room["humans"]) for room in rooms] == [("acme.whereby.com/quiet", 2), (ROOM, None)]
 
 
 async def test_bidirectional_characters_are_shown_as_escapes(store: Store, place: Place, client: Client) -> None:

@@ -1,4 +1,7 @@
-"""What a page was asked to show, and what it reads from the store: a few bounded queries, each found by an index."""
+"""What a page was asked to show, and what it reads from the store: a few bounded queries.
+
+Each is found by an index, but for the rooms that hold somebody: there is one row a room.
+"""
 
 import time
 from collections import Counter
@@ -238,16 +241,17 @@ async def search(store: Store, query: Query, limit: int, now: float) -> tuple[li
 
 
 async def rooms_now(store: Store) -> list[RoomNow]:
-    """Read the rooms that have an open entry, and those of the newest webhooks; those with somebody in them first."""
+    """Read the rooms that have an open entry, hold somebody, or had one of the newest webhooks, in this order."""
     entries = await store.find_rooms(RoomQuery(open=True, limit=ROWS))
+    there = await store.occupied(ROWS)
     newest = await store.find(Query(limit=LOOKED_AT))
     last: dict[str, float] = {}
     for record in newest:
         if record.room is not None:
             last.setdefault(record.room, record.received_at)
     open_by_key = {entry.key: entry for entry in entries}
-    keys = list(dict.fromkeys([*open_by_key, *last]))[: 2 * ROWS]
-    presences = await store.presences(frozenset(keys))
+    keys = list(dict.fromkeys([*open_by_key, *there, *last]))[: 2 * ROWS]
+    presences = there | await store.presences(frozenset(keys) - there.keys())
     rooms = [RoomNow(key, presences.get(key, UNKNOWN), open_by_key.get(key), last.get(key)) for key in keys]
 
     def order(room: RoomNow) -> tuple[bool, bool, float]:
