@@ -104,6 +104,16 @@ def test_session_and_new_session_together_are_a_wrong_call(call: Call, server: S
     assert (ended.returncode, "choose one of them" in ended.stderr) == (2, True)
 
 
+def test_each_type_that_names_a_session_takes_the_one_that_is_named(call: Call, server: Server) -> None:
+    for type in ("transcription.started", "transcription.finished", "transcription.failed", "assistant.requested"):
+        ended = send(call, server, type, "--session", "mine", "--id", f"of-{type}", "--store", server.store)
+        assert ended.returncode == 0, ended.stderr
+        (record,) = [record for record in stored(server.store) if record.id == f"of-{type}"]
+        assert json.loads(record.body)["data"]["roomSessionId"] == "mine"
+    ended = send(call, server, "recording.finished", "--session", "mine")
+    assert (ended.returncode, "recording.finished names no session" in ended.stderr) == (2, True)
+
+
 def test_wait_prints_the_decision_and_its_reason(call: Call, server: Server) -> None:
     store = ("--store", server.store)
     fired = send(call, server, "room.client.joined", "--wait", *store)

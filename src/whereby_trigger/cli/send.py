@@ -132,7 +132,7 @@ def send(
     """Send a realistic, signed webhook, and show the answer.
 
     TYPE is one of Whereby's, such as room.client.joined. A room keeps its session from call to call, by the store,
-    until it has ended. Exits with 0 if every answer is right, else with 1.
+    until it has ended; room.session.started begins another. Exits with 0 if every answer is right, else with 1.
     """
     if session is not None and new_session:
         raise click.UsageError("--session names a session and --new-session makes one up: choose one of them")
@@ -142,10 +142,14 @@ def send(
     settings = resolved(app, {"secret": secret, "store": store}, needed=needed if url else NAMES).settings
     fields, given = _fields(data), {name: value for name, value in overrides.items() if value is not None}
     built = _build(type, fields, given)
+    names_session = hasattr(built.data, "room_session_id")
+    if session is not None and not names_session:
+        raise click.UsageError(f"a webhook of the type {type} names no session: leave out --session")
     before = asyncio.run(_known(settings.store, built))
     if session is None and not new_session and type != "room.session.started":
         session = before.session
-    if type in ROOM_TYPES and SESSION not in fields:
+    chosen = type in ROOM_TYPES or session is not None or new_session
+    if names_session and chosen and SESSION not in fields:
         # A new one by chance: those of the builder are the same in each call.
         built = _build(type, fields | {SESSION: session or str(uuid4())}, given | {"id": built.id})
     address = address_of(url or address_of_dev(settings))
