@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.inspector.conftest import LOCAL, PRIVATE, ROOM, TOKEN, Client, deliver, form_token, served
 from tests.support.http import Answer, Connection, request
 from tests.support.place import Place
+from tests.support.until import AT_ONCE
 from whereby_trigger import ConfigError, Trigger
 from whereby_trigger.inspector import app, security
 from whereby_trigger.inspector.security import (
@@ -293,6 +295,29 @@ async def test_every_answer_forbids_all_that_is_not_its_own(store: Store, place:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "same-origin"
         assert headers["cache-control"] == ("private, max-age=86400" if "static" in path else "no-store")
+
+
+async def test_a_form_that_is_cut_short_is_refused_and_no_error_in_the_log() -> None:
+    form = {"type": "http.request", "body": b"token=", "more_body": True}
+    received, sent = iter((form, {"type": "http.disconnect"})), list[Any]()
+
+    async def receive() -> Any:
+        return next(received)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1:8088"), (b"content-type", b"application/x-www-form-urlencoded")]
+    scope = {"type": "http", "method": "POST", "path": "/login", "query_string": b"", "headers": headers}
+    await Trigger(inspector_token=TOKEN).inspector(scope, receive, send)
+    assert sent[0]["status"] == 400
+
+
+async def test_a_head_of_the_live_stream_ends(store: Store, place: Place) -> None:
+    async with served(Trigger(store=place.url)) as browser:
+        head = await browser.head("/live")
+        assert (head.status_code, head.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+        assert (await browser.get("/api/rooms", timeout=AT_ONCE)).status_code == 200
 
 
 async def test_an_action_takes_a_small_form_and_nothing_else(store: Store, place: Place, client: Client) -> None:

@@ -209,6 +209,8 @@ class Site:
             raise Refused(400, "; ".join(filters.wrong))
         if self._feed.full:
             raise Refused(503, "Too many pages are open.", {"Retry-After": "30"})
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
 
         async def events() -> AsyncIterator[bytes]:
             if self._feed.full:

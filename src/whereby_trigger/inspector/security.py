@@ -25,7 +25,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from msgspec import Struct
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from whereby_trigger.inspector import Access
@@ -359,14 +359,17 @@ def parameter(request: Request, name: str) -> str:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Read a form. Raises Refused if it is no form, or too large."""
+    """Read a form. Raises Refused if it is no form, too large or cut short."""
     if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         raise Refused(415, "This address takes a form only.")
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FORM:
-            raise Refused(413, "The form is too large.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_FORM:
+                raise Refused(413, "The form is too large.")
+    except ClientDisconnect:
+        raise Refused(400, "The form was cut short.") from None
     try:
         fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20, errors="surrogateescape")
     except ValueError:
