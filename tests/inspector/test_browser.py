@@ -163,6 +163,32 @@ def test_a_delivery_appears_within_a_second_and_pausing_holds_it_back(served: Se
     expect(page.locator('tr[data-id="held-back"]')).to_be_visible()
 
 
+def test_a_webhook_has_one_row_whatever_its_id(served: Served, page: Page) -> None:
+    served.send("sha256:odd id/50%", **counts(1))
+    page.goto(served.url)
+    served.send("two", **counts(1))
+    # The first news of the page, which names the rows that it has, comes before that.
+    expect(page.locator('tr[data-id="two"]')).to_be_visible()
+    assert page.locator("#rows tr").count() == 2
+
+
+def test_a_row_goes_when_its_webhook_leaves_the_state_that_is_shown(tmp_path: Path, page: Page) -> None:
+    go = tmp_path / "go"
+    wait = f"    while not Path({str(go)!r}).exists():\n        time.sleep(0.01)\n    return"
+    write(tmp_path, "import time\nfrom pathlib import Path\n" + PROGRAM.replace("    return", wait))
+    options = ("start", "--host", "127.0.0.1", "--port", "0", "--inspector", "127.0.0.1:0")
+    with Process(whereby_trigger(*options), cwd=tmp_path) as process:
+        served = Served(process)
+        deliver(served.webhooks, webhook("room.client.joined", id="slow").raw)
+        page.goto(f"{served.url}?state=pending")
+        row = page.locator('tr[data-id="slow"]')
+        expect(row).to_be_visible()
+        expect(page.locator("#live-state")).to_have_text("Live")
+        go.touch()
+        expect(row).to_have_count(0)
+        page.goto("about:blank")
+
+
 def test_the_page_that_teaches_shows_the_first_delivery_when_it_comes(served: Served, page: Page) -> None:
     page.goto(served.url)
     expect(page.locator("h2").first).to_have_text("Nothing has arrived yet")

@@ -240,8 +240,10 @@ class Site:
         if key not in batch.events:
             matching = [record for record in batch.records if filters.matches(record)]
             rows = [self._row(one, base) for one in (matching if first else fold(matching))]
-            told = {"rows": rows, "count": len(matching), "first": first}
-            batch.events[key] = b"data: %b\n\n" % rendering.encoded(told) if matching else NOTHING_NEW
+            # A page may show what was in that state a moment ago.
+            gone = [one.id for one in batch.records if not filters.matches(one)] if filters.state else []
+            told = {"rows": rows, "gone": gone, "count": len(matching), "first": first}
+            batch.events[key] = b"data: %b\n\n" % rendering.encoded(told) if rows or gone else NOTHING_NEW
         return batch.events[key]
 
     def _row(self, one: Record | Folded, base: str) -> dict[str, Any]:

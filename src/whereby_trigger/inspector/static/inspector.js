@@ -30,10 +30,11 @@
     if (words !== said) state.textContent = said = words;
   };
   const counted = (n) => `${n} new ${n === 1 ? "delivery" : "deliveries"}`;
-  const rowsById = () => new Map([...body.querySelectorAll("tr[data-id]")].map((row) => [row.dataset.id, row]));
+  const rowsById = () => new Map([...body.querySelectorAll("tr[data-id]")].map((row) => [decodeURIComponent(row.dataset.id), row]));
 
   const show = (told) => {
     const known = rowsById();
+    for (const id of told.gone) known.get(id)?.remove();
     for (const one of told.rows) {
       const template = document.createElement("template");
       // The server has escaped whatever a webhook holds.
@@ -73,7 +74,7 @@
       return;
     }
     show(told);
-    if (!told.first) say(`${counted(told.count)}`, "on");
+    if (!told.first && told.count) say(`${counted(told.count)}`, "on");
   };
 
   pause.addEventListener("click", () => {
