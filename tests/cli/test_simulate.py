@@ -220,6 +220,8 @@ def test_a_script_says_what_happens_and_how_it_is_delivered() -> None:
         ('{"at": 0, "do": "dance"}', "line 1 is not a step.*dance"),
         ('{"at": 0, "do": "join", "rol": "host"}', "line 1 is not a step.*rol"),
         ('{"at": 0, "do": "leave"}', "step 1, leave at 0 s, cannot happen: nobody"),
+        ('{"at": 3e11, "do": "join"}', "step 1, join at 3e[+]11 s, cannot happen: date value"),
+        ('{"at": 1e300, "do": "join"}', "step 1, join at 1e[+]300 s, cannot happen"),
         ('{"at": 0, "do": "end", "data": {"a": 1}}', "only a join and a knock take data"),
     ],
 )

@@ -202,7 +202,7 @@ class ScriptStep(Struct, frozen=True, forbid_unknown_fields=True):
 
     `at` is in seconds after the beginning; `role` and `name` say who, `data` are more fields by their wire names.
     `delay` is how many seconds later it is sent, `times` how often; a `lost` one is not sent, a `forged` one has a
-    wrong signature. A room's next `start` begins another meeting in it.
+    wrong signature. After an `end`, the room's next step begins another meeting in it.
     """
 
     at: float
@@ -248,7 +248,7 @@ def play(steps: Iterable[ScriptStep], *, begin: datetime, subdomain: str = "acme
             ended.discard(step.room)
         try:
             webhook = _webhook(meetings[step.room], step, begin)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ScriptError(f"step {number}, {step.do} at {step.at:g} s, cannot happen: {error}") from error
         if step.do == "end":
             ended.add(step.room)
