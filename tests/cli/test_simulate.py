@@ -241,3 +241,8 @@ def test_a_host_that_does_not_exist_is_named(call: Call) -> None:
     ended = call("simulate", "http://nowhere.invalid/", "--secret", SECRET)
     assert ended.returncode == 1
     assert "cannot find the host of http://nowhere.invalid/" in ended.stderr
+
+
+def test_a_simulation_without_an_end_is_a_wrong_call(call: Call) -> None:
+    ended = call("simulate", "http://127.0.0.1:9/", "--minutes", "inf")
+    assert (ended.returncode, "is not in the range" in ended.stderr) == (2, True)

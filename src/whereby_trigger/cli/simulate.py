@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from whereby_trigger.testing.simulator import Faults, Load, Planned, SimulationReport
 
 SHARE = click.FloatRange(0, 1)
+YEAR = 365 * 24 * 60.0
 IDS_AT_ONCE = 500
 """Ids that are looked up in a store by one query."""
 
@@ -31,7 +32,7 @@ IDS_AT_ONCE = 500
 @click.command(short_help="Send simulated meetings, as Whereby sends them, and report.")
 @click.argument("url", required=False)
 @click.option("--meetings-per-minute", metavar="N", type=click.FloatRange(0.1, 60_000), default=10.0, show_default=True)
-@click.option("--minutes", metavar="N", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True)
+@click.option("--minutes", metavar="N", type=click.FloatRange(0, YEAR, min_open=True), default=1.0, show_default=True)
 @click.option(
     "--people", metavar="N", type=click.IntRange(1, 200), default=3, show_default=True, help="At most, in each meeting."
 )
