@@ -8,7 +8,8 @@ import asyncio
 import os
 import shlex
 
-OURS = ("WHEREBY_WEBHOOK_SECRET",)
+OURS = ("WHEREBY_WEBHOOK_SECRET", "WHEREBY_TRIGGER_")
+"""What the trigger's own variables begin with: the secret, the store with its password, the inspector's token."""
 
 
 class CouldNotJoin(Exception):
@@ -18,7 +19,7 @@ class CouldNotJoin(Exception):
 async def join(room_url: str) -> None:
     """Run an assistant in a room, and return when it has left. Raises CouldNotJoin if it fails."""
     command = shlex.split(os.environ.get("ASSISTANT", "node assistant.mjs"))
-    environment = {name: value for name, value in os.environ.items() if name not in OURS}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     process = await asyncio.create_subprocess_exec(*command, env=environment | {"WHEREBY_ROOM_URL": room_url})
     try:
         code = await process.wait()

@@ -12,7 +12,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as test:
     report = {
         "room_url": os.environ["WHEREBY_ROOM_URL"],
         "key": os.environ.get("ASSISTANT_KEY"),
-        "knows_secret": "WHEREBY_WEBHOOK_SECRET" in os.environ,
+        "knows_secret": any(name.startswith(("WHEREBY_WEBHOOK_SECRET", "WHEREBY_TRIGGER_")) for name in os.environ),
     }
     test.sendall(json.dumps(report).encode() + b"\n")
     told = test.recv(1)
