@@ -119,6 +119,10 @@ def test_the_numbers_of_leases_are_the_codes(said: str) -> None:
     assert said in prose(ASSISTANTS)
 
 
+def test_the_manual_shows_a_check_of_todays_schema() -> None:
+    assert f"ok store schema {opening.SCHEMA}, and takes writes" in prose(OPERATING)
+
+
 def test_a_delivery_waits_for_the_database_no_longer_than_for_its_answer() -> None:
     assert ANSWER_WITHIN == PATIENCE
     assert f"until {PATIENCE:g} s after its first byte" in prose(OPERATING)
