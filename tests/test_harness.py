@@ -10,13 +10,14 @@ from whereby_trigger.testing.program import Program, ProgramFailed, until
 
 pytestmark = pytest.mark.anyio
 
+# `signal.pause()` would sleep on if the signal came just before it.
 LISTENS = """
 import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("a word before", file=sys.stderr, flush=True)
 print("listening at http://127.0.0.1:8123/ for now", file=sys.stderr, flush=True)
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+sys.exit(3)
 """
 
 

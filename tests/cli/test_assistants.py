@@ -53,9 +53,10 @@ async def scribe(session):
 COMPLAINS = f"""{PEOPLE}
 COMPLAIN = '''
 import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit("no key for Ada\\033[2J"))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("ready", flush=True)
-signal.pause()
+signal.sigwait([signal.SIGTERM])
+sys.exit("no key for Ada\\033[2J")
 '''
 trigger.assistant_command([sys.executable, "-c", COMPLAIN], log_output=True)
 """
