@@ -106,9 +106,13 @@ async def test_answers_that_are_taken_late_are_all_there(receiver: Receiver) -> 
     requests, answer = 5000, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     async with pouring(receiver.port, requests) as client:
         await eventually(lambda: any(one.flow.write_paused for one in protocols(receiver)))
+        # Otherwise the kernel waits 40 ms for each few KiB, and a busy machine so long that the connection is closed.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024 * KIB)
         left = requests * len(answer)
         while left:
-            left -= len(await asyncio.get_running_loop().sock_recv(client, 64 * KIB))
+            data = await asyncio.get_running_loop().sock_recv(client, 64 * KIB)
+            assert data, left
+            left -= len(data)
     await eventually(lambda: not protocols(receiver))
 
 
