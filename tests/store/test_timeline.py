@@ -67,7 +67,8 @@ class Night:
         await ask(self.store, webhook=id, session_id=session, asked_at=self.now)
 
     async def refused(self, reason: str, status: int, count: int) -> None:
-        minute = int(self.now // 60 * 60)
+        # A second ago: the clock may stand at the first moment of a minute, up to which a timeline reads.
+        minute = int((self.now - 1) // 60 * 60)
         await self.store.add_refusals([RefusalCount(minute, reason, "r", status, count)])
 
     async def timeline(self, since: float | None = None, until: float | None = None) -> Timeline:
