@@ -140,7 +140,7 @@ async def _send(planned: "Iterator[Planned]", address: "Address", secret: str | 
 
 @contextlib.contextmanager
 def _interruptible(stop: asyncio.Event) -> Iterator[None]:
-    """Have the first Ctrl-C stop the sending, so that the report is still printed; a second one ends the program."""
+    """Stop the sending at the first Ctrl-C, so that the report is still printed; a second one ends the program."""
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:

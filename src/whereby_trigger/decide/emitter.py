@@ -183,7 +183,7 @@ NAMES: Final = {
 
 
 class Announcer:
-    """Tell listeners what became of this replica's assistants, at most `max_rooms` at a time, in order of commit."""
+    """Call listeners with the events of our assistants, at most `max_rooms` at a time, in order of commit."""
 
     def __init__(self, emitter: Emitter, user_code: UserCode, max_rooms: int) -> None:
         self._emitter = emitter

@@ -54,7 +54,7 @@ async def test_a_turn_that_cannot_be_had_is_an_outage_and_what_must_be_kept_is_t
 
 
 class ShortOfMemory(Database):
-    """Have no memory for a look at the file while `short`, as SQLite may not."""
+    """Raise MemoryError instead of looking at the file while `short` is set, as SQLite may."""
 
     short = True
     looks = 0
