@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.arrivals import arrival, decision
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
 from whereby_trigger.store import Query, RoomQuery, RunQuery
 from whereby_trigger.store.postgres import PostgresStore, history, lease, rooms, webhooks
+from whereby_trigger.store.postgres.connection import PLANS
 from whereby_trigger.store.postgres.cursor import LAST, LAST_SETTLED, SETTLED_SINCE, WEBHOOKS_AFTER
 
 pytestmark = pytest.mark.anyio
@@ -194,6 +196,32 @@ def filled() -> Iterator[str]:
     server.drop_databases()
 
 
+@pytest.fixture(scope="module")
+def empty() -> Iterator[str]:
+    """Yield the URL of a store without a row."""
+    server = shared_server()
+    server.revive()
+    url = server.create_database()
+    asyncio.run(PostgresStore(url).migrate())
+    yield url
+    server.drop_databases()
+
+
+WHOLE = r"\w+_(?:pkey|key|room|decided|ended|entry|started) on (?:webhooks|rooms|presence|runs|refusals)"
+"""The indexes that hold every row of a table that grows; those of what is pending, held or waiting stay small."""
+
+
+def walked(plan: str) -> list[str]:
+    """Return the steps of a plan that read one of the WHOLE indexes from end to end."""
+    lines = ["", *plan.splitlines(), ""]
+    steps = zip(lines, lines[1:], lines[2:], strict=False)
+    return [
+        step
+        for above, step, below in steps
+        if re.search(rf"Index (?:Only )?Scan using {WHOLE}", step) and "Limit" not in above and "Cond" not in below
+    ]
+
+
 def indexes(plan: str) -> set[str]:
     """Return the indexes that a plan uses; fails if it reads a whole table that grows."""
     assert not re.search(r"Seq Scan on (webhooks|rooms|presence|runs|refusals)", plan), plan
@@ -222,6 +250,36 @@ def test_a_plan_made_for_any_values_goes_by_an_index(filled: str, statement: str
     allowed = {index for asked, _, indexes in ASKED.values() if asked == statement for index in indexes}
     found = indexes(shared_server().run(f"EXPLAIN (GENERIC_PLAN) {statement}", database_of(filled)))
     assert found <= allowed, found
+
+
+@pytest.mark.parametrize("statement", NAMES, ids=NAMES.values())
+def test_a_plan_made_while_the_store_is_empty_goes_by_an_index(empty: str, statement: str) -> None:
+    """A replica keeps it when the tables have grown."""
+    plan = shared_server().run(
+        f"{PLANS.format(scope='SESSION')} EXPLAIN (GENERIC_PLAN) {statement}", database_of(empty)
+    )
+    allowed = {index for asked, _, indexes in ASKED.values() if asked == statement for index in indexes}
+    # Few runs go on, and few rooms wait.
+    assert indexes(plan) <= allowed | {"runs_ended", "rooms_waiting_since"}, plan
+    assert not walked(plan), plan
+
+
+async def test_a_replica_whose_store_was_empty_decides_without_reading_all_webhooks(url: str) -> None:
+    store = PostgresStore(url)
+    await store.migrate()
+    async with connected(url) as connection:
+        # The server must not come and plan again.
+        await connection.execute("ALTER TABLE whereby_trigger.webhooks SET (autovacuum_enabled = off)")
+    await store.open()
+    for first in range(0, 400, 20):
+        ids = [f"webhook {number}" for number in range(first, first + 20)]
+        added = await asyncio.gather(*(store.add(arrival(id)) for id in ids))
+        decided = [store.decide(decision(one.seq, id)) for one, id in zip(added, ids, strict=True)]
+        assert all(await asyncio.gather(*decided))
+    await store.close()
+    async with connected(url) as connection:
+        read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'webhooks'"
+        assert await connection.fetchval(read) == 0
 
 
 async def test_the_look_for_the_dead_does_not_walk_through_what_the_living_have_decided(

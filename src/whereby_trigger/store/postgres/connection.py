@@ -54,6 +54,12 @@ SET {scope} idle_in_transaction_session_timeout = '2s';
 hold its locks until TCP times out, nor so long that others give up.
 """
 
+PLANS = "SET {scope} enable_seqscan = off; SET {scope} jit = off;"
+"""A plan is kept for as long as its connection. One that is made while the store is empty would read whole tables, also
+when they have grown, until the server analyzes them, up to a minute later. All that a replica asks often has an index.
+The server must not compile plans either: before PostgreSQL 18 a disabled step counts as so costly that it would.
+"""
+
 PINNED = """
 SELECT set_config('synchronous_commit', COALESCE(NULLIF(current_setting('synchronous_commit'), 'off'), 'on'), {local});
 """
@@ -178,7 +184,7 @@ class ManagedConnection:
         limits = LIMITS.format(scope=scope, within=self._within, lock=lock * 1000)
         if not self._serving:
             return limits
-        return limits + PINNED.format(local=str(scope == "LOCAL").lower()) + WRITABLE
+        return limits + PLANS.format(scope=scope) + PINNED.format(local=str(scope == "LOCAL").lower()) + WRITABLE
 
 
 def _drop(attempt: "asyncio.Task[Connection]") -> None:

@@ -190,7 +190,7 @@ WITH RECURSIVE hosts (host) AS (
     ) FROM hosts WHERE host IS NOT NULL
 )
 SELECT host || $1::text AS key FROM hosts
-WHERE EXISTS (SELECT FROM whereby_trigger.webhooks WHERE room = hosts.host || $1::text)
+CROSS JOIN LATERAL (SELECT FROM whereby_trigger.webhooks WHERE room = hosts.host || $1::text LIMIT 1) AS found
 UNION SELECT key FROM whereby_trigger.rooms WHERE substr(key, strpos(key, '/')) = $1
 ORDER BY key
 """
