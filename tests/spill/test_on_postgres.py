@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -138,6 +139,20 @@ def test_the_start_says_where_the_spill_is_and_that_the_database_is_away(unreach
     unreachable.deliver("a")
     assert process.stop() == 0
     assert f"deliveries that stay in the spill {unreachable.spill} until the next start: 1" in process.output
+
+
+def test_send_waits_for_a_decision_also_while_the_database_is_not_there_yet(program: Program, postgres: Server) -> None:
+    postgres.stop()
+    program.start()
+    options = ("--url", program.url, "--wait", "--store", program.store)
+    env = {"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_SPILL": f"sqlite:///{program.spill}"}
+    with ThreadPoolExecutor(1) as thread:
+        sending = thread.submit(run, "send", "room.client.joined", *options, cwd=program.folder, env=env)
+        until(lambda: program.spilled() == 1, NO_LONGER)
+        postgres.start()
+        ended = sending.result()
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[1] == "fired  predicate people returned True"
 
 
 def test_a_second_process_with_the_same_spill_does_not_start_and_says_why(unreachable: Program) -> None:

@@ -25,7 +25,7 @@ from whereby_trigger.cli.output import FAILED, Failed, note, show_lines
 from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.deliveries import session_id
 from whereby_trigger.errors import DecodeError, StoreError
-from whereby_trigger.store import Query, Record, State
+from whereby_trigger.store import Query, Record, State, Store
 from whereby_trigger.webhook import ROOM_TYPES, SIGNATURE_HEADER, Webhook, decode, room_of, sign
 
 TIMEOUT = 5.0
@@ -161,7 +161,7 @@ def send(
         note(_hint(wrong[0], forgery, signer))
         raise click.exceptions.Exit(FAILED)
     if wait and not forgery.refused:
-        record = asyncio.run(_decided(settings.store, built.id))
+        record = asyncio.run(_decided(settings.store, built.id, spills=settings.spill is not None))
         show_lines(f"{record.state}  {record.reason}")
 
 
@@ -196,17 +196,30 @@ def _session_of(newest: list[Record]) -> str | None:
     return None
 
 
-async def _decided(url: str, id: str) -> Record:
-    """Wait until a webhook is decided; raises Failed if it is not in time."""
+async def _decided(url: str, id: str, *, spills: bool) -> Record:
+    """Wait until a webhook is decided; raises Failed if it is not in time.
+
+    A server that `spills` answers 200 also while its store is away or not made yet: then this waits for the store, too.
+    """
     give_up = time.monotonic() + DECIDED_WITHIN
-    async with store_to_read(url) as store:
-        while True:
-            found = await store.find(Query(ids=(id,)))
-            if found and found[0].state is not State.PENDING:
-                return found[0]
-            if time.monotonic() > give_up:
-                break
-            await asyncio.sleep(LOOK_EVERY)
+    while True:
+        try:
+            async with store_to_read(url) as store:
+                return await _decision_in(store, id, give_up)
+        except StoreError:
+            if not spills or time.monotonic() > give_up:
+                raise
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _decision_in(store: Store, id: str, give_up: float) -> Record:
+    while True:
+        found = await store.find(Query(ids=(id,)))
+        if found and found[0].state is not State.PENDING:
+            return found[0]
+        if time.monotonic() > give_up:
+            break
+        await asyncio.sleep(LOOK_EVERY)
     if not found:
         raise Failed(f"{store.location} has no webhook {id}: name the store of the server that took it, with --store")
     raise Failed(f"{id} is not decided after {DECIDED_WITHIN:g} s: see the trigger's log, and `events show {id[:12]}`")
