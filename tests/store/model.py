@@ -1,7 +1,7 @@
 """A store in a page of plain Python, without disk, threads or other processes: every store must behave like it.
 
-It asks the table of rules what requests and session changes do to a room; tests/store/test_meetings.py checks the
-table's results.
+It asks the table of rules what requests, session changes and moves do to a room; tests/store/test_meetings.py checks
+the table's results.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,16 @@ from math import inf
 
 from msgspec import structs
 
-from whereby_trigger.store import ROOM_TRANSITIONS, RoomClaim, RoomRequest, RoomState, SessionChange
-from whereby_trigger.store.room_rules import Change, OpenRoom, needs_changes, requested, session_changed, unpack
+from whereby_trigger.store import RoomClaim, RoomRequest, RoomState, SessionChange
+from whereby_trigger.store.room_rules import (
+    Change,
+    OpenRoom,
+    is_unnamed,
+    moved,
+    needs_changes,
+    requested,
+    session_changed,
+)
 from whereby_trigger.store.states import OVER, OWNED
 
 WAITING, STARTING, ENDING, ENDED = RoomState.WAITING, RoomState.STARTING, RoomState.ENDING, RoomState.ENDED
@@ -82,7 +90,7 @@ class Model:
         self.webhooks[id] = Webhook(owner, self.clock(), change)
         room = self.open_entry(change.key) if change else None
         if room is not None and change is not None:
-            self._write(room, session_changed(room.open, change))
+            self._write(room, session_changed(room.open, change, self._changes(room)))
         return True
 
     def decide(self, id: str, owner: str) -> bool:
@@ -98,15 +106,21 @@ class Model:
 
     def request(self, request: RoomRequest) -> RoomClaim:
         room = self.open_entry(request.key)
-        known = [webhook.change for webhook in self.webhooks.values()]
-        changes = [change for change in known if change is not None and change.key == request.key]
         entry = None if room is None else room.open
-        answer = requested(entry, request, changes if needs_changes(entry, request) else [], self.clock())
+        changes = self._said_of(request.key) if needs_changes(entry, request) else []
+        answer = requested(entry, request, changes, self.clock())
         if room is not None and answer.change is not None:
             self._write(room, answer.change)
         elif answer.opens is not None:
             self.rooms.append(Entry(answer.opens.request, self.clock()))
         return answer.claim
+
+    def _said_of(self, key: str) -> list[SessionChange]:
+        said = [webhook.change for webhook in self.webhooks.values()]
+        return [change for change in said if change is not None and change.key == key]
+
+    def _changes(self, room: Entry) -> list[SessionChange]:
+        return self._said_of(room.request.key) if is_unnamed(room.open) else []
 
     def _write(self, room: Entry, change: Change) -> None:
         state, entry = room.state, change.entry
@@ -126,13 +140,11 @@ class Model:
         return taken
 
     def move(self, room: Entry, state: RoomState, owner: str) -> bool:
-        if room.owner != owner or state not in ROOM_TRANSITIONS[room.state]:
+        change = moved(room.open, state, "moved", self._changes(room))
+        if room.owner != owner or change is None:
             return False
-        room.state = ENDED if state is WAITING and room.stop else state
+        self._write(room, change)
         room.owner, room.since = owner if room.state in OWNED else None, self.clock()
-        if room.state in OVER and room.successor is not None:
-            self.rooms.append(Entry(unpack(room.successor).request, self.clock()))
-            room.successor = None
         return True
 
     def stop(self, key: str) -> None:
@@ -163,6 +175,10 @@ class Model:
 
     def rejoin(self, old: str, new: str) -> None:
         self.dead.add(old)
+        # Once its end is forgotten, a lease that was given up counts as one that ended long ago where leases decide.
+        self.leases.pop(old, None)
+        if not self.sees_death:
+            self.leases[old] = 0.0
         self.outlived[old] = self.rejoined[new] = self.clock()
         self.join(new)
 
