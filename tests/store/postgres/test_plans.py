@@ -139,7 +139,12 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "pending": (webhooks.PENDING, (ME, 0, 500), {"webhooks_pending"}),
     "decide": (
         webhooks.DECIDE,
-        (SEQS, IDS, ["fired"] * N, [""] * N, [1] * N, [1.0] * N, ["[]"] * N, [ME] * N),
+        (SEQS, IDS, [ME] * N, ["fired"] * N, [""] * N, [1] * N, [1.0] * N),
+        {"webhooks_pending", "webhooks_pkey"},
+    ),
+    "decide, with errors": (
+        webhooks.DECIDE_WITH_ERRORS,
+        (SEQS, IDS, [ME] * N, ["fired"] * N, [""] * N, [1] * N, [1.0] * N, ["[]"] * N, [None] * N),
         {"webhooks_pending", "webhooks_pkey"},
     ),
     "decide again": (webhooks.DECIDED_SO, (SEQS, ["fired"] * N, [1.0] * N, [ME] * N), {"webhooks_pkey"}),

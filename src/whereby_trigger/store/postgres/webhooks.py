@@ -85,8 +85,8 @@ NOTE_EFFECT = "UPDATE whereby_trigger.webhooks SET reason = $2 WHERE seq = $1 AN
 _DECIDE = f"""
 WITH decided AS MATERIALIZED (
     SELECT given.* FROM unnest(
-        $1::bigint[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::float8[], $7::text[], $8::text[]%s
-    ) AS given (seq, id, state, reason, attempts, decided_at, errors, owner%s)
+        $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::float8[]%s
+    ) AS given (seq, id, owner, state, reason, attempts, decided_at%s)
     CROSS JOIN LATERAL (
         SELECT FROM whereby_trigger.webhooks AS webhooks
         WHERE webhooks.seq = given.seq AND webhooks.id = given.id AND webhooks.owner = given.owner
@@ -95,14 +95,18 @@ WITH decided AS MATERIALIZED (
     ) AS locked
 )
 UPDATE whereby_trigger.webhooks AS webhooks SET
-    state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at,
-    errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(decided.errors::json))%s
+    state = decided.state, reason = decided.reason, attempts = decided.attempts, decided_at = decided.decided_at%s
 FROM decided WHERE webhooks.seq = decided.seq RETURNING webhooks.seq
 """  # noqa: S608
 """Locks its rows one after the other, in the given order; a plain join would lock them in any order."""
 
+_ERRORS_AND_BODY = """,
+    errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(decided.errors::json)),
+    body = coalesce(decided.body, webhooks.body)
+"""
 DECIDE = _DECIDE % ("", "", "")
-DECIDE_AND_REDACT = _DECIDE % (", $9::bytea[]", ", body", ", body = coalesce(decided.body, webhooks.body)")
+DECIDE_WITH_ERRORS = _DECIDE % (", $8::text[], $9::bytea[]", ", errors, body", _ERRORS_AND_BODY)
+"""Also stores what listeners raised, and redacted bodies; most decisions have neither."""
 
 DECIDED_SO = """
 SELECT webhooks.seq FROM whereby_trigger.webhooks AS webhooks
@@ -316,8 +320,8 @@ async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool
         first.setdefault(piece.what.seq, piece)
     # In the order in which arrivals lock rows: no two batches can deadlock.
     rows = [_decided(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
-    redacts = any(piece.what.body is not None for piece in first.values())
-    statement, columns = (DECIDE_AND_REDACT, 9) if redacts else (DECIDE, 8)
+    plain = all(piece.what.body is None and not piece.what.errors for piece in first.values())
+    statement, columns = (DECIDE, 7) if plain else (DECIDE_WITH_ERRORS, 9)
     given = list(zip(*rows, strict=True))[:columns]
     decided = {row["seq"] for row in await connection.fetch(statement, *given)}
     if again:
@@ -328,8 +332,8 @@ async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool
 
 def _decided(decision: Decision, owner: str) -> tuple[Any, ...]:
     return (
-        *(decision.seq, decision.id, decision.state, decision.reason, decision.attempts, decision.decided_at),
-        *(json.dumps(decision.errors) if decision.errors else "[]", owner, decision.body),
+        *(decision.seq, decision.id, owner, decision.state, decision.reason, decision.attempts, decision.decided_at),
+        *(json.dumps(decision.errors) if decision.errors else "[]", decision.body),
     )
 
 
