@@ -47,7 +47,7 @@ UNCOUNTED: Final = -1
 """The number of people, and of bots, where somebody has come, and nothing says how many are there."""
 
 
-class Count(Struct, frozen=True):
+class Count(Struct, frozen=True, gc=False):
     """Hold what one webhook says of who is in its room: `at` is its createdAt, or else when it was received.
 
     Both numbers are UNCOUNTED if it says only that somebody has come.
@@ -80,7 +80,7 @@ UNKNOWN: Final = Presence()
 """The presence of a room of which no count has arrived."""
 
 
-class RoomCounts(Struct, frozen=True):
+class RoomCounts(Struct, frozen=True, gc=False):
     """Hold what the counts of one room say together. Times are createdAt, in seconds since the epoch.
 
     `differed_at` is the time of the newest count with another number of humans than the newest one, or -inf.
@@ -219,16 +219,8 @@ def session_change(webhook: Webhook, key: str | None, received_at: float) -> Ses
 
 def count_in(webhook: Webhook, key: str | None, received_at: float) -> Count | None:
     """Return who is in a room by a webhook, or None if it carries no counts, or impossible ones."""
-    if key is None or not isinstance(webhook, COUNTING_WEBHOOKS):
-        return None
-    present = webhook.data.present
-    if present is None:
-        return None
-    humans, bots = present
-    if not (0 <= humans <= HIGHEST and 0 <= bots <= HIGHEST) or _denies_itself(webhook, humans, bots):
-        return None
-    at = created_at(webhook, received_at)
-    return Count(key, humans, bots, received_at if at is None else at, session_of(webhook))
+    said = presence_in(webhook, key, received_at)
+    return None if said is None or said.humans == UNCOUNTED else said
 
 
 def presence_in(webhook: Webhook, key: str | None, received_at: float) -> Count | None:
@@ -236,16 +228,20 @@ def presence_in(webhook: Webhook, key: str | None, received_at: float) -> Count 
 
     Whereby may leave the counts out of a join. Then nothing is known of how many are there, but the room is not empty.
     """
-    count = count_in(webhook, key, received_at)
-    if count is not None or key is None or not isinstance(webhook, RoomClientJoined) or not is_human(webhook):
-        return count
+    if key is None or not isinstance(webhook, COUNTING_WEBHOOKS):
+        return None
+    humans, bots = webhook.data.present or (UNCOUNTED, UNCOUNTED)
+    if not (0 <= humans <= HIGHEST and 0 <= bots <= HIGHEST) or (humans == 0 and _denies_itself(webhook, bots)):
+        if not isinstance(webhook, RoomClientJoined) or not is_human(webhook):
+            return None
+        humans = bots = UNCOUNTED
     at = created_at(webhook, received_at)
-    return Count(key, UNCOUNTED, UNCOUNTED, received_at if at is None else at, session_of(webhook))
+    return Count(key, humans, bots, received_at if at is None else at, session_of(webhook))
 
 
-def _denies_itself(webhook: RoomClientJoined | RoomClientLeft, humans: int, bots: int) -> bool:
-    """Return True if counts after a join say that nobody has joined: they would end an assistant of people."""
-    if humans > 0 or not isinstance(webhook, RoomClientJoined):
+def _denies_itself(webhook: RoomClientJoined | RoomClientLeft, bots: int) -> bool:
+    """Return True if counts after a join deny that a person is there who joined: they would end an assistant."""
+    if not isinstance(webhook, RoomClientJoined):
         return False
     is_person = bool(webhook.data.role_name) and is_human(webhook)
     return is_person or bots == 0

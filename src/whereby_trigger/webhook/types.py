@@ -110,9 +110,9 @@ class ClientCountData(ClientData, frozen=True, kw_only=True, rename="camel"):
         if not self.num_clients_by_role_name:
             return (0, 0) if self.num_clients == 0 else None
         humans = bots = 0
-        if min(self.num_clients_by_role_name.values()) < 0:
-            return None
         for role, count in self.num_clients_by_role_name.items():
+            if count < 0:
+                return None
             if role in BOT_ROLES:
                 bots += count
             else:

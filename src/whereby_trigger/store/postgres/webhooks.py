@@ -251,7 +251,7 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
     counted = [piece.what for id, piece in first.items() if piece.what.count and id not in stored]
     effects: dict[str, str] = {id: row["effect"] for id, row in stored.items()}
     counts: dict[str, RoomCounts] = {}
-    most = max(Counter(arrival.room for arrival in counted).values(), default=0)
+    most = _most_of_a_room(counted)
     if changes or most > max(ADD_COUNTED):
         async with transaction(connection):
             if changes:
@@ -273,6 +273,12 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
         _added(piece, stored[piece.what.id], effects, counts, is_first=first[piece.what.id] is piece)
         for piece in pieces
     ]
+
+
+def _most_of_a_room(arrivals: Sequence[Arrival]) -> int:
+    rooms = [arrival.room for arrival in arrivals]
+    # Mostly there is at most one, and to count them takes much longer.
+    return min(len(rooms), 1) if len(set(rooms)) == len(rooms) else max(Counter(rooms).values())
 
 
 async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
