@@ -134,7 +134,7 @@ class Trigger:
 
         lifecycle = self._lifecycle
         program = InspectedProgram(
-            self.resolve, self._any_store, self.predicates, lambda: lifecycle.replica, self._metrics_app
+            self._settings, self._any_store, self.predicates, lambda: lifecycle.replica, self._metrics_app
         )
         inspector = Inspector(program)
         lifecycle.inspectors.append(inspector)
@@ -161,7 +161,7 @@ class Trigger:
 
         if self._user_code is not None and self._user_code.runs_here:
             return await self.emitter.emit(event, payload, self._user_code, failed)
-        settings = self.resolve().settings
+        settings = self._settings()
         user_code = UserCode(settings.predicate_timeout)
         try:
             return await self.emitter.emit(event, payload, user_code, failed)
@@ -410,9 +410,11 @@ class Trigger:
         )
 
     def _any_store(self, *, reading: bool = False) -> AbstractAsyncContextManager[Store]:
-        in_use = self._in_use[-1] if self._in_use else None
-        settings = self.resolve().settings if in_use is None else in_use.settings
-        return usable(in_use, settings, reading=reading)
+        return usable(self._in_use[-1] if self._in_use else None, self._settings(), reading=reading)
+
+    def _settings(self) -> Settings:
+        """Return the settings in use, if it runs: the file of a secret may be gone by now."""
+        return self._in_use[-1].settings if self._in_use else self.resolve().settings
 
     def _keeps_presence(self) -> bool:
         # What runs has decided at its start.

@@ -1,8 +1,10 @@
 """Secrets: one or several, never blank, never shown."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from whereby_trigger import ConfigError, Trigger
@@ -155,3 +157,23 @@ def test_other_settings_are_not_read_from_files(tmp_path: Path) -> None:
 def test_a_keyword_comes_before_the_file(tmp_path: Path) -> None:
     resolved = resolve({"secret": "mine"}, {}, {f"{VARIABLE}_FILE": str(tmp_path / "nothing")})
     assert (resolved.settings.secret, resolved.settings.secret_file) == (("mine",), None)
+
+
+@pytest.mark.anyio
+async def test_what_runs_works_on_when_the_file_of_its_secret_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("a-secret-of-enough-characters")
+    monkeypatch.setenv("WHEREBY_WEBHOOK_SECRET_FILE", str(file))
+    trigger = Trigger(port=0, host="127.0.0.1", store=f"sqlite:///{tmp_path}/webhooks.db")
+    trigger.when("room.client.joined")(lambda webhook: True)
+    heard: list[object] = []
+    trigger.on("mine", heard.append)
+    transport = httpx.ASGITransport(trigger.inspector, client=("127.0.0.1", 1))
+    async with trigger, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8088") as client:
+        file.unlink()
+        assert (await client.get("/health")).status_code == 200
+        assert await asyncio.to_thread(asyncio.run, trigger.emit("mine", "from another thread"))
+        await trigger.inspector.close()
+    assert heard == ["from another thread"]

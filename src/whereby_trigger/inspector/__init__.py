@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.config import Resolved
+from whereby_trigger.config import Settings
 from whereby_trigger.decide import Predicates
 from whereby_trigger.metrics import MetricsApp
 from whereby_trigger.replica import Replica
@@ -38,7 +38,7 @@ class InspectedProgram(Struct, frozen=True):
     `to_change` opens a store to change it, or yields the running trigger's.
     """
 
-    resolve: Callable[[], Resolved]
+    settings: Callable[[], Settings]
     to_change: Callable[[], AbstractAsyncContextManager[Store]]
     predicates: Predicates
     replica: Callable[[], Replica | None]
@@ -82,7 +82,7 @@ class Inspector:
             # Starlette and Jinja2 take longer to import than the rest of the package.
             from whereby_trigger.inspector.app import Site
 
-            settings = self._program.resolve().settings
+            settings = self._program.settings()
             access = self._access or (Access.LOCAL if settings.inspector_token is None else Access.TOKEN)
             self._site = Site(self._program, access)
         return self._site

@@ -48,7 +48,7 @@ class Site:
 
     def __init__(self, program: InspectedProgram, access: Access) -> None:
         self._program = program
-        self._settings = program.resolve().settings
+        self._settings = program.settings()
         self._location = store_for(self._settings.store).location
         self._gate = Gate(access, self._settings.inspector_token)
         self._pages = Pages()
