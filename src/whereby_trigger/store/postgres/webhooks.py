@@ -234,19 +234,16 @@ async def locked(connection: Connection, pieces: Sequence[Any], id_of: Callable[
 
 async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[Added]:
     first: dict[str, Owned] = {}
-    deliveries = Counter(piece.what.id for piece in pieces)
     # The same id may come twice in a batch, signed at different times.
-    kept_until: dict[str, float] = {}
+    repeated: dict[str, list[Arrival]] = {}
     for piece in pieces:
-        kept_until[piece.what.id] = max(kept_until.get(piece.what.id, 0.0), piece.what.kept_until)
-    for piece in pieces:
-        if piece.what.state not in FIRST_STATES:
-            raise StoreError(f"no webhook is stored as {piece.what.state}")
-        first.setdefault(piece.what.id, piece)
+        arrival: Arrival = piece.what
+        if arrival.state not in FIRST_STATES:
+            raise StoreError(f"no webhook is stored as {arrival.state}")
+        if first.setdefault(arrival.id, piece) is not piece:
+            repeated.setdefault(arrival.id, []).append(arrival)
     stored = await _stored_before(connection, first) if again else {}
-    rows = [
-        _row(piece.what, piece.owner, deliveries[id], kept_until[id]) for id, piece in first.items() if id not in stored
-    ]
+    rows = [_row(piece.what, piece.owner, repeated.get(id, ())) for id, piece in first.items() if id not in stored]
     changes = {id: piece.what.change for id, piece in first.items() if piece.what.change and id not in stored}
     counted = [piece.what for id, piece in first.items() if piece.what.count and id not in stored]
     effects: dict[str, str] = {id: row["effect"] for id, row in stored.items()}
@@ -299,12 +296,13 @@ async def _stored_before(connection: Connection, first: dict[str, Owned]) -> dic
     return {row["id"]: row for row in await connection.fetch(STORED_SO, *zip(*tried, strict=True))}
 
 
-def _row(arrival: Arrival, owner: str, deliveries: int, kept_until: float) -> tuple[Any, ...]:
-    decided_at = None if arrival.state is State.PENDING else arrival.received_at
-    return (
-        *(arrival.id, arrival.type, arrival.room, arrival.body, arrival.received_at, owner),
-        *(arrival.state, arrival.reason, decided_at, deliveries, kept_until),
-    )
+def _row(arrival: Arrival, owner: str, repeated: Sequence[Arrival]) -> tuple[Any, ...]:
+    state, received_at, kept_until = arrival.state, arrival.received_at, arrival.kept_until
+    decided_at = None if state is State.PENDING else received_at
+    if repeated:
+        kept_until = max(kept_until, *(one.kept_until for one in repeated))
+    stored_as = owner, state, arrival.reason, decided_at, 1 + len(repeated), kept_until
+    return arrival.id, arrival.type, arrival.room, arrival.body, received_at, *stored_as
 
 
 def _added(
@@ -315,7 +313,7 @@ def _added(
         return Added(row["seq"], True, State(row["state"]))
     said = None if arrival.count is None else counts.get(arrival.count.key)
     effect = effects.get(arrival.id, "")
-    return Added(row["seq"], False, State(row["state"]), piece.owner, effect=effect, counts=said)
+    return Added(row["seq"], False, arrival.state, piece.owner, effect=effect, counts=said)
 
 
 async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:
