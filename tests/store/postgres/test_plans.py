@@ -10,6 +10,7 @@ import pytest
 from tests.support.arrivals import arrival, decision
 from tests.support.connecting import connected
 from tests.support.postgres import Server, database_of, shared_server
+from tests.support.until import eventually
 from whereby_trigger.store import Query, RoomQuery, RunQuery
 from whereby_trigger.store.postgres import PostgresStore, history, lease, rooms, webhooks
 from whereby_trigger.store.postgres.connection import PLANS
@@ -283,8 +284,13 @@ async def test_a_replica_whose_store_was_empty_decides_without_reading_all_webho
         assert all(await asyncio.gather(*decided))
     await store.close()
     async with connected(url) as connection:
-        read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'webhooks'"
-        assert await connection.fetchval(read) == 0
+        counted = "SELECT n_tup_ins, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'webhooks'"
+
+        async def all_is_counted() -> bool:
+            return bool((await connection.fetchrow(counted))[0] == 400)
+
+        await eventually(all_is_counted)
+        assert (await connection.fetchrow(counted))[1] == 0
 
 
 async def test_the_look_for_the_dead_does_not_walk_through_what_the_living_have_decided(
