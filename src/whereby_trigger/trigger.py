@@ -276,7 +276,7 @@ class Trigger:
     def port(self) -> int:
         """The port that is listened on, or will be: with `port=0` it is known once the trigger runs."""
         port = self._lifecycle.port
-        return self.resolve().settings.port if port is None else port
+        return self._settings().port if port is None else port
 
     @property
     def end_by(self) -> float | None:
@@ -410,11 +410,16 @@ class Trigger:
         )
 
     def _any_store(self, *, reading: bool = False) -> AbstractAsyncContextManager[Store]:
-        return usable(self._in_use[-1] if self._in_use else None, self._settings(), reading=reading)
+        running = self._in_use
+        in_use = running[-1] if running else None
+        settings = self.resolve().settings if in_use is None else in_use.settings
+        return usable(in_use, settings, reading=reading)
 
     def _settings(self) -> Settings:
-        """Return the settings in use, if it runs: the file of a secret may be gone by now."""
-        return self._in_use[-1].settings if self._in_use else self.resolve().settings
+        """Return the settings in use, or those of now if it does not run. The file of a secret in use may be gone."""
+        # Read once: another thread may ask while the last one stops.
+        in_use = self._in_use
+        return in_use[-1].settings if in_use else self.resolve().settings
 
     def _keeps_presence(self) -> bool:
         # What runs has decided at its start.

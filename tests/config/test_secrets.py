@@ -174,6 +174,7 @@ async def test_what_runs_works_on_when_the_file_of_its_secret_is_gone(
     async with trigger, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8088") as client:
         file.unlink()
         assert (await client.get("/health")).status_code == 200
+        assert trigger.port > 0
         assert await asyncio.to_thread(asyncio.run, trigger.emit("mine", "from another thread"))
         await trigger.inspector.close()
     assert heard == ["from another thread"]

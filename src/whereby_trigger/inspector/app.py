@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlencode
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
+from whereby_trigger.config import Settings
 from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
 from whereby_trigger.inspector import Access, InspectedProgram, reads, rendering
 from whereby_trigger.inspector.actions import DONE, Actions
@@ -30,7 +31,7 @@ from whereby_trigger.inspector.security import (
     safe_path,
     why_refused,
 )
-from whereby_trigger.store import MINUTE, Record
+from whereby_trigger.store import MINUTE, Record, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.text import printable, utc
 
@@ -43,6 +44,10 @@ REFUSALS_OF: Final = 24 * 3600.0
 Handler = Callable[[Request, "Visit"], Awaitable[Response]]
 
 
+def _store_of(settings: Settings) -> Store:
+    return store_for(settings.store, file=settings.store_file)
+
+
 class Site:
     """Answer every request for the inspector of one program."""
 
@@ -53,7 +58,7 @@ class Site:
         self._gate = Gate(access, self._settings.inspector_token)
         self._pages = Pages()
         self._actions = Actions(program, self._settings)
-        self._shared = SharedStore(lambda: store_for(self._settings.store, file=self._settings.store_file))
+        self._shared = SharedStore(lambda: _store_of(program.settings()))
         self._feed = LiveFeed(self._shared)
         self._reads: dict[str, Handler] = {
             "/": self._live,
