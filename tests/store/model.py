@@ -175,7 +175,7 @@ class Model:
 
     def rejoin(self, old: str, new: str) -> None:
         self.dead.add(old)
-        # Once its end is forgotten, a lease that was given up counts as one that ended long ago where leases decide.
+        # Where leases decide, one that was given up counts as long ended once that is forgotten.
         self.leases.pop(old, None)
         if not self.sees_death:
             self.leases[old] = 0.0

@@ -197,7 +197,7 @@ def _session_of(newest: list[Record]) -> str | None:
 
 
 async def _decided(url: str, id: str, *, spills: bool) -> Record:
-    """Wait until a webhook is decided; raises Failed if it is not in time.
+    """Wait until a webhook is decided; raises Failed if it is not in time, and StoreError if there is no store.
 
     A server that `spills` answers 200 also while its store is away or not made yet: then this waits for the store, too.
     """

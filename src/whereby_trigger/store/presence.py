@@ -240,7 +240,7 @@ def presence_in(webhook: Webhook, key: str | None, received_at: float) -> Count 
 
 
 def _denies_itself(webhook: RoomClientJoined | RoomClientLeft, bots: int) -> bool:
-    """Return True if counts after a join deny that a person is there who joined: they would end an assistant."""
+    """Return True if counts without people contradict the join that carries them: they would end an assistant."""
     if not isinstance(webhook, RoomClientJoined):
         return False
     is_person = bool(webhook.data.role_name) and is_human(webhook)

@@ -54,10 +54,12 @@ SET {scope} idle_in_transaction_session_timeout = '2s';
 hold its locks until TCP times out, nor so long that others give up.
 """
 
-PLANS = "SET {scope} enable_seqscan = off; SET {scope} jit = off;"
-"""A plan is kept for as long as its connection. One that is made while the store is empty would read whole tables, also
-when they have grown, until the server analyzes them, up to a minute later. All that a replica asks often has an index.
-The server must not compile plans either: before PostgreSQL 18 a disabled step counts as so costly that it would.
+PLANS = "SET enable_seqscan = off; SET jit = off;"
+"""For a session of a replica, in which the driver keeps statements, and the server their plans, for minutes.
+
+A plan that is made while the store is empty would read whole tables, also when they have grown, until the server
+analyzes them, usually within a minute. All that a replica asks often has an index. The server must not compile plans
+either: before PostgreSQL 18 a disabled step counts as so costly that it would. Behind a pooler no plan is kept.
 """
 
 PINNED = """
@@ -184,7 +186,8 @@ class ManagedConnection:
         limits = LIMITS.format(scope=scope, within=self._within, lock=lock * 1000)
         if not self._serving:
             return limits
-        return limits + PLANS.format(scope=scope) + PINNED.format(local=str(scope == "LOCAL").lower()) + WRITABLE
+        plans = PLANS if scope == "SESSION" else ""
+        return limits + plans + PINNED.format(local=str(scope == "LOCAL").lower()) + WRITABLE
 
 
 def _drop(attempt: "asyncio.Task[Connection]") -> None:

@@ -194,7 +194,10 @@ CROSS JOIN LATERAL (SELECT FROM whereby_trigger.webhooks WHERE room = hosts.host
 UNION SELECT key FROM whereby_trigger.rooms WHERE substr(key, strpos(key, '/')) = $1
 ORDER BY key
 """
-"""The hosts of all webhooks are found one by one in the index of rooms, since few have one: "0" follows "/" there."""
+"""The hosts of all webhooks are found one by one in the index of rooms, since few have one: "0" follows "/" there.
+
+With EXISTS for LIMIT, a plan that is made while the store is empty would read the whole index.
+"""
 
 FORGET = """
 WITH forgotten AS (DELETE FROM whereby_trigger.rooms WHERE id = ANY (ARRAY(

@@ -79,7 +79,7 @@ SELECT webhooks.id, webhooks.seq, webhooks.state, true AS new,
 FROM whereby_trigger.webhooks AS webhooks
 JOIN unnest($1::text[], $2::float8[], $3::text[]) AS arrived (id, received_at, owner) USING (id, received_at, owner)
 """
-NOTE_EFFECT = "UPDATE whereby_trigger.webhooks SET reason = $2 WHERE seq = $1 AND state = 'pending'"
+NOTE_EFFECT = "UPDATE whereby_trigger.webhooks SET reason = $3 WHERE seq = $1 AND owner = $2 AND state = 'pending'"
 """Until it is decided, or held, the reason of a pending webhook is what it did when it was stored."""
 
 _DECIDE = f"""
@@ -256,7 +256,7 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
             stored |= await _insert(connection, rows)
             for id, change in changes.items():
                 if stored[id]["new"] and (effect := await rooms.change_session(connection, change)):
-                    await connection.execute(NOTE_EFFECT, stored[id]["seq"], effect)
+                    await connection.execute(NOTE_EFFECT, stored[id]["seq"], first[id].owner, effect)
                     effects[id] = effect
             new = [(arrival.count, arrival.received_at) for arrival in counted if stored[arrival.id]["new"]]
             counts = await presence.write(connection, new)
@@ -273,9 +273,9 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
 
 
 def _most_of_a_room(arrivals: Sequence[Arrival]) -> int:
-    rooms = [arrival.room for arrival in arrivals]
+    keys = [arrival.room for arrival in arrivals]
     # Mostly there is at most one, and to count them takes much longer.
-    return min(len(rooms), 1) if len(set(rooms)) == len(rooms) else max(Counter(rooms).values())
+    return min(len(keys), 1) if len(set(keys)) == len(keys) else max(Counter(keys).values())
 
 
 async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
@@ -313,7 +313,9 @@ def _added(
         return Added(row["seq"], True, State(row["state"]))
     said = None if arrival.count is None else counts.get(arrival.count.key)
     effect = effects.get(arrival.id, "")
-    return Added(row["seq"], False, arrival.state, piece.owner, effect=effect, counts=said)
+    # An earlier try may have stored it, and it may have been decided since.
+    state = arrival.state if row["state"] == arrival.state else State(row["state"])
+    return Added(row["seq"], False, state, piece.owner, effect=effect, counts=said)
 
 
 async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool) -> list[bool]:
