@@ -27,6 +27,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
+        self._inode = os.fstat(self.writing).st_ino
         self.stream: TextIO = os.fdopen(self.writing, "w", encoding="utf-8", closefd=False)
 
     def fill(self) -> int:
@@ -51,9 +52,14 @@ class Pipe:
         return said
 
     def close(self) -> None:
-        for descriptor in (self.reading, self.writing):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(self.reading)
+        with contextlib.suppress(OSError):
+            if os.fstat(self.writing).st_ino == self._inode:
+                # Its number stays taken: a writer that is left over must not write into the pipe of the next test.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.writing)
+                os.close(nowhere)
 
 
 @pytest.fixture
