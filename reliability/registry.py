@@ -254,7 +254,8 @@ FAULTS: dict[int, Row] = {
         on_both(drains=100, side_by_side=5),
     ),
     35: Row(
-        "Clients without a signature: requests sent ahead, answers not taken, bodies not sent, silent sockets",
+        "Clients without a signature: requests sent ahead, answers not taken, bodies not sent, in tiny chunks or where "
+        "none belongs, silent sockets",
         "RSS + less than 24 MiB; signed traffic p99 under 500 ms, all of it answered 200",
         unauthenticated.run,
         on_both(sockets=20_000, seconds=600.0),

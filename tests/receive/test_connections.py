@@ -3,15 +3,19 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
 from tests.support.http import Connection, ask, connected, delivery, request, signature
 from tests.support.receiver import HeldStore, PingedStore, Receiver
 from tests.support.until import AT_ONCE, eventually
-from whereby_trigger.receive import server
+from whereby_trigger.receive import connections, server
+from whereby_trigger.receive.connections import Connections
 from whereby_trigger.receive.receiver import Arriving
 from whereby_trigger.receive.server import Protocol
 from whereby_trigger.testing import webhook
@@ -119,7 +123,7 @@ async def test_answers_that_are_taken_late_are_all_there(receiver: Receiver) -> 
 async def test_what_all_send_ahead_is_bounded_together(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, log: Callable[[], str]
 ) -> None:
-    monkeypatch.setattr(server, "MAX_AHEAD", 100 * KIB)
+    monkeypatch.setattr(connections, "MAX_AHEAD", 100 * KIB)
     async with AsyncExitStack() as stack:
         for _ in range(20):
             connection = await stack.enter_async_context(connected(receiver.port))
@@ -127,6 +131,155 @@ async def test_what_all_send_ahead_is_bounded_together(
         await eventually(lambda: "closed" in log())
         assert receiver.server.connections.ahead <= 100 * KIB
     await eventually(lambda: receiver.server.connections.ahead == 0)
+
+
+async def test_a_health_check_is_answered_however_much_others_send_ahead(receiver: Receiver) -> None:
+    receiver.server.connections.ahead += connections.MAX_AHEAD
+    assert await ask(receiver.port, request("GET", "/livez", [("User-Agent", "kube-probe/1.31")])) is not None
+    async with connected(receiver.port) as connection:
+        await connection.send(LOOK * 1000)
+        await connection.closed()
+    receiver.server.connections.ahead -= connections.MAX_AHEAD
+
+
+class Schedule:
+    """Stand in for a loop: keep what is to be called, and after how many seconds."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Callable[[], object]]] = []
+
+    def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        self.call_later(0, callback, *arguments)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: object) -> None:
+        self.calls.append((delay, partial(callback, *arguments)))
+
+
+class Asking:
+    """Stand in for a connection that always has more requests ahead."""
+
+    is_known = is_served = False
+    usefulness = (False, 0.0)
+    give_way = close_if_stalled = Mock()
+
+    def __init__(self, shared: Connections, schedule: Schedule) -> None:
+        self.loop = cast(asyncio.AbstractEventLoop, schedule)
+        self.has_left = False
+        self.transport: asyncio.Transport = Mock(is_closing=lambda: self.has_left)
+        self._shared = shared
+        self.went_on = 0
+
+    def go_on(self) -> bool:
+        if self.has_left:
+            return False
+        self.went_on += 1
+        self._shared.go_on_later(self)
+        return True
+
+
+def test_strangers_take_turns_and_the_loop_rests_between_them() -> None:
+    """Beside a loop that never rests, the thread of the store runs once in 5 ms: a commit took more than a second."""
+    schedule, shared = Schedule(), Connections()
+    strangers = [Asking(shared, schedule) for _ in range(3 * connections.STRANGERS_A_TURN)]
+    for stranger in strangers:
+        shared.go_on_later(stranger)
+    for turn in range(6):
+        ((delay, call),) = schedule.calls
+        assert delay >= (connections.REST if turn else 0)
+        schedule.calls.clear()
+        call()
+        assert sum(one.went_on for one in strangers) == (turn + 1) * connections.STRANGERS_A_TURN
+    assert {one.went_on for one in strangers} == {2}
+
+
+def test_the_next_turn_of_strangers_comes_after_as_long_as_the_last_one_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([10.0, 10.25])
+    monkeypatch.setattr(connections, "time", Mock(monotonic=lambda: next(now)))
+    schedule, shared = Schedule(), Connections()
+    shared.go_on_later(Asking(shared, schedule))
+    (_, call) = schedule.calls.pop()
+    call()
+    assert schedule.calls[0][0] == 0.25
+
+
+def test_a_stranger_that_has_more_to_do_waits_for_its_next_turn() -> None:
+    schedule, shared = Schedule(), Connections()
+    alone = Asking(shared, schedule)
+    shared.go_on_later(alone)
+    for turn in range(3):
+        (_, call) = schedule.calls.pop()
+        call()
+        assert alone.went_on == turn + 1
+
+
+def test_a_stranger_that_has_left_takes_nobodys_turn() -> None:
+    schedule, shared = Schedule(), Connections()
+    leaving = [Asking(shared, schedule) for _ in range(100)]
+    staying = Asking(shared, schedule)
+    for one in [*leaving, staying]:
+        shared.go_on_later(one)
+    for one in leaving:
+        one.has_left = True
+    (_, call) = schedule.calls.pop()
+    call()
+    assert staying.went_on == 1
+
+
+async def test_connections_that_come_together_are_looked_through_once(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is at all of them: one for each took seconds with 3,000."""
+    looks = 0
+    is_served = cast(property, Protocol.is_served).fget
+    assert is_served is not None
+
+    def count(self: Protocol) -> bool:
+        nonlocal looks
+        looks += 1
+        return bool(is_served(self))
+
+    monkeypatch.setattr(Protocol, "is_served", property(count))
+    receiver.server.connections.max_connections = 20
+    with ExitStack() as stack:
+        for _ in range(200):
+            # Without a turn of the loop between them.
+            stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
+        await eventually(lambda: 0 < len(protocols(receiver)) <= 20)
+    assert 180 <= looks < 4 * 200
+
+
+@pytest.mark.parametrize("fields", [[], [("Connection", "close")]], ids=["kept alive", "closed"])
+async def test_a_body_in_thousands_of_chunks_takes_turns_and_is_taken_whole(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, fields: list[tuple[str, str]]
+) -> None:
+    """Each piece costs a call to the parser: 64 KiB in chunks of two bytes held up the loop for 0.1 s."""
+    body = b"\r\n\r\n" * 2000 + BODY
+    chunks = b"".join(b"4\r\n%b\r\n" % body[start : start + 4] for start in range(0, 8000, 4))
+    chunks += b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    in_a_turn = most = 0
+    parse = Protocol._parse
+
+    def count(self: Protocol, piece: bytes) -> bool:
+        nonlocal in_a_turn, most
+        in_a_turn += 1
+        most = max(most, in_a_turn)
+        return parse(self, piece)
+
+    async def turns() -> None:
+        nonlocal in_a_turn
+        while True:
+            in_a_turn = 0
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Protocol, "_parse", count)
+    counting = asyncio.create_task(turns())
+    head = request("POST", "/", [signature(body), ("Transfer-Encoding", "chunked"), *fields])
+    answer = await ask(receiver.port, head + chunks)
+    counting.cancel()
+    assert answer is not None
+    assert answer.status == 200
+    assert [record.id for record in await receiver.records()] == ["a1"]
+    assert most <= 2 * server.PIECES
 
 
 async def test_deliveries_sent_ahead_wait_for_the_store_and_are_answered_in_order(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import socket
 from whereby_trigger.callables import in_notebook
 from whereby_trigger.errors import AddressError
 
-BACKLOG = 2048
+BACKLOG = 4096
+"""Connections that may wait to be accepted, as many as Linux admits by default. One more is a second late."""
 
 IN_NOTEBOOK = (
     "a Trigger that a cell of this notebook made before may still serve there, so stop() that one first; "

@@ -83,6 +83,9 @@ LIVE, READY = PROBES = ("/livez", "/readyz")
 LONGEST_PATH = 200
 """Characters of a path that is not served, up to which it is logged."""
 
+TELLS_LENGTH, TOLD_WITHIN = b"\r\ncontent-length:", 2048
+"""How a head tells its body's length, and within how many bytes it usually does."""
+
 LET_IN = "whereby_trigger.let_in"
 """Whether a delivery was answered 200, in its scope: our own server keeps the connections that brought one."""
 
@@ -114,6 +117,7 @@ class Endpoint:
         self.arriving = Arriving(max(MAX_ARRIVING, 2 * max_body))
         self.path = path
         self.url = quote(path).encode()
+        self._posted = b"POST %b HTTP/1." % self.url
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,6 +139,10 @@ class Endpoint:
             await _send_answer(send, 405, (b"allow", b"GET, HEAD" if probed else b"GET, HEAD, POST"))
         else:
             await self._deliver(scope, receive, send)
+
+    def begins_delivery(self, data: bytes) -> bool:
+        """Return True if the first bytes of a request are a delivery's: it has the path, and tells a body's length."""
+        return data.startswith(self._posted) and TELLS_LENGTH in data[:TOLD_WITHIN].lower()
 
     def unread(self, reason: RefusalReason, count: int = 1) -> None:
         """Note requests that the server refused itself, or connections that it closed."""

@@ -22,8 +22,21 @@ from whereby_trigger.store import RefusalReason
 
 logger = logging.getLogger("whereby_trigger")
 
-AHEAD_A_TURN = 4
-"""Pipelined requests that one turn of the loop takes up: clients that wait for an answer come first."""
+STRANGERS_A_TURN = 8
+"""Connections that one turn lets continue, of those that have brought no delivery yet."""
+
+REST = 0.001
+"""Seconds, at least, between two such turns; as long as the last one took if that is more.
+
+Meanwhile the loop waits, and other threads run: the store's and the user's. Beside a loop that never waits, Python lets
+a thread run only every few milliseconds, and a commit needs that about 20 times.
+"""
+
+MAX_AHEAD = 4 * 1024 * 1024
+"""Bytes that all connections together may hold until it is their turn: pipelined requests, above all."""
+
+FEW_AHEAD = 2048
+"""Bytes that a connection may hold however much others do: a health check, or a small delivery in chunks."""
 
 MAX_CONNECTIONS = 2048
 """Connections that may be open at once, or half of the files that may be open if that is less.
@@ -41,6 +54,7 @@ class Connection(Protocol):
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
+    is_known: bool
 
     @property
     def is_served(self) -> bool: ...
@@ -50,7 +64,7 @@ class Connection(Protocol):
 
     def give_way(self) -> None: ...
 
-    def go_on(self) -> None: ...
+    def go_on(self) -> bool: ...
 
     def close_if_stalled(self, now: float) -> None: ...
 
@@ -64,15 +78,16 @@ def count_none(reason: RefusalReason, count: int) -> None:
 
 
 class Connections(ServerState):
-    """Hold the open connections, their limit, and `ahead`, the bytes that all of them have pipelined."""
+    """Hold the open connections, their limit, and `ahead`, the bytes that all of them hold until their turn."""
 
     def __init__(self, refused: Refused = count_none) -> None:
         super().__init__()
         self.refused = refused
         self.ahead = 0
         self.max_connections = _max_connections()
-        self._to_go_on: deque[Connection] = deque()
-        self._scheduled = False
+        self._strangers: deque[Connection] = deque()
+        self._turn_comes = False
+        self._closing_soon = False
         self._closed = 0
         self._said = float("-inf")
 
@@ -83,28 +98,46 @@ class Connections(ServerState):
 
     @property
     def ceiling(self) -> int:
-        """Connections above which the surplus is closed at once, not at the next look."""
+        """Connections above which the surplus is closed in this turn of the loop, not at the next look."""
         return self.max_connections * 3 // 2
 
+    def hold(self, more: int, all_of_it: int) -> bool:
+        """Count `more` bytes that a connection holds, `all_of_it` by now; return False if that is too much."""
+        self.ahead += more
+        return self.ahead <= MAX_AHEAD or all_of_it <= FEW_AHEAD
+
     def go_on_later(self, connection: Connection) -> None:
-        """Schedule a connection to continue with its pipelined requests; a few continue at each turn of the loop."""
-        self._to_go_on.append(connection)
-        self._schedule(connection.loop)
+        """Schedule a connection to continue with the bytes that it holds: soon if it is known, or else in its turn."""
+        if connection.transport.is_closing():
+            return
+        if connection.is_known:
+            connection.loop.call_soon(connection.go_on)
+            return
+        self._strangers.append(connection)
+        if not self._turn_comes:
+            self._turn_comes = True
+            connection.loop.call_soon(self._let_strangers_go_on, connection.loop)
 
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._go_on, loop)
+    def _let_strangers_go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        began, went_on = time.monotonic(), 0
+        # One that has yet more to do is at the end again: its next turn is not this one.
+        for _ in range(len(self._strangers)):
+            went_on += self._strangers.popleft().go_on()
+            if went_on == STRANGERS_A_TURN:
+                break
+        self._turn_comes = went_on > 0
+        if self._turn_comes:
+            loop.call_later(max(REST, time.monotonic() - began), self._let_strangers_go_on, loop)
 
-    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._scheduled = False
-        for _ in range(min(AHEAD_A_TURN, len(self._to_go_on))):
-            self._to_go_on.popleft().go_on()
-        if self._to_go_on:
-            self._schedule(loop)
+    def close_surplus_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the surplus once the connections that came together are all there: each look is at all of them."""
+        if not self._closing_soon:
+            self._closing_soon = True
+            loop.call_soon(self.close_surplus)
 
     def close_surplus(self) -> None:
         """Close the connections above the limit, the ones that have been useless for longest first."""
+        self._closing_soon = False
         if len(self.connections) <= self.max_connections:
             return
         live = [one for one in self.all if not one.transport.is_closing()]

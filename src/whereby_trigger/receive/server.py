@@ -13,7 +13,9 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
+from whereby_trigger.receive.address import BACKLOG
 from whereby_trigger.receive.asgi import LET_IN, Endpoint
 from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, count_none
 from whereby_trigger.receive.intake import OWS, declared_length
@@ -31,8 +33,8 @@ TAKEN_WITHIN = 10.0
 UNSENT = 4096
 """Bytes of unread answers above which no more requests of a client are read."""
 
-MAX_AHEAD = 4 * 1024 * 1024
-"""Bytes that all clients together may pipeline, which means send before they have their answers."""
+PIECES = 8
+"""Pieces of one request that are parsed in a turn of the loop: a body in chunks may be made of thousands."""
 
 LOOK_EVERY = 5
 """Ticks of uvicorn's clock, a little over 0.1 s each, between looks for stalled requests."""
@@ -66,7 +68,8 @@ class Protocol(HttpToolsProtocol):
     """Speak HTTP within limits on the time, the header bytes and the memory of one connection.
 
     The parser gets one request at a time: pipelined bytes stay unparsed, and reading pauses. A plain delivery, which
-    is a POST to the endpoint's path with a length, goes to the endpoint directly. All other requests go through ASGI.
+    is a POST to the endpoint's path with a length, goes to the endpoint directly. All other requests go through ASGI,
+    and those of strangers take turns before that; a connection is known once it has brought a delivery.
     """
 
     __slots__ = (
@@ -79,7 +82,6 @@ class Protocol(HttpToolsProtocol):
         "_header_bytes",
         "_idle_bytes",
         "_in_head",
-        "_let_in",
         "_method",
         "_offer",
         "_progress",
@@ -87,6 +89,7 @@ class Protocol(HttpToolsProtocol):
         "_unsent_since",
         "awaited_since",
         "idle_since",
+        "is_known",
     )
 
     flow: Flow
@@ -111,16 +114,17 @@ class Protocol(HttpToolsProtocol):
         # The last bytes that were parsed: the end of a head may begin in them.
         self._tail = b""
         self._ahead = b""
-        self._let_in = False
+        # Once a delivery of it was let in.
+        self.is_known = False
         self._unsent_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.flow = Flow(transport)
+        self._connections.connections.add(self)
+        self.transport, self.flow, self.scheme = transport, Flow(transport), "http"
         transport.set_write_buffer_limits(high=UNSENT)
         self.awaited_since = self.loop.time()
         if len(self._connections.connections) > self._connections.ceiling:
-            self._connections.close_surplus()
+            self._connections.close_surplus_soon(self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -130,14 +134,24 @@ class Protocol(HttpToolsProtocol):
             # Break the reference cycle: otherwise ended connections stay in memory until a garbage collection.
             self._fast = self.cycle = None  # type: ignore[assignment]
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes, its_turn: bool = False) -> None:
         if self._ahead or self._must_wait:
             self._hold(data)
+            return
+        if not (its_turn or self.is_known) and self._waits_its_turn(data):
+            self._hold(data)
+            self._connections.go_on_later(self)
             return
         self.idle_since = None
         if self.awaited_since is None:
             self.awaited_since = self.loop.time()
         self._feed(data)
+
+    def _waits_its_turn(self, data: bytes) -> bool:
+        """True for a stranger's request that is no delivery, until all of its head is there."""
+        if not (self._complete or self._in_head):
+            return False
+        return self._endpoint is None or not self._endpoint.begins_delivery(data)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -152,13 +166,13 @@ class Protocol(HttpToolsProtocol):
         return (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
 
     def _feed(self, data: bytes) -> None:
-        """Parse the bytes of one request, and hold the rest."""
-        start, size = 0, len(data)
-        while start < size:
+        """Parse the bytes of one request, or PIECES of them, and hold the rest."""
+        start, size, pieces = 0, len(data), 0
+        while start < size and pieces < PIECES:
             end = min(size, start + self._body_left) if self._body_left else self._end_of_head(data, start, size)
             if not self._parse(data[start:end]):
                 return
-            start = end
+            start, pieces = end, pieces + 1
             if self._complete and self._progress:
                 break
         if start < size:
@@ -212,12 +226,11 @@ class Protocol(HttpToolsProtocol):
         self.send_400_response("Invalid HTTP request received.")
 
     def _hold(self, data: bytes) -> None:
-        """Hold pipelined bytes, and pause reading until the answer is given."""
-        if self.cycle is not None and not self.cycle.keep_alive:
+        """Hold bytes until the answer before them is given or their turn has come, and pause reading."""
+        if self._complete and self.cycle is not None and not self.cycle.keep_alive:
             return
-        self._connections.ahead += len(data)
         self._ahead += data
-        if self._connections.ahead > MAX_AHEAD:
+        if not self._connections.hold(len(data), len(self._ahead)):
             self._connections.note_closed(1)
             self.transport.abort()
         elif not self.transport.is_closing():
@@ -229,14 +242,15 @@ class Protocol(HttpToolsProtocol):
         self._connections.ahead -= len(data)
         return data
 
-    def go_on(self) -> None:
-        """Continue with the pipelined bytes."""
+    def go_on(self) -> bool:
+        """Continue with the bytes that are held; return False if there is nothing to do."""
         if self.transport.is_closing() or self._must_wait or not self._ahead:
-            return
+            return False
         self.flow.ahead = False
-        self.data_received(self._take_ahead())
+        self.data_received(self._take_ahead(), its_turn=True)
         if not self.transport.is_closing():
             self.flow.resume_reading()
+        return True
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -278,7 +292,9 @@ class Protocol(HttpToolsProtocol):
         if self._fast is not None:
             self.cycle = self._fast  # type: ignore[assignment]
             return
-        # Only requests that go through ASGI need a scope, which super() builds.
+        # Only requests that go through ASGI need a scope, which super() builds, and the addresses that are in it.
+        if self.server is None:
+            self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers[:], self.expect_100_continue = url, headers, expects
@@ -336,7 +352,7 @@ class Protocol(HttpToolsProtocol):
 
     def _answered(self, let_in: bool) -> None:
         """Continue with the pipelined bytes."""
-        self._let_in = self._let_in or let_in
+        self.is_known = self.is_known or let_in
         if self._complete:
             # Otherwise its headers and its body stay in memory until the next request, however long that takes.
             self._fast = self.cycle = self.scope = None  # type: ignore[assignment]
@@ -380,7 +396,7 @@ class Protocol(HttpToolsProtocol):
     def usefulness(self) -> tuple[bool, float]:
         """A rank: the connection with the lowest is closed first."""
         since = self.awaited_since if self.idle_since is None else self.idle_since
-        return self._let_in, 0.0 if since is None else since
+        return self.is_known, 0.0 if since is None else since
 
     def give_way(self) -> None:
         """Close the connection to make room for another."""
@@ -404,6 +420,7 @@ class Server(uvicorn.Server):
             date_header=False,
             proxy_headers=False,
             timeout_keep_alive=IDLE_WITHIN,
+            backlog=BACKLOG,
         )
         super().__init__(config)
         self.connections = Connections(app.unread if isinstance(app, Endpoint) else count_none)
