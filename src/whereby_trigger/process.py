@@ -24,6 +24,7 @@ from typing import Any
 from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import LifecycleError
 from whereby_trigger.stderr import never_awaited, say_last
+from whereby_trigger.threads import short_turns
 
 MOST = 65_536
 """More than we can use. Some systems allow a billion, and a program that closes each by number never starts."""
@@ -393,7 +394,7 @@ def run(
     """
     runner = asyncio.Runner(loop_factory=_loop_factory())
     quiet_end = never_awaited(to_the_end)
-    with many_files(), _rare_collections(), quiet_end, LastResort(to_the_end) as last_resort, runner:
+    with many_files(), _rare_collections(), short_turns(), quiet_end, LastResort(to_the_end) as last_resort, runner:
         try:
             runner.run(serving)
         finally:
