@@ -225,7 +225,7 @@ FAULTS: dict[int, Row] = {
         "The log's reader stalls, closes or takes a line a second, or stderr is closed from the start; with assistants",
         "every answer 200, p99 as without; SIGTERM and the watchdog in time; 0 overlaps; dropped lines counted",
         unread_logs.run,
-        on_both(doses=100, rate=500, seconds=10.0),
+        on_both(doses=100, rate=500, seconds=10.0, side_by_side=3),
     ),
     30: Row(
         "A replica is killed with -9, every other time with its guards, and started again at once; its assistants take "

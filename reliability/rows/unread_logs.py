@@ -1,6 +1,7 @@
 """Row 29: nobody, or almost nobody, reads the log while deliveries come and assistants are in their rooms."""
 
 import asyncio
+import math
 import re
 import signal
 import time
@@ -50,26 +51,27 @@ DROPPED = re.compile(r"([0-9]+) log lines? (?:was|were) dropped")
 
 
 async def run(
-    folder: Path, stores: Stores, *, doses: int, rate: float, seconds: float, faults: Collection[str] = tuple(FAULTS)
+    folder: Path,
+    stores: Stores,
+    *,
+    doses: int,
+    rate: float,
+    seconds: float,
+    side_by_side: int = 1,
+    faults: Collection[str] = tuple(FAULTS),
 ) -> Result:
-    """Inject each fault `doses` times, each in one life of the receiver, ended by SIGTERM or the watchdog.
+    """Inject each fault `doses` times, each in one life of a receiver, ended by SIGTERM or the watchdog.
 
-    The load lasts until each room has its assistant, and then for `seconds` seconds.
+    The load lasts until each room has its assistant, and then for `seconds` seconds. `side_by_side` receivers live at
+    the same time, each with a store of its own.
     """
-    unread = _UnreadLogs(folder, stores, rate, seconds)
+    cells = [_Cell(folder / str(number), stores, rate, seconds) for number in range(side_by_side)]
     try:
-        # The first life has no assistants to take over, so it does not start any immediately.
-        await unread.life(READ, blocked=False)
-        with_reader = _Answers()
-        for number in range(doses):
-            # Run these in between, so both see the same state of the machine and the store.
-            if number % READ_EVERY == 0:
-                with_reader.add(await unread.life(READ, blocked=False))
-            for fault in faults:
-                unread.of[fault].add(await unread.life(FAULTS[fault], blocked=bool(number % 2)))
-        return await unread.result(with_reader)
+        await asyncio.gather(*(cell.lives(math.ceil(doses / side_by_side), faults) for cell in cells))
+        return _result(cells, rate)
     finally:
-        await unread.close()
+        for cell in cells:
+            await cell.close()
 
 
 class _Answers(Struct):
@@ -87,9 +89,16 @@ class _Answers(Struct):
         return percentile([answer.seconds for answer in self.later], 99)
 
 
-class _UnreadLogs:
+class _Cell:
+    """Hold a store, its receiver, and what came of each life of that."""
+
     def __init__(self, folder: Path, stores: Stores, rate: float, seconds: float) -> None:
+        folder.mkdir()
         self.of: defaultdict[str, _Answers] = defaultdict(_Answers)
+        self.ends: dict[str, list[float]] = {"SIGTERM": [], "the watchdog": []}
+        self.counted = 0
+        self.overlaps = 0
+        self.problems: list[str] = []
         self._folder = folder
         self._late_takeovers = stores.late_takeovers
         self._rate = rate
@@ -99,13 +108,22 @@ class _UnreadLogs:
         self._ticks = Ticks(folder / "ticks")
         self._load = Load(folder, seed=29)
         self._lives = 0
-        self._problems: list[str] = []
-        self._ends: dict[str, list[float]] = {"SIGTERM": [], "the watchdog": []}
-        self._counted = 0
         self._options = ("--ticks", str(self._ticks.path), "--lease-ttl", f"{TTL:g}", "--drain-timeout", "0")
         self._receivers = Receivers(self._url, self._emissions, options=self._options)
 
-    async def life(self, kind: str | None, *, blocked: bool) -> _Answers:
+    async def lives(self, doses: int, faults: Collection[str]) -> None:
+        """Inject each fault `doses` times, then check all answers and the store."""
+        # The first life has no assistants to take over, so it does not start any immediately.
+        await self._life(READ, blocked=False)
+        for number in range(doses):
+            # Run these in between, so both see the same state of the machine and the store.
+            if number % READ_EVERY == 0:
+                self.of[READ].add(await self._life(READ, blocked=False))
+            for fault in faults:
+                self.of[fault].add(await self._life(FAULTS[fault], blocked=bool(number % 2)))
+        await self._check()
+
+    async def _life(self, kind: str | None, *, blocked: bool) -> _Answers:
         """Deliver to one receiver, then end it; return the answers."""
         self._lives += 1
         options = ("--emissions", str(self._emissions), *self._options, "--log", "--life", f"9{self._lives}")
@@ -130,7 +148,7 @@ class _UnreadLogs:
         served = await self._ticks.until(rooms, lambda tick: tick.host == process.popen.pid, SERVED_WITHIN)
         missing = ", ".join(sorted(set(rooms) - served.keys()))
         if missing:
-            self._problems.append(f"life {self._lives}: no assistant in {missing} within {SERVED_WITHIN:g} s")
+            self.problems.append(f"life {self._lives}: no assistant in {missing} within {SERVED_WITHIN:g} s")
 
     async def _until_it_listens(self) -> None:
         async def is_live() -> bool:
@@ -152,9 +170,9 @@ class _UnreadLogs:
         process.popen.send_signal(BLOCK if blocked else signal.SIGTERM)
         await until(lambda: process.popen.poll() is not None, SERVED_WITHIN)
         took = time.monotonic() - began
-        self._ends[name].append(took)
+        self.ends[name].append(took)
         if process.popen.returncode != code or took > within:
-            self._problems.append(f"{name}: it ended with {process.popen.returncode} after {took:.1f} s")
+            self.problems.append(f"{name}: it ended with {process.popen.returncode} after {took:.1f} s")
 
     async def _end_read(self, process: Unread, answers: int, sent: Set[str]) -> None:
         """End it while its log is read again, which must contain every line or its count.
@@ -165,14 +183,14 @@ class _UnreadLogs:
         await self._end(process, blocked=False)
         log = await reading
         lines, dropped = log.count('"answer": '), sum(int(number) for number in DROPPED.findall(log))
-        self._counted += dropped
+        self.counted += dropped
         async with viewing(self._url) as view:
             pending = sum(record.state is State.PENDING for record in await view.of(sent))
         if lines + dropped + pending < answers:
             found = f"{lines} lines, {dropped} counted as dropped and {pending} pending"
-            self._problems.append(f"{answers} answers, but {found}")
+            self.problems.append(f"{answers} answers, but {found}")
 
-    async def result(self, with_reader: _Answers) -> Result:
+    async def _check(self) -> None:
         """Check the answers, and what a last receiver finds in the store."""
         receiver = await self._receivers.start()
         await receiver.listening()
@@ -189,34 +207,42 @@ class _UnreadLogs:
                 late_takeovers=self._late_takeovers,
                 losses=await view.losses(),
             )
-        doubled = overlaps(self._ticks.all)
-        self._problems += in_words(check(evidence))
-        self._problems += [f"no assistant in {room}" for room in sorted(rooms - served.keys())]
-        self._problems += [f"{len(doubled)} overlapping ticks"] if doubled else []
-        p99 = round(with_reader.p99 * 1000, 1)
-        figures: Figures = {"deliveries a second": self._rate, "a log that is read: p99 (ms)": p99}
-        for fault, answers in self.of.items():
-            figures |= self._judged(fault, answers, with_reader.p99)
-        figures["lines dropped, and counted"] = self._counted
-        for name, seconds in self._ends.items():
-            if seconds:
-                figures[f"ended by {name} after, at most (s)"] = round(max(seconds), 2)
-        figures["overlaps"] = len(doubled)
-        return Result(figures, self._problems)
+        self.overlaps = len(overlaps(self._ticks.all))
+        self.problems += in_words(check(evidence))
+        self.problems += [f"no assistant in {room}" for room in sorted(rooms - served.keys())]
+        self.problems += [f"{self.overlaps} overlapping ticks"] if self.overlaps else []
 
     async def close(self) -> None:
         await self._receivers.close()
         self._load.close()
 
-    def _judged(self, fault: str, answers: _Answers, p99_with_reader: float) -> Figures:
-        p99 = answers.p99
+
+def _result(cells: Sequence[_Cell], rate: float) -> Result:
+    of = defaultdict[str, _Answers](_Answers)
+    for cell in cells:
+        for fault, answers in cell.of.items():
+            of[fault].add(answers)
+    with_reader = of.pop(READ).p99
+    problems = [problem for cell in cells for problem in cell.problems]
+    figures: Figures = {
+        "receivers at a time": len(cells),
+        "deliveries a second to each": rate,
+        "a log that is read: p99 (ms)": round(with_reader * 1000, 1),
+    }
+    for fault, answers in of.items():
         others = [answer.status for answer in answers.all if answer.status != 200]
         if others:
-            self._problems.append(f"{fault}: {len(others)} answers were {sorted(set(others))}")
-        if p99 > p99_with_reader + P99_MORE:
-            self._problems.append(f"{fault}: p99 was {p99:.3f} s, with a reader {p99_with_reader:.3f} s")
-        return {
+            problems.append(f"{fault}: {len(others)} answers were {sorted(set(others))}")
+        if answers.p99 > with_reader + P99_MORE:
+            problems.append(f"{fault}: p99 was {answers.p99:.3f} s, with a reader {with_reader:.3f} s")
+        figures |= {
             f"{fault}: deliveries": len(answers.all),
             f"{fault}: answers other than 200": len(others),
-            f"{fault}: p99 (ms)": round(p99 * 1000, 1),
+            f"{fault}: p99 (ms)": round(answers.p99 * 1000, 1),
         }
+    figures["lines dropped, and counted"] = sum(cell.counted for cell in cells)
+    for name in cells[0].ends:
+        if seconds := [each for cell in cells for each in cell.ends[name]]:
+            figures[f"ended by {name} after, at most (s)"] = round(max(seconds), 2)
+    figures["overlaps"] = sum(cell.overlaps for cell in cells)
+    return Result(figures, problems)
