@@ -7,12 +7,13 @@ without the task and the messages of ASGI.
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol, cast
 
 from msgspec import Struct
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from whereby_trigger.receive.asgi import Endpoint
@@ -25,8 +26,9 @@ logger = logging.getLogger("whereby_trigger")
 STRANGERS_A_TURN = 8
 """Connections that one turn lets continue, of those that have brought no delivery yet."""
 
-REST = 0.001
-"""Seconds, at least, between two such turns; as long as the last one took if that is more.
+REST, LONGEST_REST = 0.001, 0.25
+"""Seconds, at least and at most, between two such turns: as long as the last one took. One may have seemed to take
+minutes, because the process was frozen.
 
 Meanwhile the loop waits, and other threads run: the store's and the user's. Beside a loop that never waits, Python lets
 a thread run only every few milliseconds, and a commit needs that about 20 times.
@@ -77,6 +79,16 @@ def count_none(reason: RefusalReason, count: int) -> None:
     """Count nothing, for a server that takes no deliveries."""
 
 
+class Flow(FlowControl):
+    """Keep reading paused while a client with pipelined requests waits for an answer."""
+
+    ahead = False
+
+    def resume_reading(self) -> None:
+        if not self.ahead:
+            super().resume_reading()
+
+
 class Connections(ServerState):
     """Hold the open connections, their limit, and `ahead`, the bytes that all of them hold until their turn."""
 
@@ -85,7 +97,8 @@ class Connections(ServerState):
         self.refused = refused
         self.ahead = 0
         self.max_connections = _max_connections()
-        self._strangers: deque[Connection] = deque()
+        # In the order of their turns; none of them twice.
+        self._strangers: OrderedDict[Connection, None] = OrderedDict()
         self._turn_comes = False
         self._closing_soon = False
         self._closed = 0
@@ -113,21 +126,26 @@ class Connections(ServerState):
         if connection.is_known:
             connection.loop.call_soon(connection.go_on)
             return
-        self._strangers.append(connection)
+        self._strangers.setdefault(connection)
         if not self._turn_comes:
             self._turn_comes = True
             connection.loop.call_soon(self._let_strangers_go_on, connection.loop)
 
     def _let_strangers_go_on(self, loop: asyncio.AbstractEventLoop) -> None:
         began, went_on = time.monotonic(), 0
-        # One that has yet more to do is at the end again: its next turn is not this one.
-        for _ in range(len(self._strangers)):
-            went_on += self._strangers.popleft().go_on()
-            if went_on == STRANGERS_A_TURN:
-                break
-        self._turn_comes = went_on > 0
-        if self._turn_comes:
-            loop.call_later(max(REST, time.monotonic() - began), self._let_strangers_go_on, loop)
+        try:
+            # One that has yet more to do is at the end again: its next turn is not this one.
+            for _ in range(len(self._strangers)):
+                stranger, _ = self._strangers.popitem(last=False)
+                went_on += stranger.go_on()
+                if went_on == STRANGERS_A_TURN:
+                    break
+        finally:
+            # After an error, too, such as a lack of memory: nobody else would let the others go on.
+            self._turn_comes = went_on > 0 or len(self._strangers) > 0
+            if self._turn_comes:
+                rest = min(LONGEST_REST, max(REST, time.monotonic() - began))
+                loop.call_later(rest, self._let_strangers_go_on, loop)
 
     def close_surplus_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close the surplus once the connections that came together are all there: each look is at all of them."""

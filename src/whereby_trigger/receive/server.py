@@ -11,13 +11,12 @@ from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from whereby_trigger.receive.address import BACKLOG
 from whereby_trigger.receive.asgi import LET_IN, Endpoint
-from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, count_none
+from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, Flow, count_none
 from whereby_trigger.receive.intake import OWS, declared_length
 from whereby_trigger.store import RefusalReason
 
@@ -52,16 +51,6 @@ SHUTDOWN_WITHIN = 3.0
 """Seconds that requests have to finish at shutdown; longer than one waits for the store."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-class Flow(FlowControl):
-    """Keep reading paused while a client with pipelined requests waits for an answer."""
-
-    ahead = False
-
-    def resume_reading(self) -> None:
-        if not self.ahead:
-            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
