@@ -32,8 +32,11 @@ TAKEN_WITHIN = 10.0
 UNSENT = 4096
 """Bytes of unread answers above which no more requests of a client are read."""
 
-PIECES = 8
-"""Pieces of one request that are parsed in a turn of the loop: a body in chunks may be made of thousands."""
+PIECES, LINES = 8, 32
+"""Pieces of one request that are parsed in a turn of the loop, and lines in a piece, unless it is a body with a length.
+
+A head has a line for each header, and a body in chunks two for each chunk: it may be made of thousands.
+"""
 
 LOOK_EVERY = 5
 """Ticks of uvicorn's clock, a little over 0.1 s each, between looks for stalled requests."""
@@ -137,10 +140,10 @@ class Protocol(HttpToolsProtocol):
         self._feed(data)
 
     def _waits_its_turn(self, data: bytes) -> bool:
-        """True for a stranger's request that is no delivery, until all of its head is there."""
-        if not (self._complete or self._in_head):
-            return False
-        return self._endpoint is None or not self._endpoint.begins_delivery(data)
+        """True for a stranger's bytes, unless a delivery begins with them or they belong to a body with a length."""
+        if self._body_left or self._endpoint is None:
+            return not self._body_left
+        return not (self._complete and self._endpoint.begins_delivery(data))
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -172,14 +175,19 @@ class Protocol(HttpToolsProtocol):
     def _end_of_head(self, data: bytes, start: int, size: int) -> int:
         """Return the index up to which the bytes can only belong to one request, which announced no length so far.
 
-        It ends after its head, or after the empty line that follows its chunks.
+        It ends after its head, or after the empty line that follows its chunks. After LINES lines, the index is there.
         """
         if self._tail:
             seam = (self._tail + data[start : start + 3]).find(END_OF_HEAD)
             if seam >= 0:
                 return start + seam + len(END_OF_HEAD) - len(self._tail)
         found = data.find(END_OF_HEAD, start)
-        return size if found < 0 else found + len(END_OF_HEAD)
+        end = size if found < 0 else found + len(END_OF_HEAD)
+        # To count the lines of much would take as long as to parse them.
+        if end - start > 1024 or data.count(b"\n", start, end) > LINES:
+            lines = data[start:end].split(b"\n", LINES)
+            end -= len(lines[-1]) if len(lines) > LINES else 0
+        return end
 
     def _parse(self, piece: bytes) -> bool:
         """Parse some bytes; return False if that ends the connection."""
