@@ -1,15 +1,19 @@
 """The turns of strangers: who has brought no delivery yet waits for them, and for no more than that."""
 
 import asyncio
+import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import uvloop
 
-from tests.receive.test_connections import Asking, Schedule
+from tests.receive.test_connections import BODY, Asking, Schedule, in_chunks
 from tests.support.http import ask, connected, request
 from tests.support.receiver import Receiver
-from tests.support.until import eventually
+from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.receive import connections, server
 from whereby_trigger.receive.connections import Connections
 from whereby_trigger.receive.server import Protocol
@@ -125,3 +129,42 @@ async def test_each_part_of_a_strangers_body_in_chunks_waits_for_its_turn(
         await eventually(lambda: receiver.edge.arriving.bytes == 2)
         await stranger.send(b"2\r\nab\r\n")
         await eventually(lambda: receiver.server.connections.ahead == 7)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_who_ends_its_side_after_its_request_is_answered(
+    tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop], version: str
+) -> None:
+    """So does `printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' | nc -N`."""
+
+    def look(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /livez HTTP/%b\r\n\r\n" % version.encode())
+            client.shutdown(socket.SHUT_WR)
+            return client.recv(1024)
+
+    async def answers() -> list[bytes]:
+        async with Receiver(tmp_path) as receiver:
+            return [await asyncio.to_thread(look, receiver.port) for _ in range(20)]
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert {answer[:12] for answer in runner.run(answers())} == {b"HTTP/1.1 200"}
+
+
+@pytest.mark.parametrize("sent", [in_chunks, lambda: request("GET", "/livez")], ids=["a delivery", "a health check"])
+async def test_what_waits_for_its_turn_when_the_server_ends_is_still_answered(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, sent: Callable[[], bytes]
+) -> None:
+    monkeypatch.setattr(connections, "REST", 60.0)
+    monkeypatch.setattr(connections, "LONGEST_REST", 60.0)
+    async with connected(receiver.port) as first, connected(receiver.port) as second:
+        assert await first.ask(request()) is not None
+        await second.send(sent())
+        await eventually(lambda: receiver.server.connections.ahead)
+        async with asyncio.timeout(AT_ONCE):
+            await receiver.server.close()
+        answer = await second.answer()
+        assert answer is not None
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert [record.body for record in await receiver.records()] == ([BODY] if sent is in_chunks else [])

@@ -246,8 +246,15 @@ class Protocol(HttpToolsProtocol):
         self.flow.ahead = False
         self.data_received(self._take_ahead(), its_turn=True)
         if not self.transport.is_closing():
-            self.flow.resume_reading()
+            # Once the request's task has begun: a client that ended its side after its request is answered before that
+            # is read, and its connection closed.
+            self.loop.call_soon(self.flow.resume_reading)
         return True
+
+    def shutdown(self) -> None:
+        """Close the connection, after the answer to what came before: it may be held until its turn."""
+        self.go_on()
+        super().shutdown()
 
     def on_message_begin(self) -> None:
         self.url = b""
