@@ -11,12 +11,13 @@ import pytest
 import uvloop
 
 from tests.receive.test_connections import BODY, Asking, Schedule, in_chunks
-from tests.support.http import ask, connected, request
+from tests.support.http import ask, connected, delivery, request, signature
 from tests.support.receiver import Receiver
 from tests.support.until import AT_ONCE, eventually
 from whereby_trigger.receive import connections, server
 from whereby_trigger.receive.connections import Connections
 from whereby_trigger.receive.server import Protocol
+from whereby_trigger.testing import webhook
 
 pytestmark = pytest.mark.anyio
 
@@ -129,6 +130,30 @@ async def test_each_part_of_a_strangers_body_in_chunks_waits_for_its_turn(
         await eventually(lambda: receiver.edge.arriving.bytes == 2)
         await stranger.send(b"2\r\nab\r\n")
         await eventually(lambda: receiver.server.connections.ahead == 7)
+
+
+LARGE = webhook("room.client.joined", room="/visit-1", id="large", metadata="m" * 5000).raw
+WAITING = {
+    "in chunks": request("POST", "/", [signature(LARGE), ("Transfer-Encoding", "chunked")])
+    + b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE),
+    "with a long head": request("POST", "/", [signature(LARGE), ("X-Amzn-Oidc-Data", "j" * 3000)], LARGE),
+    "with a query": delivery(LARGE, path="/?from=whereby"),
+}
+
+
+@pytest.mark.parametrize("data", WAITING.values(), ids=WAITING)
+async def test_a_delivery_that_would_wait_for_its_turn_gets_in_however_much_others_hold(
+    receiver: Receiver, data: bytes
+) -> None:
+    """There was no room to hold it, and its connection was closed."""
+    receiver.server.connections.ahead += connections.MAX_AHEAD
+    try:
+        answer = await ask(receiver.port, data)
+    finally:
+        receiver.server.connections.ahead -= connections.MAX_AHEAD
+    assert answer is not None
+    assert answer.status == 200
+    assert [record.body for record in await receiver.records()] == [LARGE]
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -114,10 +114,15 @@ class Connections(ServerState):
         """Connections above which the surplus is closed in this turn of the loop, not at the next look."""
         return self.max_connections * 3 // 2
 
+    def has_room(self, more: int, all_of_it: int) -> bool:
+        """Return True if a connection may hold `more` bytes, and so `all_of_it`."""
+        return self.ahead + more <= MAX_AHEAD or all_of_it <= FEW_AHEAD
+
     def hold(self, more: int, all_of_it: int) -> bool:
         """Count `more` bytes that a connection holds, `all_of_it` by now; return False if that is too much."""
+        has_room = self.has_room(more, all_of_it)
         self.ahead += more
-        return self.ahead <= MAX_AHEAD or all_of_it <= FEW_AHEAD
+        return has_room
 
     def go_on_later(self, connection: Connection) -> None:
         """Schedule a connection to continue with the bytes that it holds: soon if it is known, or else in its turn."""

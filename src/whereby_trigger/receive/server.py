@@ -140,10 +140,10 @@ class Protocol(HttpToolsProtocol):
         self._feed(data)
 
     def _waits_its_turn(self, data: bytes) -> bool:
-        """True for a stranger's bytes, unless a delivery begins with them or they belong to a body with a length."""
-        if self._body_left or self._endpoint is None:
-            return not self._body_left
-        return not (self._complete and self._endpoint.begins_delivery(data))
+        """True if there is room for a stranger's bytes, unless a delivery begins or their body's length is known."""
+        if self._body_left or not self._connections.has_room(len(data), len(data)):
+            return False
+        return not (self._complete and self._endpoint is not None and self._endpoint.begins_delivery(data))
 
     def resume_writing(self) -> None:
         super().resume_writing()
