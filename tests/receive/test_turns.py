@@ -132,6 +132,25 @@ async def test_each_part_of_a_strangers_body_in_chunks_waits_for_its_turn(
         await eventually(lambda: receiver.server.connections.ahead == 7)
 
 
+async def test_what_a_known_connection_asks_takes_turns_too_but_not_what_it_delivers(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy sends the requests of a crowd over the connections that bring deliveries."""
+    async with connected(receiver.port) as asking, connected(receiver.port) as delivering:
+        for known in (asking, delivering):
+            assert await known.ask(delivery(BODY)) is not None
+        monkeypatch.setattr(connections, "REST", 60.0)
+        monkeypatch.setattr(connections, "LONGEST_REST", 60.0)
+        assert await ask(receiver.port, request()) is not None
+        await asking.send(request())
+        await eventually(lambda: receiver.server.connections.ahead == len(request()))
+        for sent in (delivery(BODY), in_chunks()):
+            answer = await delivering.ask(sent)
+            assert answer is not None
+            assert answer.status == 200
+        assert receiver.server.connections.ahead == len(request())
+
+
 LARGE = webhook("room.client.joined", room="/visit-1", id="large", metadata="m" * 5000).raw
 WAITING = {
     "in chunks": request("POST", "/", [signature(LARGE), ("Transfer-Encoding", "chunked")])

@@ -117,7 +117,8 @@ class Endpoint:
         self.arriving = Arriving(max(MAX_ARRIVING, 2 * max_body))
         self.path = path
         self.url = quote(path).encode()
-        self._posted = b"POST %b HTTP/1." % self.url
+        # How a delivery begins.
+        self.posted = b"POST %b HTTP/1." % self.url
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,7 +143,7 @@ class Endpoint:
 
     def begins_delivery(self, data: bytes) -> bool:
         """Return True if the first bytes of a request are a delivery's: it has the path, and tells a body's length."""
-        return data.startswith(self._posted) and TELLS_LENGTH in data[:TOLD_WITHIN].lower()
+        return data.startswith(self.posted) and TELLS_LENGTH in data[:TOLD_WITHIN].lower()
 
     def unread(self, reason: RefusalReason, count: int = 1) -> None:
         """Note requests that the server refused itself, or connections that it closed."""

@@ -24,7 +24,7 @@ from whereby_trigger.store import RefusalReason
 logger = logging.getLogger("whereby_trigger")
 
 STRANGERS_A_TURN = 8
-"""Connections that one turn lets continue, of those that have brought no delivery yet."""
+"""Connections that one turn lets continue: those that have brought no delivery yet, or ask for something else now."""
 
 REST, LONGEST_REST = 0.001, 0.25
 """Seconds, at least and at most, between two such turns: as long as the last one took. One may have seemed to take
@@ -126,10 +126,14 @@ class Connections(ServerState):
 
     def go_on_later(self, connection: Connection) -> None:
         """Schedule a connection to continue with the bytes that it holds: soon if it is known, or else in its turn."""
-        if connection.transport.is_closing():
-            return
-        if connection.is_known:
+        if not connection.is_known:
+            self.take_turn(connection)
+        elif not connection.transport.is_closing():
             connection.loop.call_soon(connection.go_on)
+
+    def take_turn(self, connection: Connection) -> None:
+        """Schedule a connection to continue in its turn, even if it is known: anybody's requests come by a proxy."""
+        if connection.transport.is_closing():
             return
         self._strangers.setdefault(connection)
         if not self._turn_comes:

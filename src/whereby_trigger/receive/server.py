@@ -61,7 +61,7 @@ class Protocol(HttpToolsProtocol):
 
     The parser gets one request at a time: pipelined bytes stay unparsed, and reading pauses. A plain delivery, which
     is a POST to the endpoint's path with a length, goes to the endpoint directly. All other requests go through ASGI,
-    and those of strangers take turns before that; a connection is known once it has brought a delivery.
+    and take turns before that, but for a delivery of any kind on a connection that has brought one before.
     """
 
     __slots__ = (
@@ -76,6 +76,7 @@ class Protocol(HttpToolsProtocol):
         "_in_head",
         "_method",
         "_offer",
+        "_posted",
         "_progress",
         "_tail",
         "_unsent_since",
@@ -93,16 +94,13 @@ class Protocol(HttpToolsProtocol):
         self.awaited_since: float | None = None
         self.idle_since: float | None = None
         self._endpoint = self.app if isinstance(self.app, Endpoint) else None
+        self._posted = b"" if self._endpoint is None else self._endpoint.posted
         self._fast: FastDelivery | None = None
         self._connections = self.server_state if isinstance(self.server_state, Connections) else Connections()
-        self._header_bytes = 0
-        self._idle_bytes = 0
-        self._progress = False
+        self._header_bytes = self._idle_bytes = self._body_left = 0
+        self._progress = self._offer = False
         self._method = b""
-        self._in_head = True
-        self._complete = True
-        self._offer = False
-        self._body_left = 0
+        self._in_head = self._complete = True
         # The last bytes that were parsed: the end of a head may begin in them.
         self._tail = b""
         self._ahead = b""
@@ -130,9 +128,10 @@ class Protocol(HttpToolsProtocol):
         if self._ahead or self._must_wait:
             self._hold(data)
             return
-        if not (its_turn or self.is_known) and self._waits_its_turn(data):
+        at_once = its_turn or (self.is_known and (not self._complete or data.startswith(self._posted)))
+        if not at_once and self._waits_its_turn(data):
             self._hold(data)
-            self._connections.go_on_later(self)
+            self._connections.take_turn(self)
             return
         self.idle_since = None
         if self.awaited_since is None:
@@ -140,7 +139,7 @@ class Protocol(HttpToolsProtocol):
         self._feed(data)
 
     def _waits_its_turn(self, data: bytes) -> bool:
-        """True if there is room for a stranger's bytes, unless a delivery begins or their body's length is known."""
+        """True unless bytes begin like a delivery, belong to a body with a length, or find no room to be held."""
         if self._body_left or not self._connections.has_room(len(data), len(data)):
             return False
         return not (self._complete and self._endpoint is not None and self._endpoint.begins_delivery(data))
