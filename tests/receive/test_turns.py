@@ -175,6 +175,20 @@ async def test_a_delivery_that_would_wait_for_its_turn_gets_in_however_much_othe
     assert [record.body for record in await receiver.records()] == [LARGE]
 
 
+async def test_what_can_be_no_delivery_and_finds_no_room_is_closed_unread(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read the first request of each of 1,000 such clients, which came again at once, took longer than a second."""
+    parse = Mock()
+    monkeypatch.setattr(Protocol, "_parse", parse)
+    receiver.server.connections.ahead += connections.MAX_AHEAD
+    async with connected(receiver.port) as connection:
+        await connection.send(request("POST", "/elsewhere", [], b"x" * 3000))
+        assert await connection.closed() < AT_ONCE
+    receiver.server.connections.ahead -= connections.MAX_AHEAD
+    assert not parse.called
+
+
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_who_ends_its_side_after_its_request_is_answered(

@@ -118,7 +118,7 @@ class Endpoint:
         self.path = path
         self.url = quote(path).encode()
         # How a delivery begins.
-        self.posted = b"POST %b HTTP/1." % self.url
+        self.posted = b"POST %b HTTP/1." % self.url, b"POST %b?" % self.url
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -94,7 +94,7 @@ class Protocol(HttpToolsProtocol):
         self.awaited_since: float | None = None
         self.idle_since: float | None = None
         self._endpoint = self.app if isinstance(self.app, Endpoint) else None
-        self._posted = b"" if self._endpoint is None else self._endpoint.posted
+        self._posted = () if self._endpoint is None else self._endpoint.posted
         self._fast: FastDelivery | None = None
         self._connections = self.server_state if isinstance(self.server_state, Connections) else Connections()
         self._header_bytes = self._idle_bytes = self._body_left = 0
@@ -139,10 +139,11 @@ class Protocol(HttpToolsProtocol):
         self._feed(data)
 
     def _waits_its_turn(self, data: bytes) -> bool:
-        """True unless bytes begin like a delivery, belong to a body with a length, or find no room to be held."""
-        if self._body_left or not self._connections.has_room(len(data), len(data)):
+        """True unless bytes begin a delivery or have a known length, or may be a delivery's and find no room."""
+        if self._body_left or (self._complete and self._endpoint is not None and self._endpoint.begins_delivery(data)):
             return False
-        return not (self._complete and self._endpoint is not None and self._endpoint.begins_delivery(data))
+        may_deliver = not self._complete or data.startswith(self._posted)
+        return not may_deliver or self._connections.has_room(len(data), len(data))
 
     def resume_writing(self) -> None:
         super().resume_writing()
