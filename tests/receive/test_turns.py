@@ -175,6 +175,20 @@ async def test_a_delivery_that_would_wait_for_its_turn_gets_in_however_much_othe
     assert [record.body for record in await receiver.records()] == [LARGE]
 
 
+async def test_a_delivery_waits_for_no_turn_whatever_its_path_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Source: RFC 3986, 3.3."""
+    path = "/hooks/3f9a+x/y==:!$&'()*,;@é"
+    async with Receiver(tmp_path, path=path) as receiver:
+        monkeypatch.setattr(connections, "REST", 60.0)
+        monkeypatch.setattr(connections, "LONGEST_REST", 60.0)
+        assert await ask(receiver.port, request()) is not None
+        answer = await ask(receiver.port, delivery(BODY, path=path.replace("é", "%C3%A9")))
+        assert answer is not None
+        assert answer.status == 200
+
+
 async def test_what_can_be_no_delivery_and_finds_no_room_is_closed_unread(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,9 @@ LONGEST_PATH = 200
 TELLS_LENGTH, TOLD_WITHIN = b"\r\ncontent-length:", 2048
 """How a head tells its body's length, and within how many bytes it usually does."""
 
+AS_THEY_ARE = "/!$&'()*+,;=:@"
+"""What senders do not encode in a path, besides letters, digits and `-._~`. Source: RFC 3986, 3.3."""
+
 LET_IN = "whereby_trigger.let_in"
 """Whether a delivery was answered 200, in its scope: our own server keeps the connections that brought one."""
 
@@ -116,7 +119,7 @@ class Endpoint:
         self._log = log
         self.arriving = Arriving(max(MAX_ARRIVING, 2 * max_body))
         self.path = path
-        self.url = quote(path).encode()
+        self.url = quote(path, safe=AS_THEY_ARE).encode()
         # How a delivery begins.
         self.posted = b"POST %b HTTP/1." % self.url, b"POST %b?" % self.url
         self.max_body = max_body
