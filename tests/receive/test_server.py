@@ -324,6 +324,16 @@ async def test_more_headers_than_64_kib_are_hung_up_on(receiver: Receiver, heade
     assert await receiver.records() == []
 
 
+async def test_more_than_a_thousand_headers_are_refused_before_they_fill_the_memory(receiver: Receiver) -> None:
+    """In memory, each tiny one takes about a hundred bytes: 64 KiB of them took more than a megabyte."""
+    answer = await ask(receiver.port, b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 10_000)
+    assert answer is not None
+    assert answer.status == 400
+    answer = await ask(receiver.port, request("GET", "/", [("a", "")] * 900))
+    assert answer is not None
+    assert answer.status == 200
+
+
 @pytest.mark.parametrize(
     "start",
     [

@@ -20,7 +20,7 @@ from whereby_trigger.receive.connections import LARGEST, Connections, FastDelive
 from whereby_trigger.receive.intake import OWS, declared_length
 from whereby_trigger.store import RefusalReason
 
-MAX_HEADERS = 64 * 1024
+MAX_HEADERS, MAX_FIELDS = 64 * 1024, 1000
 END_OF_HEAD = b"\r\n\r\n"
 
 REQUEST_WITHIN = 10.0
@@ -272,7 +272,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADERS:
+        if self._header_bytes > MAX_HEADERS or len(self.headers) == MAX_FIELDS:
             raise ValueError("the headers are too large")
         # A trailer is not a header and must not count as one. Source: RFC 9110, 6.5.1.
         if self._in_head:
