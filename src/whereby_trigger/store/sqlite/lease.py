@@ -15,7 +15,7 @@ JOIN = "INSERT INTO replicas (id, pid, seen_at, boot, expires) VALUES (?, ?, ?, 
 RENEW = "UPDATE replicas SET expires = ?, seen_at = ? WHERE id = ? AND boot = ? AND expires > ?"
 GIVE_UP = "UPDATE replicas SET expires = 0 WHERE id = ?"
 LEAVE = "DELETE FROM replicas WHERE id = ?"
-OTHERS = """
+OTHERS = f"""
 WITH RECURSIVE holders (owner) AS (
     SELECT (SELECT owner FROM webhooks WHERE state = 'held' ORDER BY owner LIMIT 1)
     UNION ALL
@@ -26,8 +26,9 @@ SELECT id, seen_at, boot, expires FROM replicas WHERE id <> :me
 UNION SELECT owner, :now, '', 0 FROM webhooks
 WHERE state = 'pending' AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 UNION SELECT owner, :now, '', 0 FROM holders WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
-UNION SELECT owner, :now, '', 0 FROM rooms WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
-"""
+UNION SELECT owner, :now, '', 0 FROM rooms INDEXED BY rooms_open
+WHERE {rooms.OPEN} AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
+"""  # noqa: S608
 """Every owner but one. Those who hold webhooks are found one by one in the index: they may hold very many."""
 
 Other = tuple[str, float, str, float]
