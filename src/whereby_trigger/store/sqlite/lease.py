@@ -21,15 +21,21 @@ WITH RECURSIVE holders (owner) AS (
     UNION ALL
     SELECT (SELECT owner FROM webhooks WHERE state = 'held' AND owner > holders.owner ORDER BY owner LIMIT 1)
     FROM holders WHERE holders.owner IS NOT NULL
+), owners (owner) AS (
+    SELECT (SELECT owner FROM webhooks INDEXED BY webhooks_owner
+        WHERE state = 'pending' AND owner IS NOT NULL ORDER BY owner LIMIT 1)
+    UNION ALL
+    SELECT (SELECT owner FROM webhooks INDEXED BY webhooks_owner
+        WHERE state = 'pending' AND owner > owners.owner ORDER BY owner LIMIT 1)
+    FROM owners WHERE owners.owner IS NOT NULL
 )
 SELECT id, seen_at, boot, expires FROM replicas WHERE id <> :me
-UNION SELECT owner, :now, '', 0 FROM webhooks
-WHERE state = 'pending' AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
+UNION SELECT owner, :now, '', 0 FROM owners WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 UNION SELECT owner, :now, '', 0 FROM holders WHERE owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 UNION SELECT owner, :now, '', 0 FROM rooms INDEXED BY rooms_open
 WHERE {rooms.OPEN} AND owner <> :me AND owner NOT IN (SELECT id FROM replicas)
 """  # noqa: S608
-"""Every owner but one. Those who hold webhooks are found one by one in the index: they may hold very many."""
+"""Every owner but one. Those of webhooks are found one by one in the indexes: they may have very many."""
 
 Other = tuple[str, float, str, float]
 HOLDS = "SELECT 1 FROM replicas WHERE id = ? AND boot = ? AND expires > ?"

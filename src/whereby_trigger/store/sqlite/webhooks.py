@@ -56,7 +56,9 @@ UPDATE webhooks SET attempts = attempts + 1
 WHERE seq = ? AND state = 'pending' AND owner = ? RETURNING attempts
 """
 APPEND_ERROR = "UPDATE webhooks SET errors = json_insert(errors, '$[#]', ?) WHERE id = ? AND body_removed_at IS NULL"
-TAKE_UNOWNED = "UPDATE webhooks SET owner = ? WHERE state = 'pending' AND owner IS NULL"
+TAKE_UNOWNED = """
+UPDATE webhooks INDEXED BY webhooks_owner SET owner = ? WHERE state = 'pending' AND owner IS NULL
+"""
 DISOWN = """
 UPDATE webhooks SET owner = NULL, takeovers = takeovers + 1, attempts = 0 WHERE state = 'pending' AND owner = ?
 """
