@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import takewhile
 
 from msgspec import Struct, field
 
@@ -169,8 +170,9 @@ class Dispatcher:
         """Note that the backlog is about to be read; from now on, keep track of what is decided meanwhile."""
         self._settled_while_reading = set()
         oldest = time.monotonic() - ANSWERED_WITHIN
-        while self._read_back and self._read_back[first := next(iter(self._read_back))] < oldest:
-            del self._read_back[first]
+        # Found in one pass: a search for the first of a dict also passes over all that was deleted before it.
+        for old in list(takewhile(lambda read: self._read_back[read] < oldest, self._read_back)):
+            del self._read_back[old]
         self._unread.begin_reading()
 
     def resubmit(self, queued: PendingWebhook) -> bool:
