@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import os
+import selectors
 import socket
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import uvloop
 
 from tests.assist.started import started
 from tests.support.until import eventually
-from whereby_trigger.assist import process
+from whereby_trigger.assist import pipes, process
 from whereby_trigger.assist.pipes import CHUNK, LONGEST, LineReader
 from whereby_trigger.assist.process import KEPT
 
@@ -70,6 +73,62 @@ async def test_between_a_few_lines_and_the_next_everybody_else_has_a_turn(pipe: 
     reader.close()
     assert taken == MANY
     assert turns.most_in_a_turn <= FEW
+
+
+async def test_the_lines_of_very_many_take_turns_together() -> None:
+    """1,000 assistants that print a few lines each, as after an outage, held up the loop for 2 s."""
+    shared, taken, ends = pipes.Turns(), list[bytes](), [os.pipe() for _ in range(200)]
+    for _, writing in ends:
+        assert os.write(writing, written(MANY[:20])) == 100
+        os.close(writing)
+    turns = Turns(taken)
+    readers = [LineReader(reading, taken.append, shared) for reading, _ in ends]
+    await asyncio.gather(*(reader.ended for reader in readers))
+    turns.close()
+    assert sorted(taken) == sorted(MANY[:20] * len(ends))
+    assert turns.most_in_a_turn <= FEW
+
+
+class Endless(selectors.DefaultSelector):
+    """Fill a pipe before each look of a loop, and stop the loop once it has waited in ten of its looks."""
+
+    def __init__(self, writing: int, output: bytes) -> None:
+        super().__init__()
+        self._writing, self._output = writing, output
+        self.looks = self.waits = 0
+        self.stop: Callable[[], None] = lambda: None
+
+    def select(self, timeout: float | None = None) -> Any:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writing, self._output)
+        ready = super().select(timeout)
+        self.looks += 1
+        self.waits += timeout != 0 and not ready
+        if self.waits == 10 or self.looks == 5000:
+            self.stop()
+        return ready
+
+
+def take_time(line: bytes) -> None:
+    """Take as long as a log does."""
+    over = time.perf_counter() + 0.0001
+    while time.perf_counter() < over:
+        pass
+
+
+@pytest.mark.parametrize(
+    "output", [b"line\n" * (CHUNK // 5), b"line\n", b"x" * CHUNK, b"x"], ids=["lines", "a line", "no line", "a byte"]
+)
+def test_the_loop_waits_in_between_however_much_a_program_prints(pipe: tuple[int, int], output: bytes) -> None:
+    """Beside a loop that never waits, the thread of the store got its turn only every few milliseconds."""
+    reading, writing = pipe
+    selector = Endless(writing, output)
+    with contextlib.closing(asyncio.SelectorEventLoop(selector)) as loop:
+        selector.stop = loop.stop
+        loop.call_soon(lambda: LineReader(reading, take_time))
+        loop.run_forever()
+        os.close(reading)
+    assert selector.waits == 10
 
 
 async def test_while_lines_wait_nothing_more_is_read(pipe: tuple[int, int]) -> None:

@@ -39,21 +39,70 @@ def readable(line: bytes) -> str:
 CHUNK: Final = 64 * 1024
 """Maximum bytes to read in one turn of the event loop: a pipe's default capacity."""
 
+LITTLE: Final = 4 * 1024
+"""Bytes that a program may print between two turns without being slowed."""
+
 AT_A_TIME: Final = 20
 """Lines to hand on before the event loop gets its turn: logging one takes about 0.1 ms."""
 
+BURST: Final = 0.002
+"""Seconds after which the turns pause for as long as they took, so that the loop waits, and other threads run.
+
+Beside a loop that never waits, Python lets a thread run only every few milliseconds, and a commit needs that about 20
+times.
+"""
+
+
+class Turns:
+    """Let readers hand on lines in turns: AT_A_TIME of all of them together in one turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[LineReader] = deque()
+        self._goes_on = False
+        self._began = self._ended = float("-inf")
+
+    def ask(self, reader: "LineReader") -> None:
+        """Have a reader hand on its lines when it is its turn."""
+        self._waiting.append(reader)
+        if not self._goes_on:
+            self._goes_on = True
+            loop = asyncio.get_running_loop()
+            # What comes soon after the last turn goes on with its burst.
+            if (now := loop.time()) - self._ended > BURST:
+                self._began = now
+            loop.call_soon(self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        left = AT_A_TIME
+        while self._waiting and left > 0:
+            left -= self._waiting.popleft().hand_on(left)
+        self._ended = loop.time()
+        took = self._ended - self._began
+        if took >= BURST:
+            loop.call_later(took, self._begin, loop)
+        elif self._waiting:
+            loop.call_soon(self._turn, loop)
+        else:
+            self._goes_on = False
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._began = loop.time()
+        self._turn(loop)
+
 
 class LineReader:
-    """Call `take` with each line of a descriptor until its end, `AT_A_TIME` in one turn of the event loop.
+    """Call `take` with each line of a descriptor until its end, in `turns`, or without those in its own.
 
-    Nothing more is read while lines wait to be handed on, so a full pipe slows a program that prints without end.
+    Next to nothing is read while lines wait to be handed on, so a full pipe slows a program that prints without end.
     The descriptor is closed at its end, or by `close`; `ended` is done once the last line was handed on after that.
     """
 
-    def __init__(self, descriptor: int, take: Callable[[bytes], None]) -> None:
+    def __init__(self, descriptor: int, take: Callable[[bytes], None], turns: Turns | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
         self._take = take
+        self._turns = turns or Turns()
+        self._asked = self._paused = False
         self._lines = Lines()
         self._waiting: deque[bytes] = deque()
         self.open = True
@@ -68,19 +117,25 @@ class LineReader:
 
     def close(self) -> None:
         """Read one last chunk, if it is there already, and stop reading; all lines read are still handed on."""
-        if not self.open:
-            return
-        handing_on = bool(self._waiting)
-        self._take_in()
-        self._let_go()
-        if not handing_on:
-            self._hand_on()
+        if self.open:
+            self._take_in()
+            self._let_go()
+            self._ask()
 
     def _read(self) -> None:
-        self._take_in()
-        self._hand_on()
+        taken = self._take_in()
+        if self.open and (self._asked or taken > LITTLE):
+            self._loop.remove_reader(self._descriptor)
+            self._paused = True
+        self._ask()
 
-    def _take_in(self) -> None:
+    def _ask(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self._turns.ask(self)
+
+    def _take_in(self) -> int:
+        """Read what is there, at most CHUNK bytes; return how many."""
         # Up to its end, if that has come: uvloop calls the reader of a socket with an error only once more, and it has
         # one if its other end was closed with unread data.
         most = CHUNK
@@ -88,7 +143,7 @@ class LineReader:
             try:
                 data = os.read(self._descriptor, most)
             except BlockingIOError:
-                return
+                break
             except ConnectionResetError:
                 data = b""
             if data:
@@ -96,6 +151,7 @@ class LineReader:
                 most -= len(data)
             else:
                 self._let_go()
+        return CHUNK - most
 
     def _let_go(self) -> None:
         if self.open:
@@ -104,21 +160,26 @@ class LineReader:
             os.close(self._descriptor)
             self._waiting += self._lines.end()
 
-    def _hand_on(self) -> None:
-        for _ in range(min(AT_A_TIME, len(self._waiting))):
+    def hand_on(self, most: int) -> int:
+        """Hand on at most so many lines, and ask for another turn if there are more; return how many, or 1."""
+        self._asked = False
+        count = min(most, len(self._waiting))
+        for _ in range(count):
             line = self._waiting.popleft()
             try:
                 self._take(line)
             except Exception as error:
                 self._loop.call_exception_handler({"message": "could not handle a line of output", "exception": error})
         if self._waiting:
-            if self.open:
-                self._loop.remove_reader(self._descriptor)
-            self._loop.call_soon(self._hand_on)
+            self._ask()
         elif self.open:
-            self._loop.add_reader(self._descriptor, self._read)
+            if self._paused:
+                self._loop.add_reader(self._descriptor, self._read)
+                self._paused = False
         elif not self.ended.done():
             self.ended.set_result(None)
+        # What is no whole line yet has been read as well.
+        return max(1, count)
 
 
 class Feed:

@@ -18,7 +18,7 @@ from uuid import uuid4
 from msgspec import Struct
 
 from whereby_trigger import leftovers
-from whereby_trigger.assist.pipes import Feed, LineReader, readable
+from whereby_trigger.assist.pipes import Feed, LineReader, Turns, readable
 from whereby_trigger.clock import GUARD_NOTICE
 from whereby_trigger.config import OPTIONS, PREFIX
 from whereby_trigger.errors import AssistantError, SystemExhausted
@@ -215,6 +215,7 @@ class GuardedProcess:
         run: str | None = None,
         keeps_stdin: bool = False,
         spawned: Callable[["GuardedProcess"], object] = lambda process: None,
+        turns: Turns | None = None,
     ) -> "GuardedProcess":
         """Start a program, found on the PATH of `env`, and return once it runs.
 
@@ -224,7 +225,8 @@ class GuardedProcess:
         and KILL, at most 2, if the deadline is near or this process is gone. `line` is called with "stdout" or "stderr"
         and each line; without it stdout is dropped. `life` is the descriptor of the lock that shows this replica alive,
         if it has one: the guard holds it until nothing of the process is left. `run` is a unique name for this run.
-        `spawned` is called with the process before it runs, so that `extend` can move its deadline meanwhile.
+        `spawned` is called with the process before it runs, so that `extend` can move its deadline meanwhile. Its
+        output takes `turns` with that of others.
 
         Raises AssistantError if the program cannot be started, SystemExhausted if the system has no resources left for
         it, and StartedTooLate if the deadline passed before it ran. A cancelled start leaves nothing behind.
@@ -239,7 +241,7 @@ class GuardedProcess:
         except (OSError, ValueError, MemoryError) as error:
             raise _not_started(argv[0], shortage_of(error), str(error)) from error
         try:
-            process = cls(argv[0], run, guard, input, line)
+            process = cls(argv[0], run, guard, input, line, turns)
         except Exception as error:
             # Nobody would stop it before its deadline, and meanwhile its room would get another.
             guard.discard()
@@ -258,7 +260,9 @@ class GuardedProcess:
             raise
         return process
 
-    def __init__(self, name: str, run: str, spawned: Spawned, input: bytes, line: TakeLine | None) -> None:
+    def __init__(
+        self, name: str, run: str, spawned: Spawned, input: bytes, line: TakeLine | None, turns: Turns | None
+    ) -> None:
         self.pid = 0
         self._name = name
         self._run = run
@@ -275,10 +279,10 @@ class GuardedProcess:
         self._backstop: asyncio.TimerHandle | None = None
         self._status = LineReader(spawned.control, self._told)
         self._feed = Feed(spawned.stdin, input)
-        self._errors = LineReader(spawned.stderr, self._take_stderr)
+        self._errors = LineReader(spawned.stderr, self._take_stderr, turns)
         self._outputs = [self._errors]
         if spawned.stdout is not None:
-            self._outputs.append(LineReader(spawned.stdout, self._take_stdout))
+            self._outputs.append(LineReader(spawned.stdout, self._take_stdout, turns))
         self._over = asyncio.create_task(self._see_out(), name=f"whereby-trigger guard of {name}")
 
     def extend(self, deadline: float) -> None:

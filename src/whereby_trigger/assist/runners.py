@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from whereby_trigger.assist.pipes import Turns
 from whereby_trigger.assist.process import Exit, GuardedProcess, StartedTooLate, child_environment
 from whereby_trigger.assist.session import (
     Assistant,
@@ -283,12 +284,13 @@ async def run_command(
     notice: float,
     life: int | None,
     hidden: Collection[str],
+    turns: Turns | None = None,
 ) -> RunResult:
     """Run a command in a room, behind its guard; once the session has ended, it has `grace` seconds to exit.
 
     `deadline` returns when it must be gone, in seconds of the boot clock; `notice` seconds before that its guard ends
-    it, if nothing else has. `life` is the descriptor of the lock that
-    shows this replica alive, if it has one; `hidden` are the values that its environment must not hold.
+    it, if nothing else has. `life` is the descriptor of the lock that shows this replica alive, if it has one; `hidden`
+    are the values that its environment must not hold. Its output takes `turns` with that of the others.
     """
     room, session = run.room, run.session
     # While the process starts, webhooks come that change it.
@@ -311,6 +313,7 @@ async def run_command(
             run=name_of_run(room.owner, room.id, room.attempt),
             keeps_stdin=run.has_reader,
             spawned=spawned,
+            turns=turns,
         )
     except SystemExhausted as error:
         return RunResult(RunEnd.EXHAUSTED, str(error))
@@ -422,13 +425,22 @@ def launcher(
     this replica alive, if it has one. `hidden` are the values that no process may see. A coroutine's grace is by
     `clock`; a process lives by the machine's.
     """
+    turns = Turns()
 
     async def launch(run: Run, launched: Callable[[int | None], None]) -> RunResult:
         if isinstance(assistant, CommandAssistant):
             # Webhooks would pile up in a session that nobody reads.
             run.has_reader = assistant.stdin == "stream"
             return await run_command(
-                assistant, run, launched, grace=grace, deadline=deadline, notice=notice, life=life(), hidden=hidden
+                assistant,
+                run,
+                launched,
+                grace=grace,
+                deadline=deadline,
+                notice=notice,
+                life=life(),
+                hidden=hidden,
+                turns=turns,
             )
         launched(None)
         return await run_coroutine(assistant, run.session, grace, clock)
