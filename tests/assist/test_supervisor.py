@@ -13,7 +13,7 @@ from tests.support.clock import JumpingClock
 from tests.support.rooms import request
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import AT_ONCE, eventually
-from whereby_trigger.assist import Session
+from whereby_trigger.assist import Session, supervisor
 from whereby_trigger.assist.runners import Run, RunEnd, RunResult
 from whereby_trigger.assist.supervisor import STARTED_AT_ONCE
 from whereby_trigger.errors import AssistantRefused
@@ -86,6 +86,39 @@ async def test_a_session_is_told_what_fired_and_what_came_after(store: Stores, a
         await two.store.add(arrival(left.id, body=left.raw))
         await eventually(lambda: session.humans == 0, within=AT_ONCE)
         assert await anext(session.webhooks()) == left
+
+
+class CountingStore(SqliteStore):
+    """Count the looks at all rooms of a replica."""
+
+    looks = 0
+
+    async def stopping(self, bounds: Bounds = UNBOUNDED) -> list[Room]:
+        self.looks += 1
+        return await super().stopping(bounds)
+
+
+async def test_webhooks_that_come_one_after_the_other_lead_to_no_look_each(
+    tmp_path: Path, assistants: Assistants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look is at all rooms: with 1,000 of them, 250 webhooks a second took all of a core."""
+    monkeypatch.setattr(supervisor, "LOOK", 3600.0)
+    monkeypatch.setattr(supervisor, "LONGEST_REST", 3600.0)
+    monkeypatch.setattr(supervisor, "REST", math.inf)
+    store = CountingStore(f"sqlite:///{tmp_path}/rooms.db")
+    async with Supervised(store, assistants.stay) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        await eventually(lambda: not one.supervisor.starting and one.supervisor._woken._waiters)
+        looks = store.looks
+        for _ in range(100):
+            one.supervisor.wake("acme.whereby.com/visit-1")
+            await one.store.newest()
+        assert store.looks == looks
+        assert one.supervisor.starting, "the look is still to come"
+        one.supervisor.wake()
+        await eventually(lambda: not one.supervisor.starting)
+        assert store.looks == looks + 1
 
 
 # Slots

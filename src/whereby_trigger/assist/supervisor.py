@@ -52,6 +52,10 @@ logger = logging.getLogger("whereby_trigger.assist")
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
 
+REST: Final = 10.0
+LONGEST_REST: Final = 0.1
+"""How many times as long as a look at all rooms took, webhooks wait for the next one; and how many seconds at most."""
+
 STARTED_AT_ONCE: Final = 50
 """Assistants that are started at once: of very many, deliveries and renewals of the lease get their turn in between."""
 
@@ -113,7 +117,9 @@ class Supervisor:
         self._look_at_resting = 0.0
         self._recording: set[asyncio.Future[bool]] = set()
         self._woken = asyncio.Event()
-        self._looked = False
+        self._heard = self._looked = False
+        self._rested_at = math.inf
+        self._rests: asyncio.TimerHandle | None = None
         self._unanswered = False
         self._draining = False
         self._handing_over = False
@@ -143,7 +149,7 @@ class Supervisor:
     def starting(self) -> bool:
         """True if an assistant is about to start here, or what became of one is not in the store yet."""
         begin = any(run.begins for run in self._runs.values())
-        return not self._looked or self._woken.is_set() or bool(self._recording) or begin
+        return not self._looked or self._woken.is_set() or self._heard or bool(self._recording) or begin
 
     @property
     def leaving(self) -> bool:
@@ -151,9 +157,16 @@ class Supervisor:
         return any(run.ends for run in self._runs.values())
 
     def wake(self, room: str | None = None) -> None:
-        """Look at the store now; with a room's key, only if an assistant of ours is there."""
-        if room is None or room in self._runs:
+        """Look at the store now; with a room's key, only if an assistant of ours is there, and after a rest."""
+        if room is None:
             self._woken.set()
+        elif room in self._runs and not self._heard:
+            self._heard = True
+            self._look_rested()
+
+    def _look_rested(self) -> None:
+        if self._rested_at < math.inf:
+            self._rests = asyncio.get_running_loop().call_at(self._rested_at, self._woken.set)
 
     def extended(self, deadline: float) -> None:
         """Tell every process assistant a new deadline, on the boot clock."""
@@ -163,7 +176,11 @@ class Supervisor:
 
     async def supervise(self) -> None:
         """Launch, stop and tell what there is to, until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
+            began, self._heard, self._rested_at = loop.time(), False, math.inf
+            if self._rests is not None:
+                self._rests.cancel()
             self._woken.clear()
             try:
                 await self._launch_waiting()
@@ -175,6 +192,9 @@ class Supervisor:
                 fields = {"replica": self._store.replica}
                 logger.warning("cannot read rooms from the store; will retry: %s", error, extra=fields)
             self._looked = True
+            self._rested_at = loop.time() + min(LONGEST_REST, REST * (loop.time() - began))
+            if self._heard:
+                self._look_rested()
             await self._clock.poll(self._woken, LOOK)
 
     async def drain(self, timeout: float) -> None:
