@@ -17,7 +17,9 @@ from tests.support.process import Process
 from tests.support.replica import ROOT
 from tests.support.until import eventually
 from whereby_trigger.errors import ConfigError, SpillInUse, StoreError, StoreUnavailable
+from whereby_trigger.store import spill_file as spill_file_module
 from whereby_trigger.store.spill_file import SpillContent, SpillFile, read_content
+from whereby_trigger.store.sqlite.writer import NoBatchSummary
 
 pytestmark = pytest.mark.anyio
 
@@ -256,3 +258,54 @@ async def test_a_file_that_is_deleted_while_in_use_takes_nothing_more_and_still_
     assert spill_file.length == 0
     with pytest.raises(StoreError, match="No such file"):
         await spill_file.wipe()
+
+
+class FullDisk(NoBatchSummary):
+    """Let no transaction that changed anything commit; count the steps that SQLite took."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._before = connection.total_changes
+        self.steps = 0
+        connection.set_progress_handler(self._count, 1)
+
+    def _count(self) -> int:
+        self.steps += 1
+        return 0
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        changed, self._before = connection.total_changes > self._before, connection.total_changes
+        if changed:
+            raise sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["moved", "refused"])
+async def test_to_empty_a_full_disk_takes_no_more_for_each_delivery_if_there_are_more(
+    url: str, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    """Each move read, and tried to delete, all that were moved before it: hours for the million of one outage."""
+    monkeypatch.setattr(spill_file_module, "BATCH", 5)
+    steps = [await steps_to_empty(f"{url}{count}", count, refused=refused) for count in (50, 200)]
+    assert steps[1] < 5 * steps[0]
+
+
+async def steps_to_empty(url: str, count: int, *, refused: bool) -> int:
+    spill_file = SpillFile(url)
+    await spill_file.open()
+    await fill(spill_file, *(f"{number}" for number in range(count)))
+    writer = spill_file._opened
+    disk = FullDisk(writer._database.connection)
+    if not refused:
+        writer._summary = disk
+    emptied = 0
+    while rows := await spill_file.head():
+        emptied += len(rows)
+        if refused:
+            for row in rows:
+                await spill_file.set_aside(row.seq, "the database refuses it")
+        else:
+            await spill_file.remove([row.seq for row in rows])
+    assert (emptied, spill_file.length) == (count, 0)
+    taken, writer._summary = disk.steps, NoBatchSummary()
+    await spill_file.close()
+    assert read_content(spill_file.path) == SpillContent(0, count if refused else 0)
+    return taken

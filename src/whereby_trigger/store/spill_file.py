@@ -183,7 +183,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 APPEND = "INSERT INTO deliveries (arrival) VALUES (?)"
-HEAD = "SELECT seq, arrival FROM deliveries WHERE refused IS NULL ORDER BY seq"
+HEAD = "SELECT seq, arrival FROM deliveries WHERE seq >= ? AND refused IS NULL ORDER BY seq"
 REMOVE = "DELETE FROM deliveries WHERE seq = ?"
 REFUSE = "UPDATE deliveries SET refused = ? WHERE seq = ?"
 PING = f"PRAGMA user_version = {FORMAT}"
@@ -211,7 +211,9 @@ class SpillFile:
         self.length = 0
         # How often the head was read, and how many have been appended since.
         self._reads = self._appended_since = 0
+        # What the database has, although a full disk keeps it here; and the number below which all is so, or refused.
         self._gone: set[int] = set()
+        self._first = 0
         self._writer: Writer | None = None
 
     async def open(self) -> None:
@@ -251,11 +253,21 @@ class SpillFile:
         """Return the oldest deliveries, after all appends so far: at most BATCH of them, or BATCH_BYTES."""
         self._reads += 1
         self._appended_since = 0
-        found: list[SpilledDelivery] = await self._opened.submit(partial(_head, gone=frozenset(self._gone)))
-        if not found:
+        found = await self._head()
+        if not found and self._first:
+            # A journal that is cut short takes numbers along: what came since may have lower ones.
+            self._first = 0
+            found = await self._head()
+        if found:
+            self._first = found[0].seq
+        else:
             # A failed commit may be there after all, and rows are lost with a journal that was cut short: a wait for
             # a wrong length would never end.
             self.length = self._appended_since
+        return found
+
+    async def _head(self) -> list[SpilledDelivery]:
+        found: list[SpilledDelivery] = await self._opened.submit(partial(_head, first=self._first, gone=self._gone))
         return found
 
     async def remove(self, seqs: Sequence[int]) -> None:
@@ -264,13 +276,21 @@ class SpillFile:
         A full disk accepts no deletion either, but must not stop the move to a database that is available again.
         Deliveries that reappear after a crash are duplicates.
         """
-        self._gone.update(seqs)
         self.length -= len(seqs)
-        rows = [(seq,) for seq in self._gone]
         with contextlib.suppress(StoreUnavailable):
+            # Those of before only once there is space for these: to try all each time takes the square of their number.
+            await self._delete(seqs)
+            while self._gone:
+                await self._delete([self._gone.pop() for _ in range(min(BATCH, len(self._gone)))])
+
+    async def _delete(self, seqs: Sequence[int]) -> None:
+        rows = [(seq,) for seq in seqs]
+        try:
             if rows:
                 await self._opened.submit(lambda connection: connection.executemany(REMOVE, rows).rowcount)
-            self._gone.difference_update(seq for (seq,) in rows)
+        except BaseException:
+            self._gone.update(seqs)
+            raise
 
     async def arrivals(self) -> list[Arrival]:
         """Return all deliveries in the file, as `read_arrivals` does, even while another process has it open."""
@@ -325,10 +345,10 @@ class SpillFile:
             self._appended_since -= reads == self._reads
 
 
-def _head(connection: sqlite3.Connection, gone: Set[int]) -> list[SpilledDelivery]:
+def _head(connection: sqlite3.Connection, first: int, gone: Set[int]) -> list[SpilledDelivery]:
     found: list[SpilledDelivery] = []
     size = 0
-    for seq, packed in connection.execute(HEAD):
+    for seq, packed in connection.execute(HEAD, (first,)):
         if seq in gone:
             continue
         size += len(packed)
