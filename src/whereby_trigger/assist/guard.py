@@ -34,7 +34,9 @@ SHORT_GRACE = 2.0
 KILL_EARLIER = 0.2
 # select's clock stands still while the machine is suspended; the deadline's does not.
 LOOK_EVERY = 0.5
+# At first; later as long as a share of the time that the end has taken so far: very many guards may wait together.
 LOOK_EVERY_WHEN_ENDING = 0.02
+SHARE = 0.25
 
 FILES = "WHEREBY_TRIGGER_GUARD_FILES"
 """The variable with the assistant's limit of open files, if it differs from ours; the assistant does not see it."""
@@ -173,6 +175,7 @@ class Guard:
         self._notice = min(grace, notice - self._earlier)
         self._grace = min(grace, SHORT_GRACE)
         self._kill_at: float | None = None
+        self._ends_since = 0.0
         self._unparsed = b""
         self._connected = True
 
@@ -231,11 +234,16 @@ class Guard:
             self.tell("late")
 
     def _pause(self) -> float:
-        if self._kill_at is not None:
-            return LOOK_EVERY_WHEN_ENDING
-        return max(0.0, min(LOOK_EVERY, self._deadline - self._notice - clock()))
+        now, end_at = clock(), self._deadline - self._notice
+        if self._kill_at is None:
+            return max(0.0, min(LOOK_EVERY, end_at - now))
+        since = self._ends_since if now < self._kill_at else self._kill_at
+        pause = min(LOOK_EVERY, max(LOOK_EVERY_WHEN_ENDING, SHARE * (now - since)))
+        return min([pause, *(moment - now for moment in (self._kill_at, end_at) if moment > now)])
 
     def _end_by(self, moment: float) -> None:
+        if self._kill_at is None:
+            self._ends_since = clock()
         self._kill_at = moment if self._kill_at is None else min(self._kill_at, moment)
 
     def _listen(self) -> None:
