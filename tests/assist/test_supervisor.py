@@ -1,12 +1,15 @@
 """The supervisor on a real store: one assistant in each room, restarted, stopped, drained and handed over."""
 
 import asyncio
+import json
 import logging
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from msgspec import structs
 
 from tests.support.arrivals import arrival
 from tests.support.clock import JumpingClock
@@ -17,10 +20,10 @@ from whereby_trigger.assist import Session, supervisor
 from whereby_trigger.assist.runners import Run, RunEnd, RunResult
 from whereby_trigger.assist.supervisor import STARTED_AT_ONCE
 from whereby_trigger.errors import AssistantRefused
-from whereby_trigger.store import UNBOUNDED, Bounds, Room, RoomState, RunOutcome, RunQuery
+from whereby_trigger.store import UNBOUNDED, Bounds, Room, RoomState, RunOutcome, RunQuery, WebhooksAfter
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
-from whereby_trigger.webhook import Webhook, decode
+from whereby_trigger.webhook import Webhook, decode, redaction
 
 pytestmark = pytest.mark.anyio
 
@@ -119,6 +122,32 @@ async def test_webhooks_that_come_one_after_the_other_lead_to_no_look_each(
         one.supervisor.wake()
         await eventually(lambda: not one.supervisor.starting)
         assert store.looks == looks + 1
+
+
+class UnsettledStore(SqliteStore):
+    """Return what is recent at each look, as PostgreSQL does: a lower number may still appear."""
+
+    async def webhooks_after(self, after: int, keys: frozenset[str]) -> WebhooksAfter:
+        return structs.replace(await super().webhooks_after(after, keys), cursor=after)
+
+
+async def test_a_webhook_that_is_read_at_each_look_is_redacted_once(
+    tmp_path: Path, assistants: Assistants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look redacted all that had come in ten seconds, in the event loop: hundreds, beside many assistants."""
+    loads = Mock(wraps=json.loads)
+    monkeypatch.setattr(redaction, "json", Mock(wraps=json, loads=loads))
+    async with Supervised(UnsettledStore(f"sqlite:///{tmp_path}/rooms.db"), assistants.stay) as one:
+        one.supervisor._redact = ("displayName",)
+        await one.ask()
+        await one.reaches(LIVE)
+        for number in range(3):
+            joined = webhook("room.client.joined", id=f"joined {number}")
+            await one.store.add(arrival(joined.id, body=joined.raw))
+            one.supervisor.wake()
+            webhooks = assistants.sessions["visit-1"].webhooks()
+            assert (await asyncio.wait_for(anext(webhooks), 10)).id == joined.id
+    assert loads.call_count == 3
 
 
 # Slots

@@ -26,7 +26,7 @@ from whereby_trigger.leftovers import name_of_run
 from whereby_trigger.store import Presence, Room, RoomState, RunOutcome, RunReport
 from whereby_trigger.text import storable_text
 from whereby_trigger.threads import shortage_now
-from whereby_trigger.webhook import Webhook, decode, room_from_url
+from whereby_trigger.webhook import Webhook, decode, redacted, room_from_url
 
 BACKOFF: tuple[float, ...] = (1.0, 5.0, 15.0)
 """Seconds before the first, second and third restart of an assistant that failed."""
@@ -153,11 +153,14 @@ class Run:
         """True if the assistant was told to leave, or has returned."""
         return self.session.ended.is_set() or (self.launched is not None and self.launched.done())
 
-    def deliver(self, seq: int, body: bytes) -> None:
-        """Pass a webhook of the room on to the session, unless it came before the session or was passed on already."""
+    def deliver(self, seq: int, body: bytes, redact: tuple[str, ...] = ()) -> None:
+        """Pass a webhook of the room on to the session, without the fields `redact`.
+
+        It is not if it came before the session or was passed on already: what is recent is read at each look.
+        """
         if seq <= max(self.cursor, self.room.seq) or seq in self._seen:
             return
-        webhook = _decoded(body)
+        webhook = _decoded(redacted(body, redact))
         if webhook is not None:
             self.session.deliver(webhook)
         # Only now: if there was no memory for it, it comes again.

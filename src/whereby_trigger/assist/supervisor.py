@@ -317,7 +317,7 @@ class Supervisor:
             keys = frozenset(key for key, run in runs.items() if run.cursor == after)
             heard = await self._store.webhooks_after(after, keys)
             for key, seq, body in heard.webhooks:
-                runs[key].deliver(seq, redacted(body, self._redact))
+                runs[key].deliver(seq, body, self._redact)
             for key in keys:
                 runs[key].advance(heard.cursor)
             if heard.more:
