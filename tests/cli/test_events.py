@@ -19,7 +19,7 @@ from tests.support.terminal import run_on_terminal
 from tests.support.until import AT_ONCE, until
 from tests.support.whereby import deliver
 from whereby_trigger.cli.events import MOST_AT_ONCE, Decided
-from whereby_trigger.store import Query, State
+from whereby_trigger.store import Query, Record, State
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.testing import webhook
 
@@ -321,6 +321,42 @@ async def test_what_is_followed_is_shown_once_when_it_is_decided_however_late(tm
         await store.take_over()
         await store.decide(decision((await store.pending(0, 1))[0].seq, "new"))
         assert await new() == ["new"]
+    finally:
+        await store.close()
+
+
+class CountingStore(SqliteStore):
+    """Count the webhooks that are looked up by their ids."""
+
+    looked_up = 0
+
+    async def find(self, query: Query) -> list[Record]:
+        self.looked_up += len(query.ids or ())
+        return await super().find(query)
+
+
+@pytest.mark.anyio
+async def test_to_follow_beside_very_many_that_wait_reads_a_few_of_them_at_each_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them were read twice a second, with their bodies, from a database that is busy then."""
+    monkeypatch.setattr("whereby_trigger.cli.events.MOST_AT_ONCE", 5)
+    store, waiting = CountingStore(f"sqlite:///{tmp_path}/webhooks.db"), list[int]()
+    await store.open(lambda: None)
+    try:
+        following = Decided(store, Query(limit=1))
+        for n in range(100):
+            waiting.append((await store.add(arrival(f"{n:02}"))).seq)
+            assert await following.new() == []
+        before = store.looked_up
+        assert await following.new() == []
+        assert store.looked_up - before == 5
+        await store.decide(decision(waiting[50], "50"))
+        shown = [[record.id for record in await following.new()] for _ in range(100 // 5)]
+        assert [ids for ids in shown if ids] == [["50"]]
+        for n in range(100):
+            await store.decide(decision(waiting[n], f"{n:02}"))
+        assert [record.id for record in await following.new()] == [f"{n:02}" for n in range(100) if n != 50]
     finally:
         await store.close()
 

@@ -366,7 +366,7 @@ def _pretty(body: bytes) -> str:
 
 
 MOST_AT_ONCE = 500
-"""The newest webhooks that are looked at: more than arrive between two looks."""
+"""The newest webhooks that are looked at: more than arrive between two looks. Of those that wait, so many at a time."""
 
 
 class Decided:
@@ -383,13 +383,14 @@ class Decided:
     async def new(self) -> list[Record]:
         """Return those that were decided or held since the last call, oldest first; at first, the newest `limit`."""
         newest = await self._store.find(self._newest)
-        late = await self._store.find(Query(ids=tuple(self._undecided))) if self._undecided else []
+        seen = {record.id for record in newest}
+        late, left = await self._find_late([id for id in self._undecided if id not in seen])
         known, waited = self._known or set(), self._undecided
         looked_at = {record.id: record for record in (*newest, *late)}
-        self._undecided = {
+        self._undecided = {id: waited[id] for id in left} | {
             # A hold that is asked about is pending for a moment, and then the same hold.
             id: State.HELD if waited.get(id) is State.HELD else record.state
-            for id, record in looked_at.items()
+            for id, record in reversed(looked_at.items())
             if record.state in UNDECIDED
         }
         found = [
@@ -400,5 +401,20 @@ class Decided:
             and (record.state, waited.get(id)) != (State.HELD, State.HELD)
             and self._query.state in (None, record.state)
         ]
-        first, self._known = self._known is None, {record.id for record in newest}
+        first, self._known = self._known is None, seen
         return (found[: self._query.limit] if first else found)[::-1]
+
+    async def _find_late(self, waiting: list[str]) -> tuple[list[Record], list[str]]:
+        """Look up webhooks that wait, those first that were not looked at for longest; return the ids of the others.
+
+        The oldest are mostly decided first. If few of them are, the others are left for the next time: tens of
+        thousands may wait, and the database is busy then.
+        """
+        late: list[Record] = []
+        while waiting:
+            asked, waiting = waiting[:MOST_AT_ONCE], waiting[MOST_AT_ONCE:]
+            found = await self._store.find(Query(ids=tuple(asked)))
+            late += found
+            if sum(record.state in UNDECIDED for record in found) > len(asked) // 2:
+                break
+        return sorted(late, key=lambda record: record.seq, reverse=True), waiting
