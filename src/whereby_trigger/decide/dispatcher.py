@@ -336,6 +336,13 @@ TAKEOVER = 0.5
 MAKE_ROOM = 0.05
 """Seconds between attempts to read the rest of the backlog, while not all of it fits in memory."""
 
+REST = 10.0
+LONGEST_REST = 0.5
+"""How many times as long as a read of the backlog took, a read that is asked for waits; and how many seconds at most.
+
+Each read is of all that is pending, and each duplicate that another replica has stored asks for one.
+"""
+
 PAGE = 500
 
 PAGE_BYTES = 128 * 1024 * 1024
@@ -379,6 +386,8 @@ class Backlog:
         self._claim_at = 0.0
         self._claimed_as = ""
         self._read_at = 0.0
+        # By time.monotonic().
+        self._rested_at = 0.0
 
     def take_over(self) -> None:
         """Look now for something to take over."""
@@ -397,10 +406,12 @@ class Backlog:
                 self._dispatcher.cannot_read()
                 # Something may have been taken over by a call whose answer was lost.
                 self._unread.due = True
-                self._claim_at, pause = 0.0, TAKEOVER
+                self._claim_at, clock, pause = 0.0, self._clock, TAKEOVER
             else:
-                pause = MAKE_ROOM if self._dispatcher.behind else TAKEOVER
-            await self._clock.poll(self._unread.woken, pause)
+                clock, pause = self._clock, MAKE_ROOM if self._dispatcher.behind else TAKEOVER
+                if self._unread.due:
+                    clock, pause = MACHINE, max(0.0, self._rested_at - time.monotonic())
+            await clock.poll(self._unread.woken, pause)
 
     async def _look(self) -> None:
         now = self._clock.boot()
@@ -415,9 +426,11 @@ class Backlog:
         if self._claimed_as != self._store.replica:
             # The lease was lost meanwhile: nothing was taken over.
             return
-        if self._unread.behind or self._unread.due or now >= self._read_at:
+        began = time.monotonic()
+        if self._unread.behind or (self._unread.due and began >= self._rested_at) or now >= self._read_at:
             self._unread.due, self._read_at = False, now + REREAD
             await self._read()
+            self._rested_at = time.monotonic() + min(LONGEST_REST, REST * (time.monotonic() - began))
 
     async def _read(self) -> None:
         if not self._dispatcher.has_room:
