@@ -27,6 +27,7 @@ from whereby_trigger.decide import Announcer, Emitter, UserCode
 from whereby_trigger.decide.emitter import MOST_WAITING
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import RoomMove, RoomState, State
+from whereby_trigger.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -156,6 +157,34 @@ async def test_one_that_is_handed_over_is_told_as_started_by_the_replica_that_ha
         one.supervisor.wake()
         await eventually(lambda: not one.supervisor._resting)
         assert old == [event(LIVE)]
+
+
+class CountingStore(SqliteStore):
+    queries = 0
+
+    def _read(self, work: Any) -> Any:
+        self.queries += 1
+        return super()._read(work)
+
+
+async def test_all_that_are_to_be_started_again_are_looked_at_in_one_query(
+    tmp_path: Path, told: list[AssistantEvent]
+) -> None:
+    """With a query for each, starts and stops waited each second for 1,000 round trips if so many had failed."""
+
+    async def fails(session: Session) -> None:
+        raise ValueError
+
+    store = CountingStore(f"sqlite:///{tmp_path}/rooms.db")
+    async with Supervised(store, fails, announce=told.append, max_rooms=30) as one:
+        for number in range(20):
+            await one.ask(f"visit-{number}", webhook=f"webhook {number}")
+        await one.ask("by-hand", webhook=None)
+        await eventually(lambda: len(one.supervisor._resting) == 21)
+        one.supervisor._look_at_resting = 0.0
+        before = store.queries
+        await one.supervisor._announce_unstarted()
+        assert store.queries - before == 2
 
 
 # Who is called

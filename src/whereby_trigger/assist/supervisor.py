@@ -33,6 +33,7 @@ from whereby_trigger.store import (
     RoomState,
     Store,
     created_at,
+    read_again,
     session_of,
 )
 from whereby_trigger.text import storable_text
@@ -121,8 +122,7 @@ class Supervisor:
         self._rested_at = math.inf
         self._rests: asyncio.TimerHandle | None = None
         self._unanswered = False
-        self._draining = False
-        self._handing_over = False
+        self._draining = self._handing_over = False
         self._shortage = _Shortage(clock)
 
     @property
@@ -292,8 +292,7 @@ class Supervisor:
         if run.stop is not None:
             return
         room = run.room
-        fields = run.log_fields
-        logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt, extra=fields)
+        logger.info("room %s live: an assistant is there, attempt %d", room.key, room.attempt, extra=run.log_fields)
         self._record(RoomMove(room.id, RoomState.LIVE, "", pid=pid), partial(self._went_live, run))
 
     async def _end_waiting(self) -> None:
@@ -369,12 +368,13 @@ class Supervisor:
         if not self._resting or self._clock.boot() < self._look_at_resting:
             return
         self._look_at_resting = self._clock.boot() + LOOK
-        for id, room in list(self._resting.items()):
-            found = await self._store.rooms(limit=1, below=id + 1)
-            now = found[0] if found and found[0].id == id else None
+        resting = list(self._resting.values())
+        found = await read_again(self._store, resting)
+        for room in resting:
+            now = found.get(room.id)
             if now is not None and now.state is RoomState.WAITING:
                 continue
-            del self._resting[id]
+            del self._resting[room.id]
             if now is not None and now.state is RoomState.ENDED and now.attempt == room.attempt:
                 self._announce(_event(room, now.state, now.reason))
 

@@ -13,7 +13,7 @@ from whereby_trigger.store.presence import (
     session_of,
 )
 from whereby_trigger.store.privacy import Forgotten, Subject, about, forget, identified, participants_in, remove_bodies
-from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, Unread, every_room
+from whereby_trigger.store.protocol import RoomStore, Store, StoreErrors, Unread, every_room, read_again
 from whereby_trigger.store.records import (
     CLOSED,
     MINUTE,
@@ -114,6 +114,7 @@ __all__ = [
     "merge",
     "participants_in",
     "presence_in",
+    "read_again",
     "remove_bodies",
     "session_change",
     "session_of",

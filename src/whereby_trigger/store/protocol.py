@@ -6,7 +6,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from whereby_trigger.clock import Lease
@@ -420,6 +420,17 @@ async def every_room(store: RoomStore) -> AsyncGenerator[Room, None]:
         for room in page:
             yield room
         below = page[-1].id
+
+
+async def read_again(store: RoomStore, rooms: Collection[Room]) -> dict[int, Room]:
+    """Return the entries of rooms as they are now, by their ids, without those that are gone.
+
+    One query reads all that a webhook has asked for, and one each of the few that somebody asked for by hand.
+    """
+    found = await store.find_rooms(RoomQuery(webhooks=tuple({one.webhook for one in rooms if one.webhook is not None})))
+    for by_hand in [one for one in rooms if one.webhook is None]:
+        found += await store.find_rooms(RoomQuery(id=by_hand.id))
+    return {one.id: one for one in found}
 
 
 class Write(asyncio.Future[Any]):
