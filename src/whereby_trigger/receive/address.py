@@ -1,8 +1,11 @@
-"""Bind the address to listen on."""
+"""Bind the address to listen on, and keep its sockets from forked processes."""
 
 import errno
 import os
 import socket
+import weakref
+from collections.abc import Iterator
+from typing import Protocol
 
 from whereby_trigger.callables import in_notebook
 from whereby_trigger.errors import AddressError
@@ -76,3 +79,34 @@ def _why_not_bound(host: str, port: int, setting: str, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"port {port} needs more rights than this process has: choose one above 1023"
     return f"cannot listen on {host}:{port}: {error.strerror}"
+
+
+class Sockets(Protocol):
+    """Has open sockets, which a forked process must not keep open."""
+
+    def descriptors(self) -> Iterator[int]: ...
+
+
+_KEPT: "weakref.WeakSet[Sockets]" = weakref.WeakSet()
+
+
+def keep_from_forks(sockets: Sockets) -> None:
+    """Close sockets in each process that is forked from now on, such as one of a ProcessPoolExecutor.
+
+    Otherwise they stay open there when the parent is killed: the port stays taken, and senders wait for an answer. Each
+    descriptor is replaced and not freed: this copy of the parent may still close it by number.
+    """
+    _KEPT.add(sockets)
+
+
+def _leave_sockets_to_the_parent() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for sockets in list(_KEPT):
+        for descriptor in sockets.descriptors():
+            if descriptor >= 0:
+                os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_sockets_to_the_parent)

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -14,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from whereby_trigger.receive.address import BACKLOG
+from whereby_trigger.receive.address import BACKLOG, keep_from_forks
 from whereby_trigger.receive.asgi import LET_IN, Endpoint
 from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, Flow, count_none
 from whereby_trigger.receive.intake import OWS, declared_length
@@ -430,7 +428,7 @@ class Server(uvicorn.Server):
         self.connections = Connections(app.unread if isinstance(app, Endpoint) else count_none)
         self.server_state = self.connections
         self._listener = listener
-        _SERVERS.add(self)
+        keep_from_forks(self)
         self._serving: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -476,24 +474,3 @@ class Server(uvicorn.Server):
         yield self._listener.fileno()
         for connection in self.connections.all:
             yield connection.transport.get_extra_info("socket").fileno()
-
-
-_SERVERS: "weakref.WeakSet[Server]" = weakref.WeakSet()
-
-
-def _leave_sockets_to_the_parent() -> None:
-    """Close a server's sockets in a forked process, such as one of a ProcessPoolExecutor.
-
-    Otherwise they stay open when the parent is killed: the port stays taken, and senders wait for an answer. Each
-    descriptor is replaced and not freed: this copy of the parent may still close it by number.
-    """
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for server in list(_SERVERS):
-        for descriptor in server.descriptors():
-            if descriptor >= 0:
-                os.dup2(nothing, descriptor, inheritable=False)
-    os.close(nothing)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_sockets_to_the_parent)
