@@ -146,6 +146,27 @@ def test_the_note_comes_though_nothing_more_is_logged(pipe: Pipe, monkeypatch: p
     assert writer.dropped == 0
 
 
+def test_at_the_end_of_a_process_the_lines_that_a_slow_reader_leaves_are_counted(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,700 of 5,700 were read when the process ended, and nothing said that there had been more."""
+    monkeypatch.setattr(stderr, "FLUSH_WITHIN", 0.1)
+    monkeypatch.setattr(stderr, "COUNT_WITHIN", WITHIN)
+    writer = LineWriter(pipe.stream)
+    filled = pipe.fill()
+    put(writer, *(f"line {number:03d}" for number in range(600)))
+    ending = threading.Thread(target=writer.finish)
+    ending.start()
+    deadline = time.monotonic() + WITHIN
+    while not writer.dropped_in_all and time.monotonic() < deadline:
+        time.sleep(0.01)
+    pipe.empty(filled)
+    said = pipe.until("dropped")
+    ending.join()
+    (dropped,) = re.findall(r"([0-9]+) log lines were dropped", said)
+    assert said.count("line ") + int(dropped) == 600
+
+
 def test_many_characters_wait_no_more_than_many_lines(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stderr, "MOST_CHARACTERS", 10_000)
     writer = LineWriter(pipe.stream)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TextIO
@@ -28,6 +28,9 @@ WHOLE_IN_FILE: Final = 64 * 1024
 
 FLUSH_WITHIN: Final = 1.0
 """Seconds that an exit waits for the lines logged before it."""
+
+COUNT_WITHIN: Final = 0.2
+"""Seconds that it then waits for the line that says how many of them a slow reader has left."""
 
 DESCRIPTORS: Final = (0, 1, 2)
 
@@ -134,6 +137,24 @@ class LineWriter:
         done = writes and written.wait(within)
         self._stalled = writes and not done
         return done
+
+    def finish(self) -> None:
+        """Do the same at the end of the process, and then drop and count what is left.
+
+        Otherwise a reader that is slow, not stalled, would miss lines at the end, and nothing would say so.
+        """
+        if self.flush(FLUSH_WITHIN) or self._thread is None:
+            return
+        with self._lock:
+            left = list(self._queue)
+            self._queue.clear()
+            self._size = 0
+            self._lose(left)
+            self._stalled = False
+        for waiting in left:
+            if waiting.written is not None:
+                waiting.written.set()
+        self.flush(COUNT_WITHIN)
 
     def write_without_thread(self) -> None:
         """Write what waits here if no thread could be started to do so; blocks for as long as the stream does."""
@@ -246,7 +267,7 @@ class LineWriter:
             if waiting.written is not None:
                 waiting.written.set()
 
-    def _lose(self, lost: list[_Waiting]) -> None:
+    def _lose(self, lost: Collection[_Waiting]) -> None:
         self._dropped += sum(waiting.stands_for for waiting in lost)
         # A report that is lost itself has told nobody.
         self._told -= sum(waiting.stands_for for waiting in lost if waiting.reports)
@@ -387,7 +408,7 @@ def never_awaited(to_the_end: bool) -> Iterator[None]:
         return
     ours = sys.stderr = StandardError(writer, before)
     if to_the_end:
-        atexit.register(writer.flush)
+        atexit.register(writer.finish)
     try:
         yield
     finally:
