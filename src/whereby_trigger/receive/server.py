@@ -109,6 +109,9 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._connections.connections.add(self)
         self.transport, self.flow, self.scheme = transport, Flow(transport), "http"
+        if self._endpoint is None:
+            # The endpoint needs no addresses, which are six calls to the kernel.
+            self.server, self.client = get_local_addr(transport), get_remote_addr(transport)
         transport.set_write_buffer_limits(high=UNSENT)
         self.awaited_since = self.loop.time()
         if len(self._connections.connections) > self._connections.ceiling:
@@ -294,9 +297,7 @@ class Protocol(HttpToolsProtocol):
         if self._fast is not None:
             self.cycle = self._fast  # type: ignore[assignment]
             return
-        # Only requests that go through ASGI need a scope, which super() builds, and the addresses that are in it.
-        if self.server is None:
-            self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
+        # Only requests that go through ASGI need a scope, which super() builds.
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers[:], self.expect_100_continue = url, headers, expects
