@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvloop
@@ -87,6 +88,31 @@ async def test_the_lines_of_very_many_take_turns_together() -> None:
     turns.close()
     assert sorted(taken) == sorted(MANY[:20] * len(ends))
     assert turns.most_in_a_turn <= FEW
+
+
+async def test_an_error_in_a_turn_ends_nobody_elses() -> None:
+    loop, told = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    shared, taken, (reading, writing) = pipes.Turns(), list[bytes](), os.pipe()
+    shared.ask(Mock(hand_on=Mock(side_effect=MemoryError)))
+    os.write(writing, written(MANY[:20]))
+    os.close(writing)
+    reader = LineReader(reading, taken.append, shared)
+    await eventually(reader.ended.done)
+    assert taken == MANY[:20]
+    assert [type(context["exception"]) for context in told] == [MemoryError]
+
+
+async def test_what_else_holds_up_the_loop_does_not_hold_up_the_lines_as_long_again(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    shared, taken = pipes.Turns(), list[bytes]()
+    shared.ask(Mock(hand_on=lambda most: 1))
+    # As if the loop had been held up for an hour since then.
+    shared._began -= 3600
+    os.write(writing, written(MANY[:40]))
+    reader = LineReader(reading, taken.append, shared)
+    await eventually(lambda: taken == MANY[:40])
+    reader.close()
 
 
 class Endless(selectors.DefaultSelector):

@@ -52,6 +52,9 @@ Beside a loop that never waits, Python lets a thread run only every few millisec
 times.
 """
 
+LONGEST_REST: Final = 0.05
+"""Seconds that they pause at most: what else the loop did meanwhile counts as theirs, such as a start of very many."""
+
 
 class Turns:
     """Let readers hand on lines in turns: AT_A_TIME of all of them together in one turn of the event loop."""
@@ -65,25 +68,33 @@ class Turns:
         """Have a reader hand on its lines when it is its turn."""
         self._waiting.append(reader)
         if not self._goes_on:
-            self._goes_on = True
             loop = asyncio.get_running_loop()
             # What comes soon after the last turn goes on with its burst.
             if (now := loop.time()) - self._ended > BURST:
                 self._began = now
             loop.call_soon(self._turn, loop)
+            self._goes_on = True
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         left = AT_A_TIME
-        while self._waiting and left > 0:
-            left -= self._waiting.popleft().hand_on(left)
+        try:
+            while self._waiting and left > 0:
+                left -= self._waiting.popleft().hand_on(left)
+        finally:
+            # After an error, too, such as a lack of memory. If that keeps the next from being scheduled, ask() does it.
+            self._goes_on = False
+            self._schedule_next(loop)
+
+    def _schedule_next(self, loop: asyncio.AbstractEventLoop) -> None:
         self._ended = loop.time()
-        took = self._ended - self._began
+        took = min(self._ended - self._began, LONGEST_REST)
         if took >= BURST:
             loop.call_later(took, self._begin, loop)
         elif self._waiting:
             loop.call_soon(self._turn, loop)
         else:
-            self._goes_on = False
+            return
+        self._goes_on = True
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._began = loop.time()
