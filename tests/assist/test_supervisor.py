@@ -150,6 +150,26 @@ async def test_a_webhook_that_is_read_at_each_look_is_redacted_once(
     assert loads.call_count == 3
 
 
+async def test_an_attempt_that_ended_while_older_ones_were_read_is_not_forgotten(
+    tmp_path: Path, assistants: Assistants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nobody announces the end of its room, if that ends before it is started again."""
+    first = Room(1, "acme.whereby.com/a", "", RoomState.WAITING, None, None, 1, 1, None, None, "", 0, 0)
+    second = structs.replace(first, attempt=2)
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path}/rooms.db"), assistants.stay) as one:
+        resting = one.supervisor._resting
+
+        async def read(store: object, rooms: object) -> dict[int, Room]:
+            # It was about to start, failed meanwhile, and waits once more.
+            resting[1] = second
+            return {1: structs.replace(first, state=RoomState.STARTING)}
+
+        monkeypatch.setattr(supervisor, "read_again", read)
+        resting[1], one.supervisor._look_at_resting = first, 0.0
+        await one.supervisor._announce_unstarted()
+        assert resting.pop(1) is second
+
+
 # Slots
 
 

@@ -53,8 +53,7 @@ logger = logging.getLogger("whereby_trigger.assist")
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
 
-REST: Final = 10.0
-LONGEST_REST: Final = 0.1
+REST, LONGEST_REST = 10.0, 0.1
 """How many times as long as a look at all rooms took, webhooks wait for the next one; and how many seconds at most."""
 
 STARTED_AT_ONCE: Final = 50
@@ -372,7 +371,8 @@ class Supervisor:
         found = await read_again(self._store, resting)
         for room in resting:
             now = found.get(room.id)
-            if now is not None and now.state is RoomState.WAITING:
+            # An entry that came meanwhile, after one more attempt, is newer than what was read.
+            if self._resting[room.id] is not room or (now is not None and now.state is RoomState.WAITING):
                 continue
             del self._resting[room.id]
             if now is not None and now.state is RoomState.ENDED and now.attempt == room.attempt:
