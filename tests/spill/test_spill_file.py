@@ -288,6 +288,27 @@ async def test_to_empty_a_full_disk_takes_no_more_for_each_delivery_if_there_are
     assert steps[1] < 5 * steps[0]
 
 
+async def test_deliveries_after_a_journal_that_was_cut_short_are_moved_in_order_too(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers are lost with it, and given out again."""
+    monkeypatch.setattr(spill_file_module, "BATCH", 5)
+    spill_file = SpillFile(url)
+    await spill_file.open()
+    await fill(spill_file, *(f"{number}" for number in range(10)))
+    await spill_file.remove([row.seq for row in await spill_file.head()])
+    assert [row.seq for row in await spill_file.head()] == [6, 7, 8, 9, 10]
+
+    def cut(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM deliveries")
+        connection.execute("UPDATE sqlite_sequence SET seq = 3")
+
+    await spill_file._opened.submit(cut)
+    await fill(spill_file, "a", "b", "c", "d")
+    assert [row.seq for row in await spill_file.head()] == [4, 5, 6, 7]
+    await spill_file.close()
+
+
 async def steps_to_empty(url: str, count: int, *, refused: bool) -> int:
     spill_file = SpillFile(url)
     await spill_file.open()

@@ -211,8 +211,9 @@ class SpillFile:
         self.length = 0
         # How often the head was read, and how many have been appended since.
         self._reads = self._appended_since = 0
-        # What the database has, although a full disk keeps it here; and the number below which all is so, or refused.
+        # What the database has, although a full disk keeps it here.
         self._gone: set[int] = set()
+        # The number below which all is so, or refused; the writer's thread has it.
         self._first = 0
         self._writer: Writer | None = None
 
@@ -240,7 +241,9 @@ class SpillFile:
 
         def work(connection: sqlite3.Connection) -> None:
             self._identity.check()
-            connection.execute(APPEND, (msgpack.encode(arrival),))
+            number = connection.execute(APPEND, (msgpack.encode(arrival),)).lastrowid
+            # A journal that is cut short takes numbers along.
+            self._first = min(self._first, number or 0)
 
         # Counted from now on: no later delivery may overtake one that is being written.
         appended = self._opened.submit(work)
@@ -253,21 +256,16 @@ class SpillFile:
         """Return the oldest deliveries, after all appends so far: at most BATCH of them, or BATCH_BYTES."""
         self._reads += 1
         self._appended_since = 0
-        found = await self._head()
-        if not found and self._first:
-            # A journal that is cut short takes numbers along: what came since may have lower ones.
-            self._first = 0
-            found = await self._head()
-        if found:
-            self._first = found[0].seq
-        else:
+        found: list[SpilledDelivery] = await self._opened.submit(self._read_head)
+        if not found:
             # A failed commit may be there after all, and rows are lost with a journal that was cut short: a wait for
             # a wrong length would never end.
             self.length = self._appended_since
         return found
 
-    async def _head(self) -> list[SpilledDelivery]:
-        found: list[SpilledDelivery] = await self._opened.submit(partial(_head, first=self._first, gone=self._gone))
+    def _read_head(self, connection: sqlite3.Connection) -> list[SpilledDelivery]:
+        found = _head(connection, self._first, self._gone) or _head(connection, 0, self._gone)
+        self._first = found[0].seq if found else 0
         return found
 
     async def remove(self, seqs: Sequence[int]) -> None:
