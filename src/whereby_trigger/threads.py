@@ -131,7 +131,7 @@ A commit has about 20 such waits. Beside one predicate that only computes, a del
 
 @contextmanager
 def short_turns() -> Iterator[None]:
-    """Let no thread keep the others from running Python for longer than TURN until the block ends."""
+    """Limit how long a thread runs Python while others wait, to TURN, until the block ends."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, TURN))
     try:

@@ -261,7 +261,7 @@ async def test_a_file_that_is_deleted_while_in_use_takes_nothing_more_and_still_
 
 
 class FullDisk(NoBatchSummary):
-    """Let no transaction that changed anything commit; count the steps that SQLite took."""
+    """Fail each transaction that changed anything, as a full disk does, and count the steps that SQLite took."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._before = connection.total_changes

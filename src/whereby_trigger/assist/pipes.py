@@ -57,7 +57,7 @@ LONGEST_REST: Final = 0.05
 
 
 class Turns:
-    """Let readers hand on lines in turns: AT_A_TIME of all of them together in one turn of the event loop."""
+    """Share turns among readers: in one turn of the event loop, all of them together hand on AT_A_TIME lines."""
 
     def __init__(self) -> None:
         self._waiting: deque[LineReader] = deque()
@@ -65,7 +65,7 @@ class Turns:
         self._began = self._ended = float("-inf")
 
     def ask(self, reader: "LineReader") -> None:
-        """Have a reader hand on its lines when it is its turn."""
+        """Schedule a reader to hand on its lines in its turn."""
         self._waiting.append(reader)
         if not self._goes_on:
             loop = asyncio.get_running_loop()
