@@ -43,15 +43,18 @@ class Manner(Struct, frozen=True):
     reads: bool = True
 
 
-MANNERS: Mapping[str, Manner] = {
-    "sends requests ahead": Manner(LOOKS, again=True),
-    "takes no answers": Manner(LOOKS, again=True, reads=False),
-    "announces a body": Manner(ANNOUNCED),
-    "sends all of a body but its last byte": Manner(ANNOUNCED + b"x" * (BODY - 1)),
-    "sends a body in chunks of two bytes": Manner(CHUNKS),
-    "sends a body where none belongs": Manner(ANNOUNCED.replace(b"POST", b"GET") + b"x" * (BODY - 1)),
-    "says nothing": Manner(b""),
+KINDS: Mapping[str, Mapping[str, Manner]] = {
+    "requests ahead": {"sends requests ahead": Manner(LOOKS, again=True)},
+    "answers": {"takes no answers": Manner(LOOKS, again=True, reads=False)},
+    "bodies": {
+        "announces a body": Manner(ANNOUNCED),
+        "sends all of a body but its last byte": Manner(ANNOUNCED + b"x" * (BODY - 1)),
+        "sends a body in chunks of two bytes": Manner(CHUNKS),
+        "sends a body where none belongs": Manner(ANNOUNCED.replace(b"POST", b"GET") + b"x" * (BODY - 1)),
+    },
+    "silence": {"says nothing": Manner(b"")},
 }
+"""The manners of each kind of stranger."""
 
 
 class Stranger(asyncio.Protocol):
@@ -136,7 +139,8 @@ def main(port: str, manner: str, sockets: str) -> None:
     number = min(int(sockets), hard - RESERVE)
 
     async def run() -> None:
-        await Strangers(int(port), MANNERS[manner], number).run()
+        manners = {name: each for kind in KINDS.values() for name, each in kind.items()}
+        await Strangers(int(port), manners[manner], number).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

@@ -15,7 +15,7 @@ from reliability.measures import forget_peak, peak, percentile, resident
 from reliability.process import ROOT
 from reliability.row import Figures, Result
 from reliability.stores import Stores
-from reliability.strangers import MANNERS
+from reliability.strangers import KINDS
 from whereby_trigger.config import foreign_environment
 
 MIB = 1024 * 1024
@@ -34,21 +34,26 @@ async def run(
     p99_within: float = P99_WITHIN,
     warm_up: int = WARM_UP,
 ) -> Result:
-    """Open `sockets` connections of each kind of stranger for a time, and watch memory and signed traffic."""
+    """Open `sockets` connections of each kind of stranger for `seconds`, and watch memory and signed traffic.
+
+    A kind that has several manners spends as long on each of them.
+    """
     load = Load(folder, 1, source=items(1), reuse=False)
-    figures: Figures = {"sockets at a time": sockets, "seconds each": seconds}
+    figures: Figures = {"sockets at a time": sockets, "seconds for each kind": seconds}
     problems = list[str]()
     async with trial(folder, stores.new(folder), load) as under_load:
         receiver = under_load.receiver
         await _send_for(warm_up / PER_SECOND, load)
-        for manner in MANNERS:
+        turns = [(manner, seconds / len(manners)) for manners in KINDS.values() for manner in manners]
+        for manner, lasts in turns:
             before = resident(receiver.pid)
             await asyncio.to_thread(forget_peak, receiver.pid)
             async with _strangers(load.sender.port, manner, sockets) as opened:
-                took = await _send_for(seconds, load)
+                took = await _send_for(lasts, load)
                 came = opened[-1]
             grown, p99 = peak(receiver.pid) - before, percentile(took, 99)
             figures |= {
+                f"{manner}: seconds": lasts,
                 f"{manner}: connections": came,
                 f"{manner}: RSS grew by (MiB)": round(grown / MIB, 1),
                 f"{manner}: p99 (ms)": round(p99 * 1000, 1),
