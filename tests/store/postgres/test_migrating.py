@@ -54,19 +54,28 @@ async def test_it_gives_up_a_table_that_is_locked_for_long_before_a_delivery_wou
     assert not (await store_of_this_version.add(arrival("after"))).duplicate
 
 
-OLD = {number: script for number, script in opening.scripts().items() if number < 4}
-"""The migrations of the versions without held webhooks."""
+BATCHES = 12
+"""The migration that makes the types of the rows that this program sends."""
+
+
+def before(number: int) -> dict[int, str]:
+    """Return the migrations of the versions before one, and the types without which this program cannot stand in."""
+    known = opening.scripts()
+    older = {each: script for each, script in known.items() if each < number}
+    return older | {max(older): older[max(older)] + known[BATCHES]}
 
 
 async def test_the_checks_are_widened_beside_a_replica_that_does_not_know_held_webhooks(
     url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without_held, known = before(4), opening.scripts()
     with monkeypatch.context() as patched:
-        patched.setattr(opening, "scripts", lambda: OLD)
-        patched.setattr(opening, "SCHEMA", max(OLD))
+        patched.setattr(opening, "scripts", lambda: without_held)
+        patched.setattr(opening, "SCHEMA", max(without_held))
         patched.setattr(lease, "begin_replica", AsyncMock())
         older = await opened(url)
     pending = await older.add(arrival("a"))
+    monkeypatch.setattr(opening, "scripts", lambda: known | {BATCHES: "SELECT"})
     newer = await opened(url)
     await held(newer, "b")
     assert await older.decide(decision(pending.seq, "a"))
@@ -116,7 +125,7 @@ async def test_the_samples_of_what_people_said_are_dropped_without_writing_a_tab
     url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     up_to_this = {number: script for number, script in opening.scripts().items() if number <= 9}
-    older = {number: script for number, script in up_to_this.items() if number < 9}
+    older = before(9)
     with monkeypatch.context() as patched:
         patched.setattr(opening, "scripts", lambda: older)
         patched.setattr(opening, "SCHEMA", max(older))

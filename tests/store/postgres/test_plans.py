@@ -53,6 +53,7 @@ SEQS = list(range(WEBHOOKS - 400, WEBHOOKS, 4))
 IDS = [f"{number:032x}" for number in SEQS]
 HIGH = WEBHOOKS - 100
 N = len(SEQS)
+DECISIONS = [(seq, id, ME, "fired", "", 1, 1.0, "[]", None) for seq, id in zip(SEQS, IDS, strict=True)]
 
 
 def chosen(select: Any, query: Query | RunQuery | RoomQuery, reading: str = "") -> tuple[str, tuple[Any, ...]]:
@@ -140,12 +141,12 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "pending": (webhooks.PENDING, (ME, 0, 500), {"webhooks_pending"}),
     "decide": (
         webhooks.DECIDE,
-        (SEQS, IDS, [ME] * N, ["fired"] * N, [""] * N, [1] * N, [1.0] * N),
+        (DECISIONS,),
         {"webhooks_pending", "webhooks_pkey"},
     ),
     "decide, with errors": (
         webhooks.DECIDE_WITH_ERRORS,
-        (SEQS, IDS, [ME] * N, ["fired"] * N, [""] * N, [1] * N, [1.0] * N, ["[]"] * N, [None] * N),
+        (DECISIONS,),
         {"webhooks_pending", "webhooks_pkey"},
     ),
     "decide again": (webhooks.DECIDED_SO, (SEQS, ["fired"] * N, [1.0] * N, [ME] * N), {"webhooks_pkey"}),

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
@@ -25,16 +25,11 @@ from whereby_trigger.store.records import (
 from whereby_trigger.store.states import DECIDABLE, FIRST_STATES, OVER, REPLAYABLE, UNDECIDED, RoomState, State, sql_in
 from whereby_trigger.webhook import room_path
 
-_GIVEN = """
-    $1::text[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::text[], $9::float8[],
-    $10::integer[], $11::float8[]%s
-) AS given (id, type, room, body, received_at, owner, state, reason, decided_at, deliveries, kept_until%s
-"""
-_ARRIVED = f"""
+_ARRIVED = """
 arrived AS MATERIALIZED (
-    SELECT nextval('whereby_trigger.webhooks_seq') AS seq, given.* FROM unnest({_GIVEN})
+    SELECT nextval('whereby_trigger.webhooks_seq') AS seq, given.* FROM unnest($1::whereby_trigger.arrival[]) AS given
 )
-"""  # noqa: S608
+"""
 _INSERT = """
 INSERT INTO whereby_trigger.webhooks AS webhooks
     (seq, id, type, room, body, received_at, queued_at, owner, state, reason, decided_at, deliveries, kept_until)
@@ -44,13 +39,12 @@ ON CONFLICT (id) DO UPDATE SET
     deliveries = webhooks.deliveries + excluded.deliveries,
     kept_until = greatest(webhooks.kept_until, excluded.kept_until)
 RETURNING id, seq, state, xmax = 0 AS new"""
-ADD = f"WITH {_ARRIVED % ('', '')} {_INSERT}"
+ADD = f"WITH {_ARRIVED} {_INSERT}"
 
 
 def _add_counted(counts: str) -> str:
-    columns = ", $12::integer[], $13::integer[], $14::text[], $15::float8[]", ", humans, bots, session_id, at"
     return f"""
-WITH {_ARRIVED % columns},
+WITH {_ARRIVED},
 added AS ({_INSERT}, room),
 said AS (
     SELECT seq, arrived.room COLLATE "C" AS key, humans, bots, session_id, at, received_at
@@ -84,9 +78,7 @@ NOTE_EFFECT = "UPDATE whereby_trigger.webhooks SET reason = $3 WHERE seq = $1 AN
 
 _DECIDE = f"""
 WITH decided AS MATERIALIZED (
-    SELECT given.* FROM unnest(
-        $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::float8[]%s
-    ) AS given (seq, id, owner, state, reason, attempts, decided_at%s)
+    SELECT given.* FROM unnest($1::whereby_trigger.decision[]) AS given
     CROSS JOIN LATERAL (
         SELECT FROM whereby_trigger.webhooks AS webhooks
         WHERE webhooks.seq = given.seq AND webhooks.id = given.id AND webhooks.owner = given.owner
@@ -104,8 +96,8 @@ _ERRORS_AND_BODY = """,
     errors = webhooks.errors || ARRAY(SELECT json_array_elements_text(decided.errors::json)),
     body = coalesce(decided.body, webhooks.body)
 """
-DECIDE = _DECIDE % ("", "", "")
-DECIDE_WITH_ERRORS = _DECIDE % (", $8::text[], $9::bytea[]", ", errors, body", _ERRORS_AND_BODY)
+DECIDE = _DECIDE % ""
+DECIDE_WITH_ERRORS = _DECIDE % _ERRORS_AND_BODY
 """Also stores what listeners raised, and redacted bodies; most decisions have neither."""
 
 DECIDED_SO = """
@@ -210,7 +202,7 @@ LAST_CHARACTER = "\U0010ffff"
 LATEST_FIRST = "ORDER BY received_at DESC, seq DESC"
 
 
-NO_COUNT = (None, None, None, None)
+NO_COUNT: Final = (None, None, None, None)
 
 
 class Owned(NamedTuple):
@@ -261,7 +253,7 @@ async def add(connection: Connection, pieces: Sequence[Owned], *, again: bool) -
             new = [(arrival.count, arrival.received_at) for arrival in counted if stored[arrival.id]["new"]]
             counts = await presence.write(connection, new)
     elif counted:
-        inserted = await _insert_counted(connection, ADD_COUNTED[most], first, rows)
+        inserted = await _insert(connection, rows, ADD_COUNTED[most])
         stored |= inserted
         counts = {row["key"]: RoomCounts(*row[4:]) for row in inserted.values() if row["key"] is not None}
     else:
@@ -278,17 +270,8 @@ def _most_of_a_room(arrivals: Sequence[Arrival]) -> int:
     return min(len(keys), 1) if len(set(keys)) == len(keys) else max(Counter(keys).values())
 
 
-async def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    return {row["id"]: row for row in await connection.fetch(ADD, *zip(*rows, strict=True))} if rows else {}
-
-
-async def _insert_counted(
-    connection: Connection, statement: str, first: Mapping[str, Owned], rows: list[tuple[Any, ...]]
-) -> dict[str, Any]:
-    said = (first[row[0]].what.count for row in rows)
-    counts = [(one.humans, one.bots, one.session_id, one.at) if one else NO_COUNT for one in said]
-    given = *zip(*rows, strict=True), *zip(*counts, strict=True)
-    return {row["id"]: row for row in await connection.fetch(statement, *given)}
+async def _insert(connection: Connection, rows: list[tuple[Any, ...]], statement: str = ADD) -> dict[str, Any]:
+    return {row["id"]: row for row in await connection.fetch(statement, rows)} if rows else {}
 
 
 async def _stored_before(connection: Connection, first: dict[str, Owned]) -> dict[str, Any]:
@@ -301,8 +284,12 @@ def _row(arrival: Arrival, owner: str, repeated: Sequence[Arrival]) -> tuple[Any
     decided_at = None if state is State.PENDING else received_at
     if repeated:
         kept_until = max(kept_until, *(one.kept_until for one in repeated))
-    stored_as = owner, state, arrival.reason, decided_at, 1 + len(repeated), kept_until
-    return arrival.id, arrival.type, arrival.room, arrival.body, received_at, *stored_as
+    count = arrival.count
+    return (
+        *(arrival.id, arrival.type, arrival.room, arrival.body, received_at),
+        *(owner, state, arrival.reason, decided_at, 1 + len(repeated), kept_until),
+        *(NO_COUNT if count is None else (count.humans, count.bots, count.session_id, count.at)),
+    )
 
 
 def _added(
@@ -327,9 +314,7 @@ async def decide(connection: Connection, pieces: Sequence[Owned], *, again: bool
     # In the order in which arrivals lock rows: no two batches can deadlock.
     rows = [_decided(piece.what, piece.owner) for piece in sorted(first.values(), key=lambda piece: piece.what.id)]
     plain = all(piece.what.body is None and not piece.what.errors for piece in first.values())
-    statement, columns = (DECIDE, 7) if plain else (DECIDE_WITH_ERRORS, 9)
-    given = list(zip(*rows, strict=True))[:columns]
-    decided = {row["seq"] for row in await connection.fetch(statement, *given)}
+    decided = {row["seq"] for row in await connection.fetch(DECIDE if plain else DECIDE_WITH_ERRORS, rows)}
     if again:
         tried = [(piece.what.seq, piece.what.state, piece.what.decided_at, piece.owner) for piece in first.values()]
         decided |= {row["seq"] for row in await connection.fetch(DECIDED_SO, *zip(*tried, strict=True))}
