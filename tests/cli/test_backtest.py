@@ -56,6 +56,16 @@ def starts(webhook):
     asyncio.run(trigger.start_assistant("https://acme.whereby.com/visit-1"))
     return True
 """
+RAISES_WITH_NAMES = """
+from whereby_trigger import Trigger
+
+trigger = Trigger()
+
+
+@trigger.when("room.client.joined")
+def raising(webhook):
+    raise ValueError(webhook.data.display_name)
+"""
 NO_PREDICATE = "from whereby_trigger import Trigger\n\ntrigger = Trigger()\n"
 
 
@@ -147,6 +157,19 @@ def test_each_difference_is_one_json_object_a_line_and_the_summary_is_the_last(
         }
     }
     assert "asked about a1" in ended.stderr, "what a predicate prints does not come between the lines"
+
+
+@pytest.mark.parametrize("output", [[], ["--json"]], ids=["table", "json"])
+def test_what_a_predicate_raised_is_told_by_its_type_and_place_without_its_text(
+    call: Call, tmp_path: Path, file: str, output: list[str]
+) -> None:
+    program = write(tmp_path, RAISES_WITH_NAMES)
+    ended = call("backtest", "--since", "2h", *output)
+    assert (ended.returncode, ended.stdout.count("raised ValueError, 3 times")) == (0, 4)
+    assert "Robin" not in ended.stdout + ended.stderr
+    if output:
+        (error,) = {found["error"] for found in objects(ended.stdout)[:-1]}
+        assert error == f"predicate raising: ValueError (at {program}:8)"
 
 
 def test_a_person_reads_what_would_be_otherwise_and_why(call: Call, tmp_path: Path, file: str) -> None:

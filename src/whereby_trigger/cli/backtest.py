@@ -212,7 +212,8 @@ def _as_object(past: PastWebhook, judged: Judgement) -> dict[str, Any]:
         "would_be": judged.state,
         "was_reason": past.reason,
         "reason": judged.reason,
-        "error": judged.error,
+        # Without the text of an exception, which may hold a name: the output of a check before a deploy is kept.
+        "error": judged.raised,
     }
 
 

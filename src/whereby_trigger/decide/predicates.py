@@ -55,9 +55,14 @@ def brief_error(error: BaseException) -> str:
 
 def full_error(error: BaseException) -> str:
     """Return what was raised and where, in full: for the store only."""
+    return f"{located_error(error)}: {_text(error)}"
+
+
+def located_error(error: BaseException) -> str:
+    """Return the type of what was raised and where, without its text."""
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     where = " (at {}:{})".format(*frames[-1]) if frames else ""
-    return f"{type(error).__name__}{where}: {_text(error)}"
+    return f"{type(error).__name__}{where}"
 
 
 def storable_error(text: str) -> str:
@@ -200,8 +205,9 @@ ATTEMPTS: Final = len(BACKOFF) + 1
 class Verdict(Struct, frozen=True):
     """Hold a predicate's answer, True or False, or None if it failed; the reason; and how often it was asked.
 
-    `error` is what it raised, in full; the reason holds only its type. `short` is what the process had run out of, if
-    that is why the predicate failed: then it may succeed later. `presence` is who was in the room, if that was read.
+    `error` is what it raised, in full; the reason holds only its type, and `raised` its type and where. `short` is what
+    the process had run out of, if that is why the predicate failed: then it may succeed later. `presence` is who was in
+    the room, if that was read.
     """
 
     answer: bool | None
@@ -210,6 +216,7 @@ class Verdict(Struct, frozen=True):
     error: str | None = None
     short: str | None = None
     presence: Presence = UNKNOWN
+    raised: str | None = None
 
 
 NO_COUNT: Final = (
@@ -252,7 +259,8 @@ def _failed(predicate: Predicate, error: BaseException, asked: int, *, is_unknow
     times = "once" if asked == 1 else f"{asked} times"
     met_none = isinstance(error, TypeError | AttributeError) and "NoneType" in _text(error)
     reason = f"predicate {predicate.name} {brief_error(error)}, {times}{NO_COUNT if is_unknown and met_none else ''}"
-    return Verdict(None, reason, asked, f"predicate {predicate.name}: {full_error(error)}")
+    full, raised = (f"predicate {predicate.name}: {told(error)}" for told in (full_error, located_error))
+    return Verdict(None, reason, asked, full, raised=raised)
 
 
 def _judge(predicate: Predicate, webhook: Webhook, answer: object, asked: int, *, is_unknown: bool) -> Verdict:
@@ -275,7 +283,7 @@ DIED = "the process ended while it was in user code"
 
 
 class Judgement(Struct, frozen=True):
-    """Hold a state and its reason, before they become a decision; `short` as in a verdict.
+    """Hold a state and its reason, before they become a decision; `error`, `raised` and `short` as in a verdict.
 
     If the state is `held`, it is so for `hold` seconds in all, and the predicate was asked with the presence `seen`.
     """
@@ -285,6 +293,7 @@ class Judgement(Struct, frozen=True):
     asked: int = 0
     error: str | None = None
     short: str | None = None
+    raised: str | None = None
     hold: float = 0.0
     seen: Seen = (None, None)
 
@@ -319,7 +328,7 @@ def judge(
     when the hold was over.
     """
     if verdict.answer is None:
-        return Judgement(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short)
+        return Judgement(State.FAILED, verdict.reason, verdict.asked, verdict.error, verdict.short, verdict.raised)
     if not verdict.answer:
         no_longer = "" if held_for is None else f", no longer true after {in_seconds(held_for)}"
         return Judgement(State.SKIPPED, f"{verdict.reason}{no_longer}", verdict.asked)
