@@ -375,7 +375,7 @@ def _assisting(
         deadline=lambda: store.lease.deadline,
         notice=store.lease.guard_notice,
         life=lambda: store.life,
-        hidden=(*settings.secret, settings.store),
+        hidden=(*settings.secret, settings.store, settings.inspector_token or ""),
         clock=clock,
     )
     supervisor = Supervisor(

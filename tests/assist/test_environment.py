@@ -1,11 +1,18 @@
 """A process assistant inherits what it needs, and no credentials of ours."""
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.until import eventually
+from whereby_trigger import Trigger
 from whereby_trigger.assist.process import child_environment
 from whereby_trigger.config import OPTIONS, Option
+from whereby_trigger.testing import webhook
 
 ROOM = {
     "WHEREBY_ROOM_URL": "https://acme.whereby.com/visit-1",
@@ -78,3 +85,28 @@ def test_no_inherited_variable_ever_holds_a_hidden_value(
     given = child_environment(base, ROOM, extra, hidden=(secret,))
     assert secret not in [value for name, value in given.items() if name not in ROOM]
     assert {name: given[name] for name in ROOM} == ROOM
+
+
+TOKEN = "what-one-logs-in-with"
+WRITES_WHAT_IT_HAS = "import json, os; open('environment.json', 'w').write(json.dumps(dict(os.environ)))"
+
+
+@pytest.mark.anyio
+async def test_the_inspectors_token_is_left_out_under_any_other_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADMIN_TOKEN", TOKEN)
+    monkeypatch.setenv("ASSISTANT_KEY", "its own")
+    trigger = Trigger(webhook_triggers={"assistant.requested": lambda: True}, inspector_token=TOKEN)
+    trigger.assistant_command([sys.executable, "-c", WRITES_WHAT_IT_HAS], env={"URL": f"http://127.0.0.1/#{TOKEN}"})
+    async with trigger.testing(assistants="run") as t:
+        await t.deliver(webhook("assistant.requested"))
+
+        async def is_over() -> bool:
+            return [room.state for room in await trigger.list_assistants()] == ["ended"]
+
+        await eventually(is_over)
+    has = json.loads((tmp_path / "environment.json").read_text())
+    assert has["ASSISTANT_KEY"] == "its own"
+    assert not [name for name, value in has.items() if TOKEN in value]
