@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import re
 import time
 from html.parser import HTMLParser
 from urllib.parse import urlencode
@@ -13,7 +14,7 @@ from tests.inspector.conftest import ANSI, BIDI, NASTY_ROOM, PRIVATE, ROOM, SCRI
 from tests.support.place import Place
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import reads
-from whereby_trigger.store import Arrival, RefusalCount, State, Store, Subject, forget
+from whereby_trigger.store import Arrival, RefusalCount, RefusalReason, State, Store, Subject, forget
 from whereby_trigger.text import utc
 
 pytestmark = pytest.mark.anyio
@@ -112,6 +113,17 @@ async def test_a_page_is_sound_whatever_is_stored(store: Store, place: Place, cl
     assert "\u202e" not in answer.text
     assert "\x1b" not in answer.text
     assert "<script>alert" not in answer.text
+
+
+async def test_the_page_of_refusals_says_what_to_do_for_every_reason(
+    store: Store, place: Place, client: Client
+) -> None:
+    minute = int(time.time()) // 60 * 60
+    await store.add_refusals([RefusalCount(minute, reason, "r", reason.status, 1) for reason in RefusalReason])
+    page = (await client(Trigger(store=place.url)).get("/refusals")).text
+    told = dict(re.findall(r"<tr><td><b>([^<]*)</b></td>.*?<td>([^<]*)</td></tr>", page))
+    assert told.keys() == {html.escape(reason) for reason in RefusalReason}
+    assert [reason for reason, what_to_do in told.items() if not what_to_do] == []
 
 
 async def test_a_quiet_room_with_people_in_it_is_among_the_rooms_of_now(

@@ -49,15 +49,26 @@ LONGEST_BODY: Final = 64 * 1024
 """Characters of a body that a page shows: the first ones."""
 
 WHAT_TO_DO: Final[Mapping[str, str]] = {
-    RefusalReason.NO_SIGNATURE: "Something other than Whereby sends here, or the webhook was made without a secret.",
+    RefusalReason.NO_SIGNATURE: "Something other than Whereby sends here, or a proxy drops Whereby-Signature.",
+    RefusalReason.MALFORMED_SIGNATURE: "Something other than Whereby sends here, or a proxy sends the header twice.",
     RefusalReason.WRONG_SIGNATURE: "Compare WHEREBY_WEBHOOK_SECRET with the webhook's secret in Whereby's dashboard.",
     RefusalReason.STALE_SIGNATURE: "Set this machine's clock: it is ahead, or the delivery was held up on its way.",
     RefusalReason.FUTURE_SIGNATURE: "Set this machine's clock: it is behind.",
     RefusalReason.NOT_LOCAL: "Set WHEREBY_WEBHOOK_SECRET: unsigned deliveries are taken from this machine only.",
+    RefusalReason.NO_WEBHOOK: "Send a webhook: without a secret, a body that is none is refused.",
+    RefusalReason.INVALID_HTTP: "Speak HTTP here: TLS ends in the proxy before the trigger.",
     RefusalReason.WRONG_PATH: "Compare the webhook's URL in Whereby's dashboard with the setting path.",
     RefusalReason.WRONG_METHOD: "Whereby sends POSTs: something else calls here.",
+    RefusalReason.INCOMPLETE: "The sender, or the network, was too slow.",
+    RefusalReason.TOO_LARGE: "Raise max_body if it was Whereby's.",
+    RefusalReason.CROWDED: "Look at the store: it is too slow for what comes.",
     RefusalReason.STORE_FAILED: "Look at Health and at the log: the store takes no writes.",
     RefusalReason.STORE_SLOW: "Look at the store's disk or database: a write took longer than Whereby waits.",
+    RefusalReason.INTERNAL_ERROR: "This is a bug of whereby-trigger: please report it.",
+    RefusalReason.NOT_RUNNING: "Add the trigger's lifespan to the app that it is mounted in.",
+    RefusalReason.STALLED: "The sender, or the network, did not finish a request within 10 s.",
+    RefusalReason.HEADERS_TOO_LARGE: "Whereby sends no such headers: something else calls here.",
+    RefusalReason.TOO_MANY_CONNECTIONS: "Keep others out by a firewall or proxy, or raise the limit of open files.",
 }
 
 
