@@ -331,7 +331,8 @@ class Trigger:
     def stop(self) -> None:
         """Have `start()` or `serve()` drain and return; returns at once. Any thread may call it, more than once.
 
-        It is for a trigger that serves: before, a stop is lost, and `async with` and a lifespan end with their block.
+        Before one of them has begun, a stop is lost; while it opens the store, it counts. `async with` and a lifespan
+        end with their block.
         """
         self._lifecycle.stop()
 
