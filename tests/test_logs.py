@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.until import until
 from whereby_trigger import ConfigError, Session, logs
 from whereby_trigger.deliveries import Delivery, DeliveryLog
+from whereby_trigger.stderr import MOST_LINES, lines_dropped
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import room_from_url
 
@@ -308,3 +310,32 @@ def test_a_forked_child_of_which_nobody_asks_for_a_thread_folds_nothing(log: io.
     for _ in range(20):
         OURS.warning("again")
     assert log.getvalue().count("again") == 20
+
+
+class StalledStream(io.StringIO):
+    """Take nothing until `reads` is set, as standard output whose reader has stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = threading.Event()
+
+    def write(self, text: str) -> int:
+        assert self.reads.wait(20)
+        return super().write(text)
+
+
+def test_all_handlers_of_one_stream_write_by_one_thread() -> None:
+    stream = io.StringIO()
+    assert logs.handler("json", stream).writer is logs.handler("text", stream).writer
+    assert logs.handler("json", io.StringIO()).writer is not logs.handler("json", stream).writer
+
+
+def test_lines_that_are_dropped_on_any_stream_are_counted() -> None:
+    stream, before = StalledStream(), lines_dropped()
+    handler = logs.handler("text", stream)
+    for _ in range(MOST_LINES + 100):
+        handler.handle(logging.LogRecord("host", logging.INFO, __file__, 0, "said", (), None))
+    dropped = lines_dropped() - before
+    stream.reads.set()
+    handler.flush()
+    assert dropped == MOST_LINES + 100 - stream.getvalue().count("said") > 0

@@ -318,21 +318,13 @@ def have_thread() -> None:
 
 
 def _handler(stream: TextIO | None, format: Format | None, *, pastes: bool = False) -> QueueingHandler:
-    new = QueueingHandler(_writer_of(stream))
+    new = QueueingHandler(writer_of(stream))
     on_terminal = _is_terminal(stream)
     if format == "json" or (format is None and not on_terminal):
         new.setFormatter(JsonFormatter())
     else:
         new.setFormatter(PlainFormatter(coloured=on_terminal and wants_colour(), pastes=pastes))
     return new
-
-
-def _writer_of(stream: TextIO | None) -> LineWriter:
-    for one in logging.getLogger(ROOT).handlers:
-        if isinstance(one, QueueingHandler) and one.stream is stream:
-            # Two threads that write to one stream would mix their lines.
-            return one.writer
-    return writer_of(stream) if stream is sys.stderr else LineWriter(stream)
 
 
 def _install(new: QueueingHandler, logger: logging.Logger) -> None:

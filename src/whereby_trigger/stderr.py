@@ -383,13 +383,17 @@ class StandardError(io.TextIOBase):
         self.flush()
 
 
+_writers: dict[int, LineWriter] = {}
+"""The writers of this process, by the `id` of the stream that each of them holds. They live as long as the process."""
+
+
 def writer_of(stream: TextIO | None) -> LineWriter:
-    """Return the one writer of a stream."""
+    """Return the one writer of a stream: two threads that write to it would mix their lines."""
     if isinstance(stream, StandardError):
         return stream.writer
-    if _Last.writer is None or _Last.writer.stream is not stream:
-        _Last.writer = LineWriter(stream)
-    return _Last.writer
+    if id(stream) not in _writers:
+        _writers[id(stream)] = LineWriter(stream)
+    return _writers[id(stream)]
 
 
 @contextmanager
@@ -421,7 +425,7 @@ def never_awaited(to_the_end: bool) -> Iterator[None]:
 
 def lines_dropped() -> int:
     """Return how many lines of this process were dropped so far because nobody read them."""
-    return 0 if _Last.writer is None else _Last.writer.dropped_in_all
+    return sum(writer.dropped_in_all for writer in list(_writers.values()))
 
 
 def say_last(text: str, raised: str = "") -> None:
@@ -453,10 +457,6 @@ def fill_closed_descriptors() -> None:
             # Not at its own number, which a file of the program may have by now.
             null = os.open(os.devnull, os.O_WRONLY)
             setattr(sys, name, os.fdopen(null, "w", encoding="utf-8", errors="backslashreplace"))
-
-
-class _Last:
-    writer: LineWriter | None = None
 
 
 def _note(dropped: int) -> str:
