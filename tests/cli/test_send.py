@@ -67,6 +67,14 @@ def test_options_override_what_the_builder_makes_up(call: Call, server: Server) 
     assert json.loads(newest.body)["data"]["roleName"] == "recorder"
 
 
+@pytest.mark.parametrize("room", ["https://Clinic.whereby.com/consult-2?key=1", "clinic.whereby.com/consult-2"])
+def test_a_room_may_be_named_by_its_url_or_its_key(call: Call, server: Server, room: str) -> None:
+    assert send(call, server, "room.client.joined", "--room", room).returncode == 0
+    assert server.newest().room == "clinic.whereby.com/consult-2"
+    ended = send(call, server, "room.client.joined", "--room", room, "--subdomain", "acme")
+    assert (ended.returncode, "--subdomain" in ended.stderr) == (2, True)
+
+
 def test_half_an_emoji_is_sent_as_javascript_writes_it(call: Call, server: Server) -> None:
     assert send(call, server, "room.client.joined", "--data", r'{"displayName": "Zo\ud83d"}').returncode == 0
     assert rb'"Zo\ud83d"' in server.newest().body

@@ -26,7 +26,7 @@ from whereby_trigger.config import NAMES, Settings, read_subdomain
 from whereby_trigger.deliveries import session_id
 from whereby_trigger.errors import DecodeError, StoreError
 from whereby_trigger.store import Query, Record, State, Store
-from whereby_trigger.webhook import ROOM_TYPES, SIGNATURE_HEADER, Webhook, decode, room_of, sign
+from whereby_trigger.webhook import ROOM_TYPES, SIGNATURE_HEADER, Webhook, decode, room_named, room_of, sign
 
 TIMEOUT = 5.0
 """Seconds that Whereby waits for an answer. Source: Whereby docs, Failed delivery."""
@@ -101,7 +101,10 @@ class TargetAddress(Struct, frozen=True):
 @click.option("--url", metavar="URL", help="Post to this address. [default: where `dev` listens]")
 @click.option("--secret", metavar="SECRET", help="Sign with this secret. [default: that of `dev`]")
 @click.option(
-    "--room", metavar="NAME", help="The room's name. [default: /visit-1]", shell_complete=complete_room(names=True)
+    "--room",
+    metavar="ROOM",
+    help="The room: a URL, a key or a name. [default: /visit-1]",
+    shell_complete=complete_room(names=True),
 )
 @click.option("--subdomain", metavar="NAME", help="The room's subdomain. [default: acme]")
 @click.option("--data", metavar="JSON", help="Fields of the data, as an object with Whereby's names.")
@@ -138,6 +141,8 @@ def send(
         raise click.UsageError("--session names a session and --new-session makes one up: choose one of them")
     if overrides["subdomain"] is not None:
         read_subdomain("--subdomain", overrides["subdomain"])
+    if overrides["room"] is not None:
+        overrides |= _place(overrides["room"], overrides["subdomain"])
     needed = ("secret", "store") if wait else ("secret",)
     settings = resolved(app, {"secret": secret, "store": store}, needed=needed if url else NAMES).settings
     fields, given = _fields(data), {name: value for name, value in overrides.items() if value is not None}
@@ -163,6 +168,16 @@ def send(
     if wait and not forgery.refused:
         record = asyncio.run(_decided(settings.store, built.id, spills=settings.spill is not None))
         show_lines(f"{record.state}  {record.reason}")
+
+
+def _place(text: str, subdomain: str | None) -> dict[str, str | None]:
+    """Return the name and the subdomain of a room from its URL or its key; of a name, nobody knows the subdomain."""
+    room = room_named(text, None)
+    if room is None:
+        return {"room": text, "subdomain": subdomain}
+    if subdomain is not None and subdomain.lower() != room.subdomain:
+        raise click.UsageError(f"--room is one of {room.subdomain}.whereby.com: leave out --subdomain")
+    return {"room": room.name, "subdomain": room.subdomain}
 
 
 class Known(Struct, frozen=True):
