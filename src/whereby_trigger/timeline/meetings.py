@@ -73,6 +73,8 @@ class Block:
         self.refusals: list[Entry] = []
         self.replicas: list[Entry] = []
         self.actions: list[Entry] = []
+        self.stayed: tuple[Room, Sequence[RunRecord]] | None = None
+        """If it asked for no assistant, the entry of another block that was there meanwhile, with runs."""
 
     @property
     def concerns_room(self) -> bool:
@@ -149,6 +151,7 @@ class Blocks:
             asked_for = since is not None and replica.at >= since
             if asked_for or block.concerns_room:
                 block.replicas.append(replica)
+        self._find_who_stayed(now)
 
     @property
     def newest_first(self) -> list[Block]:
@@ -172,6 +175,26 @@ class Blocks:
         for run in sorted(found.runs, key=lambda run: run.id):
             (of_entry.get(run.entry) or self._around(run.started_at)).runs.append(run)
 
+    def _find_who_stayed(self, now: float) -> None:
+        """Give each block that asked for no assistant the entry of another one, if that was there meanwhile.
+
+        Whereby names no session while one person waits alone, so the assistant that this person got is often asked for
+        before the meeting. And the end of a meeting may be lost.
+        """
+        blocks = [*self._meetings, *self._between.values()]
+        asked = sorted(((room, block) for block in blocks for room in block.rooms), key=lambda pair: pair[0].queued_at)
+        times = [room.queued_at for room, _ in asked]
+        for block in blocks:
+            if block.rooms or not block.webhooks:
+                continue
+            # A room has one open entry at a time: only the last one before each of the two can have been there.
+            for moment in (block.ended, block.began):
+                number = bisect_right(times, moment)
+                if number and _stayed(*asked[number - 1], block, now):
+                    room, other = asked[number - 1]
+                    block.stayed = room, other.runs
+                    break
+
     def _around(self, at: float) -> Block:
         """Return the meeting to which a moment belongs, or the time between two meetings."""
         number = bisect_right(self._starts, at)
@@ -180,6 +203,16 @@ class Blocks:
         if number < len(self._meetings) and at >= self._starts[number] - BEFORE:
             return self._meetings[number]
         return self._between.setdefault(number, Block(None))
+
+
+def _stayed(room: Room, other: Block, block: Block, now: float) -> bool:
+    """Return True if an entry, which another block asked for, was there during a block."""
+    goes = room.state is RoomState.ENDING or room.stop is not None
+    over = room.since if room.state not in OPEN else now if goes else inf
+    if other.session_id is None:
+        return over > block.began + PROMPT
+    # One that another meeting asked for, and that left as this one began or soon after it ended, was not there for it.
+    return room.queued_at <= block.began and over > block.ended + AFTER
 
 
 ALIVE: Final = 90.0
@@ -238,7 +271,12 @@ def answer_of(block: Block, replicas: Replicas) -> str:
         return f"{refused[:1].upper()}{refused[1:]}." if refused else ""
     began = clock(block.began, replicas.now)
     meeting = f"the meeting of {began}" if block.webhooks else f"the room at {began}"
-    said = _of_assistant(block, meeting, replicas) if block.rooms else _of_decisions(block, meeting, replicas)
+    if block.rooms:
+        said = _of_assistant(block.rooms[-1], block.runs, block, meeting, replicas)
+    elif block.stayed is not None:
+        said = _of_assistant(*block.stayed, block, meeting, replicas)
+    else:
+        said = _of_decisions(block, meeting, replicas)
     said = f"{said}; {refused}" if refused else said
     return said if said.endswith("?") else f"{said}."
 
@@ -270,9 +308,8 @@ def refusals_in_words(refused: Sequence[Entry]) -> str:
 # What became of the assistant
 
 
-def _of_assistant(block: Block, meeting: str, replicas: Replicas) -> str:
-    room = block.rooms[-1]
-    runs = [run for run in block.runs if run.entry == room.id]
+def _of_assistant(room: Room, all_runs: Sequence[RunRecord], block: Block, meeting: str, replicas: Replicas) -> str:
+    runs = [run for run in all_runs if run.entry == room.id]
     if not runs:
         crowded = any("no free slot" in seen.record.reason for seen in block.webhooks)
         return _without_run(room, meeting, replicas, crowded=crowded)
