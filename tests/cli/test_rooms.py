@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Call
 from tests.cli.test_runs import fill
-from tests.support.rooms import bring_to
+from tests.support.rooms import ask, bring_to
 from tests.support.terminal import run_on_terminal
 from whereby_trigger.store import Arrival, Count, RoomState
 from whereby_trigger.store.sqlite import SqliteStore
@@ -90,6 +91,26 @@ def test_list_has_the_rooms_with_somebody_or_an_assistant(call: Call, tmp_path: 
     fields = json.loads(call("rooms", "list", "--json").stdout)
     assert (fields["room"], fields["humans"], fields["bots"]) == ("acme.whereby.com/full", 2, 1)
     assert fields["assistant"]["state"] == "waiting"
+
+
+async def fill_rooms(url: str, count: int) -> None:
+    """Ask for an assistant in each of some rooms; then somebody joins, in the one that asked first last of all."""
+    store = SqliteStore(url)
+    await store.open(lambda: None)
+    keys = [f"acme.whereby.com/room-{number}" for number in range(count)]
+    for key in keys:
+        await ask(store, key=key)
+    for key in reversed(keys):
+        at = time.time()
+        await store.add(Arrival(key, "room.client.joined", key, b"{}", at, count=Count(key, 1, 0, at, None)))
+    await store.close()
+
+
+def test_list_names_the_assistant_of_each_room_however_many_have_one(call: Call, tmp_path: Path) -> None:
+    asyncio.run(fill_rooms(f"sqlite:///{tmp_path}/whereby-trigger.db", 4))
+    rooms = [json.loads(line) for line in call("rooms", "list", "--limit", "2", "--json").stdout.splitlines()]
+    assert len(rooms) == 2
+    assert [room["room"] for room in rooms if room["assistant"] is None] == []
 
 
 def test_list_of_nothing_says_so(filled: Call, call: Call, tmp_path: Path) -> None:

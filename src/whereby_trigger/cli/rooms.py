@@ -104,7 +104,8 @@ def _fitted(sentence: str) -> list[str]:
 async def _listed(url: str, limit: int) -> list[tuple[str, Presence, Room | None]]:
     """Return rooms with who is there and their open entry, those where something changed last first."""
     async with store_to_read(url) as store:
-        entries = {room.key: room for room in await store.find_rooms(RoomQuery(open=True, limit=limit))}
+        # All of them: in which rooms something changed last, their times alone do not tell.
+        entries = {room.key: room for room in await store.find_rooms(RoomQuery(open=True))}
         there = await store.occupied(limit)
         there |= await store.presences(frozenset(entries) - frozenset(there))
     found = [(key, presence, entries.get(key)) for key, presence in there.items()]
