@@ -16,7 +16,9 @@ from hypothesis import Phase, given, settings
 
 from tests.inspector.conftest import LOCAL, PRIVATE, ROOM, TOKEN, Client, deliver, run_in
 from tests.support.place import Place
-from whereby_trigger import Trigger
+from tests.support.whereby import SECRET
+from whereby_trigger import Session, Trigger
+from whereby_trigger.inspector import reads
 from whereby_trigger.inspector.rendering import OPENAPI
 from whereby_trigger.store import State, Store
 
@@ -90,6 +92,27 @@ async def test_a_room_has_the_timeline_that_rooms_show_prints(store: Store, plac
     assert {"webhook", "started", "over"} <= set(kinds)
     assert (told["humans"], told["assistant"]["state"]) == (2, "live")
     assert told["answer"].startswith("An assistant is in ")
+
+
+async def test_the_slots_in_use_are_those_of_all_assistants_however_many_a_page_reads(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "ROWS", 1)
+    trigger = Trigger(store=f"sqlite:///{tmp_path}/store.db", port=0, secret=SECRET, drain_timeout=0)
+    joined = asyncio.Queue[None]()
+
+    @trigger.assistant
+    async def stays(session: Session) -> None:
+        joined.put_nowait(None)
+        await session.ended
+
+    async with trigger:
+        for room in ("one", "two"):
+            await trigger.start_assistant(f"https://acme.whereby.com/{room}")
+            await joined.get()
+        browser = client(trigger)
+        assert (await browser.get("/api/health")).json()["replica"]["slots_used"] == 2
+        assert "of the newest 1<" in (await browser.get("/health")).text
 
 
 async def test_the_description_is_served_and_a_program_gets_in_by_its_token(

@@ -309,22 +309,21 @@ class Site:
     async def _health(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
             page = await reads.health_page(store)
-        values = {"page": page, "here": await self._here(page), "settings": self._settings}
+        values = {"page": page, "here": await self._here(), "settings": self._settings}
         return self._page(request, visit, "health.html", values)
 
-    async def _here(self, page: reads.HealthPage) -> dict[str, Any] | None:
+    async def _here(self) -> dict[str, Any] | None:
         """Return what is known of the replica in this process, or None without one."""
         replica = self._program.replica()
         if replica is None:
             return None
-        own = replica.store.replica
         return {
-            "id": own,
+            "id": replica.store.replica,
             "ready": await replica.readiness.is_ready(),
             "draining": replica.readiness.draining,
             "lease_held": replica.store.lease.held,
             "slots": self._settings.max_rooms,
-            "slots_used": sum(room.owner == own for room in page.open),
+            "slots_used": replica.readings.slots_used,
             "spilled": replica.readiness.spilled,
         }
 
@@ -395,7 +394,7 @@ class Site:
     async def _api_health(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
             page = await reads.health_page(store)
-        return _json(rendering.health_as_object(page, await self._here(page)))
+        return _json(rendering.health_as_object(page, await self._here()))
 
     async def _api_described(self, request: Request, visit: Visit) -> Response:
         return Response(rendering.OPENAPI, media_type="application/json")
