@@ -211,6 +211,25 @@ async def test_a_room_page_zooms_by_since_and_until(store: Store, place: Place, 
     assert "/webhook?id=fired" not in page
 
 
+async def test_of_a_room_in_which_very_much_happened_a_page_shows_the_newest_and_leads_further(
+    store: Store, place: Place, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "SHOWN", 3)
+    now = time.time()
+    for number in range(6):
+        await deliver(store, f"webhook-{number}", at=now - 60 + 10 * number)
+    browser = client(Trigger(store=place.url))
+    found, asked, complete = list[str](), {"key": ROOM, "since": "1h"}, False
+    while not complete:
+        room = (await browser.get("/api/room", params=asked)).json()
+        entries = [entry for meeting in room["meetings"] for entry in meeting["entries"]]
+        assert len(entries) <= 3
+        found = [entry["id"] for entry in entries if entry["kind"] == "webhook"] + found
+        asked, complete = asked | {"until": room["since"]}, room["complete"]
+    assert found == [f"webhook-{number}" for number in range(6)]
+    assert "earlier things are left out" in (await browser.get("/room", params={"key": ROOM, "since": "1h"})).text
+
+
 async def test_a_webhook_is_masked_until_it_is_revealed_and_revealing_is_logged_without_the_value(
     store: Store, place: Place, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,11 @@ ROWS: Final = 100
 HAPPENINGS: Final = 150
 """Webhooks that a room's page shows."""
 
+SHOWN: Final = 600
+"""Newest entries that a room's page shows, whatever they are: a replica that starts again every few seconds makes
+thousands, and to write them takes the event loop a second.
+"""
+
 LOOKED_AT: Final = 400
 """Newest webhooks among which the rooms of now are found."""
 
@@ -293,10 +298,15 @@ async def room_page(store: Store, key: str, since: float | None, until: float | 
     # A run or a hold that goes on ends at now in the picture.
     end = max(begin + 1.0, min(end, now + 1.0))
     meetings = tuple(_shown(told.meetings, begin, end))
+    times = sorted(one.entry.at for meeting in meetings for one in meeting.entries)
+    if len(times) > SHOWN:
+        begin = times[-SHOWN]
+        meetings = tuple(_shown(told.meetings, begin, end))
     known = bool(entries or presence.humans is not None or any(map(_is_of_room, told.meetings)))
     answer = told.answer if chosen or not meetings else meetings[0].history.answer or told.answer
     entry = entries[0] if entries else None
-    return RoomPage(key, presence, entry, begin, end, answer, meetings, not told.complete, known)
+    more = not told.complete or len(times) > SHOWN
+    return RoomPage(key, presence, entry, begin, end, answer, meetings, more, known)
 
 
 def _shown(meetings: Sequence[MeetingHistory], begin: float, end: float) -> Iterator[ShownMeeting]:
