@@ -4,6 +4,7 @@ import asyncio
 import html
 import re
 import time
+from datetime import datetime
 from html.parser import HTMLParser
 from urllib.parse import urlencode
 
@@ -209,6 +210,21 @@ async def test_a_room_page_zooms_by_since_and_until(store: Store, place: Place, 
     assert "/webhook?id=failed" in page
     assert "/webhook?id=first" not in page
     assert "/webhook?id=fired" not in page
+
+
+@pytest.mark.parametrize("path", ["/", "/rooms", "/room?since=9d&key=" + ROOM, "/health"])
+async def test_a_time_of_another_day_is_shown_with_its_date(
+    store: Store, place: Place, client: Client, path: str
+) -> None:
+    await deliver(store, "then", at=time.time() - 3 * 86400)
+    page = (await client(Trigger(store=place.url)).get(path)).text
+    today = datetime.now().astimezone().date()
+    undated = []
+    for at, shown in re.findall(r'<time datetime="([^"]+)"[^>]*>([^<]*)</time>', page):
+        local = datetime.fromisoformat(at).astimezone()
+        if local.date() != today and not shown.startswith(local.strftime("%d %b ")):
+            undated.append(shown)
+    assert undated == []
 
 
 async def test_of_a_room_in_which_very_much_happened_a_page_shows_the_newest_and_leads_further(

@@ -137,8 +137,9 @@ class Pages:
 
 
 def clock(time: float) -> str:
-    """Return a time of day, in local time."""
-    return _local(time).strftime("%H:%M:%S")
+    """Return a time of day, in local time, with its date if that is not today."""
+    local, today = _local(time), datetime.now(UTC).astimezone().date()
+    return local.strftime("%H:%M:%S" if local.date() == today else "%d %b %H:%M:%S")
 
 
 def moment(time: float) -> str:
