@@ -5,7 +5,7 @@ that Docker or Kubernetes mounts.
 """
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from whereby_trigger.errors import ConfigError
@@ -88,7 +88,7 @@ def _seconds(words: str) -> float:
 
 def _last_time_of_day(clock: time, now: datetime) -> float:
     today = now.astimezone().date()
-    moments = [datetime.combine(today - timedelta(days=days), clock).timestamp() for days in (0, 1)]
+    moments = [*reversed(_on(today, clock)), *reversed(_on(today - timedelta(days=1), clock))]
     return next((moment for moment in moments if moment <= now.timestamp()), moments[-1])
 
 
@@ -96,10 +96,17 @@ def _next_time_of_day(name: str, text: str, start: float) -> float:
     try:
         clock = _time(text.strip())
         day = datetime.fromtimestamp(start, UTC).astimezone().date()
-        moments = [datetime.combine(day + timedelta(days=days), clock).timestamp() for days in (0, 1)]
+        moments = [*_on(day, clock), *_on(day + timedelta(days=1), clock)]
     except (ValueError, OverflowError):
         raise _no_time(name, text) from None
     return next((moment for moment in moments if moment > start), moments[-1])
+
+
+def _on(day: date, clock: time) -> list[float]:
+    """Return when a local time of day comes on a day: once, or twice if the clocks are set back."""
+    first, second = (datetime.combine(day, clock.replace(fold=fold)).timestamp() for fold in (0, 1))
+    # If they are set forward, and the time is left out, the second is before the first.
+    return [first, second] if second > first else [first]
 
 
 def _time(words: str) -> time:

@@ -85,6 +85,21 @@ def test_a_day_ago_is_24_hours_ago_when_the_clocks_change() -> None:
     assert time_range("12:00", None, changed)[0] == changed.timestamp()
 
 
+def test_a_time_of_day_that_comes_twice_when_the_clocks_change_is_the_nearest_one() -> None:
+    first, second = at("2026-10-25T02:10:00+02:00"), at("2026-10-25T02:10:00+01:00")
+    assert time_range("02:10", None, first + timedelta(minutes=10))[0] == first.timestamp()
+    assert time_range("02:10", None, second - timedelta(minutes=10))[0] == first.timestamp()
+    assert time_range("02:10", None, second + timedelta(minutes=10))[0] == second.timestamp()
+    end = (second + timedelta(minutes=5)).timestamp()
+    assert time_range("02:10", "02:15", second + timedelta(minutes=10)) == (second.timestamp(), end)
+
+
+def test_a_time_of_day_that_is_left_out_when_the_clocks_change_is_that_of_the_day_before_or_an_hour_later() -> None:
+    now = at("2026-03-29T03:10:00+02:00")
+    assert time_range("02:30", None, now)[0] == at("2026-03-28 02:30").timestamp()
+    assert time_range("01:00", "02:30", now)[1] == at("2026-03-29 03:30").timestamp()
+
+
 WRONG = [
     "",
     "yesterday",
