@@ -1,6 +1,7 @@
 """What a timeline says of the meetings of a room."""
 
 import json
+import re
 
 import pytest
 
@@ -29,25 +30,38 @@ def webhook(
     return Record(id, type, KEY, state, reason, 1, 1, at, at + 0.1, None, (), body)
 
 
-def assistant(webhook: Record, until: float | None = None, stop: str | None = None) -> tuple[Room, RunRecord]:
+def assistant(webhook: Record, until: float | None = None, stop: str | None = None) -> tuple[Room, list[RunRecord]]:
     """Make the entry that a webhook asked for, with its run, which is over some minutes after T, or goes on."""
-    began, ended = webhook.received_at + 0.2, None if until is None else T + until * MINUTE
-    state = RoomState.LIVE if ended is None else RoomState.ENDED
-    reason = "" if ended is None else stop or "it left the room"
-    owner = REPLICA if ended is None else None
-    since = began + 1 if ended is None else ended
-    room = Room(1, KEY, f"https://{KEY}", state, owner, webhook.id, 1, 0, None, stop, reason, began, since)
-    outcome = None if ended is None else RunOutcome.LEFT
-    run = RunRecord(
-        1, 1, KEY, webhook.id, REPLICA, 1, None, began, began + 1, ended, outcome, reason, None, None, None, ""
-    )
-    return room, run
+    state = RoomState.LIVE if until is None else RoomState.ENDED
+    room = entry(1, webhook, state, "" if until is None else stop or "it left the room", until)
+    return room, [run(1, 1, webhook.received_at + 0.2, until, None if until is None else RunOutcome.LEFT)]
 
 
-def told(records: list[Record], asked: tuple[Room, RunRecord], now: float) -> tuple[str, list[MeetingHistory]]:
+def entry(id: int, webhook: Record, state: RoomState, reason: str, until: float | None) -> Room:
+    """Make an entry that a webhook asked for, in a state since some minutes after T."""
+    asked = webhook.received_at + 0.2
+    since = asked + 1 if until is None else T + until * MINUTE
+    owner = REPLICA if until is None else None
+    return Room(id, KEY, f"https://{KEY}", state, owner, webhook.id, 1, 0, None, None, reason, asked, since)
+
+
+def run(id: int, entry: int, began: float, until: float | None, outcome: RunOutcome | None) -> RunRecord:
+    """Make a run that was live a moment after it began; if it failed, it exited with 75."""
+    ended, code = None if until is None else T + until * MINUTE, 75 if outcome is RunOutcome.REFUSED else None
+    told = (outcome, "exited with 75" if code else "it left the room", code, None, None, "")
+    return RunRecord(id, entry, KEY, None, REPLICA, id, None, began, began + 0.5, ended, *told)
+
+
+def refusals(entry: int, first: int, minute: float) -> list[RunRecord]:
+    """Make three runs that exited with 75 as they joined, from some minutes after T."""
+    begins = [minute + number / 10 for number in range(3)]
+    return [run(first + n, entry, T + at * MINUTE, at + 0.02, RunOutcome.REFUSED) for n, at in enumerate(begins)]
+
+
+def told(records: list[Record], asked: tuple[Room, list[RunRecord]], now: float) -> tuple[str, list[MeetingHistory]]:
     """Return the answer for a room, and its meetings, newest first, as seen some minutes after T."""
-    room, run = asked
-    shown = timeline.assemble(KEY, Found(records, [room], [run]), now=T + now * MINUTE)
+    room, runs = asked
+    shown = timeline.assemble(KEY, Found(records, [room], runs), now=T + now * MINUTE)
     return shown.answer, list(shown.meetings)
 
 
@@ -92,3 +106,43 @@ def test_an_assistant_of_a_newer_meeting_is_not_in_an_older_one_whose_end_comes_
     answer, meetings = told(records, assistant(newer), 36)
     assert answer.startswith("An assistant is in the meeting of ")
     assert meetings[1].answer.startswith("No assistant in the meeting of ")
+
+
+def test_an_assistant_that_was_there_for_an_hour_before_it_failed_was_in_the_meeting() -> None:
+    """Whereby removes it when the last person leaves, and lets nobody into an empty room."""
+    first = webhook(
+        "room.client.joined", 0, "one", State.FIRED, "predicate is_human returned True; an assistant starts"
+    )
+    removed = run(1, 1, first.received_at + 0.2, 60.0, RunOutcome.REFUSED)
+    gave_up = entry(1, first, RoomState.FAILED, "exited with 75, after 3 restarts", 61.0)
+    answer, _ = told([first], (gave_up, [removed, *refusals(1, 2, 60.1)]), 90)
+    pattern = (
+        r"An assistant was in the meeting of [-0-9: ]+ from [-0-9: ]+ to [-0-9: ]+: it exited with 75; "
+        r"then it exited with 75 three times, and then gave up\."
+    )
+    assert re.fullmatch(pattern, answer), answer
+    over = entry(1, first, RoomState.ENDED, "the session has ended", 60.1)
+    answer, _ = told([first], (over, [removed]), 90)
+    assert re.fullmatch(
+        r"An assistant was in the meeting of [-0-9: ]+ from [-0-9: ]+ to [-0-9: ]+: it exited with 75\.", answer
+    ), answer
+
+
+def test_an_assistant_that_was_there_before_another_one_failed_was_in_the_meeting() -> None:
+    first = webhook(
+        "room.client.joined", 0, "one", State.FIRED, "predicate is_human returned True; an assistant starts"
+    )
+    second = webhook(
+        "room.client.joined", 40, "one", State.FIRED, "predicate is_human returned True; an assistant starts"
+    )
+    rooms = [
+        entry(1, first, RoomState.ENDED, "it left the room", 30.0),
+        entry(2, second, RoomState.FAILED, "exited with 75, after 2 restarts", 41.0),
+    ]
+    runs = [run(1, 1, first.received_at + 0.2, 30.0, RunOutcome.LEFT), *refusals(2, 2, 40.1)]
+    answer = timeline.assemble(KEY, Found([first, second], rooms, runs), now=T + 3000).answer
+    pattern = (
+        r"An assistant was in the meeting of [-0-9: ]+ from [-0-9: ]+ to [-0-9: ]+: it left the room; "
+        r"then none: it exited with 75 three times, and then gave up\."
+    )
+    assert re.fullmatch(pattern, answer), answer

@@ -221,6 +221,9 @@ ALIVE: Final = 90.0
 LATE: Final = 10.0
 """Seconds that a room may wait for its assistant before the answer says so."""
 
+STAYED: Final = 60.0
+"""Seconds after which a run that failed was in the room before that. A program that is refused is live for a moment."""
+
 RESTARTS: Final = re.compile(r": restart \d+ of \d+$|, after \d+ restarts$")
 """What the reason of a run says beside how it ended."""
 
@@ -272,7 +275,7 @@ def answer_of(block: Block, replicas: Replicas) -> str:
     began = clock(block.began, replicas.now)
     meeting = f"the meeting of {began}" if block.webhooks else f"the room at {began}"
     if block.rooms:
-        said = _of_assistant(block.rooms[-1], block.runs, block, meeting, replicas)
+        said = _of_entries(block, meeting, replicas)
     elif block.stayed is not None:
         said = _of_assistant(*block.stayed, block, meeting, replicas)
     else:
@@ -308,6 +311,17 @@ def refusals_in_words(refused: Sequence[Entry]) -> str:
 # What became of the assistant
 
 
+def _of_entries(block: Block, meeting: str, replicas: Replicas) -> str:
+    """Return what became of the last entry of a meeting and, if that had no assistant, of the last one that had."""
+    said = _of_assistant(block.rooms[-1], block.runs, block, meeting, replicas)
+    none = f"No assistant in {meeting}"
+    had_one = {run.entry for run in block.runs if _was_there(run)}
+    before = next((room for room in reversed(block.rooms[:-1]) if room.id in had_one), None)
+    if before is None or not said.startswith(none):
+        return said
+    return f"{_of_assistant(before, block.runs, block, meeting, replicas)}; then none{said.removeprefix(none)}"
+
+
 def _of_assistant(room: Room, all_runs: Sequence[RunRecord], block: Block, meeting: str, replicas: Replicas) -> str:
     runs = [run for run in all_runs if run.entry == room.id]
     if not runs:
@@ -323,9 +337,7 @@ def _of_assistant(room: Room, all_runs: Sequence[RunRecord], block: Block, meeti
             return f"An assistant is {room.state} in {meeting}{after}{f': {reason}' if reason else ''}"
         case RoomState.WAITING:
             return f"No assistant in {meeting} now: it {failed or reason}, and waits to start again"
-        case RoomState.FAILED:
-            return f"No assistant in {meeting}: it {failed or reason}{', and then gave up' if len(runs) > 1 else ''}"
-        case RoomState.ENDED:
+        case RoomState.FAILED | RoomState.ENDED:
             return _ended(room, runs, meeting, replicas.now)
 
 
@@ -346,21 +358,37 @@ def _without_run(room: Room, meeting: str, replicas: Replicas, *, crowded: bool)
 
 def _ended(room: Room, runs: Sequence[RunRecord], meeting: str, now: float) -> str:
     failed, reason = _failures(runs), reason_of(room)
-    good = [run for run in runs if run.live_at is not None and run.outcome not in FAILURES]
+    good = [run for run in runs if _was_there(run)]
     died = [run for run in runs if run.outcome is RunOutcome.REPLICA_DIED]
+    if not good and room.state is RoomState.FAILED:
+        return f"No assistant in {meeting}: it {failed or reason}{', and then gave up' if len(runs) > 1 else ''}"
     if not good:
         lost = [f"its replica {_short(run)} died" for run in died]
         happened = ", ".join([*([f"it {failed}"] if failed else []), *lost])
         return f"No assistant in {meeting}: {f'{happened}, then ' if happened else ''}{reason}"
     begun, over = good[0].live_at or good[0].started_at, good[-1].ended_at or room.since
     said = f"An assistant was in {meeting} from {clock(begun, now)} to {clock(over, now)}: {_why_over(good[-1])}"
-    said += f", after it {failed}" if failed else ""
+    others = [run for run in runs if not _was_there(run)]
+    before = _failures([run for run in others if run.id < good[-1].id])
+    after = _failures([run for run in others if run.id > good[-1].id])
+    said += f", after it {before}" if before else ""
+    if after:
+        said += f"; then it {after}{', and then gave up' if room.state is RoomState.FAILED else ''}"
     if died and good[-1] is not died[0]:
         said += f"; its replica {_short(died[0])} died at {clock(died[0].ended_at or over, now)}, and another went on"
     return said + _late(room, runs, now)
 
 
+def _was_there(run: RunRecord) -> bool:
+    """Return True if the assistant of a run was in the room, however it ended: one that fails as it joins was not."""
+    if run.live_at is None:
+        return False
+    return run.outcome not in FAILURES or (run.ended_at or run.live_at) - run.live_at >= STAYED
+
+
 def _why_over(run: RunRecord) -> str:
+    if run.outcome in FAILURES:
+        return f"it {_how(run)}"
     return shortened(run.reason, run.replica) or str(run.outcome or "its end was not recorded")
 
 
