@@ -212,6 +212,14 @@ async def test_a_scraper_gets_the_format_that_it_accepts(tmp_path: Path) -> None
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("version", [b"", b"a.b", b"1.x", b"1.0.0;escaping", b"\xb2.0"])
+async def test_whatever_a_client_says_that_it_accepts_a_scrape_is_answered(tmp_path: Path, version: bytes) -> None:
+    for type in (b"application/openmetrics-text", b"text/plain"):
+        scraped = await answer_of(trigger_in(tmp_path).metrics, [(b"accept", type + b"; version=" + version)])
+        assert (scraped.status, b"whereby_trigger_up 0.0" in scraped.body) == (200, True)
+
+
+@pytest.mark.anyio
 async def test_a_trigger_that_does_not_run_is_down_and_its_counts_go_on_when_it_runs_again(tmp_path: Path) -> None:
     trigger = trigger_in(tmp_path)
     idle = await scrape(trigger.metrics)

@@ -23,6 +23,7 @@ from whereby_trigger.store.states import OVER
 from whereby_trigger.threads import in_thread
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
 CLIENT: Final = "prometheus_client"
@@ -308,7 +309,6 @@ class MetricsApp:
         """Return the content type and the text for a scraper that accepts the given types."""
         await _import_client()
         from prometheus_client import CollectorRegistry
-        from prometheus_client.exposition import choose_encoder
 
         replica = self._replica()
         if replica is None:
@@ -319,7 +319,7 @@ class MetricsApp:
             found = samples(self._counts, replica.read(), self._errors, workload, running=True)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(self._counts, found))
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = _encoder_for(accept)
         return content_type, encode(registry)
 
     async def _workload(self, replica: ReplicaReadings) -> Workload | None:
@@ -334,6 +334,16 @@ class MetricsApp:
         await asyncio.wait({self._reading}, timeout=READ_WITHIN)
         done = self._reading.done() and not self._reading.cancelled()
         return self._reading.result() if done else None
+
+
+def _encoder_for(accept: str) -> "tuple[Callable[[CollectorRegistry], bytes], str]":
+    """Return what writes the format that a scraper accepts; the plain one if its header is malformed."""
+    from prometheus_client.exposition import choose_encoder
+
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 async def _import_client() -> None:
