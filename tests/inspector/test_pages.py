@@ -6,6 +6,7 @@ import re
 import time
 from datetime import datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 
 from tests.inspector.conftest import ANSI, BIDI, NASTY_ROOM, PRIVATE, ROOM, SCRIPT, Client, deliver, form_token, run_in
 from tests.support.place import Place
+from tests.support.until import AT_ONCE
 from whereby_trigger import Trigger
 from whereby_trigger.inspector import reads
 from whereby_trigger.store import Arrival, RefusalCount, RefusalReason, State, Store, Subject, forget
@@ -335,6 +337,21 @@ async def test_a_page_says_what_is_wrong_if_there_is_no_store(client: Client, tm
     answer = await client(Trigger(store=f"sqlite:///{tmp_path}/none.db")).get("/")
     assert answer.status_code == 503
     assert "none.db" in answer.text
+
+
+async def test_a_page_says_what_is_wrong_if_the_file_of_a_setting_is_gone(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "store-url"
+    setting.write_text(f"sqlite:///{tmp_path}/webhooks.db")
+    monkeypatch.setenv("WHEREBY_TRIGGER_STORE_FILE", str(setting))
+    trigger = Trigger()
+    browser = client(trigger)
+    assert (await browser.get("/rooms")).status_code == 503
+    setting.unlink()
+    answer = await browser.get("/rooms")
+    assert (answer.status_code, "which cannot be read" in answer.text) == (503, True)
+    assert await asyncio.wait_for(browser.get("/live"), AT_ONCE) is not None
 
 
 async def test_what_is_not_there_is_404(store: Store, place: Place, client: Client) -> None:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from whereby_trigger.config import Settings
-from whereby_trigger.errors import ConfigError, StoreError, StoreUnavailable
+from whereby_trigger.errors import ConfigError, StoreUnavailable, UsageError
 from whereby_trigger.inspector import Access, InspectedProgram, reads, rendering
 from whereby_trigger.inspector.actions import DONE, Actions
 from whereby_trigger.inspector.live import Batch, Folded, LiveFeed, SharedStore, fold
@@ -124,7 +124,8 @@ class Site:
             return self._refuse(request, path, refused)
         except StoreUnavailable as error:
             return self._refuse(request, path, Refused(503, f"The store is unavailable now. {error}"))
-        except StoreError as error:
+        except UsageError as error:
+            # Of the store, or of a setting that is read again: its file may be gone.
             return self._refuse(request, path, Refused(503, str(error)))
 
     async def _routed(self, request: Request, path: str, visit: Visit) -> Response:
@@ -233,7 +234,7 @@ class Site:
                     yield self._event(Batch(page.records[:30][::-1]), filters, base, first=True)
                     while True:
                         yield self._event(await follower.next(), filters, base)
-                except (EOFError, StoreError):
+                except (EOFError, UsageError):
                     # The browser connects again, and gets what it has missed.
                     return
 

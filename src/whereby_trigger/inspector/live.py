@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.errors import StoreError
+from whereby_trigger.errors import UsageError
 from whereby_trigger.store import UNDECIDED, Query, Record, Store
 
 IDLE_FOR: Final = 5.0
@@ -62,7 +62,10 @@ class SharedStore:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Store]:
-        """Yield the open store. Raises StoreError if it does not exist or is unavailable."""
+        """Yield the open store.
+
+        Raises StoreError if it does not exist or is unavailable, and ConfigError if a setting cannot be read again.
+        """
         opened = self._opened
         if opened is None or opened.loop is not asyncio.get_running_loop():
             opened = self._opened = _Opened()
@@ -166,7 +169,7 @@ class Follower:
         self._begun = begun
 
     async def begun(self) -> None:
-        """Wait for the feed's first look: all that is stored from then on comes. Raises StoreError if it fails."""
+        """Wait for the feed's first look: all that is stored from then on comes. Raises UsageError if it fails."""
         await asyncio.shield(self._begun)
 
     async def next(self) -> Batch:
@@ -217,13 +220,13 @@ class LiveFeed:
                         self._begin()
                         self._tell(new)
                         await asyncio.sleep(LOOK_EVERY if len(new) <= FOLD_ABOVE else LOOK_EVERY_BUSY)
-            except StoreError as error:
+            except UsageError as error:
                 logger.info("the inspector cannot read the store; will retry: %s", type(error).__name__)
                 self._begin(error)
                 self._tell(())
             await asyncio.sleep(1.0)
 
-    def _begin(self, error: StoreError | None = None) -> None:
+    def _begin(self, error: UsageError | None = None) -> None:
         """Wake the pages that wait for the first look; if it failed, pages opened from now on wait for the next."""
         if self._begun is None or self._begun.done():
             return
