@@ -6,6 +6,7 @@ the process of a running trigger, so that its reads never wait for theirs.
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -157,8 +158,15 @@ def fold(records: Sequence[Record]) -> list[Record | Folded]:
 
 class _Page:
     def __init__(self) -> None:
-        self.batches: asyncio.Queue[Batch] = asyncio.Queue(BEHIND)
+        self.batches: asyncio.Queue[Batch | None] = asyncio.Queue(BEHIND)
         self.lost = False
+
+    def put(self, batch: Batch | None) -> None:
+        """Add a batch, or None as the last one; a page that lags too far behind gets no more."""
+        try:
+            self.batches.put_nowait(batch)
+        except asyncio.QueueFull:
+            self.lost = True
 
 
 class Follower:
@@ -173,10 +181,11 @@ class Follower:
         await asyncio.shield(self._begun)
 
     async def next(self) -> Batch:
-        """Return the next batch, which may be empty. Raises EOFError if some were missed."""
-        if self._page.lost:
+        """Return the next batch, which may be empty. Raises EOFError if some were missed, or the server stops."""
+        batch = None if self._page.lost else await self._page.batches.get()
+        if batch is None:
             raise EOFError
-        return await self._page.batches.get()
+        return batch
 
 
 class LiveFeed:
@@ -219,11 +228,17 @@ class LiveFeed:
                         new = await self._look.new(store.find)
                         self._begin()
                         self._tell(new)
+                        if server_stops():
+                            break
                         await asyncio.sleep(LOOK_EVERY if len(new) <= FOLD_ABOVE else LOOK_EVERY_BUSY)
             except UsageError as error:
                 logger.info("the inspector cannot read the store; will retry: %s", type(error).__name__)
                 self._begin(error)
                 self._tell(())
+            if server_stops():
+                for page in self._pages:
+                    page.put(None)
+                return
             await asyncio.sleep(1.0)
 
     def _begin(self, error: UsageError | None = None) -> None:
@@ -243,10 +258,17 @@ class LiveFeed:
             return
         self._told, batch = now, Batch(new)
         for page in self._pages:
-            try:
-                page.batches.put_nowait(batch)
-            except asyncio.QueueFull:
-                page.lost = True
+            page.put(batch)
+
+
+def server_stops() -> bool:
+    """Return True if this process is served by uvicorn, and that was told to stop.
+
+    It waits for every answer to end, without a limit, and tells no app of it before that. A page that follows would
+    keep a host app, and the trigger in it, from ending. What handles uvicorn's signals is a method of its server.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", False) is True
 
 
 def _unheard_future() -> "asyncio.Future[Any]":
