@@ -55,6 +55,17 @@ async def test_a_foreign_host_reads_nothing(store: Store, place: Place, client: 
         assert "one" not in answer.text.partition("\n")[2]
 
 
+@pytest.mark.parametrize("host", ["[", "[::1", "a]b", "[::::]", "[1.2.3.4]", "app.example:65536", "[::1]:99999"])
+async def test_a_host_of_which_no_address_can_be_made_is_refused_before_anything_is_made_of_it(
+    store: Store, place: Place, client: Client, host: str
+) -> None:
+    """Older versions of Starlette raise ValueError for these."""
+    browser = client(Trigger(store=place.url, inspector_token=TOKEN))
+    assert (await browser.get("/login", headers={"host": host})).status_code == 403
+    for fine in ("app.example", "app.example:65535", "[::1]:8088", "10.0.0.7:1"):
+        assert (await browser.get("/login", headers={"host": fine})).status_code == 200
+
+
 @pytest.mark.parametrize(
     "headers",
     [

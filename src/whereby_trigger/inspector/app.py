@@ -101,7 +101,8 @@ class Site:
     async def _answer(self, request: Request) -> Response:
         head = RequestHead(
             request.method,
-            request.url.scheme,
+            # Not of request.url: before the Host header is checked, nothing may be made of it.
+            request.scope.get("scheme", "http"),
             tuple((name.lower(), value) for name, value in request.scope["headers"]),
             request.client.host if request.client else None,
         )

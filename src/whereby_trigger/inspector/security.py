@@ -57,7 +57,9 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 """What every answer carries."""
 
-_HOST: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9._-]{0,252})|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_HOST: Final = re.compile(
+    r"(?:[a-z0-9_](?:[a-z0-9._-]{0,252})|\[(?P<ipv6>[0-9a-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?", re.IGNORECASE
+)
 
 WRONG_LOGINS: Final = 5
 """Wrong tokens in a row that one address may send before it has to wait."""
@@ -100,11 +102,22 @@ class RequestHead(Struct, frozen=True):
 def why_refused(head: RequestHead, access: Access) -> str | None:
     """Return why a request is refused whatever it asks for, or None. It says nothing of who sent it."""
     hosts = head.all(b"host")
-    if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+    if len(hosts) != 1 or not _is_host(hosts[0]):
         return "the request's Host header is missing or is not a host name"
     if access is Access.LOCAL and (reason := _why_not_local(head, hosts[0])) is not None:
         return reason
     return _why_from_another_site(head, hosts[0])
+
+
+def _is_host(text: str) -> bool:
+    """Return True if a Host header names a host, and a port if any, of which an address can be made."""
+    found = _HOST.fullmatch(text)
+    if found is None or int(found["port"] or 0) > 65535:
+        return False
+    try:
+        return found["ipv6"] is None or ipaddress.IPv6Address(found["ipv6"]) is not None
+    except ValueError:
+        return False
 
 
 def _why_not_local(head: RequestHead, host: str) -> str | None:
