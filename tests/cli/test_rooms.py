@@ -61,6 +61,13 @@ def test_show_of_a_time_has_nothing_of_another(filled: Call) -> None:
     assert GAVE_UP in filled("rooms", "show", "visit-1", *NIGHT).stdout
 
 
+def test_of_a_room_whose_webhooks_came_at_another_time_nobody_is_sent_to_the_dashboard(filled: Call) -> None:
+    before = filled("rooms", "show", "visit-1", "--since", "2026-11-19", "--until", "2026-11-20 22:00").stdout
+    assert "and none was refused; its newest one came at 2026-11-20 22:14." in before
+    unknown = filled("rooms", "show", "nobody-knows-it", "--since", "2026-11-19", "--until", "2026-11-20 22:00").stdout
+    assert "Does Whereby's dashboard (Configure, Webhooks) have the URL of this trigger?" in unknown
+
+
 def test_a_name_that_several_rooms_have_is_refused_with_their_keys(filled: Call) -> None:
     ended = filled("rooms", "show", "visit-2")
     assert ended.returncode == 1

@@ -107,7 +107,10 @@ async def of_room(
     end = now if until is None else until
     refusals, replicas = await store.refusals(begin, end), await store.find_replicas(begin, end)
     actions = await store.find_actions(ActionQuery(room=key, since=begin, until=until or inf, limit=MOST))
-    found = Found(records, rooms, runs, refusals, replicas, actions)
+    newest = None
+    if not records and not rooms and not runs:
+        newest = next((record.received_at for record in await store.find(Query(room=key, limit=1))), None)
+    found = Found(records, rooms, runs, refusals, replicas, actions, newest)
     return assemble(key, found, since, until, now=now, complete=complete)
 
 
@@ -137,7 +140,7 @@ def assemble(
     )
     begin, end = now - A_DAY if since is None else since, now if until is None else until
     limited = since is not None or until is not None
-    return Timeline(key, answer_for(blocks, replicas, begin, end, limited=limited), meetings, complete)
+    return Timeline(key, answer_for(blocks, replicas, begin, end, found.newest, limited=limited), meetings, complete)
 
 
 def as_object(shown: Timeline) -> dict[str, Any]:

@@ -52,7 +52,10 @@ AFTER: Final = 60.0
 
 
 class Found(Struct, frozen=True):
-    """Hold what the store has of a room (webhooks, entries, runs, actions), and of its time (refusals, replicas)."""
+    """Hold what the store has of a room (webhooks, entries, runs, actions), and of its time (refusals, replicas).
+
+    If the room has nothing in this time, `newest` is when its newest webhook of all came, or None.
+    """
 
     records: Sequence[Record] = ()
     rooms: Sequence[Room] = ()
@@ -60,6 +63,7 @@ class Found(Struct, frozen=True):
     refusals: Sequence[RefusalCount] = ()
     replicas: Sequence[ReplicaRecord] = ()
     actions: Sequence[ActionRecord] = ()
+    newest: float | None = None
 
 
 class Block:
@@ -254,14 +258,17 @@ class Replicas:
         return inf if self.now - seen_at <= ALIVE else seen_at
 
 
-def answer_for(blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, *, limited: bool) -> str:
+def answer_for(
+    blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, known: float | None, *, limited: bool
+) -> str:
     """Return the answer for the newest meeting, and what was refused since; `blocks` has the newest first.
 
-    If nothing came between two times, it says so; `limited` is True if somebody asked for these times.
+    If nothing came between two times, it says so; `limited` is True if somebody asked for these times, and `known` is
+    when a webhook of the room came at another time, or None.
     """
     newest = next((block for block in blocks if block.concerns_room), None)
     if newest is None:
-        return _nothing_came(blocks, replicas, begin, end, limited=limited)
+        return _nothing_came(blocks, replicas, begin, end, known, limited=limited)
     refused = [entry for block in blocks if block.began > newest.began for entry in block.refusals]
     answer = answer_of(newest, replicas)
     return f"Since its last meeting, {refusals_in_words(refused)}. {answer}" if refused else answer
@@ -284,7 +291,9 @@ def answer_of(block: Block, replicas: Replicas) -> str:
     return said if said.endswith("?") else f"{said}."
 
 
-def _nothing_came(blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, *, limited: bool) -> str:
+def _nothing_came(
+    blocks: Sequence[Block], replicas: Replicas, begin: float, end: float, known: float | None, *, limited: bool
+) -> str:
     now = replicas.now
     came = f"came from {clock(begin, now)} to {clock(end, now)}" if limited else "is stored"
     nothing = f"No assistant: no webhook of this room {came}"
@@ -293,6 +302,8 @@ def _nothing_came(blocks: Sequence[Block], replicas: Replicas, begin: float, end
         return f"{nothing}, but {refusals_in_words(refused)}."
     if replicas.none_ran(begin, end):
         return f"{nothing}, and no trigger was running."
+    if known is not None:
+        return f"{nothing}, and none was refused; its newest one came at {clock(known, now)}."
     return (
         f"{nothing}, and none was refused. Does Whereby's dashboard (Configure, Webhooks) have the URL of this trigger?"
     )
