@@ -248,6 +248,17 @@ async def test_of_a_room_in_which_very_much_happened_a_page_shows_the_newest_and
     assert "earlier things are left out" in (await browser.get("/room", params={"key": ROOM, "since": "1h"})).text
 
 
+async def test_a_room_of_which_only_webhooks_are_known_has_a_page_of_any_time(
+    store: Store, place: Place, client: Client
+) -> None:
+    """Who is in a room is not kept for a program that does not ask."""
+    await store.add(Arrival("one", "room.session.started", ROOM, b"{}", time.time() - 2 * 86400))
+    browser = client(Trigger(store=place.url))
+    answer = await browser.get("/room", params={"key": ROOM, "since": "24h"})
+    assert (answer.status_code, "its newest one came at" in answer.text) == (200, True)
+    assert (await browser.get("/room", params={"key": f"{ROOM}0", "since": "24h"})).status_code == 404
+
+
 async def test_a_webhook_is_masked_until_it_is_revealed_and_revealing_is_logged_without_the_value(
     store: Store, place: Place, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
