@@ -181,6 +181,39 @@ async def test_a_page_whose_feed_cannot_look_is_told_so_and_the_next_one_waits_f
     await shared.close()
 
 
+class SlowStore(SqliteStore):
+    """Take its time to find anything."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def find(self, query: Query) -> list[Record]:
+        self.asked.set()
+        await self.goes_on.wait()
+        return []
+
+
+async def test_a_page_that_reads_for_long_does_not_hold_up_the_end_of_the_trigger(tmp_path: Path) -> None:
+    """A trigger closes its inspector before it gives back its lease."""
+    url = f"sqlite:///{tmp_path}/webhooks.db"
+    store = SqliteStore(url)
+    await store.open()
+    await store.close()
+    slow = SlowStore(url)
+    shared = SharedStore(lambda: slow)
+
+    async def read() -> list[Record]:
+        async with shared.use() as opened:
+            return await opened.find(Query())
+
+    reading = asyncio.create_task(read())
+    await slow.asked.wait()
+    await asyncio.wait_for(shared.close(), AT_ONCE)
+    slow.goes_on.set()
+    assert await reading == []
+
+
 async def test_of_pages_that_come_at_once_no_more_follow_than_may(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,11 +14,14 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from whereby_trigger.errors import UsageError
+from whereby_trigger.errors import StoreUnavailable, UsageError
 from whereby_trigger.store import UNDECIDED, Query, Record, Store
 
 IDLE_FOR: Final = 5.0
 """Seconds after the last read until the store is closed."""
+
+CLOSE_WITHIN: Final = 1.0
+"""Seconds that the end of a trigger waits for pages that read: in a large store, a search may take many."""
 
 LOOK_EVERY: Final = 0.4
 """Seconds between two looks, so that a page shows within one second what another process writes."""
@@ -80,21 +83,26 @@ class SharedStore:
             opened.changed.set()
 
     async def close(self) -> None:
-        """Close the store once no page reads it."""
+        """Close the store once no page reads it, or after CLOSE_WITHIN seconds."""
         opened, keeper = self._opened, self._keeper
         if opened is not None and keeper is not None and opened.loop is asyncio.get_running_loop():
             opened.closing = True
             opened.changed.set()
+            await asyncio.wait({keeper}, timeout=CLOSE_WITHIN)
+            keeper.cancel()
             await asyncio.wait({keeper})
 
     async def _keep(self, opened: _Opened) -> None:
         try:
             store = self._make()
             await store.open_readonly()
-        except Exception as error:
+        except BaseException as error:
             self._forget(opened)
-            opened.ready.set_exception(error)
-            return
+            cancelled = isinstance(error, asyncio.CancelledError)
+            opened.ready.set_exception(StoreUnavailable("the inspector is closed") if cancelled else error)
+            if isinstance(error, Exception):
+                return
+            raise
         try:
             opened.ready.set_result(store)
             await self._until_idle(opened)
