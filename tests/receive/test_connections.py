@@ -1,6 +1,7 @@
 """Connections without a signed request: what they may use, for how long, and which are closed first."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -14,7 +15,8 @@ import pytest
 from tests.support.http import Connection, ask, connected, delivery, request, signature
 from tests.support.receiver import HeldStore, PingedStore, Receiver
 from tests.support.until import AT_ONCE, eventually
-from whereby_trigger.receive import connections, server
+from whereby_trigger.inspector.live import PAGES
+from whereby_trigger.receive import bind, connections, server
 from whereby_trigger.receive.connections import Connections
 from whereby_trigger.receive.receiver import Arriving
 from whereby_trigger.receive.server import Protocol
@@ -425,3 +427,20 @@ async def test_a_connection_that_was_answered_before_its_body_came_is_closed_whe
         assert not protocol.usefulness < (False, protocol.loop.time() - 60)
         protocol.close_if_stalled(protocol.loop.time() + server.IDLE_WITHIN + 1)
         assert await connection.closed() < AT_ONCE
+
+
+@pytest.mark.parametrize("files", [1024, 4096, 1_000_000])
+async def test_the_ports_beside_that_of_the_webhooks_leave_files_to_it_and_to_the_store(
+    monkeypatch: pytest.MonkeyPatch, files: int, receiver: Receiver
+) -> None:
+    """Each kept half of the files: who filled two of them kept deliveries out, and left none to the store."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    apps = cast(server.App, receiver.server.config.app), Mock()
+    taking, beside = (server.Server(app, bind("127.0.0.1", 0)) for app in apps)
+    try:
+        most, less = taking.connections.max_connections, beside.connections.max_connections
+        assert PAGES < less < most
+        assert most + 2 * less <= files * 3 // 4
+    finally:
+        await taking.close()
+        await beside.close()

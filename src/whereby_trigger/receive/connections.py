@@ -47,6 +47,9 @@ Above it, the connections that have been useless for longest are closed: holding
 out. Those that have brought a delivery are closed last.
 """
 
+MAX_BESIDE = 256
+"""The same for a port that takes no deliveries, or an eighth of the files: others may fill it, too."""
+
 SAY_EVERY = 30.0
 """Seconds between two log lines about connections that were closed because there were too many."""
 
@@ -92,11 +95,11 @@ class Flow(FlowControl):
 class Connections(ServerState):
     """Hold the open connections, their limit, and `ahead`, the bytes that all of them hold until their turn."""
 
-    def __init__(self, refused: Refused = count_none) -> None:
+    def __init__(self, refused: Refused = count_none, *, beside: bool = False) -> None:
         super().__init__()
         self.refused = refused
         self.ahead = 0
-        self.max_connections = _max_connections()
+        self.max_connections = _max_connections(MAX_BESIDE, 8) if beside else _max_connections(MAX_CONNECTIONS, 2)
         # In the order of their turns; none of them twice.
         self._strangers: OrderedDict[Connection, None] = OrderedDict()
         self._turn_comes = False
@@ -190,13 +193,14 @@ class Connections(ServerState):
             self._closed, self._said = 0, now
 
 
-def _max_connections() -> int:
+def _max_connections(most: int, part: int) -> int:
+    """Return how many connections may be open: `most`, or one `part` of the files that may be open if that is less."""
     try:
         import resource
     except ImportError:
-        return MAX_CONNECTIONS
+        return most
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
+    return most if files == resource.RLIM_INFINITY else min(most, files // part)
 
 
 LARGEST = 64 * 1024

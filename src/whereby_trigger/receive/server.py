@@ -14,7 +14,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from whereby_trigger.receive.address import BACKLOG, keep_from_forks
 from whereby_trigger.receive.asgi import LET_IN, Endpoint
-from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, Flow, count_none
+from whereby_trigger.receive.connections import LARGEST, Connections, FastDelivery, Flow
 from whereby_trigger.receive.intake import OWS, declared_length
 from whereby_trigger.store import RefusalReason
 
@@ -426,7 +426,7 @@ class Server(uvicorn.Server):
             backlog=BACKLOG,
         )
         super().__init__(config)
-        self.connections = Connections(app.unread if isinstance(app, Endpoint) else count_none)
+        self.connections = Connections(app.unread) if isinstance(app, Endpoint) else Connections(beside=True)
         self.server_state = self.connections
         self._listener = listener
         keep_from_forks(self)
