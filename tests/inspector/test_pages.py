@@ -140,6 +140,19 @@ async def test_a_quiet_room_with_people_in_it_is_among_the_rooms_of_now(
     assert [(room["room"], room["humans"]) for room in rooms] == [("acme.whereby.com/quiet", 2), (ROOM, None)]
 
 
+async def test_that_not_all_rooms_are_shown_is_said(
+    store: Store, place: Place, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, said = client(Trigger(store=place.url)), "Not all rooms are shown"
+    for number in range(3):
+        await deliver(store, f"{number}", at=time.time(), room=f"acme.whereby.com/room-{number}")
+    for rows, more in ((3, False), (2, True)):
+        monkeypatch.setattr(reads, "ROWS", rows)
+        answer = (await browser.get("/api/rooms")).json()
+        assert (len(answer["rooms"]), answer["more"]) == (rows, more)
+        assert (said in (await browser.get("/rooms")).text) is more
+
+
 async def test_bidirectional_characters_are_shown_as_escapes(store: Store, place: Place, client: Client) -> None:
     await fill(store)
     page = (await client(Trigger(store=place.url)).get("/rooms")).text

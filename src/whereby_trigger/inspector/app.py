@@ -260,8 +260,8 @@ class Site:
 
     async def _rooms(self, request: Request, visit: Visit) -> Response:
         async with self._shared.use() as store:
-            rooms = await reads.rooms_now(store)
-        return self._page(request, visit, "rooms.html", {"rooms": rooms})
+            page = await reads.rooms_now(store)
+        return self._page(request, visit, "rooms.html", {"rooms": page.rooms, "more": page.more})
 
     async def _room(self, request: Request, visit: Visit) -> Response:
         now = time.time()

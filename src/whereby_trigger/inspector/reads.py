@@ -151,6 +151,13 @@ class RoomNow(Struct, frozen=True):
     last: float | None
 
 
+class RoomsPage(Struct, frozen=True):
+    """Hold the rooms of now; `more` is True if there are others that hold somebody or have an assistant."""
+
+    rooms: list[RoomNow]
+    more: bool
+
+
 class ShownEntry(Struct, frozen=True):
     """Hold an entry of a timeline, and the anchor of its line, to which its mark in the picture leads."""
 
@@ -245,10 +252,10 @@ async def search(store: Store, query: Query, limit: int, now: float) -> tuple[li
         end, window = start, 2 * window
 
 
-async def rooms_now(store: Store) -> list[RoomNow]:
+async def rooms_now(store: Store) -> RoomsPage:
     """Read the rooms that have an open entry, hold somebody, or had one of the newest webhooks, in this order."""
-    entries = await store.find_rooms(RoomQuery(open=True, limit=ROWS))
-    there = await store.occupied(ROWS)
+    entries = await store.find_rooms(RoomQuery(open=True, limit=ROWS + 1))
+    there = await store.occupied(ROWS + 1)
     newest = await store.find(Query(limit=LOOKED_AT))
     last: dict[str, float] = {}
     for record in newest:
@@ -262,7 +269,8 @@ async def rooms_now(store: Store) -> list[RoomNow]:
     def order(room: RoomNow) -> tuple[bool, bool, float]:
         return room.entry is None, not room.presence.humans, -(room.last or 0.0)
 
-    return sorted(rooms, key=order)[:ROWS]
+    more = len(open_by_key.keys() | there.keys()) > ROWS
+    return RoomsPage(sorted(rooms, key=order)[:ROWS], more)
 
 
 async def room_key(store: Store, text: str) -> str:

@@ -23,6 +23,7 @@ from whereby_trigger.inspector.reads import (
     LivePage,
     RoomNow,
     RoomPage,
+    RoomsPage,
     ShownMeeting,
     WebhookPage,
     by_reason,
@@ -220,8 +221,8 @@ def webhook_as_object(page: WebhookPage) -> dict[str, Any]:
     }
 
 
-def rooms_as_object(found: Sequence[RoomNow]) -> dict[str, Any]:
-    return {"rooms": [_room(room) for room in found]}
+def rooms_as_object(page: RoomsPage) -> dict[str, Any]:
+    return {"rooms": [_room(room) for room in page.rooms], "more": page.more}
 
 
 def room_as_object(page: RoomPage) -> dict[str, Any]:
