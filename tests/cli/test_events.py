@@ -325,6 +325,25 @@ async def test_what_is_followed_is_shown_once_when_it_is_decided_however_late(tm
         await store.close()
 
 
+@pytest.mark.anyio
+async def test_to_follow_says_if_more_came_at_once_than_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.cli.events.MOST_AT_ONCE", 3)
+    store = SqliteStore(f"sqlite:///{tmp_path}/webhooks.db")
+    await store.open(lambda: None)
+    try:
+        following, said = Decided(store, Query(limit=1)), list[bool]()
+        for count in (4, 2, 3, 4, 0):
+            for n in range(count):
+                await store.add(arrival(f"{len(said)}-{n}", state=State.QUARANTINED, reason="odd"))
+            await following.new()
+            said.append(following.may_have_missed)
+        assert said == [False, False, False, True, False]
+    finally:
+        await store.close()
+
+
 class CountingStore(SqliteStore):
     """Count the webhooks that are looked up by their ids."""
 

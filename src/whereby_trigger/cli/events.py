@@ -211,6 +211,8 @@ async def _follow(url: str, query: Query, *, as_json: bool) -> None:
             if records := await decided.new():
                 _show_list(records, await _entries(store, records), header, as_json=as_json)
                 header = None
+            if decided.may_have_missed:
+                note("More came at once than one look reads: some may be missing here. See `events list`.")
             await asyncio.sleep(POLL)
 
 
@@ -378,12 +380,19 @@ class Decided:
         # In any state: a webhook that is not decided yet is remembered, and looked up until it is.
         self._newest = structs.replace(query, state=None, limit=max(MOST_AT_ONCE, query.limit or 0))
         self._known: set[str] | None = None
+        self._last = 0
+        self.may_have_missed = False
+        """True if more may have come between the last two looks than one reads."""
+
         self._undecided: dict[str, State] = {}
 
     async def new(self) -> list[Record]:
         """Return those that were decided or held since the last call, oldest first; at first, the newest `limit`."""
         newest = await self._store.find(self._newest)
         seen = {record.id for record in newest}
+        is_full = len(newest) == self._newest.limit and newest[-1].seq > self._last + 1
+        self.may_have_missed = is_full and self._known is not None
+        self._last = max([self._last, *(record.seq for record in newest)])
         late, left = await self._find_late([id for id in self._undecided if id not in seen])
         known, waited = self._known or set(), self._undecided
         looked_at = {record.id: record for record in (*newest, *late)}
