@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from msgspec import structs
 
 from whereby_trigger import timeline
 from whereby_trigger.store import Record, Room, RoomState, RunOutcome, RunRecord, State
@@ -146,3 +147,20 @@ def test_an_assistant_that_was_there_before_another_one_failed_was_in_the_meetin
         r"then none: it exited with 75 three times, and then gave up\."
     )
     assert re.fullmatch(pattern, answer), answer
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("listener greet: RuntimeError (at app.py:3): Ada", "listener greet raised RuntimeError"),
+        ("listener greet: raised RuntimeError", "listener greet raised RuntimeError"),
+        ("listener greet: was cancelled", "listener greet was cancelled"),
+        ("listener greet: took longer than 5 s", "listener greet took longer than 5 s"),
+    ],
+)
+def test_what_became_of_a_listener_is_said_whether_errors_are_stored_in_full_or_not(error: str, words: str) -> None:
+    """With `redact`, only the type of an error is stored."""
+    fired = webhook("room.client.joined", 0, "one", State.FIRED, "predicate is_human returned True")
+    shown = timeline.assemble(KEY, Found([structs.replace(fired, errors=(error,))]), now=T + MINUTE)
+    assert shown.meetings[0].entries[0].words.endswith(f"; {words}")
+    assert shown.answer.endswith(f"only listeners; {words}.")

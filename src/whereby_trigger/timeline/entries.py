@@ -152,18 +152,31 @@ def _decided(record: Record) -> str:
     if record.state is State.PENDING:
         return "waits for its decision"
     due = f", due {clock(record.due_at)}" if record.state is State.HELD and record.due_at is not None else ""
-    raised = "".join(f"; listener {name} raised {error}" for name, error in listeners_that_raised(record))
-    return f"{record.state}, {record.reason}{due}{raised}"
+    return f"{record.state}, {record.reason}{due}{listeners_in_words(record)}"
 
 
 def listeners_that_raised(record: Record) -> list[tuple[str, str]]:
-    """Return the listeners that raised, each with the type of what it raised, and nothing of its text."""
+    """Return the listeners that raised, each with the type of what it raised, and nothing of its text.
+
+    Of one that was cut off, it is what happened, if that is all that was stored.
+    """
     found = []
     for error in record.errors:
         who, colon, what = error.partition(": ")
         if colon and who.startswith("listener "):
-            found.append((who.removeprefix("listener "), what.partition(" (at ")[0].partition(":")[0]))
+            # With `redact`, errors are stored in brief: "raised KeyError", "was cancelled".
+            brief = what.removeprefix("raised ").partition(" (at ")[0].partition(":")[0]
+            found.append((who.removeprefix("listener "), brief))
     return found
+
+
+def listeners_in_words(record: Record) -> str:
+    """Return what became of the listeners that raised, as the end of a sentence."""
+    what_each_did = [
+        f"; listener {name} {f'raised {what}' if what.isidentifier() else what}"
+        for name, what in listeners_that_raised(record)
+    ]
+    return "".join(what_each_did)
 
 
 def of_entry(room: Room, runs: Sequence[RunRecord]) -> list[Entry]:

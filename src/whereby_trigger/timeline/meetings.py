@@ -33,7 +33,7 @@ from whereby_trigger.timeline.entries import (
     Seen,
     clock,
     lasted,
-    listeners_that_raised,
+    listeners_in_words,
     of_action,
     of_entry,
     of_refusals,
@@ -449,7 +449,7 @@ def _of_decisions(block: Block, meeting: str, replicas: Replicas) -> str:
 
 def _fired(records: Sequence[Record], replicas: Replicas) -> str:
     record = records[-1]
-    raised = "".join(f"; listener {name} raised {error}" for name, error in listeners_that_raised(record))
+    raised = listeners_in_words(record)
     if ";" in record.reason:
         return f"{record.reason}{raised}"
     return f"{record.reason}, but the program has no @trigger.assistant, only listeners{raised}"
