@@ -2,13 +2,24 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from whereby_trigger import timeline
-from whereby_trigger.store import Record, Room, RoomState, RunOutcome, RunRecord, State
+from whereby_trigger.store import (
+    Record,
+    ReplicaEnding,
+    ReplicaRecord,
+    Room,
+    RoomState,
+    RunOutcome,
+    RunRecord,
+    State,
+)
 from whereby_trigger.timeline import Found, MeetingHistory
+from whereby_trigger.timeline.meetings import Block
 
 KEY = "acme.whereby.com/visit-1"
 REPLICA = "0123456789abcdef" * 2
@@ -164,3 +175,21 @@ def test_what_became_of_a_listener_is_said_whether_errors_are_stored_in_full_or_
     shown = timeline.assemble(KEY, Found([structs.replace(fired, errors=(error,))]), now=T + MINUTE)
     assert shown.meetings[0].entries[0].words.endswith(f"; {words}")
     assert shown.answer.endswith(f"only listeners; {words}.")
+
+
+def test_thousands_of_replicas_in_a_meeting_do_not_each_look_at_all_its_webhooks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reach, looks = vars(Block)["reach"].fget, list[Block]()
+
+    def looked_at(block: Block) -> Any:
+        looks.append(block)
+        return reach(block)
+
+    monkeypatch.setattr(Block, "reach", property(looked_at))
+    records = [webhook("room.client.joined", minute, "one") for minute in range(60)]
+    begins = [T + second for second in range(3600)]
+    replicas = [ReplicaRecord(f"{at}", at, at + 0.5, ReplicaEnding.DIED, None) for at in begins]
+    shown = timeline.assemble(KEY, Found(records, replicas=replicas), T, now=T + 3600)
+    assert len(shown.meetings[0].entries) > 2 * len(replicas)
+    assert len(looks) < 10

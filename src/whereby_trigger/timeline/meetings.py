@@ -146,8 +146,11 @@ class Blocks:
                 sessions.setdefault(seen.session_id, Block(seen.session_id)).webhooks.append(seen)
         self._meetings = sorted(sessions.values(), key=lambda block: block.began)
         self._starts = [block.began for block in self._meetings]
+        self._reaches: list[float] | None = None
         self._between: dict[int, Block] = {}
         self._sort_own(webhooks, found)
+        # Once: of what happened to all rooms, there may be thousands.
+        self._reaches = [block.reach for block in self._meetings]
         for refusal in of_refusals(found.refusals):
             self._around(refusal.at).refusals.append(refusal)
         for replica in of_replicas(found.replicas, found.runs, now):
@@ -202,8 +205,11 @@ class Blocks:
     def _around(self, at: float) -> Block:
         """Return the meeting to which a moment belongs, or the time between two meetings."""
         number = bisect_right(self._starts, at)
-        if number and at <= self._meetings[number - 1].reach:
-            return self._meetings[number - 1]
+        if number:
+            before = self._meetings[number - 1]
+            reach = before.reach if self._reaches is None else self._reaches[number - 1]
+            if at <= reach:
+                return before
         if number < len(self._meetings) and at >= self._starts[number] - BEFORE:
             return self._meetings[number]
         return self._between.setdefault(number, Block(None))
