@@ -161,13 +161,13 @@ class TestingTrigger:
             id = decode(body).id
         except DecodeError:
             return await self._quarantine(identify(body))
-        decision = await _of(self._told, id)
+        decision = await _heard(self._told, id)
         await self._list_successors()
         return decision
 
     async def decided(self, webhook: WebhookBase) -> Decision:
         """Wait until a webhook that was delivered is decided, and no longer held."""
-        return await _of(self._decided, webhook.id)
+        return await _heard(self._decided, webhook.id)
 
     def meeting(self, room: str = "/visit-1", **options: Any) -> LiveMeeting:
         """Begin a meeting, whose webhooks are delivered as they happen; `options` are those of Meeting.
@@ -304,6 +304,11 @@ class TestingTrigger:
 
 def _of(noted: dict[str, asyncio.Future[Decision]], id: str) -> "asyncio.Future[Decision]":
     return noted.setdefault(id, asyncio.get_running_loop().create_future())
+
+
+async def _heard(noted: dict[str, asyncio.Future[Decision]], id: str) -> Decision:
+    # Whoever gives up waiting must not cancel what others wait for, nor what the next call would wait for.
+    return await asyncio.shield(_of(noted, id))
 
 
 class Start(Protocol):
