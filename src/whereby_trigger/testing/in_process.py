@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 from msgspec import Struct, structs
 
 from whereby_trigger.clock import Clock
-from whereby_trigger.errors import DecodeError, DeliveryError, StoreError
+from whereby_trigger.errors import DecodeError, DeliveryError, LifecycleError, StoreError, UsageError
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.replica import Replica
 from whereby_trigger.store import (
@@ -84,7 +84,8 @@ class TestingTrigger:
     ...     assert decision.state == "fired"
 
     `assistants` lists the assistants that would have started, oldest first: one for each room and meeting. If an
-    assertion fails in the block, what happened in each room is added to the error.
+    assertion fails in the block, what happened in each room is added to the error. Calls outside of the block raise
+    LifecycleError; those that read the store raise StoreError.
     """
 
     __test__ = False
@@ -92,6 +93,7 @@ class TestingTrigger:
     def __init__(self, wire: Wire, release: Callable[[Store], None]) -> None:
         self._wire = wire
         self._release = release
+        self._is_open = False
         self._begin()
 
     def _begin(self) -> None:
@@ -104,11 +106,15 @@ class TestingTrigger:
         self._decided: dict[str, asyncio.Future[Decision]] = {}
 
     async def __aenter__(self) -> "TestingTrigger":
+        if self._is_open:
+            raise LifecycleError("this block has begun already: call trigger.testing() for each block")
         # Each block begins with an empty store.
         self._begin()
         self._clock = clock = MovableClock()
         self._farthest = clock.boot() + FARTHEST
         async with AsyncExitStack() as undo:
+            self._is_open = True
+            undo.callback(self._end)
             file = undo.enter_context(store_file())
             self._store = store = TestStore(file, LEASE, clock.lease, clock.wall)
             undo.callback(store.let_go)
@@ -140,6 +146,13 @@ class TestingTrigger:
                     error.add_note(await self.timeline())
         await self._undo.aclose()
 
+    def _end(self) -> None:
+        self._is_open = False
+
+    def _check_open(self, error: type[UsageError] = LifecycleError) -> None:
+        if not self._is_open:
+            raise error("the trigger of this test is not open: call this inside `async with trigger.testing() as t:`")
+
     async def _leave(self) -> None:
         hurry = asyncio.Event()
         timer = asyncio.get_running_loop().call_later(LEAVE_WITHIN, hurry.set)
@@ -167,6 +180,7 @@ class TestingTrigger:
 
     async def decided(self, webhook: WebhookBase) -> Decision:
         """Wait until a webhook that was delivered is decided, and no longer held."""
+        self._check_open()
         return await _heard(self._decided, webhook.id)
 
     def meeting(self, room: str = "/visit-1", **options: Any) -> LiveMeeting:
@@ -180,6 +194,7 @@ class TestingTrigger:
 
     def now(self) -> float:
         """Return the time by the clock of this test, in seconds since the epoch."""
+        self._check_open()
         return self._clock.wall()
 
     async def advance(self, seconds: float) -> None:
@@ -190,6 +205,7 @@ class TestingTrigger:
         `predicate_timeout` go by the machine's clock. Async listeners are not waited for: `settle` does that.
         Raises ValueError for a time below 0 or above three years, TimeoutError if something is not done within 10 s.
         """
+        self._check_open()
         if not 0 <= seconds <= self._farthest - self._clock.boot():
             raise ValueError(f"advance({seconds!r}): write seconds from 0 to three years in all")
         await self._rest()
@@ -205,14 +221,17 @@ class TestingTrigger:
 
         A webhook on hold is settled. Raises TimeoutError, which says what still goes on, after 10 s.
         """
+        self._check_open()
         await self._wait_until_nothing(lambda: self._going_on() or self._running.lasts())
 
     async def timeline(self, room: str | None = None) -> str:
         """Return what happened in a room, given as its name or URL, or in all rooms, for a person to read."""
+        self._check_open(StoreError)
         return await story_of(self._store, self._began, self.now(), self.assistants, room)
 
     async def post(self, body: bytes, signature: str | None = None) -> int:
         """Post a body with a signature header of your own, or none; return the answer's status."""
+        self._check_open()
         headers = [] if signature is None else [(b"whereby-signature", signature.encode())]
         scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
         request = {"type": "http.request", "body": body, "more_body": False}
@@ -230,6 +249,7 @@ class TestingTrigger:
 
     async def stored(self) -> list[Record]:
         """Read what the store holds, newest first."""
+        self._check_open(StoreError)
         return await self._store.find(Query())
 
     def _next_bound(self) -> float:
