@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.support.until import AT_ONCE
-from whereby_trigger import Hold, Trigger
+from whereby_trigger import ASSISTANT_EVENT_ENDED, Hold, Session, Trigger
 from whereby_trigger.errors import LifecycleError, UsageError
-from whereby_trigger.testing import TestingTrigger, webhook
+from whereby_trigger.testing import TestingTrigger, in_process, webhook
 
 pytestmark = pytest.mark.anyio
 
@@ -67,3 +67,66 @@ async def test_a_block_within_its_own_block_is_refused_and_leaves_nothing_runnin
                 pass
         assert (await t.deliver(webhook(JOINED))).state == "unhandled"
     assert asyncio.all_tasks() == before
+
+
+URL = "https://acme.whereby.com/visit-1"
+
+
+class Attending:
+    def __init__(self) -> None:
+        self.here = 0
+
+    async def __call__(self, session: Session) -> None:
+        self.here += 1
+        await session.ended
+        self.here -= 1
+
+
+async def test_settle_waits_for_assistants_that_are_started_and_stopped_by_hand() -> None:
+    trigger, attending = Trigger(), Attending()
+    trigger.assistant(attending)
+    async with trigger.testing(assistants="run") as t:
+        await t.settle()
+        await trigger.start_assistant(URL)
+        await t.settle()
+        assert attending.here == 1
+        await trigger.stop_assistant(URL)
+        await t.settle()
+        assert attending.here == 0
+
+
+async def test_settle_waits_for_an_assistant_that_an_async_listener_starts() -> None:
+    trigger, attending, let_go = Trigger(), Attending(), asyncio.Event()
+    trigger.assistant(attending)
+
+    @trigger.on("room.client.joined")
+    async def starts_one() -> None:
+        await let_go.wait()
+        await trigger.start_assistant(URL)
+
+    async with trigger.testing(assistants="run") as t:
+        await t.settle()
+        await t.deliver(webhook(JOINED))
+        settling = asyncio.create_task(t.settle())
+        await asyncio.sleep(0)
+        let_go.set()
+        await settling
+        assert attending.here == 1
+
+
+async def test_settle_gives_up_on_assistants_that_are_started_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_process, "SETTLE_WITHIN", 0.1)
+    trigger = Trigger()
+
+    @trigger.assistant
+    async def leaves_at_once(session: Session) -> None:
+        pass
+
+    @trigger.on(ASSISTANT_EVENT_ENDED)
+    async def starts_another() -> None:
+        await trigger.start_assistant(URL)
+
+    async with trigger.testing(assistants="run") as t:
+        await trigger.start_assistant(URL)
+        with pytest.raises(TimeoutError, match=r"not settled after 0\.1 s"):
+            await t.settle()

@@ -222,7 +222,15 @@ class TestingTrigger:
         A webhook on hold is settled. Raises TimeoutError, which says what still goes on, after 10 s.
         """
         self._check_open()
-        await self._wait_until_nothing(lambda: self._going_on() or self._running.lasts())
+        give_up_at = time.monotonic() + SETTLE_WITHIN
+        written = -1
+        # An assistant that was started or stopped by hand shows only when its supervisor looks at the store again.
+        while written != self._store.written:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"not settled after {SETTLE_WITHIN:g} s: each change of the store leads to another")
+            written = self._store.written
+            self._clock.move_to(self._clock.boot())
+            await self._wait_until_nothing(lambda: self._going_on() or self._running.lasts(), give_up_at)
 
     async def timeline(self, room: str | None = None) -> str:
         """Return what happened in a room, given as its name or URL, or in all rooms, for a person to read."""
@@ -275,8 +283,8 @@ class TestingTrigger:
 
         await self._wait_until_nothing(going_on)
 
-    async def _wait_until_nothing(self, going_on: Callable[[], str]) -> None:
-        give_up_at = time.monotonic() + SETTLE_WITHIN
+    async def _wait_until_nothing(self, going_on: Callable[[], str], give_up_at: float | None = None) -> None:
+        give_up_at = time.monotonic() + SETTLE_WITHIN if give_up_at is None else give_up_at
         # Even if nothing goes on: else a test that waits for a task of its own, call by call, never lets it begin.
         await asyncio.sleep(0)
         while True:

@@ -143,6 +143,11 @@ class TestStore(SqliteStore):
         """True if all that was written is committed, or has failed."""
         return self._writing is None or self._writing.writer.idle
 
+    @property
+    def written(self) -> int:
+        """How many rows were written so far; it grows by each that is."""
+        return self._file.database.connection.total_changes
+
     async def open(self, changed: Callable[[], None] | None = None) -> None:
         check_effect("opening a store to write")
         life = LifeLock(self.path, self.replica)
