@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.support.until import AT_ONCE
-from whereby_trigger import ASSISTANT_EVENT_ENDED, Hold, Session, Trigger
+from whereby_trigger import ASSISTANT_EVENT_ENDED, Hold, Session, Trigger, is_human
 from whereby_trigger.errors import LifecycleError, UsageError
 from whereby_trigger.testing import TestingTrigger, in_process, webhook
 
@@ -130,3 +130,33 @@ async def test_settle_gives_up_on_assistants_that_are_started_again_and_again(mo
         await trigger.start_assistant(URL)
         with pytest.raises(TimeoutError, match=r"not settled after 0\.1 s"):
             await t.settle()
+
+
+async def lasted(trigger: Trigger, room_url: str) -> float:
+    (run,) = await trigger.list_runs(room_url)
+    assert run.ended_at is not None
+    return run.ended_at - run.started_at
+
+
+async def test_an_assistant_that_was_started_by_hand_leaves_at_its_bound_on_the_way() -> None:
+    trigger = Trigger()
+    trigger.assistant(max_duration=600)(Attending())
+    async with trigger.testing(assistants="run") as t:
+        await t.settle()
+        asked_at = t.now()
+        await trigger.start_assistant(URL)
+        await t.advance(1800)
+        (run,) = await trigger.list_runs(URL)
+        assert run.started_at - asked_at < 10
+        assert 600 <= await lasted(trigger, URL) < 610
+
+
+async def test_an_assistant_that_had_to_wait_for_a_slot_leaves_at_its_own_bound_on_the_way() -> None:
+    trigger = Trigger(webhook_triggers={"room.client.joined": is_human}, max_rooms=1)
+    trigger.assistant(max_duration=600)(Attending())
+    async with trigger.testing(assistants="run") as t:
+        for room in ("/visit-1", "/visit-2"):
+            await t.meeting(room).join("host")
+            await t.settle()
+        await t.advance(1800)
+        assert 600 <= await lasted(trigger, "https://acme.whereby.com/visit-2") < 610

@@ -208,9 +208,16 @@ class TestingTrigger:
         self._check_open()
         if not 0 <= seconds <= self._farthest - self._clock.boot():
             raise ValueError(f"advance({seconds!r}): write seconds from 0 to three years in all")
+        # What was asked for by hand begins now, not at the first time on the way.
+        self._clock.move_to(self._clock.boot())
         await self._rest()
         end = self._clock.boot() + seconds
+        written = -1
         while True:
+            if written != self._store.written:
+                # An assistant may have begun whom no webhook announced: by hand, or as a slot became free.
+                written = self._store.written
+                self._note_event()
             self._clock.move_to(min(end, self._clock.next_due(), self._next_bound()))
             await self._rest()
             if self._clock.boot() >= end:
@@ -243,7 +250,7 @@ class TestingTrigger:
         headers = [] if signature is None else [(b"whereby-signature", signature.encode())]
         scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
         request = {"type": "http.request", "body": body, "more_body": False}
-        self._eventful.add(ceil(self._clock.boot()) + 1)
+        self._note_event()
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -259,6 +266,9 @@ class TestingTrigger:
         """Read what the store holds, newest first."""
         self._check_open(StoreError)
         return await self._store.find(Query())
+
+    def _note_event(self) -> None:
+        self._eventful.add(ceil(self._clock.boot()) + 1)
 
     def _next_bound(self) -> float:
         """Return the next second at which an assistant may be at a bound; infinity if there is none."""
@@ -323,7 +333,7 @@ class TestingTrigger:
     def _note_claim(self, room: RoomIdentity, webhook: Webhook, claim: RoomClaim) -> None:
         # Predicates are registered for webhooks that name a room, and for no others.
         start = AssistantStart(room.url, cast(RoomWebhook, webhook))
-        self._eventful.add(ceil(self._clock.boot()) + 1)
+        self._note_event()
         if claim.new:
             self.assistants.append(start)
         else:
