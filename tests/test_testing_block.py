@@ -160,3 +160,23 @@ async def test_an_assistant_that_had_to_wait_for_a_slot_leaves_at_its_own_bound_
             await t.settle()
         await t.advance(1800)
         assert 600 <= await lasted(trigger, "https://acme.whereby.com/visit-2") < 610
+
+
+@pytest.mark.parametrize("assistants", ["list", "run"])
+async def test_who_comes_back_into_a_room_that_was_empty_for_long_enough_gets_another_assistant(
+    assistants: str,
+) -> None:
+    trigger = Trigger(webhook_triggers={"room.client.joined": is_human})
+    trigger.assistant(leave_when_empty=60)(Attending())
+    async with trigger.testing(assistants=assistants) as t:  # type: ignore[arg-type]
+        meeting = t.meeting("/visit-1")
+        await meeting.join("host")
+        await t.advance(3600)
+        await meeting.leave()
+        await t.advance(30)
+        await meeting.join("host")
+        assert len(t.assistants) == 1
+        await meeting.leave()
+        await t.advance(60)
+        await meeting.join("host")
+        assert len(t.assistants) == 2

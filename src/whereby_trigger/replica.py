@@ -38,6 +38,9 @@ logger = logging.getLogger("whereby_trigger")
 
 PRUNE_EVERY = 3600.0
 
+LOOK_EVERY = 1.0
+"""Seconds between looks for rooms that wait for an assistant that does not start here."""
+
 BEGIN_AGAIN = 1.0
 """Seconds until a loop of the replica that failed is started again."""
 
@@ -61,8 +64,9 @@ class Replica:
     """Receive, store and decide with one store, from `open` to `close`; deliveries come in by the `endpoint`.
 
     Each stage is given the next one, which it calls: endpoint → receiver → dispatcher → decider → claims → supervisor.
-    All but the endpoint are given the store, too. Without `starts_assistants`, a room that asks for one waits for ever.
-    What comes due does so by `clock`; the lease and the drain go by the machine's clock.
+    All but the endpoint are given the store, too. Without `starts_assistants`, a room that asks for one waits until its
+    session ends, or nobody has been there for as long as its assistant would have stayed. What comes due does so by
+    `clock`; the lease and the drain go by the machine's clock.
     """
 
     def __init__(
@@ -174,6 +178,8 @@ class Replica:
         if self._starts_assistants:
             looking.append(self._supervisor.supervise)
             others += [self._announcer.run, leftovers.keep_clean]
+        elif self.bounds != UNBOUNDED:
+            looking.append(self._end_waiting)
         self._looking += [asyncio.create_task(_kept_up(loop)) for loop in looking]
         self._loops += self._looking + [asyncio.create_task(_kept_up(loop)) for loop in others]
 
@@ -334,6 +340,13 @@ class Replica:
 
     async def _store_refusals(self) -> None:
         await self.refusals.keep(self._taking)
+
+    async def _end_waiting(self) -> None:
+        """End rooms that wait for an assistant that does not start here, when it would have left an empty room."""
+        while True:
+            with contextlib.suppress(StoreError):
+                await self._taking.end_waiting(self.bounds)
+            await self._clock.poll(asyncio.Event(), LOOK_EVERY)
 
     async def _prune(self) -> None:
         while True:
