@@ -1,6 +1,7 @@
 """What a block of `trigger.testing()` is: when it may be used, who may wait in it, and what it leaves behind."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -67,6 +68,14 @@ async def test_a_block_within_its_own_block_is_refused_and_leaves_nothing_runnin
                 pass
         assert (await t.deliver(webhook(JOINED))).state == "unhandled"
     assert asyncio.all_tasks() == before
+
+
+async def test_no_thread_of_a_block_lives_on_after_it() -> None:
+    trigger = Trigger(webhook_triggers={"room.client.joined": is_human})
+    for _ in range(20):
+        async with trigger.testing() as t:
+            await t.deliver(webhook(JOINED))
+        assert not [thread for thread in threading.enumerate() if thread.name == "whereby-trigger-user-code"]
 
 
 URL = "https://acme.whereby.com/visit-1"

@@ -20,6 +20,9 @@ logger = logging.getLogger("whereby_trigger.decide")
 
 T = TypeVar("T")
 
+ENDS_WITHIN: Final = 0.5
+"""Seconds that a thread without a call has to end: it only needs its turn."""
+
 MAX_HUNG: Final = 16
 """Threads that may be given up to calls that hang; above that, further calls wait until one returns."""
 
@@ -43,12 +46,13 @@ class LeftBehind(TookTooLong):
 
 
 class Call(Struct, eq=False):
-    """Hold one call for the thread; `started` is when it began, in seconds of the loop's clock."""
+    """Hold one call for the thread: when it was `started`, in seconds of the loop's clock, and if it has `returned`."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     future: "asyncio.Future[CallResult]"
     started: float = 0.0
+    returned: bool = False
 
 
 class UserThread:
@@ -95,7 +99,7 @@ class UserThread:
         return self._why
 
     def close(self) -> None:
-        """Cancel the calls that have not begun; the thread ends after the one that runs."""
+        """Cancel the calls that have not begun; the thread ends after the one that runs, or has ended if none does."""
         if self._check is not None:
             self._check.cancel()
             self._check = None
@@ -103,6 +107,7 @@ class UserThread:
             call.future.cancel()
         if self._worker is not None:
             self._worker.leave()
+            self._worker.join_idle()
             self._worker = None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -220,6 +225,11 @@ class _Worker:
         self._wake.set()
         return True
 
+    def join_idle(self) -> None:
+        """Wait for the thread's end after `leave`, unless user code runs in it."""
+        if (call := self.current) is None or call.returned:
+            self._thread.join(ENDS_WITHIN)
+
     def _run(self) -> None:
         while not self._left:
             while (call := self._next()) is not None:
@@ -244,6 +254,7 @@ class _Worker:
             outcome = CallResult(call.function(*call.arguments))
         except BaseException as error:
             outcome = CallResult(error=error)
+        call.returned = True
         self._done.append((call, outcome))
         if not self._announced:
             self._announced = True
