@@ -133,6 +133,24 @@ def test_a_4xx_is_not_sent_again(call: Call) -> None:
     assert "1: a 4xx for a real webhook" in ended.stdout
 
 
+def test_a_redirect_is_a_wrong_answer_since_nothing_was_acknowledged(call: Call) -> None:
+    with Endpoint(lambda *_: 307) as endpoint:
+        ended = call("simulate", endpoint.url, "--secret", SECRET, "--script", "-", input='{"at": 0, "do": "start"}')
+    assert (ended.returncode, len(endpoint.bodies)) == (1, 1)
+    assert "a redirect" in ended.stdout
+
+
+def test_the_report_is_printed_even_if_the_store_cannot_be_read(call: Call, tmp_path: Path) -> None:
+    with Endpoint(lambda *_: 200) as endpoint:
+        ended = call(
+            *("simulate", endpoint.url, "--secret", SECRET, "--store", f"sqlite:///{tmp_path}/nowhere.db", "--json"),
+            *("--script", "-"),
+            input='{"at": 0, "do": "start"}',
+        )
+    assert (ended.returncode, json.loads(ended.stdout)["acknowledged"]) == (2, 1)
+    assert "nowhere.db" in ended.stderr
+
+
 def test_a_receiver_that_lets_forged_webhooks_in_is_told_so(call: Call) -> None:
     with Endpoint(lambda *_: 200) as endpoint:
         ended = call("simulate", endpoint.url, "--secret", SECRET, *QUICK, "--bad-signatures", "0.5")

@@ -17,6 +17,7 @@ from whereby_trigger.cli.arguments import app_option, resolved, store_to_read
 from whereby_trigger.cli.output import FAILED, Failed, note, show_table
 from whereby_trigger.cli.send import TargetAddress, address_of, address_of_dev
 from whereby_trigger.config import NAMES, read_subdomain
+from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Query
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def simulate(
     """Send simulated meetings to URL, as Whereby sends them, and report what came of it.
 
     Without URL, they go to where `dev` listens. A delivery must be answered within 5 seconds; after a 5xx or no answer
-    in time it is sent twice more, after a 4xx it is not. Exits with 1 if a webhook was refused or given up, if a
-    forged one was let in, or if the store lacks one that was acknowledged.
+    in time it is sent twice more, after a 4xx it is not. Exits with 1 if a webhook was refused, redirected or given
+    up, if a forged one was let in, or if the store lacks one that was acknowledged.
     """
     from whereby_trigger.testing.simulator import Faults, Load, plan
 
@@ -93,8 +94,14 @@ def simulate(
     else:
         planned = _played(script, begin, str(chosen))
     report = asyncio.run(_send(planned, address, next(iter(settings.secret), None)))
-    missing = asyncio.run(_missing(settings.store, report)) if store is not None else None
+    missing, unread = None, None
+    try:
+        missing = asyncio.run(_missing(settings.store, report)) if store is not None else None
+    except StoreError as error:
+        unread = error
     (_show_json if as_json else _show)(report, missing)
+    if unread is not None:
+        raise unread
     if report.wrong or report.given_up or missing:
         raise click.exceptions.Exit(FAILED)
 
@@ -232,7 +239,10 @@ def _show(report: "SimulationReport", missing: list[str] | None) -> None:
     ]
     if report.wrong:
         rows.append(
-            ("wrong answers", f"{report.wrong}: a 4xx for a real webhook, or a forged one that was not refused")
+            (
+                "wrong answers",
+                f"{report.wrong}: a 4xx for a real webhook, a redirect, or a forged one that was not refused",
+            )
         )
     if missing is not None:
         rows.append(

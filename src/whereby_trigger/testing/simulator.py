@@ -127,7 +127,8 @@ class SimulationReport:
 
     `sent` counts webhooks, `requests` the requests for them with all retries; `retried` and `given_up` count webhooks.
     `acknowledged` holds the ids that were answered 2xx. `wrong` counts answers that mean a mistake in the set-up: a
-    4xx for a real webhook, or anything but 401 for a forged one. `seconds` holds how long each answer took.
+    4xx or a redirect for a real webhook, or anything but 401 for a forged one. `seconds` holds how long each answer
+    took.
     """
 
     def __init__(self) -> None:
@@ -147,11 +148,13 @@ class SimulationReport:
         if planned.forged:
             self.wrong += final != 401
             return
-        self.wrong += 400 <= final < 500
         if 200 <= final < 300:
             self.acknowledged.add(planned.webhook.id)
         elif final >= 500 or final == NO_ANSWER:
             self.given_up += 1
+        else:
+            # A redirect, too: nothing says that Whereby follows it.
+            self.wrong += 1
 
     def percentile(self, share: float) -> float:
         """Return the seconds within which this share of the answers came, from 0 to 1; 0 without an answer."""
