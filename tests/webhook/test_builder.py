@@ -99,9 +99,11 @@ def test_a_field_may_be_null() -> None:
 def test_the_kind_of_a_transcription_is_a_field_of_its_own() -> None:
     live = webhook("transcription.finished")
     recording = webhook("transcription.finished", type="RECORDING_TRANSCRIPTION")
+    by_data = webhook("transcription.finished", data={"type": "RECORDING_TRANSCRIPTION"})
     assert (live.data.type, live.data.recording_id) == ("LIVE_TRANSCRIPTION", None)
     assert recording.data.type == "RECORDING_TRANSCRIPTION"
     assert recording.data.recording_id
+    assert by_data.data.recording_id
 
 
 def test_new_fields_and_overrides_go_into_data() -> None:
@@ -118,6 +120,10 @@ COUNTS: dict[str, tuple[str, dict[str, Any], int, dict[str, int], int]] = {
     "a fifth one joined": ("joined", {"num_clients": 5}, 5, {"visitor": 1, "host": 4}, 5),
     "a visitor left": ("left", {}, 1, {"host": 1}, 1),
     "the last one left": ("left", {"num_clients": 0}, 0, {}, 0),
+    "none is left": ("left", {"num_clients_by_role_name": {}}, 0, {}, 0),
+    "an assistant joined, by data": ("joined", {"data": {"roleName": "assistant"}}, 2, {"assistant": 1, "host": 1}, 1),
+    "a fifth one joined, by data": ("joined", {"data": {"numClients": 5}}, 5, {"visitor": 1, "host": 4}, 5),
+    "data comes before fields": ("joined", {"num_clients": 9, "data": {"numClients": 1}}, 1, {"visitor": 1}, 1),
     "counts given": ("left", {"numClientsByRoleName": {"host": 2, "assistant": 1}}, 3, {"host": 2, "assistant": 1}, 2),
 }
 
@@ -131,6 +137,23 @@ def test_the_counts_go_with_each_other(
     assert data.num_clients == total == sum(data.num_clients_by_role_name.values())
     assert data.num_clients_by_role_name == by_role
     assert data.humans == humans == total - sum(by_role.get(role, 0) for role in BOT_ROLES)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"numClients": None},
+        {"numClients": "3"},
+        {"roleName": None},
+        {"roleName": ["host"]},
+        {"numClientsByRoleName": None},
+        {"numClientsByRoleName": {"host": None}},
+        {"numClientsByRoleName": [1]},
+    ],
+)
+def test_data_that_whereby_would_not_send_is_sent_as_it_is(data: dict[str, Any]) -> None:
+    ((name, value),) = data.items()
+    assert sent(webhook("room.client.joined", data=data))["data"][name] == value
 
 
 def test_a_built_body_can_be_signed_as_whereby_signs_it() -> None:

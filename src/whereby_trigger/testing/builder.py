@@ -80,14 +80,14 @@ def webhook(
     """Build a webhook of one of Whereby's types; `.raw` is the JSON body that Whereby would post.
 
     `fields` are fields of the webhook's `data`, by their Python or wire name; `data` takes wire names, even unknown
-    ones. By default `id` is random, `created_at` is now, and all webhooks of a room are of one session: name another
-    `room_session_id` for its next meeting. A type without a subdomain ignores it.
+    ones, and comes before `fields`. By default `id` is random, `created_at` is now, and all webhooks of a room are of
+    one session: name another `room_session_id` for its next meeting. A type without a subdomain ignores it.
     Raises `ValueError` for an unknown type and `TypeError` for an unknown field, each naming the likely one.
     """
     if type not in WEBHOOK_TYPES:
         hint = _did_you_mean(type, WEBHOOK_TYPES)
         raise ValueError(f"Whereby sends no webhook of the type {type!r}. {hint}")
-    given = _wire_fields(type, fields)
+    given = _wire_fields(type, fields) | dict(data or {})
     names = {"roomName": room.lstrip("/") if type == "recording.finished" else "/" + room.lstrip("/")}
     if type in ROOM_TYPES:
         names["subdomain"] = subdomain
@@ -96,7 +96,7 @@ def webhook(
         "apiVersion": "1.0",
         "createdAt": _wire_time(created_at or datetime.now(UTC)),
         "type": type,
-        "data": names | sample_data(type, f"{subdomain}/{room.lstrip('/')}", given) | given | dict(data or {}),
+        "data": names | sample_data(type, f"{subdomain}/{room.lstrip('/')}", given) | given,
     }
     return decode(_encode(payload))
 
@@ -163,13 +163,15 @@ def sample_data(type: WebhookType, place: str, given: Mapping[str, Any]) -> Fiel
 
 def _counts(type: WebhookType, given: Mapping[str, Any]) -> Fields:
     """Return role, total and counts, with a host beside the client; what is not given follows from the rest."""
-    role = given.get("roleName", "visitor")
-    if by_role := given.get("numClientsByRoleName"):
-        return {"roleName": role, "numClients": sum(by_role.values())}
+    # What is given may be wrong on purpose.
+    role = given.get("roleName")
+    role = role if isinstance(role, str) else "visitor"
+    counted = given.get("numClientsByRoleName")
+    if isinstance(counted, Mapping) and all(isinstance(count, int) for count in counted.values()):
+        return {"roleName": role, "numClients": sum(counted.values())}
     present = 1 if type == "room.client.joined" else 0
     total = given.get("numClients")
-    if total is None:
-        total = present + 1
+    total = total if isinstance(total, int) else present + 1
     by_role = {role: min(present, total)}
     by_role["host"] = by_role.get("host", 0) + total - by_role[role]
     counts = {name: count for name, count in by_role.items() if count}
