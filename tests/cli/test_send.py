@@ -107,6 +107,17 @@ def test_a_room_keeps_its_session_from_call_to_call_until_it_has_ended(call: Cal
     assert (of_third, mine, none, last) == (third, "mine", None, started)
 
 
+def test_a_late_end_of_the_last_meeting_leaves_a_room_in_its_session(call: Call, server: Server) -> None:
+    def sent(type: str, *options: str) -> None:
+        assert send(call, server, type, "--room", "/late", "--store", server.store, *options).returncode == 0
+
+    sent("room.client.joined", "--session", "first")
+    sent("room.client.joined", "--session", "second")
+    sent("room.session.ended", "--session", "first")
+    sent("room.client.left")
+    assert sessions(server, "/late")[-1] == "second"
+
+
 def test_session_and_new_session_together_are_a_wrong_call(call: Call, server: Server) -> None:
     ended = send(call, server, "room.client.joined", "--session", "x", "--new-session")
     assert (ended.returncode, "choose one of them" in ended.stderr) == (2, True)

@@ -200,14 +200,19 @@ async def _known(url: str, built: Webhook) -> Known:
 
 
 def _session_of(newest: list[Record]) -> str | None:
-    """Return the session of the newest webhook that names one, or None if that has ended it."""
+    """Return the session of the newest webhook that names one and is no end, or None if it has ended since."""
+    ended: set[str] = set()
     for record in newest:
         try:
             webhook = decode(record.body)
         except DecodeError:
             continue
-        if (session := session_id(webhook)) is not None:
-            return None if webhook.type == "room.session.ended" else session
+        session = session_id(webhook)
+        if session is not None and webhook.type == "room.session.ended":
+            # It may be the late end of an earlier one.
+            ended.add(session)
+        elif session is not None:
+            return None if session in ended else session
     return None
 
 
