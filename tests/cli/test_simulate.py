@@ -202,6 +202,21 @@ def test_a_plan_is_the_same_for_a_seed_in_order_and_its_counts_fit(load: Load, f
         assert BEGIN <= webhook.created_at <= BEGIN + timedelta(minutes=load.minutes + 1)
 
 
+def test_a_session_starts_when_two_are_in_the_room() -> None:
+    sessions: dict[str | None, list[Any]] = {}
+    for one in plan(Load(60, 1, 20, 5), Faults(), begin=BEGIN, seed=1):
+        data: Any = one.webhook.data
+        sessions.setdefault(data.room_session_id, []).append(one.webhook)
+    checked = 0
+    for webhooks in sessions.values():
+        types = [webhook.type for webhook in webhooks]
+        if types.count("room.client.joined") > 1:
+            before = webhooks[: types.index("room.session.started")]
+            assert [webhook.data.num_clients for webhook in before] == [1, 2]
+            checked += 1
+    assert checked > 10
+
+
 def play_one(step: dict[str, Any]) -> Any:
     (planned,) = play(read_script([json.dumps(step)]), begin=BEGIN)
     return planned.webhook

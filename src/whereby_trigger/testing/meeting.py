@@ -121,7 +121,7 @@ class Meeting:
         return self._build(RoomClientKnockCancelled, participant.fields | self._session(), at)
 
     def start(self, *, at: float | None = None) -> RoomSessionStarted:
-        """Start the session. Whereby sends this about when the first participant joins."""
+        """Start the session. Whereby sends this once two are in the room."""
         return self._build(RoomSessionStarted, self._session(), at)
 
     def end(self, *, at: float | None = None) -> RoomSessionEnded:

@@ -111,12 +111,16 @@ def _meeting(
 
 
 def _happenings(meeting: Meeting, lasts: float, people: int, chance: random.Random) -> Iterator[tuple[float, Webhook]]:
-    """Yield what happens in a meeting, in order, each with its second: everybody joins, then everybody leaves."""
+    """Yield what happens in a meeting, each with its second: everybody joins, then everybody leaves.
+
+    The session starts when two are in the room. Source: Whereby docs, Tracking room events with Webhooks.
+    """
     joins = sorted(chance.uniform(0, 0.4 * lasts) for _ in range(people - 1))
     yield 0.0, meeting.join("host", at=0)
-    yield 0.01, meeting.start(at=0.01)
     for at in joins:
         yield at, meeting.join(at=at)
+    started_at = (joins[0] if joins else 0.0) + min(0.01, 0.01 * lasts)
+    yield started_at, meeting.start(at=started_at)
     for at in sorted(chance.uniform(0.5 * lasts, 0.98 * lasts) for _ in range(people)):
         yield at, meeting.leave(at=at)
     yield 0.99 * lasts, meeting.end(at=0.99 * lasts)
