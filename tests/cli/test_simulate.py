@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.conftest import Call
-from tests.support.process import Process, whereby_trigger
+from tests.support.process import Process, clean_environment, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, write
 from tests.support.stored import stored
 from tests.support.whereby import SECRET
@@ -54,7 +55,11 @@ class Endpoint:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            # More than come at once: a connection that finds no place is tried again after a second.
+            request_queue_size = 128
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
 
@@ -149,6 +154,46 @@ def test_the_report_is_printed_even_if_the_store_cannot_be_read(call: Call, tmp_
         )
     assert (ended.returncode, json.loads(ended.stdout)["acknowledged"]) == (2, 1)
     assert "nowhere.db" in ended.stderr
+
+
+def simulate_a_crowd(limit: str, answer: Callable[[int, bytes], int]) -> "subprocess.CompletedProcess[str]":
+    """Send 60 webhooks at once, with a limit of open files."""
+    crowd = "".join(json.dumps({"at": 0, "do": "join", "room": f"/room-{number}"}) + "\n" for number in range(60))
+    with Endpoint(answer) as endpoint:
+        command = whereby_trigger("simulate", endpoint.url, "--secret", SECRET, "--script", "-")
+        return subprocess.run(
+            ["sh", "-c", f'{limit}; exec "$@"', "sh", *command],
+            input=crowd,
+            capture_output=True,
+            text=True,
+            env=clean_environment(),
+            timeout=60,
+        )
+
+
+@pytest.fixture
+def slow() -> Callable[[int, bytes], int]:
+    """Answer when there are 20 requests."""
+    enough = threading.Event()
+
+    def answer(number: int, body: bytes) -> int:
+        if number >= 20:
+            enough.set()
+        enough.wait(4)
+        return 200
+
+    return answer
+
+
+def test_what_was_not_sent_for_want_of_files_is_not_blamed_on_the_receiver(slow: Callable[[int, bytes], int]) -> None:
+    ended = simulate_a_crowd("ulimit -n 40", slow)
+    assert ended.returncode == 1
+    assert "out of files" in ended.stderr
+
+
+def test_a_simulation_may_open_as_many_files_as_the_system_allows(slow: Callable[[int, bytes], int]) -> None:
+    ended = simulate_a_crowd("ulimit -Sn 40", slow)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_a_receiver_that_lets_forged_webhooks_in_is_told_so(call: Call) -> None:

@@ -18,6 +18,7 @@ from whereby_trigger.cli.output import FAILED, Failed, note, show_table
 from whereby_trigger.cli.send import TargetAddress, address_of, address_of_dev
 from whereby_trigger.config import NAMES, read_subdomain
 from whereby_trigger.errors import StoreError
+from whereby_trigger.process import many_files
 from whereby_trigger.store import Query
 
 if TYPE_CHECKING:
@@ -93,13 +94,16 @@ def simulate(
         note(f"{address.name}: {_described(load, faults)}; --seed {seed} repeats it")
     else:
         planned = _played(script, begin, str(chosen))
-    report = asyncio.run(_send(planned, address, next(iter(settings.secret), None)))
+    with many_files():
+        report, short = asyncio.run(_send(planned, address, next(iter(settings.secret), None)))
     missing, unread = None, None
     try:
         missing = asyncio.run(_missing(settings.store, report)) if store is not None else None
     except StoreError as error:
         unread = error
     (_show_json if as_json else _show)(report, missing)
+    if short:
+        raise Failed(f"some requests were not sent: this command was out of {short}; raise the limit, or send less")
     if unread is not None:
         raise unread
     if report.wrong or report.given_up or missing:
@@ -132,7 +136,8 @@ def _played(script: TextIO, begin: datetime, subdomain: str) -> "Iterator[Planne
         raise click.UsageError(f"--script {script.name}: {error}") from error
 
 
-async def _send(planned: "Iterator[Planned]", address: "Address", secret: str | None) -> "SimulationReport":
+async def _send(planned: "Iterator[Planned]", address: "Address", secret: str | None) -> "tuple[SimulationReport, str]":
+    """Send it, and return the report, and what this process was out of for some of it."""
     from whereby_trigger.testing.sender import Sender
     from whereby_trigger.testing.simulator import send_all
 
@@ -140,7 +145,7 @@ async def _send(planned: "Iterator[Planned]", address: "Address", secret: str | 
     sender = Sender(address, secret)
     with _interruptible(stop), _progress() as show:
         try:
-            return await send_all(planned, sender, stop, show)
+            return await send_all(planned, sender, stop, show), sender.short
         finally:
             sender.close()
 

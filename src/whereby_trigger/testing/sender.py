@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import httptools
 from msgspec import Struct
 
+from whereby_trigger.threads import shortage_of
 from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 
 ANSWER_WITHIN: Final = 5.0
@@ -92,6 +93,9 @@ class Sender:
         self._proxied = proxied
         self._reuse = reuse
         self._answer_within = answer_within
+        self.short = ""
+        """What this process was out of for a request, which then failed without being sent; "" if for none."""
+
         self._connections: set[_Connection] = set()
         self._idle: defaultdict[Host, list[_Connection]] = defaultdict(list)
         self._next = 0
@@ -138,6 +142,7 @@ class Sender:
             reason = f"no answer within {self._answer_within:g} s"
             return Response(TIMED_OUT, time.monotonic() - began, began, reason)
         except OSError as error:
+            self.short = shortage_of(error) or self.short
             status = BAD_GATEWAY if self._proxied else NO_ANSWER
             return Response(status, time.monotonic() - began, began, error.strerror or str(error))
         return Response(status, arrived - began, began, reason)
