@@ -1,5 +1,6 @@
 """A meeting's webhooks fit each other: one session, the counts of who is there, and times in order."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -72,6 +73,20 @@ def test_a_meeting_may_lack_the_id_of_its_session_as_some_of_wherebys_do() -> No
 def test_more_fields_are_given_by_their_wire_names() -> None:
     joined = Meeting().join(externalId="patient-7", isDialIn=True)
     assert (joined.data.external_id, joined.data.is_dial_in) == ("patient-7", True)
+
+
+def test_a_meeting_takes_fields_as_webhook_does() -> None:
+    joined = Meeting().join(external_id="patient-7", data={"isDialIn": True, "aFieldOfTomorrow": 1})
+    assert (joined.data.external_id, joined.data.is_dial_in) == ("patient-7", True)
+    assert json.loads(joined.raw)["data"]["aFieldOfTomorrow"] == 1
+    knocked = Meeting().knock(external_id="patient-7", data={"metadata": "m"})
+    assert (knocked.data.external_id, knocked.data.metadata) == ("patient-7", "m")
+
+
+def test_a_misspelt_field_of_a_meeting_is_an_error() -> None:
+    for misspelt in (Meeting().join, Meeting().knock):
+        with pytest.raises(TypeError, match="Did you mean 'external"):
+            misspelt(externalid="patient-7")
 
 
 @pytest.mark.parametrize(("who", "message"), [("Kim", "nobody called 'Kim'"), (None, "there is nobody")])

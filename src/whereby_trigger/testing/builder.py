@@ -87,7 +87,7 @@ def webhook(
     if type not in WEBHOOK_TYPES:
         hint = _did_you_mean(type, WEBHOOK_TYPES)
         raise ValueError(f"Whereby sends no webhook of the type {type!r}. {hint}")
-    given = _wire_fields(type, fields) | dict(data or {})
+    given = wire_fields(type, fields, data)
     names = {"roomName": room.lstrip("/") if type == "recording.finished" else "/" + room.lstrip("/")}
     if type in ROOM_TYPES:
         names["subdomain"] = subdomain
@@ -109,7 +109,11 @@ def _encode(payload: dict[str, Any]) -> bytes:
         return json.dumps(msgspec.to_builtins(payload)).encode()
 
 
-def _wire_fields(type: WebhookType, fields: Mapping[str, Any]) -> dict[str, Any]:
+def wire_fields(type: WebhookType, fields: Mapping[str, Any], data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return fields of a webhook's data by their wire names; `data` has those already, even unknown ones.
+
+    Raises `TypeError` for an unknown one in `fields`, which names the likely one.
+    """
     wire_names = _wire_names(type)
     for name in fields:
         if name not in wire_names:
@@ -117,7 +121,7 @@ def _wire_fields(type: WebhookType, fields: Mapping[str, Any]) -> dict[str, Any]
                 f"The data of {type} has no field {name!r}. {_did_you_mean(name, wire_names)} "
                 "A field that Whereby has added since goes into data={…}, by its wire name."
             )
-    return {wire_names[name]: value for name, value in fields.items()}
+    return {wire_names[name]: value for name, value in fields.items()} | dict(data or {})
 
 
 @cache

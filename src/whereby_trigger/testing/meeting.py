@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from msgspec import UNSET, Struct, UnsetType
 
 from whereby_trigger.store import Decision
-from whereby_trigger.testing.builder import webhook
+from whereby_trigger.testing.builder import webhook, wire_fields
 from whereby_trigger.webhook.types import (
     WEBHOOK_CLASSES,
     AssistantRequested,
@@ -50,7 +50,8 @@ class Meeting:
 
     All have one session, `session_id`, random by default; None leaves it out, as Whereby sometimes does. `begin` is
     when the meeting begins, by default now. Each call takes `at`, in seconds after `begin`; without it, `now()` says
-    when it happens. `data` adds fields to a webhook's data, by their wire names.
+    when it happens. `fields` are more fields of a webhook's data, by their Python or wire names; `data` takes wire
+    names, even unknown ones. Raises TypeError for an unknown one of `fields`.
 
     >>> meeting = Meeting("/visit-1")
     >>> meeting.join("host").data.num_clients
@@ -89,10 +90,16 @@ class Meeting:
         return tuple(self._present)
 
     def join(
-        self, role: str = "visitor", *, name: str | None = None, at: float | None = None, **data: Any
+        self,
+        role: str = "visitor",
+        *,
+        name: str | None = None,
+        at: float | None = None,
+        data: Mapping[str, Any] | None = None,
+        **fields: Any,
     ) -> RoomClientJoined:
         """Let somebody join; bots join by their role, such as `assistant`."""
-        participant = self._participant(role, name, data)
+        participant = self._participant(role, name, wire_fields("room.client.joined", fields, data))
         self._present.append(participant)
         return self._build(RoomClientJoined, self._counted(participant), at)
 
@@ -105,9 +112,16 @@ class Meeting:
         self._present.remove(participant)
         return self._build(RoomClientLeft, self._counted(participant), at)
 
-    def knock(self, name: str | None = None, *, at: float | None = None, **data: Any) -> RoomClientKnocked:
+    def knock(
+        self,
+        name: str | None = None,
+        *,
+        at: float | None = None,
+        data: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> RoomClientKnocked:
         """Let a visitor knock at a locked room."""
-        participant = self._participant("visitor", name, data)
+        participant = self._participant("visitor", name, wire_fields("room.client.knocked", fields, data))
         self._knocking.append(participant)
         return self._build(RoomClientKnocked, participant.fields | self._session(), at)
 
@@ -155,11 +169,11 @@ class Meeting:
         id = self._make_id()
         return self._build(RecordingFinished, {"recordingId": id, "filename": f"{id}.mp4"}, at)
 
-    def _participant(self, role: str, name: str | None, data: dict[str, Any]) -> Participant:
+    def _participant(self, role: str, name: str | None, given: dict[str, Any]) -> Participant:
         self._joined += 1
         named = name or f"{NAMES[(self._joined - 1) % len(NAMES)]} Example"
         fields = {"displayName": named, "participantId": self._make_id(), "metadata": None, "externalId": None}
-        return Participant(role, named, fields | data)
+        return Participant(role, named, fields | given)
 
     def _counted(self, participant: Participant) -> dict[str, Any]:
         roles = [present.role for present in self._present]
@@ -234,17 +248,24 @@ class LiveMeeting:
         """Everybody in the meeting, in the order in which they joined."""
         return self._meeting.present
 
-    async def join(self, role: str = "visitor", *, name: str | None = None, **data: Any) -> Decision:
+    async def join(
+        self,
+        role: str = "visitor",
+        *,
+        name: str | None = None,
+        data: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Decision:
         """Let somebody join; bots join by their role, such as `assistant`."""
-        return await self._deliver(self._meeting.join(role, name=name, **data))
+        return await self._deliver(self._meeting.join(role, name=name, data=data, **fields))
 
     async def leave(self, who: str | None = None) -> Decision:
         """Let somebody leave, by name or role; by default whoever joined last. Raises ValueError if nobody is that."""
         return await self._deliver(self._meeting.leave(who))
 
-    async def knock(self, name: str | None = None, **data: Any) -> Decision:
+    async def knock(self, name: str | None = None, *, data: Mapping[str, Any] | None = None, **fields: Any) -> Decision:
         """Let a visitor knock at a locked room."""
-        return await self._deliver(self._meeting.knock(name, **data))
+        return await self._deliver(self._meeting.knock(name, data=data, **fields))
 
     async def cancel_knock(self, who: str | None = None) -> Decision:
         """Let somebody who knocks go away, by name; by default whoever knocked last. Raises ValueError if nobody is."""

@@ -267,9 +267,9 @@ def play(steps: Iterable[ScriptStep], *, begin: datetime, subdomain: str = "acme
 def _webhook(meeting: Meeting, step: ScriptStep, begin: datetime) -> Webhook:
     at = (begin + timedelta(seconds=step.at) - meeting.begin).total_seconds()
     if step.do == "join":
-        return meeting.join(step.role or "visitor", name=step.name, at=at, **step.data)
+        return meeting.join(step.role or "visitor", name=step.name, at=at, data=step.data)
     if step.do == "knock":
-        return meeting.knock(step.name, at=at, **step.data)
+        return meeting.knock(step.name, at=at, data=step.data)
     if step.data:
         raise ValueError("only a join and a knock take data")
     who = step.name or step.role
