@@ -189,3 +189,26 @@ async def test_who_comes_back_into_a_room_that_was_empty_for_long_enough_gets_an
         await t.advance(60)
         await meeting.join("host")
         assert len(t.assistants) == 2
+
+
+def test_in_several_threads_a_start_by_hand_is_for_the_block_of_its_own_thread() -> None:
+    trigger, both = Trigger(), threading.Barrier(2, timeout=20)
+    trigger.assistant(Attending())
+    seen: dict[str, list[str]] = {}
+
+    async def visit(room_url: str) -> None:
+        async with trigger.testing(assistants="run") as t:
+            both.wait()
+            await trigger.start_assistant(room_url)
+            both.wait()
+            await t.settle()
+            seen[room_url] = [room.url for room in await trigger.list_assistants()]
+            both.wait()
+
+    rooms = [URL, "https://acme.whereby.com/visit-2"]
+    threads = [threading.Thread(target=lambda room=room: asyncio.run(visit(room))) for room in rooms]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert seen == {room: [room] for room in rooms}

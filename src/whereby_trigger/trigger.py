@@ -4,6 +4,7 @@ import asyncio
 import difflib
 import inspect
 import logging
+import threading
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -114,6 +115,7 @@ class Trigger:
         self._registered = Registered()
         self._user_code: UserCode | None = None
         self._in_use: list[InUse] = []
+        self._taking_into_use = threading.Lock()
         self._counts = Counts()
         self._metrics_app = MetricsApp(self._counts, self._replica_to_read)
         self.metrics: Callable[..., Any] = self._metrics_app
@@ -257,7 +259,8 @@ class Trigger:
         Raises ConfigError if the URL is not a Whereby room's.
         """
         process.check_effect("trigger.start_assistant()")
-        clock = self._in_use[-1].clock if self._in_use else MACHINE
+        in_use = self._in_use_here()
+        clock = MACHINE if in_use is None else in_use.clock
         request = request_for(room_from_url(room_url), None, clock.wall())
         async with self._any_store() as store:
             return await store.request(request)
@@ -401,7 +404,8 @@ class Trigger:
             clock=clock,
             watchdog=watchdog,
         )
-        self._in_use.append(InUse(store, settings, asyncio.get_running_loop(), clock))
+        with self._taking_into_use:
+            self._in_use = [*self._in_use, InUse(store, settings, asyncio.get_running_loop(), clock)]
         return replica, replica.endpoint, store
 
     def _replica_to_read(self) -> ReplicaReadings | None:
@@ -411,23 +415,30 @@ class Trigger:
         )
 
     def _any_store(self, *, reading: bool = False) -> AbstractAsyncContextManager[Store]:
-        running = self._in_use
-        in_use = running[-1] if running else None
+        in_use = self._in_use_here()
         settings = self.resolve().settings if in_use is None else in_use.settings
         return usable(in_use, settings, reading=reading)
 
-    def _settings(self) -> Settings:
-        """Return the settings in use, or those of now if it does not run. The file of a secret in use may be gone."""
+    def _in_use_here(self) -> InUse | None:
+        """Return what is in use in the running event loop, else what was last taken into use anywhere, or None."""
         # Read once: another thread may ask while the last one stops.
         in_use = self._in_use
-        return in_use[-1].settings if in_use else self.resolve().settings
+        loop = asyncio.get_running_loop() if process.in_event_loop() else None
+        here = [one for one in in_use if one.loop is loop] or in_use
+        return here[-1] if here else None
+
+    def _settings(self) -> Settings:
+        """Return the settings in use, or those of now if it does not run. The file of a secret in use may be gone."""
+        in_use = self._in_use_here()
+        return self.resolve().settings if in_use is None else in_use.settings
 
     def _keeps_presence(self) -> bool:
         # What runs has decided at its start.
         return not self._in_use or self._registered.assistant is not None or self.predicates.use_presence
 
     def _release(self, store: Store) -> None:
-        self._in_use = [one for one in self._in_use if one.store is not store]
+        with self._taking_into_use:
+            self._in_use = [one for one in self._in_use if one.store is not store]
 
 
 def _check_call(values: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
