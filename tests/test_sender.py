@@ -97,6 +97,18 @@ async def test_the_address_may_change_between_two_deliveries_and_be_nobody_s() -
             assert await delivered(sender) == [200]
 
 
+async def test_of_a_name_s_addresses_those_that_cannot_be_reached_are_passed_over() -> None:
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with answering() as closed:
+        pass
+    async with answering(ok, ok, ok) as port:
+        sender = Sender(Address((("127.0.0.1", closed), ("127.0.0.1", port)), "a.name", "/"), "secret")
+        for _ in range(3):
+            assert [answer.status for answer in await sender.deliver(b"{}")] == [200]
+        sender.close()
+    assert await delivered(sender) == [0]
+
+
 async def test_behind_a_proxy_a_connection_that_fails_is_a_502_and_retried() -> None:
     async with answering(b"", b"", b"") as port:
         assert await delivered(Sender(Address.local(port), "secret", proxied=True)) == [502, 502, 502]

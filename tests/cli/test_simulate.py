@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import threading
 from collections import Counter
@@ -213,6 +214,25 @@ async def test_a_retry_goes_to_another_replica() -> None:
         sender.close()
     assert (len(first.bodies), len(second.bodies)) == (1, 1)
     assert (report.retried, report.given_up, report.acknowledged) == (1, 0, {planned.webhook.id})
+
+
+def test_a_host_with_an_address_at_which_nobody_listens_gets_every_webhook(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As localhost, which is ::1 as well, of a receiver that listens on 127.0.0.1 alone."""
+    resolve = socket.getaddrinfo
+
+    def both(host: str, port: int, **options: Any) -> list[Any]:
+        if host != "two.example":
+            return resolve(host, port, **options)
+        found = resolve("127.0.0.1", port, **options)
+        return [(*found[0][:4], ("127.0.0.2", port)), *found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    with Endpoint(lambda *_: 200) as endpoint:
+        ended = call("simulate", f"http://two.example:{endpoint.port}/", "--secret", SECRET, *QUICK, "--json")
+    report = json.loads(ended.stdout)
+    assert (ended.returncode, report["given_up"], report["acknowledged"]) == (0, 0, len(set(endpoint.bodies)))
 
 
 def test_nothing_listens_there(call: Call) -> None:

@@ -40,17 +40,21 @@ T = TypeVar("T")
 
 
 class Address(Struct, frozen=True):
-    """Describe where to post to: hosts that serve the same, tried in turn, and the request's target."""
+    """Describe where to post to: hosts that serve the same, tried in turn, and the request's target.
+
+    If they are the addresses of `one_name`, a request passes over those that no connection can be made to.
+    """
 
     hosts: tuple[Host, ...]
     name: str
     target: str
     tls: bool = False
+    one_name: bool = True
 
     @classmethod
     def local(cls, *ports: int) -> "Address":
         """Return the address of servers on ports of this machine."""
-        return cls(tuple(("127.0.0.1", port) for port in ports), "127.0.0.1", "/")
+        return cls(tuple(("127.0.0.1", port) for port in ports), "127.0.0.1", "/", one_name=False)
 
 
 class Response(Struct, frozen=True):
@@ -150,7 +154,7 @@ class Sender:
     async def connect(self, count: int) -> None:
         """Open so many connections for the requests that follow. Raises OSError."""
         for _ in range(count):
-            host = self._next_host()
+            host = self._next_hosts()[0]
             self._idle[host].append(await self._connect(host))
 
     def close(self) -> None:
@@ -172,8 +176,7 @@ class Sender:
         return f"{method} {target} HTTP/1.1\r\nHost: {self.address.name}\r\n{fields}\r\n".encode()
 
     async def _ask(self, request: bytes) -> tuple[int, str, float]:
-        host = self._next_host()
-        connection = self._take_idle(host) or await self._connect(host)
+        host, connection = await self._connected()
         try:
             answer = await connection.ask(request)
         finally:
@@ -184,12 +187,24 @@ class Sender:
                 self._drop(connection)
         return answer
 
-    def _next_host(self) -> Host:
+    async def _connected(self) -> "tuple[Host, _Connection]":
+        host, *others = self._next_hosts()
+        for other in others if self.address.one_name else ():
+            try:
+                return host, self._take_idle(host) or await self._connect(host)
+            except OSError:
+                # A name may have an IPv6 address, at which nobody listens or to which there is no way.
+                host = other
+        return host, self._take_idle(host) or await self._connect(host)
+
+    def _next_hosts(self) -> tuple[Host, ...]:
+        """Return the hosts, the one first whose turn it is."""
         hosts = self.address.hosts
         if not hosts:
             raise ConnectionRefusedError("no server is up")
+        turn = self._next % len(hosts)
         self._next += 1
-        return hosts[(self._next - 1) % len(hosts)]
+        return hosts[turn:] + hosts[:turn]
 
     def _take_idle(self, host: Host) -> "_Connection | None":
         idle = self._idle[host]
