@@ -212,3 +212,19 @@ def test_in_several_threads_a_start_by_hand_is_for_the_block_of_its_own_thread()
     for thread in threads:
         thread.join(20)
     assert seen == {room: [room] for room in rooms}
+
+
+async def test_an_assertion_that_fails_in_a_group_of_tasks_shows_what_happened() -> None:
+    async def one() -> None:
+        raise AssertionError
+
+    async def fails(t: TestingTrigger) -> None:
+        await t.deliver(webhook(JOINED))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one())
+
+    with pytest.raises(ExceptionGroup) as failed:
+        async with Trigger().testing() as t:
+            await fails(t)
+    (note,) = failed.value.__notes__
+    assert "in acme.whereby.com/visit-1" in note

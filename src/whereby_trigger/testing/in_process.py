@@ -139,7 +139,7 @@ class TestingTrigger:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, AssertionError | TimeoutError):
+        if error is not None and _is_failure(error):
             # The test has failed already: nothing here may hide why.
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LEAVE_WITHIN):
@@ -342,6 +342,14 @@ class TestingTrigger:
 
 def _of(noted: dict[str, asyncio.Future[Decision]], id: str) -> "asyncio.Future[Decision]":
     return noted.setdefault(id, asyncio.get_running_loop().create_future())
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Return True if a test has failed by an assertion or a timeout, or one of its tasks has."""
+    failures = AssertionError, TimeoutError
+    return isinstance(error, failures) or (
+        isinstance(error, BaseExceptionGroup) and error.subgroup(failures) is not None
+    )
 
 
 async def _heard(noted: dict[str, asyncio.Future[Decision]], id: str) -> Decision:
