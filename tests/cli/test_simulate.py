@@ -235,6 +235,25 @@ def test_a_host_with_an_address_at_which_nobody_listens_gets_every_webhook(
     assert (ended.returncode, report["given_up"], report["acknowledged"]) == (0, 0, len(set(endpoint.bodies)))
 
 
+def test_a_504_is_an_answer_unlike_none_in_time(call: Call) -> None:
+    one = '{"at": 0, "do": "start"}'
+    with Endpoint(lambda *_: 504) as endpoint:
+        ended = call("simulate", endpoint.url, "--secret", SECRET, "--script", "-", input=one)
+        as_json = call("simulate", endpoint.url, "--secret", SECRET, "--script", "-", "--json", input=one)
+    assert " 3 x 504" in ended.stdout
+    assert "none within" not in ended.stdout
+    report = json.loads(as_json.stdout)
+    assert (report["answers"], report["unanswered"], report["ms"]["max"] > 0) == ({"504": 3}, {}, True)
+
+
+def test_a_connection_that_fails_is_reported_with_the_reason(call: Call) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closes:
+        threading.Thread(target=lambda: closes.accept()[0].close(), daemon=True).start()
+        url = f"http://127.0.0.1:{closes.getsockname()[1]}/"
+        ended = call("simulate", url, "--secret", SECRET, "--script", "-", input='{"at": 0, "do": "start"}')
+    assert "1 x the connection was closed before the answer" in ended.stdout
+
+
 def test_nothing_listens_there(call: Call) -> None:
     with Endpoint(lambda *_: 200) as endpoint:
         url = endpoint.url

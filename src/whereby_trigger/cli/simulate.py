@@ -218,6 +218,7 @@ def _figures(report: "SimulationReport", missing: list[str] | None) -> dict[str,
         "given_up": report.given_up,
         "wrong": report.wrong,
         "answers": {str(status): number for status, number in sorted(report.answers.items())},
+        "unanswered": dict(report.unanswered.most_common()),
         "ms": {name: round(report.percentile(share) * 1000, 1) for name, share in PERCENTILES.items()},
     }
     return figures if missing is None else figures | {"missing": missing}
@@ -232,16 +233,20 @@ def _show_json(report: "SimulationReport", missing: list[str] | None) -> None:
 
 def _show(report: "SimulationReport", missing: list[str] | None) -> None:
     figures = _figures(report, missing)
-    words = {0: "no answer", 504: "none within 5 s"}
-    answers = ", ".join(f"{number} x {words.get(status, status)}" for status, number in sorted(report.answers.items()))
+    given = report.answers - report.unanswered_by_status
+    answers = [f"{report.unanswered.total()} x no answer"] if report.unanswered else []
+    answers += [f"{number} x {status}" for status, number in sorted(given.items())]
     rows = [
         ("sent", f"{report.sent} webhooks in {report.requests} requests"),
-        ("answers", answers or "none"),
+        ("answers", ", ".join(answers) or "none"),
         ("acknowledged", f"{len(report.acknowledged)} different webhooks"),
         ("retried", str(report.retried)),
         ("given up", str(report.given_up)),
         ("answered within", ", ".join(f"{name} {ms:g} ms" for name, ms in figures["ms"].items())),
     ]
+    if report.unanswered:
+        reasons = [f"{number} x {reason}" for reason, number in report.unanswered.most_common(3)]
+        rows.insert(2, ("no answer", ", ".join(reasons)))
     if report.wrong:
         rows.append(
             (

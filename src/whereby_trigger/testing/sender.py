@@ -61,13 +61,14 @@ class Response(Struct, frozen=True):
     """Describe the answer to one request: its status, after how many seconds it came, and the words of its status line.
 
     `sent_at` is when the request was begun, by the monotonic clock. The status is 504 if no answer came in time, and 0
-    if the connection failed, or 502 behind a proxy; then `reason` says what happened.
+    if the connection failed, or 502 behind a proxy; then it is `missing`, and `reason` says what happened.
     """
 
     status: int
     seconds: float
     sent_at: float = 0.0
     reason: str = ""
+    missing: bool = False
 
     @property
     def is_retried(self) -> bool:
@@ -144,11 +145,12 @@ class Sender:
                 status, reason, arrived = await self._ask(request)
         except TimeoutError:
             reason = f"no answer within {self._answer_within:g} s"
-            return Response(TIMED_OUT, time.monotonic() - began, began, reason)
+            return Response(TIMED_OUT, time.monotonic() - began, began, reason, missing=True)
         except OSError as error:
             self.short = shortage_of(error) or self.short
             status = BAD_GATEWAY if self._proxied else NO_ANSWER
-            return Response(status, time.monotonic() - began, began, error.strerror or str(error))
+            reason = error.strerror or str(error)
+            return Response(status, time.monotonic() - began, began, reason, missing=True)
         return Response(status, arrived - began, began, reason)
 
     async def connect(self, count: int) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from whereby_trigger.testing.meeting import Meeting
-from whereby_trigger.testing.sender import NO_ANSWER, TIMED_OUT, Response, Sender, send_paced
+from whereby_trigger.testing.sender import NO_ANSWER, Response, Sender, send_paced
 from whereby_trigger.webhook import Webhook
 
 LONGEST: Final = 60.0
@@ -132,12 +132,15 @@ class SimulationReport:
     `sent` counts webhooks, `requests` the requests for them with all retries; `retried` and `given_up` count webhooks.
     `acknowledged` holds the ids that were answered 2xx. `wrong` counts answers that mean a mistake in the set-up: a
     4xx or a redirect for a real webhook, or anything but 401 for a forged one. `seconds` holds how long each answer
-    took.
+    took. `answers` counts requests by status, and `unanswered` those without an answer by the reason,
+    `unanswered_by_status` by the status that stands for it.
     """
 
     def __init__(self) -> None:
         self.sent = self.requests = self.retried = self.given_up = self.wrong = 0
         self.answers: Counter[int] = Counter()
+        self.unanswered: Counter[str] = Counter()
+        self.unanswered_by_status: Counter[int] = Counter()
         self.acknowledged: set[str] = set()
         self.seconds: list[float] = []
 
@@ -147,7 +150,9 @@ class SimulationReport:
         self.requests += len(answers)
         self.retried += len(answers) > 1
         self.answers.update(answer.status for answer in answers)
-        self.seconds += [answer.seconds for answer in answers if answer.status not in (NO_ANSWER, TIMED_OUT)]
+        self.unanswered.update(answer.reason for answer in answers if answer.missing)
+        self.unanswered_by_status.update(answer.status for answer in answers if answer.missing)
+        self.seconds += [answer.seconds for answer in answers if not answer.missing]
         final = answers[-1].status
         if planned.forged:
             self.wrong += final != 401
