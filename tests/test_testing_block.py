@@ -228,3 +228,23 @@ async def test_an_assertion_that_fails_in_a_group_of_tasks_shows_what_happened()
             await fails(t)
     (note,) = failed.value.__notes__
     assert "in acme.whereby.com/visit-1" in note
+
+
+async def test_the_clock_does_not_move_on_before_an_assistant_that_raises_at_once_has_failed() -> None:
+    trigger = holding()
+    # The clock goes there next.
+    trigger.when("room.client.knocked", hold=40)(lambda webhook: True)
+
+    @trigger.assistant
+    async def fails(session: Session) -> None:
+        raise ValueError
+
+    # One block in ten was wrong.
+    for _ in range(50):
+        async with trigger.testing(assistants="run") as t:
+            await t.meeting("/visit-1").join("host")
+            await t.meeting("/visit-2").knock()
+            await t.advance(60)
+            first = (await trigger.list_runs(URL))[-1]
+            assert first.ended_at is not None
+            assert first.ended_at - first.started_at < 5

@@ -251,6 +251,11 @@ class Replica:
         return ", ".join(what for what, is_so in awaited.items() if is_so)
 
     @property
+    def assistants(self) -> int:
+        """How many assistants are in their rooms."""
+        return self._supervisor.runs
+
+    @property
     def leaving(self) -> bool:
         """True if assistants that were told to leave are still in their rooms."""
         return self._supervisor.leaving
