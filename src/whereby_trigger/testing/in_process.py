@@ -104,6 +104,9 @@ class TestingTrigger:
         self._eventful: set[int] = set()
         """The seconds, by the boot clock, before which a room may have become empty or got its assistant."""
 
+        self._seen_written = -1
+        """How many rows were written when that was last noted."""
+
         self._successors: dict[str, AssistantStart] = {}
         self._told: dict[str, asyncio.Future[Decision]] = {}
         self._decided: dict[str, asyncio.Future[Decision]] = {}
@@ -215,11 +218,10 @@ class TestingTrigger:
         self._clock.move_to(self._clock.boot())
         await self._rest()
         end = self._clock.boot() + seconds
-        written = -1
         while True:
-            if written != self._store.written:
-                # An assistant may have begun whom no webhook announced: by hand, or as a slot became free.
-                written = self._store.written
+            if self._seen_written != self._store.written:
+                # An assistant may have begun that no webhook announced: by hand, or as a slot became free.
+                self._seen_written = self._store.written
                 self._note_event()
             self._clock.move_to(min(end, self._clock.next_due(), self._next_bound()))
             await self._rest()
@@ -363,7 +365,7 @@ def _is_failure(error: BaseException) -> bool:
 
 
 async def _heard(noted: dict[str, asyncio.Future[Decision]], id: str) -> Decision:
-    # Whoever gives up waiting must not cancel what others wait for, nor what the next call would wait for.
+    # A task that gives up waiting must not cancel what others wait for, nor what the next call would wait for.
     return await asyncio.shield(_of(noted, id))
 
 
