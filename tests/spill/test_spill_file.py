@@ -309,6 +309,55 @@ async def test_deliveries_after_a_journal_that_was_cut_short_are_moved_in_order_
     await spill_file.close()
 
 
+async def cut_journal(spill_file: SpillFile) -> None:
+    """Lose all that is in the file, and its numbers, as if somebody had cut its journal short."""
+
+    def cut(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM deliveries")
+        connection.execute("DELETE FROM sqlite_sequence")
+
+    await spill_file._opened.submit(cut)
+
+
+async def test_a_delivery_that_gets_the_number_of_one_that_is_being_moved_stays(spill_file: SpillFile) -> None:
+    await fill(spill_file, "a", "b")
+    moving = [row.seq for row in await spill_file.head()]
+    await cut_journal(spill_file)
+    await fill(spill_file, "c", "d")
+    await spill_file.remove(moving)
+    assert await heads(spill_file) == ["c", "d"]
+
+
+async def test_a_delivery_that_gets_the_number_of_one_that_is_refused_is_moved_all_the_same(
+    spill_file: SpillFile,
+) -> None:
+    await fill(spill_file, "a")
+    (refused,) = await spill_file.head()
+    await cut_journal(spill_file)
+    await fill(spill_file, "b")
+    await spill_file.set_aside(refused.seq, "the database refuses it")
+    assert await heads(spill_file) == ["b"]
+
+
+async def test_a_delivery_that_gets_the_number_of_one_that_a_full_disk_has_kept_is_moved_and_then_removed(
+    spill_file: SpillFile,
+) -> None:
+    await fill(spill_file, "a", "b")
+    writer = spill_file._opened
+    writer._summary = FullDisk(writer._database.connection)
+    await spill_file.remove([row.seq for row in await spill_file.head()])
+    writer._summary = NoBatchSummary()
+    await cut_journal(spill_file)
+    await fill(spill_file, "c", "d")
+    first, second = await spill_file.head()
+    assert first.arrival is not None
+    assert first.arrival.id == "c"
+    await spill_file.remove([first.seq])
+    assert await heads(spill_file) == ["d"]
+    await spill_file.remove([second.seq])
+    assert await heads(spill_file) == []
+
+
 async def steps_to_empty(url: str, count: int, *, refused: bool) -> int:
     spill_file = SpillFile(url)
     await spill_file.open()

@@ -213,8 +213,12 @@ class SpillFile:
         self._reads = self._appended_since = 0
         # What the database has, although a full disk keeps it here.
         self._gone: set[int] = set()
-        # The number below which all is so, or refused; the writer's thread has it.
+        # What follows is the writer's thread's. The number below which all is so, or refused.
         self._first = 0
+        # A journal that is cut short takes numbers along: the highest number that was given out, and those that stand
+        # for another delivery since the head was read.
+        self._highest = 0
+        self._again: set[int] = set()
         self._writer: Writer | None = None
 
     async def open(self) -> None:
@@ -241,9 +245,7 @@ class SpillFile:
 
         def work(connection: sqlite3.Connection) -> None:
             self._identity.check()
-            number = connection.execute(APPEND, (msgpack.encode(arrival),)).lastrowid
-            # A journal that is cut short takes numbers along.
-            self._first = min(self._first, number or 0)
+            self._note(connection.execute(APPEND, (msgpack.encode(arrival),)).lastrowid or 0)
 
         # Counted from now on: no later delivery may overtake one that is being written.
         appended = self._opened.submit(work)
@@ -263,9 +265,18 @@ class SpillFile:
             self.length = self._appended_since
         return found
 
+    def _note(self, number: int) -> None:
+        if number <= self._highest:
+            self._again.add(number)
+        self._highest = max(self._highest, number)
+        self._first = min(self._first, number)
+
     def _read_head(self, connection: sqlite3.Connection) -> list[SpilledDelivery]:
+        self._gone.difference_update(self._again)
+        self._again.clear()
         found = _head(connection, self._first, self._gone) or _head(connection, 0, self._gone)
         self._first = found[0].seq if found else 0
+        self._highest = max([self._highest, *(row.seq for row in found[-1:])])
         return found
 
     async def remove(self, seqs: Sequence[int]) -> None:
@@ -282,10 +293,12 @@ class SpillFile:
                 await self._delete([self._gone.pop() for _ in range(min(BATCH, len(self._gone)))])
 
     async def _delete(self, seqs: Sequence[int]) -> None:
-        rows = [(seq,) for seq in seqs]
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(REMOVE, [(seq,) for seq in seqs if seq not in self._again])
+
         try:
-            if rows:
-                await self._opened.submit(lambda connection: connection.executemany(REMOVE, rows).rowcount)
+            if seqs:
+                await self._opened.submit(work)
         except BaseException:
             self._gone.update(seqs)
             raise
@@ -319,7 +332,12 @@ class SpillFile:
 
     async def set_aside(self, seq: int, reason: str) -> None:
         """Keep a delivery in the file, but do not move it until the file is opened again; `reason` says why."""
-        await self._opened.submit(lambda connection: connection.execute(REFUSE, (reason, seq)).rowcount)
+
+        def work(connection: sqlite3.Connection) -> None:
+            if seq not in self._again:
+                connection.execute(REFUSE, (reason, seq))
+
+        await self._opened.submit(work)
         self.length -= 1
 
     def ping(self) -> Awaitable[None]:
