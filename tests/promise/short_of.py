@@ -9,14 +9,14 @@ import threading
 
 from reliability import shortage
 from whereby_trigger import Session, Trigger
-from whereby_trigger.assist import supervisor
+from whereby_trigger.assist import shortage as pauses
 from whereby_trigger.decide import decider, user_code
 
 WHAT, ASSISTANT = sys.argv[1:]
 hanging = threading.Event()
 
 user_code.MAX_HUNG = 2  # type: ignore[misc]
-decider.ASK_AGAIN = supervisor.SHORTEST_PAUSE = supervisor.LONGEST_PAUSE = 0.2  # type: ignore[misc]
+decider.ASK_AGAIN = pauses.SHORTEST_PAUSE = pauses.LONGEST_PAUSE = 0.2  # type: ignore[misc]
 trigger = Trigger(stop_grace=1)
 
 

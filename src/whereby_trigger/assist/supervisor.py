@@ -20,6 +20,7 @@ from whereby_trigger.assist.runners import (
     report_of,
 )
 from whereby_trigger.assist.session import Announce, AssistantEvent, announce_nothing
+from whereby_trigger.assist.shortage import Shortage
 from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.metrics import Counts
@@ -61,13 +62,6 @@ STARTED_AT_ONCE: Final = 50
 
 END_WAITING_EVERY: Final = 5.0
 """Seconds between looks for waiting rooms at a bound: they hold no slot, and there may be very many."""
-
-SHORTEST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 2.0
-"""Seconds for which no assistant is started after the system had nothing left for one."""
-
-LAPSE: Final = 1.0
-"""Seconds after that in which they are started one at a time, and another failure makes the pause longer."""
 
 UNTOLD: Final = "the store refused to take why"
 """The reason of a room whose own reason, or run, the store refused."""
@@ -122,7 +116,7 @@ class Supervisor:
         self._rests: asyncio.TimerHandle | None = None
         self._unanswered = False
         self._draining = self._handing_over = False
-        self._shortage = _Shortage(clock)
+        self._shortage = Shortage(clock)
 
     @property
     def short(self) -> str:
@@ -381,38 +375,6 @@ class Supervisor:
 
 def _event(room: Room, state: RoomState, reason: str) -> AssistantEvent:
     return AssistantEvent(room.url, state, reason, room.attempt, room.webhook)
-
-
-class _Shortage:
-    """Hold that an assistant could not be started for what the system lacks, until a while after it was tried again.
-
-    Until then none is started, so that the rooms are there for other replicas; then one at a time.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._why = ""
-        self._pause = 0.0
-        self._over_at = 0.0
-
-    @property
-    def words(self) -> str:
-        return self._why if self._clock.boot() < self._over_at + LAPSE else ""
-
-    def note(self, why: str) -> float:
-        """Take note of one more that could not be started; return the seconds until one is tried again."""
-        # Of many that were started together, one makes the pause longer.
-        if self._clock.boot() >= self._over_at:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE) if self.words else SHORTEST_PAUSE
-            self._over_at = self._clock.boot() + self._pause
-        self._why = why
-        return max(0.0, self._over_at - self._clock.boot())
-
-    def slots(self, free: int) -> int:
-        """Bound the rooms that are taken now."""
-        if self._clock.boot() < self._over_at:
-            return 0
-        return min(free, 1) if self.words else free
 
 
 async def _not_launched(error: MemoryError) -> RunResult:
