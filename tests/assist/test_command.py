@@ -25,7 +25,7 @@ from whereby_trigger.webhook import decode
 
 pytestmark = pytest.mark.anyio
 
-LIVE, ENDED = RoomState.LIVE, RoomState.ENDED
+WAITING, LIVE, ENDED = RoomState.WAITING, RoomState.LIVE, RoomState.ENDED
 
 
 def launch(argv: list[str]) -> Launch:
@@ -48,6 +48,28 @@ async def test_a_command_that_is_cut_off_while_it_is_ending_is_gone_before_its_s
         with pytest.raises(ProcessLookupError):
             os.kill(room.pid, 0)
         assert (await one.reaches(ENDED)).reason == "stopped by hand"
+
+
+async def test_a_command_that_runs_while_its_run_fails_is_gone_before_its_room_gets_another(
+    tmp_path: Path, presence: Presence
+) -> None:
+    """What is done once it runs may fail, as a handler of the log does, or for a lack of memory."""
+    pids: list[int] = []
+
+    def launched(pid: int | None) -> None:
+        pids.append(pid or 0)
+        raise RuntimeError("a handler of the log failed")
+
+    stays = launch(child(presence, "A", "--ignore-term"))
+
+    async def launch_badly(run: Run, _: Callable[[int | None], None]) -> RunResult:
+        return await stays(run, launched)
+
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path}/rooms.db"), launch=launch_badly) as one:
+        await one.ask()
+        assert (await one.reaches(WAITING)).reason == "not launched: RuntimeError: restart 1 of 3"
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids[0], 0)
 
 
 async def test_webhooks_that_a_command_has_no_way_to_read_are_not_kept_for_it(

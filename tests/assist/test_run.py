@@ -9,6 +9,7 @@ import pytest
 from tests.support.until import eventually
 from whereby_trigger.assist import CoroutineAssistant, Session
 from whereby_trigger.assist.runners import RunEnd, RunResult, run_coroutine
+from whereby_trigger.clock import Clock
 from whereby_trigger.errors import AssistantRefused
 from whereby_trigger.webhook import room_from_url
 
@@ -183,3 +184,28 @@ async def test_a_run_leaves_no_task_behind(session: Session) -> None:
     await run(leaves, session)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+class NoMemory(Clock):
+    """Fail to wait for a time."""
+
+    async def until(self, event: asyncio.Event, at: float) -> None:
+        raise MemoryError
+
+
+async def test_one_whose_run_fails_is_gone_before_its_room_gets_another(session: Session) -> None:
+    there = asyncio.Event()
+
+    async def stays(session: Session) -> None:
+        there.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            there.clear()
+
+    running = asyncio.create_task(run_coroutine(CoroutineAssistant(stays), session, LONG, NoMemory()))
+    await there.wait()
+    session.ended.set("stopped by hand")
+    with pytest.raises(MemoryError):
+        await running
+    assert not there.is_set()

@@ -67,6 +67,21 @@ async def test_a_room_that_asks_gets_an_assistant_until_it_leaves(store: Stores,
     assert assistants.started == [("visit-1", 1)]
 
 
+async def test_a_log_handler_that_fails_keeps_no_room_from_its_end(
+    store: Stores, assistants: Assistants, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, supervisor.logger.name)
+    async with Supervised(store(), assistants.stay) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        handler = logging.Handler()
+        monkeypatch.setattr(handler, "emit", Mock(side_effect=ConnectionError("the log's service is away")))
+        monkeypatch.setattr(supervisor.logger, "handlers", [handler])
+        assistants.let_go("visit-1")
+        await one.reaches(ENDED)
+        monkeypatch.undo()
+
+
 async def test_however_often_a_room_asks_it_has_one_assistant(store: Stores, assistants: Assistants) -> None:
     async with Supervised(store(), assistants.stay) as one, Supervised(store(), assistants.stay) as two:
         await asyncio.gather(*((one, two)[n % 2].ask() for n in range(10)))

@@ -255,8 +255,7 @@ class GuardedProcess:
             await process.wait()
             raise
         except asyncio.CancelledError:
-            process.stop(0)
-            await asyncio.wait({process._over})
+            await process.kill()
             raise
         return process
 
@@ -297,6 +296,11 @@ class GuardedProcess:
         if self._backstop is not None:
             self._backstop.cancel()
         self._backstop = self._loop.call_later(grace + SLACK, self._do_without_guard)
+
+    async def kill(self) -> None:
+        """Kill the process and everything it started, and wait until they are gone."""
+        self.stop(0)
+        await asyncio.wait({self._over})
 
     async def write(self, data: bytes) -> bool:
         """Write to its stdin and wait until all is written; return False if nobody can read it any more.

@@ -212,9 +212,12 @@ async def run_coroutine(
     If it ignores its cancellation it is waited for, since it may still be in the room, and a warning names it.
     """
     run = asyncio.create_task(_guarded(assistant, session), name=f"assistant in {session.room_url}")
-    ended = asyncio.create_task(session.ended.wait())
     try:
-        await asyncio.wait({run, ended}, return_when=asyncio.FIRST_COMPLETED)
+        ended = asyncio.create_task(session.ended.wait())
+        try:
+            await asyncio.wait({run, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
         if not run.done():
             returned = asyncio.Event()
             run.add_done_callback(lambda _: returned.set())
@@ -222,11 +225,10 @@ async def run_coroutine(
         if not run.done():
             await _cancel(run, assistant, session)
         return run.result()
-    except asyncio.CancelledError:
+    except BaseException:
+        # After an error of ours, too, such as a lack of memory: the room may get another assistant from here on.
         await _cancel(run, assistant, session)
         raise
-    finally:
-        ended.cancel()
 
 
 async def _cancel(run: "asyncio.Task[RunResult]", assistant: CoroutineAssistant, session: Session) -> None:
@@ -326,10 +328,22 @@ async def run_command(
         return RunResult(RunEnd.RAISED, str(error))
     except AssistantError as error:
         return RunResult(RunEnd.RAISED, str(error))
-    # While it started, a renewal may have moved the deadline.
-    process.extend(deadline())
-    launched(process.pid)
-    ended = asyncio.create_task(session.ended.wait())
+    try:
+        # While it started, a renewal may have moved the deadline.
+        process.extend(deadline())
+        launched(process.pid)
+        exit = await _until_exit(run, process, presence, grace)
+        run.handed_over = run.handed_over or exit.late
+        return _result_of_exit(exit)
+    except BaseException:
+        # After an error of ours, too, as of a handler of the log: the room may get another assistant from here on.
+        await process.kill()
+        raise
+
+
+async def _until_exit(run: Run, process: GuardedProcess, presence: Presence, grace: float) -> Exit:
+    """Wait until a process is gone. Once its session has ended it has `grace` seconds."""
+    ended = asyncio.create_task(run.session.ended.wait())
     exited = asyncio.create_task(process.wait())
     told = asyncio.create_task(_tell_events(run, process, presence))
     try:
@@ -338,13 +352,7 @@ async def run_command(
         process.stop(grace)
         # Not `await exited`: that would cancel it together with the run, while the process still ends.
         await asyncio.wait({exited})
-        exit = exited.result()
-        run.handed_over = run.handed_over or exit.late
-        return _result_of_exit(exit)
-    except asyncio.CancelledError:
-        process.stop(0)
-        await asyncio.wait({exited})
-        raise
+        return exited.result()
     finally:
         ended.cancel()
         told.cancel()

@@ -267,8 +267,6 @@ class Supervisor:
             self._clock.call_later(pause, self.wake)
         after = next_state(end, restarts=room.restarts, stop=run.stop, handing_over=run.handed_over)
         self._counts.run_ended(end.how, after.state)
-        level, fields = _level(after, room, end), run.log_fields
-        logger.log(level, "room %s %s: %s", room.key, after.state, after.reason, extra=fields)
         move = RoomMove(
             id=room.id,
             state=after.state,
@@ -278,6 +276,9 @@ class Supervisor:
             run=report_of(end, handing_over=run.handed_over),
         )
         self._record(move, partial(self._concluded, room, after))
+        # Last: a handler of the log may fail, and the room must not stay ours then.
+        level, fields = _level(after, room, end), run.log_fields
+        logger.log(level, "room %s %s: %s", room.key, after.state, after.reason, extra=fields)
 
     def _launched(self, run: Run, pid: int | None) -> None:
         run.begins = False
