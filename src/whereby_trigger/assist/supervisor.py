@@ -30,6 +30,7 @@ from whereby_trigger.store import (
     Room,
     RoomClaim,
     RoomMove,
+    RoomQuery,
     RoomRequest,
     RoomState,
     Store,
@@ -63,8 +64,14 @@ STARTED_AT_ONCE: Final = 50
 END_WAITING_EVERY: Final = 5.0
 """Seconds between looks for waiting rooms at a bound: they hold no slot, and there may be very many."""
 
+OWN_EVERY: Final = 5.0
+"""Seconds between looks for rooms that are ours but have no run."""
+
 UNTOLD: Final = "the store refused to take why"
 """The reason of a room whose own reason, or run, the store refused."""
+
+UNKNOWN: Final = "its replica did not know that it had the room"
+"""The reason of a room that was taken by a call whose answer was lost."""
 
 Claimed = Callable[[RoomIdentity, Webhook, RoomClaim], None]
 
@@ -102,14 +109,15 @@ class Supervisor:
         self.slots = max_rooms
         self._max_age = max_age
         self._bounds = bounds
-        self._end_waiting_at = 0.0
+        self._end_waiting_at = self._look_at_own = 0.0
         self._announce = announce
         self._counts = counts or Counts()
         self._runs: dict[str, Run] = {}
         self.by_room: Mapping[str, object] = self._runs
         self._resting: dict[int, Room] = {}
         self._look_at_resting = 0.0
-        self._recording: set[asyncio.Future[bool]] = set()
+        # Changes that the store has not taken yet, each with its room.
+        self._recording: dict[asyncio.Future[bool], int] = {}
         self._woken = asyncio.Event()
         self._heard = self._looked = False
         self._rested_at = math.inf
@@ -181,6 +189,7 @@ class Supervisor:
                 await self._apply_stops()
                 await self._tell()
                 await self._announce_unstarted()
+                await self._give_back_unknown()
             except StoreError as error:
                 fields = {"replica": self._store.replica}
                 logger.warning("cannot read rooms from the store; will retry: %s", error, extra=fields)
@@ -243,6 +252,25 @@ class Supervisor:
                 self._record(RoomMove(room.id, RoomState.WAITING, HANDED_OVER), lambda ours: self.wake())
         if len(taken) == STARTED_AT_ONCE:
             self.wake()
+
+    async def _give_back_unknown(self) -> None:
+        """Let rooms wait again that are ours, but have no run: nobody else would start their assistants.
+
+        A take may be committed after its answer was given up, and even after the take that followed.
+        """
+        if self._clock.boot() < self._look_at_own:
+            return
+        self._look_at_own = self._clock.boot() + OWN_EVERY
+        replica = self._store.replica
+        owned = await self._store.find_rooms(RoomQuery(owner=replica))
+        # Of those whose run ended while they were read, the store knows that they are no longer ours.
+        known = {run.room.id for run in self._runs.values()}.union(self._recording.values())
+        for room in owned if replica == self._store.replica else ():
+            if room.id not in known:
+                fields = {"room": room.key, "replica": replica, "attempt": room.attempt}
+                after = RoomState.ENDED if room.state is RoomState.ENDING else RoomState.WAITING
+                self._record(RoomMove(room.id, after, room.stop or UNKNOWN), lambda ours: self.wake())
+                logger.warning("room %s is ours, but has no assistant: giving it back", room.key, extra=fields)
 
     def _begin(self, room: Room) -> None:
         key = room.key
@@ -319,11 +347,11 @@ class Supervisor:
     def _record(self, move: RoomMove, done: Callable[[bool], None]) -> None:
         """Hand a change to the store, which keeps the order, and go on: an outage must not hold up an end."""
         recorded = asyncio.ensure_future(self._store.move(move))
-        self._recording.add(recorded)
+        self._recording[recorded] = move.id
         recorded.add_done_callback(partial(self._settled, move, done))
 
     def _settled(self, move: RoomMove, done: Callable[[bool], None], recorded: "asyncio.Future[bool]") -> None:
-        self._recording.discard(recorded)
+        self._recording.pop(recorded, None)
         if recorded.cancelled():
             return
         error = recorded.exception()

@@ -200,7 +200,7 @@ class RoomQuery(Struct, frozen=True):
 
     `room` is a room key, or a room name with its leading slash; `webhooks` are the webhooks that fired. With `open`,
     only entries match that are not over. Entries match that were over at or after `since`, or are open, and that were
-    asked for before `until`.
+    asked for before `until`. With `owner`, only entries match that this replica has now.
     """
 
     id: int | None = None
@@ -211,6 +211,7 @@ class RoomQuery(Struct, frozen=True):
     since: float | None = None
     until: float | None = None
     limit: int | None = None
+    owner: str | None = None
 
 
 class WebhooksAfter(Struct, frozen=True):

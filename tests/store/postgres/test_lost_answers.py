@@ -1,6 +1,10 @@
 """A commit whose answer is lost is found again, and is neither done twice nor mistaken for somebody else's."""
 
 import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ from reliability.link import Link
 from tests.store.conftest import Replicas
 from tests.support.arrivals import NOW, ROOM, arrival, decision, record
 from tests.support.counts import at, presence, say
-from tests.support.postgres import Server
+from tests.support.postgres import Server, database_of
 from tests.support.rooms import request
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import eventually
@@ -28,6 +32,7 @@ from whereby_trigger.store import (
     Store,
 )
 from whereby_trigger.store.postgres import PostgresStore, webhooks
+from whereby_trigger.store.postgres.writer import WRITERS
 
 pytestmark = pytest.mark.anyio
 
@@ -195,6 +200,39 @@ async def test_a_room_that_was_taken_unknowingly_before_a_drain_goes_to_another(
         other.supervisor.slots = 1
         assert (await other.reaches(RoomState.LIVE)).owner == other.store.replica
     assert assistants.started == [("visit-1", 2)]
+
+
+async def test_a_room_that_is_taken_after_its_taking_was_given_up_gets_its_assistant(
+    postgres: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of the database that was frozen meanwhile still does what it was sent before."""
+    monkeypatch.setitem(WRITERS, "rooms", 0.5)
+    monkeypatch.setattr("whereby_trigger.assist.supervisor.OWN_EVERY", 0.05)
+    assistants = Assistants()
+    async with Supervised(PostgresStore(url), assistants.stay, max_rooms=0) as one:
+        assert await one.store.take(1) == []
+        found = postgres.run(
+            "SELECT pid FROM pg_stat_activity WHERE query LIKE '%WITH taken AS%' AND pid <> pg_backend_pid()",
+            database_of(url),
+        )
+        with frozen(int(found)):
+            with pytest.raises(StoreUnavailable):
+                await one.store.take(1)
+            assert await one.store.take(1) == []
+            await one.ask()
+        await eventually(lambda: one.store.find_runs(RunQuery()))
+        one.supervisor.slots = 1
+        await one.reaches(RoomState.LIVE, attempt=2)
+    assert assistants.started == [("visit-1", 2)]
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_what_waits_for_a_database_that_was_killed_is_done_when_it_is_back(

@@ -457,6 +457,8 @@ def select(query: RoomQuery) -> tuple[str, list[Any]]:
         )
     if query.until is not None:
         selection.where("queued_at < {}", query.until)
+    if query.owner is not None:
+        selection.where("owner = {}", query.owner)
     return f"SELECT {COLUMNS} FROM whereby_trigger.rooms {selection.ordered('id DESC', query.limit)}", selection.values  # noqa: S608
 
 

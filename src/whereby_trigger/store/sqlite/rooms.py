@@ -331,6 +331,11 @@ def find(connection: sqlite3.Connection, query: RoomQuery) -> list[Room]:
 def select(query: RoomQuery) -> tuple[str, list[Any]]:
     """Return the statement of a query, and its values."""
     clauses: dict[str, tuple[Any, ...]] = {"1": ()}
+    listed = LIST
+    if query.owner is not None:
+        # An entry that is over has no owner.
+        listed = f"{LIST} INDEXED BY rooms_open"
+        clauses |= {OPEN: (), "owner = ?": (query.owner,)}
     if query.id is not None:
         clauses["id = ?"] = (query.id,)
     if query.room is not None:
@@ -350,7 +355,7 @@ def select(query: RoomQuery) -> tuple[str, list[Any]]:
     # The index of times also holds what else is asked of an entry, which reading them all would find too slowly.
     narrowed = query.open or any(asked is not None for asked in (query.state, query.since, query.until))
     order = "queued_at DESC, id DESC" if narrowed and query.room is None else "id DESC"
-    return f"{LIST} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?", [*values, limit]
+    return f"{listed} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ?", [*values, limit]
 
 
 def keys_of(connection: sqlite3.Connection, name: str) -> list[str]:

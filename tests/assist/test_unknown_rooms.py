@@ -1,0 +1,69 @@
+"""A room that is a replica's without its knowledge does not stay without an assistant."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.support.rooms import request
+from tests.support.supervised import Assistants, Supervised
+from tests.support.until import eventually
+from whereby_trigger.store import RoomMove, RoomQuery, RoomState
+from whereby_trigger.store.sqlite import SqliteStore
+from whereby_trigger.store.sqlite.journal import Database
+
+pytestmark = pytest.mark.anyio
+
+LIVE, ENDING, ENDED = RoomState.LIVE, RoomState.ENDING, RoomState.ENDED
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStore:
+    return SqliteStore(f"sqlite:///{tmp_path}/rooms.db")
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whereby_trigger.assist.supervisor.OWN_EVERY", 0.05)
+
+
+async def test_a_room_gets_its_assistant_though_its_taking_was_committed_and_then_failed(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the store's file is given a second name at that moment."""
+    assistants, failed, settle = Assistants(), list[int](), Database.settle
+
+    def fail_once(database: Database) -> None:
+        settle(database)
+        taken = database.connection.execute("SELECT id FROM rooms WHERE state = 'starting'").fetchall()
+        if taken and not failed:
+            failed.append(len(taken))
+            raise FileExistsError(errno.EEXIST, "it has a second name")
+
+    async with Supervised(store, assistants.stay, max_rooms=0) as one:
+        await one.ask()
+        monkeypatch.setattr(Database, "settle", fail_once)
+        one.supervisor.slots = 1
+        await eventually(lambda: failed)
+        await one.reaches(LIVE, attempt=2)
+    assert assistants.started == [("visit-1", 2)]
+
+
+async def test_an_end_that_was_asked_for_comes_to_a_room_without_a_run(store: SqliteStore) -> None:
+    async with Supervised(store, Assistants().stay, max_rooms=0) as one:
+        await one.ask()
+        (room,) = await store.take(1)
+        await store.move(RoomMove(room.id, ENDING, "the session has ended"))
+        one.supervisor.wake()
+        await one.reaches(ENDED)
+
+
+async def test_a_replica_finds_the_rooms_that_it_has_now(store: SqliteStore) -> None:
+    await store.open(lambda: None)
+    for name in ("visit-1", "visit-2", "visit-3"):
+        await store.request(request(f"acme.whereby.com/{name}"))
+    first, second = await store.take(2)
+    await store.move(RoomMove(first.id, ENDED, "it left the room"))
+    assert [room.id for room in await store.find_rooms(RoomQuery(owner=store.replica))] == [second.id]
+    assert await store.find_rooms(RoomQuery(owner="another")) == []
+    await store.close()
