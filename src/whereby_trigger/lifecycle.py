@@ -394,8 +394,10 @@ class Lifecycle:
                 self.end_by = boot_time() + GIVE_UP_START_WITHIN
             return partial(self._drain_after, number)
         self._countdown.end()
-        # Once all is closed, what is left of the loop may still hold up the end.
-        self.end_by = boot_time() if self._replica is None else self._replica.end_now()
+        # A third signal must not put off the end that the second has set.
+        if before is not Phase.ENDING:
+            # Once all is closed, what is left of the loop may still hold up the end.
+            self.end_by = boot_time() if self._replica is None else self._replica.end_now()
         return partial(self._hurry_after, number)
 
     def _bounds_after(self, number: signal.Signals) -> DrainBounds:

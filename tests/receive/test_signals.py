@@ -1,6 +1,8 @@
 """The signals that end a program, sent to real ones."""
 
+import contextlib
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,8 @@ from tests.support.programs import write
 from tests.support.stored import stored
 from tests.support.until import AT_ONCE, until
 from tests.support.whereby import SECRET, deliver, request
-from whereby_trigger import lifecycle
+from whereby_trigger import lifecycle, replica
+from whereby_trigger.process import EXIT_CODE, LATE
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
 
@@ -168,3 +171,36 @@ def test_a_predicate_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None
         assert "Traceback" not in process.output
     (record,) = stored(store)
     assert record.state is State.PENDING
+
+
+BLOCKING = """
+import time
+from whereby_trigger import Trigger
+trigger = Trigger(host="127.0.0.1", port=0, drain_timeout=60)
+
+@trigger.when("room.client.joined")
+async def block(webhook):
+    print("asked", flush=True)
+    while True:
+        time.sleep(0.01)
+
+trigger.start()
+"""
+
+
+def test_signals_after_the_second_do_not_put_off_the_end(tmp_path: Path) -> None:
+    """Somebody who waits at a terminal presses Ctrl-C again and again."""
+    program = [sys.executable, "-W", "ignore", str(write(tmp_path, BLOCKING))]
+    store = f"sqlite:///{tmp_path}/webhooks.db"
+    with Process(
+        program, cwd=tmp_path, env={"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_STORE": store}
+    ) as process:
+        assert deliver(f"http://127.0.0.1:{process.port()}/", JOINED).status == 200
+        process.line("asked")
+        started = time.monotonic()
+        while process.popen.poll() is None and time.monotonic() - started < 10:
+            process.popen.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.popen.wait(0.5)
+        assert process.popen.poll() == EXIT_CODE
+        assert time.monotonic() - started < replica.END_MARGIN + LATE + AT_ONCE
