@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from whereby_trigger.assist import Supervisor
-from whereby_trigger.clock import MACHINE, RENEWALS, boot_time
+from whereby_trigger.clock import RENEWALS, boot_time
 from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreError
 from whereby_trigger.process import Watchdog
@@ -16,6 +16,12 @@ logger = logging.getLogger("whereby_trigger.assist")
 
 CUT_OFF_BEFORE = 1.0
 """An assistant that was told to end is cancelled this many seconds before the lease is over."""
+
+LOOK = 0.2
+"""Seconds between looks at the clock while nothing is to do for the lease.
+
+Timers stand still while the machine sleeps. When it goes on, the watchdog leaves half a second to end what runs.
+"""
 
 
 class Fence:
@@ -52,8 +58,9 @@ class Fence:
         lease = self._store.lease
         renewed: bool | None = True
         while True:
-            # Not `sleep`: a sixth of a long lease is long, and a timer stands still while the machine sleeps.
-            await MACHINE.until(asyncio.Event(), boot_time() + (lease.ttl / RENEWALS if renewed else lease.margin))
+            due = boot_time() + (lease.ttl / RENEWALS if renewed else lease.margin)
+            while (left := due - boot_time()) > 0:  # noqa: ASYNC110 - it waits for the time itself
+                await asyncio.sleep(min(left, LOOK))
             renewed = await self._renew() if lease.held else False
             if renewed is False or not lease.held:
                 await self._rejoin()

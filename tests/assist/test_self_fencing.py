@@ -14,7 +14,7 @@ from tests.support.late import LateAnswer
 from tests.support.rooms import ask, newest
 from tests.support.supervised import Assistants, Function
 from tests.support.until import eventually
-from whereby_trigger import clock, fence
+from whereby_trigger import clock, fence, process
 from whereby_trigger.assist import CoroutineAssistant, Session, Supervisor, launch_nothing, launcher
 from whereby_trigger.clock import boot_time
 from whereby_trigger.decide import Dispatcher
@@ -93,7 +93,12 @@ class Replica:
     """Keep a lease and serve rooms for an `async with` block."""
 
     def __init__(
-        self, path: Path, function: Function | None, clock: JumpingClock | None = None, ttl: float = TTL
+        self,
+        path: Path,
+        function: Function | None,
+        clock: JumpingClock | None = None,
+        ttl: float = TTL,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.store = SqliteStore(f"sqlite:///{path}", ttl, clock or JumpingClock())
         self.watchdog = Noted()
@@ -101,7 +106,7 @@ class Replica:
         launch = launcher(assistant, grace=60, deadline=lambda: self.store.lease.deadline)
         self.supervisor = Supervisor(self.store, launch, 10 if function else 0)
         self.queue, self.unread = Queue(), LookedAt(self.store)
-        self.fence = Fence(self.store, self.supervisor, self.queue, self.unread, self.watchdog)
+        self.fence = Fence(self.store, self.supervisor, self.queue, self.unread, watchdog or self.watchdog)
 
     async def __aenter__(self) -> "Replica":
         await self.store.open(self.supervisor.wake)
@@ -294,6 +299,24 @@ async def test_a_replica_with_a_long_lease_has_a_new_one_soon_after_its_machine_
         slept = 4000.0
         await eventually(lambda: replica.store.replica != old)
         await eventually(lambda: replica.store.lease.held)
+
+
+async def test_a_machine_that_slept_past_the_lease_ends_its_assistants_and_not_its_process(
+    path: Path, assistants: Assistants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept, ended, watchdog = 0.0, list[str](), Watchdog()
+    monkeypatch.setattr(clock.MACHINE, "boot", lambda: boot_time() + slept)
+    for module in (clock, fence, process):
+        monkeypatch.setattr(module, "boot_time", lambda: boot_time() + slept)
+    monkeypatch.setattr(process, "_end_at_once", ended.append)
+    async with Replica(path, assistants.stay, ttl=30, watchdog=watchdog) as replica:
+        await replica.serve()
+        old = replica.store.replica
+        slept = 4000.0
+        await eventually(lambda: replica.store.replica != old)
+        await eventually(lambda: replica.store.lease.held)
+    watchdog.close()
+    assert ended == []
 
 
 async def test_a_replica_that_cannot_rejoin_tries_again(tmp_path: Path) -> None:
