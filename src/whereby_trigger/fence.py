@@ -72,6 +72,15 @@ class Fence:
 
         A call that the store has not answered is not repeated: the next `_renew` waits for the same answer.
         """
+        try:
+            return await self._ask()
+        except Exception as error:
+            # Whatever it is, the lease runs out, and assistants must leave before: a lack of memory is no StoreError.
+            self._asked = None
+            logger.warning("the lease was not renewed: %s", _in_words(error), extra=self._fields())
+            return None
+
+    async def _ask(self) -> bool | None:
         lease = self._store.lease
         if self._asked is None:
             self._asked = boot_time(), asyncio.ensure_future(self._store.renew(lease.ttl))
@@ -82,12 +91,7 @@ class Fence:
         if not answer.done():
             return None
         self._asked = None
-        try:
-            renewed = answer.result()
-        except StoreError as error:
-            logger.warning("the lease was not renewed: %s", error, extra=self._fields())
-            return None
-        if renewed:
+        if renewed := answer.result():
             self._begin_at(sent)
         return renewed
 
@@ -99,8 +103,8 @@ class Fence:
         sent = boot_time()
         try:
             await self._store.rejoin(self._store.lease.ttl)
-        except StoreError as error:
-            logger.warning("no new lease yet: %s", error, extra=self._fields())
+        except Exception as error:
+            logger.warning("no new lease yet: %s", _in_words(error), extra=self._fields())
         else:
             self._begin_at(sent)
 
@@ -139,3 +143,8 @@ class Fence:
         self._suspended = True
         await self._supervisor.cut_off("the lease has run out")
         await self._dispatcher.cancel()
+
+
+def _in_words(error: Exception) -> str:
+    # The text of another error may hold parts of a delivery.
+    return str(error) if isinstance(error, StoreError) else type(error).__name__

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from unittest.mock import Mock
 
 import pytest
 
@@ -317,6 +318,34 @@ async def test_a_machine_that_slept_past_the_lease_ends_its_assistants_and_not_i
         await eventually(lambda: replica.store.lease.held)
     watchdog.close()
     assert ended == []
+
+
+async def test_a_store_whose_folder_cannot_be_entered_ends_assistants_before_the_lease_is_over(
+    tmp_path: Path, assistants: Assistants
+) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    async with Replica(folder / "rooms.db", assistants.stay) as replica:
+        await replica.serve()
+        away = folder.rename(tmp_path / "away")
+        folder.touch()
+        await eventually(lambda: not assistants.there)
+        assert replica.store.lease.held
+        folder.unlink()
+        away.rename(folder)
+        await eventually(replica.is_live)
+
+
+async def test_a_renewal_that_fails_for_any_reason_ends_assistants_before_the_lease_is_over(
+    path: Path, assistants: Assistants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Replica(path, assistants.stay) as replica:
+        await replica.serve()
+        monkeypatch.setattr(replica.store, "renew", Mock(side_effect=MemoryError))
+        await eventually(lambda: not assistants.there)
+        assert replica.store.lease.held
+        monkeypatch.undo()
+        await eventually(replica.is_live)
 
 
 async def test_a_replica_that_cannot_rejoin_tries_again(tmp_path: Path) -> None:

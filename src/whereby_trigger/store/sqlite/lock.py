@@ -178,11 +178,14 @@ class LifeLock:
 
     @property
     def in_place(self) -> bool:
-        """Return False if somebody removed or replaced the file."""
+        """Return False if somebody removed or replaced the file; True if that cannot be told."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
         except FileNotFoundError:
             return False
+        except OSError:
+            # Its folder cannot be entered, for example. Then the write that follows says so.
+            return True
 
     def close(self) -> None:
         """Release the locks and remove the file, after this replica has given back what it owned."""
