@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -70,6 +71,28 @@ async def test_a_command_that_runs_while_its_run_fails_is_gone_before_its_room_g
         assert (await one.reaches(WAITING)).reason == "not launched: RuntimeError: restart 1 of 3"
         with pytest.raises(ProcessLookupError):
             os.kill(pids[0], 0)
+
+
+async def test_a_command_that_had_left_before_a_hand_over_is_not_started_elsewhere(
+    tmp_path: Path, presence: Presence
+) -> None:
+    """Its guard may still be ending what it has left behind."""
+    leaves = f"{shlex.join(child(presence, 'A', '--ignore-term'))} & read line <{tmp_path}/leave; exit 0"
+    os.mkfifo(tmp_path / "leave")
+    runs: list[Run] = []
+
+    async def noted(run: Run, launched: Callable[[int | None], None]) -> RunResult:
+        runs.append(run)
+        return await launch(["sh", "-c", leaves])(run, launched)
+
+    async with Supervised(SqliteStore(f"sqlite:///{tmp_path}/rooms.db"), launch=noted) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        await asyncio.to_thread(presence.line, "here")
+        await asyncio.to_thread((tmp_path / "leave").write_text, "now\n")
+        await eventually(lambda: runs[0].has_left())
+        await one.supervisor.hand_over("the replica is draining")
+        assert (await one.reaches(ENDED)).reason == "it left the room"
 
 
 async def test_webhooks_that_a_command_has_no_way_to_read_are_not_kept_for_it(

@@ -297,6 +297,10 @@ class GuardedProcess:
             self._backstop.cancel()
         self._backstop = self._loop.call_later(grace + SLACK, self._do_without_guard)
 
+    def has_exited(self) -> bool:
+        """Return True if the process has exited; what it started may still run."""
+        return self._code is not None
+
     async def kill(self) -> None:
         """Kill the process and everything it started, and wait until they are gone."""
         self.stop(0)

@@ -125,7 +125,8 @@ class Run:
     """Hold a room of this replica, its session, and the tasks that launch and supervise it.
 
     `stop` is why the assistant was asked to end, `handed_over` whether it was ended so that another replica can take
-    the room. It `begins` until its assistant runs. `extend` moves a process assistant's deadline. `has_reader` is False
+    the room. It `begins` until its assistant runs. `extend` moves a process assistant's deadline, `has_left` says
+    whether it has exited, though its guard may still be ending what it has left behind. `has_reader` is False
     if nobody reads the session's webhooks. `cursor` is the number up to which the session has received all webhooks of
     its room; it starts at the room's own number.
     """
@@ -137,6 +138,7 @@ class Run:
         self.handed_over = False
         self.begins = True
         self.extend: Callable[[float], None] | None = None
+        self.has_left: Callable[[], bool] = lambda: False
         self.launched: asyncio.Task[RunResult] | None = None
         self.supervised: asyncio.Task[None] | None = None
         self.has_reader = True
@@ -177,13 +179,15 @@ class Run:
         self._seen = {seq for seq in self._seen if seq > self.cursor}
 
     def hand_over(self, reason: str) -> None:
-        """End the session, so that another replica can take the room."""
-        self.handed_over = True
+        """End the session, so that another replica can take the room, unless the assistant has left it already."""
+        self.handed_over = self.handed_over or not self.has_left()
         self.session.ended.set(reason)
 
     def cut_off(self, reason: str) -> None:
         """End the run now, without waiting for the assistant to return."""
         self.hand_over(reason)
+        # How it ended is not waited for.
+        self.handed_over = True
         # Only once: a second cancellation would leave behind an assistant that ignored the first.
         if self.launched is not None and not self.launched.cancelling():
             self.launched.cancel()
@@ -303,7 +307,7 @@ async def run_command(
 
     def spawned(process: GuardedProcess) -> None:
         # A renewal of a short lease must reach a guard that takes long to start.
-        run.extend = process.extend
+        run.extend, run.has_left = process.extend, process.has_exited
 
     try:
         process = await GuardedProcess.start(
