@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support.rooms import bring_to
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import Added, Arrival, Bounds, Presence, RoomState, SessionChange, State
+from whereby_trigger.store import spill as spill_module
 from whereby_trigger.store.spill_file import read_content
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +76,22 @@ async def test_a_database_that_is_back_has_all_of_it_in_order_and_gets_the_next_
     assert not added.spilled
     assert await one.ids() == ["before", *spilled, "after"]
     assert one.unread.moves
+
+
+async def test_a_spill_is_emptied_even_if_the_log_failed_when_the_database_went_away(
+    one: Spilling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service that a handler of the log sends to may be away together with the database."""
+    handler, fail = logging.Handler(), Mock(side_effect=ConnectionError("the log's service is away"))
+    with monkeypatch.context() as away:
+        away.setattr(handler, "emit", fail)
+        away.setattr(spill_module.logger, "handlers", [handler])
+        one.store.go_down()
+        await add(one, "a", "b")
+        await eventually(lambda: fail.called)
+    one.store.come_back()
+    await one.drained()
+    assert await one.ids() == ["a", "b"]
 
 
 async def test_what_arrives_while_it_drains_joins_the_tail(one: Spilling) -> None:

@@ -377,7 +377,14 @@ class SpillStore:
             )
 
     async def _run(self, changed: Callable[[], None], joining: "asyncio.Future[None]") -> None:
-        await self._joined(changed, joining)
+        while True:
+            # Whatever fails, such as a handler of the log or for a lack of memory, what waits must be moved later.
+            with contextlib.suppress(Exception):
+                await self._joined(changed, joining)
+                await self._keep_empty()
+            await asyncio.sleep(SHORTEST_PAUSE)
+
+    async def _keep_empty(self) -> None:
         while True:
             await self._empty()
             await self._router.diverted.wait()
