@@ -1,10 +1,12 @@
 """One row that somebody else has locked blocks work on that row, and nothing else."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec import structs
@@ -65,6 +67,28 @@ async def test_a_duplicate_of_a_locked_webhook_holds_up_no_other_delivery(url: s
         async with asyncio.timeout(BACK_WITHIN):
             assert (await held_up).duplicate
     assert (await record(store, "locked")).deliveries == 2
+
+
+async def test_a_log_handler_that_fails_to_tell_of_a_locked_row_holds_up_no_delivery(
+    url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, fail = logging.Handler(), Mock(side_effect=RuntimeError("the log's service is away"))
+    monkeypatch.setattr(handler, "emit", fail)
+    monkeypatch.setattr(writer.logger, "handlers", [handler])
+    loop = asyncio.get_running_loop()
+    store = await opened(url)
+    await add_all(store, "locked")
+    async with locked(url, "webhooks WHERE id = 'locked'") as holding:
+        tests_own = loop.get_exception_handler()
+        loop.set_exception_handler(lambda loop, context: None)
+        held_up = asyncio.ensure_future(store.add(arrival("locked")))
+        await eventually(lambda: fail.called)
+        loop.set_exception_handler(tests_own)
+        async with asyncio.timeout(SOON):
+            assert await add_all(store, "later") == [True]
+        await holding.execute("COMMIT")
+        async with asyncio.timeout(BACK_WITHIN):
+            assert (await held_up).duplicate
 
 
 async def test_a_locked_duplicate_of_a_sessions_end_holds_up_nothing_else_in_its_room(

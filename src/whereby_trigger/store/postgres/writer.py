@@ -66,6 +66,8 @@ class Verb(Struct, frozen=True, eq=False):
     row_key: Callable[[Any], Hashable] | None = None
 
 
+LOCKED = "a write waits for a row that another transaction has locked: see pg_stat_activity"
+
 KEPT = math.inf
 """The patience of work that is never given up."""
 
@@ -275,7 +277,8 @@ class PostgresWriter:
             _fail([job], in_words(error))
         elif not self._is_held_up(job):
             if not self._aside:
-                logger.warning("a write waits for a row that another transaction has locked: see pg_stat_activity")
+                # Not here: a handler of the log that fails would end this lane.
+                self._loop.call_soon(logger.warning, LOCKED)
             job.part, job.future.held_up = object(), True
             job.pause = min(2 * job.pause or RETRY, ROW_AT_MOST)
             self._aside[job.keys[0]] = Aside(job, time.monotonic() + job.pause, deque())
