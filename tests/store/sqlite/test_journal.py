@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -444,3 +445,19 @@ async def test_an_emptied_journal_gives_its_space_back(
         await unopened.add(arrival(f"after {n}"))
     await eventually(lambda: log_of(path).stat().st_size < 100_000)
     await unopened.close()
+
+
+async def test_a_log_handler_that_fails_to_tell_of_a_large_journal_holds_up_no_delivery(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, fail = logging.Handler(), Mock(side_effect=RuntimeError("the log's service is away"))
+    monkeypatch.setattr(handler, "emit", fail)
+    monkeypatch.setattr(journal.logger, "handlers", [handler])
+    store = SqliteStore(f"sqlite:///{path}")
+    await store.open(lambda: None)
+    monkeypatch.setattr(journal, "LARGE", 1)
+    monkeypatch.setattr(store._writing.writer._database, "_told_size", 1)  # type: ignore[union-attr]
+    await eventually(lambda: fail.called)
+    async with asyncio.timeout(10):
+        assert not (await store.add(arrival("a"))).duplicate
+    await store.close()

@@ -246,7 +246,8 @@ class Writer:
                 with self._turn:
                     self._database.prepare()
             version = self._data_version()
-        except (sqlite3.Error, OSError, MemoryError):
+        except Exception:
+            # Of a handler of the log, too: this thread is the only one that writes.
             return
         if version != self._seen_version:
             self._seen_version = version
