@@ -1,7 +1,9 @@
 """A room that is a replica's without its knowledge does not stay without an assistant."""
 
+import asyncio
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,31 @@ async def test_a_room_gets_its_assistant_though_its_taking_was_committed_and_the
         monkeypatch.setattr(Database, "settle", fail_once)
         one.supervisor.slots = 1
         await eventually(lambda: failed)
+        await one.reaches(LIVE, attempt=2)
+    assert assistants.started == [("visit-1", 2)]
+
+
+@pytest.mark.parametrize("function", ["launch", "_supervise_run"])
+async def test_a_run_that_cannot_be_begun_keeps_neither_its_room_nor_its_slot(
+    store: SqliteStore, function: str
+) -> None:
+    assistants, refused, loop = Assistants(), list[str](), asyncio.get_running_loop()
+
+    def refuse_once(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
+        if coroutine.__name__ == function and not refused:
+            refused.append(function)
+            coroutine.close()
+            raise MemoryError
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async with Supervised(store, assistants.stay, max_rooms=1) as one:
+        loop.set_task_factory(refuse_once)
+        await one.ask()
+        await eventually(lambda: one._supervising.done())
+        loop.set_task_factory(None)
+        with pytest.raises(MemoryError):
+            await one._supervising
+        one._supervising = asyncio.create_task(one.supervisor.supervise())
         await one.reaches(LIVE, attempt=2)
     assert assistants.started == [("visit-1", 2)]
 

@@ -281,8 +281,15 @@ class Supervisor:
             # The room is ours, and must be given back: without its webhook, a run takes next to no memory.
             run, launch = Run(structs.replace(room, body=None)), _not_launched(error)
         self._runs[key] = run
-        run.launched = asyncio.create_task(launch, name=f"assistant in {key}")
-        run.supervised = asyncio.create_task(self._supervise_run(run, run.launched), name=f"room {key}")
+        try:
+            run.launched = asyncio.create_task(launch, name=f"assistant in {key}")
+            run.supervised = asyncio.create_task(self._supervise_run(run, run.launched), name=f"room {key}")
+        except MemoryError:
+            # Nobody would see it through. The room is given back like any other without a run.
+            del self._runs[key]
+            if run.launched is not None:
+                run.launched.cancel()
+            raise
 
     async def _supervise_run(self, run: Run, launched: "asyncio.Task[RunResult]") -> None:
         room = run.room
