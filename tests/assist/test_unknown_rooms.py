@@ -76,6 +76,27 @@ async def test_a_run_that_cannot_be_begun_keeps_neither_its_room_nor_its_slot(
     assert assistants.started == [("visit-1", 2)]
 
 
+async def test_a_run_whose_end_cannot_be_recorded_keeps_neither_its_room_nor_its_slot(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistants, failed = Assistants(), asyncio.Event()
+
+    def fail_once(text: str) -> str:
+        if failed.is_set():
+            return text
+        failed.set()
+        raise MemoryError
+
+    monkeypatch.setattr("whereby_trigger.assist.supervisor.storable_text", fail_once)
+    async with Supervised(store, assistants.stay, max_rooms=1) as one:
+        await one.ask()
+        await one.reaches(LIVE)
+        assistants.let_go("visit-1")
+        await failed.wait()
+        await one.reaches(ENDED, attempt=2)
+    assert assistants.started == [("visit-1", 1), ("visit-1", 2)]
+
+
 async def test_an_end_that_was_asked_for_comes_to_a_room_without_a_run(store: SqliteStore) -> None:
     async with Supervised(store, Assistants().stay, max_rooms=0) as one:
         await one.ask()

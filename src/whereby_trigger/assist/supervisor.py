@@ -294,9 +294,10 @@ class Supervisor:
     async def _supervise_run(self, run: Run, launched: "asyncio.Task[RunResult]") -> None:
         room = run.room
         await asyncio.wait({launched})
+        # First: if anything fails below, the room is given back like any other without a run.
+        del self._runs[room.key]
         end = _end_of(launched)
         end = structs.replace(end, reason=storable_text(end.reason))
-        del self._runs[room.key]
         if end.how is RunEnd.EXHAUSTED:
             pause = self._shortage.note(end.reason)
             self._clock.call_later(pause, self.wake)
