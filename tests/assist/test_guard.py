@@ -20,6 +20,7 @@ from tests.assist.programs import child, node_child, supervisor
 from tests.assist.started import started
 from tests.support.presence import Presence
 from tests.support.process import Process
+from tests.support.until import eventually
 from whereby_trigger.assist import guard, process
 from whereby_trigger.assist.process import GUARD
 from whereby_trigger.clock import boot_time
@@ -154,6 +155,24 @@ async def test_a_frozen_guard_is_done_without(presence: Presence, monkeypatch: p
         os.kill(parent, signal.SIGSTOP)
         assistant.stop(0)
         assert (await assistant.wait()).signal == signal.SIGKILL
+        presence.everybody_gone()
+
+
+@pytest.mark.anyio
+@only_linux
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_guard_that_freezes_after_its_assistants_exit_is_done_without(
+    presence: Presence, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    monkeypatch.setattr(process, "SLACK", 0.1)
+    async with started(child(presence, "A", "--child", "B", "--child-ignores-term", "--exit", "0")) as assistant:
+        _, parent = is_here(presence, "A")
+        await eventually(assistant.has_exited)
+        os.kill(parent, signal.SIGSTOP)
+        if stopped:
+            assistant.stop(0)
+        async with asyncio.timeout(10):
+            assert (await assistant.wait()).code == 0
         presence.everybody_gone()
 
 

@@ -173,7 +173,10 @@ LINGER: Final = 1.0
 """Seconds to go on reading after the exit: a process that escaped the group may still hold the pipes."""
 
 SLACK: Final = 5.0
-"""Seconds past a stop's grace after which we kill the guard and its group, since the guard does not react."""
+"""Seconds past the grace of what should end after which we kill the guard, and its group: it does not react."""
+
+LEFT_BEHIND: Final = 2.0
+"""Seconds that a guard gives at most to what an assistant has left behind: its SHORT_GRACE."""
 
 TakeLine = Callable[[str, str], None]
 
@@ -338,6 +341,9 @@ class GuardedProcess:
             self._late = True
         elif word == b"exited":
             self._code = int(number)
+            # What it has left behind is the guard's to end, in two seconds.
+            if self._backstop is None:
+                self._backstop = self._loop.call_later(LEFT_BEHIND + SLACK, self._do_without_guard)
 
     def _take_stderr(self, line: bytes) -> None:
         self._stderr.append(line)
@@ -383,7 +389,8 @@ class GuardedProcess:
     def _do_without_guard(self) -> None:
         if self._code is None:
             self._kill_group()
-            self._popen.kill()
+        # If its assistant has exited, what that has left behind is found by its mark.
+        self._popen.kill()
 
     def _kill_group(self) -> None:
         if self.pid:
