@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from whereby_trigger.assist import Supervisor
 from whereby_trigger.clock import RENEWALS, boot_time
@@ -77,7 +78,7 @@ class Fence:
         except Exception as error:
             # Whatever it is, the lease runs out, and assistants must leave before: a lack of memory is no StoreError.
             self._asked = None
-            logger.warning("the lease was not renewed: %s", _in_words(error), extra=self._fields())
+            self._warn("the lease was not renewed", error)
             return None
 
     async def _ask(self) -> bool | None:
@@ -96,7 +97,7 @@ class Fence:
         return renewed
 
     async def _rejoin(self) -> None:
-        logger.warning("the lease has run out: starting again under another id", extra=self._fields())
+        self._warn("the lease has run out: starting again under another id")
         self._store.lease.lose()
         self._asked = None
         await self._lost()
@@ -104,12 +105,15 @@ class Fence:
         try:
             await self._store.rejoin(self._store.lease.ttl)
         except Exception as error:
-            logger.warning("no new lease yet: %s", _in_words(error), extra=self._fields())
+            self._warn("no new lease yet", error)
         else:
             self._begin_at(sent)
 
-    def _fields(self) -> dict[str, str]:
-        return {"replica": self._store.replica}
+    def _warn(self, what: str, error: Exception | None = None) -> None:
+        text = what if error is None else f"{what}: {_in_words(error)}"
+        warn = partial(logger.warning, "%s", text, extra={"replica": self._store.replica})
+        # Not here: a handler of the log may fail, and what follows must be done all the same.
+        asyncio.get_running_loop().call_soon(warn)
 
     def _begin_at(self, sent: float) -> None:
         if not self._store.lease.held:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -346,6 +347,27 @@ async def test_a_renewal_that_fails_for_any_reason_ends_assistants_before_the_le
         assert replica.store.lease.held
         monkeypatch.undo()
         await eventually(replica.is_live)
+
+
+async def test_a_log_handler_that_fails_keeps_no_assistant_until_its_lease_is_over(
+    tmp_path: Path, assistants: Assistants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, fail, loop = logging.Handler(), Mock(side_effect=RuntimeError), asyncio.get_running_loop()
+    monkeypatch.setattr(handler, "emit", fail)
+    folder = tmp_path / "store"
+    folder.mkdir()
+    async with Replica(folder / "rooms.db", assistants.stay) as replica:
+        await replica.serve()
+        monkeypatch.setattr(fence.logger, "handlers", [handler])
+        tests_own = loop.get_exception_handler()
+        loop.set_exception_handler(lambda loop, context: None)
+        away = folder.rename(tmp_path / "away")
+        await eventually(lambda: not assistants.there)
+        assert replica.store.lease.held
+        assert fail.called
+        away.rename(folder)
+        monkeypatch.undo()
+        loop.set_exception_handler(tests_own)
 
 
 async def test_a_replica_that_cannot_rejoin_tries_again(tmp_path: Path) -> None:
