@@ -94,6 +94,34 @@ async def test_a_spill_is_emptied_even_if_the_log_failed_when_the_database_went_
     assert await one.ids() == ["a", "b"]
 
 
+async def test_a_database_that_was_joined_late_is_joined_once_even_if_the_log_fails_later(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, handler = await opened(lambda one: one.store.go_down()), logging.Handler()
+    joined, join = list[str](), one.store.open
+
+    async def count(changed: Callable[[], None] | None = None) -> None:
+        await join(changed)
+        joined.append(one.store.replica)
+
+    monkeypatch.setattr(one.store, "open", count)
+    await add(one, "a")
+    one.store.come_back()
+    await one.drained()
+    with monkeypatch.context() as away:
+        fail = Mock(side_effect=ConnectionError("the log's service is away"))
+        away.setattr(handler, "emit", fail)
+        away.setattr(spill_module.logger, "handlers", [handler])
+        one.store.go_down()
+        await add(one, "b")
+        await eventually(lambda: fail.called)
+        one.store.come_back()
+        await one.drained()
+    await add(one, "c")
+    assert await one.ids() == ["a", "b", "c"]
+    assert len(joined) == 1
+
+
 async def test_what_arrives_while_it_drains_joins_the_tail(one: Spilling) -> None:
     one.store.go_down()
     await add(one, *(f"{n}" for n in range(600)))

@@ -377,11 +377,18 @@ class SpillStore:
             )
 
     async def _run(self, changed: Callable[[], None], joining: "asyncio.Future[None]") -> None:
+        joined = False
         while True:
-            # Whatever fails, such as a handler of the log or for a lack of memory, what waits must be moved later.
-            with contextlib.suppress(Exception):
-                await self._joined(changed, joining)
+            try:
+                # Once only: to open the store again would make it another replica, and leave what it has open.
+                if not joined:
+                    await self._joined(changed, joining)
+                    joined = True
                 await self._keep_empty()
+            except Exception as error:
+                # Whatever it is, such as a handler of the log or a lack of memory, what waits must be moved later.
+                with contextlib.suppress(Exception):
+                    logger.warning("cannot empty the spill %s; will retry: %s", self._spill_file.path, _in_words(error))
             await asyncio.sleep(SHORTEST_PAUSE)
 
     async def _keep_empty(self) -> None:
