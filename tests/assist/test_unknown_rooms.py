@@ -10,7 +10,8 @@ import pytest
 from tests.support.rooms import request
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import eventually
-from whereby_trigger.store import RoomMove, RoomQuery, RoomState
+from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.store import Room, RoomMove, RoomQuery, RoomState
 from whereby_trigger.store.sqlite import SqliteStore
 from whereby_trigger.store.sqlite.journal import Database
 
@@ -95,6 +96,45 @@ async def test_a_run_whose_end_cannot_be_recorded_keeps_neither_its_room_nor_its
         await failed.wait()
         await one.reaches(ENDED, attempt=2)
     assert assistants.started == [("visit-1", 1), ("visit-1", 2)]
+
+
+async def test_a_room_that_the_next_taking_will_name_is_not_given_back_before(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on PostgreSQL, where a move may also wait for a row, and be overtaken by the next taking."""
+    assistants, unnamed, lost, freed = Assistants(), list[Room](), asyncio.Event(), asyncio.Event()
+    take, move = store.take, store.move
+
+    async def lose_the_first_answer(*values: Any) -> list[Room]:
+        taken = await take(*values)
+        if taken and not lost.is_set():
+            lost.set()
+            unnamed.extend(taken)
+            await one.supervisor.hand_over("the lease runs out")
+            raise StoreUnavailable("no answer")
+        return [*(unnamed.pop() for _ in list(unnamed)), *taken]
+
+    async def give_back_late(change: RoomMove) -> bool:
+        if change.state is RoomState.WAITING:
+            await freed.wait()
+        return await move(change)
+
+    monkeypatch.setattr("whereby_trigger.assist.supervisor.OWN_EVERY", 0.0)
+    monkeypatch.setattr(store, "take", lose_the_first_answer)
+    monkeypatch.setattr(store, "move", give_back_late)
+    async with Supervised(store, assistants.stay, max_rooms=1) as one:
+        await one.ask()
+        await lost.wait()
+        # The first look is over once the second begins.
+        for _ in range(2):
+            one.supervisor.wake()
+            await eventually(lambda: not one.supervisor._woken.is_set())
+        one.supervisor.resume()
+        await one.reaches(LIVE)
+        freed.set()
+        await one.supervisor.settle(5)
+        assert (await one.reaches(LIVE)).attempt == 1
+        assert assistants.started == [("visit-1", 1)]
 
 
 async def test_an_end_that_was_asked_for_comes_to_a_room_without_a_run(store: SqliteStore) -> None:

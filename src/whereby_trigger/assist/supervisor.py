@@ -258,7 +258,8 @@ class Supervisor:
 
         A take may be committed after its answer was given up, and even after the take that followed.
         """
-        if self._clock.boot() < self._look_at_own:
+        # The next take names those of one that has no answer, also after a hand-over.
+        if self._unanswered or self._clock.boot() < self._look_at_own:
             return
         self._look_at_own = self._clock.boot() + OWN_EVERY
         replica = self._store.replica
