@@ -177,6 +177,7 @@ ASKED: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "list: all": (*chosen(rooms.select, RoomQuery(limit=50)), {"rooms_pkey"}),
     "list: a room": (*chosen(rooms.select, RoomQuery(room=FEW[0], limit=50)), {"rooms_name"}),
     "list: a name": (*chosen(rooms.select, RoomQuery(room="/1", limit=50)), {"rooms_name"}),
+    "give back: what is ours": (*chosen(rooms.select, RoomQuery(owner=ME)), {"rooms_owner"}),
     "list: what webhooks asked for": (*chosen(rooms.select, RoomQuery(webhooks=("a", "b"))), {"rooms_webhook"}),
     "list: webhooks of an hour": (
         *chosen(webhooks.select, Query(since=5000.0, until=5100.0, limit=50), f"{webhooks.FIND} "),
