@@ -1,15 +1,20 @@
-"""A room that is a replica's without its knowledge does not stay without an assistant."""
+"""A replica that does not know which rooms it has: each of them gets an assistant, and none has two."""
 
 import asyncio
 import errno
+import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from tests.support.rooms import request
 from tests.support.supervised import Assistants, Supervised
 from tests.support.until import eventually
+from whereby_trigger.assist import supervisor
 from whereby_trigger.errors import StoreUnavailable
 from whereby_trigger.store import Room, RoomMove, RoomQuery, RoomState
 from whereby_trigger.store.sqlite import SqliteStore
@@ -135,6 +140,34 @@ async def test_a_room_that_the_next_taking_will_name_is_not_given_back_before(
         await one.supervisor.settle(5)
         assert (await one.reaches(LIVE)).attempt == 1
         assert assistants.started == [("visit-1", 1)]
+
+
+async def test_a_log_handler_that_fails_keeps_no_assistant_in_a_room_that_belongs_to_another_replica(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, fail, loop = logging.Handler(), Mock(side_effect=ConnectionError), asyncio.get_running_loop()
+    assistants, move = Assistants(), store.move
+    monkeypatch.setattr(handler, "emit", fail)
+
+    async def lose_the_room(change: RoomMove) -> bool:
+        if change.state is LIVE:
+            await eventually(lambda: assistants.there)
+            with closing(sqlite3.connect(store.path)) as connection:
+                connection.execute("UPDATE rooms SET owner = 'another'")
+                connection.commit()
+            monkeypatch.setattr(supervisor.logger, "handlers", [handler])
+        return await move(change)
+
+    monkeypatch.setattr(store, "move", lose_the_room)
+    async with Supervised(store, assistants.stay) as one:
+        tests_own = loop.get_exception_handler()
+        loop.set_exception_handler(lambda loop, context: None)
+        await one.ask()
+        await eventually(lambda: fail.called)
+        await eventually(lambda: not assistants.there)
+        monkeypatch.setattr(supervisor.logger, "handlers", [])
+        loop.set_exception_handler(tests_own)
+    assert assistants.started == [("visit-1", 1)]
 
 
 async def test_an_end_that_was_asked_for_comes_to_a_room_without_a_run(store: SqliteStore) -> None:

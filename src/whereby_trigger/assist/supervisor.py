@@ -375,9 +375,9 @@ class Supervisor:
 
     def _moved(self, run: Run, ours: bool) -> None:
         if not ours and run.launched is not None and not run.launched.done():
+            run.cut_off("the room belongs to another replica now")
             fields = run.log_fields
             logger.warning("room %s belongs to another replica now: ending our assistant", run.room.key, extra=fields)
-            run.cut_off("the room belongs to another replica now")
 
     def _went_live(self, run: Run, ours: bool) -> None:
         if ours:
