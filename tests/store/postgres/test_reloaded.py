@@ -1,7 +1,9 @@
 """Server settings that change while replicas are running: what is acknowledged still survives."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.support.postgres import Server
 from tests.support.until import eventually
 from whereby_trigger.errors import StoreError
 from whereby_trigger.store import Query, Store
+from whereby_trigger.store.postgres import store as postgres_store
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +74,25 @@ async def test_a_server_that_is_no_longer_durable_is_told_in_the_log_and_by_the_
     reloaded.reload(**{setting: ""})
     await eventually(lambda: takes(store))
     assert "is durable again" in caplog.text
+
+
+async def test_a_log_handler_that_fails_to_tell_that_a_server_is_not_durable_keeps_no_lease_from_renewal(
+    reloaded: Server, url: str, opened: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, fail, loop = logging.Handler(), Mock(side_effect=ConnectionError), asyncio.get_running_loop()
+    store = await opened(url)
+    reloaded.reload(fsync="off")
+    monkeypatch.setattr(handler, "emit", fail)
+    monkeypatch.setattr(postgres_store.logger, "handlers", [handler])
+    tests_own = loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: None)
+
+    async def is_told() -> bool:
+        assert await store.renew(30.0)
+        return fail.called
+
+    await eventually(is_told)
+    loop.set_exception_handler(tests_own)
 
 
 async def is_off(server: Server) -> bool:

@@ -411,11 +411,11 @@ class PostgresStore(Unspilled):
 
     async def _renew(self, connection: Connection, ttl: float) -> bool:
         renewed = await lease.renew(connection, self.replica, ttl)
-        # A reload of the server's settings can bring later what a start refuses.
-        unsafe = await opening.why_unsafe(connection, self.location)
-        if unsafe != self._unsafe:
-            logger.log(logging.ERROR if unsafe else logging.INFO, "%s", unsafe or f"{self.location} is durable again")
-        self._unsafe = unsafe
+        # A reload can bring later what a start refuses. Logged later: a handler that fails would fail the renewal.
+        before, self._unsafe = self._unsafe, await opening.why_unsafe(connection, self.location)
+        if self._unsafe != before:
+            why = self._unsafe or f"{self.location} is durable again"
+            asyncio.get_running_loop().call_soon(logger.log, logging.ERROR if self._unsafe else logging.INFO, "%s", why)
         return renewed
 
     async def _migrate(self, connection: Connection) -> list[int]:
