@@ -193,3 +193,20 @@ def test_thousands_of_replicas_in_a_meeting_do_not_each_look_at_all_its_webhooks
     shown = timeline.assemble(KEY, Found(records, replicas=replicas), T, now=T + 3600)
     assert len(shown.meetings[0].entries) > 2 * len(replicas)
     assert len(looks) < 10
+
+
+def test_an_assistant_that_failed_between_two_long_stays_is_said_to_have_failed() -> None:
+    first = webhook(
+        "room.client.joined", 0, "one", State.FIRED, "predicate is_human returned True; an assistant starts"
+    )
+    runs = [
+        run(1, 1, first.received_at + 0.2, 10.0, RunOutcome.REFUSED),
+        run(2, 1, T + 10.1 * MINUTE, 30.0, RunOutcome.LEFT),
+    ]
+    over = entry(1, first, RoomState.ENDED, "it left the room", 30.0)
+    answer, _ = told([first], (over, runs), 31)
+    pattern = (
+        r"An assistant was in the meeting of [-0-9: ]+ from [-0-9: ]+ to [-0-9: ]+: it left the room, "
+        r"after it exited with 75\."
+    )
+    assert re.fullmatch(pattern, answer), answer

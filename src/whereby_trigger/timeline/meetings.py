@@ -385,9 +385,8 @@ def _ended(room: Room, runs: Sequence[RunRecord], meeting: str, now: float) -> s
         return f"No assistant in {meeting}: {f'{happened}, then ' if happened else ''}{reason}"
     begun, over = good[0].live_at or good[0].started_at, good[-1].ended_at or room.since
     said = f"An assistant was in {meeting} from {clock(begun, now)} to {clock(over, now)}: {_why_over(good[-1])}"
-    others = [run for run in runs if not _was_there(run)]
-    before = _failures([run for run in others if run.id < good[-1].id])
-    after = _failures([run for run in others if run.id > good[-1].id])
+    before = _failures([run for run in runs if run.id < good[-1].id])
+    after = _failures([run for run in runs if run.id > good[-1].id])
     said += f", after it {before}" if before else ""
     if after:
         said += f"; then it {after}{', and then gave up' if room.state is RoomState.FAILED else ''}"
