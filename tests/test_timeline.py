@@ -110,6 +110,18 @@ def test_an_assistant_that_left_as_the_next_meeting_began_was_not_in_that() -> N
     assert meetings[1].answer.startswith("An assistant was in the meeting of ")
 
 
+def test_an_assistant_that_stayed_in_the_next_meeting_until_nobody_was_there_was_in_that_too() -> None:
+    """The end of its own meeting was lost, and it leaves a minute after the last person, as `leave_when_empty` says."""
+    first = webhook(
+        "room.client.joined", 0, "one", State.FIRED, "predicate is_human returned True; an assistant starts"
+    )
+    next_meeting = [webhook("room.client.joined", 30, "two"), webhook("room.client.left", 40, "two")]
+    late_end = webhook("room.session.ended", 40.1, "two")
+    for records in (next_meeting, [*next_meeting, late_end]):
+        answer, _ = told([first, *records], assistant(first, 41.0, "nobody was in the room for 60 s"), 42)
+        assert answer.startswith("An assistant was in the meeting of ")
+
+
 def test_an_assistant_of_a_newer_meeting_is_not_in_an_older_one_whose_end_comes_late() -> None:
     newer = webhook(
         "room.client.joined", 30, "two", State.FIRED, "predicate is_human returned True; an assistant starts"

@@ -221,8 +221,8 @@ def _stayed(room: Room, other: Block, block: Block, now: float) -> bool:
     over = room.since if room.state not in OPEN else now if goes else inf
     if other.session_id is None:
         return over > block.began + PROMPT
-    # One that another meeting asked for, and that left as this one began or soon after it ended, was not there for it.
-    return room.queued_at <= block.began and over > block.ended + AFTER
+    # One that another meeting asked for, and that left as this one began, was not there for it.
+    return room.queued_at <= block.began and over > block.began + AFTER
 
 
 ALIVE: Final = 90.0
