@@ -11,10 +11,11 @@ import pytest
 from tests.support.place import Place
 from tests.support.stores import KINDS
 from tests.support.supervised import Supervised
+from tests.support.until import eventually
 from whereby_trigger.assist import Session
 from whereby_trigger.assist.runners import LONGEST_OUTPUT, Run, RunEnd, RunResult
 from whereby_trigger.errors import AssistantRefused, StoreError
-from whereby_trigger.store import Room, RoomMove, RoomState, RunOutcome, RunQuery, RunRecord, Store
+from whereby_trigger.store import Room, RoomMove, RoomQuery, RoomState, RunOutcome, RunQuery, RunRecord, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -93,9 +94,14 @@ class Refusing:
         self._store = store
         self._always = always
         self.refused: list[RoomMove] = []
+        self.looks = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+    async def find_rooms(self, query: RoomQuery) -> list[Room]:
+        self.looks += 1
+        return await self._store.find_rooms(query)
 
     async def move(self, move: RoomMove) -> bool:
         if move.run.output or (self._always and move.state is FAILED):
@@ -137,3 +143,22 @@ async def test_an_end_that_the_store_refuses_again_is_given_up_and_logged(
             await asyncio.sleep(0)
     assert [bool(move.run.output) for move in refusing.refused] == [True, False]
     assert len([record for record in caplog.records if "not recorded" in record.getMessage()]) == 2
+
+
+async def test_an_end_that_was_given_up_starts_no_assistant_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whereby_trigger.assist.supervisor.OWN_EVERY", 0.0)
+    async with Supervised(place.replica(), launch=fails) as one:
+        refusing = Refusing(one.store, always=True)
+        one.supervisor._store = refusing
+        await one.ask()
+        await eventually(lambda: len(refusing.refused) >= 2)
+        looked = refusing.looks
+
+        def looked_again() -> bool:
+            one.supervisor.wake()
+            return refusing.looks >= looked + 3
+
+        await eventually(looked_again)
+    assert [bool(move.run.output) for move in refusing.refused] == [True, False]

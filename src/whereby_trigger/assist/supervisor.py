@@ -109,21 +109,19 @@ class Supervisor:
         self.slots = max_rooms
         self._max_age = max_age
         self._bounds = bounds
-        self._end_waiting_at = self._look_at_own = 0.0
+        self._end_waiting_at = self._look_at_own = self._look_at_resting = 0.0
         self._announce = announce
         self._counts = counts or Counts()
         self._runs: dict[str, Run] = {}
         self.by_room: Mapping[str, object] = self._runs
         self._resting: dict[int, Room] = {}
-        self._look_at_resting = 0.0
-        # Changes that the store has not taken yet, each with its room.
+        # Changes that the store has not taken yet, each with its room, and the rooms whose end it refused for good.
         self._recording: dict[asyncio.Future[bool], int] = {}
+        self._unrecorded: set[int] = set()
         self._woken = asyncio.Event()
-        self._heard = self._looked = False
         self._rested_at = math.inf
         self._rests: asyncio.TimerHandle | None = None
-        self._unanswered = False
-        self._draining = self._handing_over = False
+        self._heard = self._looked = self._unanswered = self._draining = self._handing_over = False
         self._shortage = Shortage(clock)
 
     @property
@@ -264,8 +262,8 @@ class Supervisor:
         self._look_at_own = self._clock.boot() + OWN_EVERY
         replica = self._store.replica
         owned = await self._store.find_rooms(RoomQuery(owner=replica))
-        # Of those whose run ended while they were read, the store knows that they are no longer ours.
-        known = {run.room.id for run in self._runs.values()}.union(self._recording.values())
+        # Those whose run ended while they were read are no longer ours. One whose end was refused would start for ever.
+        known = {run.room.id for run in self._runs.values()}.union(self._recording.values(), self._unrecorded)
         for room in owned if replica == self._store.replica else ():
             if room.id not in known:
                 fields = {"room": room.key, "replica": replica, "attempt": room.attempt}
@@ -369,9 +367,11 @@ class Supervisor:
         elif isinstance(error, StoreError) and not isinstance(error, StoreUnavailable):
             fields = {"replica": self._store.replica}
             logger.error("room %d was not recorded as %s: %s", move.id, move.state, error, extra=fields)
-            if move.reason != UNTOLD:
-                untold = structs.replace(move.run, exception=None, output="")
-                self._record(structs.replace(move, reason=UNTOLD, run=untold), done)
+            if move.reason == UNTOLD:
+                self._unrecorded.add(move.id)
+                return
+            untold = structs.replace(move.run, exception=None, output="")
+            self._record(structs.replace(move, reason=UNTOLD, run=untold), done)
 
     def _moved(self, run: Run, ours: bool) -> None:
         if not ours and run.launched is not None and not run.launched.done():
