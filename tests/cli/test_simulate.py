@@ -174,11 +174,11 @@ def simulate_a_crowd(limit: str, answer: Callable[[int, bytes], int]) -> "subpro
 
 @pytest.fixture
 def slow() -> Callable[[int, bytes], int]:
-    """Answer when there are 20 requests."""
+    """Answer when there are 60 requests, or after 4 s: a sender that is out of files brings fewer."""
     enough = threading.Event()
 
     def answer(number: int, body: bytes) -> int:
-        if number >= 20:
+        if number >= 60:
             enough.set()
         enough.wait(4)
         return 200
