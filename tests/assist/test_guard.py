@@ -377,11 +377,17 @@ class Staying(guard.Family):
         self.killed_at.append(self._waiting.now)
 
 
-def test_a_guard_that_waits_for_an_end_looks_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """50 looks a second took 1.2 % of a core: a drain with 100 assistants kept all of one busy until they had left."""
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    """The clock and the sleep of the guards of a test."""
     waiting = Waiting()
     monkeypatch.setattr(guard, "clock", lambda: waiting.now)
     monkeypatch.setattr(guard, "select", waiting)
+    return waiting
+
+
+def test_a_guard_that_waits_for_an_end_looks_less_and_less_often(waiting: Waiting) -> None:
+    """50 looks a second took 1.2 % of a core: a drain with 100 assistants kept all of one busy until they had left."""
     with socket.socket() as control:
         told = guard.Guard(control.fileno(), os.getppid(), 1000, 1, 1)
         told._end_by(10)
@@ -394,10 +400,7 @@ def test_a_guard_that_waits_for_an_end_looks_less_and_less_often(monkeypatch: py
     assert max(after - before for before, after in itertools.pairwise(waiting.looks)) <= guard.LOOK_EVERY
 
 
-def test_a_guard_that_waits_for_an_end_does_not_miss_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = Waiting()
-    monkeypatch.setattr(guard, "clock", lambda: waiting.now)
-    monkeypatch.setattr(guard, "select", waiting)
+def test_a_guard_that_waits_for_an_end_does_not_miss_its_deadline(waiting: Waiting) -> None:
     with socket.socket() as control:
         told = guard.Guard(control.fileno(), os.getppid(), 20, 1, 1)
         told._end_by(60)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,19 @@ def test_an_idle_trigger_ends_in_no_time(tmp_path: Path) -> None:
             assert time.monotonic() - started < AT_ONCE
 
 
+def store_of(folder: Path) -> str:
+    return f"sqlite:///{folder}/webhooks.db"
+
+
+@contextlib.contextmanager
+def user_program(folder: Path, code: str) -> Iterator[Process]:
+    """Run a program of a user for a `with` block, with a store in the folder."""
+    program = [sys.executable, "-W", "ignore", str(write(folder, code))]
+    environment = {"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_STORE": store_of(folder)}
+    with Process(program, cwd=folder, env=environment) as process:
+        yield process
+
+
 HANGING = """
 import threading
 from whereby_trigger import Trigger
@@ -155,11 +169,7 @@ trigger.start()
 
 
 def test_a_predicate_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    program = [sys.executable, "-W", "ignore", str(write(tmp_path, HANGING))]
-    store = f"sqlite:///{tmp_path}/webhooks.db"
-    with Process(
-        program, cwd=tmp_path, env={"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_STORE": store}
-    ) as process:
+    with user_program(tmp_path, HANGING) as process:
         url = f"http://127.0.0.1:{process.port()}/"
         assert deliver(url, JOINED).status == 200
         process.line("asked")
@@ -169,7 +179,7 @@ def test_a_predicate_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None
         assert process.stop() == 0
         assert time.monotonic() - started < 0.5 + AT_ONCE
         assert "Traceback" not in process.output
-    (record,) = stored(store)
+    (record,) = stored(store_of(tmp_path))
     assert record.state is State.PENDING
 
 
@@ -190,11 +200,7 @@ trigger.start()
 
 def test_signals_after_the_second_do_not_put_off_the_end(tmp_path: Path) -> None:
     """Somebody who waits at a terminal presses Ctrl-C again and again."""
-    program = [sys.executable, "-W", "ignore", str(write(tmp_path, BLOCKING))]
-    store = f"sqlite:///{tmp_path}/webhooks.db"
-    with Process(
-        program, cwd=tmp_path, env={"WHEREBY_WEBHOOK_SECRET": SECRET, "WHEREBY_TRIGGER_STORE": store}
-    ) as process:
+    with user_program(tmp_path, BLOCKING) as process:
         assert deliver(f"http://127.0.0.1:{process.port()}/", JOINED).status == 200
         process.line("asked")
         started = time.monotonic()
