@@ -15,13 +15,14 @@ from typing import Any, Final
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import Counts, Outcome
 from whereby_trigger.store import CLOSED, MINUTE, Decision, RefusalCount, RefusalReason, State, Store
 from whereby_trigger.store.protocol import ignore_result
 from whereby_trigger.text import printable
 from whereby_trigger.webhook import WEBHOOK_CLASSES, RoomIdentity, Webhook
 
-store_logger = logging.getLogger("whereby_trigger.store")
+store_logger = own_logger("whereby_trigger.store")
 
 STORE_EVERY: Final = 10.0
 """Seconds between two writes of what was counted."""
@@ -124,10 +125,7 @@ class Refusals:
             oldest[key[1]] = key
 
 
-logger = logging.getLogger("whereby_trigger.deliveries")
-
-UNFILTERED: Final = logging.NullHandler()
-"""Says what the program's own filters and handlers raise, as logging does with what a handler raises."""
+logger = own_logger("whereby_trigger.deliveries")
 
 REFUSED_IN_A_ROW = 3
 
@@ -317,12 +315,7 @@ class DeliveryLog:
         if delivery.skew is not None:
             fields["skew_s"] = round(delivery.skew, 1)
         # Not by `logger.log`, which would look for its caller.
-        record = self._records.make(level, DeliveryLine(fields, _with_skew(delivery)), fields)
-        try:
-            logger.handle(record)
-        except Exception:
-            # Of a filter that expects a text, for example: it must not cost a delivery its answer.
-            UNFILTERED.handleError(record)
+        logger.handle(self._records.make(level, DeliveryLine(fields, _with_skew(delivery)), fields))
 
     def _show_handler(self, type: str) -> None:
         if type in WEBHOOK_CLASSES and type not in self._shown:

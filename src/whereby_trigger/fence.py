@@ -1,18 +1,17 @@
 """Self-fencing: renews the lease; if it cannot be renewed, ends the assistants before it is over."""
 
 import asyncio
-import logging
-from functools import partial
 
 from whereby_trigger.assist import Supervisor
 from whereby_trigger.clock import RENEWALS, boot_time
 from whereby_trigger.decide import Dispatcher
 from whereby_trigger.errors import StoreError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.process import Watchdog
 from whereby_trigger.store import Store, Unread
 from whereby_trigger.store.protocol import ignore_result
 
-logger = logging.getLogger("whereby_trigger.assist")
+logger = own_logger("whereby_trigger.assist")
 """The fence logs under the name of the assistants, which end with the lease."""
 
 CUT_OFF_BEFORE = 1.0
@@ -111,9 +110,7 @@ class Fence:
 
     def _warn(self, what: str, error: Exception | None = None) -> None:
         text = what if error is None else f"{what}: {_in_words(error)}"
-        warn = partial(logger.warning, "%s", text, extra={"replica": self._store.replica})
-        # Not here: a handler of the log may fail, and what follows must be done all the same.
-        asyncio.get_running_loop().call_soon(warn)
+        logger.warning("%s", text, extra={"replica": self._store.replica})
 
     def _begin_at(self, sent: float) -> None:
         if not self._store.lease.held:

@@ -7,7 +7,6 @@ Linux shows the environment of a process to its own user and to root. Elsewhere,
 import asyncio
 import contextlib
 import errno
-import logging
 import math
 import os
 import re
@@ -17,9 +16,10 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.threads import in_thread
 
-logger = logging.getLogger("whereby_trigger.assist")
+logger = own_logger("whereby_trigger.assist")
 
 MARK: Final = "WHEREBY_ASSISTANT_RUN"
 """The variable that guard.py sets to `RUN:GUARD:NAMESPACE`: the run's name, the guard's process id, its namespace."""

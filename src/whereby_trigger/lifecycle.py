@@ -6,7 +6,6 @@ which user code may delay, so the time by which the process must have ended is s
 """
 
 import asyncio
-import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -18,6 +17,7 @@ from whereby_trigger import logs, process
 from whereby_trigger.clock import boot_time
 from whereby_trigger.config import Resolved, Settings, check_exposure, check_inspector
 from whereby_trigger.errors import ConfigError, LifecycleError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import METRICS_PATH, only_at
 from whereby_trigger.receive import Endpoint, bind
 from whereby_trigger.replica import Replica
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from whereby_trigger.inspector import Inspector
     from whereby_trigger.receive.server import Server
 
-logger = logging.getLogger("whereby_trigger")
+logger = own_logger("whereby_trigger")
 
 INTERRUPT_DRAIN = 10.0
 """The most seconds that a drain waits for listeners after SIGINT: somebody sits at the terminal.

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -27,6 +26,7 @@ from whereby_trigger.decide import (
 from whereby_trigger.deliveries import DeliveryLog, Refusals
 from whereby_trigger.errors import StoreError
 from whereby_trigger.fence import Fence
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import Counts, Readings
 from whereby_trigger.process import AT_LEAST, LATE, Watchdog
 from whereby_trigger.receive import Endpoint, InFlightLimit, Readiness, Receiver, Rules, follow_secret
@@ -34,7 +34,7 @@ from whereby_trigger.store import UNBOUNDED, Store, Unread, remove_bodies
 from whereby_trigger.store.spill import SpillStore
 from whereby_trigger.store.spill_file import SpillFile
 
-logger = logging.getLogger("whereby_trigger")
+logger = own_logger("whereby_trigger")
 
 PRUNE_EVERY = 3600.0
 

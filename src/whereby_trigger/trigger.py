@@ -3,7 +3,6 @@
 import asyncio
 import difflib
 import inspect
-import logging
 import threading
 import warnings
 import weakref
@@ -33,6 +32,7 @@ from whereby_trigger.config import Resolved, Settings, check, resolve
 from whereby_trigger.decide import Emitter, On, Predicates, UserCode, WebhookTriggers, When
 from whereby_trigger.errors import LifecycleError
 from whereby_trigger.lifecycle import Lifecycle
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import Counts, MetricsApp, ReplicaReadings
 from whereby_trigger.receive import Endpoint
 from whereby_trigger.receive.asgi import MountedApp
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from whereby_trigger.inspector import Inspector
     from whereby_trigger.testing import TestingTrigger
 
-logger = logging.getLogger("whereby_trigger")
+logger = own_logger("whereby_trigger")
 
 A = TypeVar("A", bound=AssistantFunction)
 

@@ -1,6 +1,7 @@
 """The room of a success is claimed once the store accepts the claim, and it is not emitted again meanwhile."""
 
 import errno
+import logging
 import time
 from typing import Any
 
@@ -80,6 +81,20 @@ async def test_a_store_that_is_away_when_a_success_claims_its_room_is_asked_agai
     assert (decision.state, decision.errors) == (State.FIRED, ())
     assert decision.reason.endswith("; an assistant starts")
     assert clerk.heard == [1]
+
+
+async def test_a_success_claims_its_room_even_if_the_service_of_the_log_is_away_together_with_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(record: logging.LogRecord) -> None:
+        raise ConnectionError("the log's service is away")
+
+    handler = logging.NullHandler()
+    monkeypatch.setattr(handler, "handle", fail)
+    monkeypatch.setattr(logging.getLogger("whereby_trigger.decide"), "handlers", [handler])
+    decision = await Clerk(StoreUnavailable("away")).decision()
+    assert decision is not None
+    assert decision.state is State.FIRED
 
 
 SHORTAGES = (MemoryError(), RuntimeError("can't start new thread"), OSError(errno.EMFILE, "Too many open files"))

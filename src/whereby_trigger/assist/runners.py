@@ -340,7 +340,7 @@ async def run_command(
         run.handed_over = run.handed_over or exit.late
         return _result_of_exit(exit)
     except BaseException:
-        # After an error of ours, too, as of a handler of the log: the room may get another assistant from here on.
+        # After an error of ours, too, such as a lack of memory: the room may get another assistant from here on.
         await process.kill()
         raise
 

@@ -21,6 +21,7 @@ from msgspec import Struct
 from whereby_trigger.callables import AGAIN, is_again, is_async, name_of
 from whereby_trigger.deliveries import session_id
 from whereby_trigger.errors import RegistrationError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store import UNKNOWN, Bounds, Presence, RoomState, merge, presence_in
 from whereby_trigger.webhook import RoomIdentity, Webhook, replace_lone_surrogates
 
@@ -89,7 +90,7 @@ class Session:
         self.webhook = webhook
         self.attempt = attempt
         fields = _fields(room, webhook, attempt, replica)
-        self.log = _RoomLog(logging.getLogger("whereby_trigger.assistant"), fields)
+        self.log = _RoomLog(own_logger("whereby_trigger.assistant"), fields)
         self._news = asyncio.Event()
         self.ended = Ended(self._news.set)
         self.missed = 0

@@ -23,6 +23,7 @@ from whereby_trigger.assist.session import Announce, AssistantEvent, announce_no
 from whereby_trigger.assist.shortage import Shortage
 from whereby_trigger.clock import MACHINE, Clock
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import Counts
 from whereby_trigger.store import (
     UNBOUNDED,
@@ -50,7 +51,7 @@ from whereby_trigger.webhook import (
     redacted,
 )
 
-logger = logging.getLogger("whereby_trigger.assist")
+logger = own_logger("whereby_trigger.assist")
 
 LOOK: Final = 1.0
 """Seconds between looks at the store, where nothing wakes the supervisor before."""
@@ -311,7 +312,6 @@ class Supervisor:
             run=report_of(end, handing_over=run.handed_over),
         )
         self._record(move, partial(self._concluded, room, after))
-        # Last: a handler of the log may fail, and the room must not stay ours then.
         level, fields = _level(after, room, end), run.log_fields
         logger.log(level, "room %s %s: %s", room.key, after.state, after.reason, extra=fields)
 

@@ -5,7 +5,6 @@ beside the triggers that run on it.
 """
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
@@ -34,6 +33,7 @@ from whereby_trigger.cli.arguments import (
 from whereby_trigger.cli.output import WRONG_CALL, show_error
 from whereby_trigger.config import check, check_inspector
 from whereby_trigger.errors import AppError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.process import ENDING, run
 from whereby_trigger.receive import bind, reserve
 from whereby_trigger.trigger import Trigger
@@ -41,7 +41,7 @@ from whereby_trigger.trigger import Trigger
 if TYPE_CHECKING:
     from watchfiles import Change
 
-logger = logging.getLogger("whereby_trigger")
+logger = own_logger("whereby_trigger")
 
 NO_EFFECT = (
     "no listener and no assistant is registered: decisions are stored and have no effect; "
@@ -69,7 +69,7 @@ def start(app: str | None, settings: Mapping[str, Any]) -> None:
     serve(load(locate(app)), settings)
 
 
-dev_logger = logging.getLogger("whereby_trigger.dev")
+dev_logger = own_logger("whereby_trigger.dev")
 
 STDIN = 0
 LOOPBACK = "127.0.0.1"

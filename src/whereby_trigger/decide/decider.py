@@ -7,7 +7,6 @@ for three fails, and its predicate is not asked again.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import Final, TypeVar, cast
@@ -32,6 +31,7 @@ from whereby_trigger.decide.predicates import (
 )
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store import UNKNOWN, Decision, Holding, Presence, State, Store
 from whereby_trigger.store.presence import presence_of
 from whereby_trigger.threads import shortage_of
@@ -75,7 +75,7 @@ def _answer(asked: Asked, reading: "asyncio.Future[dict[str, Presence]]") -> Non
                 one.set_exception(error)
 
 
-logger = logging.getLogger("whereby_trigger.decide")
+logger = own_logger("whereby_trigger.decide")
 
 T = TypeVar("T")
 

@@ -5,7 +5,6 @@ room. The backlog queues what is pending in the store and not queued here.
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,10 +19,11 @@ from whereby_trigger.decide.decider import Decider
 from whereby_trigger.decide.pending import Holds, OnHold, PendingWebhook, from_store
 from whereby_trigger.deliveries import DeliveryLog
 from whereby_trigger.errors import DecodeError, StoreError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store import Decision, Pending, State, Store, Unread
 from whereby_trigger.webhook import RoomClientJoined, RoomClientLeft, redacted
 
-logger = logging.getLogger("whereby_trigger.decide")
+logger = own_logger("whereby_trigger.decide")
 
 MAX_QUEUED = 10_000
 MAX_BYTES = 64 * 1024 * 1024

@@ -6,7 +6,6 @@ The announcer calls those of assistants' events, one event after the other, and 
 import asyncio
 import contextlib
 import difflib
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from whereby_trigger.callables import UserFunction, count_arguments, is_async, n
 from whereby_trigger.decide.predicates import brief_error
 from whereby_trigger.decide.user_code import UserCode
 from whereby_trigger.errors import RegistrationError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store import RoomState
 from whereby_trigger.webhook import (
     WEBHOOK_TYPES,
@@ -170,7 +170,7 @@ def _misspells(event: str, name: str) -> bool:
     return len(parts) == len(named) and all(alike)
 
 
-logger = logging.getLogger("whereby_trigger.decide")
+logger = own_logger("whereby_trigger.decide")
 
 MOST_WAITING: Final = 1000
 """Events that may wait for listeners, or two for each of `max_rooms` if that is more; the log says what is dropped."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import copy
 import inspect
-import logging
 import sys
 import threading
 from collections import Counter, deque
@@ -14,9 +13,10 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from whereby_trigger.callables import UserFunction, name_of, place_of
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.threads import shortage_of
 
-logger = logging.getLogger("whereby_trigger.decide")
+logger = own_logger("whereby_trigger.decide")
 
 T = TypeVar("T")
 

@@ -3,7 +3,6 @@
 Each action is logged, and is stored before it takes effect, so that the store knows of all that was done.
 """
 
-import logging
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -16,6 +15,7 @@ from whereby_trigger.decide.predicates import Predicate, ask
 from whereby_trigger.errors import ConfigError, DecodeError
 from whereby_trigger.inspector import InspectedProgram
 from whereby_trigger.inspector.security import Refused
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store import (
     UNKNOWN,
     ActionKind,
@@ -29,7 +29,7 @@ from whereby_trigger.store import (
 from whereby_trigger.text import printable
 from whereby_trigger.webhook import decode, room_from_url
 
-logger = logging.getLogger("whereby_trigger.inspector")
+logger = own_logger("whereby_trigger.inspector")
 
 ACTOR: Final = "inspector"
 """The actor, as the store and the timelines name it."""

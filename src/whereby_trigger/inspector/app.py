@@ -1,6 +1,5 @@
 """The pages of the inspector and their addresses."""
 
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -31,11 +30,12 @@ from whereby_trigger.inspector.security import (
     safe_path,
     why_refused,
 )
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store import MINUTE, Record, Store
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.text import printable, utc
 
-logger = logging.getLogger("whereby_trigger.inspector")
+logger = own_logger("whereby_trigger.inspector")
 
 NOTHING_NEW: Final = b": nothing new\n\n"
 

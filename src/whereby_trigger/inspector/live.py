@@ -5,7 +5,6 @@ the process of a running trigger, so that its reads never wait for theirs.
 """
 
 import asyncio
-import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreUnavailable, UsageError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store import UNDECIDED, Query, Record, Store
 
 IDLE_FOR: Final = 5.0
@@ -44,7 +44,7 @@ PAGES: Final = 100
 BEHIND: Final = 16
 """Looks that a slow page may lag behind. After that it misses some, and has to connect again."""
 
-logger = logging.getLogger("whereby_trigger.inspector")
+logger = own_logger("whereby_trigger.inspector")
 
 
 class _Opened:

@@ -15,7 +15,6 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
-import logging
 import re
 import secrets
 import time
@@ -29,10 +28,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from whereby_trigger.inspector import Access
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.receive.intake import LOCAL_HOST, PROXIES, PROXY_PREFIXES, PROXY_SUFFIXES
 from whereby_trigger.text import storable_text
 
-logger = logging.getLogger("whereby_trigger.inspector")
+logger = own_logger("whereby_trigger.inspector")
 
 LARGEST_FORM: Final = 16 * 1024
 

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
@@ -15,6 +14,7 @@ from whereby_trigger.assist import Supervisor
 from whereby_trigger.decide import Decider, UserCode
 from whereby_trigger.deliveries import Delivery, DeliveryLog
 from whereby_trigger.errors import StoreError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import Counts
 from whereby_trigger.receive.intake import OWS, Headers, declared_length
 from whereby_trigger.receive.receiver import (
@@ -256,7 +256,7 @@ async def _send_answer(send: Send, status: int, *headers: tuple[bytes, bytes], b
     await send({"type": "http.response.body", "body": body})
 
 
-logger = logging.getLogger("whereby_trigger")
+logger = own_logger("whereby_trigger")
 
 LIFESPAN_MISSING = """\
 a request was answered 503: the trigger is mounted but not running. Add its lifespan to the host app:

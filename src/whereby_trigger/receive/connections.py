@@ -5,7 +5,6 @@ without the task and the messages of ASGI.
 """
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,12 +15,13 @@ from msgspec import Struct
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.receive.asgi import Endpoint
 from whereby_trigger.receive.intake import Headers
 from whereby_trigger.receive.receiver import CROWDED_OUT, OK, Answer, Incoming
 from whereby_trigger.store import RefusalReason
 
-logger = logging.getLogger("whereby_trigger")
+logger = own_logger("whereby_trigger")
 
 STRANGERS_A_TURN = 8
 """Connections that one turn lets continue: those that have brought no delivery yet, or ask for something else now."""

@@ -5,7 +5,6 @@ The file of the webhook's secret is read again when it changes, so secrets rotat
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from whereby_trigger.config import SECRET_FILE, secrets_in
 from whereby_trigger.decide import Dispatcher, PendingWebhook
 from whereby_trigger.deliveries import Delivery, DeliveryLog, session_id
 from whereby_trigger.errors import ConfigError, StoreError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import Outcome
 from whereby_trigger.receive.intake import Accepted, Headers, Rejected, Rules, intake
 from whereby_trigger.store import Added, Arrival, RefusalReason, State, Store
@@ -286,7 +286,7 @@ def _undecided(arrival: Arrival, added: Added) -> tuple[Outcome, str, str]:
     return Outcome.QUARANTINED, arrival.reason, added.state
 
 
-logger = logging.getLogger("whereby_trigger.receive")
+logger = own_logger("whereby_trigger.receive")
 
 LOOK = 2.0
 """Seconds between looks at the file. Kubernetes and systemd replace it without telling us."""

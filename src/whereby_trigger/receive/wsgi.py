@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import logging
 import os
 import threading
 import time
@@ -14,11 +13,12 @@ from typing import Any, Final
 from wsgiref.util import is_hop_by_hop
 
 from whereby_trigger.errors import LifecycleError, TriggerError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.metrics import Counts
 from whereby_trigger.receive.asgi import Endpoint
 from whereby_trigger.store import RefusalReason
 
-logger = logging.getLogger("whereby_trigger")
+logger = own_logger("whereby_trigger")
 
 START_WITHIN = 4.0
 """Seconds that a request waits for the trigger to open: Whereby gives up after 5. Source: Whereby docs."""

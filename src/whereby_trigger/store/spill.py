@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from msgspec import structs
 
 from whereby_trigger.clock import Lease
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store.protocol import Store, StoreErrors, Unread, Write, unheard
 from whereby_trigger.store.records import Added, Arrival, Room
 from whereby_trigger.store.spill_file import BATCH, SpilledDelivery, SpillFile
@@ -146,7 +146,7 @@ def _answer(answer: "asyncio.Future[Added]", outcome: Added | BaseException) -> 
         answer.set_exception(outcome)
 
 
-logger = logging.getLogger("whereby_trigger.spill")
+logger = own_logger("whereby_trigger.spill")
 
 UNREADABLE = "this program cannot read it"
 REFUSED = "the database refuses it"
@@ -386,9 +386,8 @@ class SpillStore:
                     joined = True
                 await self._keep_empty()
             except Exception as error:
-                # Whatever it is, such as a handler of the log or a lack of memory, what waits must be moved later.
-                with contextlib.suppress(Exception):
-                    logger.warning("cannot empty the spill %s; will retry: %s", self._spill_file.path, _in_words(error))
+                # Whatever it is, such as a lack of memory, what waits must be moved later.
+                logger.warning("cannot empty the spill %s; will retry: %s", self._spill_file.path, _in_words(error))
             await asyncio.sleep(SHORTEST_PAUSE)
 
     async def _keep_empty(self) -> None:

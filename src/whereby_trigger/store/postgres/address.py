@@ -1,7 +1,6 @@
 """Where a database is: its URL, the services and hosts that it names, and the address that is followed."""
 
 import asyncio
-import logging
 import re
 import socket
 import threading
@@ -14,9 +13,10 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from whereby_trigger.errors import ConfigError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.threads import in_thread
 
-logger = logging.getLogger("whereby_trigger.store")
+logger = own_logger("whereby_trigger.store")
 
 
 async def look_up(hosts: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ An error is classified: the database refused a value, another transaction has lo
 """
 
 import asyncio
-import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store.postgres.address import DatabaseAddress, FollowedAddress, look_up
 from whereby_trigger.store.protocol import ignore_result
 from whereby_trigger.webhook import room_path
 
-logger = logging.getLogger("whereby_trigger.store")
+logger = own_logger("whereby_trigger.store")
 
 
 if TYPE_CHECKING:

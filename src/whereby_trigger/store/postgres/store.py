@@ -1,7 +1,6 @@
 """The store on a PostgreSQL database: a few connections, each with its work in order; times are the database's."""
 
 import asyncio
-import logging
 import math
 import random
 import time
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 from whereby_trigger.clock import Lease, boot_time
 from whereby_trigger.errors import StoreBusy, StoreError, StoreUnavailable
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.postgres import history, lease, opening, presence, privacy, rooms, webhooks
 from whereby_trigger.store.postgres.address import NO_SERVICES, DatabaseAddress, FollowedAddress, Services, address_of
@@ -80,7 +80,7 @@ from whereby_trigger.store.records import (
 from whereby_trigger.store.states import OWNED, RoomState
 from whereby_trigger.store.stay import UNBOUNDED, Bounds
 
-logger = logging.getLogger("whereby_trigger.store")
+logger = own_logger("whereby_trigger.store")
 
 T = TypeVar("T")
 
@@ -411,11 +411,11 @@ class PostgresStore(Unspilled):
 
     async def _renew(self, connection: Connection, ttl: float) -> bool:
         renewed = await lease.renew(connection, self.replica, ttl)
-        # A reload can bring later what a start refuses. Logged later: a handler that fails would fail the renewal.
+        # A reload of the server's settings can bring later what a start refuses.
         before, self._unsafe = self._unsafe, await opening.why_unsafe(connection, self.location)
         if self._unsafe != before:
-            why = self._unsafe or f"{self.location} is durable again"
-            asyncio.get_running_loop().call_soon(logger.log, logging.ERROR if self._unsafe else logging.INFO, "%s", why)
+            say = logger.error if self._unsafe else logger.info
+            say("%s", self._unsafe or f"{self.location} is durable again")
         return renewed
 
     async def _migrate(self, connection: Connection) -> list[int]:

@@ -7,7 +7,6 @@ may take.
 
 import asyncio
 import itertools
-import logging
 import math
 import random
 import time
@@ -20,13 +19,14 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError, StoreUnavailable
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store.postgres import rooms, webhooks
 from whereby_trigger.store.postgres.connection import Connection, ManagedConnection, in_words, is_contention, is_refusal
 from whereby_trigger.store.postgres.webhooks import Owned
 from whereby_trigger.store.protocol import StoreErrors, Write
 from whereby_trigger.store.records import Arrival, RoomRequest
 
-logger = logging.getLogger("whereby_trigger.store")
+logger = own_logger("whereby_trigger.store")
 
 RETRY = 0.25
 RETRY_AT_MOST = 0.5
@@ -65,8 +65,6 @@ class Verb(Struct, frozen=True, eq=False):
     locked: Locked | None = None
     row_key: Callable[[Any], Hashable] | None = None
 
-
-LOCKED = "a write waits for a row that another transaction has locked: see pg_stat_activity"
 
 KEPT = math.inf
 """The patience of work that is never given up."""
@@ -277,8 +275,7 @@ class PostgresWriter:
             _fail([job], in_words(error))
         elif not self._is_held_up(job):
             if not self._aside:
-                # Not here: a handler of the log that fails would end this lane.
-                self._loop.call_soon(logger.warning, LOCKED)
+                logger.warning("a write waits for a row that another transaction has locked: see pg_stat_activity")
             job.part, job.future.held_up = object(), True
             job.pause = min(2 * job.pause or RETRY, ROW_AT_MOST)
             self._aside[job.keys[0]] = Aside(job, time.monotonic() + job.pause, deque())

@@ -14,9 +14,10 @@ from typing import Final
 from msgspec import Struct
 
 from whereby_trigger.errors import StoreError
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.store.sqlite.connection import Identity, connect, make_durable
 
-logger = logging.getLogger("whereby_trigger.store")
+logger = own_logger("whereby_trigger.store")
 
 LARGE: Final = 256 * 1024 * 1024
 """Size of a journal, in bytes, from which we warn: something keeps it from being emptied."""

@@ -1,7 +1,6 @@
 """The store on a SQLite file: one writer thread, one reading connection, and a lock that shows this replica alive."""
 
 import asyncio
-import logging
 import math
 import os
 import sqlite3
@@ -17,6 +16,7 @@ from uuid import uuid4
 from whereby_trigger import leftovers
 from whereby_trigger.clock import BootClock, Lease, boot_clock, boot_time
 from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.loggers import own_logger
 from whereby_trigger.process import check_effect
 from whereby_trigger.store.presence import Presence
 from whereby_trigger.store.protocol import (
@@ -70,7 +70,7 @@ CLOSE_TIMEOUT = 4.0
 READER_WITHIN = 1.0
 """Seconds that closing waits for a read in progress."""
 
-logger = logging.getLogger("whereby_trigger.store")
+logger = own_logger("whereby_trigger.store")
 
 EMPTIED_WITHIN = 5.0
 """Seconds for which the journal is tried to be emptied while others read the file."""

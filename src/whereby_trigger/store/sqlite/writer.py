@@ -247,7 +247,7 @@ class Writer:
                     self._database.prepare()
             version = self._data_version()
         except Exception:
-            # Of a handler of the log, too: this thread is the only one that writes.
+            # Whatever it is: this thread is the only one that writes.
             return
         if version != self._seen_version:
             self._seen_version = version
