@@ -1,6 +1,7 @@
 """Shared by every test."""
 
 import gc
+import logging
 import os
 import signal
 import tempfile
@@ -12,6 +13,7 @@ from hypothesis import settings
 from tests.support import forks
 from tests.support.memory import MEMORY, is_roomy
 from tests.support.postgres import Server, shared_server
+from whereby_trigger import loggers
 from whereby_trigger.testing import program
 
 # A busy machine is no bug: a property counts by what it finds, not by how long an example took.
@@ -52,6 +54,23 @@ def settings_of_this_machine_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("WHEREBY", "PG")) or name == "PORT":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def lines_can_be_written(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which a line of ours does not fit its values: what a handler raises goes no further."""
+    wrong, tell = list[Exception](), loggers.UNFILTERED.handleError
+
+    def note(record: logging.LogRecord) -> None:
+        try:
+            record.getMessage()
+        except Exception as error:
+            wrong.append(error)
+        tell(record)
+
+    monkeypatch.setattr(loggers.UNFILTERED, "handleError", note)
+    yield
+    assert wrong == []
 
 
 @pytest.fixture
