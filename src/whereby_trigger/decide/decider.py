@@ -1,9 +1,9 @@
 """The decision on one webhook, step by step: its predicate, its listeners, the state and the reason.
 
 A webhook may kill the process whenever its predicate is asked. After one crash, what was pending is decided again as
-usual. A webhook still pending after two crashes is a suspect. Suspects enter user code one at a time, ahead of others,
-and each attempt is stored before it begins: so each further crash is blamed on one webhook. A webhook that is blamed
-for three fails, and its predicate is not asked again.
+usual. A webhook still pending after two crashes is a suspect. Suspects enter user code one at a time, ahead of others.
+Each attempt at a suspect is stored before it begins, so each further crash is blamed on one webhook. After three such
+crashes, the webhook ends as failed, and its predicate is not asked again.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Presences:
         self._asked: Asked = {}
 
     def of(self, room: str) -> "asyncio.Future[Presence]":
-        """Read a room's presence, not as of before this call; the future raises the store's errors."""
+        """Return a future of a room's presence, read from the store after this call; it raises the store's errors."""
         loop = asyncio.get_running_loop()
         if not self._asked:
             loop.call_soon(self._read)
@@ -80,34 +80,36 @@ logger = own_logger("whereby_trigger.decide")
 T = TypeVar("T")
 
 SUSPECT: Final = 2
-"""Crashes after which a webhook that was pending at each of them is a suspect.
+"""A webhook that was pending at this many crashes is a suspect.
 
-So is one that was being decided at this many losses of the lease: it may be what blocks the process.
+A loss of the lease while it was being decided counts as a crash: the webhook may be what blocks the process.
 """
 
 CLAIM_AGAIN = 0.5
-"""Seconds until the room of a success is claimed again after the store was unavailable."""
+"""Seconds between attempts to claim the room of a success while the store is unavailable."""
 
 AS_STORED = 0.1
-"""Seconds after its commit in which a webhook is decided with the presence that the commit returned, without a read.
+"""For this many seconds after its commit, a webhook is decided with the presence that the commit returned.
 
-They count from the commit, not from the arrival: under load a commit may take longer than this, and then each webhook
-would cost a read.
+After that, the presence is read from the store. The time counts from the commit, not from the arrival: under load, a
+commit may take longer than this, and then each webhook would cost a read.
 """
 
 READ_AGAIN = 0.5
-"""Seconds until the presence in a room is read again after the store was unavailable, or behind the spill."""
+"""Seconds between reads of a room's presence while the store is unavailable, and between looks at the spill."""
 
 ASK_AGAIN = 1.0
-"""Seconds until what failed because the process had run out of something, such as memory, is done again."""
+"""Seconds before a step is retried that failed because the process had run out of something, such as memory."""
 
 MAX_CRASHES: Final = 3
-"""Stored attempts, each ended by a crash, after which a suspect fails without another."""
+"""A suspect fails, without another attempt, when this many of its stored attempts have ended in a crash."""
 
 
 class _Noted(Struct, frozen=True):
-    """Count what the store does not know of a webhook: losses of the lease while it was being decided here, and stored
-    attempts that this process has outlived. It was last noted as this `replica`.
+    """Count what the store does not know of a webhook.
+
+    `losses` counts losses of the lease while it was being decided here; `outlived` counts stored attempts that ended
+    without killing this process. `replica` is the id that this process had when it last counted.
     """
 
     losses: int = 0
@@ -121,10 +123,10 @@ _NOTHING: Final = _Noted()
 class Decider:
     """Decide webhooks one by one, or put them on hold.
 
-    `max_age` is in seconds; `subdomain` is the setting, which reasons mention. `claims` asks for an assistant in the
-    room of a success and returns in words what came of it. Nothing is decided without the store's lease. `redact` names
-    the fields that are removed from a stored body when its webhook is decided. With it, errors of user code are stored
-    without their texts, which may repeat those fields.
+    `max_age` is in seconds; `subdomain` is the setting of that name, for the reasons that mention it. `claims` asks for
+    an assistant in the room of a success and returns the result in words. Nothing is decided without the store's lease.
+    `redact` names the fields that are removed from a stored body when its webhook is decided. With it, errors of user
+    code are stored without their texts, which may repeat those fields.
     """
 
     def __init__(
@@ -156,18 +158,18 @@ class Decider:
 
     @property
     def short(self) -> str:
-        """What the process had run out of when it last decided something, if that was a moment ago; else ""."""
+        """What the process ran out of a moment ago, while it decided a webhook; "" if nothing."""
         return self._short if self._clock.boot() < self._short_until else ""
 
     async def decide(self, queued: PendingWebhook) -> Decision | OnHold | None:
         """Decide a webhook and call its listeners, or put it on hold; return None if it is no longer this replica's.
 
-        Raises StoreUnavailable, and nothing else: the webhooks behind it in its room must get their turn, and it must
-        not be asked forever. It does so if a suspect's attempt cannot be stored, if the lease is lost while the store
-        cannot be reached, or if the process has run out of something before any listener was called.
+        Raises only StoreUnavailable: if a suspect's attempt cannot be stored, if the lease is lost while the store
+        cannot be reached, or if the process has run out of something before any listener was called. After any other
+        error, the webhook fails: it must not be retried forever, and those behind it in its room must get their turn.
         """
         if not self._store.lease.held or queued.owner != self._store.replica:
-            # It was stored or read under a lease that is lost. The replica that takes it over decides it.
+            # It was stored or read under a lease that has been lost. The replica that takes it over decides it.
             return None
         try:
             noted = self._noted.get(queued.seq, _NOTHING)
@@ -180,7 +182,7 @@ class Decider:
             async with self._suspects.alone(queued):
                 return await self._run_blamed(queued)
         except asyncio.CancelledError:
-            # If the lease is lost, this may be why: user code that blocks the event loop.
+            # If the lease was lost, this webhook may be why: its user code may have blocked the event loop.
             self._note(queued, losses=1)
             raise
         except StoreUnavailable:
@@ -193,20 +195,21 @@ class Decider:
             return self._decision(queued, Judgement(State.FAILED, reason), [self._error_text(error)])
 
     async def _run_blamed(self, queued: PendingWebhook) -> Decision | OnHold | None:
-        """Decide a suspect, with its attempt stored before; an attempt that ends in an error was no crash."""
+        """Store a suspect's attempt, then decide it. An attempt that ends in an error does not count as a crash."""
         try:
             if not await self._store.begin_attempt(queued.seq):
                 return None
             return await self._run(queued, self._user_code.ahead())
         except Exception:
-            # Even if the attempt was stored and only its answer was lost.
+            # Also if begin_attempt raised: the attempt may have been stored, and only the answer lost.
             self._note(queued, outlived=1)
             raise
 
     def forget_losses(self, pending: Container[int]) -> None:
-        """At a loss of the lease, forget what was noted before of webhooks that are not `pending` here any more.
+        """Forget the counts of webhooks that are no longer `pending` here, unless this replica's id counted them.
 
-        Another replica may have decided them, and then nothing here would.
+        Call it when the lease is lost. Another replica may have decided those webhooks, and then nothing else here
+        would forget their counts.
         """
         here = self._store.replica
         self._noted = {seq: one for seq, one in self._noted.items() if seq in pending or one.replica == here}
@@ -240,7 +243,7 @@ class Decider:
             # The process may have been frozen, and another replica may decide this by a newer presence.
             self._note(queued, losses=1)
             return None
-        # With `redact`, only the reason tells of the error, by its type.
+        # With `redact`, only the reason mentions the error, and only by its type.
         if outcome.error is not None and not self._redact:
             errors.keep(outcome.error)
         if outcome.state is State.FIRED and queued.room is not None:
@@ -250,8 +253,8 @@ class Decider:
             claim = partial(self._claim, queued.room, queued, errors)
             if claimed := await self._despite_shortages(queued, "asking for its assistant", claim):
                 outcome = Judgement(State.FIRED, f"{outcome.reason}; {claimed}", outcome.asked)
-        # Listeners for the type heard a held webhook when its hold began, and do not hear it again. A webhook of an
-        # unknown type may have the name of one of our own events, and must not cause that event.
+        # If the webhook was held, listeners for its type were called when the hold began, and are not called again. A
+        # webhook of an unknown type may have the name of one of our own events, and must not cause that event.
         event: str = queued.webhook.type
         listened = False
         if queued.due is None and event not in OWN_EVENTS:
@@ -270,9 +273,9 @@ class Decider:
         return await self._despite_shortages(queued, "a listener", emit)
 
     async def _despite_shortages(self, queued: PendingWebhook, what: str, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step of a decision, again after each shortage.
+        """Do one step of a decision, and retry it after each shortage.
 
-        If the decision began again instead, listeners would hear of the same success again, as the same attempt.
+        A retry of the whole decision would call listeners again for the same success, with the same attempt number.
         """
         while True:
             try:
@@ -301,7 +304,7 @@ class Decider:
         if predicate is None:
             return without_predicate(queued.webhook.type, listened=False)
         if queued.due is not None and queued.held_since is not None and predicate.hold is not None:
-            # As it was when the hold began: the program may set another one by now.
+            # Use the hold as it was when it began: the program may have changed it since.
             predicate = structs.replace(predicate, hold=round(queued.due - queued.held_since, 3))
         asked_at = self._clock.boot() if predicate.hold is not None else 0.0
         verdict = await ask(predicate, queued.webhook, partial(self._presence, queued), user_code, self._clock.sleep)
@@ -316,7 +319,7 @@ class Decider:
         )
 
     async def _presence(self, queued: PendingWebhook) -> Presence:
-        """Return who is in a webhook's room: by the commit that stored it, if that is recent, else read from the store.
+        """Return who is in a webhook's room, as its own commit returned it if that is recent, else read from the store.
 
         If the store is unavailable, wait for it while the lease is held: later webhooks of the room must not overtake
         this one.
@@ -338,7 +341,7 @@ class Decider:
                 await self._clock.sleep(READ_AGAIN)
 
     async def _until_unspilled(self) -> None:
-        """Wait until the store has every delivery that waits in the spill: one may say that a hold is no longer true.
+        """Wait until the store has every spilled delivery: one of them may say that a held predicate is no longer True.
 
         Raises StoreUnavailable if the lease is lost meanwhile.
         """
@@ -348,7 +351,7 @@ class Decider:
             await self._clock.sleep(READ_AGAIN)
 
     async def _sit_out(self, queued: PendingWebhook, what: str, short: str) -> None:
-        """Wait before a step is done again that failed because the process was `short` of something.
+        """Wait before the retry of a step (`what`) that failed because the process is out of something (`short`).
 
         The webhook keeps its turn meanwhile: later webhooks of its room must not overtake it.
         """
@@ -356,7 +359,7 @@ class Decider:
         logger.warning(
             "webhook %s waits: %s failed, the process is out of %s", queued.webhook.id, what, short, extra=fields
         )
-        # Twice as long as the wait: the shortage counts as over only when the step was done again.
+        # Twice as long as the wait: the shortage must not count as over before the step is retried.
         self._short, self._short_until = f"out of {short}", self._clock.boot() + 2 * ASK_AGAIN
         await self._clock.sleep(ASK_AGAIN)
 
@@ -366,9 +369,9 @@ class Decider:
     async def _claim(self, room: RoomIdentity, queued: PendingWebhook, errors: "_Errors") -> str:
         """Claim the room of a success, and return in words what came of it.
 
-        If the store is unavailable, wait for it: the listeners have already heard of this success, and would hear of it
-        again if its webhook were decided again. Also while the lease has lapsed: it may be renewed late, under the same
-        id, and then no attempt is counted.
+        If the store is unavailable, wait for it: the listeners were already called for this success, and would be
+        called again if its webhook were decided again. Wait even if the lease has lapsed: it may be renewed late, under
+        the same replica id, and then the second decision would not count as another attempt.
         """
         while True:
             try:
@@ -404,7 +407,7 @@ class Decider:
 
 
 class _Errors(Struct, eq=False):
-    """Gather what user code raised, to be stored with the decision; after `close`, add it to the stored decision."""
+    """Gather the errors of user code for the decision. After `close`, append further ones to the stored decision."""
 
     store: Store
     queued: PendingWebhook

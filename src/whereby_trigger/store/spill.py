@@ -22,11 +22,14 @@ from whereby_trigger.store.stay import UNBOUNDED, Bounds
 from whereby_trigger.webhook import identify, redacted
 
 SPILL_AFTER: Final = 2.0
-"""Seconds that a delivery waits for the database: what is left until its answer must suffice for a sync to disk."""
+"""Seconds that a delivery waits for the database before it goes to the spill.
+
+The time that is then left until its answer is due must suffice for a sync to disk.
+"""
 
 
 class Route(Enum):
-    """Name where deliveries go: those that are held wait for the last ones before them to leave the spool."""
+    """Name where deliveries go. Held ones wait until the last ones before them have left the spill file, the spool."""
 
     DATABASE = auto()
     SPOOL = auto()
@@ -35,7 +38,7 @@ class Route(Enum):
 
 @dataclass(eq=False, slots=True)
 class InTransit:
-    """Carry one delivery that has no answer yet; `sent` is the database's answer to come, None while it is held."""
+    """Carry one delivery that has no answer yet; `sent` is the database's future answer, or None while it is held."""
 
     arrival: Arrival
     answer: "asyncio.Future[Added]"
@@ -43,16 +46,17 @@ class InTransit:
     sent: "asyncio.Future[Added] | None" = None
 
     def stop_waiting(self) -> None:
-        """Wait for the database no longer."""
+        """Cancel the timer that would divert this delivery."""
         if self.late is not None:
             self.late.cancel()
 
 
 class SpillRouter:
-    """Send deliveries into the spool, until told to release them into the database.
+    """Send deliveries to the spill file, until told to release them to the database.
 
-    Where the database refuses or does not answer in time, all that has no answer yet goes into the spool, in order,
-    and so does what follows. What the database stores all the same is found to be a duplicate later.
+    If the database is unavailable or does not answer in time, all deliveries without an answer go to the spill file, in
+    order, and so do those that follow. If the database stores one of them all the same, the copy in the spill file is
+    found to be a duplicate later.
     """
 
     def __init__(self, store: Store, spill_file: SpillFile) -> None:
@@ -83,19 +87,19 @@ class SpillRouter:
         return answer
 
     def divert(self, why: str) -> None:
-        """Send deliveries into the spool, and keep in words why."""
+        """Send deliveries to the spill file from now on, and keep the reason in words."""
         self._route, self.why = Route.SPOOL, why
         passing, self._in_transit = self._in_transit, {}
         for one in passing:
             one.stop_waiting()
             if one.sent is not None:
-                # What the store has not begun it leaves out then, so that it comes in behind those before it.
+                # The store drops a write that it has not begun, so the delivery cannot overtake those before it.
                 one.sent.cancel()
             self._append(one.arrival, one.answer)
         self.diverted.set()
 
     def hold(self) -> None:
-        """Let deliveries wait where they are, as long as they would wait for the database."""
+        """Keep new deliveries back, each for at most as long as it would wait for the database."""
         self._route = Route.HELD
 
     def release(self) -> None:
@@ -111,7 +115,7 @@ class SpillRouter:
         passing.sent.add_done_callback(partial(self._answered, passing))
 
     def _divert_late(self, passing: InTransit) -> None:
-        # One whose row somebody has locked waits alone: the database takes all others.
+        # If another transaction has locked its row, this delivery waits alone: the database takes all others.
         if not (isinstance(passing.sent, Write) and passing.sent.held_up):
             self.divert(f"the database did not answer within {SPILL_AFTER:g} s")
 
@@ -153,10 +157,11 @@ REFUSED = "the database refuses it"
 
 
 class SpillMover:
-    """Move deliveries into the database; `unread` is told when some are there, before they leave the spool.
+    """Move deliveries into the database; `unread` is told when some are there, before they leave the spill file.
 
-    What the database refuses for its values was answered 200 already, and must not hold up the rest: it is stored as
-    quarantined, with its bytes and nothing read in them; where even that is refused, it is kept aside in the spool.
+    If the database refuses the values of a delivery, it was answered 200 already, and must not hold up the rest. It is
+    stored as quarantined: its bytes, and nothing that was read in them. If even that is refused, it is set aside in the
+    spill file.
     """
 
     def __init__(self, store: Store, spill_file: SpillFile, unread: Unread, redact: tuple[str, ...] = ()) -> None:
@@ -166,7 +171,7 @@ class SpillMover:
         self._redact = redact
 
     async def move_oldest(self) -> int:
-        """Move some of the oldest; return how many. Raises StoreUnavailable where the database or the disk is away."""
+        """Move some of the oldest; return how many. Raises StoreUnavailable if the database or the disk fails."""
         rows = await self._spill_file.head()
         outcomes = await asyncio.gather(*[self._add(row) for row in rows], return_exceptions=True)
         stored = [row.seq for row, outcome in zip(rows, outcomes, strict=True) if isinstance(outcome, Added)]
@@ -217,19 +222,20 @@ def _is_refusal(outcome: object) -> bool:
 
 
 JOIN_WITHIN: Final = 5.0
-"""Seconds that a start waits for the database before it goes on without."""
+"""Seconds that a start waits for the database before it goes on without it."""
 
 PING_WITHIN: Final = 1.0
+"""Seconds that a ping waits for the database before it asks the spill file instead."""
 
 SHORTEST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
-"""Seconds between tries of a database that is away."""
+"""Seconds between attempts to reach a database that is unavailable; the pause doubles from the one to the other."""
 
 
 class SpillStore:
-    """Take deliveries for a store that may be away, so that each is on some disk before it is answered.
+    """Wrap a store that may be unavailable: each delivery is on some disk before it is answered.
 
-    All else is the store's own. `unread` is told of deliveries that came out of the spool.
+    Everything else is passed on to the store. `unread` is told of deliveries that were moved out of the spill file.
     """
 
     def __init__(self, store: Store, spill_file: SpillFile, unread: Unread, redact: tuple[str, ...] = ()) -> None:
@@ -289,13 +295,13 @@ class SpillStore:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing waits that the database would take now."""
+        """True if no delivery waits, or if the database would take none of them now."""
         return self._settled.is_set()
 
     async def open(self, changed: Callable[[], None] | None = None) -> None:
-        """Take deliveries from now on, and open the database as soon as it is there: its lease begins then.
+        """Take deliveries from now on, and open the database as soon as it is available: its lease begins then.
 
-        Raises StoreError if the spool, or a database that is there, cannot be used.
+        Raises StoreError if the spill file cannot be used, or if the database is available and cannot be used.
         """
         await self._spill_file.open()
         if self.length:
@@ -322,7 +328,7 @@ class SpillStore:
         self._running = asyncio.create_task(self._run(changed or unheard, joining), name="whereby-trigger spill")
 
     def add(self, arrival: Arrival) -> "asyncio.Future[Added]":
-        """Store a delivery in the database, or where that is away on the spool's disk; `spilled` tells which."""
+        """Store a delivery in the database, or in the spill file if that is unavailable; `spilled` says which."""
         return self._router.add(arrival)
 
     def stopping(self, bounds: Bounds = UNBOUNDED) -> Awaitable[list[Room]]:
@@ -332,13 +338,13 @@ class SpillStore:
         await self._store.end_waiting(self._judging(bounds))
 
     def _judging(self, bounds: Bounds) -> Bounds:
-        # No room counts as empty while deliveries wait here, which may say that somebody came.
+        # While deliveries wait here, no room counts as empty: one of them may say that somebody joined.
         return structs.replace(bounds, leave_when_empty=None) if self.length else bounds
 
     async def ping(self, now: float) -> None:
-        """Return if deliveries are taken, by the database or by the spool.
+        """Return if the database or the spill file takes deliveries now.
 
-        Raises StoreUnavailable if not, StoreError if the database takes them but would not keep them.
+        Raises StoreUnavailable if neither does, and StoreError if the database takes them but would not keep them.
         """
         if self._router.direct:
             with contextlib.suppress(StoreUnavailable, TimeoutError):
@@ -348,19 +354,19 @@ class SpillStore:
         await self._spill_file.ping()
 
     async def wipe(self, *, rewrite: bool | None) -> str:
-        # What leaves the spill is removed from its file once it is empty.
+        # The bytes of deliveries that left the spill are wiped from its file once the spill is empty.
         spilled = "" if rewrite is False else await self._spill_file.wipe(rewrite=bool(rewrite))
         return "; ".join(filter(None, (await self._store.wipe(rewrite=rewrite), spilled)))
 
     async def settle(self, timeout: float) -> None:
-        """Wait until nothing waits that the database would take now, at most `timeout` seconds."""
+        """Wait at most `timeout` seconds, until no delivery waits that the database would take now."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._settled.wait()
 
     async def close(self) -> None:
-        """Stop moving, and let go of the file and of the database; what is in the file stays."""
-        # Both even if a wait is cancelled.
+        """Stop moving deliveries, and close the file and the database. Deliveries in the file stay there."""
+        # Close both, even if a wait is cancelled.
         async with contextlib.AsyncExitStack() as closing:
             closing.push_async_callback(self._store.close)
             closing.push_async_callback(self._close_file)
@@ -380,13 +386,13 @@ class SpillStore:
         joined = False
         while True:
             try:
-                # Once only: to open the store again would make it another replica, and leave what it has open.
+                # Only once: a second open would make it another replica, and would not close what the first one opened.
                 if not joined:
                     await self._joined(changed, joining)
                     joined = True
                 await self._keep_empty()
             except Exception as error:
-                # Whatever it is, such as a lack of memory, what waits must be moved later.
+                # Retry after any error, such as a lack of memory: the deliveries that wait must still be moved.
                 logger.warning("cannot empty the spill %s; will retry: %s", self._spill_file.path, _in_words(error))
             await asyncio.sleep(SHORTEST_PAUSE)
 
@@ -407,7 +413,7 @@ class SpillStore:
             joining = asyncio.ensure_future(self._store.open(changed))
 
     async def _empty(self) -> None:
-        """Move all that waits, in order; at the end deliveries are held, so that those that keep coming let it end."""
+        """Move all that waits, in order. At the end, hold new deliveries: a steady stream would never let it end."""
         moved, pause, answers = 0, SHORTEST_PAUSE, False
         while not self._release_if_empty():
             self._settled.clear()
