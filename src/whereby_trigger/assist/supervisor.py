@@ -54,41 +54,41 @@ from whereby_trigger.webhook import (
 logger = own_logger("whereby_trigger.assist")
 
 LOOK: Final = 1.0
-"""Seconds between looks at the store, where nothing wakes the supervisor before."""
+"""Seconds between looks at the store, if nothing wakes the supervisor earlier."""
 
 REST, LONGEST_REST = 10.0, 0.1
-"""How many times as long as a look at all rooms took, webhooks wait for the next one; and how many seconds at most."""
+"""After a look that took T seconds, a webhook waits REST * T seconds for the next, at most LONGEST_REST seconds."""
 
 STARTED_AT_ONCE: Final = 50
-"""Assistants that are started at once: of very many, deliveries and renewals of the lease get their turn in between."""
+"""How many assistants start in one turn. Between turns, deliveries are handled and the lease is renewed."""
 
 END_WAITING_EVERY: Final = 5.0
-"""Seconds between looks for waiting rooms at a bound: they hold no slot, and there may be very many."""
+"""Seconds between looks for waiting rooms that reached a bound: they hold no slot, and there may be very many."""
 
 OWN_EVERY: Final = 5.0
 """Seconds between looks for rooms that are ours but have no run."""
 
 UNTOLD: Final = "the store refused to take why"
-"""The reason of a room whose own reason, or run, the store refused."""
+"""The reason that is stored for a room if the store refused its own reason, or its run."""
 
 UNKNOWN: Final = "its replica did not know that it had the room"
-"""The reason of a room that was taken by a call whose answer was lost."""
+"""The reason that is stored for a room if the answer to the call that took it was lost."""
 
 Claimed = Callable[[RoomIdentity, Webhook, RoomClaim], None]
 
 
 async def launch_nothing(run: Run, launched: Callable[[int | None], None]) -> RunResult:
-    """Stand in for the launch of a supervisor without slots, which launches nothing."""
+    """Refuse to launch: the `launch` of a supervisor without slots, which is never called."""
     raise RuntimeError("this program has no assistant")
 
 
 class Supervisor:
     """Run an assistant in each room that waits for one, in at most `max_rooms` rooms at a time.
 
-    A room that has waited for longer than `max_age` seconds gets none. An assistant at one of its bounds is told to
-    leave. It hears webhooks without the fields `redact`, whether or not they are stored so already. `announce` is told
-    what became of the assistants that ran here, each time after the store has committed it; `counts` counts the runs
-    that end. Looks at the store and pauses are by `clock`.
+    A room that has waited for longer than `max_age` seconds gets none. An assistant that reaches one of its `bounds` is
+    told to leave. It receives webhooks without the fields `redact`, even if they are still stored with them. `announce`
+    is called with what became of an assistant that ran here, after the store has committed it. `counts` counts the runs
+    that end. `clock` times the looks at the store, and the pauses.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Supervisor:
         self._runs: dict[str, Run] = {}
         self.by_room: Mapping[str, object] = self._runs
         self._resting: dict[int, Room] = {}
-        # Changes that the store has not taken yet, each with its room, and the rooms whose end it refused for good.
+        # Changes that the store has not committed yet, each with its room's id; rooms whose end it refused for good.
         self._recording: dict[asyncio.Future[bool], int] = {}
         self._unrecorded: set[int] = set()
         self._woken = asyncio.Event()
@@ -127,7 +127,7 @@ class Supervisor:
 
     @property
     def short(self) -> str:
-        """What the system had none left of for an assistant a moment ago; "" if they start."""
+        """What the system lacked, a moment ago, to start an assistant; "" if they start."""
         return self._shortage.words
 
     @property
@@ -147,17 +147,17 @@ class Supervisor:
 
     @property
     def starting(self) -> bool:
-        """True if an assistant is about to start here, or what became of one is not in the store yet."""
+        """True if an assistant is about to start here, or if a change to a room is not in the store yet."""
         begin = any(run.begins for run in self._runs.values())
         return not self._looked or self._woken.is_set() or self._heard or bool(self._recording) or begin
 
     @property
     def leaving(self) -> bool:
-        """True if an assistant that was told to leave, or has returned, is not gone yet."""
+        """True if an assistant was told to leave, or has returned, and is not gone yet."""
         return any(run.ends for run in self._runs.values())
 
     def wake(self, room: str | None = None) -> None:
-        """Look at the store now; with a room's key, only if an assistant of ours is there, and after a rest."""
+        """Look at the store now. With a room's key, look only if an assistant of ours is there, and after a rest."""
         if room is None:
             self._woken.set()
         elif room in self._runs and not self._heard:
@@ -169,13 +169,13 @@ class Supervisor:
             self._rests = asyncio.get_running_loop().call_at(self._rested_at, self._woken.set)
 
     def extended(self, deadline: float) -> None:
-        """Tell every process assistant a new deadline, on the boot clock."""
+        """Tell every process assistant the lease's new deadline, on the boot clock."""
         for run in self._runs.values():
             if run.extend is not None:
                 run.extend(deadline)
 
     async def supervise(self) -> None:
-        """Launch, stop and tell what there is to, until cancelled."""
+        """Start assistants, tell them to leave, and deliver their rooms' webhooks to them, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             began, self._heard, self._rested_at = loop.time(), False, math.inf
@@ -186,7 +186,7 @@ class Supervisor:
                 await self._launch_waiting()
                 await self._end_waiting()
                 await self._apply_stops()
-                await self._tell()
+                await self._deliver_webhooks()
                 await self._announce_unstarted()
                 await self._give_back_unknown()
             except StoreError as error:
@@ -201,21 +201,21 @@ class Supervisor:
     async def drain(self, timeout: float) -> None:
         """Launch nothing more, and wait at most `timeout` seconds for the assistants that run."""
         self._draining = True
-        await self._over(timeout)
+        await self._wait_for_runs(timeout)
 
     async def hand_over(self, reason: str) -> None:
         """End every assistant, so that another replica can take its room; each has `stop_grace` to return."""
         self._handing_over = True
         for run in self._runs.values():
             run.hand_over(reason)
-        await self._over(None)
+        await self._wait_for_runs(None)
 
     async def cut_off(self, reason: str) -> None:
         """End every assistant now, so that another replica can take its room."""
         self._handing_over = True
         for run in self._runs.values():
             run.cut_off(reason)
-        await self._over(None)
+        await self._wait_for_runs(None)
 
     def resume(self) -> None:
         """Launch again, after a hand-over."""
@@ -227,14 +227,14 @@ class Supervisor:
         if self._recording:
             await asyncio.wait(self._recording, timeout=timeout)
 
-    async def _over(self, timeout: float | None) -> None:
+    async def _wait_for_runs(self, timeout: float | None) -> None:
         tasks = [run.supervised for run in self._runs.values() if run.supervised is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
     async def _launch_waiting(self) -> None:
-        # A take whose answer was lost may have made rooms ours. The next one names them: a drain must not keep them.
-        # In a hand-over the store is away or about to be closed, and either gives them to others.
+        # If the last take got no answer, it may have made rooms ours. The next take names them, so a drain takes once
+        # more, to give them back. A hand-over does not: the store is away or about to close, and either frees them.
         slots = min(self._shortage.slots(max(0, self.free)), STARTED_AT_ONCE)
         if slots <= 0 and (self._handing_over or not self._unanswered):
             return
@@ -242,7 +242,7 @@ class Supervisor:
         replica = self._store.replica
         taken = await self._store.take(slots, self._max_age, self._bounds)
         self._unanswered = False
-        # Rooms taken under a lease that is now lost belong to the replica that takes over.
+        # Rooms that were taken under a lease that is lost by now belong to the replica that takes over.
         held = self._store.lease.held and self._store.replica == replica
         for room in taken:
             if held and self.free > 0:
@@ -253,17 +253,17 @@ class Supervisor:
             self.wake()
 
     async def _give_back_unknown(self) -> None:
-        """Let rooms wait again that are ours, but have no run: nobody else would start their assistants.
+        """Give back rooms that are ours but have no run: nobody else would start their assistants.
 
-        A take may be committed after its answer was given up, and even after the take that followed.
+        A take may be committed after we gave up waiting for its answer, and even after the take that followed it.
         """
-        # The next take names those of one that has no answer, also after a hand-over.
+        # While a take has no answer, the next one names its rooms, also after a hand-over.
         if self._unanswered or self._clock.boot() < self._look_at_own:
             return
         self._look_at_own = self._clock.boot() + OWN_EVERY
         replica = self._store.replica
         owned = await self._store.find_rooms(RoomQuery(owner=replica))
-        # Those whose run ended while they were read are no longer ours. One whose end was refused would start for ever.
+        # A room whose run ended during the read is no longer ours. One whose end was refused would start again forever.
         known = {run.room.id for run in self._runs.values()}.union(self._recording.values(), self._unrecorded)
         for room in owned if replica == self._store.replica else ():
             if room.id not in known:
@@ -285,7 +285,7 @@ class Supervisor:
             run.launched = asyncio.create_task(launch, name=f"assistant in {key}")
             run.supervised = asyncio.create_task(self._supervise_run(run, run.launched), name=f"room {key}")
         except MemoryError:
-            # Nobody would see it through. The room is given back like any other without a run.
+            # Nothing would wait for its end. The room is given back like any other without a run.
             del self._runs[key]
             if run.launched is not None:
                 run.launched.cancel()
@@ -317,7 +317,7 @@ class Supervisor:
 
     def _launched(self, run: Run, pid: int | None) -> None:
         run.begins = False
-        # One that is asked to stop already is recorded as ending, and will not be live.
+        # If it has been asked to stop by now, it is recorded as ending, and does not become live.
         if run.stop is not None:
             return
         room = run.room
@@ -339,7 +339,7 @@ class Supervisor:
                 run.session.ended.set(room.stop)
                 self._record(RoomMove(room.id, RoomState.ENDING, room.stop, pid=room.pid), partial(self._moved, run))
 
-    async def _tell(self) -> None:
+    async def _deliver_webhooks(self) -> None:
         runs = {key: run for key, run in self._runs.items() if run.has_reader}
         for after in {run.cursor for run in runs.values()}:
             keys = frozenset(key for key, run in runs.items() if run.cursor == after)
@@ -352,7 +352,7 @@ class Supervisor:
                 self.wake()
 
     def _record(self, move: RoomMove, done: Callable[[bool], None]) -> None:
-        """Hand a change to the store, which keeps the order, and go on: an outage must not hold up an end."""
+        """Hand a change to the store, which keeps the order. Do not wait for it: an outage must not delay an end."""
         recorded = asyncio.ensure_future(self._store.move(move))
         self._recording[recorded] = move.id
         recorded.add_done_callback(partial(self._settled, move, done))
@@ -394,8 +394,8 @@ class Supervisor:
         self.wake()
 
     async def _announce_unstarted(self) -> None:
-        """Announce the end of rooms whose assistant ran here last, and was to be started again when they ended."""
-        # Not at every wake: a busy room may cause very many.
+        """Announce the end of rooms that ended while they waited for a restart, if their assistant last ran here."""
+        # Not at every wake: a busy room may cause very many wakes.
         if not self._resting or self._clock.boot() < self._look_at_resting:
             return
         self._look_at_resting = self._clock.boot() + LOOK
@@ -403,7 +403,7 @@ class Supervisor:
         found = await read_again(self._store, resting)
         for room in resting:
             now = found.get(room.id)
-            # An entry that came meanwhile, after one more attempt, is newer than what was read.
+            # If one more attempt put a newer entry here during the read, that entry is newer than what was read.
             if self._resting[room.id] is not room or (now is not None and now.state is RoomState.WAITING):
                 continue
             del self._resting[room.id]
@@ -439,7 +439,7 @@ def _level(after: NextState, room: Room, end: RunResult) -> int:
 
 
 class Claims:
-    """Ask for an assistant in the room of a success; with `bots`, also after a bot's own join."""
+    """Ask for an assistant in the room of a success; with `bots`, also if a bot joined or left."""
 
     def __init__(self, store: Store, supervisor: Supervisor, *, bots: bool) -> None:
         self._store = store
@@ -493,7 +493,7 @@ class NoClaims(Claims):
 
 
 def request_for(room: RoomIdentity, webhook: Webhook | None, at: float) -> RoomRequest:
-    """Ask for an assistant in a room because of a webhook that was received at a time, or by hand at that time."""
+    """Return the request for an assistant in a room, because of a webhook received `at` a time, or by hand then."""
     if not isinstance(webhook, RoomWebhook):
         return RoomRequest(room.key, room.url, None, None, at)
     created = created_at(webhook, at)
