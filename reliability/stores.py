@@ -86,12 +86,12 @@ class View:
     async def records(self) -> list[Record]:
         """Read every stored webhook, in order of arrival, in parts: a replica gives up a read that takes long."""
         found: dict[int, Record] = {}
-        until = None
+        until = math.inf
         while new := [one for one in await self._store.find(Query(until=until, limit=PAGE)) if one.seq not in found]:
             found |= {one.seq: one for one in new}
             # Others may have come at the same moment.
             until = math.nextafter(new[-1].received_at, math.inf)
-        return list(reversed(found.values()))
+        return [found[seq] for seq in sorted(found)]
 
     async def of(self, ids: Iterable[str]) -> list[Record]:
         """Read the webhooks with some ids, in parts; useful if there are too many others to read them all."""
