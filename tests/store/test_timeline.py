@@ -74,8 +74,11 @@ class Night:
     async def timeline(self, since: float | None = None, until: float | None = None) -> Timeline:
         return await timeline.of_room(self.store, ROOM, since, until, now=self.now)
 
-    def clock(self) -> str:
-        return datetime.fromtimestamp(self.now, UTC).astimezone().strftime("%H:%M")
+    def clock(self, moment: float | None = None) -> str:
+        """Return a moment, by default now, as the timeline says it now: with its date if that is not today."""
+        now = datetime.fromtimestamp(self.now, UTC).astimezone()
+        local = now if moment is None else datetime.fromtimestamp(moment, UTC).astimezone()
+        return local.strftime("%H:%M" if local.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def night(place: Place, store: Store) -> Night:
 
 
 async def test_an_assistant_that_was_there_is_told_with_its_times(night: Night) -> None:
-    began = night.clock()
+    began = night.now
     await night.fires("w1")
     room = await take_one(night.store)
     await move(night.store, room, LIVE)
@@ -93,7 +96,8 @@ async def test_an_assistant_that_was_there_is_told_with_its_times(night: Night) 
     await night.comes("w2", "room.session.ended", State.UNHANDLED, "no predicate")
     await night.store.move(RoomMove(room.id, ENDED, "the session has ended"))
     shown = await night.timeline()
-    assert shown.answer == f"An assistant was in the meeting of {began} from {began} to {over}: the session has ended."
+    begun = night.clock(began)
+    assert shown.answer == f"An assistant was in the meeting of {begun} from {begun} to {over}: the session has ended."
     (meeting,) = shown.meetings
     assert (meeting.session_id, meeting.over, shown.complete) == ("s1", True, True)
     assert [entry.kind for entry in meeting.entries if entry.kind is not Kind.REPLICA] == [
@@ -105,34 +109,37 @@ async def test_an_assistant_that_was_there_is_told_with_its_times(night: Night) 
 
 
 async def test_an_assistant_that_exited_with_75_four_times_is_the_answer(night: Night) -> None:
-    began = night.clock()
+    began = night.now
     await night.fires("w1")
     for attempt in range(1, 5):
         room = await take_one(night.store)
         report = RunReport(RunOutcome.REFUSED, exit_code=75, output="Ada said no")
         await night.store.move(RoomMove(room.id, WAITING if attempt < 4 else FAILED, "exited with 75", run=report))
     shown = await night.timeline()
-    assert shown.answer == f"No assistant in the meeting of {began}: it exited with 75 four times, and then gave up."
+    begun = night.clock(began)
+    assert shown.answer == f"No assistant in the meeting of {begun}: it exited with 75 four times, and then gave up."
     assert "Ada" not in str(shown)
 
 
 async def test_a_predicate_that_raised_is_the_answer(night: Night) -> None:
-    began = night.clock()
+    began = night.now
     await night.comes("w1", state=State.FAILED, reason="predicate a_visitor raised KeyError, 3 times")
     await night.comes("w2", state=State.SKIPPED, reason="predicate a_visitor returned False")
     shown = await night.timeline()
-    assert shown.answer == f"No assistant in the meeting of {began}: predicate a_visitor raised KeyError, 3 times."
+    begun = night.clock(began)
+    assert shown.answer == f"No assistant in the meeting of {begun}: predicate a_visitor raised KeyError, 3 times."
 
 
 async def test_a_room_that_waited_for_a_slot_until_its_session_ended_is_told_so(night: Night) -> None:
-    began = night.clock()
+    began = night.now
     await night.fires("w1")
     night.place.clock.jump(25)
     await night.store.renew(30)
     await night.comes("w2", "room.session.ended", State.UNHANDLED, "no predicate")
     shown = await night.timeline()
+    begun = night.clock(began)
     assert shown.answer == (
-        f"No assistant in the meeting of {began}: no replica had a free slot for 25 s, then the session has ended."
+        f"No assistant in the meeting of {begun}: no replica had a free slot for 25 s, then the session has ended."
     )
 
 
