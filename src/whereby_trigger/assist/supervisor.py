@@ -169,7 +169,7 @@ class Supervisor:
             self._rests = asyncio.get_running_loop().call_at(self._rested_at, self._woken.set)
 
     def extended(self, deadline: float) -> None:
-        """Tell every process assistant the lease's new deadline, on the boot clock."""
+        """Pass the lease's new deadline, on the boot clock, to every process assistant."""
         for run in self._runs.values():
             if run.extend is not None:
                 run.extend(deadline)
@@ -253,7 +253,7 @@ class Supervisor:
             self.wake()
 
     async def _give_back_unknown(self) -> None:
-        """Give back rooms that are ours but have no run: nobody else would start their assistants.
+        """Give back rooms that are ours but have no run. Otherwise nobody would start their assistants.
 
         A take may be committed after we gave up waiting for its answer, and even after the take that followed it.
         """

@@ -183,7 +183,7 @@ class Blocks:
             (of_entry.get(run.entry) or self._around(run.started_at)).runs.append(run)
 
     def _find_who_stayed(self, now: float) -> None:
-        """Give each block that asked for no assistant the entry of another one, if that was there meanwhile.
+        """Find, for each block that asked for no assistant, an entry of another block that was there meanwhile.
 
         Whereby names no session while one person waits alone, so the assistant that this person got is often asked for
         before the meeting. And the end of a meeting may be lost.
