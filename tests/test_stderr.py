@@ -308,3 +308,35 @@ def test_a_stream_that_does_more_than_write_is_written_to_and_its_descriptor_is_
     put(writer, "a")
     assert writer.flush()
     assert tee.getvalue() == "a\n"
+
+
+class NoMemory(io.TextIOWrapper):
+    """Raise MemoryError when a text is encoded: the one that brings `texts_before` to zero."""
+
+    texts_before = -1
+    failed = threading.Event()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        self.texts_before -= 1
+        if self.texts_before == 0:
+            self.failed.set()
+            raise MemoryError
+        return super().encoding
+
+
+def test_a_lack_of_memory_does_not_end_the_thread_that_writes(pipe: Pipe) -> None:
+    stream = NoMemory(io.FileIO(pipe.writing, "w", closefd=False), encoding="utf-8")
+    writer = LineWriter(stream)
+
+    def line() -> str:
+        # This is encoded next, and then the status.
+        stream.texts_before = 2
+        return "first\n"
+
+    writer.show_status("at work")
+    writer.put(line, 6)
+    assert stream.failed.wait(WITHIN)
+    writer.put("second\n", 7)
+    assert "second\n" in pipe.until("second\n")
+    assert writer.dropped_in_all == 1

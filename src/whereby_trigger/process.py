@@ -2,7 +2,6 @@
 
 import _thread
 import asyncio
-import contextlib
 import faulthandler
 import gc
 import inspect
@@ -24,7 +23,7 @@ from typing import Any
 from whereby_trigger.clock import boot_time
 from whereby_trigger.errors import LifecycleError
 from whereby_trigger.stderr import never_awaited, say_last
-from whereby_trigger.threads import short_turns
+from whereby_trigger.threads import keep_running, short_turns
 
 MOST = 65_536
 """More than we can use. Some systems allow a billion, and a program that closes each by number never starts."""
@@ -155,6 +154,8 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._deadlines: dict[str, tuple[float, Callable[[], bool], float]] = {}
+        self._passed: dict[str, int] = {}
+        self._pause = LOOK
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -175,7 +176,7 @@ class Watchdog:
     def start(self) -> None:
         """Start the thread now, unless it runs. Raises RuntimeError if no thread can be started."""
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="whereby-trigger-watchdog", daemon=True)
+            thread = threading.Thread(None, keep_running, "whereby-trigger-watchdog", (self._look,), daemon=True)
             thread.start()
             self._thread = thread
 
@@ -188,19 +189,19 @@ class Watchdog:
         self._deadlines.clear()
         self._closed.set()
 
-    def _run(self) -> None:
-        passed: dict[str, int] = {}
-        pause = LOOK
-        while not self._closed.wait(pause):
-            now, pause = boot_time(), LOOK
-            for name, (deadline, applies, look) in list(self._deadlines.items()):
-                late = now - deadline
-                passed[name] = passed.get(name, 0) + 1 if late > 0 and applies() else 0
-                if passed[name] >= LOOKS:
-                    _end_at_once(name)
-                # Later than it could have been found, it passed while this process was frozen.
-                if late <= 0 or (passed[name] and late <= 2 * LOOKS * look):
-                    pause = min(pause, max(look, -late))
+    def _look(self) -> bool:
+        if self._closed.wait(self._pause):
+            return False
+        now, self._pause, passed = boot_time(), LOOK, self._passed
+        for name, (deadline, applies, look) in list(self._deadlines.items()):
+            late = now - deadline
+            passed[name] = passed.get(name, 0) + 1 if late > 0 and applies() else 0
+            if passed[name] >= LOOKS:
+                _end_at_once(name)
+            # Later than it could have been found, it passed while this process was frozen.
+            if late <= 0 or (passed[name] and late <= 2 * LOOKS * look):
+                self._pause = min(self._pause, max(look, -late))
+        return True
 
 
 class NoWatchdog(Watchdog):
@@ -341,7 +342,7 @@ def _say_what_runs(loop: asyncio.AbstractEventLoop, error: BaseException | None)
 
 
 def _flush_output() -> None:
-    with contextlib.suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):
         sys.stdout.flush()
 
 

@@ -1,7 +1,6 @@
 """Write to standard error without waiting for its reader: neither the event loop nor a forced exit ever blocks."""
 
 import atexit
-import contextlib
 import io
 import math
 import os
@@ -12,9 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TextIO
+
+from whereby_trigger.threads import keep_running
 
 MOST_LINES: Final = 4096
 MOST_CHARACTERS: Final = 2 * 1024 * 1024
@@ -199,13 +200,25 @@ class LineWriter:
         return True
 
     def _run(self) -> None:
-        while True:
-            with contextlib.suppress(Empty):
+        keep_running(self._write_due)
+
+    def _write_due(self) -> bool:
+        if not self._awake:
+            with suppress(Empty):
                 self._wakes.get(timeout=self._until_due())
-            with self._lock:
-                self._queue_due(time.monotonic())
-            while batch := self._take():
+        with self._lock:
+            self._queue_due(time.monotonic())
+        while batch := self._take():
+            try:
                 self._write_batch(batch)
+            except Exception:
+                # Such as a lack of memory.
+                with self._lock:
+                    self._lose(batch)
+            for waiting in batch:
+                if waiting.written is not None:
+                    waiting.written.set()
+        return True
 
     def _until_due(self) -> float | None:
         with self._lock:
@@ -236,7 +249,7 @@ class LineWriter:
     def _whole(self) -> int:
         """How many bytes are written in one piece: each write costs the thread its turn."""
         descriptor = _descriptor_of(self.stream)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return WHOLE_IN_FILE
         return WHOLE
@@ -263,9 +276,6 @@ class LineWriter:
             if written and not lost and not self._queue:
                 # No further line may ever come that would report those that were dropped.
                 self._report_dropped()
-        for waiting in batch:
-            if waiting.written is not None:
-                waiting.written.set()
 
     def _lose(self, lost: Collection[_Waiting]) -> None:
         self._dropped += sum(waiting.stands_for for waiting in lost)
@@ -320,7 +330,7 @@ class LineWriter:
 
     def _write_at_once(self, line: Line) -> None:
         descriptor = _descriptor_of(self.stream)
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             if descriptor is None or _await_writable(descriptor, FLUSH_WITHIN):
                 self._write(self._encoded(line))
 

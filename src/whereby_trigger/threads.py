@@ -10,12 +10,45 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+MEMORY_AGAIN: Final = 0.05
+"""Seconds after which a thread of ours that had no memory goes on."""
+
+
+def keep_running(step: Callable[[], bool]) -> None:
+    """Call `step` until it returns False: no error, such as a lack of memory, ends the thread that calls this.
+
+    Others would wait for the thread in vain, and nothing would say that it is gone.
+    """
+    while True:
+        try:
+            if not step():
+                return
+        except Exception:
+            time.sleep(MEMORY_AGAIN)
+
+
+def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: Any) -> None:
+    """Call a function in an event loop, from another thread; do nothing if the loop is closed.
+
+    Without memory it is tried again until there is some: somebody waits for what the function says.
+    """
+    while True:
+        try:
+            loop.call_soon_threadsafe(callback, *arguments)
+        except MemoryError:
+            time.sleep(MEMORY_AGAIN)
+        except RuntimeError:
+            return
+        else:
+            return
 
 
 class OwnThread:
@@ -66,9 +99,14 @@ class OwnThread:
         return self._ended.done()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+        keep_running(self._do_next)
         self._tell(self._ended, None, None)
+
+    def _do_next(self) -> bool:
+        if (job := self._jobs.get()) is None:
+            return False
+        job()
+        return True
 
     def _do(self, future: "asyncio.Future[T]", function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
         try:
@@ -79,9 +117,7 @@ class OwnThread:
             self._tell(future, outcome, None)
 
     def _tell(self, future: "asyncio.Future[Any]", outcome: Any, error: BaseException | None) -> None:
-        # The loop may have been closed meanwhile.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, future, outcome, error)
+        call_in(self._loop, _settle, future, outcome, error)
 
 
 def _close_all(close: Callable[[T], None], opened: list[T]) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import deque
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ def ended_at(now: float, deadline: float, within: float) -> float:
         watchdog.set("the lease", deadline, within=within)
         watchdog.set("another", deadline + 1e6)
         with pytest.raises(Ended):
-            watchdog._run()
+            deque(iter(watchdog._look, False), maxlen=0)
     return clock.now
 
 
@@ -101,6 +102,18 @@ def test_a_process_that_was_frozen_past_its_lease_has_half_a_second_to_end_what_
 
 def test_a_deadline_of_another_name_still_holds() -> None:
     assert run('watchdog.set("a", boot_time() + 60); watchdog.set("b", boot_time() + 0.1)', 20).returncode == 70
+
+
+def test_a_lack_of_memory_in_a_look_does_not_end_the_watchdog() -> None:
+    setting = """
+failing = iter([True])
+def applies():
+    if next(failing, False):
+        raise MemoryError
+    return True
+watchdog.set("the lease", boot_time() + 0.1, applies)
+"""
+    assert run(setting, 20).returncode == 70
 
 
 @pytest.mark.parametrize(

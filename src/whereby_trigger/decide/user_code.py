@@ -1,7 +1,6 @@
 """Call user code: sync code in a thread, async code on the loop; its exceptions are results and never propagate."""
 
 import asyncio
-import contextlib
 import copy
 import inspect
 import sys
@@ -14,7 +13,7 @@ from msgspec import Struct
 
 from whereby_trigger.callables import UserFunction, name_of, place_of
 from whereby_trigger.loggers import own_logger
-from whereby_trigger.threads import shortage_of
+from whereby_trigger.threads import call_in, keep_running, shortage_of
 
 logger = own_logger("whereby_trigger.decide")
 
@@ -231,11 +230,15 @@ class _Worker:
             self._thread.join(ENDS_WITHIN)
 
     def _run(self) -> None:
-        while not self._left:
-            while (call := self._next()) is not None:
-                self._call(call)
+        keep_running(self._call_all)
+
+    def _call_all(self) -> bool:
+        while (call := self._next()) is not None:
+            self._call(call)
+        if not self._left:
             self._wake.wait()
             self._wake.clear()
+        return not self._left
 
     def _next(self) -> Call | None:
         calls = self._queue.calls
@@ -258,9 +261,7 @@ class _Worker:
         self._done.append((call, outcome))
         if not self._announced:
             self._announced = True
-            # A call that was left behind may outlive its loop.
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._settle)
+            call_in(self.loop, self._settle)
 
     def _settle(self) -> None:
         self._announced = False

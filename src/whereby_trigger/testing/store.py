@@ -25,7 +25,7 @@ from whereby_trigger.store.sqlite.connection import Identity
 from whereby_trigger.store.sqlite.lock import LifeLock
 from whereby_trigger.store.sqlite.opening import explained, open_alone
 from whereby_trigger.store.sqlite.store import OpenSqlite, SqliteStore
-from whereby_trigger.store.sqlite.writer import POLL, RETRY, Job, Writer, reads_explained
+from whereby_trigger.store.sqlite.writer import POLL, RETRY, Writer, reads_explained
 
 KEPT: Final = 4
 """Files that stay open while no test uses them: each takes eight descriptors."""
@@ -182,7 +182,6 @@ class _WriterOnLoop(Writer):
     """Commit on the event loop what was handed over in one of its turns; leave the file open at the end."""
 
     def _begin(self) -> None:
-        self._kept: list[Job] = []
         self._timer = self._loop.call_later(POLL, self._look)
 
     async def close(self, timeout: float) -> None:
@@ -193,12 +192,11 @@ class _WriterOnLoop(Writer):
         self._closed = True
         self._timer.cancel()
         self._hand_over()
-        kept, self._kept = self._kept, []
-        self._give_up(kept)
+        self._give_up()
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
-        self._kept = self._do(self._kept + gathered)
+        self._do(gathered)
 
     def _look(self) -> None:
         if self._kept:

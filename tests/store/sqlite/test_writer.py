@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.until import eventually
-from whereby_trigger.errors import StoreUnavailable
+from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store import StoreErrors
 from whereby_trigger.store.sqlite.connection import connect, make_durable
 from whereby_trigger.store.sqlite.journal import Database
@@ -76,4 +76,31 @@ async def test_the_writer_outlives_a_lack_of_memory_while_it_looks_for_changes(p
     database.short = False
     async with asyncio.timeout(5):
         await writer.submit(lambda connection: connection.execute("CREATE TABLE done (x)"))
+    await writer.close(5)
+
+
+class NoMemoryForErrors(StoreErrors):
+    """Raise MemoryError at the first error that is noted."""
+
+    short = True
+
+    def note(self, error: StoreError) -> None:
+        if self.short:
+            self.short = False
+            raise MemoryError
+        super().note(error)
+
+
+async def test_the_writer_outlives_a_lack_of_memory_to_say_why_work_failed(path: Path) -> None:
+    path.touch()
+    connection = connect(path)
+    make_durable(connection, path)
+    turn = FailingLock(path.with_name("lock"))
+    writer = Writer(Database(path, connection), turn, lambda: None, NoMemoryForErrors())
+    async with asyncio.timeout(5):
+        kept = writer.submit(lambda connection: "done", kept=True)
+        with pytest.raises(StoreUnavailable):
+            await writer.submit(lambda connection: "done")
+        turn.failing = False
+        assert await kept == "done"
     await writer.close(5)

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
@@ -14,6 +14,7 @@ from msgspec import Struct
 from whereby_trigger.errors import StoreError, StoreUnavailable
 from whereby_trigger.store.protocol import StoreErrors
 from whereby_trigger.store.sqlite.journal import Database
+from whereby_trigger.threads import call_in, keep_running
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -105,6 +106,8 @@ class Writer:
         self._seen_version = self._data_version()
         self._next_look = 0.0
         self._unsettled = 0
+        # What must be tried again.
+        self._kept: list[Job] = []
         self._begin()
 
     @property
@@ -148,26 +151,32 @@ class Writer:
             self._jobs.put(gathered[start : start + BATCH])
 
     def _run(self) -> None:
-        kept: list[Job] = []
-        while True:
-            batch, closing = self._next_batch(RETRY if kept else POLL)
-            kept = self._do(kept + batch)
-            if closing:
-                self._give_up(kept)
-                self._database.close()
-                self._turn.close()
-                self._call_soon(_end, self._ended)
-                return
+        keep_running(self._do_next)
+        self._give_up()
+        self._database.close()
+        self._turn.close()
+        self._call_soon(_end, self._ended)
 
-    def _do(self, batch: list[Job]) -> list[Job]:
-        """Run jobs and settle them; return those that must be tried again."""
-        kept = self._commit([job for job in batch if not job.alone])
-        for job in batch:
-            if job.alone:
-                self._run_alone(job)
-        return kept
+    def _do_next(self) -> bool:
+        batch, closing = self._next_batch(RETRY if self._kept else POLL)
+        self._do(batch)
+        return not closing
 
-    def _give_up(self, kept: list[Job]) -> None:
+    def _do(self, batch: list[Job]) -> None:
+        """Run the jobs that must be tried again, then a batch, and settle them."""
+        jobs = self._kept + batch
+        try:
+            self._kept = self._commit([job for job in jobs if not job.alone])
+            for job in batch:
+                if job.alone:
+                    self._run_alone(job)
+        except Exception as error:
+            # Such as a lack of the memory to say why the work failed.
+            self._kept = [job for job in jobs if job.kept]
+            self._call_soon(self._refuse, [job for job in jobs if not job.kept], StoreUnavailable(describe(error)))
+
+    def _give_up(self) -> None:
+        kept, self._kept = self._kept, []
         self._call_soon(self._refuse, kept, StoreUnavailable(f"the {self._called} was closed"))
 
     def _next_batch(self, wait: float) -> tuple[list[Job], bool]:
@@ -259,9 +268,7 @@ class Writer:
         return int(version)
 
     def _call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
-        # The loop may have ended meanwhile.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(callback, *arguments)
+        call_in(self._loop, callback, *arguments)
 
     def _settle(self, jobs: list[Job], outcomes: list[Any]) -> None:
         self._unsettled -= len(jobs)
