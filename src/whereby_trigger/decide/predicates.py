@@ -244,13 +244,12 @@ async def ask(
         asked += 1
         arguments = (webhook, presence)[: predicate.takes]
         outcome = await user_code.ask(predicate.function, arguments, predicate.is_async)
-        is_unknown = predicate.takes_presence and presence.humans is None
         if outcome.error is None:
-            verdict = _judge(predicate, webhook, outcome.value, asked, is_unknown=is_unknown)
-            return verdict if presence is UNKNOWN else structs.replace(verdict, presence=presence)
+            return _judge(predicate, webhook, outcome.value, asked, presence)
         if (short := shortage_now(outcome.error)) is not None:
             return structs.replace(_failed(predicate, outcome.error, asked), short=short)
         if isinstance(outcome.error, LeftBehind) or asked == ATTEMPTS:
+            is_unknown = predicate.takes_presence and presence.humans is None
             return _failed(predicate, outcome.error, asked, is_unknown=is_unknown)
         await pause(BACKOFF[asked - 1])
 
@@ -263,15 +262,16 @@ def _failed(predicate: Predicate, error: BaseException, asked: int, *, is_unknow
     return Verdict(None, reason, asked, full, raised=raised)
 
 
-def _judge(predicate: Predicate, webhook: Webhook, answer: object, asked: int, *, is_unknown: bool) -> Verdict:
+def _judge(predicate: Predicate, webhook: Webhook, answer: object, asked: int, presence: Presence) -> Verdict:
     if answer is True:
-        return Verdict(True, f"predicate {predicate.name} returned True", asked)
+        return Verdict(True, f"predicate {predicate.name} returned True", asked, presence=presence)
     if answer is False:
         reason = f"predicate {predicate.name} returned False"
-        return Verdict(False, reason if is_human(webhook) else f"{reason} (a bot's own event: is_human)", asked)
-    missing = NO_COUNT if is_unknown else ": is a `return` missing?"
+        shown = reason if is_human(webhook) else f"{reason} (a bot's own event: is_human)"
+        return Verdict(False, shown, asked, presence=presence)
+    missing = NO_COUNT if predicate.takes_presence and presence.humans is None else ": is a `return` missing?"
     hint = missing if answer is None else ", not True or False"
-    return Verdict(None, f"predicate {predicate.name} returned {_brief(answer)}{hint}", asked)
+    return Verdict(None, f"predicate {predicate.name} returned {_brief(answer)}{hint}", asked, presence=presence)
 
 
 def _brief(answer: object) -> str:
