@@ -1,9 +1,7 @@
 """Where a database is: its URL, the services and hosts that it names, and the address that is followed."""
 
-import asyncio
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from configparser import Error as NotReadable
 from configparser import RawConfigParser
@@ -25,40 +23,16 @@ async def look_up(hosts: Sequence[str]) -> None:
     It uses a thread of its own: an event loop waits at its end for look-ups of its own, and warns of abandoned ones.
     Raises OSError if no host is known, and UnicodeError if none can be a name.
     """
-    if not hosts:
-        return
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: Exception | None) -> None:
-        if found.done():
-            return
-        if error is None:
-            found.set_result(None)
-        else:
-            found.set_exception(error)
-
-    def look() -> None:
-        error = _error_of(hosts)
-        # The loop may have been closed meanwhile.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, error)
-
-    threading.Thread(target=look, name="whereby-trigger look-up", daemon=True).start()
-    await found
+    if hosts:
+        await in_thread(_resolve_one, hosts)
 
 
-def _error_of(hosts: Sequence[str]) -> Exception | None:
-    """Return None if one of the hosts is known, otherwise the last error."""
-    unknown: Exception | None = None
-    for host in hosts:
-        try:
+def _resolve_one(hosts: Sequence[str]) -> None:
+    for host in hosts[:-1]:
+        with suppress(OSError, UnicodeError):
             socket.getaddrinfo(host, None)
-        except (OSError, UnicodeError) as error:
-            unknown = error
-        else:
-            return None
-    return unknown
+            return
+    socket.getaddrinfo(hosts[-1], None)
 
 
 class Services(NamedTuple):
