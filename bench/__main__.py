@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import uvloop
 
-from bench import report, wrk
+from bench import report
 from bench.cores import share
+from bench.load import wrk
 from bench.registry import TABLES
 from bench.sides import Setting
 from bench.stores import stores
-from bench.tools import ToolMissing, find
+from reliability.tools import ToolMissing, find
 
 DISK = "/var/tmp"  # noqa: S108 - where /tmp is in memory, a sync would cost nothing
 """The folder for files, unless TMPDIR names another."""
@@ -35,7 +36,7 @@ async def measure(numbers: list[int], given: dict[str, str], *, keep: bool) -> b
         run = report.begun(cores.in_words, dose)
         began = time.monotonic()
         with stores(cores.database) as made:
-            outcome = await table.run(Setting(cores, made, wrk.send), dose)
+            outcome = await table.run(Setting(cores, made, wrk), dose)
         run = report.ended(run, outcome, time.monotonic() - began)
         print(report.section(number, run), flush=True)
         if keep or dose == table.dose():

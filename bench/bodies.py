@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from bench.secret import SECRET
+from bench.programs import SECRET
 from whereby_trigger.testing import webhook
 from whereby_trigger.webhook import SIGNATURE_HEADER, sign
 

@@ -14,8 +14,7 @@ from unittest.mock import patch
 
 import asyncpg
 
-from bench.filling import SPREAD, fill
-from bench.stores import POSTGRES, SQLITE, stores
+from bench.stores import POSTGRES, SPREAD, SQLITE, fill, stores
 from whereby_trigger import timeline
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import Arrival, Query, RoomQuery, RoomState, RunQuery, State, Store

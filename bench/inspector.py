@@ -13,9 +13,8 @@ from urllib.parse import quote
 
 import httpx
 
-from bench.filling import SPREAD, fill
 from bench.history import EACH, OUTPUT, POSTGRES_ROOMS, POSTGRES_RUNS, SQLITE_ROOMS, SQLITE_RUNS, execute
-from bench.stores import POSTGRES, SQLITE, stores
+from bench.stores import POSTGRES, SPREAD, SQLITE, fill, stores
 from whereby_trigger import Trigger
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import Query

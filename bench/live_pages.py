@@ -27,7 +27,7 @@ from msgspec import Struct
 from bench.bodies import Body, bodies, write_requests
 from bench.load import closed_loop
 from bench.open_loop import OpenLoop
-from bench.secret import SECRET
+from bench.programs import SECRET
 from reliability.measures import precise_cpu_seconds, resident
 from whereby_trigger.testing.program import Program, until
 

@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from bench import node
+from bench.sides import PEERS
 from bench.stores import BUFFERS
-from bench.tools import ToolMissing, find
+from reliability.tools import ToolMissing, find
 from tests.support.postgres import LATEST
 
 PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "asyncpg")
@@ -110,5 +110,5 @@ def _tool(name: str, called: str) -> str | None:
 
 def _peers() -> dict[str, str]:
     """Return the versions of what the peers are written with, by name, as their package files pin them."""
-    pinned = (json.loads((folder / "package.json").read_text(encoding="utf-8")) for folder in (node.PEER, node.CAREFUL))
+    pinned = (json.loads((folder / "package.json").read_text(encoding="utf-8")) for folder in PEERS.values())
     return {name: number for package in pinned for name, number in package["dependencies"].items()}

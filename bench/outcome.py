@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from bench.load import LoadFailed
-from bench.node import PeerFailed
-from bench.tools import ToolMissing
+from bench.sides import PeerFailed
+from reliability.tools import ToolMissing
 from tests.support.postgres import ServerFailed
 from whereby_trigger.testing.program import ProgramFailed
 

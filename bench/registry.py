@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from bench.outcome import Outcome
 from bench.sides import Setting
-from bench.tables import assistants, bursts, cores, growth, latency, replicas, throughput
+from bench.tables import assistants, bursts, growth, latency, replicas, throughput
 
 
 class Table(Struct, frozen=True):
@@ -88,8 +88,8 @@ with rooms looks at the store each second for what concerns them.""",
 The load of table 1, shared out among processes that share a store: on one SQLite file, whose writers take turns, and on
 one PostgreSQL. With fewer cores than processes, load and database need, they take time from each other, and the ratios
 are lower than they would be otherwise.""",
-        cores.Dose,
-        cores.run,
+        replicas.CoresDose,
+        replicas.run_cores,
     ),
     7: Table(
         "Replicas on one PostgreSQL",

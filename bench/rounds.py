@@ -1,15 +1,19 @@
-"""A round: a load on one server, or on several that share a store; it counts only if all of it was processed."""
+"""A round: a load on one server, or on several that share a store; and series of rounds, with the figures for them.
+
+A round counts only if all of it was processed.
+"""
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 
 from msgspec import Struct
 
 from bench.bodies import Body, write_requests
 from bench.load import Load, LoadFailed, together
-from bench.sides import CEILING, POSTGRES, Server, Setting, Side
+from bench.outcome import Cell, Grid
+from bench.sides import CEILING, POSTGRES, Server, Setting
 from reliability.measures import Usage, usage
 
 DECIDED_WITHIN = 120.0
@@ -17,6 +21,20 @@ BACKLOG_WITHIN = 1.0
 """The most seconds of work that may be left when the last delivery is answered."""
 
 WARM_UP = 2000
+
+SPEED = "webhooks/s", "lowest to highest"
+LATENCIES = "p50 (ms)", "p99 (ms)", "slowest (ms)"
+CHECKS = (
+    "backlog at the end (s), at most",
+    "server's CPU per webhook (µs)",
+    "database's (µs)",
+    "load's core busy, at most",
+    "server's core taken by others, at most",
+)
+CHECKS_TITLE = "How far these figures can be trusted: all but the CPU times are the worst of the rounds"
+
+GENERATOR_AT_MOST = 0.9
+OTHERS_AT_MOST = 0.1
 
 
 class Round(Struct, frozen=True):
@@ -115,20 +133,74 @@ async def _reckon(server: Server, mark: int, sent: int, heard: int) -> None:
             raise LoadFailed(f"of {sent} deliveries {counted.stored} are stored and {counted.fired} fired")
 
 
-async def several(setting: Setting, ring: Ring, side: Side, processes: int, webhooks: int, connections: int) -> Round:
-    """Load `processes` processes that share a new store, dividing the load among them; raises LoadFailed."""
-    async with AsyncExitStack() as stack:
-        url = stack.enter_context(setting.stores.new(side))
-        servers = [
-            await stack.enter_async_context(setting.up(side, url=url, core=setting.cores.spread(number)))
-            for number in range(processes)
+class Series:
+    """Collect the rounds of one kind, by their number; rounds of other kinds have the same numbers."""
+
+    def __init__(self) -> None:
+        self._rounds: dict[int, Round] = {}
+
+    def add(self, number: int, round: Round) -> None:
+        self._rounds[number] = round
+
+    def median(self, figure: Callable[[Round], float]) -> float:
+        return median(map(figure, self._rounds.values()))
+
+    def most(self, figure: Callable[[Round], float]) -> float:
+        return max(map(figure, self._rounds.values()))
+
+    @property
+    def speed(self) -> float:
+        """The median of webhooks per second."""
+        return self.median(lambda round: round.per_second)
+
+    def speeds(self) -> list[Cell]:
+        """Return the cells under `SPEED`."""
+        speeds = [round.per_second for round in self._rounds.values()]
+        return [round(self.speed), f"{min(speeds):,.0f} to {max(speeds):,.0f}"]
+
+    def times(self, other: "Series | None") -> float | None:
+        """Return this speed divided by the other's, or None if no round has both.
+
+        It is the median of the rounds' own ratios: what slows a machine for minutes slows both sides of a round.
+        """
+        if other is None:
+            return None
+        both = self._rounds.keys() & other._rounds.keys()
+        ratios = [self._rounds[number].per_second / other._rounds[number].per_second for number in both]
+        return median(ratios) if ratios else None
+
+    def ratio_to(self, other: "Series | None") -> Cell:
+        """Return this speed divided by the other's, as a cell."""
+        times = self.times(other)
+        return None if times is None else f"{times:.2f}"
+
+    def latencies(self) -> list[Cell]:
+        """Return the cells under `LATENCIES`."""
+        p50, p99 = self.median(lambda round: round.p50), self.median(lambda round: round.p99)
+        return [round(p50, 1), round(p99, 1), round(self.most(lambda round: round.slowest), 1)]
+
+    def checks(self) -> list[Cell]:
+        """Return the cells under `CHECKS`."""
+        database = self.median(lambda round: round.database_cpu)
+        return [
+            f"{self.most(lambda round: round.backlog):.2f}",
+            round(self.median(lambda round: round.server_cpu)),
+            round(database) or None,
+            f"{self.most(lambda round: round.generator_busy):.0%}",
+            f"{self.most(lambda round: round.others):.0%}",
         ]
-        return await ring.round(servers, webhooks, connections)
 
 
-def shared(setting: Setting, most: int) -> list[str]:
-    """Return a warning for each process without a core of its own."""
-    every = [setting.cores.spread(number) for number in range(most)]
-    taken = {setting.cores.load, setting.cores.database}
-    crowded = [number + 1 for number, core in enumerate(every) if core in taken or core in every[:number]]
-    return [f"process {number} shared a core with the load, the database or another process" for number in crowded]
+def trust(named: Mapping[str, Series]) -> Grid:
+    """Return how far the figures of each series can be trusted, a row each."""
+    return Grid(("", *CHECKS), [[name, *series.checks()] for name, series in named.items()], CHECKS_TITLE)
+
+
+def doubts(named: Mapping[str, Series]) -> Iterator[str]:
+    """Yield a warning if the generator may have set the pace, or if the machine was not quiet."""
+    for name, series in named.items():
+        busy, others = series.most(lambda round: round.generator_busy), series.most(lambda round: round.others)
+        if busy > GENERATOR_AT_MOST:
+            yield f"{name}: the load generator was busy for {busy:.0%} of the time, and may have set the pace"
+        if others > OTHERS_AT_MOST:
+            yield f"{name}: others took {others:.0%} of the server's core, so that its speed says little"

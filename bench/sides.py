@@ -1,5 +1,10 @@
-"""Who is measured against whom: the two peers, our receiver on each store, and the ceiling."""
+"""Who is measured against whom: the two peers, our receiver on each store, and the ceiling.
 
+The peers are servers with Express on Node.js, each installed into its folder when it is first needed.
+"""
+
+import fcntl
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,13 +13,11 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
-from bench import node
-from bench.books import Books, looking_into
 from bench.cores import Cores, module, serving
 from bench.load import Generator
-from bench.notes import Notes, read_notes
-from bench.secret import SECRET
-from bench.stores import Stores
+from bench.programs import SECRET, Notes, read_notes
+from bench.stores import PREFIX, Books, Stores, looking_into
+from reliability.tools import find
 from whereby_trigger.testing.program import Program, ProgramFailed
 
 Side = Literal["peer", "careful", "sqlite", "postgresql", "ceiling"]
@@ -26,7 +29,40 @@ NAMES = {
     POSTGRES: "PostgreSQL",
     CEILING: "ceiling (bare ASGI app)",
 }
+
+PEERS = {side: Path(__file__).with_name(folder) for side, folder in ((PEER, "peer"), (CAREFUL, "careful_peer"))}
 NOTES = "notes"
+
+
+class PeerFailed(Exception):
+    """A peer could not be installed."""
+
+
+def peer_command(folder: Path, *arguments: str) -> list[str]:
+    """Return the command that runs a peer, installed if necessary.
+
+    Raises ToolMissing without Node.js, and PeerFailed with npm's words if the installation fails.
+    """
+    node = find("node")
+    with (folder / "package-lock.json").open("rb") as lock:
+        # Tests in several processes may need it at the same time.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_installed(folder):
+            _install(folder)
+    return [node, str(folder / "server.mjs"), *arguments]
+
+
+def is_installed(folder: Path) -> bool:
+    """Return True if the installed packages of a peer are those of its lock file."""
+    installed = folder / "node_modules" / ".package-lock.json"
+    return installed.exists() and installed.stat().st_mtime >= (folder / "package-lock.json").stat().st_mtime
+
+
+def _install(folder: Path) -> None:
+    done = subprocess.run([find("npm"), "ci", "--omit=dev"], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PeerFailed(f"npm ci failed in {folder}:\n{done.stderr.strip()}")
+    (folder / "node_modules" / ".package-lock.json").touch()
 
 
 class Server(Struct, frozen=True):
@@ -66,12 +102,12 @@ class Setting:
         """
         core = self.cores.server if core is None else core
         async with AsyncExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-")))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
             notes, times = folder / NOTES, "times" if "--times" in options else "count"
             if side == PEER:
-                command = node.command(node.PEER, str(notes), times)
+                command = peer_command(PEERS[side], str(notes), times)
             elif side == CAREFUL:
-                command = node.command(node.CAREFUL, str(folder / "webhooks.db"), str(notes), times)
+                command = peer_command(PEERS[side], str(folder / "webhooks.db"), str(notes), times)
                 url = f"sqlite:///{folder}/webhooks.db"
             elif side == CEILING:
                 command = module("bench.programs.ceiling")

@@ -1,18 +1,62 @@
-"""The stores that are measured: each is new and empty, and is removed after use."""
+"""The stores that are measured: each is new, is filled by SQL if it must look long used, and is removed after use.
 
+They are read by the benchmark's own SQL: it does not rely on what the program reports. And they are filled by it, since
+delivering millions would take hours.
+"""
+
+import contextlib
+import shutil
+import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import asyncpg
+from msgspec import Struct
+
+from bench.bodies import ROOMS, template
 from bench.cores import on
+from bench.load import LoadFailed
 from tests.support.postgres import Server, database_of
+from whereby_trigger.store.factory import store_for
+from whereby_trigger.store.sqlite.connection import path_of
+from whereby_trigger.testing.program import until
 
 SQLITE, POSTGRES = "sqlite", "postgresql"
 BUFFERS = "256MB"
 """PostgreSQL's shared_buffers; all other settings have their defaults, or make no difference here."""
 
 PREFIX = "whereby-trigger-bench-"
+
+CHUNK = 100_000
+BYTES_EACH = 1600
+"""Bytes of one webhook on disk, with its index entries and the journal; a generous estimate."""
+
+SPREAD = 6 * 86400.0
+"""Seconds over which the webhooks were received: within the retention, or they would be pruned at the start."""
+
+COLUMNS = "id, type, room, body, received_at, queued_at, owner, state, attempts, reason, decided_at"
+SQLITE_FILL = f"""
+WITH RECURSIVE numbers (n) AS (SELECT :from UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :to),
+ids AS MATERIALIZED (SELECT n, lower(hex(randomblob(32))) AS id, printf('/room-%06d', n % :rooms) AS name FROM numbers)
+INSERT INTO webhooks ({COLUMNS})
+SELECT id, 'room.client.joined', 'acme.whereby.com' || name,
+CAST(:before_id || id || :between || name || :after_room AS BLOB),
+:oldest + :every * n, :oldest + :every * n, :owner, 'fired', 1, :reason, :oldest + :every * n + 0.01 FROM ids
+"""
+POSTGRES_FILL = f"""
+INSERT INTO whereby_trigger.webhooks (seq, {COLUMNS})
+SELECT nextval('whereby_trigger.webhooks_seq'), id, 'room.client.joined', 'acme.whereby.com' || name,
+convert_to($1 || id || $2 || name || $3, 'UTF8'),
+received_at, received_at, $6, 'fired', 1, $7, received_at + 0.01
+FROM (SELECT $4::float8 + $5::float8 * n AS received_at, encode(sha256(convert_to($8 || n, 'UTF8')), 'hex') AS id,
+'/room-' || lpad((n % $9)::text, 6, '0') AS name FROM generate_series($10::bigint, $11::bigint - 1) AS n) AS made
+"""
 
 
 class Stores:
@@ -67,3 +111,163 @@ def _launch(core: int) -> Server:
         server.close()
         raise
     return server
+
+
+class Count(Struct, frozen=True):
+    """Hold how many webhooks are stored, and how many of them fired."""
+
+    stored: int
+    fired: int
+
+
+class Books(ABC):
+    """Read a store's contents; `table` holds its webhooks."""
+
+    table = "webhooks"
+
+    async def last(self) -> int:
+        """Return the number of the newest webhook, 0 without one."""
+        (last,) = await self.ask(f"SELECT coalesce(max(seq), 0) FROM {self.table}")
+        return int(last)
+
+    async def counted(self, after: int) -> Count:
+        """Count the webhooks with a number above `after`."""
+        fired = "coalesce(sum(CASE WHEN state = 'fired' THEN 1 ELSE 0 END), 0)"
+        return Count(*await self.ask(f"SELECT count(*), {fired} FROM {self.table} WHERE seq > {after}"))
+
+    async def until_decided(self, within: float) -> float:
+        """Wait until no webhook is pending, and return the time.monotonic() of that; raises TimeoutError."""
+
+        async def all_decided() -> bool:
+            return not await self.ask(f"SELECT 1 FROM {self.table} WHERE state = 'pending' LIMIT 1")
+
+        if not await until(all_decided, within):
+            raise TimeoutError(f"webhooks are pending after {within:g} s")
+        return time.monotonic()
+
+    async def leave_pending(self, webhooks: int, now: float) -> None:
+        """Turn the newest webhooks into what a stopped replica leaves undecided; nothing else may write meanwhile."""
+        newest = f"(SELECT seq FROM {self.table} ORDER BY seq DESC LIMIT {webhooks})"
+        await self.tell(
+            f"UPDATE {self.table} SET state = 'pending', owner = NULL, takeovers = 1, attempts = 0, reason = '', "
+            f"decided_at = NULL, received_at = {now}, queued_at = {now} WHERE seq IN {newest}"
+        )
+
+    @abstractmethod
+    async def ask(self, question: str) -> tuple[Any, ...]:
+        """Return the first row of an answer, or an empty tuple."""
+
+    @abstractmethod
+    async def tell(self, statement: str) -> None:
+        """Execute a statement."""
+
+    @abstractmethod
+    async def size(self) -> int:
+        """Return the store's size on disk, in bytes."""
+
+
+class SqliteBooks(Books):
+    """Read a SQLite file."""
+
+    def __init__(self, url: str) -> None:
+        self._path = path_of(url)
+
+    async def ask(self, question: str) -> tuple[Any, ...]:
+        with self._connected() as connection:
+            return tuple(connection.execute(question).fetchone() or ())
+
+    async def tell(self, statement: str) -> None:
+        with self._connected() as connection:
+            connection.execute(statement)
+
+    async def size(self) -> int:
+        files = [self._path, *(Path(f"{self._path}{end}") for end in ("-wal", "-shm"))]
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def _connected(self) -> "contextlib.closing[sqlite3.Connection]":
+        place = f"{self._path.as_uri()}?mode=rw"
+        return contextlib.closing(sqlite3.connect(place, uri=True, timeout=5, isolation_level=None))
+
+
+class PostgresBooks(Books):
+    """Read a PostgreSQL database."""
+
+    table = "whereby_trigger.webhooks"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def ask(self, question: str) -> tuple[Any, ...]:
+        return tuple(await self._connection.fetchrow(question) or ())
+
+    async def tell(self, statement: str) -> None:
+        await self._connection.execute(statement)
+
+    async def size(self) -> int:
+        (size,) = await self.ask(f"SELECT pg_total_relation_size('{self.table}')")
+        return int(size)
+
+
+@asynccontextmanager
+async def looking_into(url: str) -> AsyncIterator[Books]:
+    """Open a store's books for an `async with` block."""
+    if url.startswith("sqlite:"):
+        yield SqliteBooks(url)
+        return
+    # A table filled a moment ago has no statistics: PostgreSQL would scan all of it for one row.
+    connection = await asyncpg.connect(url, server_settings={"enable_seqscan": "off"})
+    try:
+        yield PostgresBooks(connection)
+    finally:
+        await connection.close()
+
+
+async def fill(url: str, webhooks: int, rooms: int = ROOMS) -> None:
+    """Create a store with `webhooks` decided webhooks, spread over the last days and over `rooms` rooms.
+
+    Raises LoadFailed if the disk has not enough room.
+    """
+    needed, free = webhooks * BYTES_EACH, shutil.disk_usage(tempfile.gettempdir()).free
+    if needed > free:
+        raise LoadFailed(f"{webhooks:,} webhooks take up to {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free")
+    await store_for(url).migrate()
+    before_id, between, after_room = (part.decode() for part in template())
+    values = {
+        "before_id": before_id,
+        "between": between,
+        "after_room": after_room,
+        "oldest": time.time() - SPREAD,
+        "every": SPREAD / max(webhooks, 1),
+        "owner": "0" * 32,
+        "reason": "predicate people returned True",
+        "rooms": rooms,
+    }
+    if url.startswith("sqlite:"):
+        _fill_file(url, webhooks, values)
+    else:
+        await _fill_database(url, webhooks, values)
+
+
+def _fill_file(url: str, webhooks: int, values: Mapping[str, Any]) -> None:
+    with contextlib.closing(sqlite3.connect(path_of(url), isolation_level=None)) as connection:
+        # Losing this data costs nothing. The ids are random, so their index must fit in memory.
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -1000000")
+        for first in range(0, webhooks, CHUNK):
+            connection.execute(SQLITE_FILL, {**values, "from": first, "to": min(first + CHUNK, webhooks)})
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+async def _fill_database(url: str, webhooks: int, values: Mapping[str, Any]) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET synchronous_commit = off")
+        for first in range(0, webhooks, CHUNK):
+            last = min(first + CHUNK, webhooks)
+            names = ("before_id", "between", "after_room", "oldest", "every", "owner", "reason")
+            given = [values[name] for name in names]
+            await connection.execute(POSTGRES_FILL, *given, url, values["rooms"], first, last)
+        await connection.execute("VACUUM ANALYZE whereby_trigger.webhooks")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()

@@ -12,12 +12,12 @@ import msgspec
 import uvloop
 
 from reliability import report
-from reliability.missing import ToolMissing
 from reliability.process import ReceiverFailed
 from reliability.registry import ROWS
 from reliability.report import Run
 from reliability.row import Result, Row
 from reliability.stores import stores_of
+from reliability.tools import ToolMissing
 
 
 async def measure(numbers: list[int], stores: list[str] | None, less: Mapping[str, Any]) -> bool:

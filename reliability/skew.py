@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import SupportsIndex
 
-from reliability.missing import ToolMissing
+from reliability.tools import ToolMissing
 
 LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 FILE = "FAKETIME_TIMESTAMP_FILE"

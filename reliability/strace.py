@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.missing import ToolMissing
+from reliability.tools import ToolMissing
 
 TRACED = (
     *("openat", "unlink", "rename", "ftruncate", "pwrite64", "pwritev", "fsync", "fdatasync"),

@@ -10,8 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.notes import Notebook
-from bench.secret import SECRET
+from bench.programs import SECRET, Notebook
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, Session, Trigger, TriggerSuccess
 
 ASSISTANT = Path(__file__).with_name("assistant.py")

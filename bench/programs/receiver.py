@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from bench.notes import Notebook
-from bench.secret import SECRET
+from bench.programs import SECRET, Notebook
 from whereby_trigger import TRIGGER_EVENT_SUCCESS, Presence, RoomClientJoined, Trigger, TriggerSuccess, is_human, logs
 
 TOLERANCE = 3600.0

@@ -12,11 +12,10 @@ from msgspec import Struct
 
 from bench.bodies import bodies
 from bench.cores import module, on, serving
-from bench.latencies import FIGURES, cells
 from bench.load import LoadFailed
-from bench.notes import read_notes
-from bench.open_loop import OpenLoop
+from bench.open_loop import FIGURES, OpenLoop, cells
 from bench.outcome import Cell, Grid, Outcome, Problems
+from bench.programs import read_notes
 from bench.programs.host import COROUTINE, PROCESS, command
 from bench.sides import NAMES, NOTES, POSTGRES, SQLITE, Setting, Side
 from reliability.fleet import family

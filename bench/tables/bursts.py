@@ -8,8 +8,7 @@ from statistics import median
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.latencies import FIGURES, Latencies, cells, doubts
-from bench.open_loop import Delivery, OpenLoop
+from bench.open_loop import FIGURES, Delivery, Latencies, OpenLoop, cells, doubts
 from bench.outcome import Cell, Grid, Outcome, Problems, Verdict
 from bench.rounds import DECIDED_WITHIN
 from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side

@@ -9,14 +9,12 @@ from statistics import median
 from msgspec import Struct
 
 from bench.bodies import bodies, write_requests
-from bench.books import looking_into
-from bench.filling import fill
 from bench.load import LoadFailed
 from bench.open_loop import OpenLoop
 from bench.outcome import Cell, Grid, Outcome, Problems, Verdict
-from bench.rounds import DECIDED_WITHIN, Ring
-from bench.series import LATENCIES, SPEED, Series, doubts, trust
+from bench.rounds import DECIDED_WITHIN, LATENCIES, SPEED, Ring, Series, doubts, trust
 from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side
+from bench.stores import fill, looking_into
 from reliability.measures import forget_peak, peak, resident
 
 FIRST = 100

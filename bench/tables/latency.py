@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.latencies import FIGURES, Latencies, cells, doubts
-from bench.open_loop import OpenLoop
+from bench.open_loop import FIGURES, Latencies, OpenLoop, cells, doubts
 from bench.outcome import Grid, Outcome, Problems, Verdict
 from bench.rounds import DECIDED_WITHIN
 from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Setting, Side

@@ -1,6 +1,7 @@
-"""Table 7: replicas on one PostgreSQL, and how many it takes until PostgreSQL is the limit."""
+"""Tables 6 and 7: processes that share a store; and how many replicas it takes until PostgreSQL is the limit."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from statistics import median
 
 import msgspec
@@ -10,11 +11,40 @@ from bench.bodies import bodies
 from bench.cores import module, pinned
 from bench.load import LoadFailed
 from bench.outcome import Cell, Grid, Outcome, Problems
-from bench.rounds import Ring, Round, several, shared
-from bench.series import LATENCIES, SPEED, Series, doubts, trust
-from bench.sides import POSTGRES, Setting
+from bench.rounds import LATENCIES, SPEED, Ring, Round, Series, doubts, trust
+from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
 from reliability.measures import cpu_seconds
 from reliability.process import ROOT
+
+
+class CoresDose(Struct, frozen=True):
+    """Hold how much to measure; by default what the page reports."""
+
+    webhooks: int = 100_000
+    rounds: int = 3
+    connections: int = 64
+    processes: tuple[int, ...] = (1, 2)
+    sides: tuple[Side, ...] = (SQLITE, POSTGRES)
+
+
+async def run_cores(setting: Setting, dose: CoresDose) -> Outcome:
+    """Load every number of processes on every side in turn, once per round."""
+    problems, ring = Problems(), Ring(setting, bodies())
+    series: dict[tuple[Side, int], Series] = {}
+    for number in range(dose.rounds):
+        for side in dose.sides:
+            for processes in dose.processes:
+                with problems.of(f"{NAMES[side]}, {processes}"):
+                    measured = await several(setting, ring, side, processes, dose.webhooks, dose.connections)
+                    series.setdefault((side, processes), Series()).add(number, measured)
+    names = {(side, processes): f"{NAMES[side]}, {processes}" for side, processes in series}
+    named = {names[entry]: one for entry, one in series.items()}
+    figures = [
+        [names[entry], *one.speeds(), one.ratio_to(series.get((entry[0], 1))), *one.latencies()]
+        for entry, one in series.items()
+    ]
+    grids = [Grid(("processes", *SPEED, "× one process", *LATENCIES), figures), trust(named)]
+    return Outcome(grids, [], problems.all, [*shared(setting, max(dose.processes)), *doubts(named)])
 
 
 class Dose(Struct, frozen=True):
@@ -123,3 +153,22 @@ def _server_cpu(round: Round) -> float:
 
 def _database_cpu(round: Round) -> float:
     return round.database_cpu
+
+
+async def several(setting: Setting, ring: Ring, side: Side, processes: int, webhooks: int, connections: int) -> Round:
+    """Load `processes` processes that share a new store, dividing the load among them; raises LoadFailed."""
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(setting.stores.new(side))
+        servers = [
+            await stack.enter_async_context(setting.up(side, url=url, core=setting.cores.spread(number)))
+            for number in range(processes)
+        ]
+        return await ring.round(servers, webhooks, connections)
+
+
+def shared(setting: Setting, most: int) -> list[str]:
+    """Return a warning for each process without a core of its own."""
+    every = [setting.cores.spread(number) for number in range(most)]
+    taken = {setting.cores.load, setting.cores.database}
+    crowded = [number + 1 for number, core in enumerate(every) if core in taken or core in every[:number]]
+    return [f"process {number} shared a core with the load, the database or another process" for number in crowded]

@@ -7,8 +7,7 @@ from msgspec import Struct
 
 from bench.bodies import bodies
 from bench.outcome import Grid, Outcome, Problems, Verdict
-from bench.rounds import Ring
-from bench.series import LATENCIES, SPEED, Series, doubts, trust
+from bench.rounds import LATENCIES, SPEED, Ring, Series, doubts, trust
 from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SIDES, SQLITE, Setting, Side
 
 EXPRESS_TIMES = 1.5

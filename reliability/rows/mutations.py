@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reliability.missing import ToolMissing
 from reliability.mutant import VARIABLE, Mutant
 from reliability.mutants import MUTANTS
 from reliability.row import Result
 from reliability.rows.suite import run_tests
 from reliability.stores import Stores
+from reliability.tools import ToolMissing
 
 PASSED, FAILED = 0, 1
 SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+:\d+: (.+)$", re.MULTILINE)

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from bench.bodies import ROOMS, SIZE, bodies, request, write_requests
-from bench.secret import SECRET
+from bench.programs import SECRET
 from whereby_trigger import RoomClientJoined, is_human
 from whereby_trigger.receive.intake import Accepted, Rules, intake
 from whereby_trigger.webhook import decode

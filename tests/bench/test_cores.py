@@ -4,7 +4,6 @@ import pytest
 
 from bench.cores import Cores, share
 from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
-from bench.tables import cores as table_of_cores
 from bench.tables import replicas
 
 pytestmark = pytest.mark.anyio
@@ -12,8 +11,8 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("side", [SQLITE, POSTGRES])
 async def test_processes_that_share_a_store_are_measured_together(setting: Setting, side: Side) -> None:
-    dose = table_of_cores.Dose(webhooks=60, rounds=1, connections=4, sides=(side,))
-    outcome = await table_of_cores.run(setting, dose)
+    dose = replicas.CoresDose(webhooks=60, rounds=1, connections=4, sides=(side,))
+    outcome = await replicas.run_cores(setting, dose)
     assert outcome.problems == []
     speeds, checks = outcome.grids
     assert (

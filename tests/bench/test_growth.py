@@ -3,10 +3,9 @@
 import pytest
 
 from bench.bodies import bodies
-from bench.books import Count, looking_into
-from bench.filling import fill
 from bench.load import LoadFailed
 from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
+from bench.stores import Count, fill, looking_into
 from bench.tables import growth
 from bench.tables.growth import start
 from whereby_trigger.store import Query, State

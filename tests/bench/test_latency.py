@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bench.bodies import bodies
-from bench.latencies import Latencies, doubts
 from bench.load import LoadFailed
-from bench.notes import Notes
-from bench.open_loop import Delivery, OpenLoop
+from bench.open_loop import Delivery, Latencies, OpenLoop, doubts
+from bench.programs import Notes
 from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Setting, Side
 from bench.tables import bursts, latency
 from tests.support.serving import serving

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from bench import node, rounds, wrk
+from bench import rounds
 from bench.bodies import Body, Requests, bodies, write_requests
-from bench.load import Generator, Load, LoadFailed, closed_loop
+from bench.load import Generator, Load, LoadFailed, closed_loop, wrk
 from bench.outcome import Outcome
 from bench.programs.receiver import TOLERANCE
 from bench.rounds import Ring
-from bench.sides import CAREFUL, CEILING, NAMES, PEER, POSTGRES, SQLITE, Setting, Side
+from bench.sides import CAREFUL, CEILING, NAMES, PEER, PEERS, POSTGRES, SQLITE, Setting, Side, is_installed
 from bench.tables import throughput
 from bench.tables.throughput import Dose
 from tests.support.tools import skip_without
@@ -60,7 +60,7 @@ async def test_the_peer_is_measured(setting: Setting) -> None:
 
 async def test_the_careful_peer_keeps_what_it_promises(setting: Setting) -> None:
     skip_without("node")
-    if not node.is_installed(node.CAREFUL):
+    if not is_installed(PEERS[CAREFUL]):
         pytest.skip("better-sqlite3 is not built here: `make bench TABLES=1` builds it")
     dose = msgspec.structs.replace(TINY, webhooks=60 * throughput.CAREFUL_SHARE, sides=(CAREFUL,), forms=("default",))
     assert speeds(await throughput.run(setting, dose)).keys() == {NAMES[CAREFUL]}
@@ -68,7 +68,7 @@ async def test_the_careful_peer_keeps_what_it_promises(setting: Setting) -> None
 
 async def test_wrk_sends_each_request_once_and_the_store_has_as_many(setting: Setting) -> None:
     skip_without("wrk")
-    ring = Ring(Setting(setting.cores, setting.stores, wrk.send), bodies())
+    ring = Ring(Setting(setting.cores, setting.stores, wrk), bodies())
     async with setting.up(SQLITE) as server:
         assert (await ring.round([server], 300, connections=7)).per_second > 0
 
@@ -76,7 +76,7 @@ async def test_wrk_sends_each_request_once_and_the_store_has_as_many(setting: Se
 async def test_a_side_that_cannot_be_had_is_named_and_the_others_are_measured(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.tools.shutil.which", lambda name: None)
+    monkeypatch.setattr("reliability.tools.shutil.which", lambda name: None)
     outcome = await throughput.run(setting, msgspec.structs.replace(TINY, sides=(PEER, CEILING), forms=("default",)))
     assert [row[0] for row in outcome.grids[0].rows] == [NAMES[CEILING]]
     (problem,) = outcome.problems
@@ -129,9 +129,9 @@ async def test_a_round_that_leaves_too_much_work_does_not_count(
             await Ring(setting, bodies()).round([server], 20, connections=2)
 
 
-@pytest.mark.parametrize("generator", [closed_loop, wrk.send], ids=["Python", "wrk"])
+@pytest.mark.parametrize("generator", [closed_loop, wrk], ids=["Python", "wrk"])
 async def test_a_load_that_is_refused_does_not_count(setting: Setting, generator: Generator) -> None:
-    if generator is wrk.send:
+    if generator is wrk:
         skip_without("wrk")
     async with setting.up(SQLITE) as server:
         stale = write_requests(server.folder / "requests", bodies(), 20, time.time() - 2 * TOLERANCE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import node
+from bench.sides import PEER, PEERS, peer_command
 from tests.cli.conftest import Call
 from tests.support.process import Process
 from tests.support.tools import skip_without
@@ -63,7 +63,7 @@ def asked(port: int, path: str) -> bytes:
 def test_it_works_with_an_express_endpoint(call: Call, tmp_path: Path) -> None:
     skip_without("node", "npm")
     notes = tmp_path / "notes"
-    with Process(node.command(node.PEER, str(notes)), cwd=tmp_path) as peer:
+    with Process(peer_command(PEERS[PEER], str(notes)), cwd=tmp_path) as peer:
         ended = call("simulate", f"http://127.0.0.1:{port_of(peer)}/", "--secret", SECRET, *LOAD, *FAULTS, "--json")
         assert ended.returncode == 0, ended.stdout + ended.stderr
         peer.popen.terminate()

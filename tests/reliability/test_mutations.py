@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reliability.missing import ToolMissing
 from reliability.mutants import MUTANTS
 from reliability.mutants_in_postgres import IN_POSTGRES
 from reliability.rows import mutations
+from reliability.tools import ToolMissing
 
 pytestmark = pytest.mark.anyio
 

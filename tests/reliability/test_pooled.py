@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from reliability.missing import ToolMissing
 from reliability.rows import kills
 from reliability.stores import PostgresStores
+from reliability.tools import ToolMissing
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Server
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reliability.missing import ToolMissing
 from reliability.skew import Skew
+from reliability.tools import ToolMissing
 from whereby_trigger.clock import boot_time
 
 ROOT = Path(__file__).parents[2]

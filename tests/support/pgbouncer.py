@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from reliability.missing import ToolMissing
+from reliability.tools import ToolMissing
 from tests.support.place import Place
 from tests.support.postgres import HOST, SUPERUSER, Server, free_port, hand_over, not_as_root, shared_server
 from tests.support.postgres_place import postgres_place

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.tools import ToolMissing, find
+from reliability.tools import ToolMissing, find
 
 
 def skip_without(*names: str) -> None:

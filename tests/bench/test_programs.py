@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from bench.notes import Notebook, Notes, read_notes
+from bench.programs import Notebook, Notes, read_notes
 
 
 def test_calls_are_counted(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 import msgspec
 
-from bench.rounds import Round
-from bench.series import CHECKS, LATENCIES, SPEED, Series, doubts
+from bench.rounds import CHECKS, LATENCIES, SPEED, Round, Series, doubts
 
 GOOD = Round(
     per_second=1000.0,

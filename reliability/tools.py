@@ -1,4 +1,4 @@
-"""External programs that the benchmark or a test needs."""
+"""External programs that the rows, the benchmark and some tests need, and that not every machine has."""
 
 import shutil
 
@@ -11,7 +11,7 @@ HOW_TO_GET = {
 
 
 class ToolMissing(Exception):
-    """A program that a measurement needs is not installed."""
+    """A program or library that is needed is not installed; the message names it and how to install it."""
 
 
 def find(name: str) -> str:
