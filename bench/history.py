@@ -6,15 +6,12 @@ Run it by `python -m bench.history`, with `--webhooks`, `--runs` and `--stores` 
 import argparse
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
-import asyncpg
-
-from bench.stores import POSTGRES, SPREAD, SQLITE, fill, stores
+from bench.stores import EACH, POSTGRES, SPREAD, SQLITE, fill, fill_rooms, fill_runs, on_each_store
 from whereby_trigger import timeline
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import Arrival, Query, RoomQuery, RoomState, RunQuery, State, Store
@@ -23,43 +20,14 @@ from whereby_trigger.store.postgres import lease as postgres_lease
 from whereby_trigger.store.postgres import opening as postgres_opening
 from whereby_trigger.store.sqlite import lease as sqlite_lease
 from whereby_trigger.store.sqlite import opening as sqlite_opening
-from whereby_trigger.store.sqlite.connection import path_of
 
 SCRIPTS = {SQLITE: sqlite_opening, POSTGRES: postgres_opening}
 LEASES = {SQLITE: sqlite_lease, POSTGRES: postgres_lease}
 RUNS = {SQLITE: 7, POSTGRES: 6}
 """The migrations that bring runs."""
 
-EACH = 4
-"""Runs of an entry."""
-
 ROUNDS = 5
 ENDED = RoomState.ENDED
-SQLITE_ROOMS = """
-WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :count)
-INSERT INTO rooms (key, url, state, webhook, asked_at, queued_at, since, attempt, reason, errors)
-SELECT printf('acme.whereby.com/room-%06d', n % 10000), '', 'failed', 'webhook ' || n, :oldest + :every * n,
-:oldest + :every * n, :oldest + :every * n + 60, 4, 'exited with 75', json_array(:output) FROM numbers
-"""
-SQLITE_RUNS = """
-WITH RECURSIVE attempts (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM attempts WHERE n < 3)
-INSERT INTO runs (entry, key, webhook, replica, attempt, started_at, live_at, ended_at, outcome, reason, output)
-SELECT id, key, webhook, 'r', n, queued_at + n, queued_at + n, queued_at + n + 1, 'refused', 'exited with 75', :output
-FROM rooms, attempts ORDER BY id, n
-"""
-POSTGRES_ROOMS = """
-INSERT INTO whereby_trigger.rooms (key, url, state, webhook, asked_at, queued_at, since, attempt, reason, errors)
-SELECT 'acme.whereby.com/room-' || lpad((n % 10000)::text, 6, '0'), '', 'failed', 'webhook ' || n,
-$2::float8 + $3::float8 * n, $2 + $3 * n, $2 + $3 * n + 60, 4, 'exited with 75', ARRAY[$4::text]
-FROM generate_series(0, $1::bigint - 1) AS n
-"""
-POSTGRES_RUNS = """
-INSERT INTO whereby_trigger.runs
-    (entry, key, webhook, replica, attempt, started_at, live_at, ended_at, outcome, reason, output)
-SELECT id, key, webhook, 'r', n, queued_at + n, queued_at + n, queued_at + n + 1, 'refused', 'exited with 75', $1
-FROM whereby_trigger.rooms, generate_series(1, 3) AS n ORDER BY id, n
-"""
-OUTPUT = "\n".join(f"line {n} of what it said before it gave up" for n in range(50))
 
 
 @contextlib.contextmanager
@@ -73,19 +41,6 @@ def before_runs(kind: str) -> Iterator[None]:
         patch.object(LEASES[kind], "begin_replica"),
     ):
         yield
-
-
-async def execute(url: str, sqlite: str, postgres: str, values: dict[str, Any]) -> None:
-    if url.startswith("sqlite"):
-        with contextlib.closing(sqlite3.connect(path_of(url))) as connection, connection:
-            connection.execute(sqlite, values)
-        return
-    connected = await asyncpg.connect(url)
-    try:
-        await connected.execute(postgres, *values.values())
-        await connected.execute("ANALYZE")
-    finally:
-        await connected.close()
 
 
 async def migrated(url: str, kind: str) -> tuple[float, float]:
@@ -151,12 +106,11 @@ async def measure(url: str, kind: str, webhooks: int, runs: int) -> None:
     with before_runs(kind):
         await fill(url, webhooks)
     now = time.time()
-    values = {"count": entries, "oldest": now - SPREAD, "every": SPREAD / entries, "output": OUTPUT}
-    await execute(url, SQLITE_ROOMS, POSTGRES_ROOMS, values)
+    await fill_rooms(url, entries)
     took, slowest = await migrated(url, kind)
     print(f"{kind}: {webhooks:,} webhooks, {entries:,} entries")
     print(f"  {took:7.2f} s   the migration; the slowest delivery meanwhile took {1000 * slowest:.0f} ms")
-    await execute(url, SQLITE_RUNS, POSTGRES_RUNS, {"output": OUTPUT})
+    await fill_runs(url)
     async with store_to_read(url) as store:
         print(f"  {len(await store.find_runs(RunQuery())):,} runs")
         for name, ask in questions(store, now).items():
@@ -174,10 +128,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--stores", default=f"{SQLITE},{POSTGRES}")
     asked = parser.parse_args()
-    with stores(0) as made:
-        for kind in asked.stores.split(","):
-            with made.new(kind) as url:
-                asyncio.run(measure(url, kind, asked.webhooks, asked.runs))
+    on_each_store(asked.stores, lambda url, kind: measure(url, kind, asked.webhooks, asked.runs))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ Run it by `python -m bench.inspector`, with `--webhooks` and `--stores` for less
 """
 
 import argparse
-import asyncio
 import statistics
 import time
 from urllib.parse import quote
 
 import httpx
 
-from bench.history import EACH, OUTPUT, POSTGRES_ROOMS, POSTGRES_RUNS, SQLITE_ROOMS, SQLITE_RUNS, execute
-from bench.stores import POSTGRES, SPREAD, SQLITE, fill, stores
+from bench.stores import EACH, POSTGRES, SQLITE, fill, fill_rooms, fill_runs, on_each_store
 from whereby_trigger import Trigger
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import Query
@@ -28,9 +26,8 @@ async def measure(url: str, kind: str, webhooks: int) -> None:
     """Fill a store, and print for each page the median and the slowest of some answers, and its size."""
     await fill(url, webhooks, ROOMS)
     entries = RUNS // EACH
-    values = {"count": entries, "oldest": time.time() - SPREAD, "every": SPREAD / entries, "output": OUTPUT}
-    await execute(url, SQLITE_ROOMS, POSTGRES_ROOMS, values)
-    await execute(url, SQLITE_RUNS, POSTGRES_RUNS, {"output": OUTPUT})
+    await fill_rooms(url, entries)
+    await fill_runs(url)
     async with store_to_read(url) as store:
         newest, *_ = await store.find(Query(limit=1))
     room = quote(newest.room or "", safe="")
@@ -68,10 +65,7 @@ def main() -> None:
     parser.add_argument("--webhooks", type=int, default=1_000_000)
     parser.add_argument("--stores", default=f"{SQLITE},{POSTGRES}")
     asked = parser.parse_args()
-    with stores(0) as made:
-        for kind in asked.stores.split(","):
-            with made.new(kind) as url:
-                asyncio.run(measure(url, kind, asked.webhooks))
+    on_each_store(asked.stores, lambda url, kind: measure(url, kind, asked.webhooks))
 
 
 if __name__ == "__main__":

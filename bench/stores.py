@@ -4,13 +4,14 @@ They are read by the benchmark's own SQL: it does not rely on what the program r
 delivering millions would take hours.
 """
 
+import asyncio
 import contextlib
 import shutil
 import sqlite3
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,36 @@ convert_to($1 || id || $2 || name || $3, 'UTF8'),
 received_at, received_at, $6, 'fired', 1, $7, received_at + 0.01
 FROM (SELECT $4::float8 + $5::float8 * n AS received_at, encode(sha256(convert_to($8 || n, 'UTF8')), 'hex') AS id,
 '/room-' || lpad((n % $9)::text, 6, '0') AS name FROM generate_series($10::bigint, $11::bigint - 1) AS n) AS made
+"""
+
+
+EACH = 4
+"""Runs of an entry: those that are filled in, and one that the migration to the schema with runs makes."""
+
+OUTPUT = "\n".join(f"line {n} of what it said before it gave up" for n in range(50))
+SQLITE_ROOMS = """
+WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :count)
+INSERT INTO rooms (key, url, state, webhook, asked_at, queued_at, since, attempt, reason, errors)
+SELECT printf('acme.whereby.com/room-%06d', n % 10000), '', 'failed', 'webhook ' || n, :oldest + :every * n,
+:oldest + :every * n, :oldest + :every * n + 60, 4, 'exited with 75', json_array(:output) FROM numbers
+"""
+SQLITE_RUNS = """
+WITH RECURSIVE attempts (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM attempts WHERE n < 3)
+INSERT INTO runs (entry, key, webhook, replica, attempt, started_at, live_at, ended_at, outcome, reason, output)
+SELECT id, key, webhook, 'r', n, queued_at + n, queued_at + n, queued_at + n + 1, 'refused', 'exited with 75', :output
+FROM rooms, attempts ORDER BY id, n
+"""
+POSTGRES_ROOMS = """
+INSERT INTO whereby_trigger.rooms (key, url, state, webhook, asked_at, queued_at, since, attempt, reason, errors)
+SELECT 'acme.whereby.com/room-' || lpad((n % 10000)::text, 6, '0'), '', 'failed', 'webhook ' || n,
+$2::float8 + $3::float8 * n, $2 + $3 * n, $2 + $3 * n + 60, 4, 'exited with 75', ARRAY[$4::text]
+FROM generate_series(0, $1::bigint - 1) AS n
+"""
+POSTGRES_RUNS = """
+INSERT INTO whereby_trigger.runs
+    (entry, key, webhook, replica, attempt, started_at, live_at, ended_at, outcome, reason, output)
+SELECT id, key, webhook, 'r', n, queued_at + n, queued_at + n, queued_at + n + 1, 'refused', 'exited with 75', $1
+FROM whereby_trigger.rooms, generate_series(1, 3) AS n ORDER BY id, n
 """
 
 
@@ -271,3 +302,35 @@ async def _fill_database(url: str, webhooks: int, values: Mapping[str, Any]) -> 
         await connection.execute("CHECKPOINT")
     finally:
         await connection.close()
+
+
+async def fill_rooms(url: str, entries: int) -> None:
+    """Add `entries` failed entries of rooms, spread over the last days."""
+    values = {"count": entries, "oldest": time.time() - SPREAD, "every": SPREAD / entries, "output": OUTPUT}
+    await _execute(url, SQLITE_ROOMS, POSTGRES_ROOMS, values)
+
+
+async def fill_runs(url: str) -> None:
+    """Add three runs of each entry."""
+    await _execute(url, SQLITE_RUNS, POSTGRES_RUNS, {"output": OUTPUT})
+
+
+async def _execute(url: str, sqlite: str, postgres: str, values: dict[str, Any]) -> None:
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(path_of(url))) as connection, connection:
+            connection.execute(sqlite, values)
+        return
+    connected = await asyncpg.connect(url)
+    try:
+        await connected.execute(postgres, *values.values())
+        await connected.execute("ANALYZE")
+    finally:
+        await connected.close()
+
+
+def on_each_store(kinds: str, measure: Callable[[str, str], Coroutine[Any, Any, None]]) -> None:
+    """Call a function with the URL and the kind of a new store of each kind; `kinds` has commas between them."""
+    with stores(0) as made:
+        for kind in kinds.split(","):
+            with made.new(kind) as url:
+                asyncio.run(measure(url, kind))
