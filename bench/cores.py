@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.process import ROOT
+from reliability import ROOT
 from whereby_trigger.testing.program import Program
 
 PINNED = Path(__file__).with_name("pinned.py")

@@ -11,8 +11,8 @@ from msgspec import Struct
 from bench.machine import machine, versions
 from bench.outcome import Cell, Grid, Outcome
 from bench.registry import TABLES
+from reliability import ROOT
 from reliability.measures import commit
-from reliability.process import ROOT
 
 KEPT = ROOT / "docs" / "performance.json"
 PAGE = ROOT / "docs" / "performance.md"

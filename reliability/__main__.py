@@ -12,7 +12,7 @@ import msgspec
 import uvloop
 
 from reliability import report
-from reliability.process import ReceiverFailed
+from reliability.receivers import ReceiverFailed
 from reliability.registry import ROWS
 from reliability.report import Run
 from reliability.row import Result, Row

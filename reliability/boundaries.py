@@ -1,11 +1,12 @@
 """The boundaries that a webhook passes, and how a receiver kills itself with SIGKILL at the n-th passing of one."""
 
+import asyncio
 import functools
 import inspect
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from whereby_trigger.assist import process
@@ -72,10 +73,79 @@ def die_at(boundary: str, passing: int, store: str) -> None:
         wrap(Emitter, "emit", before, after, lambda self, event, success, *rest: getattr(success, "attempt", 1) > 1)
     elif step == "spawn":
         wrap(process, "spawn", before, after)
+    elif store.startswith("sqlite:"):
+        _around_step_in_sqlite(step, before, after)
     else:
-        # Without a PostgreSQL store, its driver may be missing too.
-        kind = "sqlite" if store.startswith("sqlite:") else "postgres"
-        import_module(f"reliability.boundaries_in_{kind}").put_around(step, before, after)
+        _around_step_in_postgres(step, before, after)
+
+
+def _around_step_in_sqlite(step: str, before: Act, after: Act) -> None:
+    from whereby_trigger.store.sqlite import lease, rooms, webhooks
+
+    places = {
+        "insert": (webhooks, "add"),
+        "decide": (webhooks, "decide"),
+        "blame": (webhooks, "begin_attempt"),
+        "claim": (lease, "take_over_dead"),
+        "request": (rooms, "request"),
+        "take": (rooms, "take"),
+        "move": (rooms, "move"),
+    }
+    if step in places:
+        wrap(*places[step], before, after)
+        return
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql != "COMMIT":
+                return super().execute(sql, *parameters)
+            before()
+            cursor = super().execute(sql, *parameters)
+            after()
+            return cursor
+
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)  # type: ignore[assignment]
+
+
+def _around_step_in_postgres(step: str, before: Act, after: Act) -> None:
+    """Call `before` before a statement is sent, and `after` once it is answered."""
+    # Without a PostgreSQL store, its driver may be missing.
+    import asyncpg
+
+    from whereby_trigger.store.postgres import lease, rooms, webhooks
+
+    statements = {
+        "insert": webhooks.ADD,
+        "decide": webhooks.DECIDE,
+        "blame": webhooks.BEGIN_ATTEMPT,
+        "claim": lease.TAKE_ORPHANED,
+        "request": rooms.WAIT,
+        "take": rooms.TAKE,
+        "move": rooms.MOVE,
+        "commit": "COMMIT",
+    }
+
+    def is_it(connection: Any, query: str, *arguments: Any, **keywords: Any) -> bool:
+        return query == statements[step]
+
+    for name in ("execute", "fetch", "fetchrow", "fetchval"):
+        wrap(asyncpg.Connection, name, before, after, is_it)
+    if step != "commit":
+        return
+    original = asyncpg.Connection.fetch
+
+    async def fetch(connection: Any, query: str, *arguments: Any, **keywords: Any) -> Any:
+        """Call `before` while an insert is in flight: most inserts are transactions of their own, without a COMMIT."""
+        if query != webhooks.ADD or connection.is_in_transaction():
+            return await original(connection, query, *arguments, **keywords)
+        coming = asyncio.ensure_future(original(connection, query, *arguments, **keywords))
+        await asyncio.sleep(0)
+        before()
+        rows = await coming
+        after()
+        return rows
+
+    setattr(asyncpg.Connection, "fetch", fetch)  # noqa: B010 - its types do not allow a plain assignment
 
 
 class _Countdown:

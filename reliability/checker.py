@@ -8,10 +8,24 @@ from itertools import pairwise
 from msgspec import Struct
 
 from reliability.corpus import Item
-from reliability.emissions import Emission
 from whereby_trigger.store import Record, State
 
 SHOWN = 3
+
+
+class Emission(Struct, frozen=True):
+    """Hold one success: the receiver's life, the webhook, the attempt, and the time by the receiver's clock."""
+
+    life: int
+    id: str
+    attempt: int
+    at: float
+
+    @classmethod
+    def read(cls, line: str) -> "Emission":
+        """Read a line of the receiver's file of emissions."""
+        life, id, attempt, at = line.split()
+        return cls(int(life), id, int(attempt), float(at))
 
 
 class Evidence(Struct, frozen=True):

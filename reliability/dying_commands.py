@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from reliability import ROOT
 from reliability.boundaries import wrap
-from reliability.process import ROOT
 from tests.support.process import clean_environment
 from whereby_trigger.cli import COMMANDS, main
 from whereby_trigger.store import privacy

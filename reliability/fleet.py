@@ -7,10 +7,11 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from reliability.process import ROOT, Receiver, receiver_on
-from reliability.sender import send
+from reliability import ROOT
+from reliability.assistants import Tick, Ticks
+from reliability.load import send
+from reliability.receivers import Receiver, receiver_on
 from reliability.stores import Stores
-from reliability.ticks import Tick, Ticks
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import RoomState
 from whereby_trigger.testing import webhook

@@ -111,13 +111,13 @@ def _listeners_after_the_decision() -> None:
 COMMITS_LATER = 20
 
 POWER_LOSS = "tests/reliability/test_power_loss.py::test_no_200_leaves_before_its_webhook_is_on_disk"
-BOUNDARY = "tests/reliability/test_at_boundaries.py::test_all_holds[sqlite-{}]"
+BOUNDARY = "tests/reliability/test_kills.py::test_all_holds_at_a_boundary[sqlite-{}]"
 
 OF_WEBHOOKS: Mapping[str, Mutant] = {
     "without fsync": Mutant(_without_fsync, POWER_LOSS, "before their webhook was on disk"),
     "without the unique index": Mutant(
         _without_unique_index,
-        "tests/reliability/test_undisturbed.py::test_all_holds_under_load[sqlite]",
+        "tests/reliability/test_kills.py::test_all_holds_under_load[sqlite]",
         "stored more than once",
     ),
     "200 before the commit": Mutant(

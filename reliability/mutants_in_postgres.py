@@ -90,7 +90,7 @@ STORE = "tests/store/{}[postgresql]"
 IN_POSTGRES: Mapping[str, Mutant] = {
     "PostgreSQL: without the unique index": Mutant(
         _without_unique_index,
-        "tests/reliability/test_undisturbed.py::test_all_holds_under_load[postgresql]",
+        "tests/reliability/test_kills.py::test_all_holds_under_load[postgresql]",
         "stored more than once",
     ),
     "PostgreSQL: 200 before the commit": Mutant(
@@ -112,7 +112,7 @@ IN_POSTGRES: Mapping[str, Mutant] = {
     ),
     "PostgreSQL: without counting takeovers": Mutant(
         _without_counting_takeovers,
-        "tests/reliability/test_at_boundaries.py::test_all_holds[postgresql-after emit]",
+        "tests/reliability/test_kills.py::test_all_holds_at_a_boundary[postgresql-after emit]",
         "emitted again without counting the attempt",
     ),
     "PostgreSQL: prune what is pending": Mutant(

@@ -11,9 +11,8 @@ import signal
 import time
 from pathlib import Path
 
-from reliability import boundaries, shortage, skew, unsafe
+from reliability import boundaries, conditions
 from reliability.assistants import FORMS, HANG
-from reliability.mutant import VARIABLE
 from whereby_trigger import (
     TRIGGER_EVENT_SUCCESS,
     RoomClientJoined,
@@ -58,7 +57,7 @@ def build(options: argparse.Namespace) -> Trigger:
         if webhook.data.external_id == POISON:
             os._exit(1)
         if options.short_of and "deciding" in webhook.data.room_name:
-            shortage.need(options.short_of)
+            conditions.need(options.short_of)
         return is_human(webhook)
 
     @trigger.when("room.session.started")
@@ -122,28 +121,28 @@ def main() -> None:
     parser.add_argument("--log", action="store_true", help="log each delivery too")
     parser.add_argument("--die", choices=(*boundaries.BOUNDARIES, boundaries.BEFORE_AGAIN, *boundaries.ROOM_BOUNDARIES))
     parser.add_argument("--passing", type=int, default=1)
-    parser.add_argument("--unsafe", choices=unsafe.CONDITIONS)
-    parser.add_argument("--short-of", choices=shortage.KINDS)
+    parser.add_argument("--unsafe", choices=conditions.UNSAFE)
+    parser.add_argument("--short-of", choices=conditions.RESOURCES)
     parser.add_argument("--copies")
     options = parser.parse_args()
-    skew.bear_it()
+    conditions.bear_skew()
     if not options.log:
         logging.getLogger("whereby_trigger.deliveries").setLevel(logging.ERROR)
     runners.BACKOFF = tuple(options.backoff)
     replica.DRAIN_MARGIN = options.drain_margin
     signal.signal(BLOCK, lambda number, frame: time.sleep(HANG))
-    if os.environ.get(VARIABLE):
+    if os.environ.get(conditions.MUTANT):
         # Import this late: it imports both stores and the driver, hundreds of receivers start, and few have a mutation.
         from reliability import mutants
 
         mutants.apply_from_environment()
     if options.unsafe:
-        unsafe.CONDITIONS[options.unsafe]()
+        conditions.UNSAFE[options.unsafe]()
     trigger = build(options)
     if options.copies:
         signal.signal(signal.SIGUSR1, lambda *_: copy_store(path_of(options.store), Path(options.copies)))
     if options.short_of:
-        shortage.bear_it(options.short_of)
+        conditions.bear_shortage(options.short_of)
     if options.die:
         boundaries.die_at(options.die, options.passing, options.store)
     trigger.start()

@@ -2,38 +2,27 @@
 
 from reliability.row import Row, on_both, on_postgresql, on_sqlite, once
 from reliability.rows import (
-    at_boundaries,
-    at_room_boundaries,
     bad_network,
     bodies,
-    database_away,
-    database_changed,
-    database_killed,
-    dead_replicas,
+    database,
     disk_full,
-    everybody_at_once,
+    drains,
     following_meetings,
     frozen_replicas,
-    full_executors,
     held_webhooks,
     journal_lost,
     killed_commands,
+    killed_replicas,
     kills,
     many_rooms,
-    mutations,
-    orphaned_assistants,
     poison,
     power_loss,
-    rolling_deploys,
     shortages,
     skewed_clocks,
-    slow_leavers,
-    slowloris,
-    soak,
     steady_load,
+    strangers,
     suite,
     ten_minutes,
-    unauthenticated,
     unread_logs,
     unsafe_settings,
 )
@@ -50,19 +39,19 @@ OUTAGES: dict[int, Row] = {
     6: Row(
         "50 deliveries a second for half an hour, to a store that holds a million webhooks",
         "the p99 drifts by less than 20 %, the memory grows by less than 10 %",
-        soak.run,
+        steady_load.run_soak,
         on_both(inbox=1_000_000, rate=50, seconds=30 * MINUTE),
     ),
     7: Row(
         "PostgreSQL is killed with -9 and started again, under load",
         "0 acknowledged lost; 0 sent lost, where it was away for less than 10 s",
-        database_killed.run,
+        database.run_killed,
         on_postgresql(restarts=100, rate=100, down_for=6.0),
     ),
     8: Row(
         "PostgreSQL is away for 10, 60 and 120 s, killed or frozen, while assistants are alive",
         "10 s: nothing stops; longer: out before the lease's end, 0 overlaps, all back after it; a spill is drained",
-        database_away.run,
+        database.run_away,
         on_postgresql(short=(10.0,), long=(60.0, 120.0), doses=20, side_by_side=10, within=30.0),
     ),
     9: Row(
@@ -94,7 +83,7 @@ OUTAGES: dict[int, Row] = {
         "PostgreSQL read-only for 1 to 60 s; a standby behind its address; a row, a table locked by others; "
         "synchronous_commit turned off by a reload, and then a crash",
         "0 acknowledged lost; back within 5 s after it is over; one locked row holds up that row alone",
-        database_changed.run,
+        database.run_changed,
         on_postgresql(doses=50, longest=MINUTE, rate=20),
     ),
 }
@@ -111,7 +100,7 @@ FAULTS: dict[int, Row] = {
     2: Row(
         "The receiver is killed before and after each insert, commit, answer, emit, decision, takeover and blame",
         "0 lost, 0 decided twice; parked is what three deaths were blamed on: stored as failed, with that reason",
-        at_boundaries.run,
+        kills.run_at_boundaries,
         on_both(deaths=50),
     ),
     3: Row(
@@ -124,13 +113,13 @@ FAULTS: dict[int, Row] = {
     11: Row(
         "Three replicas, and each event reaches all of them at once",
         "1 row each; 1 assistant in each room",
-        everybody_at_once.run,
+        many_rooms.run_everybody,
         on_both(events=10_000, rooms=200),
     ),
     12: Row(
         "A replica with 20 assistants is killed with -9",
         "all restarted within 2 s on SQLite, the lease (6 s here) and 1 s on PostgreSQL; 0 overlaps",
-        dead_replicas.run,
+        killed_replicas.run,
         on_sqlite(kills=200, assistants=20, bound=2.0) | on_postgresql(kills=200, assistants=20, bound=7.0, lease=6.0),
     ),
     13: Row(
@@ -142,13 +131,13 @@ FAULTS: dict[int, Row] = {
     14: Row(
         "The supervisor dies or freezes; its child, also behind sh and npm start, lives",
         "the guard has ended the whole group by the deadline",
-        orphaned_assistants.run,
+        frozen_replicas.run_orphans,
         on_both(doses=100),
     ),
     16: Row(
         "Rolling deploys at 20 deliveries a second; drains with user code that blocks",
         "0 lost; hand-over within 2 s; the drain keeps its deadline",
-        rolling_deploys.run,
+        drains.run_deploys,
         on_both(deploys=50, blocking_deploys=5),
     ),
     17: Row(
@@ -166,7 +155,7 @@ FAULTS: dict[int, Row] = {
     19: Row(
         "Slow sockets: a byte a second, or none",
         "good traffic p99 under 500 ms; the slow ones closed within 10 s",
-        slowloris.run,
+        strangers.run_slow,
         on_both(sockets=1000),
     ),
     20: Row(
@@ -206,7 +195,7 @@ FAULTS: dict[int, Row] = {
     25: Row(
         "Mutations of our own code",
         "every one is caught by a test of the suite",
-        mutations.run,
+        suite.mutate,
         once(),
     ),
     26: Row(
@@ -218,7 +207,7 @@ FAULTS: dict[int, Row] = {
     27: Row(
         "A replica is killed before and after each claim, take, spawn and record of a room (row 2 for rooms)",
         "0 lost, 0 overlaps, every room served",
-        at_room_boundaries.run,
+        killed_replicas.run_at_boundaries,
         on_both(deaths=50),
     ),
     29: Row(
@@ -231,7 +220,7 @@ FAULTS: dict[int, Row] = {
         "A replica is killed with -9, every other time with its guards, and started again at once; its assistants take "
         "0 to 9 s to leave, and each has a helper in a session of its own",
         "0 overlaps; served again at most 2 s after the last has left, on PostgreSQL the lease (6 s here) and 1 s",
-        slow_leavers.run,
+        killed_replicas.run_slow_leavers,
         on_sqlite(kills=200, assistants=4) | on_postgresql(kills=200, assistants=4, lease=6.0),
     ),
     31: Row(
@@ -250,14 +239,14 @@ FAULTS: dict[int, Row] = {
     34: Row(
         "Assistants and predicates hold every thread of the event loop's default executor in a drain",
         "the drain keeps its deadline; the exit code is 0",
-        full_executors.run,
+        drains.run_full_executors,
         on_both(drains=100, side_by_side=5),
     ),
     35: Row(
         "Clients without a signature: requests sent ahead, answers not taken, bodies not sent, in tiny chunks or where "
         "none belongs, silent sockets",
         "RSS + less than 24 MiB; signed traffic p99 under 500 ms, all of it answered 200",
-        unauthenticated.run,
+        strangers.run_crowds,
         on_both(sockets=20_000, seconds=600.0),
     ),
     36: Row(

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from reliability import ROOT
 from reliability.measures import commit
-from reliability.process import ROOT
 from reliability.registry import ROWS
 from reliability.row import Figures, Result
 

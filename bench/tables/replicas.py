@@ -13,8 +13,8 @@ from bench.load import LoadFailed
 from bench.outcome import Cell, Grid, Outcome, Problems
 from bench.rounds import LATENCIES, SPEED, Ring, Round, Series, doubts, trust
 from bench.sides import NAMES, POSTGRES, SQLITE, Setting, Side
+from reliability import ROOT
 from reliability.measures import cpu_seconds
-from reliability.process import ROOT
 
 
 class CoresDose(Struct, frozen=True):

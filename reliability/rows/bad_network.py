@@ -8,10 +8,9 @@ from pathlib import Path
 
 from reliability.checker import Evidence, check, in_words
 from reliability.corpus import Item
-from reliability.emissions import read_emissions
 from reliability.link import Link
 from reliability.load import Load
-from reliability.process import Receivers
+from reliability.receivers import Receivers, read_emissions
 from reliability.row import Figures, Result
 from reliability.stores import PostgresStores, viewing
 from whereby_trigger.clock import boot_time

@@ -11,8 +11,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from reliability.measures import forget_peak, peak, resident
-from reliability.process import Receivers
 from reliability.receiver import SECRET
+from reliability.receivers import Receivers
 from reliability.row import Figures, Result
 from reliability.stores import Stores, viewing
 from whereby_trigger.store import Record

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from reliability.assistants import overlaps
 from reliability.fleet import Fleet
 from reliability.measures import percentile
 from reliability.row import Result
 from reliability.stores import Stores
-from reliability.ticks import overlaps
 from whereby_trigger import Webhook
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.clock import boot_time

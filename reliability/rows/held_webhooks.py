@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from reliability.emissions import Emission, read_emissions
+from reliability.checker import Emission
+from reliability.load import send
 from reliability.measures import percentile
-from reliability.process import Receiver, ReceiverFailed, Receivers
+from reliability.receivers import Receiver, ReceiverFailed, Receivers, read_emissions
 from reliability.row import Result
-from reliability.sender import send
 from reliability.stores import Stores, View, viewing
 from whereby_trigger.store import UNDECIDED, Record, State
 from whereby_trigger.testing import webhook

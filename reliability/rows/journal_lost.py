@@ -16,9 +16,8 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from reliability.campaign import Campaign
 from reliability.checker import Rule
-from reliability.process import Receiver, ReceiverFailed
+from reliability.receivers import Campaign, Receiver, ReceiverFailed
 from reliability.row import Figures, Result
 from reliability.rows.kills import reckoned
 from reliability.stores import STORE_FILE, SqliteStores

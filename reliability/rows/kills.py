@@ -1,13 +1,15 @@
-"""Row 1: kill -9 of the receiver at a random point, under load."""
+"""Rows 1 and 2: the receiver is killed with -9 under load: at a random point, and at each boundary of a webhook."""
 
+from collections import Counter
 from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.campaign import Campaign
+from reliability.boundaries import BEFORE_AGAIN, BOUNDARIES, LEADING_TO
 from reliability.checker import Evidence, Rule, check, in_words
+from reliability.load import Sender
+from reliability.receivers import Campaign
 from reliability.row import Result
-from reliability.sender import Sender
 from reliability.stores import Stores
 
 STARTING = 0.1
@@ -15,6 +17,7 @@ STARTING = 0.1
 
 START_TAKES = 0.4
 TWICE = (Rule.DOUBLED, Rule.EMITTED_TWICE, Rule.DECIDED_TWICE, Rule.UNCOUNTED)
+MAX_PASSINGS = 60
 
 
 async def run(
@@ -74,3 +77,34 @@ async def undisturbed(folder: Path, stores: Stores, *, acknowledged: int) -> Res
         await campaign.sender.until_acknowledged(acknowledged)
         reckoning = reckoned(campaign.sender, await campaign.reckon(receiver))
     return Result({**reckoning.figures}, reckoning.problems)
+
+
+async def run_at_boundaries(
+    folder: Path, stores: Stores, *, deaths: int, boundaries: tuple[str, ...] = BOUNDARIES
+) -> Result:
+    """Kill a receiver `deaths` times at each boundary; each boundary has its own store."""
+    figures: Counter[str] = Counter()
+    problems: list[str] = []
+    for number, boundary in enumerate(boundaries):
+        place = folder / boundary.replace(" ", "-")
+        place.mkdir()
+        sender, evidence = await die_often(place, stores, boundary, deaths, seed=number)
+        one = reckoned(sender, evidence)
+        figures.update(one.figures)
+        problems += [f"{boundary}: {problem}" for problem in one.problems]
+    return Result({"boundaries": len(boundaries), "deaths at each": deaths, **figures}, problems)
+
+
+async def die_often(folder: Path, stores: Stores, boundary: str, deaths: int, seed: int) -> tuple[Sender, Evidence]:
+    """Die repeatedly at one boundary, each time at another passing of it."""
+    leading = LEADING_TO.get(boundary.split()[1], ())
+    async with Campaign(folder, stores, seed) as campaign:
+        for _ in range(deaths):
+            for earlier in leading:
+                await campaign.die_at(earlier, 1 if earlier == BEFORE_AGAIN else _any_passing(campaign))
+            await campaign.die_at(boundary, 1 if leading else _any_passing(campaign))
+        return campaign.sender, await campaign.reckon()
+
+
+def _any_passing(campaign: Campaign) -> int:
+    return campaign.chance.randint(1, MAX_PASSINGS)

@@ -1,4 +1,7 @@
-"""Row 26, of our own: a thousand rooms started and ended in one process, and what remains of them."""
+"""Rows 11 and 26: many at once: events that reach every replica, and a thousand rooms in one process.
+
+Of the rooms, nothing may remain.
+"""
 
 import asyncio
 import gc
@@ -7,14 +10,20 @@ import os
 import time
 from pathlib import Path
 
+from reliability.assistants import overlaps
+from reliability.fleet import Fleet
 from reliability.measures import percentile, resident
 from reliability.receiver import SECRET
-from reliability.row import Result
-from reliability.stores import Stores
+from reliability.row import Figures, Result
+from reliability.stores import Stores, decided
 from whereby_trigger import Session, Trigger
 from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until
 from whereby_trigger.testing.sender import Address, Sender
+
+REPLICAS = 3
+TICKING_WITHIN = 30.0
+AT_ONCE = 20
 
 WITHIN = 120.0
 WARM_UP = 200
@@ -29,6 +38,44 @@ OWN_DESCRIPTORS = 3
 MEMORY_BOUND = 16 * 1024 * 1024
 BEHIND = 150
 """Rooms that start before the first of them ends: the replica is always near its limit."""
+
+
+async def run_everybody(folder: Path, stores: Stores, *, events: int, rooms: int) -> Result:
+    """Deliver one join in each of `events` rooms, each to three replicas at the same moment."""
+    async with Fleet(folder, stores, "--assistant", "coroutine") as fleet:
+        replicas = [await fleet.start() for _ in range(REPLICAS)]
+        names = [fleet.room() for _ in range(rooms)]
+        joins = [webhook("room.client.joined", room=names[number % rooms]) for number in range(events)]
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def deliver(number: int) -> list[int]:
+            async with gate:
+                return await asyncio.gather(*(fleet.send(joins[number], replica) for replica in replicas))
+
+        answers = await asyncio.gather(*map(deliver, range(events)))
+        ticking = await fleet.until(names, lambda tick: True, TICKING_WITHIN)
+        records = await decided(fleet.url)
+        doubled = overlaps(fleet.ticks.all)
+    refused = sum(answer != 200 for each in answers for answer in each)
+    uncounted = sum(record.deliveries != REPLICAS for record in records)
+    unfired = sum(record.state != "fired" for record in records)
+    problems = [
+        *([f"{refused} answers were not 200"] if refused else []),
+        *([f"{len(records)} rows for {events} events"] if len(records) != events else []),
+        *([f"{uncounted} rows do not count {REPLICAS} deliveries"] if uncounted else []),
+        *([f"{unfired} webhooks did not fire"] if unfired else []),
+        *([f"{rooms - len(ticking)} rooms have no assistant"] if len(ticking) < rooms else []),
+        *([f"{len(doubled)} overlapping ticks"] if doubled else []),
+    ]
+    figures: Figures = {
+        "events": events,
+        "deliveries": events * REPLICAS,
+        "rows": len(records),
+        "rooms": rooms,
+        "rooms with an assistant": len(ticking),
+        "overlaps": len(doubled),
+    }
+    return Result(figures, problems)
 
 
 class Rooms:
@@ -72,7 +119,7 @@ async def run(folder: Path, stores: Stores, *, rooms: int, max_rooms: int = 200)
         *([f"{descriptors} file descriptors more"] if descriptors > OWN_DESCRIPTORS else []),
         *([f"{memory} bytes of memory more"] if memory > MEMORY_BOUND else []),
     ]
-    figures: dict[str, int | float | str] = {
+    figures: Figures = {
         "rooms": rooms,
         "at a time, at most": max_rooms,
         "200 to the assistant's first line, p50 (ms)": round(percentile(delays, 50), 1),

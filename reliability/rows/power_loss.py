@@ -18,13 +18,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.campaign import Campaign
-from reliability.disk import SYNCS, Disk
-from reliability.process import ReceiverFailed
+from reliability.receivers import Campaign, ReceiverFailed
 from reliability.row import Figures, Result
 from reliability.rows.kills import reckoned
 from reliability.stores import STORE_FILE, SqliteStores, viewing
-from reliability.strace import Call, read_trace, tracer
+from reliability.trace import SYNCS, Call, Disk, read_trace, tracer
 from whereby_trigger import StoreError
 
 REQUEST_ID = re.compile(rb'"id": ?"([0-9a-f]{64})"')

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 from reliability.fleet import Fleet
-from reliability.process import Receiver, ReceiverFailed
 from reliability.receiver import SECRET
+from reliability.receivers import Receiver, ReceiverFailed
 from reliability.row import Figures, Result
 from reliability.stores import PostgresStores, Stores, viewing
 from whereby_trigger.cli.arguments import store_to_read

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from reliability.assistants import overlaps
+from reliability.conditions import Skew
 from reliability.fleet import Fleet
-from reliability.process import Receiver
+from reliability.receivers import Receiver
 from reliability.row import Figures, Result
-from reliability.skew import Skew
 from reliability.stores import SqliteStores, Stores
-from reliability.ticks import overlaps
 from whereby_trigger.clock import boot_time
 
 LEASE = 6.0

@@ -5,14 +5,13 @@ import random
 from collections import Counter
 from pathlib import Path
 
+from reliability.assistants import Ticks, overlaps
 from reliability.checker import Rule, check, in_words
-from reliability.emissions import read_emissions
 from reliability.load import Load
-from reliability.process import Receiver, ReceiverFailed, Receivers
+from reliability.receivers import Receiver, ReceiverFailed, Receivers, read_emissions
 from reliability.row import Figures, Result
 from reliability.rows.kills import TWICE
 from reliability.stores import PostgresStores, viewing
-from reliability.ticks import Ticks, overlaps
 from whereby_trigger.clock import boot_time
 from whereby_trigger.store import State
 

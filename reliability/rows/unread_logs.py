@@ -11,17 +11,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from reliability import ROOT
+from reliability.assistants import Ticks, overlaps
 from reliability.checker import check, in_words
 from reliability.corpus import VISIT_ROOMS
-from reliability.emissions import read_emissions
-from reliability.load import Load
+from reliability.load import Answer, Load
 from reliability.measures import percentile
-from reliability.process import ROOT, Receivers, receiver_on
 from reliability.receiver import BLOCK
+from reliability.receivers import Receivers, read_emissions, receiver_on
 from reliability.row import Figures, Result
-from reliability.sender import Answer
 from reliability.stores import Stores, viewing
-from reliability.ticks import Ticks, overlaps
 from tests.support.programs import free_port
 from tests.support.unread import Unread
 from whereby_trigger.clock import boot_time

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.process import Receivers
+from reliability.receivers import Receivers
 from reliability.row import Result
 from reliability.stores import STORE_FILE, PostgresStores, Stores
 from tests.support.postgres import database_of

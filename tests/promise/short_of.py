@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from reliability import shortage
+from reliability import conditions
 from whereby_trigger import Session, Trigger
 from whereby_trigger.assist import shortage as pauses
 from whereby_trigger.decide import decider, user_code
@@ -38,12 +38,12 @@ def hang() -> bool:
 
 @trigger.when("room.client.joined")
 def needs_it() -> bool:
-    shortage.need(WHAT)
+    conditions.need(WHAT)
     return True
 
 
 async def attend(session: Session) -> None:
-    shortage.need(WHAT)
+    conditions.need(WHAT)
     print("attending", flush=True)
     await session.ended
 
@@ -54,6 +54,6 @@ elif ASSISTANT == "coroutine":
     trigger.assistant(attend)
 
 if __name__ == "__main__":
-    shortage.bear_it(WHAT)
+    conditions.bear_shortage(WHAT)
     signal.signal(signal.SIGHUP, let_go)
     trigger.start()

@@ -7,7 +7,7 @@ import pytest
 
 from reliability.checker import check
 from reliability.corpus import Item
-from reliability.process import Receiver
+from reliability.receivers import Receiver
 from reliability.rows.bad_network import Cell
 from reliability.stores import PostgresStores
 from tests.support.arrivals import arrival

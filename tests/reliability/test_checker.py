@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from reliability.checker import Evidence, Rule, check, in_words
+from reliability.checker import Emission, Evidence, Rule, check, in_words
 from reliability.corpus import Item
-from reliability.emissions import Emission
 from whereby_trigger.store import Record, State
 
 ROOM = "/visit-1"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reliability.rows import bad_network, database_changed, database_killed, ten_minutes
+from reliability.rows import bad_network, database, ten_minutes
 from reliability.stores import PostgresStores
 from tests.support.postgres import Server
 
@@ -19,7 +19,7 @@ def databases(postgres: Server) -> PostgresStores:
 async def test_a_database_that_is_killed_and_back_soon_costs_no_delivery(
     tmp_path: Path, databases: PostgresStores
 ) -> None:
-    result = await database_killed.run(tmp_path, databases, restarts=3, rate=30, down_for=3.0)
+    result = await database.run_killed(tmp_path, databases, restarts=3, rate=30, down_for=3.0)
     assert result.problems == []
 
 
@@ -40,5 +40,5 @@ async def test_replicas_and_the_database_may_die_under_load(tmp_path: Path, data
 async def test_what_others_do_to_a_database_costs_nothing_that_was_acknowledged(
     tmp_path: Path, databases: PostgresStores
 ) -> None:
-    result = await database_changed.run(tmp_path, databases, doses=1, longest=0.3, rate=20)
+    result = await database.run_changed(tmp_path, databases, doses=1, longest=0.3, rate=20)
     assert result.problems == []

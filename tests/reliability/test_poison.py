@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from reliability.corpus import Item
-from reliability.emissions import read_emissions
-from reliability.process import Receivers
+from reliability.load import Ledger, Sender
 from reliability.receiver import POISON
-from reliability.sender import Ledger, Sender
+from reliability.receivers import Receivers, read_emissions
 from reliability.stores import Stores, viewing
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from reliability.disk import Disk
 from reliability.rows import power_loss
 from reliability.rows.power_loss import answers_in
 from reliability.stores import SqliteStores
-from reliability.strace import Call, StraceMissing, read_trace
+from reliability.tools import ToolMissing
+from reliability.trace import Call, Disk, read_trace
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ FOLDER = Path("/data")
 async def test_no_200_leaves_before_its_webhook_is_on_disk(tmp_path: Path, files: SqliteStores) -> None:
     try:
         result = await power_loss.run(tmp_path, files, acknowledged=150, cuts=15)
-    except StraceMissing as missing:
+    except ToolMissing as missing:
         pytest.skip(str(missing))
     assert result.problems == []
 

@@ -5,48 +5,43 @@ from pathlib import Path
 
 import pytest
 
+from reliability.assistants import Tick, overlaps
 from reliability.rows import (
-    at_room_boundaries,
-    dead_replicas,
-    everybody_at_once,
+    drains,
     following_meetings,
     frozen_replicas,
-    full_executors,
+    killed_replicas,
     many_rooms,
-    orphaned_assistants,
     poison,
-    rolling_deploys,
     shortages,
-    slow_leavers,
 )
 from reliability.stores import PostgresStores, SqliteStores, Stores
-from reliability.ticks import Tick, overlaps
 from tests.support.postgres import Server
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_an_event_that_reaches_every_replica_is_one_row_and_one_assistant(tmp_path: Path, stores: Stores) -> None:
-    result = await everybody_at_once.run(tmp_path, stores, events=200, rooms=20)
+    result = await many_rooms.run_everybody(tmp_path, stores, events=200, rooms=20)
     assert result.problems == []
 
 
 async def test_a_killed_replicas_assistants_are_back_within_two_seconds(tmp_path: Path, files: SqliteStores) -> None:
-    result = await dead_replicas.run(tmp_path, files, kills=2, assistants=6, bound=2.0)
+    result = await killed_replicas.run(tmp_path, files, kills=2, assistants=6, bound=2.0)
     assert result.problems == []
 
 
 async def test_where_only_the_lease_tells_they_are_back_a_second_after_its_end(
     tmp_path: Path, postgres: Server
 ) -> None:
-    result = await dead_replicas.run(tmp_path, PostgresStores(postgres), kills=1, assistants=6, bound=7.0, lease=6.0)
+    result = await killed_replicas.run(tmp_path, PostgresStores(postgres), kills=1, assistants=6, bound=7.0, lease=6.0)
     assert result.problems == []
 
 
 async def test_a_replica_that_dies_at_any_boundary_of_a_rooms_way_leaves_it_to_another(
     tmp_path: Path, stores: Stores
 ) -> None:
-    result = await at_room_boundaries.run(tmp_path, stores, deaths=1)
+    result = await killed_replicas.run_at_boundaries(tmp_path, stores, deaths=1)
     assert result.problems == []
 
 
@@ -57,19 +52,19 @@ async def test_a_frozen_replica_never_shares_a_room_with_its_successor(tmp_path:
 
 async def test_nothing_of_an_assistant_outlives_its_supervisor(tmp_path: Path, files: SqliteStores) -> None:
     forms = 3 if shutil.which("npm") else 2
-    result = await orphaned_assistants.run(tmp_path, files, doses=forms)
+    result = await frozen_replicas.run_orphans(tmp_path, files, doses=forms)
     assert [problem for problem in result.problems if "npm is missing" not in problem] == []
 
 
 async def test_nobody_is_in_a_room_that_what_a_killed_replica_left_has_not_left_yet(
     tmp_path: Path, files: SqliteStores
 ) -> None:
-    result = await slow_leavers.run(tmp_path, files, kills=2, assistants=2)
+    result = await killed_replicas.run_slow_leavers(tmp_path, files, kills=2, assistants=2)
     assert result.problems == []
 
 
 async def test_a_rolling_deploy_loses_nothing_and_hands_over_in_time(tmp_path: Path, files: SqliteStores) -> None:
-    result = await rolling_deploys.run(tmp_path, files, deploys=2, blocking_deploys=1)
+    result = await drains.run_deploys(tmp_path, files, deploys=2, blocking_deploys=1)
     assert result.problems == []
 
 
@@ -86,7 +81,7 @@ async def test_a_replica_that_is_out_of_something_goes_on_when_there_is_some_aga
 
 
 async def test_user_code_in_every_thread_of_the_loop_holds_up_no_drain(tmp_path: Path, stores: Stores) -> None:
-    result = await full_executors.run(tmp_path, stores, drains=1, margin=3.0)
+    result = await drains.run_full_executors(tmp_path, stores, drains=1, margin=3.0)
     assert result.problems == []
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from reliability.rows.power_loss import answers_in
-from reliability.strace import StraceMissing, read_trace, tracer
+from reliability.tools import ToolMissing
+from reliability.trace import read_trace, tracer
 from tests.support.postgres import Server
 from tests.support.process import Process, descendants, run, whereby_trigger
 from tests.support.programs import HUMANS_JOIN, free_port, write
@@ -174,7 +175,7 @@ def test_no_200_leaves_before_what_was_spilled_is_on_disk(unreachable: Program, 
     trace = tmp_path / "trace"
     try:
         prefix = tracer(trace)
-    except StraceMissing as missing:
+    except ToolMissing as missing:
         pytest.skip(str(missing))
     process = unreachable.start(*prefix)
     ids = [f"{n:064x}" for n in range(40)]

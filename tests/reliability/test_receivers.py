@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reliability.process import Receivers
+from reliability.receivers import Receivers
 from tests.support.process import Process
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from reliability.skew import Skew
+from reliability.conditions import Skew
 from reliability.tools import ToolMissing
 from whereby_trigger.clock import boot_time
 
 ROOT = Path(__file__).parents[2]
 CLOCKS = """if True:
     import json, time
-    from reliability import skew
+    from reliability import conditions
     from whereby_trigger.clock import boot_time
-    skew.bear_it()
+    conditions.bear_skew()
     for _ in range(2):
         print(json.dumps([time.time(), boot_time()]), flush=True)
         input()

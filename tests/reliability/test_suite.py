@@ -9,7 +9,7 @@ import pytest
 
 from reliability.mutants import MUTANTS
 from reliability.mutants_in_postgres import IN_POSTGRES
-from reliability.rows import mutations
+from reliability.rows import suite
 from reliability.tools import ToolMissing
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name not in IN_POSTGRES])
 async def test_a_mutation_is_caught(name: str) -> None:
     try:
-        assert await mutations.why_not_caught(name, MUTANTS[name]) == []
+        assert await suite.why_not_caught(name, MUTANTS[name]) == []
     except ToolMissing as missing:
         pytest.skip(str(missing))
 
@@ -28,4 +28,4 @@ async def test_a_mutation_whose_test_needs_a_program_that_is_missing_does_not_co
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match="strace is not installed"):
-        await mutations.why_not_caught("without fsync", MUTANTS["without fsync"])
+        await suite.why_not_caught("without fsync", MUTANTS["without fsync"])

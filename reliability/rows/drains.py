@@ -1,19 +1,21 @@
-"""Row 16: replicas are replaced one by one under load, with user code that blocks."""
+"""Rows 16 and 34: replicas drain, in rolling deploys and with user code that blocks or holds every thread."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 
+from reliability.assistants import Tick, overlaps
 from reliability.corpus import Item
 from reliability.fleet import Fleet
 from reliability.load import Load
 from reliability.measures import percentile
-from reliability.row import Result
+from reliability.row import Figures, Result
 from reliability.stores import Stores, decided
-from reliability.ticks import Tick, overlaps
 from whereby_trigger.clock import boot_time
+from whereby_trigger.replica import DRAIN_MARGIN
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
 
@@ -24,8 +26,15 @@ DRAIN_TIMEOUT, STOP_GRACE, MARGIN = 0.2, 2.0, 5.0
 WITHIN = 15.0
 BLOCKED_EXIT = 70
 
+CROWDED_ROOMS = 36
+"""More than the default executor has threads, 32 at the most. Source: Python's docs, ThreadPoolExecutor."""
 
-async def run(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: int) -> Result:
+CROWDED_STOP_GRACE = 0.5
+SLACK = 2.5
+"""Seconds for the last words, the end of the process and the wait for both."""
+
+
+async def run_deploys(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: int) -> Result:
     """Replace a replica `deploys` times; then drain `blocking_deploys` replicas whose assistants block the loop."""
     result = await _deploy(folder, stores, deploys)
     exits = [await _drain_blocked(folder / f"blocked-{number}", stores) for number in range(blocking_deploys)]
@@ -33,7 +42,7 @@ async def run(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: i
     bound = DRAIN_TIMEOUT + STOP_GRACE + MARGIN + 1.5
     problems += [f"blocked: ended after {seconds:.1f} s, not {bound:g}" for seconds, _ in exits if seconds > bound]
     problems += [f"blocked: exit code {code}, not {BLOCKED_EXIT}" for _, code in exits if code != BLOCKED_EXIT]
-    blocked: dict[str, int | float | str] = {"drains with blocking user code": len(exits)}
+    blocked: Figures = {"drains with blocking user code": len(exits)}
     if exits:
         blocked["of these ended after, at most (s)"] = round(max(seconds for seconds, _ in exits), 1)
     return Result({**result.figures, **blocked}, problems)
@@ -71,7 +80,7 @@ async def _deploy(folder: Path, stores: Stores, deploys: int) -> Result:
     problems += [f"{len(lost)} acknowledged are lost"] if lost else []
     problems += [f"{len(slow)} hand-overs took longer than {HAND_OVER:g} s"] if slow else []
     problems += [f"{len(doubled)} overlapping ticks"] if doubled else []
-    figures: dict[str, int | float | str] = {
+    figures: Figures = {
         "deploys": deploys,
         "acknowledged": len(acknowledged),
         "lost": len(lost),
@@ -101,6 +110,47 @@ async def _drain_blocked(folder: Path, stores: Stores) -> tuple[float, int]:
         room = fleet.room()
         await fleet.join(room, replica)
         await fleet.until([room], lambda tick: True, WITHIN)
+        began = boot_time()
+        code = await fleet.drain(replica)
+        return boot_time() - began, code
+
+
+async def run_full_executors(
+    folder: Path, stores: Stores, *, drains: int, side_by_side: int = 1, margin: float = DRAIN_MARGIN
+) -> Result:
+    """Drain `drains` replicas, some at a time, whose user code holds every thread; `margin` is in seconds."""
+    gate = asyncio.Semaphore(side_by_side)
+
+    async def drain(number: int) -> tuple[float, int]:
+        async with gate:
+            where = folder / f"drain-{number}"
+            where.mkdir()
+            return await _drain(where, stores, margin)
+
+    ends = await asyncio.gather(*map(drain, range(drains)))
+    bound = DRAIN_TIMEOUT + CROWDED_STOP_GRACE + margin + SLACK
+    problems = [f"ended after {seconds:.1f} s, not {bound:g}" for seconds, _ in ends if seconds > bound]
+    problems += [f"exit code {code}, not 0" for _, code in ends if code != 0]
+    longest = round(max(seconds for seconds, _ in ends), 1)
+    return Result({"drains": drains, "ended after, at most (s)": longest}, problems)
+
+
+async def _drain(folder: Path, stores: Stores, margin: float) -> tuple[float, int]:
+    options = (
+        "--drain-margin",
+        f"{margin}",
+        "--stop-grace",
+        f"{CROWDED_STOP_GRACE}",
+        "--drain-timeout",
+        f"{DRAIN_TIMEOUT}",
+    )
+    async with Fleet(folder, stores, "--assistant", "crowding", *options) as fleet:
+        replica = await fleet.start()
+        rooms = [fleet.room() for _ in range(CROWDED_ROOMS)]
+        await asyncio.gather(*(fleet.join(room, replica) for room in rooms))
+        await fleet.until(rooms, lambda tick: True, 30.0)
+        for room in rooms[:2]:
+            await fleet.send(webhook("room.client.left", room=room), replica)
         began = boot_time()
         code = await fleet.drain(replica)
         return boot_time() - began, code
