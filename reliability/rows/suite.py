@@ -8,8 +8,7 @@ from pathlib import Path
 
 from reliability import ROOT
 from reliability.conditions import MUTANT
-from reliability.mutant import Mutant
-from reliability.mutants import MUTANTS
+from reliability.mutants import MUTANTS, Mutant
 from reliability.row import Figures, Result
 from reliability.stores import Stores
 from reliability.tools import ToolMissing

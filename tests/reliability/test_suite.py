@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reliability.mutants import MUTANTS
-from reliability.mutants_in_postgres import IN_POSTGRES
+from reliability.mutants import IN_POSTGRES, MUTANTS
 from reliability.rows import suite
 from reliability.tools import ToolMissing
 
