@@ -18,6 +18,7 @@ from whereby_trigger.testing.sender import Address, Sender, send_paced
 REPEAT_AMONG = 200
 ANSWERED_WITHIN = 60.0
 FIGURES = "p50", "p99", "slowest"
+COLUMNS = tuple(f"{until}: {figure} (ms)" for until in ("answered", "listener called") for figure in FIGURES)
 LATE = 50.0
 """Milliseconds after which a delivery that should have been sent is late."""
 
@@ -123,6 +124,10 @@ class Latencies:
                 if delivery.id not in notes.times:
                     raise LoadFailed("the listener was not called for a webhook that was answered 200")
                 self.heard.append((notes.times[delivery.id] / 1e9 - delivery.sent) * 1000)
+
+    def cells(self) -> list[Cell]:
+        """Return the cells under `COLUMNS`."""
+        return [*cells(self.answered), *cells(self.heard)]
 
 
 def cells(milliseconds: Sequence[float]) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 
 from msgspec import Struct
 
@@ -23,6 +24,11 @@ class Grid(Struct, frozen=True):
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
+
+
+def spread(seconds: Sequence[float]) -> list[Cell]:
+    """Return two cells: the median and the longest of some times."""
+    return [f"{median(seconds):.2f}", f"{max(seconds):.2f}"]
 
 
 class Verdict(Struct, frozen=True):

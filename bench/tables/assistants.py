@@ -18,6 +18,7 @@ from bench.outcome import Cell, Grid, Outcome, Problems
 from bench.programs import read_notes
 from bench.programs.host import COROUTINE, PROCESS, command
 from bench.sides import NAMES, NOTES, POSTGRES, SQLITE, Setting, Side
+from bench.stores import PREFIX
 from reliability.fleet import family
 from reliability.measures import cpu_seconds
 from whereby_trigger.testing.program import Program, ProgramFailed, until
@@ -65,9 +66,10 @@ class Host(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def hosting(setting: Setting, side: Side, folder: Path, *options: str) -> AsyncIterator[Host]:
+async def hosting(setting: Setting, side: Side, *options: str) -> AsyncIterator[Host]:
     """Run a replica with a new store, on the first server's core, with options of `programs.host`."""
     async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
         url = stack.enter_context(setting.stores.new(side))
         told = ("--store", url, "--notes", str(folder / NOTES), "--running", str(folder / RUNNING))
         command = module("bench.programs.host", *told, *options)
@@ -124,10 +126,9 @@ async def _starts(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
         (COROUTINE, dose.coroutines, dose.coroutines_per_second),
         (PROCESS, dose.commands, dose.commands_per_second),
     ):
-        with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
-            async with hosting(setting, side, Path(folder), "--assistant", form) as host:
-                await host.fill(count, per_second)
-                rows.append([f"{NAMES[side]}, {form}", count, *cells(await host.stop())])
+        async with hosting(setting, side, "--assistant", form) as host:
+            await host.fill(count, per_second)
+            rows.append([f"{NAMES[side]}, {form}", count, *cells(await host.stop())])
     return rows
 
 
@@ -149,16 +150,15 @@ async def _costs(setting: Setting, side: Side, dose: Dose) -> list[list[Cell]]:
 
 async def _kept(setting: Setting, side: Side, dose: Dose, rooms: int, form: str, lease: float) -> tuple[float, float]:
     """Return the share of a core used by a replica that keeps `rooms` rooms, and by its child processes."""
-    with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
-        async with hosting(setting, side, Path(folder), "--assistant", form, "--lease-ttl", str(lease)) as host:
-            if rooms:
-                await host.fill(rooms, FILL_PER_SECOND[form])
-            await asyncio.sleep(SETTLED)
-            supervisor, *others = family(host.process.pid)
-            before = cpu_seconds([supervisor]), cpu_seconds(others)
-            await asyncio.sleep(dose.watched)
-            after = cpu_seconds([supervisor]), cpu_seconds(others)
-            await host.stop()
+    async with hosting(setting, side, "--assistant", form, "--lease-ttl", str(lease)) as host:
+        if rooms:
+            await host.fill(rooms, FILL_PER_SECOND[form])
+        await asyncio.sleep(SETTLED)
+        supervisor, *others = family(host.process.pid)
+        before = cpu_seconds([supervisor]), cpu_seconds(others)
+        await asyncio.sleep(dose.watched)
+        after = cpu_seconds([supervisor]), cpu_seconds(others)
+        await host.stop()
     own, guards = ((now - then) / dose.watched for now, then in zip(after, before, strict=True))
     return own, guards
 
@@ -166,7 +166,7 @@ async def _kept(setting: Setting, side: Side, dose: Dose, rooms: int, form: str,
 def _bare(setting: Setting, dose: Dose) -> list[float]:
     """Start the assistant's program alone, `commands` times; return the milliseconds to its first line."""
     took: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="whereby-trigger-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         running = Path(folder) / RUNNING
         for number in range(dose.commands):
             began = time.monotonic_ns()

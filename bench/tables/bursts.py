@@ -3,13 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from statistics import median
 
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.open_loop import FIGURES, Delivery, Latencies, OpenLoop, cells, doubts
-from bench.outcome import Cell, Grid, Outcome, Problems, Verdict
+from bench.open_loop import COLUMNS, Delivery, Latencies, OpenLoop, doubts
+from bench.outcome import Cell, Grid, Outcome, Problems, Verdict, spread
 from bench.rounds import DECIDED_WITHIN
 from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side
 from reliability.measures import forget_peak, peak, percentile
@@ -104,21 +103,19 @@ async def _all_decided(server: Server) -> float:
 
 
 def _loads(endured: dict[Side, Endured]) -> Grid:
-    columns = [f"{until}: {figure} (ms)" for until in ("answered", "listener called") for figure in FIGURES]
     rows = [
         [
             NAMES[side],
             len(one.load),
             sum(not delivery.first for delivery in one.load),
             one.refusals.total(),
-            *cells(one.latencies.answered),
-            *cells(one.latencies.heard),
+            *one.latencies.cells(),
             round(one.memory / 2**20),
         ]
         for side, one in endured.items()
     ]
     return Grid(
-        ("", "deliveries", "duplicates", "not answered 200", *columns, "memory, at most (MiB)"),
+        ("", "deliveries", "duplicates", "not answered 200", *COLUMNS, "memory, at most (MiB)"),
         rows,
         "The load that lasts",
     )
@@ -127,10 +124,9 @@ def _loads(endured: dict[Side, Endured]) -> Grid:
 def _bursts(endured: dict[Side, Endured], dose: Dose) -> Grid:
     rows: list[list[Cell]] = []
     for side, one in endured.items():
-        answered, decided = ([getattr(burst, end) for burst in one.bursts] for end in ("answered", "decided"))
-        figures = [f"{value:.2f}" for seconds in (answered, decided) for value in (median(seconds), max(seconds))]
         refused = sum(len(burst.deliveries) - len(_let_in(burst.deliveries)) for burst in one.bursts)
-        rows.append([NAMES[side], *figures, refused])
+        answered, decided = ([getattr(burst, end) for burst in one.bursts] for end in ("answered", "decided"))
+        rows.append([NAMES[side], *spread(answered), *spread(decided), refused])
     return Grid(
         ("", "all answered (s)", "at most", "all decided (s)", "at most", "not answered 200"),
         rows,

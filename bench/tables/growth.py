@@ -4,14 +4,13 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from statistics import median
 
 from msgspec import Struct
 
 from bench.bodies import bodies, write_requests
 from bench.load import LoadFailed
 from bench.open_loop import OpenLoop
-from bench.outcome import Cell, Grid, Outcome, Problems, Verdict
+from bench.outcome import Cell, Grid, Outcome, Problems, Verdict, spread
 from bench.rounds import DECIDED_WITHIN, LATENCIES, SPEED, Ring, Series, doubts, trust
 from bench.sides import NAMES, POSTGRES, SQLITE, Server, Setting, Side
 from bench.stores import fill, looking_into
@@ -168,8 +167,7 @@ def _starts(grown: dict[Side, Grown], dose: Dose) -> Grid:
     for side, one in grown.items():
         if one.starts:
             answered, decided = ([getattr(each, end) for each in one.starts] for end in ("answered", "decided"))
-            figures = [f"{value:.2f}" for times in (answered, decided) for value in (median(times), max(times))]
-            rows.append([NAMES[side], *figures])
+            rows.append([NAMES[side], *spread(answered), *spread(decided)])
     return Grid(
         ("", "first 200 (s)", "at most", "all decided (s)", "at most"),
         rows,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from bench.bodies import bodies
-from bench.open_loop import FIGURES, Latencies, OpenLoop, cells, doubts
+from bench.open_loop import COLUMNS, Latencies, OpenLoop, doubts
 from bench.outcome import Grid, Outcome, Problems, Verdict
 from bench.rounds import DECIDED_WITHIN
 from bench.sides import NAMES, PEER, POSTGRES, SQLITE, Setting, Side
@@ -46,9 +46,8 @@ async def run(setting: Setting, dose: Dose) -> Outcome:
 
 
 def _grids(found: dict[Side, Latencies]) -> list[Grid]:
-    columns = [f"{until}: {figure} (ms)" for until in ("answered", "listener called") for figure in FIGURES]
-    rows = [[NAMES[side], len(one.answered), *cells(one.answered), *cells(one.heard)] for side, one in found.items()]
-    return [Grid(("", "deliveries", *columns), rows)]
+    rows = [[NAMES[side], len(one.answered), *one.cells()] for side, one in found.items()]
+    return [Grid(("", "deliveries", *COLUMNS), rows)]
 
 
 def _verdicts(found: dict[Side, Latencies]) -> Iterator[Verdict]:
