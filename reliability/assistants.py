@@ -5,20 +5,26 @@ Ticks say who was in which room when, and whether two were ever in one at the sa
 
 import asyncio
 import itertools
+import math
 import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
 
 from whereby_trigger import AssistantRefused, Session, Trigger
+from whereby_trigger.clock import boot_time
 from whereby_trigger.testing.program import until
 
 TICKER = Path(__file__).with_name("ticker.py")
 EVERY = 0.05
+STALLED = 3.0
+"""A longer pause between two ticks of an assistant counts as a stop: the machine is busy."""
+
 HANG = 3600.0
 RUNS = itertools.count(1)
 """Numbers that distinguish runs of a coroutine, as process ids distinguish processes."""
@@ -152,19 +158,19 @@ class Ticks:
         self._read = 0
         self.all: list[Tick] = []
 
-    def fresh(self) -> list[Tick]:
-        """Return the ticks that have come since the last call."""
+    def fresh(self) -> None:
+        """Read the ticks that have come since the last call."""
         if not self.path.exists():
-            return []
+            return
         with self.path.open("rb") as file:
             file.seek(self._read)
             whole, _, _ = file.read().rpartition(b"\n")
         self._read += len(whole) + 1 if whole else 0
-        ticks = [Tick.read(line) for line in whole.splitlines()]
-        self.all += ticks
-        return ticks
+        self.all += [Tick.read(line) for line in whole.splitlines()]
 
-    async def until(self, rooms: Iterable[str], ticked: Callable[[Tick], bool], within: float) -> dict[str, float]:
+    async def until(
+        self, rooms: Iterable[str], within: float, ticked: Callable[[Tick], bool] = lambda tick: True
+    ) -> dict[str, float]:
         """Wait until an assistant in each room has a matching tick; return the times, by the boot clock.
 
         A room without one by then is left out.
@@ -183,6 +189,23 @@ class Ticks:
 
         await until(all_seen, within)
         return seen
+
+    def overlaps(self) -> list[Tick]:
+        """List the ticks of an assistant that another had already replaced in its room."""
+        self.fresh()
+        return overlaps(self.all)
+
+    def interruptions(self, rooms: Iterable[str], since: float) -> list[str]:
+        """Return what is wrong if it was not one assistant that ticked in a room all the time since `since`."""
+        self.fresh()
+        problems = []
+        for room in rooms:
+            ticks = [tick for tick in self.all if tick.room == room and tick.at > since]
+            times, there = [*(tick.at for tick in ticks), boot_time()], len({tick.assistant for tick in ticks})
+            pause = max((b - a for a, b in pairwise(times)), default=math.inf)
+            if there != 1 or pause > STALLED:
+                problems.append(f"the assistant in {room} stopped: {there} there, {pause:.1f} s of silence")
+        return problems
 
 
 def overlaps(ticks: Iterable[Tick]) -> list[Tick]:

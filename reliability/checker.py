@@ -71,6 +71,10 @@ class Rule(StrEnum):
     OVERTAKEN = "emitted after a newer webhook of its room"
 
 
+TWICE = (Rule.DOUBLED, Rule.EMITTED_TWICE, Rule.DECIDED_TWICE, Rule.UNCOUNTED)
+"""The rules that are broken if something was decided twice."""
+
+
 def check(evidence: Evidence) -> dict[Rule, list[str]]:
     """Return the broken rules, each with its examples."""
     parked = set(evidence.parked)
@@ -95,6 +99,11 @@ def check(evidence: Evidence) -> dict[Rule, list[str]]:
 def in_words(broken: Mapping[Rule, Sequence[str]]) -> list[str]:
     """Return one line for each broken rule, with its first few examples."""
     return [f"{len(examples)} {rule}: {', '.join(examples[:SHOWN])}" for rule, examples in broken.items()]
+
+
+def examples(broken: Mapping[Rule, Sequence[str]], *rules: Rule) -> int:
+    """Return how many examples there are of some broken rules."""
+    return sum(len(broken.get(rule, ())) for rule in rules)
 
 
 def _is_parked(record: Record) -> bool:

@@ -1,16 +1,17 @@
 """Several replicas on one store, each a separate process, whose assistants tick in one file."""
 
+import asyncio
 import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from reliability import ROOT
-from reliability.assistants import Tick, Ticks
+from reliability.assistants import Ticks
 from reliability.load import send
-from reliability.receivers import Receiver, receiver_on
+from reliability.measures import family
+from reliability.receivers import Receiver, Receivers
 from reliability.stores import Stores
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.store import RoomState
@@ -28,13 +29,12 @@ class Fleet:
         self.url = stores.new(folder)
         self.ticks = Ticks(folder / "ticks")
         self.replicas: list[Receiver] = []
-        self._options = options
+        self._receivers = Receivers(self.url, options=("--ticks", str(self.ticks.path), *DEFAULTS, *options))
         self._numbers = itertools.count()
 
     async def start(self, *options: str, env: Mapping[str, str] | None = None) -> Receiver:
         """Start one more replica, with `env` on top of our environment, and wait until it listens."""
-        command = receiver_on(self.url, "--ticks", str(self.ticks.path), *DEFAULTS, *self._options, *options)
-        replica = await Receiver.start(command, cwd=ROOT, env=env)
+        replica = await self._receivers.start(*options, env=env)
         self.replicas.append(replica)
         await replica.listening()
         return replica
@@ -52,10 +52,10 @@ class Fleet:
             os.kill(replica.pid, signal.SIGTERM)
         return await replica.ended()
 
-    async def join(self, room: str, replica: Receiver | None = None, *, ahead: float = 0.0) -> int:
+    async def join(self, room: str, replica: Receiver, *, ahead: float = 0.0) -> int:
         """Deliver a person's join of a room to one replica; return the answer's status, 0 for none."""
         joined = webhook("room.client.joined", room=room, room_session_id=_session(room))
-        return await self.send(joined, replica or self.replicas[0], ahead=ahead)
+        return await self.send(joined, replica, ahead=ahead)
 
     async def leave(self, room: str) -> int:
         """Deliver the end of a room's session to the first replica; return the answer's status, 0 for none."""
@@ -73,12 +73,22 @@ class Fleet:
         """Return a new room name."""
         return f"/room-{next(self._numbers)}"
 
-    async def until(self, rooms: Iterable[str], ticked: Callable[[Tick], bool], within: float) -> dict[str, float]:
-        """Wait until an assistant in each room has a matching tick; return the times, by the boot clock.
+    async def occupy(self, replica: Receiver, rooms: int, within: float) -> list[str]:
+        """Deliver joins of so many new rooms to a replica, and wait until an assistant ticks in each; return them."""
+        joined = [self.room() for _ in range(rooms)]
+        await asyncio.gather(*(self.join(room, replica) for room in joined))
+        await self.ticks.until(joined, within)
+        return joined
 
-        A room without one by then is left out.
+    async def until_elsewhere(
+        self, rooms: Collection[str], lost: Receiver, since: float, within: float
+    ) -> tuple[dict[str, float], list[str]]:
+        """Wait until an assistant of another replica ticks in each room of a lost one, after `since`.
+
+        Return the times, by the boot clock, and what is wrong: the rooms to which none has come back by then.
         """
-        return await self.ticks.until(rooms, ticked, within)
+        back = await self.ticks.until(rooms, within, lambda tick: tick.at > since and tick.host != lost.pid)
+        return back, [f"no assistant came back to {room}" for room in rooms if room not in back]
 
     async def until_live(self, rooms: Iterable[str], within: float) -> None:
         """Wait until the store says that an assistant is live in each room, and no replica has that left to write."""
@@ -115,14 +125,3 @@ class Fleet:
 
 def _session(room: str) -> str:
     return f"session of {room}"
-
-
-def family(pid: int, generations: int = 100) -> list[int]:
-    """Return a process and its descendants of up to `generations` generations, the eldest first."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        own = [int(child) for child in children.read_text(encoding="ascii").split()]
-    except FileNotFoundError:
-        return []
-    own = own if generations else []
-    return [pid, *(descendant for child in own for descendant in family(child, generations - 1))]

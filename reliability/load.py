@@ -15,10 +15,8 @@ from reliability.checker import Emission, Evidence
 from reliability.corpus import Item, items
 from reliability.receiver import SECRET
 from whereby_trigger.store import Record
-from whereby_trigger.testing import sender
-from whereby_trigger.testing.sender import RETRIES, Address, Response, send_paced
+from whereby_trigger.testing.sender import RETRIES, Address, Response, Sender, send_paced
 
-Answer = Response
 NOT_ANSWERED_WITHIN = 60.0
 """Seconds that a delivery of `send` waits: a replica may be frozen, and the answer does not show the outcome."""
 
@@ -60,22 +58,32 @@ class Ledger:
             os.fsync(self._file)
 
 
-class Sender:
-    """Deliver to a port that may change, or to one of several, and record acknowledged ids in the ledger.
+class Load:
+    """Deliver the corpus as Whereby does, and record what was sent, what was answered, and what was acknowledged.
 
-    With `proxied`, a proxy stands between, which answers 502 if nobody listens or the connection is lost, so this is
-    retried too. Without `reuse` each request opens a new connection.
+    It goes to a port that may change, or to one of several in turn. If `source` is given, it is delivered instead, in
+    its order. With `proxied`, a proxy stands between, which answers 502 if nobody listens or the connection is lost, so
+    this is retried too. Without `reuse` each request opens a new connection.
     """
 
-    def __init__(self, ledger: Ledger, *, proxied: bool = False, reuse: bool = True) -> None:
-        self._ledger = ledger
-        self._sender = sender.Sender(Address.local(), SECRET, proxied=proxied, reuse=reuse)
-        self.up = asyncio.Event()
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        source: Iterator[Item] | None = None,
+        proxied: bool = False,
+        reuse: bool = True,
+    ) -> None:
+        self.items: dict[str, Item] = {}
         self.sends: Counter[str] = Counter()
         self.refused: set[str] = set()
         self.answers: Counter[int] = Counter()
-        self.each: list[Answer] = []
-        self.acknowledged = 0
+        self.each: list[Response] = []
+        self.up = asyncio.Event()
+        self._ledger = Ledger(folder / "ledger")
+        self._sender = Sender(Address.local(), SECRET, proxied=proxied, reuse=reuse)
+        self._deliveries = source or as_whereby_delivers(items(seed), seed)
         self._goal: tuple[int, asyncio.Future[None]] | None = None
 
     @property
@@ -94,85 +102,6 @@ class Sender:
     @port.setter
     def port(self, port: int) -> None:
         self.ports = (port,)
-
-    async def deliver(self, item: Item, retries: int = RETRIES) -> int:
-        """Deliver a webhook, with retries; return the last answer, 0 for none."""
-
-        def note(answer: Answer) -> None:
-            self.sends[item.id] += 1
-            self.answers[answer.status] += 1
-            self.each.append(answer)
-            if answer.status == 200:
-                self._acknowledge(item)
-            else:
-                self.refused.add(item.id)
-
-        return (await self._sender.deliver(item.body, retries=retries, noted=note))[-1].status
-
-    async def get(self, path: str) -> int:
-        """Send a GET for a path; return the answer's status, 0 for none."""
-        return (await self._sender.get(path)).status
-
-    async def until_acknowledged(self, total: int) -> None:
-        """Wait until a total of `total` answers were 200."""
-        if self.acknowledged < total:
-            self._goal = total, asyncio.get_running_loop().create_future()
-            await self._goal[1]
-
-    def close(self) -> None:
-        self._sender.close()
-
-    def _acknowledge(self, item: Item) -> None:
-        self._ledger.add(item.id)
-        self.acknowledged += 1
-        if self._goal is not None and self.acknowledged >= self._goal[0] and not self._goal[1].done():
-            self._goal[1].set_result(None)
-
-
-async def send(port: int, body: bytes, *, ahead: float = 0.0) -> int:
-    """Deliver a body once, over a new connection; return the answer's status, 0 for none.
-
-    It is signed by a clock that is `ahead` seconds ahead of ours.
-    """
-    once = sender.Sender(Address.local(port), SECRET, reuse=False, answer_within=NOT_ANSWERED_WITHIN)
-    return (await once.deliver(body, ahead=ahead, retries=0))[-1].status
-
-
-def as_whereby_delivers(items: Iterable[Item], seed: int) -> Iterator[Item]:
-    """Yield webhooks out of order, some of them twice: soon or long after."""
-    chance = random.Random(seed)
-    source = iter(items)
-    waiting: list[Item] = list(islice(source, REORDER_WITHIN))
-    recent: list[Item] = []
-    while waiting:
-        if recent and chance.random() < DUPLICATES:
-            yield chance.choice(recent)
-            continue
-        item = waiting.pop(chance.randrange(len(waiting)))
-        recent = [*recent[-REPEAT_AMONG:], item]
-        waiting.extend(islice(source, 1))
-        yield item
-
-
-class Load:
-    """Deliver the corpus as Whereby delivers, and record what was sent and what was acknowledged.
-
-    If `source` is given, it is delivered instead, in its order.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        seed: int,
-        *,
-        source: Iterator[Item] | None = None,
-        proxied: bool = False,
-        reuse: bool = True,
-    ) -> None:
-        self._ledger = Ledger(folder / "ledger")
-        self.sender = Sender(self._ledger, proxied=proxied, reuse=reuse)
-        self.items: dict[str, Item] = {}
-        self._deliveries = source or as_whereby_delivers(items(seed), seed)
 
     @asynccontextmanager
     async def going(self, rate: float) -> AsyncIterator[None]:
@@ -195,7 +124,7 @@ class Load:
         """Deliver one after the other while the receiver is up, until `ending` is set."""
         while not ending.is_set():
             item = self.next()
-            await self.sender.up.wait()
+            await self.up.wait()
             await self.deliver(item)
 
     def next(self) -> Item:
@@ -204,12 +133,31 @@ class Load:
 
     async def deliver(self, item: Item, retries: int = RETRIES) -> int:
         """Deliver a webhook, with retries; return the last answer, 0 for none."""
-        self.items[item.id] = item
-        return await self.sender.deliver(item, retries)
 
-    def acknowledged(self) -> set[str]:
-        """Wait until the ledger is on disk and closed; return the ids in it."""
-        return set(self._ledger.close())
+        def note(answer: Response) -> None:
+            self.sends[item.id] += 1
+            self.answers[answer.status] += 1
+            self.each.append(answer)
+            if answer.status == 200:
+                self._acknowledge(item)
+            else:
+                self.refused.add(item.id)
+
+        self.items[item.id] = item
+        return (await self._sender.deliver(item.body, retries=retries, noted=note))[-1].status
+
+    async def get(self, path: str) -> int:
+        """Send a GET for a path; return the answer's status, 0 for none."""
+        return (await self._sender.get(path)).status
+
+    async def until_acknowledged(self, more: int) -> None:
+        """Wait until so many more deliveries were answered 200."""
+        self._goal = self.answers[200] + more, asyncio.get_running_loop().create_future()
+        await self._goal[1]
+
+    def acknowledged(self) -> Counter[str]:
+        """Wait until the ledger is on disk, and close it; return how often each id was answered 200."""
+        return self._ledger.close()
 
     def evidence(
         self,
@@ -224,19 +172,24 @@ class Load:
         """Return the evidence; `refused` may come later than sent: by default, what was refused once."""
         return Evidence(
             items=self.items,
-            sends=self.sender.sends,
-            acknowledged=self._ledger.close(),
+            sends=self.sends,
+            acknowledged=self.acknowledged(),
             records=records,
             emissions=emissions,
             late_takeovers=late_takeovers,
-            refused=self.sender.refused if refused is None else refused,
+            refused=self.refused if refused is None else refused,
             recounted=recounted,
             losses=losses,
         )
 
     def close(self) -> None:
-        self.sender.close()
+        self._sender.close()
         self._ledger.close()
+
+    def _acknowledge(self, item: Item) -> None:
+        self._ledger.add(item.id)
+        if self._goal is not None and self.answers[200] >= self._goal[0] and not self._goal[1].done():
+            self._goal[1].set_result(None)
 
     async def _go(self, source: Iterable[Item], rate: float, ending: asyncio.Event) -> None:
         """Deliver from `source` at a rate, until it is exhausted or `ending` is set."""
@@ -245,3 +198,28 @@ class Load:
             await self.deliver(item)
 
         await send_paced(((number / rate, item) for number, item in enumerate(source)), deliver, ending)
+
+
+async def send(port: int, body: bytes, *, ahead: float = 0.0) -> int:
+    """Deliver a body once, over a new connection; return the answer's status, 0 for none.
+
+    It is signed by a clock that is `ahead` seconds ahead of ours.
+    """
+    once = Sender(Address.local(port), SECRET, reuse=False, answer_within=NOT_ANSWERED_WITHIN)
+    return (await once.deliver(body, ahead=ahead, retries=0))[-1].status
+
+
+def as_whereby_delivers(items: Iterable[Item], seed: int) -> Iterator[Item]:
+    """Yield webhooks out of order, some of them twice: soon or long after."""
+    chance = random.Random(seed)
+    source = iter(items)
+    waiting: list[Item] = list(islice(source, REORDER_WITHIN))
+    recent: list[Item] = []
+    while waiting:
+        if recent and chance.random() < DUPLICATES:
+            yield chance.choice(recent)
+            continue
+        item = waiting.pop(chance.randrange(len(waiting)))
+        recent = [*recent[-REPEAT_AMONG:], item]
+        waiting.extend(islice(source, 1))
+        yield item

@@ -1,4 +1,4 @@
-"""Measurements: percentiles, memory and CPU time of processes; and the commit that is measured."""
+"""Measurements: percentiles; memory, CPU time and descendants of processes; and the commit that is measured."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-HERE = Path(__file__).parent
+from reliability import ROOT
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -97,11 +97,22 @@ def _of_process(pid: int) -> float:
     return sum(map(int, fields[11:15])) / TICKS
 
 
+def family(pid: int, generations: int = 100) -> list[int]:
+    """Return a process and its descendants of up to `generations` generations, the eldest first."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        own = [int(child) for child in children.read_text(encoding="ascii").split()]
+    except FileNotFoundError:
+        return []
+    own = own if generations else []
+    return [pid, *(descendant for child in own for descendant in family(child, generations - 1))]
+
+
 def commit(*folders: str) -> str:
     """Return the commit of the working tree, and whether anything in `folders` has changed since."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     changed = git("status", "--porcelain", "--", *(f":/{folder}" for folder in folders))

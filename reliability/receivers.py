@@ -9,16 +9,20 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from msgspec import Struct
 
 from reliability import ROOT
-from reliability.checker import Emission, Evidence
+from reliability.assistants import Ticks
+from reliability.checker import TWICE, Emission, Evidence, Rule, check, examples, in_words
 from reliability.load import Load
-from reliability.stores import Stores, viewing
+from reliability.measures import family
+from reliability.stores import Stores, View, viewing
+from whereby_trigger.clock import boot_time
+from whereby_trigger.store import State
 from whereby_trigger.testing.program import Program, ProgramFailed
 
 ReceiverFailed = ProgramFailed
@@ -26,39 +30,56 @@ SENDERS = 12
 SIGKILLED = -9
 
 
-def receiver_on(store: str, *options: str) -> tuple[str, ...]:
-    """Return the command that runs the program under test on a store, with its options."""
-    return (sys.executable, "-m", "reliability.receiver", "--store", store, *options)
-
-
 class Receiver(Program):
     """Hold one life of the program under test, which may run under another program."""
 
+    async def drain(self) -> None:
+        """Drain it until it ends; raises ReceiverFailed if it does not end with 0."""
+        if code := await self.stop():
+            raise ReceiverFailed(f"a receiver ended with {code}:\n{self.last_words}")
+
     async def kill_child(self) -> None:
         """Kill it with -9 if it runs under another program, which then ends on its own; wait until both are gone."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        for child in (await asyncio.to_thread(children.read_text, encoding="ascii")).split():
-            os.kill(int(child), signal.SIGKILL)
+        for child in family(self.pid, generations=1)[1:]:
+            os.kill(child, signal.SIGKILL)
         await self.ended()
 
 
 class Receivers:
-    """Start receivers on one store, one life after the other or several at once.
+    """Start receivers on one store, one life after the other or several at once, and gather what they did.
 
-    Each runs under the command `prefix` and gets `options`.
+    Each runs under the command `prefix`, gets `options`, and appends what it emits to a file, if there is one.
+    `through` is the URL of the store for them, if it differs from ours.
     """
 
     def __init__(
-        self, store: str, emissions: Path, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()
+        self,
+        url: str,
+        emissions: Path | None = None,
+        *,
+        prefix: Sequence[str] = (),
+        options: Sequence[str] = (),
+        through: str | None = None,
     ) -> None:
-        self._program = (*prefix, *receiver_on(store, "--emissions", str(emissions), *options))
-        self._all: list[Receiver] = []
+        self.url = url
         self.lives = 0
+        program = (sys.executable, "-m", "reliability.receiver", "--store", through or url)
+        told = () if emissions is None else ("--emissions", str(emissions))
+        self._program = (*prefix, *program, *told, *options)
+        self._emissions = emissions
+        self._all: list[Receiver] = []
 
-    async def start(self, *options: str) -> Receiver:
-        """Start another receiver, with options of the program; it may not listen yet."""
+    def command(self, *options: str) -> tuple[str, ...]:
+        """Return the command of the next receiver."""
         self.lives += 1
-        receiver = await Receiver.start((*self._program, "--life", str(self.lives), *options), cwd=ROOT)
+        return (*self._program, "--life", str(self.lives), *options)
+
+    async def start(self, *options: str, env: Mapping[str, str] | None = None) -> Receiver:
+        """Start another receiver, with options of the program and `env` on top of our environment.
+
+        It may not listen yet.
+        """
+        receiver = await Receiver.start(self.command(*options), cwd=ROOT, env=env)
         self._all.append(receiver)
         return receiver
 
@@ -73,33 +94,65 @@ class Receivers:
             return [f"it ends with {code} and does not say {refusal!r}:\n{receiver.last_words}"]
         return []
 
+    def emissions(self) -> list[Emission]:
+        """Read what was emitted; the file is missing if no receiver wrote to it."""
+        if self._emissions is None or not self._emissions.exists():
+            return []
+        return [Emission.read(line) for line in self._emissions.read_text(encoding="ascii").splitlines()]
+
+    async def evidence(
+        self,
+        load: Load,
+        end: Callable[[View], Awaitable[object]],
+        *,
+        late_takeovers: bool = False,
+        recounted: bool = False,
+        refused: Set[str] | None = None,
+    ) -> Evidence:
+        """Wait until all is decided, call `end`, which ends the receivers, and return the evidence of a load."""
+        async with viewing(self.url) as view:
+            await view.until_decided()
+            await end(view)
+            return load.evidence(
+                await view.records(),
+                self.emissions(),
+                late_takeovers=late_takeovers,
+                recounted=recounted,
+                losses=await view.losses(),
+                refused=refused,
+            )
+
+    async def __aenter__(self) -> "Receivers":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def close(self) -> None:
         """Kill every receiver that still runs."""
         for receiver in self._all:
             await receiver.kill()
 
 
-def read_emissions(path: Path) -> list[Emission]:
-    """Read the file; it is missing if a receiver never wrote to it."""
-    if not path.exists():
-        return []
-    return [Emission.read(line) for line in path.read_text(encoding="ascii").splitlines()]
+class Reckoning(Struct, frozen=True):
+    """Hold the result of a campaign, as figures and problems."""
+
+    figures: dict[str, int]
+    problems: list[str]
 
 
 class Campaign:
-    """Hold the sender and the receivers of one store, which have a `quick_lease` unless nobody dies."""
+    """Hold the load and the receivers of one store, which have a `quick_lease` unless nobody dies."""
 
     def __init__(
-        self, folder: Path, stores: Stores, seed: int, *, prefix: tuple[str, ...] = (), quick_lease: bool = True
+        self, folder: Path, stores: Stores, seed: int, *, prefix: Sequence[str] = (), quick_lease: bool = True
     ) -> None:
         self.chance = random.Random(seed)
-        self.store = stores.new(folder)
-        self._late_takeovers = stores.late_takeovers
-        self.emissions = folder / "emissions"
-        self._load = Load(folder, seed, proxied=True)
-        self.sender = self._load.sender
+        url = stores.new(folder)
+        self.load = Load(folder, seed, proxied=True)
         options = stores.quick_lease if quick_lease else ()
-        self.receivers = Receivers(self.store, self.emissions, prefix=prefix, options=options)
+        self.receivers = Receivers(url, folder / "emissions", prefix=prefix, options=options)
+        self._late_takeovers = stores.late_takeovers
         self._ending = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
 
@@ -112,9 +165,9 @@ class Campaign:
     async def live(self, acknowledged: int) -> None:
         """Run until `acknowledged` more deliveries are acknowledged, then kill the receiver within milliseconds."""
         receiver = await self.start()
-        await self.sender.until_acknowledged(self.sender.acknowledged + acknowledged)
+        await self.load.until_acknowledged(acknowledged)
         await asyncio.sleep(self.chance.uniform(0, 0.004))
-        self.sender.up.clear()
+        self.load.up.clear()
         await receiver.kill()
 
     async def die_starting(self, within: float) -> None:
@@ -132,30 +185,38 @@ class Campaign:
             if await receiver.ended() != SIGKILLED:
                 raise
         code = await receiver.ended()
-        self.sender.up.clear()
+        self.load.up.clear()
         if code != SIGKILLED:
             raise ReceiverFailed(f"the receiver ended with {code} instead of dying {boundary}:\n{receiver.last_words}")
 
-    async def reckon(self, receiver: Receiver | None = None) -> Evidence:
-        """Stop sending, let the given receiver or a last new one decide everything and end, and return the evidence."""
-        receiver = receiver or await self.start()
+    async def reckon(self, receiver: Receiver | None = None, *, refused: Set[str] = frozenset()) -> Reckoning:
+        """Stop sending, let the given receiver or a last new one decide everything and end, and check the evidence.
+
+        No answer may be a refusal or a 500. `refused` may come later than sent.
+        """
+        last = receiver or await self.start()
         self._ending.set()
         await asyncio.gather(*self._workers)
-        async with viewing(self.store) as view:
-            await view.until_decided()
-            if code := await receiver.stop():
-                raise ReceiverFailed(f"the receiver ended its last life with {code}:\n{receiver.last_words}")
-            records, losses = await view.records(), await view.losses()
-        return self._load.evidence(
-            records,
-            read_emissions(self.emissions),
-            late_takeovers=self._late_takeovers,
-            losses=losses,
-            refused=frozenset(),
+        evidence = await self.receivers.evidence(
+            self.load, lambda view: last.drain(), late_takeovers=self._late_takeovers, refused=refused
         )
+        broken, answers = check(evidence), self.load.answers
+        problems = in_words(broken)
+        problems += [f"{answers[status]} answers were {status}" for status in answers if 400 <= status <= 500]
+        heard = [emission.id for emission in evidence.emissions]
+        figures = {
+            "acknowledged": evidence.acknowledged.total(),
+            "webhooks": len(evidence.records),
+            "successes": len(set(heard)),
+            "emitted again after a death": len(heard) - len(set(heard)),
+            "parked as poison": len(evidence.parked),
+            "lost": examples(broken, Rule.LOST),
+            "decided twice": examples(broken, *TWICE),
+        }
+        return Reckoning(figures, problems)
 
     async def __aenter__(self) -> "Campaign":
-        self._workers = [asyncio.create_task(self._load.work(self._ending)) for _ in range(SENDERS)]
+        self._workers = [asyncio.create_task(self.load.work(self._ending)) for _ in range(SENDERS)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -163,40 +224,37 @@ class Campaign:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         await self.receivers.close()
-        self._load.close()
+        self.load.close()
 
     def _send_to(self, port: int) -> None:
-        self.sender.port = port
-        self.sender.up.set()
+        self.load.port = port
+        self.load.up.set()
 
 
 class Trial(Struct, frozen=True):
-    """Hold a listening receiver, its store's URL, the file of its listener's notes, and the load sent to it."""
+    """Hold a listening receiver, and the load sent to it."""
 
     receiver: Receiver
-    url: str
-    emissions: Path
     load: Load
+    receivers: Receivers
 
     async def evidence(self, *, recounted: bool = False) -> Evidence:
         """Wait until all is decided, drain the receiver, and return the evidence."""
-        async with viewing(self.url) as view:
-            await view.until_decided()
-            await self.receiver.stop()
-            records, losses = await view.records(), await view.losses()
-            emissions = read_emissions(self.emissions)
-            return self.load.evidence(records, emissions, recounted=recounted, losses=losses)
+        return await self.receivers.evidence(self.load, lambda view: self.receiver.stop(), recounted=recounted)
 
 
 @asynccontextmanager
 async def trial(folder: Path, url: str, load: Load, through: str | None = None) -> AsyncIterator[Trial]:
     """Run a receiver for an `async with` block; `through` is the store's URL for the receiver, if it differs."""
-    emissions = folder / "emissions"
-    receivers = Receivers(through or url, emissions)
-    try:
-        receiver = await receivers.start()
-        load.sender.port = await receiver.listening()
-        yield Trial(receiver, url, emissions, load)
-    finally:
-        await receivers.close()
-        load.close()
+    with contextlib.closing(load):
+        async with Receivers(url, folder / "emissions", through=through) as receivers:
+            receiver = await receivers.start()
+            load.port = await receiver.listening()
+            yield Trial(receiver, load, receivers)
+
+
+async def rooms_served(view: View, load: Load, ticks: Ticks, within: float) -> tuple[set[str], set[str]]:
+    """Return the rooms of the webhooks that fired, and those of them in which an assistant is within some seconds."""
+    rooms = {load.items[record.id].room for record in await view.records() if record.state is State.FIRED}
+    now = boot_time()
+    return rooms, set(await ticks.until(rooms, within, lambda tick: tick.at > now))

@@ -5,11 +5,11 @@ import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from tests.support.postgres import Server
+from tests.support.postgres import Server, database_of
 from whereby_trigger.store import Query, Record, ReplicaEnding, State, Store
 from whereby_trigger.store.factory import store_for
 
@@ -39,7 +39,8 @@ class SqliteStores:
         return f"SQLite {sqlite3.sqlite_version}"
 
     def new(self, folder: Path) -> str:
-        """Return the URL of the store in a folder; it is new if the folder is empty."""
+        """Return the URL of the store in a folder, which is made; the store is new if the folder is empty."""
+        folder.mkdir(exist_ok=True)
         return f"sqlite:///{folder / STORE_FILE}"
 
 
@@ -58,8 +59,14 @@ class PostgresStores:
         return f"PostgreSQL {self.server.run('SHOW server_version')}"
 
     def new(self, folder: Path) -> str:
-        """Return the URL of a new, empty database; nothing of it is in the folder."""
+        """Return the URL of a new, empty database; nothing of it is in the folder, which is made all the same."""
+        folder.mkdir(exist_ok=True)
         return self.server.create_database()
+
+    def disconnect(self, url: str) -> None:
+        """End every connection to a database."""
+        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{}'"
+        self.server.run(ended.format(database_of(url)))
 
 
 Stores = SqliteStores | PostgresStores
@@ -74,6 +81,13 @@ def stores_of(kind: str) -> Iterator[Stores]:
             yield PostgresStores(server)
     else:
         yield SqliteStores()
+
+
+def damage(file: Path) -> list[str]:
+    """Return what SQLite's own check finds wrong with a file."""
+    with closing(sqlite3.connect(file)) as connection:
+        (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
+    return [] if verdict == "ok" else [f"integrity_check says {verdict}"]
 
 
 class View:

@@ -19,8 +19,7 @@ from bench.programs import read_notes
 from bench.programs.host import COROUTINE, PROCESS, command
 from bench.sides import NAMES, NOTES, POSTGRES, SQLITE, Setting, Side
 from bench.stores import PREFIX
-from reliability.fleet import family
-from reliability.measures import cpu_seconds
+from reliability.measures import cpu_seconds, family
 from whereby_trigger.testing.program import Program, ProgramFailed, until
 
 RUNNING = "running"

@@ -10,7 +10,7 @@ from reliability.checker import Evidence, check, in_words
 from reliability.corpus import Item
 from reliability.link import Link
 from reliability.load import Load
-from reliability.receivers import Receivers, read_emissions
+from reliability.receivers import Receivers
 from reliability.row import Figures, Result
 from reliability.stores import PostgresStores, viewing
 from whereby_trigger.clock import boot_time
@@ -35,7 +35,6 @@ class Cell:
     """Hold a receiver, its database, and the link between them."""
 
     def __init__(self, folder: Path, stores: PostgresStores, seed: int) -> None:
-        folder.mkdir()
         self.url, self._emissions = stores.new(folder), folder / "emissions"
         self.load = Load(folder, seed)
         self._stack = AsyncExitStack()
@@ -47,17 +46,17 @@ class Cell:
 
     async def start(self) -> None:
         await self._stack.enter_async_context(self._link)
-        self._receivers = Receivers(self._link.through(self.url), self._emissions)
-        self._stack.push_async_callback(self._receivers.close)
+        self._receivers = Receivers(self.url, self._emissions, through=self._link.through(self.url))
+        await self._stack.enter_async_context(self._receivers)
         self._receiver = await self._receivers.start()
-        self.load.sender.port = await self._receiver.listening()
+        self.load.port = await self._receiver.listening()
 
     async def dose(self, fault: str) -> None:
         """Apply the fault to the link, deliver, and heal it; wait until a delivery gets a 200 and all is decided."""
         item, torn = self.load.next(), self._link.torn
         FAULTS[fault](self._link, item)
         await self.load.deliver(item, retries=0)
-        answer = self.load.sender.each[-1]
+        answer = self.load.each[-1]
         self.answered[fault].append(answer.seconds)
         if answer.seconds > ANSWER_WITHIN or answer.status not in (200, 503):
             self.problems.append(f"{fault}: answered {answer.status} after {answer.seconds:.2f} s")
@@ -88,12 +87,7 @@ class Cell:
         await self._receiver.stop()
         again = await self._receivers.start()
         await again.listening()
-        async with viewing(self.url) as view:
-            await view.until_decided()
-            await again.stop()
-            records, losses = await view.records(), await view.losses()
-            emissions = read_emissions(self._emissions)
-            return self.load.evidence(records, emissions, recounted=True, losses=losses)
+        return await self._receivers.evidence(self.load, lambda view: again.stop(), recounted=True)
 
     async def close(self) -> None:
         await self._stack.aclose()

@@ -162,9 +162,9 @@ which is refused: which of the two answers comes first depends on how the bytes 
 async def run(folder: Path, stores: Stores) -> Result:
     """Send each request once, and the huge ones several at the same time, while watching the receiver's memory."""
     url = stores.new(folder)
-    receivers, problems = Receivers(url, folder / "emissions"), list[str]()
+    problems = list[str]()
     replies: dict[str, Reply] = {}
-    try:
+    async with Receivers(url, folder / "emissions") as receivers:
         receiver = await receivers.start()
         port = await receiver.listening()
         for _ in range(WARM_UP):
@@ -180,8 +180,6 @@ async def run(folder: Path, stores: Stores) -> Result:
         await receiver.stop()
         async with viewing(url) as view:
             problems += _wrongly_stored(await view.records())
-    finally:
-        await receivers.close()
     wrong = 0
     for name, reply in replies.items():
         must = CASES[name if name in CASES else name.rpartition(", ")[0]].answers

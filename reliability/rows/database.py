@@ -14,15 +14,12 @@ from pathlib import Path
 import asyncpg
 from msgspec import Struct
 
-from reliability.assistants import Tick, overlaps
-from reliability.checker import Rule, check, in_words
+from reliability.checker import TWICE, Rule, check, examples, in_words
 from reliability.fleet import Fleet
 from reliability.link import Link
 from reliability.load import Load
-from reliability.measures import percentile
 from reliability.receivers import Receiver, trial
-from reliability.row import Figures, Result
-from reliability.rows.kills import TWICE
+from reliability.row import Figures, Result, found, spread
 from reliability.stores import PostgresStores, View, decided, viewing
 from tests.support.postgres import Server, database_of
 from whereby_trigger.clock import boot_time
@@ -42,9 +39,6 @@ DELIVERED_AFTER = 1.0
 LEFT_ALONE = 2.0
 """Seconds after an outage during which unaffected assistants are still watched."""
 
-STALLED = 3.0
-"""A longer pause between two ticks of an assistant counts as a stop: the machine is busy."""
-
 BACK_WITHIN = 5.0
 HELD_UP = 2.0
 """Seconds after which a delivery counts as blocked by a row that is not its own."""
@@ -54,17 +48,14 @@ LOOK = 0.05
 FORBIDDEN = (Rule.LOST, Rule.INVENTED, Rule.DOUBLED, Rule.UNDECIDED, Rule.MISJUDGED, Rule.UNHEARD, Rule.HEARD_WRONGLY)
 """A lease may run out meanwhile; webhooks not decided by then are decided and emitted again."""
 
-DISCONNECT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{0}'"
 LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
 AS_BEFORE = dict.fromkeys(LAZY, "")
 
 
-async def run_killed(
-    folder: Path, stores: PostgresStores, *, restarts: int, rate: float, down_for: float, seed: int = 7
-) -> Result:
+async def run_killed(folder: Path, stores: PostgresStores, *, restarts: int, rate: float, down_for: float) -> Result:
     """Kill the server `restarts` times, and restart it after at most `down_for` seconds, while deliveries continue."""
-    chance, server = random.Random(seed), stores.server
-    load, away = Load(folder, seed), list[float]()
+    chance, server = random.Random(7), stores.server
+    load, away = Load(folder, 7), list[float]()
     async with trial(folder, stores.new(folder), load) as under_load:
         async with load.going(rate):
             for _ in range(restarts):
@@ -78,17 +69,16 @@ async def run_killed(
     broken = check(evidence)
     unacknowledged = load.items.keys() - evidence.acknowledged.keys()
     problems = in_words(broken)
-    problems += [f"{len(unacknowledged)} sent were never acknowledged"] if unacknowledged else []
+    problems += found(len(unacknowledged), "sent were never acknowledged")
     problems += [f"the database was away for {max(away):.1f} s, not under {SHORT:g}"] if max(away) > SHORT else []
     figures: Figures = {
         "restarts": restarts,
-        "away, median (s)": round(percentile(away, 50), 2),
-        "away, at most (s)": round(max(away), 2),
+        **spread("away", away),
         "sent": len(load.items),
-        "acknowledged lost": len(broken.get(Rule.LOST, ())),
+        "acknowledged lost": examples(broken, Rule.LOST),
         "sent lost": len(unacknowledged),
-        "answers of 503": load.sender.answers[503],
-        "decided twice": sum(len(broken.get(rule, ())) for rule in TWICE),
+        "answers of 503": load.answers[503],
+        "decided twice": examples(broken, *TWICE),
     }
     return Result(figures, problems)
 
@@ -104,7 +94,6 @@ class Cell:
     """Hold replicas on their own database, with assistants in some rooms."""
 
     def __init__(self, folder: Path, stores: PostgresStores, *, spills: bool) -> None:
-        folder.mkdir()
         self._folder = folder
         self._spills = spills
         self.fleet = Fleet(folder, stores, "--lease-ttl", f"{LEASE:g}")
@@ -124,7 +113,7 @@ class Cell:
     async def settle(self) -> None:
         """Wait until every room has an assistant, and the store says so."""
         since = boot_time()
-        ticking = await self.fleet.until(self._rooms, lambda tick: tick.at > since, SETTLED_WITHIN)
+        ticking = await self.fleet.ticks.until(self._rooms, SETTLED_WITHIN, lambda tick: tick.at > since)
         self.problems += [f"no assistant in {room}" for room in self._rooms - ticking.keys()]
         await self.fleet.until_live(self._rooms, SETTLED_WITHIN)
 
@@ -138,20 +127,16 @@ class Cell:
     async def untouched(self, outage: Outage, before: set[str]) -> None:
         """Check that every assistant kept running through the outage."""
         await asyncio.sleep(LEFT_ALONE)
-        for room in before:
-            times = [tick.at for tick in self._ticks(room) if tick.at > outage.began - 1.0]
-            owners = {tick.assistant for tick in self._ticks(room) if tick.at > outage.began - 1.0}
-            pause = max((b - a for a, b in zip(times, [*times[1:], boot_time()], strict=True)), default=math.inf)
-            if len(owners) != 1 or pause > STALLED:
-                self.problems.append(f"the assistant in {room} stopped: {len(owners)} there, {pause:.1f} s of silence")
+        self.problems += self.fleet.ticks.interruptions(before, outage.began - 1.0)
 
     async def stopped_and_back(self, outage: Outage, before: set[str], within: float) -> None:
         """Check that every assistant left before its lease ran out, and came back after the outage."""
-        again = await self.fleet.until(before, lambda tick: tick.at > outage.ended, within)
+        again = await self.fleet.ticks.until(before, within, lambda tick: tick.at > outage.ended)
         self.back += [at - outage.ended for at in again.values()]
         self.problems += [f"no assistant came back to {room}" for room in before - again.keys()]
         for room in before:
-            meanwhile = [tick.at for tick in self._ticks(room) if outage.began < tick.at < outage.ended]
+            ticks = [tick.at for tick in self.fleet.ticks.all if tick.room == room]
+            meanwhile = [at for at in ticks if outage.began < at < outage.ended]
             if meanwhile and max(meanwhile) > outage.began + LEASE:
                 left = max(meanwhile) - outage.began
                 self.problems.append(f"the assistant in {room} was there {left:.1f} s into the outage")
@@ -159,8 +144,7 @@ class Cell:
     async def reckon(self) -> int:
         """Check everything once more; return how many webhooks were accepted."""
         await self.settle()
-        if doubled := overlaps(self.fleet.ticks.all):
-            self.problems.append(f"{len(doubled)} overlapping ticks")
+        self.problems += found(len(self.fleet.ticks.overlaps()), "overlapping ticks")
         states = {record.id: record.state for record in await decided(self.fleet.url)}
         taken = [id for id, answer in self._sent.items() if answer == 200]
         self.problems += [f"a webhook is {states.get(id, 'lost')}" for id in taken if states.get(id) != "fired"]
@@ -177,10 +161,6 @@ class Cell:
         if answer == 200:
             self._rooms.add(room)
         return answer
-
-    def _ticks(self, room: str) -> list[Tick]:
-        self.fleet.ticks.fresh()
-        return [tick for tick in self.fleet.ticks.all if tick.room == room]
 
 
 async def run_away(
@@ -220,8 +200,7 @@ async def run_away(
     back = [seconds for cell in cells for seconds in cell.back]
     if back:
         figures["assistants stopped and back"] = len(back)
-        figures["back after, median (s)"] = round(percentile(back, 50), 1)
-        figures["back after, at most (s)"] = round(max(back), 1)
+        figures |= spread("back after", back, 1)
     return Result(figures, [f"cell {n}: {problem}" for n, cell in enumerate(cells) for problem in cell.problems])
 
 
@@ -238,12 +217,10 @@ async def _away(server: Server, seconds: float, cells: list[Cell], *, frozen: bo
 class Changes:
     """Change the database under a receiver and its load again and again, and measure how soon it is back."""
 
-    def __init__(
-        self, server: Server, standby: Server, url: str, link: Link, load: Load, view: View, seed: int
-    ) -> None:
-        self._server, self._standby, self._url = server, standby, url
+    def __init__(self, stores: PostgresStores, standby: Server, url: str, link: Link, load: Load, view: View) -> None:
+        self._stores, self._server, self._standby, self._url = stores, stores.server, standby, url
         self._link, self._load, self._view = link, load, view
-        self._chance = random.Random(seed)
+        self._chance = random.Random(32)
         self.back: list[float] = []
         self.problems: list[str] = []
         self.faults: dict[str, Callable[[float], Awaitable[None]]] = {
@@ -280,7 +257,7 @@ class Changes:
     async def _read_only(self, seconds: float) -> None:
         database = database_of(self._url)
         await self._run(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
-        await self._run(DISCONNECT.format(database))
+        await asyncio.to_thread(self._stores.disconnect, self._url)
         await asyncio.sleep(seconds)
         await self._run(f"ALTER DATABASE {database} RESET default_transaction_read_only")
 
@@ -335,16 +312,14 @@ class Changes:
         await asyncio.to_thread(self._server.run, statement)
 
 
-async def run_changed(
-    folder: Path, stores: PostgresStores, *, doses: int, longest: float, rate: float, seed: int = 32
-) -> Result:
+async def run_changed(folder: Path, stores: PostgresStores, *, doses: int, longest: float, rate: float) -> Result:
     """Inject each fault `doses` times, for at most `longest` seconds each, while deliveries continue."""
     server, url = stores.server, stores.new(folder)
-    load = Load(folder, seed)
+    load = Load(folder, 32)
     async with viewing(url), Link(server.port) as link:
         with server.standby() as standby:
             async with trial(folder, url, load, link.through(url)) as under_load, viewing(url) as view:
-                changes = Changes(server, standby, url, link, load, view, seed)
+                changes = Changes(stores, standby, url, link, load, view)
                 async with load.going(rate):
                     for _ in range(doses):
                         for fault in changes.faults:
@@ -353,10 +328,9 @@ async def run_changed(
     broken = check(evidence)
     figures: Figures = {
         "faults": doses * len(changes.faults),
-        "back after, median (s)": round(percentile(changes.back, 50), 2),
-        "back after, at most (s)": round(max(changes.back), 2),
+        **spread("back after", changes.back),
         "acknowledged": evidence.acknowledged.total(),
-        "acknowledged lost": len(broken.get(Rule.LOST, ())),
-        "answers of 503": load.sender.answers[503],
+        "acknowledged lost": examples(broken, Rule.LOST),
+        "answers of 503": load.answers[503],
     }
     return Result(figures, changes.problems + in_words({rule: broken[rule] for rule in FORBIDDEN if rule in broken}))

@@ -148,14 +148,15 @@ class SmallDisk:
 
 async def run(folder: Path, stores: SqliteStores, *, doses: int, on_a_small_disk: int = 0) -> Result:
     """Fill and free a receiver's disk `doses` times, by a limit and, if it can be mounted, on a small disk."""
-    limited = await _run(_new(folder / "limit"), stores, SizeLimit(), doses)
+    limited = await _run(folder / "limit", stores, SizeLimit(), doses)
     figures: Figures = {"doses": doses, **limited.figures}
     problems = [f"with a size limit: {problem}" for problem in limited.problems]
-    disk = _new(folder / "disk")
+    disk = folder / "disk"
+    disk.mkdir()
     if on_a_small_disk and not SmallDisk.available(disk):
         figures["doses on a small disk"] = "none: mounting one needs unshare and user namespaces"
     elif on_a_small_disk:
-        small = await _run(_new(folder / "small"), stores, SmallDisk(disk), on_a_small_disk, disk)
+        small = await _run(folder / "small", stores, SmallDisk(disk), on_a_small_disk, disk)
         figures["doses on a small disk"] = on_a_small_disk
         figures |= {f"{name}, small disk": figure for name, figure in small.figures.items()}
         problems += [f"on a small disk: {problem}" for problem in small.problems]
@@ -163,12 +164,13 @@ async def run(folder: Path, stores: SqliteStores, *, doses: int, on_a_small_disk
 
 
 async def _run(folder: Path, stores: SqliteStores, full_disk: FullDisk, doses: int, disk: Path | None = None) -> Result:
-    trial = _Trial(folder, stores.new(disk or folder), full_disk)
+    url = stores.new(folder)
+    trial = _Trial(folder, stores.new(disk) if disk else url, full_disk)
     try:
         await trial.start()
         for _ in range(doses):
             await trial.dose()
-        return await trial.reckon(stores.new(folder))
+        return await trial.reckon(url)
     finally:
         await trial.close()
 
@@ -186,7 +188,7 @@ class _Trial:
 
     async def start(self) -> None:
         self._receiver = await self._receivers.start()
-        self._load.sender.port = await self._receiver.listening()
+        self._load.port = await self._receiver.listening()
         self._full_disk.mount(self._receiver.pid)
 
     async def dose(self) -> None:
@@ -215,8 +217,8 @@ class _Trial:
         answers = await asyncio.gather(*map(self._timed, (*new, before)))
         for answer in answers:
             self._expect(AWAY, answer, "while the disk is full")
-        self._expect(AWAY, await self._load.sender.get("/readyz"), "of /readyz meanwhile")
-        self._expect(OK, await self._load.sender.get("/livez"), "of /livez meanwhile")
+        self._expect(AWAY, await self._load.get("/readyz"), "of /readyz meanwhile")
+        self._expect(OK, await self._load.get("/livez"), "of /livez meanwhile")
         return new
 
     async def reckon(self, url: str) -> Result:
@@ -257,8 +259,3 @@ class _Trial:
     def _expect(self, expected: int, answer: int, when: str) -> None:
         if answer != expected:
             self._problems.append(f"an answer {when} was {answer}, not {expected}")
-
-
-def _new(folder: Path) -> Path:
-    folder.mkdir()
-    return folder

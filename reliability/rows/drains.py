@@ -1,18 +1,15 @@
 """Rows 16 and 34: replicas drain, in rolling deploys and with user code that blocks or holds every thread."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 
-from reliability.assistants import Tick, overlaps
 from reliability.corpus import Item
 from reliability.fleet import Fleet
 from reliability.load import Load
-from reliability.measures import percentile
-from reliability.row import Figures, Result
+from reliability.row import Figures, Result, found, some_at_a_time, spread
 from reliability.stores import Stores, decided
 from whereby_trigger.clock import boot_time
 from whereby_trigger.replica import DRAIN_MARGIN
@@ -32,6 +29,8 @@ CROWDED_ROOMS = 36
 CROWDED_STOP_GRACE = 0.5
 SLACK = 2.5
 """Seconds for the last words, the end of the process and the wait for both."""
+
+CROWDED_WITHIN = 30.0
 
 
 async def run_deploys(folder: Path, stores: Stores, *, deploys: int, blocking_deploys: int) -> Result:
@@ -56,37 +55,35 @@ async def _deploy(folder: Path, stores: Stores, deploys: int) -> Result:
         load = Load(folder, seed=16, source=_joins(rooms), proxied=True)
         stack.callback(load.close)
         serving = [await fleet.start() for _ in range(2)]
-        load.sender.ports = [await replica.listening() for replica in serving]
+        load.ports = [await replica.listening() for replica in serving]
         async with load.going(RATE):
-            await fleet.until(rooms, lambda tick: True, WITHIN)
+            await fleet.ticks.until(rooms, WITHIN)
             for _ in range(deploys):
                 serving.append(await fleet.start())
                 old = serving.pop(0)
                 left = fleet.rooms_of(old)
-                load.sender.ports = [await replica.listening() for replica in serving]
-                code = await fleet.drain(old)
-                if code != 0:
+                load.ports = [await replica.listening() for replica in serving]
+                drained_at = boot_time()
+                if code := await fleet.drain(old):
                     problems.append(f"a drained replica exited with {code}; it said:\n{old.last_words}")
-                fleet.ticks.fresh()
+                again, missing = await fleet.until_elsewhere(left, old, drained_at, WITHIN)
+                problems += missing
                 lasts = {tick.room: tick.at for tick in fleet.ticks.all if tick.host == old.pid}
-                again = await fleet.until(left, partial(_came_after, lasts, old.pid), WITHIN)
-                problems += [f"no assistant came back to {room}" for room in left - again.keys()]
                 delays += [at - lasts[room] for room, at in again.items()]
         stored = {record.id for record in await decided(fleet.url)}
-        doubled = overlaps(fleet.ticks.all)
-    acknowledged = load.acknowledged()
+        doubled = fleet.ticks.overlaps()
+    acknowledged = load.acknowledged().keys()
     lost = acknowledged - stored
     slow = [delay for delay in delays if delay > HAND_OVER]
-    problems += [f"{len(lost)} acknowledged are lost"] if lost else []
-    problems += [f"{len(slow)} hand-overs took longer than {HAND_OVER:g} s"] if slow else []
-    problems += [f"{len(doubled)} overlapping ticks"] if doubled else []
+    problems += found(len(lost), "acknowledged are lost")
+    problems += found(len(slow), f"hand-overs took longer than {HAND_OVER:g} s")
+    problems += found(len(doubled), "overlapping ticks")
     figures: Figures = {
         "deploys": deploys,
         "acknowledged": len(acknowledged),
         "lost": len(lost),
         "hand-overs": len(delays),
-        "hand-over, median (s)": round(percentile(delays, 50), 2) if delays else "none",
-        "hand-over, at most (s)": round(max(delays), 2) if delays else "none",
+        **spread("hand-over", delays),
         "overlaps": len(doubled),
     }
     return Result(figures, problems)
@@ -99,35 +96,19 @@ def _joins(rooms: Sequence[str]) -> Iterator[Item]:
         yield Item(joined.id, joined.type, room, joined.raw, State.FIRED)
 
 
-def _came_after(lasts: dict[str, float], old: int, tick: Tick) -> bool:
-    return tick.host != old and tick.at > lasts[tick.room]
-
-
 async def _drain_blocked(folder: Path, stores: Stores) -> tuple[float, int]:
-    folder.mkdir()
     async with Fleet(folder, stores, "--assistant", "blocking") as fleet:
         replica = await fleet.start()
-        room = fleet.room()
-        await fleet.join(room, replica)
-        await fleet.until([room], lambda tick: True, WITHIN)
-        began = boot_time()
-        code = await fleet.drain(replica)
-        return boot_time() - began, code
+        await fleet.occupy(replica, 1, WITHIN)
+        return await _drain(fleet)
 
 
 async def run_full_executors(
     folder: Path, stores: Stores, *, drains: int, side_by_side: int = 1, margin: float = DRAIN_MARGIN
 ) -> Result:
     """Drain `drains` replicas, some at a time, whose user code holds every thread; `margin` is in seconds."""
-    gate = asyncio.Semaphore(side_by_side)
-
-    async def drain(number: int) -> tuple[float, int]:
-        async with gate:
-            where = folder / f"drain-{number}"
-            where.mkdir()
-            return await _drain(where, stores, margin)
-
-    ends = await asyncio.gather(*map(drain, range(drains)))
+    folders = [folder / f"drain-{number}" for number in range(drains)]
+    ends = await some_at_a_time(side_by_side, partial(_drain_crowded, stores, margin), folders)
     bound = DRAIN_TIMEOUT + CROWDED_STOP_GRACE + margin + SLACK
     problems = [f"ended after {seconds:.1f} s, not {bound:g}" for seconds, _ in ends if seconds > bound]
     problems += [f"exit code {code}, not 0" for _, code in ends if code != 0]
@@ -135,22 +116,19 @@ async def run_full_executors(
     return Result({"drains": drains, "ended after, at most (s)": longest}, problems)
 
 
-async def _drain(folder: Path, stores: Stores, margin: float) -> tuple[float, int]:
-    options = (
-        "--drain-margin",
-        f"{margin}",
-        "--stop-grace",
-        f"{CROWDED_STOP_GRACE}",
-        "--drain-timeout",
-        f"{DRAIN_TIMEOUT}",
-    )
-    async with Fleet(folder, stores, "--assistant", "crowding", *options) as fleet:
+async def _drain_crowded(stores: Stores, margin: float, folder: Path) -> tuple[float, int]:
+    grace = ("--stop-grace", f"{CROWDED_STOP_GRACE}", "--drain-timeout", f"{DRAIN_TIMEOUT}")
+    async with Fleet(folder, stores, "--assistant", "crowding", "--drain-margin", f"{margin}", *grace) as fleet:
         replica = await fleet.start()
-        rooms = [fleet.room() for _ in range(CROWDED_ROOMS)]
-        await asyncio.gather(*(fleet.join(room, replica) for room in rooms))
-        await fleet.until(rooms, lambda tick: True, 30.0)
+        rooms = await fleet.occupy(replica, CROWDED_ROOMS, CROWDED_WITHIN)
         for room in rooms[:2]:
             await fleet.send(webhook("room.client.left", room=room), replica)
-        began = boot_time()
-        code = await fleet.drain(replica)
-        return boot_time() - began, code
+        return await _drain(fleet)
+
+
+async def _drain(fleet: Fleet) -> tuple[float, int]:
+    """Drain the fleet's only replica; return after how many seconds it ended, and its exit code."""
+    (replica,) = fleet.replicas
+    began = boot_time()
+    code = await fleet.drain(replica)
+    return boot_time() - began, code

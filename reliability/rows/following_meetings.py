@@ -10,10 +10,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.assistants import overlaps
 from reliability.fleet import Fleet
-from reliability.measures import percentile
-from reliability.row import Result
+from reliability.row import Figures, Result, found, spread
 from reliability.stores import Stores
 from whereby_trigger import Webhook
 from whereby_trigger.cli.arguments import store_to_read
@@ -21,6 +19,7 @@ from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Room, RoomState, Store
 from whereby_trigger.store.states import OVER
 from whereby_trigger.testing import webhook
+from whereby_trigger.testing.program import until
 
 LOOK = 0.1
 """Seconds between looks at the store's rooms."""
@@ -99,11 +98,9 @@ class Watch:
 
     async def _until(self, holds: Callable[[], bool], within: float) -> float | None:
         began = boot_time()
-        while boot_time() < began + within:
-            await asyncio.sleep(LOOK)
-            if holds():
-                return boot_time() - began
-        return None
+        # What was read last may be older than what was delivered.
+        await asyncio.sleep(LOOK)
+        return boot_time() - began if await until(holds, within, LOOK) else None
 
 
 def _is_served(room: Room | None, newest: frozenset[str]) -> bool:
@@ -152,16 +149,13 @@ async def run(
             killing.cancel()
             await asyncio.wait({looking, killing})
         kills = killing.result()
-        fleet.ticks.fresh()
-        doubled = overlaps(fleet.ticks.all)
-    if doubled:
-        problems.append(f"{len(doubled)} ticks of an assistant that another had followed")
-    figures: dict[str, int | float | str] = {
+        doubled = fleet.ticks.overlaps()
+    problems += found(len(doubled), "overlapping ticks")
+    figures: Figures = {
         "series": series_of_meetings,
         "kills": kills,
         "newest meetings served": len(served),
-        "served after its last webhook, median (s)": round(percentile(served, 50), 2),
-        "served after its last webhook, at most (s)": round(max(served, default=0.0), 2),
+        **spread("served after its last webhook", served),
         "slot back after its end, at most (s)": round(max(freed, default=0.0), 2),
         "overlaps": len(doubled),
     }

@@ -9,12 +9,13 @@ import os
 import shlex
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
-from reliability.assistants import Tick, overlaps, ticking
-from reliability.fleet import Fleet, family
-from reliability.measures import percentile
-from reliability.row import Figures, Result
+from reliability.assistants import Tick, ticking
+from reliability.fleet import Fleet
+from reliability.measures import family
+from reliability.row import Figures, Result, found, spread
 from reliability.stores import Stores
 from whereby_trigger.clock import boot_time
 from whereby_trigger.process import EXIT_CODE
@@ -22,6 +23,7 @@ from whereby_trigger.testing.program import until
 
 TTL = 6.0
 WITHIN = TTL + 40.0
+ROOMS = 3
 ORPHANS_TTL = 3.0
 DEATH_GRACE = 3.0
 """Seconds after its supervisor's death by which a group must be gone: TERM immediately, KILL at most 2 s later."""
@@ -29,20 +31,12 @@ DEATH_GRACE = 3.0
 GONE_WITHIN = 20.0
 
 
-async def run(folder: Path, stores: Stores, *, freezes: int, rooms: int = 3) -> Result:
-    """Freeze `freezes` supervisors alone, and as many with all their children, each with `assistants` assistants."""
-    alone = folder / "alone"
-    family_too = folder / "family"
-    alone.mkdir()
-    family_too.mkdir()
-    first, problems = await _freeze(alone, stores, freezes, rooms, children=False)
-    second, more = await _freeze(family_too, stores, freezes, rooms, children=True)
-    problems += more
-    if first:
-        problems.append(f"{len(first)} overlapping ticks where the supervisor alone was frozen")
-    by_assistant: dict[tuple[int, int], int] = {}
-    for tick in second:
-        by_assistant[tick.assistant] = by_assistant.get(tick.assistant, 0) + 1
+async def run(folder: Path, stores: Stores, *, freezes: int) -> Result:
+    """Freeze `freezes` supervisors alone, and as many with all their children, each with assistants in a few rooms."""
+    first, problems = await _freeze(folder / "alone", stores, freezes, children=False)
+    second, more = await _freeze(folder / "family", stores, freezes, children=True)
+    problems += more + found(len(first), "overlapping ticks where the supervisor alone was frozen")
+    by_assistant = Counter(tick.assistant for tick in second)
     most = max(by_assistant.values(), default=0)
     if most > 1:
         problems.append(f"an assistant that was frozen ticked {most} times after another had followed it")
@@ -56,19 +50,14 @@ async def run(folder: Path, stores: Stores, *, freezes: int, rooms: int = 3) -> 
     return Result(figures, problems)
 
 
-async def _freeze(
-    folder: Path, stores: Stores, freezes: int, rooms: int, *, children: bool
-) -> tuple[list[Tick], list[str]]:
+async def _freeze(folder: Path, stores: Stores, freezes: int, *, children: bool) -> tuple[list[Tick], list[str]]:
     problems: list[str] = []
     async with Fleet(folder, stores, "--lease-ttl", str(TTL)) as fleet:
         for _ in range(2):
             await fleet.start()
         for _ in range(freezes):
             frozen = await fleet.start()
-            asked = [fleet.room() for _ in range(rooms)]
-            for room in asked:
-                await fleet.join(room, frozen)
-            await fleet.until(asked, lambda tick: True, WITHIN)
+            asked = await fleet.occupy(frozen, ROOMS, WITHIN)
             # A replica that is frozen in the middle of a commit holds the file, and so blocks everybody.
             await fleet.until_live(asked, WITHIN)
             left = fleet.rooms_of(frozen)
@@ -76,19 +65,18 @@ async def _freeze(
             frozen_at = boot_time()
             for process in processes:
                 os.kill(process, signal.SIGSTOP)
-            again = await fleet.until(left, lambda tick: tick.at > frozen_at and tick.host != frozen.pid, WITHIN)  # noqa: B023
-            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+            _, missing = await fleet.until_elsewhere(left, frozen, frozen_at, WITHIN)
+            problems += missing
             for process in reversed(processes):
                 os.kill(process, signal.SIGCONT)
             went_on = boot_time()
-            await fleet.until(asked, lambda tick: tick.at > went_on + 1.0, WITHIN)  # noqa: B023
+            await fleet.ticks.until(asked, WITHIN, lambda tick: tick.at > went_on + 1.0)  # noqa: B023
             code = await fleet.drain(frozen)
             if code not in (0, EXIT_CODE):
                 problems.append(f"the replica that was frozen ended with {code}")
             for room in asked:
                 await fleet.leave(room)
-        fleet.ticks.fresh()
-        return overlaps(fleet.ticks.all), problems
+        return fleet.ticks.overlaps(), problems
 
 
 async def run_orphans(folder: Path, stores: Stores, *, doses: int) -> Result:
@@ -100,16 +88,13 @@ async def run_orphans(folder: Path, stores: Stores, *, doses: int) -> Result:
     for number in range(doses):
         form = forms[number % len(forms)]
         for fault in delays:
-            place = folder / f"{fault}-{number}"
-            place.mkdir()
-            delay = await _orphan(place, stores, form, frozen=fault == "frozen")
+            delay = await _orphan(folder / f"{fault}-{number}", stores, form, frozen=fault == "frozen")
             bound = ORPHANS_TTL if fault == "frozen" else DEATH_GRACE
             delays[fault].append(delay)
             if delay > bound:
                 problems.append(f"{form}, supervisor {fault}: the group was there for {delay:.2f} s, not {bound:g}")
     for fault, seconds in delays.items():
-        figures[f"supervisor {fault}: group gone after, median (s)"] = round(percentile(seconds, 50), 2)
-        figures[f"supervisor {fault}: group gone after, at most (s)"] = round(max(seconds), 2)
+        figures |= spread(f"supervisor {fault}: group gone after", seconds)
     return Result(figures, problems)
 
 
@@ -121,9 +106,8 @@ async def _orphan(folder: Path, stores: Stores, form: str, *, frozen: bool) -> f
             package = {"name": "assistant", "version": "1.0.0", "scripts": {"start": script}}
             (folder / "package.json").write_text(json.dumps(package), encoding="utf-8")
         replica = await fleet.start()
-        room = fleet.room()
-        await fleet.join(room, replica)
-        if not await fleet.until([room], lambda tick: True, GONE_WITHIN):
+        await fleet.occupy(replica, 1, GONE_WITHIN)
+        if not fleet.ticks.all:
             return GONE_WITHIN
         children = family(replica.pid)[1:]
         began = boot_time()

@@ -11,8 +11,8 @@ from pathlib import Path
 from reliability.checker import Emission
 from reliability.load import send
 from reliability.measures import percentile
-from reliability.receivers import Receiver, ReceiverFailed, Receivers, read_emissions
-from reliability.row import Result
+from reliability.receivers import Receiver, Receivers
+from reliability.row import Figures, Result, some_at_a_time
 from reliability.stores import Stores, View, viewing
 from whereby_trigger.store import UNDECIDED, Record, State
 from whereby_trigger.testing import webhook
@@ -35,18 +35,17 @@ SHOWN = 3
 
 
 async def run(
-    folder: Path, stores: Stores, *, webhooks: int, deaths: int, hold: float, bound: float, lease: float, seed: int = 1
+    folder: Path, stores: Stores, *, webhooks: int, deaths: int, hold: float, bound: float, lease: float
 ) -> Result:
     """Deliver webhooks that three replicas hold, while killing or draining one replica after the other.
 
     Each must fire once, at most `bound` seconds after it was due or after the last death before that; a hold that its
     first replica fires, within LIVING seconds.
     """
-    chance = random.Random(seed)
+    chance = random.Random(1)
     options = ("--hold", f"{hold:g}", "--lease-ttl", f"{lease:g}")
-    url, emissions = stores.new(folder), folder / "emissions"
-    holders = Holders(Receivers(url, emissions, options=options), chance)
-    try:
+    async with Receivers(stores.new(folder), folder / "emissions", options=options) as receivers:
+        holders = Holders(receivers, chance)
         await asyncio.gather(*(holders.start() for _ in range(REPLICAS)))
         died_at: list[float] = []
         for death in range(deaths):
@@ -54,27 +53,25 @@ async def run(
             await holders.deliver(share)
             await asyncio.sleep(chance.uniform(0, hold / 2))
             died_at.append(await holders.lose(drained=death % 2 == 1))
-        async with viewing(url) as view:
+        async with viewing(receivers.url) as view:
             await _until_all_are_decided(view, hold + bound + OVER_WITHIN)
             records = await view.records()
-    finally:
-        await holders.receivers.close()
-    return _reckoned(holders.sent_to, records, read_emissions(emissions), died_at, bound, deaths)
+    return _reckoned(holders.sent_to, records, receivers.emissions(), died_at, bound, deaths)
 
 
 class Holders:
     """Start, load and lose replicas, and record which life received each webhook."""
 
     def __init__(self, receivers: Receivers, chance: random.Random) -> None:
-        self.receivers = receivers
+        self._receivers = receivers
         self.sent_to: dict[str, int] = {}
         self._chance = chance
         self._alive: dict[int, Receiver] = {}
         self._numbers = 0
 
     async def start(self) -> None:
-        receiver = await self.receivers.start()
-        life = self.receivers.lives
+        receiver = await self._receivers.start()
+        life = self._receivers.lives
         await receiver.listening()
         self._alive[life] = receiver
 
@@ -82,22 +79,13 @@ class Holders:
         """Deliver `count` more webhooks that are held, each in its own room."""
         numbers = range(self._numbers, self._numbers + count)
         self._numbers += count
-        waiting = iter(numbers)
-
-        async def some() -> None:
-            for number in waiting:
-                await self._hold(number)
-
-        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+        await some_at_a_time(AT_ONCE, self._hold, numbers)
 
     async def lose(self, *, drained: bool) -> float:
         """Kill or drain a replica, and start another; return when it was gone."""
         life = self._chance.choice(sorted(self._alive))
         receiver = self._alive.pop(life)
-        if not drained:
-            await receiver.kill()
-        elif code := await receiver.stop():
-            raise ReceiverFailed(f"a drain ended with {code}:\n{receiver.last_words}")
+        await (receiver.drain() if drained else receiver.kill())
         gone_at = time.time()
         await self.start()
         return gone_at
@@ -164,7 +152,7 @@ def _reckoned(
         f"fired more than {bound:g} s after they were due, or a replica was gone": late,
     }
     problems = [f"{len(ids)} {what}: {', '.join(ids[:SHOWN])}" for what, ids in found.items() if ids]
-    figures: dict[str, int | float | str] = {
+    figures: Figures = {
         "held": len(sent_to),
         "kills": (deaths + 1) // 2,
         "drains": deaths // 2,

@@ -7,20 +7,15 @@ import asyncio
 import os
 import shutil
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
-
-from msgspec import structs
 
 from reliability.checker import Rule
 from reliability.receivers import Campaign, Receiver, ReceiverFailed
 from reliability.row import Figures, Result
-from reliability.rows.kills import reckoned
-from reliability.stores import STORE_FILE, SqliteStores
+from reliability.stores import STORE_FILE, SqliteStores, damage
 from whereby_trigger.testing.program import until
 
 AFTER: Final = 40
@@ -35,26 +30,21 @@ Fault = Callable[[Receiver], Coroutine[Any, Any, None]]
 REFUSAL: Final = "has a second name, a hard link"
 
 
-async def run(folder: Path, stores: SqliteStores, *, doses: int, a_life: int = 1, seed: int = 1) -> Result:
+async def run(folder: Path, stores: SqliteStores, *, doses: int, a_life: int = 1) -> Result:
     """Inject each fault `doses` times, `a_life` of them per receiver before it is killed, and check all in the end."""
     path = folder / STORE_FILE
-    async with Campaign(folder, stores, seed) as campaign:
+    async with Campaign(folder, stores, seed=1) as campaign:
         trial = _Trial(campaign, path)
         faults = [fault for _ in range(doses) for fault in trial.faults]
         for start in range(0, len(faults), a_life):
             await trial.live(faults[start : start + a_life])
         problems = trial.problems + await trial.refused_at_the_start()
-        evidence = await campaign.reckon()
-    # A commit that is refused because of a second name is in the file anyway.
-    reckoning = reckoned(campaign.sender, structs.replace(evidence, refused=campaign.sender.refused))
-    with closing(sqlite3.connect(path)) as connection:
-        (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
-    if integrity != "ok":
-        problems.append(f"integrity_check: {integrity}")
-    figures: Figures = {"faults": len(faults), **reckoning.figures}
-    figures["503s"] = campaign.sender.answers[503]
+        # A commit that is refused because of a second name is in the file anyway.
+        reckoning = await campaign.reckon(refused=campaign.load.refused)
+    figures: Figures = {"faults": len(faults), **reckoning.figures, "503s": campaign.load.answers[503]}
     # A replica without its lock file is taken over once its lease has run out: newer webhooks are decided first.
     problems += [problem for problem in reckoning.problems if Rule.OVERTAKEN not in problem]
+    problems += damage(path)
     return Result(figures, problems)
 
 
@@ -75,17 +65,17 @@ class _Trial:
 
     async def live(self, faults: Sequence[Fault]) -> None:
         """Start a receiver, inject some faults, and kill it once it has acknowledged more after the last."""
-        sender = self._campaign.sender
+        load = self._campaign.load
         receiver = await self._campaign.start("--copies", str(self._copied))
         for fault in faults:
-            await sender.until_acknowledged(sender.acknowledged + self._campaign.chance.randint(1, AFTER))
+            await load.until_acknowledged(self._campaign.chance.randint(1, AFTER))
             await fault(receiver)
             try:
                 async with asyncio.timeout(NOTICED_WITHIN):
-                    await sender.until_acknowledged(sender.acknowledged + AFTER)
+                    await load.until_acknowledged(AFTER)
             except TimeoutError:
                 raise ReceiverFailed(f"nothing is taken after {fault.__name__}:\n{receiver.last_words}") from None
-        sender.up.clear()
+        load.up.clear()
         await receiver.kill()
 
     async def refused_at_the_start(self) -> list[str]:
@@ -124,9 +114,9 @@ class _Trial:
             life.unlink()
 
     async def _second_name(self, receiver: Receiver) -> None:
-        other, before = self._path.with_name("other.db"), self._campaign.sender.answers[503]
+        other, before = self._path.with_name("other.db"), self._campaign.load.answers[503]
         other.hardlink_to(self._path)
-        await _until(lambda: self._campaign.sender.answers[503] > before, "a second name is not noticed")
+        await _until(lambda: self._campaign.load.answers[503] > before, "a second name is not noticed")
         other.unlink()
 
     async def _copy_in_the_process(self, receiver: Receiver) -> None:

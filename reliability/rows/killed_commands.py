@@ -4,14 +4,13 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from msgspec import structs
 
 from reliability.dying_commands import Caller, Killed
-from reliability.row import Result
-from reliability.stores import STORE_FILE, PostgresStores, Stores
+from reliability.row import Figures, Result
+from reliability.stores import STORE_FILE, PostgresStores, Stores, damage
 from tests.store.test_privacy import MARKS, body
 from tests.support.arrivals import NOW, ROOM, arrival, decision
 from tests.support.postgres import database_of
@@ -51,7 +50,7 @@ async def run(folder: Path, stores: Stores, *, kills: int, calls: tuple[str, ...
 
 
 def _run(folder: Path, stores: Stores, kills: int, calls: tuple[str, ...]) -> Result:
-    figures: dict[str, int | float | str] = {}
+    figures: Figures = {}
     problems: list[str] = []
     for name in calls:
         place = folder / name.replace(" ", "-")
@@ -111,7 +110,6 @@ class Filled:
         self.own = (STORE_FILE, "spill.db", EXPORTED) if spilled else (STORE_FILE, EXPORTED)
         self.url = ""
         self._server = stores.server if isinstance(stores, PostgresStores) else None
-        self._first.mkdir()
         self._template = stores.new(self._first)
         asyncio.run(_fill(store_for(self._template)))
         self.env = {}
@@ -136,10 +134,8 @@ class Filled:
 
     def records(self) -> list[Record]:
         """Read every stored webhook; raises sqlite3.DatabaseError if a file is damaged."""
-        if self._server is None:
-            with closing(sqlite3.connect(self.here / STORE_FILE)) as connection:
-                if (said := connection.execute("PRAGMA integrity_check").fetchone()) != ("ok",):
-                    raise sqlite3.DatabaseError(said)
+        if self._server is None and (wrong := damage(self.here / STORE_FILE)):
+            raise sqlite3.DatabaseError(wrong)
 
         async def read() -> list[Record]:
             store = store_for(self.url)

@@ -4,12 +4,11 @@ import os
 import signal
 from pathlib import Path
 
-from reliability.assistants import overlaps
 from reliability.boundaries import ROOM_BOUNDARIES
-from reliability.fleet import Fleet, family
-from reliability.measures import percentile
+from reliability.fleet import Fleet
+from reliability.measures import family
 from reliability.receivers import Receiver, ReceiverFailed
-from reliability.row import Figures, Result
+from reliability.row import Figures, Result, found, spread
 from reliability.stores import Stores, decided
 from whereby_trigger.clock import boot_time
 from whereby_trigger.testing import webhook
@@ -37,21 +36,19 @@ async def run(
             left = fleet.rooms_of(victim)
             killed_at = boot_time()
             await fleet.kill(victim)
-            again = await fleet.until(left, lambda tick: tick.at > killed_at and tick.host != victim.pid, BACK_WITHIN)  # noqa: B023
-            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+            again, missing = await fleet.until_elsewhere(left, victim, killed_at, BACK_WITHIN)
+            problems += missing
             delays += [at - killed_at for at in again.values()]
             await fleet.start()
-        doubled = overlaps(fleet.ticks.all)
+        doubled = fleet.ticks.overlaps()
     late = [delay for delay in delays if delay > bound]
     if late:
         problems.append(f"{len(late)} of {len(delays)} assistants came back later than {bound:g} s")
-    if doubled:
-        problems.append(f"{len(doubled)} ticks of an assistant that another had followed")
+    problems += found(len(doubled), "overlapping ticks")
     figures: Figures = {
         "kills": kills,
         "assistants restarted": len(delays),
-        "restarted after, median (s)": round(percentile(delays, 50), 2),
-        "restarted after, at most (s)": round(max(delays), 2),
+        **spread("restarted after", delays),
         "overlaps": len(doubled),
     }
     return Result(figures, problems)
@@ -75,8 +72,8 @@ async def run_slow_leavers(folder: Path, stores: Stores, *, kills: int, assistan
             killed_at = boot_time()
             await _kill(fleet, victim, with_guards=number % 2 == 1)
             await fleet.start()
-            again = await fleet.until(left, lambda tick: tick.at > killed_at and tick.host != victim.pid, WITHIN)  # noqa: B023
-            problems += [f"no assistant came back to {room}" for room in left - again.keys()]
+            again, missing = await fleet.until_elsewhere(left, victim, killed_at, WITHIN)
+            problems += missing
             # This cannot be told for a single room: the replica counts as dead when all its assistants have left.
             last = max(tick.at for tick in fleet.ticks.all if tick.host == victim.pid)
             lasted.append(last - killed_at)
@@ -84,16 +81,14 @@ async def run_slow_leavers(folder: Path, stores: Stores, *, kills: int, assistan
             by = max(last + AFTER_THE_LAST, killed_at + lease + 1 if lease < WITHIN else 0)
             late = [room for room, at in again.items() if at > by]
             problems += [f"{room} was served again {again[room] - last:.2f} s after the last left" for room in late]
-        doubled = overlaps(fleet.ticks.all)
-    if doubled:
-        problems.append(f"{len(doubled)} ticks of an assistant that another had followed")
+        doubled = fleet.ticks.overlaps()
+    problems += found(len(doubled), "overlapping ticks")
     figures: Figures = {
         "kills": kills,
         "of these with the guards": kills // 2,
         "assistants started again": len(delays),
         "the last left after the kill, at most (s)": round(max(lasted), 2),
-        "started again after the last had left, median (s)": round(percentile(delays, 50), 2),
-        "started again after the last had left, at most (s)": round(max(delays), 2),
+        **spread("started again after the last had left", delays),
         "overlaps": len(doubled),
     }
     return Result(figures, problems)
@@ -105,9 +100,7 @@ async def _loaded(fleet: Fleet, assistants: int) -> Receiver:
         victim = max(fleet.replicas, key=lambda replica: len(fleet.rooms_of(replica)))
         if len(fleet.rooms_of(victim)) >= assistants:
             return victim
-        room = fleet.room()
-        await fleet.join(room, victim)
-        await fleet.until([room], lambda tick: True, WITHIN)
+        await fleet.occupy(victim, 1, WITHIN)
 
 
 async def _kill(fleet: Fleet, victim: Receiver, *, with_guards: bool) -> None:
@@ -125,7 +118,7 @@ async def run_at_boundaries(folder: Path, stores: Stores, *, deaths: int) -> Res
     If the other replica takes the room first, the replica does not reach its boundary, and another one has to.
     """
     problems: list[str] = []
-    doubled = served = outrun = 0
+    served = outrun = 0
     async with Fleet(folder, stores, *stores.quick_lease) as fleet:
         survivor = await fleet.start()
         acknowledged: list[str] = []
@@ -141,7 +134,7 @@ async def run_at_boundaries(folder: Path, stores: Stores, *, deaths: int) -> Res
                     continue
                 room = fleet.room()
                 acknowledged.append(await _join(fleet, room, doomed, survivor))
-                if await fleet.until([room], lambda tick: tick.host == survivor.pid, WITHIN):
+                if await fleet.ticks.until([room], WITHIN, lambda tick: tick.host == survivor.pid):
                     served += 1
                 else:
                     problems.append(f"{boundary}: no assistant of the survivor came to {room}")
@@ -152,12 +145,11 @@ async def run_at_boundaries(folder: Path, stores: Stores, *, deaths: int) -> Res
                     outrun += 1
                     await doomed.kill()
                 await fleet.send(webhook("room.session.ended", room=room, room_session_id=room), survivor)
-        fleet.ticks.fresh()
-        doubled = len(overlaps(fleet.ticks.all))
+        doubled = fleet.ticks.overlaps()
         states = {record.id: record.state for record in await decided(fleet.url)}
     lost = [id for id in acknowledged if states.get(id) != "fired"]
-    problems += [f"{len(lost)} acknowledged did not fire"] if lost else []
-    problems += [f"{doubled} overlapping ticks"] if doubled else []
+    problems += found(len(lost), "acknowledged did not fire")
+    problems += found(len(doubled), "overlapping ticks")
     problems += [f"the other replica was quicker {outrun} times"] if outrun > len(ROOM_BOUNDARIES) * deaths else []
     figures: Figures = {
         "boundaries": len(ROOM_BOUNDARIES),
@@ -165,7 +157,7 @@ async def run_at_boundaries(folder: Path, stores: Stores, *, deaths: int) -> Res
         "rooms served": served,
         "did not die of this room": outrun,
         "acknowledged lost": len(lost),
-        "overlaps": doubled,
+        "overlaps": len(doubled),
     }
     return Result(figures, problems)
 

@@ -3,12 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from msgspec import Struct
-
 from reliability.boundaries import BEFORE_AGAIN, BOUNDARIES, LEADING_TO
-from reliability.checker import Evidence, Rule, check, in_words
-from reliability.load import Sender
-from reliability.receivers import Campaign
+from reliability.receivers import Campaign, Reckoning
 from reliability.row import Result
 from reliability.stores import Stores
 
@@ -16,66 +12,35 @@ STARTING = 0.1
 """The share of kills that come while the receiver starts, which is also while it recovers from the last one."""
 
 START_TAKES = 0.4
-TWICE = (Rule.DOUBLED, Rule.EMITTED_TWICE, Rule.DECIDED_TWICE, Rule.UNCOUNTED)
 MAX_PASSINGS = 60
 
 
-async def run(
-    folder: Path, stores: Stores, *, kills: int, acknowledged_per_life: int, at_least: int, seed: int = 1
-) -> Result:
+async def run(folder: Path, stores: Stores, *, kills: int, acknowledged_per_life: int, at_least: int) -> Result:
     """Kill a receiver `kills` times, after a random number of acknowledged deliveries, and check everything at the end.
 
     With less than `at_least` acknowledged deliveries in all the row proves nothing, and does not pass.
     """
-    async with Campaign(folder, stores, seed) as campaign:
+    async with Campaign(folder, stores, seed=1) as campaign:
         for _ in range(kills):
             if campaign.chance.random() < STARTING:
                 await campaign.die_starting(START_TAKES)
             else:
                 await campaign.live(campaign.chance.randint(1, 2 * acknowledged_per_life))
-        evidence = await campaign.reckon()
-    reckoning = reckoned(campaign.sender, evidence)
-    few = evidence.acknowledged.total() < at_least
-    problems = (
-        [f"fewer than {at_least} deliveries were acknowledged", *reckoning.problems] if few else reckoning.problems
-    )
-    return Result({"kills": kills, **reckoning.figures}, problems)
+        reckoning = await campaign.reckon()
+    few = reckoning.figures["acknowledged"] < at_least
+    problems = [f"fewer than {at_least} deliveries were acknowledged"] if few else []
+    return Result({"kills": kills, **reckoning.figures}, problems + reckoning.problems)
 
 
-class Reckoning(Struct, frozen=True):
-    """Hold the result of a campaign, as figures and problems."""
-
-    figures: dict[str, int]
-    problems: list[str]
-
-
-def reckoned(sender: Sender, evidence: Evidence) -> Reckoning:
-    """Turn a campaign's evidence into figures and problems; no answer may be a refusal or a 500."""
-    broken = check(evidence)
-    problems = in_words(broken)
-    problems += [f"{sender.answers[status]} answers were {status}" for status in sender.answers if 400 <= status <= 500]
-    heard = [emission.id for emission in evidence.emissions]
-    figures = {
-        "acknowledged": evidence.acknowledged.total(),
-        "webhooks": len(evidence.records),
-        "successes": len(set(heard)),
-        "emitted again after a death": len(heard) - len(set(heard)),
-        "parked as poison": len(evidence.parked),
-        "lost": len(broken.get(Rule.LOST, ())),
-        "decided twice": sum(len(broken.get(rule, ())) for rule in TWICE),
-    }
-    return Reckoning(figures, problems)
-
-
-async def undisturbed(folder: Path, stores: Stores, *, acknowledged: int) -> Result:
+async def run_undisturbed(folder: Path, stores: Stores, *, acknowledged: int) -> Result:
     """Send until `acknowledged` deliveries are acknowledged, without faults, and check all: the base of every row.
 
     The lease lasts as long as a user's: a busy machine may keep a process from renewing a quick one.
     """
     async with Campaign(folder, stores, seed=1, quick_lease=False) as campaign:
         receiver = await campaign.start()
-        await campaign.sender.until_acknowledged(acknowledged)
-        reckoning = reckoned(campaign.sender, await campaign.reckon(receiver))
+        await campaign.load.until_acknowledged(acknowledged)
+        reckoning = await campaign.reckon(receiver)
     return Result({**reckoning.figures}, reckoning.problems)
 
 
@@ -86,16 +51,13 @@ async def run_at_boundaries(
     figures: Counter[str] = Counter()
     problems: list[str] = []
     for number, boundary in enumerate(boundaries):
-        place = folder / boundary.replace(" ", "-")
-        place.mkdir()
-        sender, evidence = await die_often(place, stores, boundary, deaths, seed=number)
-        one = reckoned(sender, evidence)
+        one = await _die_often(folder / boundary.replace(" ", "-"), stores, boundary, deaths, seed=number)
         figures.update(one.figures)
         problems += [f"{boundary}: {problem}" for problem in one.problems]
     return Result({"boundaries": len(boundaries), "deaths at each": deaths, **figures}, problems)
 
 
-async def die_often(folder: Path, stores: Stores, boundary: str, deaths: int, seed: int) -> tuple[Sender, Evidence]:
+async def _die_often(folder: Path, stores: Stores, boundary: str, deaths: int, seed: int) -> Reckoning:
     """Die repeatedly at one boundary, each time at another passing of it."""
     leading = LEADING_TO.get(boundary.split()[1], ())
     async with Campaign(folder, stores, seed) as campaign:
@@ -103,7 +65,7 @@ async def die_often(folder: Path, stores: Stores, boundary: str, deaths: int, se
             for earlier in leading:
                 await campaign.die_at(earlier, 1 if earlier == BEFORE_AGAIN else _any_passing(campaign))
             await campaign.die_at(boundary, 1 if leading else _any_passing(campaign))
-        return campaign.sender, await campaign.reckon()
+        return await campaign.reckon()
 
 
 def _any_passing(campaign: Campaign) -> int:

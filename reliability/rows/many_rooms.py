@@ -10,13 +10,12 @@ import os
 import time
 from pathlib import Path
 
-from reliability.assistants import overlaps
 from reliability.fleet import Fleet
 from reliability.measures import percentile, resident
 from reliability.receiver import SECRET
-from reliability.row import Figures, Result
+from reliability.row import Figures, Result, found, some_at_a_time
 from reliability.stores import Stores, decided
-from whereby_trigger import Session, Trigger
+from whereby_trigger import Session, Trigger, Webhook
 from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until
 from whereby_trigger.testing.sender import Address, Sender
@@ -46,26 +45,24 @@ async def run_everybody(folder: Path, stores: Stores, *, events: int, rooms: int
         replicas = [await fleet.start() for _ in range(REPLICAS)]
         names = [fleet.room() for _ in range(rooms)]
         joins = [webhook("room.client.joined", room=names[number % rooms]) for number in range(events)]
-        gate = asyncio.Semaphore(AT_ONCE)
 
-        async def deliver(number: int) -> list[int]:
-            async with gate:
-                return await asyncio.gather(*(fleet.send(joins[number], replica) for replica in replicas))
+        async def deliver(joined: Webhook) -> list[int]:
+            return await asyncio.gather(*(fleet.send(joined, replica) for replica in replicas))
 
-        answers = await asyncio.gather(*map(deliver, range(events)))
-        ticking = await fleet.until(names, lambda tick: True, TICKING_WITHIN)
+        answers = await some_at_a_time(AT_ONCE, deliver, joins)
+        ticking = await fleet.ticks.until(names, TICKING_WITHIN)
         records = await decided(fleet.url)
-        doubled = overlaps(fleet.ticks.all)
+        doubled = fleet.ticks.overlaps()
     refused = sum(answer != 200 for each in answers for answer in each)
     uncounted = sum(record.deliveries != REPLICAS for record in records)
     unfired = sum(record.state != "fired" for record in records)
     problems = [
-        *([f"{refused} answers were not 200"] if refused else []),
+        *found(refused, "answers were not 200"),
         *([f"{len(records)} rows for {events} events"] if len(records) != events else []),
-        *([f"{uncounted} rows do not count {REPLICAS} deliveries"] if uncounted else []),
-        *([f"{unfired} webhooks did not fire"] if unfired else []),
-        *([f"{rooms - len(ticking)} rooms have no assistant"] if len(ticking) < rooms else []),
-        *([f"{len(doubled)} overlapping ticks"] if doubled else []),
+        *found(uncounted, f"rows do not count {REPLICAS} deliveries"),
+        *found(unfired, "webhooks did not fire"),
+        *found(rooms - len(ticking), "rooms have no assistant"),
+        *found(len(doubled), "overlapping ticks"),
     ]
     figures: Figures = {
         "events": events,

@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 from reliability.fleet import Fleet
+from reliability.load import send
 from reliability.measures import percentile
 from reliability.receiver import SECRET
-from reliability.row import Figures, Result
+from reliability.row import Figures, Result, some_at_a_time
 from reliability.stores import Stores, decided
 from whereby_trigger import RoomClientJoined, Trigger
 from whereby_trigger.assist.runners import BACKOFF
@@ -16,7 +17,6 @@ from whereby_trigger.clock import boot_time
 from whereby_trigger.store import Record, Room, RoomState, State
 from whereby_trigger.testing import webhook
 from whereby_trigger.testing.program import until
-from whereby_trigger.testing.sender import Address, Sender
 
 POISONS = ("raise", "refuse", "exit", "hang")
 OVER_WITHIN = 120.0
@@ -44,30 +44,23 @@ async def run(folder: Path, stores: Stores, *, doses: int, backoff: tuple[float,
         bad = [f"/{POISONS[number % len(POISONS)]}-{number}" for number in range(doses)]
         for room in good:
             await fleet.join(room, replica)
-        await fleet.until(good, lambda tick: True, OVER_WITHIN)
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def poison(room: str) -> int:
-            async with gate:
-                return await fleet.join(room, replica)
-
-        answers = await asyncio.gather(*map(poison, bad))
+        await fleet.ticks.until(good, OVER_WITHIN)
+        answers = await some_at_a_time(AT_ONCE, lambda room: fleet.join(room, replica), bad)
         rooms = await _until_parked(fleet.url, doses)
         now = boot_time()
-        alive = await fleet.until(good, lambda tick: tick.at > now, OVER_WITHIN)
+        alive = await fleet.ticks.until(good, OVER_WITHIN, lambda tick: tick.at > now)
         code = await fleet.drain(replica)
     problems = [f"{answers.count(status)} answers were {status}" for status in set(answers) - {200}]
     problems += [f"{room.key} is {room.state}: {room.reason}" for room in rooms if not _as_it_must_be(room)]
     problems += [f"{room} no longer ticks" for room in set(good) - alive.keys()]
     problems += [] if code == 0 else [f"the replica exited with {code}"]
     states = [room.state for room in rooms if _poison(room)]
-    figures: dict[str, int | float | str] = {
+    figures: Figures = {
         "poisoned rooms": doses,
         "parked as failed": states.count(RoomState.FAILED),
         "hanging, in their own room only": states.count(RoomState.LIVE),
         "good rooms that went on": len(alive),
     }
-    (folder / "asked").mkdir()
     asked = await _run_predicates(folder / "asked", stores, doses)
     return Result(figures | asked.figures, problems + asked.problems)
 
@@ -137,20 +130,17 @@ async def _run_predicates(folder: Path, stores: Stores, doses: int) -> Result:
 
 
 async def _deliver(port: int, doses: int) -> list[int]:
-    kinds, sender = list(ASKED), Sender(Address.local(port), SECRET)
+    kinds = list(ASKED)
     answers: list[int] = []
-    try:
-        for number in range(doses):
-            answers.append(await _send(sender, f"/{kinds[number % len(kinds)]}-{number}"))
-            if number % GOOD_AMONG == 0:
-                answers.append(await _send(sender, f"/good-{number}"))
-    finally:
-        sender.close()
+    for number in range(doses):
+        answers.append(await _send(port, f"/{kinds[number % len(kinds)]}-{number}"))
+        if number % GOOD_AMONG == 0:
+            answers.append(await _send(port, f"/good-{number}"))
     return answers
 
 
-async def _send(sender: Sender, room: str) -> int:
-    return (await sender.deliver(webhook("room.client.joined", room=room).raw, retries=0))[-1].status
+async def _send(port: int, room: str) -> int:
+    return await send(port, webhook("room.client.joined", room=room).raw)
 
 
 def _kind(record: Record) -> str:

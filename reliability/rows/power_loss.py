@@ -8,10 +8,8 @@ check and hold every webhook acknowledged up to that moment: once with nothing o
 random half of its sectors, since a disk may write those too.
 """
 
-import contextlib
 import random
 import re
-import sqlite3
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +17,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from reliability.receivers import Campaign, ReceiverFailed
-from reliability.row import Figures, Result
-from reliability.rows.kills import reckoned
-from reliability.stores import STORE_FILE, SqliteStores, viewing
+from reliability.row import Figures, Result, found
+from reliability.stores import STORE_FILE, SqliteStores, damage, viewing
 from reliability.trace import SYNCS, Call, Disk, read_trace, tracer
 from whereby_trigger import StoreError
 
@@ -39,10 +36,10 @@ class Answer(Struct, frozen=True):
     synced: bool
 
 
-async def run(folder: Path, stores: SqliteStores, *, acknowledged: int, cuts: int, seed: int = 1) -> Result:
+async def run(folder: Path, stores: SqliteStores, *, acknowledged: int, cuts: int) -> Result:
     """Trace two lives of a receiver, the first of which is killed, and cut the power at some of its 200s."""
     trace = folder / "trace"
-    problems = await _record(folder, stores, trace, acknowledged, seed)
+    problems = await _record(folder, stores, trace, acknowledged)
     with trace.open(encoding="ascii") as lines:
         calls = list(read_trace(lines))
     answers = answers_in(calls, STORE_FILE + "-wal")
@@ -51,7 +48,7 @@ async def run(folder: Path, stores: SqliteStores, *, acknowledged: int, cuts: in
     early = [answer.id for answer in answers if not answer.synced]
     if early:
         problems.append(f"{len(early)} answers were 200 before their webhook was on disk: {early[0]}")
-    chosen = sorted(random.Random(seed).sample(range(len(answers)), min(cuts, len(answers))))
+    chosen = sorted(random.Random(1).sample(range(len(answers)), min(cuts, len(answers))))
     broken = await _cut(folder, stores, calls, answers, chosen)
     figures: Figures = {
         "200s": len(answers),
@@ -87,15 +84,15 @@ def answers_in(calls: Sequence[Call], journal: str) -> list[Answer]:
     return answers
 
 
-async def _record(folder: Path, stores: SqliteStores, trace: Path, acknowledged: int, seed: int) -> list[str]:
-    async with Campaign(folder, stores, seed, prefix=tracer(trace)) as campaign:
+async def _record(folder: Path, stores: SqliteStores, trace: Path, acknowledged: int) -> list[str]:
+    async with Campaign(folder, stores, seed=1, prefix=tracer(trace)) as campaign:
         traced = await campaign.start()
-        await campaign.sender.until_acknowledged(acknowledged // 2)
-        campaign.sender.up.clear()
+        await campaign.load.until_acknowledged(acknowledged // 2)
+        campaign.load.up.clear()
         await traced.kill_child()
         traced = await campaign.start()
-        await campaign.sender.until_acknowledged(acknowledged)
-        return reckoned(campaign.sender, await campaign.reckon(traced)).problems
+        await campaign.load.until_acknowledged(acknowledged - acknowledged // 2)
+        return (await campaign.reckon(traced)).problems
 
 
 async def _cut(
@@ -124,7 +121,4 @@ async def _wrong(left: str, stores: SqliteStores, acknowledged: set[str]) -> lis
             missing = acknowledged - {record.id for record in await view.records()}
     except StoreError as error:
         return [f"the store cannot be opened: {error}"]
-    with contextlib.closing(sqlite3.connect(Path(left) / STORE_FILE)) as connection:
-        (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
-    problems = [f"{len(missing)} acknowledged webhooks are missing"] if missing else []
-    return problems if verdict == "ok" else [*problems, f"integrity_check says {verdict}"]
+    return found(len(missing), "acknowledged webhooks are missing") + damage(Path(left) / STORE_FILE)

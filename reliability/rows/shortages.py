@@ -9,7 +9,7 @@ from pathlib import Path
 from reliability.fleet import Fleet
 from reliability.receiver import SECRET
 from reliability.receivers import Receiver, ReceiverFailed
-from reliability.row import Figures, Result
+from reliability.row import Figures, Result, some_at_a_time
 from reliability.stores import PostgresStores, Stores, viewing
 from whereby_trigger.cli.arguments import store_to_read
 from whereby_trigger.clock import boot_time
@@ -35,7 +35,6 @@ WITHIN = 30.0
 SLACK = 1.0
 WARM = 16
 LOOK = 0.05
-DISCONNECT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{database}'"
 
 
 class Cell:
@@ -55,7 +54,7 @@ class Cell:
             await self._post(webhook("room.client.knocked", room=self._fleet.room()))
         room = self._fleet.room()
         await self._join(room)
-        await self._fleet.until([room], lambda tick: True, WITHIN)
+        await self._fleet.ticks.until([room], WITHIN)
         if not await until(self._is_ready, WITHIN, LOOK):
             raise ReceiverFailed(f"the replica is not ready:\n{self._replica.last_words}")
 
@@ -66,8 +65,7 @@ class Cell:
         room = f"{self._fleet.room()}-{self._moment}"
         if self._moment == "reconnecting":
             assert isinstance(self._stores, PostgresStores)
-            database = self._fleet.url.rpartition("/")[2].partition("?")[0]
-            await asyncio.to_thread(self._stores.server.run, DISCONNECT.format(database=database))
+            await asyncio.to_thread(self._stores.disconnect, self._fleet.url)
         answer = await self._join(room)
         told = False
         over = boot_time() + seconds
@@ -80,7 +78,7 @@ class Cell:
             self.problems.append(f"{room}: /readyz did not tell in {seconds:.1f} s")
         if answer != 200:
             await until(lambda: self._joins(room), WITHIN, LOOK)
-        await self._fleet.until([room], lambda tick: True, WITHIN)
+        await self._fleet.ticks.until([room], WITHIN)
         await until(self._is_ready, began + WITHIN - boot_time(), LOOK)
         self.backs.append(boot_time() - began)
         await self._fleet.leave(room)
@@ -106,43 +104,26 @@ async def run(
 ) -> Result:
     """Create each shortage `doses` times at each moment, on some replicas at a time."""
     moments = [each for each in MOMENTS if isinstance(stores, PostgresStores) or each[1] != "reconnecting"]
-    gate = asyncio.Semaphore(side_by_side)
 
-    async def give(number: int, what: str, moment: str) -> tuple[list[str], list[float]]:
-        async with gate:
-            where = folder / f"{what}-{moment}"
-            where.mkdir()
-            return await _give(where, stores, what, moment, doses, random.Random(number), (shortest, longest))
+    async def give(each: tuple[str, str]) -> tuple[list[str], list[float]]:
+        (what, moment), chance = each, random.Random(MOMENTS.index(each))
+        async with Fleet(folder / f"{what}-{moment}", stores, "--short-of", what) as fleet:
+            cell = Cell(fleet, await fleet.start(), stores, moment)
+            try:
+                await cell.warm()
+                for _ in range(doses):
+                    await cell.dose(chance.uniform(shortest, longest))
+            finally:
+                cell.close()
+            problems = [*cell.problems, *await _failed_for_good(fleet)]
+        problems += [f"back only after {back:.1f} s" for back in cell.backs if back > BACK_WITHIN + SLACK]
+        return [f"{what}, {moment}: {problem}" for problem in problems], cell.backs
 
-    given = await asyncio.gather(*(give(number, *each) for number, each in enumerate(moments)))
-    problems = [problem for found, _ in given for problem in found]
+    given = await some_at_a_time(side_by_side, give, moments)
     figures: Figures = {"shortages": len(moments) * doses}
     for (what, moment), (_, backs) in zip(moments, given, strict=True):
         figures[f"out of {what} while {moment}: back after, at most (s)"] = round(max(backs, default=0.0), 1)
-    return Result(figures, problems)
-
-
-async def _give(
-    folder: Path,
-    stores: Stores,
-    what: str,
-    moment: str,
-    doses: int,
-    chance: random.Random,
-    span: tuple[float, float],
-) -> tuple[list[str], list[float]]:
-    async with Fleet(folder, stores, "--short-of", what) as fleet:
-        cell = Cell(fleet, await fleet.start(), stores, moment)
-        try:
-            await cell.warm()
-            for _ in range(doses):
-                await cell.dose(chance.uniform(*span))
-        finally:
-            cell.close()
-        problems = [*cell.problems, *await _failed_for_good(fleet)]
-    late = [back for back in cell.backs if back > BACK_WITHIN + SLACK]
-    problems += [f"back only after {back:.1f} s" for back in late]
-    return [f"{what}, {moment}: {problem}" for problem in problems], cell.backs
+    return Result(figures, [problem for problems, _ in given for problem in problems])
 
 
 async def _failed_for_good(fleet: Fleet) -> list[str]:

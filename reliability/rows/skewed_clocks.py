@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
 
-from reliability.assistants import overlaps
 from reliability.conditions import Skew
 from reliability.fleet import Fleet
 from reliability.receivers import Receiver
-from reliability.row import Figures, Result
+from reliability.row import Figures, Result, found
 from reliability.stores import SqliteStores, Stores
 from whereby_trigger.clock import boot_time
 
@@ -20,7 +18,6 @@ ROOMS = 3
 WATCHED = 2 * LEASE
 """Seconds in which nothing may stop because of a clock: a lease that used it would have run out."""
 
-STALLED = 3.0
 TAKEN_OVER_WITHIN = LEASE + 2.0
 LIVE_WITHIN = 30.0
 
@@ -35,9 +32,7 @@ class Dose(Struct, frozen=True):
         return f"{self.seconds:+g} s, {'a jump' if self.jumps else 'from the start'}"
 
 
-async def run(
-    folder: Path, stores: Stores, *, offsets: Sequence[float], jumps: Sequence[bool] = (False, True)
-) -> Result:
+async def run(folder: Path, stores: Stores, *, offsets: Sequence[float]) -> Result:
     """Set clocks off by each offset, from the start and by a jump; what replicas own must not depend on it.
 
     On PostgreSQL one of two replicas has a wrong clock; on SQLite both have, since they run on one machine.
@@ -45,17 +40,15 @@ async def run(
     problems: list[str] = []
     stale = assistants = doubled = 0
     delays: list[float] = []
-    doses = [Dose(seconds, jump) for jump in jumps for seconds in offsets]
+    doses = [Dose(seconds, jump) for jump in (False, True) for seconds in offsets]
     for number, dose in enumerate(doses):
-        place = folder / str(number)
-        place.mkdir()
-        trial = _Trial(place, stores, dose)
+        trial = _Trial(folder / str(number), stores, dose)
         problems += [f"{dose}: {problem}" for problem in await trial.run()]
         stale += trial.stale
         assistants += len(trial.rooms)
         delays += trial.delays
-        doubled += len(overlaps(trial.fleet.ticks.all))
-    problems += [f"{doubled} overlapping ticks"] if doubled else []
+        doubled += len(trial.fleet.ticks.overlaps())
+    problems += found(doubled, "overlapping ticks")
     figures: Figures = {
         "clocks put off": len(doses),
         "assistants": assistants,
@@ -69,9 +62,9 @@ async def run(
 class _Trial:
     def __init__(self, folder: Path, stores: Stores, dose: Dose) -> None:
         self._dose = dose
-        self._skew = Skew(folder)
         self._one_machine = isinstance(stores, SqliteStores)
         self.fleet = Fleet(folder, stores, "--lease-ttl", f"{LEASE:g}")
+        self._skew = Skew(folder)
         self.rooms: set[str] = set()
         self.delays: list[float] = []
         self.stale = 0
@@ -113,20 +106,15 @@ class _Trial:
     async def _watch(self, since: float) -> None:
         """Check that every assistant keeps running."""
         late = boot_time() + WATCHED
-        going = await self.fleet.until(self.rooms, lambda tick: tick.at > late, WATCHED + LIVE_WITHIN)
-        for room in self.rooms:
-            ticks = [tick for tick in self.fleet.ticks.all if tick.room == room and tick.at > since]
-            pause = max((b.at - a.at for a, b in pairwise(ticks)), default=math.inf)
-            if room not in going or len({tick.assistant for tick in ticks}) != 1 or pause > STALLED:
-                self._problems.append(f"the assistant in {room} stopped")
+        await self.fleet.ticks.until(self.rooms, WATCHED + LIVE_WITHIN, lambda tick: tick.at > late)
+        self._problems += self.fleet.ticks.interruptions(self.rooms, since)
 
     async def _take_over(self, victim: Receiver) -> None:
         """Kill a replica; its rooms must be served by another."""
         left = self.fleet.rooms_of(victim)
         killed_at = boot_time()
         await self.fleet.kill(victim)
-        again = await self.fleet.until(left, lambda tick: tick.at > killed_at and tick.host != victim.pid, LIVE_WITHIN)
+        again, _ = await self.fleet.until_elsewhere(left, victim, killed_at, LIVE_WITHIN)
         self.delays += [at - killed_at for at in again.values()]
-        late = [room for room in left if again.get(room, math.inf) - killed_at > TAKEN_OVER_WITHIN]
-        if late:
-            self._problems.append(f"{len(late)} rooms were not taken over within {TAKEN_OVER_WITHIN:g} s")
+        late = sum(again.get(room, math.inf) - killed_at > TAKEN_OVER_WITHIN for room in left)
+        self._problems += found(late, f"rooms were not taken over within {TAKEN_OVER_WITHIN:g} s")

@@ -12,13 +12,14 @@ from statistics import median
 
 from reliability.checker import check, in_words
 from reliability.corpus import items
-from reliability.load import Answer, Load
+from reliability.load import Load
 from reliability.measures import percentile, resident
 from reliability.receivers import trial
-from reliability.row import Figures, Result
+from reliability.row import Figures, Result, found
 from reliability.stores import Stores, viewing
 from whereby_trigger.store import Arrival, State
 from whereby_trigger.store.factory import store_for
+from whereby_trigger.testing.sender import Response
 
 P99_WITHIN = 0.25
 EACH_WITHIN = 2.0
@@ -42,20 +43,20 @@ async def run(folder: Path, stores: Stores, *, rate: float, seconds: float, burs
     async with trial(folder, stores.new(folder), load) as under_load:
         async with load.going(rate):
             await asyncio.sleep(seconds)
-        steady = len(load.sender.each)
+        steady = len(load.each)
         await asyncio.sleep(PAUSE)
         await load.burst(burst, 1.0)
         evidence = await under_load.evidence()
     figures: Figures = {"deliveries a second": rate, "acknowledged": evidence.acknowledged.total()}
     problems = in_words(check(evidence))
-    for name, answers in (("steady", load.sender.each[:steady]), ("burst", load.sender.each[steady:])):
+    for name, answers in (("steady", load.each[:steady]), ("burst", load.each[steady:])):
         more, wrong = _judged(name, answers)
         figures |= more
         problems += wrong
     return Result(figures, problems)
 
 
-def _judged(name: str, answers: Sequence[Answer]) -> tuple[Figures, list[str]]:
+def _judged(name: str, answers: Sequence[Response]) -> tuple[Figures, list[str]]:
     took = [answer.seconds for answer in answers]
     p99, slowest = percentile(took, 99), max(took)
     others = [answer.status for answer in answers if answer.status != 200]
@@ -90,22 +91,22 @@ async def run_soak(folder: Path, stores: Stores, *, inbox: int, rate: float, sec
             await view.until_decided()
             await receiver.stop()
             stored = {record.id for record in await view.of(load.items)}
-    p99s = list(_p99s(load.sender.each, began, ended))
+    p99s = list(_p99s(load.each, began, ended))
     third = len(p99s) // 3
     first, last = median(p99s[:third]), median(p99s[-third:])
     drift, growth = last / first - 1, after / before - 1
-    lost = load.acknowledged() - stored
-    others = sum(answer.status != 200 for answer in load.sender.each)
+    lost = load.acknowledged().keys() - stored
+    others = sum(answer.status != 200 for answer in load.each)
     problems = [
-        *([f"{len(lost)} acknowledged are lost"] if lost else []),
-        *([f"{others} answers were not 200"] if others else []),
+        *found(len(lost), "acknowledged are lost"),
+        *found(others, "answers were not 200"),
         *([f"the p99 drifted by {drift:.0%}"] if drift > DRIFT_UNDER else []),
         *([f"the receiver's memory grew by {growth:.0%}"] if growth > GROWTH_UNDER else []),
     ]
     figures: Figures = {
         "webhooks stored before": inbox,
         "deliveries a second": rate,
-        "deliveries": len(load.sender.each),
+        "deliveries": len(load.each),
         "p99, first third (ms)": round(first * 1000, 1),
         "p99, last third (ms)": round(last * 1000, 1),
         "drift (%)": round(drift * 100, 1),
@@ -131,7 +132,7 @@ async def _fill(url: str, webhooks: int) -> None:
         await store.close()
 
 
-def _p99s(answers: Sequence[Answer], began: float, ended: float) -> Iterator[float]:
+def _p99s(answers: Sequence[Response], began: float, ended: float) -> Iterator[float]:
     """Yield each window's p99, in order."""
     length = (ended - began) / WINDOWS
     for number in range(WINDOWS):

@@ -94,7 +94,7 @@ async def run_slow(folder: Path, stores: Stores, *, sockets: int) -> Result:
     """Open `sockets` slow sockets, and send good deliveries until the server has closed them all."""
     load = Load(folder, 1, source=items(1), reuse=False)
     async with trial(folder, stores.new(folder), load) as under_load:
-        slow = await open_slow_sockets(load.sender.port, sockets)
+        slow = await open_slow_sockets(load.port, sockets)
         try:
             closed = asyncio.gather(*(socket.lasted for socket in slow))
             async with load.going(PER_SECOND):
@@ -102,7 +102,7 @@ async def run_slow(folder: Path, stores: Stores, *, sockets: int) -> Result:
         finally:
             for socket in slow:
                 socket.close()
-        took = [answer.seconds for answer in load.sender.each]
+        took = [answer.seconds for answer in load.each]
         evidence = await under_load.evidence()
     lasted = [socket.lasted.result() for socket in slow if socket.lasted.done()]
     problems = in_words(check(evidence))
@@ -110,8 +110,8 @@ async def run_slow(folder: Path, stores: Stores, *, sockets: int) -> Result:
         problems.append(f"{len(late)} slow sockets were closed after more than 10 s, the last after {max(late):.2f} s")
     if len(lasted) < sockets:
         problems.append(f"{sockets - len(lasted)} slow sockets were not closed at all")
-    if load.sender.answers.keys() != {200}:
-        problems.append(f"good deliveries were answered {dict(load.sender.answers)}")
+    if load.answers.keys() != {200}:
+        problems.append(f"good deliveries were answered {dict(load.answers)}")
     if percentile(took, 99) > P99_WITHIN:
         problems.append(f"good traffic took {percentile(took, 99):.3f} s at the 99th percentile")
     figures: Figures = {
@@ -148,7 +148,7 @@ async def run_crowds(
         for manner, lasts in turns:
             before = resident(receiver.pid)
             await asyncio.to_thread(forget_peak, receiver.pid)
-            async with _strangers(load.sender.port, manner, sockets) as opened:
+            async with _strangers(load.port, manner, sockets) as opened:
                 took = await _send_for(lasts, load)
                 came = opened[-1]
             grown, p99 = peak(receiver.pid) - before, percentile(took, 99)
@@ -166,8 +166,8 @@ async def run_crowds(
                 problems.append(f"{manner}: only {came} of {sockets} connections could be opened")
         evidence = await under_load.evidence()
     problems += in_words(check(evidence))
-    if load.sender.answers.keys() != {200}:
-        problems.append(f"signed deliveries were answered {dict(load.sender.answers)}")
+    if load.answers.keys() != {200}:
+        problems.append(f"signed deliveries were answered {dict(load.answers)}")
     return Result(figures | {"signed deliveries": len(load.items)}, problems)
 
 
@@ -201,7 +201,7 @@ async def _strangers(port: int, manner: str, sockets: int) -> AsyncIterator[list
 
 async def _send_for(seconds: float, load: Load) -> list[float]:
     """Send signed deliveries at an even pace; return how long each took."""
-    before = len(load.sender.each)
+    before = len(load.each)
     async with load.going(PER_SECOND):
         await asyncio.sleep(seconds)
-    return [answer.seconds for answer in load.sender.each[before:]]
+    return [answer.seconds for answer in load.each[before:]]

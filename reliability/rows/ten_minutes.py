@@ -5,15 +5,13 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from reliability.assistants import Ticks, overlaps
-from reliability.checker import Rule, check, in_words
+from reliability.assistants import Ticks
+from reliability.checker import TWICE, Rule, check, examples, in_words
 from reliability.load import Load
-from reliability.receivers import Receiver, ReceiverFailed, Receivers, read_emissions
-from reliability.row import Figures, Result
-from reliability.rows.kills import TWICE
-from reliability.stores import PostgresStores, viewing
+from reliability.receivers import Receiver, ReceiverFailed, Receivers, rooms_served
+from reliability.row import Figures, Result, found
+from reliability.stores import PostgresStores, View
 from whereby_trigger.clock import boot_time
-from whereby_trigger.store import State
 
 REPLICAS = 3
 SERVED_WITHIN = 90.0
@@ -54,7 +52,7 @@ class Cluster:
         return [await receiver.stop() for receiver in self._ports]
 
     def _balance(self) -> None:
-        self._load.sender.ports = tuple(self._ports.values())
+        self._load.ports = tuple(self._ports.values())
 
 
 async def run(
@@ -66,18 +64,14 @@ async def run(
     kill_every: float,
     restart_every: float,
     lease: float,
-    seed: int = 28,
 ) -> Result:
     """Deliver at a rate for `seconds` seconds, while replicas die at random and the database is restarted."""
-    chance, url, emissions, ticks = (
-        random.Random(seed),
-        stores.new(folder),
-        folder / "emissions",
-        Ticks(folder / "ticks"),
-    )
+    chance, url = random.Random(28), stores.new(folder)
+    load, ticks = Load(folder, seed=28, proxied=True), Ticks(folder / "ticks")
     options = ("--ticks", str(ticks.path), "--lease-ttl", f"{lease:g}", "--drain-timeout", "0")
-    receivers, load = Receivers(url, emissions, options=options), Load(folder, seed, proxied=True)
+    receivers = Receivers(url, folder / "emissions", options=options)
     cluster, faults, over = Cluster(receivers, load), Counter[str](), asyncio.Event()
+    rooms, served, codes = set[str](), set[str](), list[int]()
 
     async def kill_replicas() -> None:
         while not await _sets_within(over, kill_every):
@@ -90,6 +84,11 @@ async def run(
             await asyncio.to_thread(stores.server.start)
             faults["restarts"] += 1
 
+    async def end(view: View) -> None:
+        nonlocal rooms, served, codes
+        rooms, served = await rooms_served(view, load, ticks, SERVED_WITHIN)
+        codes = await cluster.stop()
+
     try:
         for _ in range(REPLICAS):
             await cluster.start_one()
@@ -98,30 +97,17 @@ async def run(
             await asyncio.wait(going, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
             over.set()
             failed = [error for error in await asyncio.gather(*going, return_exceptions=True) if error]
-        async with viewing(url) as view:
-            await view.until_decided()
-            records = await view.records()
-            rooms = {load.items[record.id].room for record in records if record.state is State.FIRED}
-            now = boot_time()
-            served = await ticks.until(rooms, lambda tick: tick.at > now, SERVED_WITHIN)
-            codes = await cluster.stop()
-            evidence = load.evidence(
-                await view.records(),
-                read_emissions(emissions),
-                late_takeovers=True,
-                recounted=True,
-                losses=await view.losses(),
-            )
+        evidence = await receivers.evidence(load, end, late_takeovers=True, recounted=True)
     finally:
         await receivers.close()
         load.close()
-    broken, doubled = check(evidence), overlaps(ticks.all)
+    broken, doubled = check(evidence), ticks.overlaps()
     unacknowledged = load.items.keys() - evidence.acknowledged.keys()
     problems = [
         *(f"the faults could not be gone on with: {error}" for error in failed),
         *in_words(broken),
-        *([f"{len(doubled)} overlapping ticks"] if doubled else []),
-        *(f"no assistant in {room}" for room in sorted(rooms - served.keys())),
+        *found(len(doubled), "overlapping ticks"),
+        *(f"no assistant in {room}" for room in sorted(rooms - served)),
         *(f"a replica ended with {code}" for code in codes if code),
     ]
     figures: Figures = {
@@ -131,9 +117,9 @@ async def run(
         "restarts of the database": faults["restarts"],
         "sent": len(load.items),
         "acknowledged": len(evidence.acknowledged),
-        "acknowledged lost": len(broken.get(Rule.LOST, ())),
+        "acknowledged lost": examples(broken, Rule.LOST),
         "sent but never acknowledged": len(unacknowledged),
-        "decided twice": sum(len(broken.get(rule, ())) for rule in TWICE),
+        "decided twice": examples(broken, *TWICE),
         "rooms": len(rooms),
         "rooms served in the end": len(served),
         "assistants": len({(tick.room, tick.assistant) for tick in ticks.all}),

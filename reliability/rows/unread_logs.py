@@ -12,21 +12,21 @@ from pathlib import Path
 from msgspec import Struct
 
 from reliability import ROOT
-from reliability.assistants import Ticks, overlaps
+from reliability.assistants import Ticks
 from reliability.checker import check, in_words
 from reliability.corpus import VISIT_ROOMS
-from reliability.load import Answer, Load
+from reliability.load import Load
 from reliability.measures import percentile
 from reliability.receiver import BLOCK
-from reliability.receivers import Receivers, read_emissions, receiver_on
-from reliability.row import Figures, Result
-from reliability.stores import Stores, viewing
+from reliability.receivers import Receivers, rooms_served
+from reliability.row import Figures, Result, found
+from reliability.stores import Stores, View, viewing
 from tests.support.programs import free_port
 from tests.support.unread import Unread
-from whereby_trigger.clock import boot_time
 from whereby_trigger.process import EXIT_CODE
 from whereby_trigger.store import State
 from whereby_trigger.testing.program import until
+from whereby_trigger.testing.sender import Response
 
 READ = "there"
 FAULTS = {"stalls": "pipe", "closes": "gone", "takes a line a second": "slow", "closed from the start": None}
@@ -76,8 +76,8 @@ async def run(
 class _Answers(Struct):
     """Hold all answers of some lives, and those given once their assistants had started."""
 
-    all: list[Answer] = []
-    later: list[Answer] = []
+    all: list[Response] = []
+    later: list[Response] = []
 
     def add(self, life: "_Answers") -> None:
         self.all += life.all
@@ -92,7 +92,6 @@ class _Cell:
     """Hold a store, its receiver, and what came of each life of that."""
 
     def __init__(self, folder: Path, stores: Stores, rate: float, seconds: float) -> None:
-        folder.mkdir()
         self.of: defaultdict[str, _Answers] = defaultdict(_Answers)
         self.ends: dict[str, list[float]] = {"SIGTERM": [], "the watchdog": []}
         self.counted = 0
@@ -102,13 +101,11 @@ class _Cell:
         self._late_takeovers = stores.late_takeovers
         self._rate = rate
         self._seconds = seconds
-        self._url = stores.new(folder)
-        self._emissions = folder / "emissions"
+        url = stores.new(folder)
         self._ticks = Ticks(folder / "ticks")
         self._load = Load(folder, seed=29)
-        self._lives = 0
-        self._options = ("--ticks", str(self._ticks.path), "--lease-ttl", f"{TTL:g}", "--drain-timeout", "0")
-        self._receivers = Receivers(self._url, self._emissions, options=self._options)
+        options = ("--ticks", str(self._ticks.path), "--lease-ttl", f"{TTL:g}", "--drain-timeout", "0")
+        self._receivers = Receivers(url, folder / "emissions", options=options)
 
     async def lives(self, doses: int, faults: Collection[str]) -> None:
         """Inject each fault `doses` times, then check all answers and the store."""
@@ -124,19 +121,17 @@ class _Cell:
 
     async def _life(self, kind: str | None, *, blocked: bool) -> _Answers:
         """Deliver to one receiver, then end it; return the answers."""
-        self._lives += 1
-        options = ("--emissions", str(self._emissions), *self._options, "--log", "--life", f"9{self._lives}")
-        program = receiver_on(self._url, *options)
-        before, known = len(self._load.sender.each), frozenset(self._load.items)
+        program = self._receivers.command("--log")
+        before, known = len(self._load.each), frozenset(self._load.items)
         with await asyncio.to_thread(self._begin, kind, program) as process:
-            self._load.sender.port = int(process.url.rpartition(":")[2].rstrip("/"))
+            self._load.port = int(process.url.rpartition(":")[2].rstrip("/"))
             await self._until_it_listens()
             async with self._load.going(self._rate):
                 await self._until_served(VISIT_ROOMS, process)
                 await asyncio.sleep(UNDER_WAY)
-                started = len(self._load.sender.each)
+                started = len(self._load.each)
                 await asyncio.sleep(self._seconds)
-            answers = _Answers(self._load.sender.each[before:], self._load.sender.each[started:])
+            answers = _Answers(self._load.each[before:], self._load.each[started:])
             if kind == "pipe" and not blocked:
                 await self._end_read(process, len(answers.all), self._load.items.keys() - known)
             else:
@@ -144,14 +139,14 @@ class _Cell:
         return answers
 
     async def _until_served(self, rooms: Sequence[str], process: Unread) -> None:
-        served = await self._ticks.until(rooms, lambda tick: tick.host == process.popen.pid, SERVED_WITHIN)
+        served = await self._ticks.until(rooms, SERVED_WITHIN, lambda tick: tick.host == process.popen.pid)
         missing = ", ".join(sorted(set(rooms) - served.keys()))
         if missing:
-            self.problems.append(f"life {self._lives}: no assistant in {missing} within {SERVED_WITHIN:g} s")
+            self.problems.append(f"life {self._receivers.lives}: no assistant in {missing} within {SERVED_WITHIN:g} s")
 
     async def _until_it_listens(self) -> None:
         async def is_live() -> bool:
-            return await self._load.sender.get("/livez") == 200
+            return await self._load.get("/livez") == 200
 
         await until(is_live, START_WITHIN)
 
@@ -183,33 +178,25 @@ class _Cell:
         log = await reading
         lines, dropped = log.count('"answer": '), sum(int(number) for number in DROPPED.findall(log))
         self.counted += dropped
-        async with viewing(self._url) as view:
+        async with viewing(self._receivers.url) as view:
             pending = sum(record.state is State.PENDING for record in await view.of(sent))
         if lines + dropped + pending < answers:
-            found = f"{lines} lines, {dropped} counted as dropped and {pending} pending"
-            self.problems.append(f"{answers} answers, but {found}")
+            seen = f"{lines} lines, {dropped} counted as dropped and {pending} pending"
+            self.problems.append(f"{answers} answers, but {seen}")
 
     async def _check(self) -> None:
         """Check the answers, and what a last receiver finds in the store."""
         receiver = await self._receivers.start()
         await receiver.listening()
-        async with viewing(self._url) as view:
-            await view.until_decided()
-            records = await view.records()
-            rooms = {self._load.items[record.id].room for record in records if record.state is State.FIRED}
-            now = boot_time()
-            served = await self._ticks.until(rooms, lambda tick: tick.at > now, SERVED_WITHIN)
+
+        async def end(view: View) -> None:
+            rooms, served = await rooms_served(view, self._load, self._ticks, SERVED_WITHIN)
+            self.problems += [f"no assistant in {room}" for room in sorted(rooms - served)]
             await receiver.stop()
-            evidence = self._load.evidence(
-                await view.records(),
-                read_emissions(self._emissions),
-                late_takeovers=self._late_takeovers,
-                losses=await view.losses(),
-            )
-        self.overlaps = len(overlaps(self._ticks.all))
-        self.problems += in_words(check(evidence))
-        self.problems += [f"no assistant in {room}" for room in sorted(rooms - served.keys())]
-        self.problems += [f"{self.overlaps} overlapping ticks"] if self.overlaps else []
+
+        evidence = await self._receivers.evidence(self._load, end, late_takeovers=self._late_takeovers)
+        self.overlaps = len(self._ticks.overlaps())
+        self.problems += in_words(check(evidence)) + found(self.overlaps, "overlapping ticks")
 
     async def close(self) -> None:
         await self._receivers.close()

@@ -48,24 +48,18 @@ async def run(folder: Path, stores: Stores) -> Result:
 
 async def why_not_refused(folder: Path, case: Case) -> list[str]:
     """Start a receiver with an unsafe configuration; return what is wrong if it does not refuse it."""
-    receivers = Receivers("sqlite:///" + case.url.format(file=folder / STORE_FILE), folder / "emissions")
-    try:
+    async with Receivers("sqlite:///" + case.url.format(file=folder / STORE_FILE), folder / "emissions") as receivers:
         return await receivers.why_not_refused(case.refusal, *(("--unsafe", case.condition) if case.condition else ()))
-    finally:
-        await receivers.close()
 
 
 async def why_not_repaired(folder: Path) -> list[str]:
     """Start a receiver on a store whose write-ahead log another program has turned off; it must be on again."""
     file = folder / "switched-off.db"
     await asyncio.to_thread(_journal_mode, file, "DELETE")
-    receivers = Receivers(f"sqlite:///{file}", folder / "emissions")
-    try:
+    async with Receivers(f"sqlite:///{file}", folder / "emissions") as receivers:
         receiver = await receivers.start()
         await receiver.listening()
         mode = await asyncio.to_thread(_journal_mode, file)
-    finally:
-        await receivers.close()
     return [] if mode == "wal" else [f"a store in journal mode DELETE is left in journal mode {mode}"]
 
 
@@ -112,15 +106,14 @@ async def _run_on_postgresql(folder: Path, stores: PostgresStores) -> Result:
 async def why_database_not_refused(folder: Path, stores: PostgresStores, case: DatabaseCase) -> list[str]:
     """Start a receiver with an unsafe configuration; return what is wrong if it does not refuse it."""
     url, server = stores.new(folder), stores.server
-    receivers = Receivers(url + case.url, folder / "emissions")
     try:
         if case.settings:
             await asyncio.to_thread(server.restart, **case.settings)
         if case.statement:
             await asyncio.to_thread(server.run, case.statement.format(database=database_of(url)))
-        return await receivers.why_not_refused(case.refusal)
+        async with Receivers(url + case.url, folder / "emissions") as receivers:
+            return await receivers.why_not_refused(case.refusal)
     finally:
-        await receivers.close()
         if case.settings:
             await asyncio.to_thread(server.restart, **SYNCED)
         if case.undone_by:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def commit(cell: Cell, late: Item) -> None:
     """Store a webhook that was sent but not answered, for a replica that is gone."""
     cell.load.items[late.id] = late
-    cell.load.sender.sends[late.id] += 1
+    cell.load.sends[late.id] += 1
     room, store = room_of(decode(late.body)), store_for(cell.url)
     assert room is not None
     await store.open(lambda: None)

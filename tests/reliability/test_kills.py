@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_all_holds_under_load(tmp_path: Path, stores: Stores) -> None:
-    result = await kills.undisturbed(tmp_path, stores, acknowledged=300)
+    result = await kills.run_undisturbed(tmp_path, stores, acknowledged=300)
     assert result.problems == []
     assert result.figures["emitted again after a death"] == 0
 

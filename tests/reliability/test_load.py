@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reliability.corpus import Item, items
-from reliability.load import DUPLICATES, REORDER_WITHIN, Ledger, Sender, as_whereby_delivers
+from reliability.load import DUPLICATES, REORDER_WITHIN, Load, as_whereby_delivers
 from tests.support.serving import serving
 from whereby_trigger.store import State
 
@@ -39,15 +39,13 @@ async def answering(*statuses: int) -> AsyncIterator[int]:
 
 async def answers_to(tmp_path: Path, *statuses: int, proxied: bool = False) -> tuple[list[int], Counter[str]]:
     """Deliver one webhook to a server that gives these answers; return the answers seen and the ledger."""
-    ledger = Ledger(tmp_path / "ledger")
-    sender = Sender(ledger, proxied=proxied)
+    load = Load(tmp_path, seed=1, proxied=proxied)
     try:
-        async with answering(*statuses) as sender.port:
-            await sender.deliver(ITEM)
+        async with answering(*statuses) as load.port:
+            await load.deliver(ITEM)
     finally:
-        sender.close()
-        acknowledged = ledger.close()
-    return sorted(sender.answers.elements()), acknowledged
+        load.close()
+    return sorted(load.answers.elements()), load.acknowledged()
 
 
 @pytest.mark.parametrize(

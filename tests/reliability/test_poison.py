@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from reliability.corpus import Item
-from reliability.load import Ledger, Sender
+from reliability.load import Load
 from reliability.receiver import POISON
-from reliability.receivers import Receivers, read_emissions
+from reliability.receivers import Receivers
 from reliability.stores import Stores, viewing
 from whereby_trigger.store import State
 from whereby_trigger.testing import webhook
@@ -24,17 +24,16 @@ def joined(id: str, room: str, external_id: str | None = None) -> Item:
 
 
 async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores: Stores) -> None:
-    url, emissions = stores.new(tmp_path), tmp_path / "emissions"
-    receivers, ledger = Receivers(url, emissions, options=stores.quick_lease), Ledger(tmp_path / "ledger")
-    sender = Sender(ledger)
+    url = stores.new(tmp_path)
+    receivers, load = Receivers(url, tmp_path / "emissions", options=stores.quick_lease), Load(tmp_path, seed=1)
     innocent = [joined(f"innocent-{number}", f"/visit-{number % 3}") for number in range(9)]
     blocking = webhook("assistant.requested", room="/standup", id="blocking")
     try:
         busy = await receivers.start("--delay", "5")
-        sender.port = await busy.listening()
+        load.port = await busy.listening()
         first = Item("blocking", blocking.type, "/standup", blocking.raw, State.FIRED)
         for item in [first, *innocent[:5], joined("poison", "/visit-0", POISON), *innocent[5:]]:
-            assert await sender.deliver(item) == 200
+            assert await load.deliver(item) == 200
         await busy.kill()
 
         deaths = 0
@@ -51,11 +50,10 @@ async def test_a_webhook_that_kills_the_process_is_parked(tmp_path: Path, stores
             await receiver.stop()
             states = {record.id: (record.state, record.reason) for record in await view.records()}
     finally:
-        sender.close()
+        load.close()
         await receivers.close()
-        ledger.close()
 
     assert deaths == 4
     assert states.pop("poison") == (State.FAILED, "the process ended while it was in user code, 3 times")
     assert {state for state, _ in states.values()} == {State.FIRED}
-    assert {emission.id for emission in read_emissions(emissions)} == states.keys()
+    assert {emission.id for emission in receivers.emissions()} == states.keys()

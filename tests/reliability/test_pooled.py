@@ -36,5 +36,5 @@ def bouncer(postgres: Server) -> Iterator[PgBouncer]:
 
 
 async def test_all_holds_through_a_pooler(tmp_path: Path, postgres: Server, bouncer: PgBouncer) -> None:
-    result = await kills.undisturbed(tmp_path, PooledStores(postgres, bouncer), acknowledged=200)
+    result = await kills.run_undisturbed(tmp_path, PooledStores(postgres, bouncer), acknowledged=200)
     assert result.problems == []
