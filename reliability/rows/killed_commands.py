@@ -1,20 +1,39 @@
-"""Row 38: `forget`, `db prune` and `events export` are killed with -9 at any step; the next call finishes."""
+"""Row 38: `forget`, `db prune` and `events export` are killed with -9 at any step; the next call finishes.
+
+The calls kill themselves, in a program: `python -m reliability.rows.killed_commands`. A step is each moment
+before and after a statement to a store, while SQLite executes one, while PostgreSQL has one and has not answered, and
+before and after a file is renamed. The program imports the command line once, and each call is a separate process. A
+call is a line of JSON on standard input: `arguments`, `step` (0 to count the steps without dying) and `output`, a file
+for what it prints. The answer is a line with `code`, -9 if it was killed, and `steps`.
+"""
 
 import asyncio
+import functools
+import json
+import os
 import shutil
+import signal
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
 
+import asyncpg
 from msgspec import structs
 
-from reliability.dying_commands import Caller, Killed
+from reliability import ROOT
+from reliability.boundaries import wrap
 from reliability.row import Figures, Result
 from reliability.stores import STORE_FILE, PostgresStores, Stores, damage
 from tests.store.test_privacy import MARKS, body
 from tests.support.arrivals import NOW, ROOM, arrival, decision
 from tests.support.postgres import database_of
+from tests.support.process import clean_environment
 from tests.support.until import until
+from whereby_trigger.cli import COMMANDS, main
 from whereby_trigger.store import (
     ActionKind,
     ActionRecord,
@@ -26,9 +45,16 @@ from whereby_trigger.store import (
     RoomState,
     RunReport,
     Store,
+    privacy,
 )
 from whereby_trigger.store.factory import store_for
 from whereby_trigger.store.spill_file import SpillFile
+
+INSTRUCTIONS = 500
+"""Instructions of SQLite's virtual machine that count as one step of a statement."""
+
+PAGE = 4
+"""Webhooks that are read and changed together: a few dozen are then several pages."""
 
 EXPORTED = "mark.jsonl"
 CALLS = {
@@ -42,6 +68,129 @@ OF_EACH = 5
 
 AT_WORK = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 LONG_AGO = 1_000_000_000.0
+
+
+class Steps:
+    """Count steps, and kill this process at the n-th."""
+
+    def __init__(self, last: int) -> None:
+        self.count, self._last = 0, last
+
+    def step(self) -> None:
+        self.count += 1
+        if self.count == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self) -> None:
+        self._watch_sqlite()
+        self._watch_postgresql()
+        for name in ("replace", "unlink"):
+            wrap(os, name, self.step, self.step)
+
+    def _watch_sqlite(self) -> None:
+        step = self.step
+
+        class Connection(sqlite3.Connection):
+            def __init__(self, *arguments: Any, **keywords: Any) -> None:
+                super().__init__(*arguments, **keywords)
+                self.set_progress_handler(step, INSTRUCTIONS)
+
+            def execute(self, *arguments: Any) -> sqlite3.Cursor:
+                step()
+                cursor = super().execute(*arguments)
+                step()
+                return cursor
+
+            def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+                step()
+                cursor = super().executemany(*arguments)
+                step()
+                return cursor
+
+        sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)  # type: ignore[assignment]
+
+    def _watch_postgresql(self) -> None:
+        for name in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
+            setattr(asyncpg.Connection, name, self._watched(getattr(asyncpg.Connection, name)))
+
+    def _watched(self, original: Any) -> Any:
+        @functools.wraps(original)
+        async def call(*arguments: Any, **keywords: Any) -> Any:
+            self.step()
+            coming = asyncio.ensure_future(original(*arguments, **keywords))
+            # The statement is sent by now, and cannot be answered yet.
+            await asyncio.sleep(0)
+            self.step()
+            answer = await coming
+            self.step()
+            return answer
+
+        return call
+
+
+class Killed(NamedTuple):
+    """Hold the result of a call: its exit code, -9 if it was killed, its steps if not, and its output."""
+
+    code: int
+    steps: int
+    output: str
+
+
+class Caller:
+    """Call the command line in processes that kill themselves, for a `with` block."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._output = folder / "printed"
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "reliability.rows.killed_commands"],
+            cwd=ROOT,
+            env=clean_environment(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *arguments: str, step: int = 0) -> Killed:
+        """Call the command line, and kill it at a step; 0 is none."""
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        said = {"arguments": arguments, "step": step, "output": str(self._output)}
+        self._popen.stdin.write(json.dumps(said) + "\n")
+        self._popen.stdin.flush()
+        ended = json.loads(self._popen.stdout.readline())
+        return Killed(output=self._output.read_text(), **ended)
+
+    def __enter__(self) -> "Caller":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._popen.communicate()
+
+
+def _call_and_die(arguments: list[str], step: int, output: str) -> dict[str, int]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(printed, 1)
+        os.dup2(printed, 2)
+        steps = Steps(step)
+        steps.watch()
+        sys.argv = ["whereby-trigger", *arguments]
+        code = 1
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            os.write(writing, str(steps.count).encode())
+            os._exit(code)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reading) as told:
+        return {"code": os.waitstatus_to_exitcode(status), "steps": int(told.read() or 0)}
 
 
 async def run(folder: Path, stores: Stores, *, kills: int, calls: tuple[str, ...] = tuple(CALLS)) -> Result:
@@ -183,3 +332,11 @@ async def _fill_spill(file: SpillFile) -> None:
         await file.append(arrival(f"spilled-{number}", body=body(f"spilled-{number}")))
         await file.append(arrival(f"else-{number}", room="acme.whereby.com/else"))
     await file.close()
+
+
+if __name__ == "__main__":
+    for command in ("forget", "db", "events"):
+        COMMANDS[command]
+    privacy.AT_ONCE = PAGE  # type: ignore[misc]
+    for line in sys.stdin:
+        print(json.dumps(_call_and_die(**json.loads(line))), flush=True)
