@@ -33,6 +33,9 @@ SIGKILLED = -9
 class Receiver(Program):
     """Hold one life of the program under test, which may run under another program."""
 
+    life = 0
+    """Its number among the receivers of its store."""
+
     async def drain(self) -> None:
         """Drain it until it ends; raises ReceiverFailed if it does not end with 0."""
         if code := await self.stop():
@@ -79,7 +82,9 @@ class Receivers:
 
         It may not listen yet.
         """
-        receiver = await Receiver.start(self.command(*options), cwd=ROOT, env=env)
+        command, life = self.command(*options), self.lives
+        receiver = await Receiver.start(command, cwd=ROOT, env=env)
+        receiver.life = life
         self._all.append(receiver)
         return receiver
 

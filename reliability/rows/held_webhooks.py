@@ -71,9 +71,8 @@ class Holders:
 
     async def start(self) -> None:
         receiver = await self._receivers.start()
-        life = self._receivers.lives
         await receiver.listening()
-        self._alive[life] = receiver
+        self._alive[receiver.life] = receiver
 
     async def deliver(self, count: int) -> None:
         """Deliver `count` more webhooks that are held, each in its own room."""

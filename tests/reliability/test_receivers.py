@@ -1,5 +1,6 @@
 """The harness and the tests end only their own processes: the number of an ended process may be another's."""
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,3 +42,10 @@ async def test_a_receiver_that_has_ended_takes_nobody_along_who_has_its_number(
     receiver._process.pid = another.popen.pid
     await receivers.close()
     assert another.stop() == -signal.SIGTERM
+
+
+@pytest.mark.anyio
+async def test_receivers_that_are_started_at_the_same_time_have_a_life_each(tmp_path: Path) -> None:
+    async with Receivers("sqlite:///nowhere/store.db", tmp_path / "emissions") as receivers:
+        started = await asyncio.gather(*(receivers.start("--no-such-option") for _ in range(3)))
+    assert {receiver.life for receiver in started} == {1, 2, 3}
