@@ -29,7 +29,27 @@ from reliability.rows import (
 
 MINUTE, DAY = 60.0, 86_400.0
 
-OUTAGES: dict[int, Row] = {
+ROWS: dict[int, Row] = {
+    1: Row(
+        "The receiver is killed with -9 at a random point, under load",
+        "0 lost, 0 decided twice; at least 100,000 acknowledged",
+        kills.run,
+        on_sqlite(kills=1000, acknowledged_per_life=130, at_least=100_000)
+        | on_postgresql(kills=300, acknowledged_per_life=400, at_least=100_000),
+    ),
+    2: Row(
+        "The receiver is killed before and after each insert, commit, answer, emit, decision, takeover and blame",
+        "0 lost, 0 decided twice; parked is what three deaths were blamed on: stored as failed, with that reason",
+        kills.run_at_boundaries,
+        on_both(deaths=50),
+    ),
+    3: Row(
+        "Power loss, told from a trace of the system calls",
+        "every 200 after the sync of its webhook; after each cut 0 acknowledged missing and integrity_check ok",
+        power_loss.run,
+        on_sqlite(acknowledged=2000, cuts=200),
+    ),
+    4: Row("Unsafe configuration", "refused, with the reason", unsafe_settings.run, on_both()),
     5: Row(
         "A steady load of 500 deliveries a second, a tenth of them duplicates, and a burst of 2,000 in one second",
         "p99 under 250 ms, no answer after 2 s, no 5xx",
@@ -66,50 +86,6 @@ OUTAGES: dict[int, Row] = {
         suite.pooled,
         on_postgresql(),
     ),
-    15: Row(
-        "Clocks that are wrong by 10 minutes and by a day, from the start and by a jump",
-        "leases are unaffected, 0 overlaps; stale signatures are refused and counted",
-        skewed_clocks.run,
-        on_both(offsets=(-10 * MINUTE, 10 * MINUTE, -DAY, DAY)),
-    ),
-    28: Row(
-        "Three replicas at 100 deliveries a second; one is killed every 20 s, the database restarted every minute "
-        "(a row of our own)",
-        "0 acknowledged lost, 0 decided twice, 0 overlaps, every room served",
-        ten_minutes.run,
-        on_postgresql(seconds=10 * MINUTE, rate=100, kill_every=20.0, restart_every=MINUTE, lease=30.0),
-    ),
-    32: Row(
-        "PostgreSQL read-only for 1 to 60 s; a standby behind its address; a row, a table locked by others; "
-        "synchronous_commit turned off by a reload, and then a crash",
-        "0 acknowledged lost; back within 5 s after it is over; one locked row holds up that row alone",
-        database.run_changed,
-        on_postgresql(doses=50, longest=MINUTE, rate=20),
-    ),
-}
-
-
-FAULTS: dict[int, Row] = {
-    1: Row(
-        "The receiver is killed with -9 at a random point, under load",
-        "0 lost, 0 decided twice; at least 100,000 acknowledged",
-        kills.run,
-        on_sqlite(kills=1000, acknowledged_per_life=130, at_least=100_000)
-        | on_postgresql(kills=300, acknowledged_per_life=400, at_least=100_000),
-    ),
-    2: Row(
-        "The receiver is killed before and after each insert, commit, answer, emit, decision, takeover and blame",
-        "0 lost, 0 decided twice; parked is what three deaths were blamed on: stored as failed, with that reason",
-        kills.run_at_boundaries,
-        on_both(deaths=50),
-    ),
-    3: Row(
-        "Power loss, told from a trace of the system calls",
-        "every 200 after the sync of its webhook; after each cut 0 acknowledged missing and integrity_check ok",
-        power_loss.run,
-        on_sqlite(acknowledged=2000, cuts=200),
-    ),
-    4: Row("Unsafe configuration", "refused, with the reason", unsafe_settings.run, on_both()),
     11: Row(
         "Three replicas, and each event reaches all of them at once",
         "1 row each; 1 assistant in each room",
@@ -133,6 +109,12 @@ FAULTS: dict[int, Row] = {
         "the guard has ended the whole group by the deadline",
         frozen_replicas.run_orphans,
         on_both(doses=100),
+    ),
+    15: Row(
+        "Clocks that are wrong by 10 minutes and by a day, from the start and by a jump",
+        "leases are unaffected, 0 overlaps; stale signatures are refused and counted",
+        skewed_clocks.run,
+        on_both(offsets=(-10 * MINUTE, 10 * MINUTE, -DAY, DAY)),
     ),
     16: Row(
         "Rolling deploys at 20 deliveries a second; drains with user code that blocks",
@@ -210,6 +192,13 @@ FAULTS: dict[int, Row] = {
         killed_replicas.run_at_boundaries,
         on_both(deaths=50),
     ),
+    28: Row(
+        "Three replicas at 100 deliveries a second; one is killed every 20 s, the database restarted every minute "
+        "(a row of our own)",
+        "0 acknowledged lost, 0 decided twice, 0 overlaps, every room served",
+        ten_minutes.run,
+        on_postgresql(seconds=10 * MINUTE, rate=100, kill_every=20.0, restart_every=MINUTE, lease=30.0),
+    ),
     29: Row(
         "The log's reader stalls, closes or takes a line a second, or stderr is closed from the start; with assistants",
         "every answer 200, p99 as without; SIGTERM and the watchdog in time; 0 overlaps; dropped lines counted",
@@ -229,6 +218,13 @@ FAULTS: dict[int, Row] = {
         "0 acknowledged lost; integrity_check ok; 503, or a refusal at the start, while there is a second name",
         journal_lost.run,
         on_sqlite(doses=50),
+    ),
+    32: Row(
+        "PostgreSQL read-only for 1 to 60 s; a standby behind its address; a row, a table locked by others; "
+        "synchronous_commit turned off by a reload, and then a crash",
+        "0 acknowledged lost; back within 5 s after it is over; one locked row holds up that row alone",
+        database.run_changed,
+        on_postgresql(doses=50, longest=MINUTE, rate=20),
     ),
     33: Row(
         "A replica is out of threads, files or memory for 1 to 30 s, while it starts assistants, decides or reconnects",
@@ -273,5 +269,3 @@ FAULTS: dict[int, Row] = {
         on_both(kills=200),
     ),
 }
-
-ROWS: dict[int, Row] = dict(sorted({**FAULTS, **OUTAGES}.items()))
