@@ -36,23 +36,25 @@ def ticking(ticks: str) -> list[str]:
 
 
 def as_process(trigger: Trigger, ticks: str) -> None:
-    trigger.assistant_command(ticking(ticks), env={"TICK_HOST": str(os.getpid()), "LD_PRELOAD": ""})
+    _register(trigger, *ticking(ticks), LD_PRELOAD="")
 
 
 def slow_to_leave(trigger: Trigger, ticks: str) -> None:
     """Register an assistant that takes up to 9 s to leave and has a helper in another process session."""
-    trigger.assistant_command([*ticking(ticks), "9"], env={"TICK_HOST": str(os.getpid())})
+    _register(trigger, *ticking(ticks), "9")
 
 
 def behind_sh(trigger: Trigger, ticks: str) -> None:
-    script = f"{shlex.join(ticking(ticks))}; true"
-    trigger.assistant_command(["sh", "-c", script], env={"TICK_HOST": str(os.getpid())})
+    _register(trigger, "sh", "-c", f"{shlex.join(ticking(ticks))}; true")
 
 
 def behind_npm(trigger: Trigger, ticks: str) -> None:
     """Run the command as the start script of the package beside the ticks' file."""
-    folder = str(Path(ticks).parent)
-    trigger.assistant_command(["npm", "start", "--silent", "--prefix", folder], env={"TICK_HOST": str(os.getpid())})
+    _register(trigger, "npm", "start", "--silent", "--prefix", str(Path(ticks).parent))
+
+
+def _register(trigger: Trigger, *command: str, **env: str) -> None:
+    trigger.assistant_command(command, env={"TICK_HOST": str(os.getpid()), **env})
 
 
 def as_coroutine(trigger: Trigger, ticks: str) -> None:
