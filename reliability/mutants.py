@@ -305,8 +305,14 @@ CLOCK = "whereby_trigger.clock()"
 
 def _stored_more_than_once_in_postgres() -> None:
     edit_schema(postgres_opening, "NOT NULL UNIQUE", "NOT NULL")
-    counted = "ON CONFLICT (id) DO UPDATE SET deliveries = webhooks.deliveries + excluded.deliveries"
+    counted = """
+ON CONFLICT (id) DO UPDATE SET
+    deliveries = webhooks.deliveries + excluded.deliveries,
+    kept_until = greatest(webhooks.kept_until, excluded.kept_until)"""
     edit(postgres_webhooks, "ADD", counted, "")
+    added = {number: edited(sql, counted, "") for number, sql in postgres_webhooks.ADD_COUNTED.items()}
+    replace(postgres_webhooks, "ADD_COUNTED", added)
+    replace(postgres_webhooks._insert, "__defaults__", (postgres_webhooks.ADD,))
 
 
 def _answer_before_commit_in_postgres() -> None:
@@ -323,8 +329,8 @@ def _answer_before_commit_in_postgres() -> None:
 
 def _without_expiry() -> None:
     expired = edited(postgres_lease.EXPIRED, f"AND expires <= {CLOCK}", "")
-    edit(postgres_lease, "ANYTHING_LEFT", postgres_lease.EXPIRED, expired)
-    replace(postgres_lease, "EXPIRED", expired)
+    for name in ("EXPIRED_NOW", "EXPIRED_OF", "EXPIRED_AND_LOCKED", "ANYTHING_LEFT"):
+        edit(postgres_lease, name, postgres_lease.EXPIRED, expired)
 
 
 def _forgetting_lost_answers() -> None:
@@ -348,7 +354,7 @@ IN_POSTGRES: Mapping[str, Mutant] = {
         STORE.format("test_decide.py::test_only_its_owner_decides_a_webhook", "postgresql"),
     ),
     "PostgreSQL: claim from a live replica": Mutant(
-        _without_expiry, STORE.format("test_claim.py::test_nothing_of_a_live_replica_is_claimed", "postgresql")
+        _without_expiry, STORE.format("test_take_over.py::test_nothing_of_a_live_replica_is_claimed", "postgresql")
     ),
     "PostgreSQL: an expired lease renewed": Mutant(
         partial(edit, postgres_lease, "RENEW", f"AND expires > {CLOCK}", ""),
