@@ -1,1 +1,1 @@
-"""The tables, each a module that measures it."""
+"""What measures the tables: one of them in each file, or two of a kind."""

@@ -1,1 +1,1 @@
-"""The rows of the promise: one fault each, with its dose, its figures and its condition."""
+"""The rows of the promise: in each file faults of one kind, with their figures and their conditions."""

@@ -23,6 +23,8 @@ DECIDES_WITHIN = 15.0
 
 LOOK = 0.05
 LATENCY = 2.0
+ANSWERED, RECOVERED, DECIDED = "answered after", "200 again after", "all decided after"
+"""What is timed of each fault."""
 
 FAULTS: dict[str, Callable[[Link, Item], None]] = {
     "half-open": lambda link, item: link.silence(),
@@ -40,9 +42,7 @@ class Cell:
         self._stack = AsyncExitStack()
         self._link = Link(stores.server.port)
         self.problems: list[str] = []
-        self.answered: defaultdict[str, list[float]] = defaultdict(list)
-        self.recovered: defaultdict[str, list[float]] = defaultdict(list)
-        self.decided: defaultdict[str, list[float]] = defaultdict(list)
+        self.took: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
 
     async def start(self) -> None:
         await self._stack.enter_async_context(self._link)
@@ -57,7 +57,7 @@ class Cell:
         FAULTS[fault](self._link, item)
         await self.load.deliver(item, retries=0)
         answer = self.load.each[-1]
-        self.answered[fault].append(answer.seconds)
+        self.took[fault, ANSWERED].append(answer.seconds)
         if answer.seconds > ANSWER_WITHIN or answer.status not in (200, 503):
             self.problems.append(f"{fault}: answered {answer.status} after {answer.seconds:.2f} s")
         if fault == "reset in mid-answer" and self._link.torn == torn:
@@ -71,13 +71,13 @@ class Cell:
         if not await until(is_taken, RECOVERS_WITHIN, LOOK):
             self.problems.append(f"{fault}: not recovered {RECOVERS_WITHIN:g} s after the link was healed")
             return
-        self.recovered[fault].append(boot_time() - healed)
+        self.took[fault, RECOVERED].append(boot_time() - healed)
         try:
             async with viewing(self.url) as view:
                 await view.until_decided(DECIDES_WITHIN)
         except TimeoutError:
             self.problems.append(f"{fault}: undecided {DECIDES_WITHIN:g} s after the link was healed")
-        self.decided[fault].append(boot_time() - healed)
+        self.took[fault, DECIDED].append(boot_time() - healed)
 
     async def reckon(self) -> Evidence:
         """Stop the receiver and collect all evidence.
@@ -94,19 +94,12 @@ class Cell:
         self.load.close()
 
 
-async def run(
-    folder: Path,
-    stores: PostgresStores,
-    *,
-    doses: int,
-    side_by_side: int,
-    faults: tuple[str, ...] = tuple(FAULTS),
-) -> Result:
+async def run(folder: Path, stores: PostgresStores, *, doses: int, side_by_side: int) -> Result:
     """Inject each fault `doses` times, in `side_by_side` receivers at the same time, and time the answers."""
     cells = [Cell(folder / str(number), stores, number) for number in range(side_by_side)]
     try:
         await asyncio.gather(*(cell.start() for cell in cells))
-        for fault in faults:
+        for fault in FAULTS:
             given = 0
             while given < doses:
                 some = cells[: doses - given]
@@ -118,11 +111,8 @@ async def run(
     problems = [problem for cell in cells for problem in cell.problems]
     problems += [problem for one in evidence for problem in in_words(check(one))]
     figures: Figures = {"doses of each": doses, "acknowledged": sum(one.acknowledged.total() for one in evidence)}
-    for fault in faults:
-        answered = [seconds for cell in cells for seconds in cell.answered[fault]]
-        recovered = [seconds for cell in cells for seconds in cell.recovered[fault]]
-        figures[f"{fault}: answered after, at most (s)"] = round(max(answered), 2)
-        figures[f"{fault}: 200 again after, at most (s)"] = round(max(recovered, default=0), 2)
-        decided = [seconds for cell in cells for seconds in cell.decided[fault]]
-        figures[f"{fault}: all decided after, at most (s)"] = round(max(decided, default=0), 2)
+    for fault in FAULTS:
+        for what in (ANSWERED, RECOVERED, DECIDED):
+            took = [seconds for cell in cells for seconds in cell.took[fault, what]]
+            figures[f"{fault}: {what}, at most (s)"] = round(max(took, default=0), 2)
     return Result(figures, problems)

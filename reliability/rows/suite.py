@@ -63,17 +63,17 @@ async def pooled(folder: Path, stores: Stores) -> Result:
     return await run(folder, stores, tests=STORE_TESTS, dose={}, env={"STORE_KINDS": "pgbouncer"})
 
 
-async def mutate(folder: Path, stores: Stores, *, mutants: Mapping[str, Mutant] = MUTANTS) -> Result:
+async def mutate(folder: Path, stores: Stores) -> Result:
     """Run each mutant's test without it, which must pass, and with it, which must fail for the right reason.
 
     Raises ToolMissing if a test needs a program that is not installed.
     """
-    code, said = await _test({mutant.caught_by for mutant in mutants.values()}, "")
+    code, said = await _test({mutant.caught_by for mutant in MUTANTS.values()}, "")
     problems = [] if code == ALL_PASSED else [f"without any mutation the tests do not pass:\n{said}"]
-    for name, mutant in mutants.items():
+    for name, mutant in MUTANTS.items():
         problems += await why_not_caught(name, mutant)
-    caught = len(mutants) - len(problems)
-    return Result({"mutations": len(mutants), "caught": caught}, problems)
+    caught = len(MUTANTS) - len(problems)
+    return Result({"mutations": len(MUTANTS), "caught": caught}, problems)
 
 
 async def why_not_caught(name: str, mutant: Mutant) -> list[str]:
