@@ -262,7 +262,9 @@ async def _tried(connection: Connection, work: Coroutine[Any, Any, T]) -> T:
 
 async def _answering(connection: Connection) -> int:
     async with transaction(connection):
-        return int(await connection.fetchval("SELECT pg_backend_pid()"))
+        # Without a name: a pooler keeps a named statement in the server's process, where the next replica meets it.
+        answering = await connection.prepare("SELECT pg_backend_pid()", name="")
+        return int(await answering.fetchval())
 
 
 DATA = ("22", "23")
