@@ -233,12 +233,12 @@ class _Worker:
         keep_running(self._call_all)
 
     def _call_all(self) -> bool:
-        while (call := self._next()) is not None:
-            self._call(call)
-        if not self._left:
+        while not self._left:
+            while (call := self._next()) is not None:
+                self._call(call)
             self._wake.wait()
             self._wake.clear()
-        return not self._left
+        return False
 
     def _next(self) -> Call | None:
         calls = self._queue.calls
