@@ -1,9 +1,11 @@
 """The public names are those that docs/reference.md lists, and each has a docstring."""
 
+import ast
 import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,3 +88,10 @@ def test_the_reference_maps_names_of_the_original_to_names_that_there_are() -> N
             assert hasattr(whereby_trigger, name) or name in ("port",), cell
         for member in re.findall(r"`@?(?:await )?trigger\.(\w+)", cell):
             assert hasattr(whereby_trigger.Trigger(), member), cell
+
+
+def test_no_two_classes_of_the_package_share_a_name() -> None:
+    package = Path(whereby_trigger.__file__).parent
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")]
+    names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert [name for name, times in names.items() if times > 1] == []
