@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from reliability.tools import ToolMissing
 from tests.support import forks
 from tests.support.memory import MEMORY, is_roomy
+from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Server, shared_server
 from whereby_trigger import loggers
 from whereby_trigger.testing import program
@@ -81,3 +83,14 @@ def postgres() -> Iterator[Server]:
     yield server
     server.revive()
     server.be_done_with_databases()
+
+
+@pytest.fixture
+def bouncer(postgres: Server) -> Iterator[PgBouncer]:
+    """Yield a PgBouncer in front of that server; skip the test if it is not installed."""
+    try:
+        bouncer = PgBouncer(postgres)
+    except ToolMissing as missing:
+        pytest.skip(str(missing))
+    with bouncer:
+        yield bouncer

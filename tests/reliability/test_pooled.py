@@ -1,13 +1,11 @@
 """Row 10: a PgBouncer in transaction mode is in front of the database."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reliability.rows import kills
 from reliability.stores import PostgresStores
-from reliability.tools import ToolMissing
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Server
 
@@ -23,16 +21,6 @@ class PooledStores(PostgresStores):
 
     def new(self, folder: Path) -> str:
         return self._bouncer.through(super().new(folder))
-
-
-@pytest.fixture
-def bouncer(postgres: Server) -> Iterator[PgBouncer]:
-    try:
-        bouncer = PgBouncer(postgres)
-    except ToolMissing as missing:
-        pytest.skip(str(missing))
-    with bouncer:
-        yield bouncer
 
 
 async def test_all_holds_through_a_pooler(tmp_path: Path, postgres: Server, bouncer: PgBouncer) -> None:

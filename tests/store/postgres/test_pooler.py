@@ -2,24 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
-import pytest
-
-from reliability.tools import ToolMissing
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Server
 from tests.support.process import WITHIN, clean_environment
-
-
-@pytest.fixture
-def bouncer(postgres: Server) -> Iterator[PgBouncer]:
-    try:
-        bouncer = PgBouncer(postgres)
-    except ToolMissing as missing:
-        pytest.skip(str(missing))
-    with bouncer:
-        yield bouncer
 
 
 def test_one_process_after_the_other_opens_the_store_through_the_same_server_connections(
