@@ -253,7 +253,7 @@ class Supervisor:
             self.wake()
 
     async def _give_back_unknown(self) -> None:
-        """Give back rooms that are ours but have no run. Otherwise nobody would start their assistants.
+        """Release rooms that this replica owns but has no run in: otherwise nobody would start their assistants.
 
         A take may be committed after we gave up waiting for its answer, and even after the take that followed it.
         """
